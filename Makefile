@@ -1,0 +1,34 @@
+# make demo | test | bench | lint. Everything runs in .venv, made from pinned constraints.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[digits,dev]'
+	touch $@
+
+.PHONY: install demo test bench lint clean
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/compress run
+
+# One thread a process: two processes of tests share two cores.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+bench: install
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m tests.bench
+
+lint: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""What quantisation ranges are taken from: which samples, and which range from them. numpy only."""

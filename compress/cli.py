@@ -1,0 +1,106 @@
+"""The command line: parse, call, print. No logic, and no torch before a command needs it.
+
+Reports go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 the user's
+fault, 3 done but over budget, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from compress import __version__
+from profiles.errors import UserError
+
+COMMANDS = {
+    "run": "compress.commands.run:run",
+    "bench": "compress.commands.bench:bench",
+    "report": "compress.commands.report:report",
+    "profiles": "compress.commands.listing:profiles",
+    "stages": "compress.commands.listing:stages",
+    "engines": "compress.commands.listing:engines",
+    "losses": "compress.commands.listing:losses",
+    "tasks": "compress.commands.listing:tasks",
+    "doctor": "compress.commands.doctor:doctor",
+}
+HELP = {
+    "run": "Take a checkpoint to a measured, gated student and a bundle.",
+    "bench": "Time ONNX files or engines against each other.",
+    "report": "Show the report of a finished run again.",
+    "profiles": "List the devices, or explain one.",
+    "stages": "List the stages and their settings.",
+    "engines": "List the engines, and whether each can run here.",
+    "losses": "List the losses of a recipe.",
+    "tasks": "List the tasks and data sources.",
+    "doctor": "Versions, hardware, runtimes, and why one is missing.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called, so that --help stays fast."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        from profiles.tables import load_object
+
+        command: click.Command = load_object(COMMANDS[name])
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(HELP.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="compress")
+def main() -> None:
+    """Compress a PyTorch model for a device, and prove it there."""
+
+
+def entry(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code and prints one line for each thing the user got wrong."""
+    try:
+        code: Any = main.main(args=arguments, prog_name="compress", standalone_mode=False)
+        return int(code or 0)
+    except click.exceptions.Abort:
+        return _told("interrupted; the same command goes on from here", 130)
+    except KeyboardInterrupt:
+        return _told("interrupted; the same command goes on from here", 130)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UserError as error:
+        return _told("\n".join(error.faults), 2)
+    except Exception as error:
+        line = _expected(error)
+        if line is None:
+            raise
+        return _told(line, 1)
+
+
+def script() -> None:
+    """The installed command."""
+    sys.exit(entry())
+
+
+def _expected(error: Exception) -> str | None:
+    """The line for a failure that is nobody's bug; None for a bug, which keeps its traceback."""
+    import errno
+
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return f"the disk is full ({error.strerror}); finished steps are kept: free some space and run again"
+    if type(error).__name__ in ("EngineError", "StageError"):
+        return str(error)
+    return None
+
+
+def _told(lines: str, code: int) -> int:
+    for line in lines.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,64 @@
+"""compress bench."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]")
+@click.option("--engine", "engine_name", metavar="NAME", help="One engine only; else every engine of the device.")
+@click.option("--precision", default="fp32", show_default=True, help="What to ask of the engine; int8 for a Q/DQ file.")
+@click.option("--threads", type=int, help="Threads; else the profile's.")
+@click.option("--seconds", default=3.0, show_default=True, help="Time for each variant.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def bench(
+    models: tuple[Path, ...],
+    device: str,
+    engine_name: str | None,
+    precision: str,
+    threads: int | None,
+    seconds: float,
+    as_json: bool,
+) -> int:
+    """Time ONNX files or engine folders against each other, interleaved."""
+    from compress.bench import variants
+    from compress.commands.options import target
+    from compress.progress import StreamProgress
+    from deploy.measure import interleave, summarise
+    from deploy.remote import RemoteWorker
+
+    profile, there = target(device)
+    if threads:
+        profile = replace(profile, threads=threads)
+    progress = StreamProgress()
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        timers: dict[str, Any] = {}
+        about: dict[str, Any] = {}
+        for name, prepare in variants(models, profile, engine_name, precision, Path(scratch)).items():
+            worker = stack.enter_context(RemoteWorker(there))
+            about[name] = prepare(worker)
+            timers[name] = worker.time
+        with progress.task("measure", 11) as bar:
+            times = interleave(timers, seconds, lambda done, total: bar.advance(1))
+    found = {n: summarise(t, batch=about[n]["batch"], threads=about[n]["threads"]) for n, t in times.items()}
+    if as_json:
+        click.echo(json.dumps({name: asdict(latency) for name, latency in found.items()}, indent=1))
+        return 0
+    first = next(iter(found.values())).p50 or 0.0
+    width = max(len(name) for name in found)
+    click.echo(f"{'':<{width}}  {'p50 ms':>9} {'p90':>9} {'p99':>9} {'min':>9} {'samples':>8} {'cv %':>6} {'speed-up':>9}")
+    for name, latency in found.items():
+        cells = [latency.p50, latency.p90, latency.p99, latency.min]
+        shown = " ".join(f"{'n/a' if c is None else format(c, '.4f'):>9}" for c in cells)
+        ratio = first / (latency.p50 or 1.0)
+        click.echo(f"{name:<{width}}  {shown} {latency.samples:>8} {100 * latency.cv:>6.1f} {ratio:>8.2f}x")
+    return 0

@@ -1,0 +1,102 @@
+"""compress profiles, stages, engines, losses, tasks: what exists, and whether it can run here."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("name", required=False)
+def profiles(name: str | None) -> int:
+    """List the devices, or explain one."""
+    from profiles import device
+    from profiles.quantization import QUANTIZATION
+
+    if name is None:
+        for each in device.names():
+            click.echo(f"{each:<20} {device.load(each).title}")
+        return 0
+    profile = device.load(name)
+    click.echo(f"{profile.name}: {profile.title}; resolved for this machine")
+    click.echo(f"  batch {profile.batch}, {profile.threads} thread(s), channels in multiples of {profile.channel_multiple}")
+    for runtime in profile.runtimes:
+        click.echo(f"  {runtime.engine}: {', '.join(runtime.precisions)}")
+        if runtime.quantization:
+            click.echo(f"    int8 as {runtime.quantization}: {QUANTIZATION[runtime.quantization].why}")
+    return 0
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with the defaults.")
+def stages(as_json: bool) -> int:
+    """List the stages and their settings."""
+    from compress.stages import stages as table
+    from profiles.tables import load_object
+
+    found = {name: load_object(reference)() for name, reference in table().items()}
+    if as_json:
+        click.echo(json.dumps({name: stage.fields() for name, stage in found.items()}, indent=1))
+        return 0
+    for name, stage in found.items():
+        click.echo(f"{name}: {_first_line(type(stage))}")
+        for key, value in stage.fields().items():
+            click.echo(f"    {key} = {_shown(value)}")
+    return 0
+
+
+@click.command()
+def engines() -> int:
+    """List the engines, and whether each can run here."""
+    from deploy.engines import engine
+    from deploy.engines import engines as table
+
+    for name in table():
+        able = engine(name).affinity()
+        state = f"{able.version}, {', '.join(engine(name).precisions)}" if able.score >= 0 else f"cannot run: {able.reason}"
+        click.echo(f"{name:<14} {state}")
+    return 0
+
+
+@click.command()
+def losses() -> int:
+    """List the losses of a recipe."""
+    from compress.objective import losses as table
+    from profiles.tables import load_object
+
+    for name, reference in table().items():
+        loss = load_object(reference)
+        options = [p for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        settings = f" ({', '.join(f'{p.name} = {p.default}' for p in options)})" if options else ""
+        click.echo(f"{name:<14} {_first_line(loss)}{settings}")
+    return 0
+
+
+@click.command()
+def tasks() -> int:
+    """List the tasks and data sources."""
+    from compress.recipe import sources
+    from compress.recipe import tasks as table
+    from profiles.tables import load_object
+
+    for heading, found in (("tasks", table()), ("data", sources())):
+        click.echo(heading)
+        for name, reference in found.items():
+            click.echo(f"    {name:<16} {_first_line(load_object(reference))}")
+    return 0
+
+
+def _first_line(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").splitlines()[0]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_shown(v) for v in value) + "]"
+    if isinstance(value, dict) and "use" in value:
+        options = {"weight": value["weight"], **value["options"]}
+        return f"{{use = {value['use']!r}, {', '.join(f'{k} = {v}' for k, v in options.items())}}}"
+    return json.dumps(value)

@@ -1,0 +1,86 @@
+"""compress run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import click
+
+from profiles.errors import UserError
+
+OVER_BUDGET = 3
+
+
+@click.command()
+@click.argument("recipe", default="digits")
+@click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]", help="What to compress for.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the report and the bundle go. [runs/RECIPE-DEVICE]")
+@click.option("--until", metavar="STAGE", help="Stop after this stage, and report.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def run(recipe: str, device: str, out: Path | None, until: str | None, dry_run: bool, as_json: bool) -> int:
+    """Take a checkpoint to a measured, gated student and a bundle.
+
+    RECIPE is a TOML file or a built-in recipe's name (digits).
+    """
+    from compress import pipeline, processes
+    from compress.commands.options import target
+    from compress.progress import StreamProgress
+    from compress.recipe import Recipe, load
+    from compress.report_table import table
+
+    faults: list[str] = []
+    found: Recipe | None = None
+    try:
+        found = load(recipe)
+    except UserError as error:
+        faults += error.faults
+    try:
+        profile, there = target(device)
+    except UserError as error:
+        raise UserError(*faults, *error.faults) from None
+    if faults or found is None:
+        raise UserError(*faults)
+    if dry_run:
+        click.echo(json.dumps(_dry(found, profile, until), indent=1))
+        return 0
+    folder = out or Path("runs") / f"{found.name}-{profile.name}"
+    steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
+    progress = StreamProgress(None if processes.is_main() else io.StringIO())
+    report = pipeline.run(found, profile, there, folder, steps, progress, until)
+    if not processes.is_main():
+        return 0
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=1, default=dict))
+    else:
+        click.echo(table(report, width=_width()))
+        click.echo(f"{folder / 'report.html'} has the pictures; {folder / 'bundle'} is ready to ship.", err=True)
+    return 0 if report.verdict.within_budget else OVER_BUDGET
+
+
+def _dry(recipe: object, profile: object, until: str | None) -> dict[str, object]:
+    from compress.pipeline import until_stage
+    from compress.recipe import Recipe
+    from deploy.engines import engine
+    from profiles.device import DeviceProfile
+
+    assert isinstance(recipe, Recipe) and isinstance(profile, DeviceProfile)
+    plans = []
+    for runtime in profile.runtimes:
+        able = engine(runtime.engine).affinity()
+        plans += [engine(runtime.engine).plan(profile, p, able.version).as_json() for p in runtime.precisions]
+    return {
+        "recipe": recipe.as_json(),
+        "stages": [stage.name for stage in until_stage(recipe, until)],
+        "device": profile.as_json(),
+        "build_plans": plans,
+    }
+
+
+def _width() -> int:
+    import shutil
+
+    return max(shutil.get_terminal_size((150, 24)).columns, 130)

@@ -1,0 +1,20 @@
+"""Data: where samples come from.
+
+To add a source: a function here that returns ``Splits``, and a line in ``DATA``; or name your own in the recipe
+as ``module:callable``.
+"""
+
+from __future__ import annotations
+
+from compress.data.base import Batch, Samples, Splits
+
+DATA: dict[str, str] = {
+    "cifar10": "compress.data.cifar:cifar10",
+    "cifar100": "compress.data.cifar:cifar100",
+    "digits": "compress.data.digits:digits",
+    "huggingface": "compress.data.huggingface:huggingface",
+    "images": "compress.data.images:images",
+    "npz": "compress.data.npz:npz",
+}
+
+__all__ = ["DATA", "Batch", "Samples", "Splits"]

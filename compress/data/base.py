@@ -1,0 +1,221 @@
+"""What a data source gives: four splits of samples, as numpy arrays, batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.data.transforms import Normalise, mirror, shifted
+from profiles.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of shape (samples, ...), as the model takes them, and targets as the task reads them.
+
+    Targets have a row a sample: for classification integer labels of shape (samples,), -1 where there is none; for
+    detection float32 boxes of shape (samples, most, 5), each [label, x1, y1, x2, y2] in pixels of the input,
+    label -1 for rows that only fill up; for dense tasks an array of shape (samples, ...).
+    """
+
+    inputs: npt.NDArray[Any]
+    targets: npt.NDArray[Any]
+
+
+class Samples(ABC):
+    """One split. Subclasses are final."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
+        """The samples at ``indices``; augmented when given a generator, which alone decides how."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the content, cheap enough to take at every start."""
+
+    @final
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples in order, not augmented, the last batch as small as it comes."""
+        for start in range(0, len(self), size):
+            yield self.load(np.arange(start, min(start + size, len(self))))
+
+
+@final
+class ArraySamples(Samples):
+    """Samples in memory: images of shape (samples, channels, height, width), float32 or uint8, and labels.
+
+    Float32 images are what the model takes. Uint8 images (a quarter of the memory) need ``normalise``, and become
+    float32 when they are loaded.
+
+    Augmentation shifts each image by up to ``shift`` pixels and mirrors it when ``mirror``. Pixels that come in are
+    ``fill``, a value of the images as they are held: for uint8 images black before normalisation, which is what the
+    usual CIFAR recipe pads with.
+
+    Raises:
+        UserError: images and labels of different lengths, or images that ``normalise`` does not fit.
+    """
+
+    def __init__(
+        self,
+        images: npt.NDArray[Any],
+        labels: npt.NDArray[Any],
+        *,
+        shift: int = 0,
+        mirror: bool = False,
+        fill: float = 0,
+        normalise: Normalise | None = None,
+    ) -> None:
+        faults = _misfits(images, labels, normalise)
+        if faults:
+            raise UserError(*faults)
+        # cross-entropy of torch takes labels of int64 only
+        self.images, self.labels = images, labels.astype(np.int64, copy=False) if labels.dtype.kind in "iu" else labels
+        self._shift, self._mirror, self._fill, self._normalise = shift, mirror, fill, normalise
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
+        images = self.images[indices]
+        if augment is not None and len(images):
+            images = shifted(images, self._shift, augment, self._fill)
+            if self._mirror:
+                mirror(images, augment)
+        return Batch(images if self._normalise is None else self._normalise(images), self.labels[indices])
+
+    def fingerprint(self) -> str:
+        settings = (self.images.shape, str(self.images.dtype), self._shift, self._mirror, self._fill, self._normalise)
+        digest = hashlib.sha256(repr(settings).encode())
+        digest.update(np.ascontiguousarray(self.images).data)  # not a copy: 200 MB take a tenth of a second
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+def _misfits(images: npt.NDArray[Any], labels: npt.NDArray[Any], normalise: Normalise | None) -> list[str]:
+    faults: list[str] = []
+    if len(images) != len(labels):
+        faults.append(f"data: {len(images)} images and {len(labels)} labels; each image has one (-1 where there is none)")
+    if (images.dtype == np.uint8) != (normalise is not None):
+        words = "uint8 images need normalise (compress.data.transforms.Normalise), and float32 images go without it"
+        faults.append(f"data: {words}; given: {images.dtype} with normalise={normalise}")
+    elif normalise is not None and (images.ndim != 4 or images.shape[1] != normalise.channels):
+        words = f"of shape (samples, {normalise.channels}, height, width), as the mean has {normalise.channels} values"
+        faults.append(f"data: the images are {words}; given: {images.shape}")
+    return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The four splits of a source.
+
+    ``calibration`` gives quantisation its ranges, ``validation`` every choice, ``test`` the report's rows.
+
+    Attributes:
+        classes: names of the classes, in the order of the labels; empty for tasks without.
+        preprocessing: what was done to a sample before the model sees it (size, mean, deviation, colour order), for
+            whoever feeds the engine; goes into the bundle.
+    """
+
+    train: Samples
+    calibration: Samples
+    validation: Samples
+    test: Samples
+    classes: tuple[str, ...]
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """A hash of the content of all four."""
+        parts = (self.train, self.calibration, self.validation, self.test)
+        return hashlib.sha256("".join(part.fingerprint() for part in parts).encode()).hexdigest()
+
+
+def split_indices(count: int, fractions: tuple[float, ...], seed: int) -> list[Indices]:
+    """A seeded permutation of ``range(count)`` cut by ``fractions``; what they leave over is the last part."""
+    order = np.random.default_rng(seed).permutation(count).astype(np.int64)
+    cuts = np.cumsum([round(count * f) for f in fractions])
+    return [np.sort(part) for part in np.split(order, cuts)]
+
+
+def arrange(
+    counts: Mapping[str, int], *, validation: float, test: float = 0.1, calibration: int, seed: int
+) -> dict[str, tuple[str, Indices]]:
+    """Which samples of which given part make each of the four splits: its part and indices into that.
+
+    ``counts`` has the sizes of the parts that a source comes with: train, and validation or test where it has them.
+
+    1. A part that is given is its split, whole.
+    2. Without a test part, a given validation part is the test (as with the two folders of ImageNet, where papers
+       report on ``val``) and validation is held out from train; so choices and verdict never share a sample.
+    3. What is missing then is held out from train, by ``seed``: ``validation`` and ``test`` are shares of it when
+       below 1, and numbers of samples from 1 on.
+    4. Calibration is drawn from what is left of train, and stays in it: at most ``calibration`` samples.
+
+    Raises:
+        UserError: sizes that are not possible; all of them.
+    """
+    parts = {name: name for name in ("train", "validation", "test") if counts.get(name)}
+    if "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
+    faults = [
+        f"data: {name} is a share below 1 or a number of samples; given: {size!r}"
+        for name, size in (("validation", validation), ("test", test))
+        if name not in parts and not size > 0
+    ]
+    if calibration < 1:
+        faults.append(f"data: calibration is a number of samples, 1 or more; given: {calibration!r}")
+    total = counts.get("train", 0)
+    held = {
+        name: round(total * size) if size < 1 else int(size)
+        for name, size in (("test", test), ("validation", validation))
+        if name not in parts
+    }
+    empty = [name for name, size in held.items() if size < 1]
+    if not faults and (empty or sum(held.values()) >= total):
+        asked = " and ".join(f"{size} for {name}" for name, size in held.items())
+        faults.append(f"data: {total} training samples cannot spare {asked or 'any'}; each split needs one at least")
+    if faults:
+        raise UserError(*faults)
+    order = np.random.default_rng(seed).permutation(total).astype(np.int64)
+    chosen = {name: (part, np.arange(counts[part])) for name, part in parts.items()}
+    for name, size in held.items():
+        chosen[name], order = ("train", np.sort(order[:size])), order[size:]
+    return {**chosen, "train": ("train", np.sort(order)), "calibration": ("train", np.sort(order[:calibration]))}
+
+
+def array_splits(
+    parts: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+    chosen: Mapping[str, tuple[str, Indices]],
+    *,
+    classes: tuple[str, ...],
+    normalise: Normalise | None,
+    shift: int = 0,
+    mirror: bool = False,
+) -> Splits:
+    """Splits of images and labels in memory; only training is augmented.
+
+    Args:
+        parts: images as ``ArraySamples`` takes them, and labels, of train, and of validation and test where there are.
+        chosen: what ``arrange`` made of their sizes.
+    """
+    samples = {}
+    for name, (part, indices) in chosen.items():
+        images, labels = parts[part]
+        if len(indices) < len(images):
+            images, labels = images[indices], labels[indices]
+        trained = name == "train"
+        samples[name] = ArraySamples(
+            images, labels, shift=shift if trained else 0, mirror=mirror and trained, normalise=normalise
+        )
+    about = {} if normalise is None else normalise.as_json()
+    return Splits(**samples, classes=classes, preprocessing={"size": list(parts["train"][0].shape[-2:]), **about})

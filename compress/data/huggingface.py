@@ -1,0 +1,201 @@
+"""Data sets of Hugging Face: from the hub, or a folder that ``save_to_disk`` wrote."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from compress.data.base import Indices, Splits, arrange
+from compress.data.images import Shelf, View, picture_splits
+from compress.data.transforms import IMAGENET, normalising
+from profiles.errors import UserError
+
+PARTS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+NONE = "none"
+ROWS = 1000
+"""Read at a time when everything is hashed."""
+
+
+def huggingface(
+    *,
+    name: str,
+    configuration: str = "",
+    revision: str = "",
+    image: str = "",
+    label: str = "",
+    size: int = 224,
+    short_side: int = 0,
+    validation: float = 0.1,
+    test: float = 0.1,
+    calibration: int = 512,
+    seed: int = 0,
+    mean: Sequence[float] = (),
+    deviation: Sequence[float] = (),
+    order: str = "rgb",
+    scale: float = 1.0,
+    augment: str = "crop",
+    least_area: float = 0.08,
+    shift: int = 4,
+    mirror: bool = True,
+) -> Splits:
+    """A data set of the hub, or of a folder that ``save_to_disk`` wrote, as float32 of shape (channels, size, size).
+
+    Columns are found by their types when there is one of them: ``image`` holds pictures, or arrays of uint8 of shape
+    (H, W) or (H, W, 3 or 1); ``label`` class labels or whole numbers, ``label="none"`` stands for none (-1). Other
+    options as in ``compress.data.images``; a part without a single label, as tests on the hub often are, is not used
+    unless train has none either. The fingerprint is of every picture's bytes: they are read once at each start.
+
+    Raises:
+        UserError: the package is missing, the data set cannot be loaded, or its columns are not of that kind.
+    """
+    normalise = normalising(mean, deviation, order, scale, usual=IMAGENET)
+    view = View(
+        normalise=normalise,
+        size=size,
+        short_side=short_side,
+        augment=augment,
+        least_area=least_area,
+        shift=shift,
+        mirror=mirror,
+    )
+    parts = _parts(name, _loaded(name, configuration, revision))
+    image, label = _columns(name, parts["train"], image, label)
+    labels = {part: _labels(rows, label) for part, rows in parts.items()}
+    labelled = {part for part, theirs in labels.items() if theirs.max(initial=-1) >= 0}
+    used = [part for part in parts if part in labelled or "train" not in labelled]
+    counts = {part: len(labels[part]) for part in used}
+    chosen = arrange(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    shelves = {part: _Rows(f"{name} {part}", parts[part], image) for part in used}
+    return picture_splits(shelves, labels, chosen, view, _classes(parts["train"], label, labels))
+
+
+def _loaded(name: str, configuration: str, revision: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        words = "the data 'huggingface' comes with the package datasets"
+        raise UserError(f"{words}; pip install 'edge-compress[datasets]'") from None
+    import huggingface_hub
+
+    # no telemetry; set here since the environment is read when they are imported, by others perhaps
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    folder = Path(name).expanduser()
+    try:
+        if any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
+            return datasets.load_from_disk(str(folder))
+        return datasets.load_dataset(name, configuration or None, revision=revision or None)
+    except (OSError, ValueError) as error:
+        told = str(error).splitlines()[0]
+        remedy = "give a name of the hub, or a folder that save_to_disk wrote"
+        raise UserError(f"data: the data set {name!r} cannot be loaded: {told}; {remedy}") from error
+
+
+def _parts(name: str, loaded: Any) -> dict[str, Any]:
+    """Train, and validation and test where there are."""
+    if not isinstance(loaded, Mapping):
+        return {"train": loaded}
+    found = {part: loaded[word] for part, words in PARTS.items() for word in reversed(words) if word in loaded}
+    if "train" not in found:
+        raise UserError(f"data: the data set {name!r} has no part 'train'; it has {', '.join(loaded)}")
+    return found
+
+
+def _columns(name: str, rows: Any, image: str, label: str) -> tuple[str, str]:
+    """The columns of pictures and labels: those given, or the only ones of their types."""
+    import datasets
+
+    features = rows.features
+    faults = [
+        f"data: the data set {name!r} has no column {column!r}; it has {', '.join(features)}"
+        for column in (image, label)
+        if column not in ("", NONE, *features)
+    ]
+    kinds = (
+        ("image", image, "pictures or arrays of uint8", [c for c, kind in features.items() if _holds_pictures(kind)]),
+        ("label", label, "class labels", [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]),
+    )
+    for option, given, what, columns in kinds:
+        if not given and len(columns) != 1:
+            has = f"has {len(columns)} columns of {what} ({', '.join(columns) or 'none'}) among {', '.join(features)}"
+            faults.append(f"data: the data set {name!r} {has}; say which with {option} =")
+    if image in features and not _holds_pictures(features[image]):
+        faults.append(
+            f"data: column {image!r} of {name!r} holds {features[image]}; pictures or arrays of uint8 are expected"
+        )
+    if label in features and not (isinstance(features[label], datasets.ClassLabel) or "int" in str(features[label].dtype)):
+        faults.append(
+            f"data: column {label!r} of {name!r} holds {features[label]}; class labels or whole numbers are expected"
+        )
+    if faults:
+        raise UserError(*faults)
+    return image or kinds[0][3][0], label or kinds[1][3][0]
+
+
+def _holds_pictures(kind: Any) -> bool:
+    import datasets
+
+    arrays = isinstance(kind, (datasets.Array2D, datasets.Array3D)) and kind.dtype == "uint8"
+    return isinstance(kind, datasets.Image) or arrays
+
+
+def _labels(rows: Any, column: str) -> npt.NDArray[np.int64]:
+    if column == NONE:
+        return np.full(len(rows), -1, np.int64)
+    return np.asarray(rows.select_columns([column])[:][column], np.int64)
+
+
+def _classes(rows: Any, column: str, labels: Mapping[str, npt.NDArray[np.int64]]) -> tuple[str, ...]:
+    kind = rows.features.get(column)
+    if hasattr(kind, "names"):
+        return tuple(kind.names)
+    return tuple(str(label) for label in range(1 + max(int(theirs.max(initial=-1)) for theirs in labels.values())))
+
+
+@final
+class _Rows(Shelf):
+    """Rows of one part; opened here, not by datasets, so that a JPEG can be decoded small."""
+
+    def __init__(self, name: str, rows: Any, column: str) -> None:
+        import datasets
+
+        self._name, self._column = name, column
+        alone = rows.select_columns([column])
+        pictures = isinstance(rows.features[column], datasets.Image)
+        self._rows = alone.cast_column(column, datasets.Image(decode=False)) if pictures else alone
+
+    def take(self, indices: Indices) -> list[tuple[str, Callable[[], Image.Image]]]:
+        held = self._rows[indices.tolist()][self._column]
+        return [
+            (f"{self._name}, row {index}", lambda value=value: _opened(value))  # type: ignore[misc]
+            for index, value in zip(indices, held, strict=True)
+        ]
+
+    def digests(self, indices: Indices) -> list[str]:
+        found: list[str] = []
+        for start in range(0, len(indices), ROWS):
+            held = self._rows[indices[start : start + ROWS].tolist()][self._column]
+            found += [hashlib.sha256(_content(value)).hexdigest() for value in held]
+        return found
+
+
+def _opened(value: Any) -> Image.Image:
+    if isinstance(value, dict):
+        return Image.open(BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
+    array = np.asarray(value, np.uint8)
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+
+
+def _content(value: Any) -> bytes:
+    if isinstance(value, dict):
+        held: bytes | None = value["bytes"]
+        return held if held is not None else Path(value["path"]).read_bytes()
+    array = np.asarray(value, np.uint8)
+    return repr(array.shape).encode() + array.tobytes()

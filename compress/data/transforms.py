@@ -1,0 +1,166 @@
+"""Transforms of images without torchvision: numpy for batches in memory, Pillow for pictures.
+
+N = samples, C = channels, H and W = height and width. What is random comes from the generator alone, and is drawn for
+the whole batch before a picture is opened, so that neither its size nor the order of threads changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from profiles.errors import UserError
+
+Bytes = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of red, green and blue (or of grey), white being 1."""
+
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+ORDERS = ("rgb", "bgr")
+ATTEMPTS = 10
+LEAST_RATIO, MOST_RATIO = 3 / 4, 4 / 3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Normalise:
+    """From bytes to what the model takes: (byte * scale / 255 - mean) / deviation, channel by channel.
+
+    Attributes:
+        mean, deviation: a value for each of the model's channels, 3 or 1 for grey, in their order; white is ``scale``.
+        order: of the model's channels, "rgb" or "bgr"; images are held as rgb.
+        scale: what white is before the mean is taken off: 1, or 255 for models of Caffe's kind.
+
+    Raises:
+        UserError: any of them is not of that kind.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    order: str = "rgb"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        if len(self.mean) != len(self.deviation) or len(self.mean) not in (1, 3):
+            given = f"{len(self.mean)} and {len(self.deviation)}"
+            faults.append(f"data: mean and deviation have a value for each channel, 3 or 1 for grey; given: {given} values")
+        if not all(math.isfinite(value) for value in self.mean):
+            faults.append(f"data: mean is made of finite numbers; given: {list(self.mean)}")
+        if not all(math.isfinite(value) and value > 0 for value in self.deviation):
+            faults.append(f"data: deviation is made of numbers above 0; given: {list(self.deviation)}")
+        if self.order not in ORDERS:
+            faults.append(f"data: order is one of {', '.join(ORDERS)}; given: {self.order!r}")
+        if not self.scale > 0:
+            faults.append(f"data: scale is what white is, 1 or 255; given: {self.scale!r}")
+        if faults:
+            raise UserError(*faults)
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def __call__(self, images: Bytes) -> npt.NDArray[np.float32]:
+        """Float32 of the same shape (..., C, H, W)."""
+        deviation = np.array(self.deviation).reshape(-1, 1, 1)
+        factor = (self.scale / 255 / deviation).astype(np.float32)
+        offset = (np.array(self.mean).reshape(-1, 1, 1) / deviation).astype(np.float32)
+        ordered = images[..., ::-1, :, :] if self.order == "bgr" else images
+        made: npt.NDArray[np.float32] = np.multiply(ordered, factor, dtype=np.float32, order="C")
+        made -= offset
+        return made
+
+    def as_json(self) -> Mapping[str, Any]:
+        """For ``Splits.preprocessing``."""
+        order = self.order if self.channels == 3 else "grey"
+        return {"mean": list(self.mean), "deviation": list(self.deviation), "order": order, "scale": self.scale}
+
+
+def normalising(mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, usual: Statistics) -> Normalise:
+    """As a source is asked for it; for an empty mean or deviation the ``usual``, brought to that order and scale."""
+    step = -1 if order == "bgr" else 1
+    means, deviations = (tuple(scale * value for value in values[::step]) for values in usual)
+    return Normalise(mean=tuple(mean) or means, deviation=tuple(deviation) or deviations, order=order, scale=scale)
+
+
+def statistics(images: Bytes) -> Statistics:
+    """Mean and deviation of each channel of (N, C, H, W), to four digits.
+
+    A channel that never varies has the deviation of one step of its 255, so that it can be divided by.
+    """
+    values = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        share = np.bincount(images[:, channel].reshape(-1), minlength=256) / images[:, channel].size
+        mean = float(share @ values)
+        means.append(round(mean, 4))
+        deviations.append(round(max(math.sqrt(share @ (values - mean) ** 2), 1 / 255), 4))
+    return tuple(means), tuple(deviations)
+
+
+def shifted(images: npt.NDArray[Any], most: int, augment: np.random.Generator, fill: float = 0) -> npt.NDArray[Any]:
+    """Each image of (N, C, H, W) moved by its own offset of up to ``most`` pixels either way, ``fill`` coming in."""
+    if most == 0:
+        return np.array(images)
+    count, _, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (0, 0), (most, most), (most, most)), constant_values=fill)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    top, left = augment.integers(0, 2 * most + 1, (2, count))
+    moved: npt.NDArray[Any] = np.ascontiguousarray(windows[np.arange(count), :, top, left])
+    return moved
+
+
+def mirror(images: npt.NDArray[Any], augment: np.random.Generator) -> None:
+    """Half of the images of (N, C, H, W), in place, left to right."""
+    flip = augment.random(len(images)) < 0.5
+    images[flip] = images[flip, :, :, ::-1]
+
+
+def random_draws(count: int, augment: np.random.Generator) -> npt.NDArray[np.float64]:
+    """What ``random_box`` needs for ``count`` pictures, a row each: (N, attempts, 4), in [0, 1)."""
+    return augment.random((count, ATTEMPTS, 4))
+
+
+def random_box(width: int, height: int, least_area: float, draws: npt.NDArray[np.float64]) -> Box:
+    """The crop of GoogLeNet's training (Szegedy et al. 2015, section 6).
+
+    An area of ``least_area`` to all of the picture and a ratio of 3:4 to 4:3, the first of the attempts in ``draws``
+    (attempts, 4) that fits; where none does, the largest crop in the middle whose ratio is within those bounds.
+    """
+    for area, ratio, across, down in draws:
+        pixels = width * height * (least_area + (1 - least_area) * area)
+        shape = LEAST_RATIO * (MOST_RATIO / LEAST_RATIO) ** ratio
+        wide, high = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
+        if 0 < wide <= width and 0 < high <= height:
+            left, top = int(across * (width - wide + 1)), int(down * (height - high + 1))
+            return (left, top, left + wide, top + high)
+    wide, high = min(width, round(height * MOST_RATIO)), min(height, round(width / LEAST_RATIO))
+    left, top = (width - wide) // 2, (height - high) // 2
+    return (left, top, left + wide, top + high)
+
+
+def centre_box(width: int, height: int, size: int, short_side: int) -> Box:
+    """What is left of a picture once its short side is ``short_side`` and ``size`` x ``size`` is cut from the middle.
+
+    In pixels of the picture: resizing this box is resizing and then cropping, in one pass, to the pixel.
+    """
+    short = min(width, height)
+    wide, high = (int(short_side * side / short) for side in (width, height))
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    across, down = width / wide, height / high
+    return (left * across, top * down, (left + size) * across, (top + size) * down)
+
+
+def resized(image: Image.Image, size: int, box: Box) -> Image.Image:
+    """The box of an image as ``size`` x ``size``; bilinear, over all the pixels that fall into one when it shrinks."""
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)

@@ -1,0 +1,150 @@
+"""Model factories by reference, and the plain ones among the well-known libraries.
+
+    package.module:callable        anything importable
+    path/to/file.py:callable       a file of the user's own
+    torchvision:NAME               torchvision.models.get_model(NAME, weights=None, ...)
+    timm:NAME                      timm.create_model(NAME, pretrained=False, ...)
+    transformers:NAME              an image classifier of that configuration or local folder; returns its logits
+
+Libraries are imported when one of their models is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from profiles.errors import UserError
+from profiles.tables import load_object
+
+
+def factory(reference: str) -> Callable[..., Any]:
+    """The callable that ``reference`` names.
+
+    Raises:
+        UserError: there is none, or its library is not installed.
+    """
+    kind, _, name = reference.partition(":")
+    if kind in LIBRARIES and name:
+        return LIBRARIES[kind](name)
+    source, _, name = reference.rpartition(":")
+    if source.endswith(".py"):
+        module = load_file(Path(source))
+        if not hasattr(module, name):
+            raise UserError(f"{reference!r}: the file has no {name!r}")
+        found: Callable[..., Any] = getattr(module, name)
+        return found
+    loaded: Callable[..., Any] = load_object(reference)
+    return loaded
+
+
+def relative_to(reference: str, folder: Path) -> str:
+    """``reference`` with the path of a file in it made absolute from ``folder``."""
+    source, colon, name = reference.rpartition(":")
+    if not source.endswith(".py") or Path(source).is_absolute():
+        return reference
+    return f"{(folder / source).resolve()}{colon}{name}"
+
+
+def load_file(path: Path) -> ModuleType:
+    """The module in a file, imported once; its folder is searched for what it imports.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    path = path.resolve()
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _library(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise UserError(f"models of {package} need it installed; pip install {package} ({error})") from None
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"{package} is installed but does not import: {str(error).splitlines()[0]}") from None
+
+
+def _torchvision(name: str) -> Callable[..., Any]:
+    models = _library("torchvision.models")
+
+    def build(**arguments: Any) -> nn.Module:
+        try:
+            module: nn.Module = models.get_model(name, weights=None, **arguments)
+        except ValueError as error:
+            raise UserError(f"torchvision:{name}: {error}") from None
+        return module
+
+    return build
+
+
+def _timm(name: str) -> Callable[..., Any]:
+    timm = _library("timm")
+
+    def build(**arguments: Any) -> nn.Module:
+        try:
+            module: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        except RuntimeError as error:
+            raise UserError(f"timm:{name}: {error}") from None
+        return module
+
+    return build
+
+
+def _transformers(name: str) -> Callable[..., Any]:
+    transformers = _library("transformers")
+
+    def build(**arguments: Any) -> nn.Module:
+        if Path(name).is_dir():
+            return Logits(transformers.AutoModelForImageClassification.from_pretrained(name, local_files_only=True))
+        try:
+            configuration = transformers.AutoConfig.for_model(name, **arguments)
+        except ValueError as error:
+            raise UserError(f"transformers:{name}: {str(error).splitlines()[0]}") from None
+        return Logits(transformers.AutoModelForImageClassification.from_config(configuration))
+
+    return build
+
+
+LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "transformers": _transformers,
+}
+
+
+@final
+class Logits(nn.Module):
+    """A transformers classifier as a module from pixels to logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(samples, channels, height, width) to (samples, classes)."""
+        logits: Tensor = self.model(pixel_values=pixels).logits
+        return logits

@@ -1,0 +1,135 @@
+"""Low-rank factors of one layer: their structure, and their best weights.
+
+``svd``       a linear or 1x1 layer W becomes two, W ~ (U sqrt(S)) (sqrt(S) V^T)  (PELA, paper 40).
+``spatial``   a k x k convolution becomes k x 1 then 1 x k (Jaderberg et al. 2014, scheme 2), by SVD.
+``tucker2``   a k x k convolution becomes 1x1, k x k, 1x1 over fewer channels (Kim et al. 2016), by HOSVD.
+
+Grouped and transposed convolutions have no factors here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["svd", "spatial", "tucker2"]
+Layer = nn.Linear | nn.Conv2d
+
+
+def kinds(layer: nn.Module) -> tuple[Kind, ...]:
+    """The factorisations that a layer has."""
+    if isinstance(layer, nn.Linear):
+        return ("svd",)
+    if (
+        not isinstance(layer, nn.Conv2d)
+        or layer.groups != 1
+        or layer.padding_mode != "zeros"
+        or isinstance(layer.padding, str)
+    ):
+        return ()
+    height, width = layer.kernel_size
+    if (height, width) == (1, 1):
+        return ("svd",)
+    return ("spatial", "tucker2") if height > 1 and width > 1 else ()
+
+
+def multiplies(layer: Layer, kind: Kind | None, rank: int, pixels: int = 1) -> float:
+    """Multiply-accumulates of a layer (``kind`` None) or its factors, for ``pixels`` output positions."""
+    if isinstance(layer, nn.Linear):
+        both = layer.in_features * layer.out_features
+        return both if kind is None else rank * (layer.in_features + layer.out_features)
+    (height, width), inputs, outputs = layer.kernel_size, layer.in_channels, layer.out_channels
+    sh, sw = layer.stride
+    if kind is None:
+        return pixels * inputs * outputs * height * width
+    if kind == "svd":
+        return pixels * rank * (inputs + outputs)
+    if kind == "spatial":  # the first factor keeps the full width
+        return pixels * rank * (inputs * height * sw + outputs * width)
+    return pixels * (sh * sw * rank * inputs + rank * rank * height * width + rank * outputs)
+
+
+def skeleton(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
+    """Factors of ``layer`` with ``rank`` inner channels, their weights not yet set."""
+    if isinstance(layer, nn.Linear):
+        return nn.Sequential(
+            nn.Linear(layer.in_features, rank, bias=False),
+            nn.Linear(rank, layer.out_features, bias=layer.bias is not None),
+        )
+    (sh, sw), (ph, pw), (dh, dw) = layer.stride, _pair(layer.padding), layer.dilation
+    inputs, outputs, bias = layer.in_channels, layer.out_channels, layer.bias is not None
+    height, width = layer.kernel_size
+    if kind == "svd":
+        first = nn.Conv2d(inputs, rank, 1, (sh, sw), (ph, pw), bias=False)
+        return nn.Sequential(first, nn.Conv2d(rank, outputs, 1, bias=bias))
+    if kind == "spatial":
+        return nn.Sequential(
+            nn.Conv2d(inputs, rank, (height, 1), (sh, 1), (ph, 0), (dh, 1), bias=False),
+            nn.Conv2d(rank, outputs, (1, width), (1, sw), (0, pw), (1, dw), bias=bias),
+        )
+    return nn.Sequential(
+        nn.Conv2d(inputs, rank, 1, bias=False),
+        nn.Conv2d(rank, rank, (height, width), (sh, sw), (ph, pw), (dh, dw), bias=False),
+        nn.Conv2d(rank, outputs, 1, bias=bias),
+    )
+
+
+def factors(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
+    """The factors of ``layer`` nearest to it in the Frobenius norm (``tucker2``: by HOSVD, near it)."""
+    made = skeleton(layer, kind, rank)
+    weight = layer.weight.detach().double()
+    parts = {"svd": _both_sides, "spatial": _spatial, "tucker2": _tucker2}[kind](weight, rank)
+    state = {f"{index}.weight": part for index, part in enumerate(parts)}
+    if layer.bias is not None:
+        state[f"{len(parts) - 1}.bias"] = layer.bias.detach()
+    made.load_state_dict({name: value.reshape(made.state_dict()[name].shape) for name, value in state.items()})
+    return made
+
+
+def relative_error(layer: Layer, kind: Kind, rank: int) -> float:
+    """Frobenius norm of what the factors miss of the weight, over the weight's own."""
+    weight = layer.weight.detach().double()
+    state = factors(layer, kind, rank).state_dict()
+    made = [state[f"{index}.weight"].double() for index in range(3 if kind == "tucker2" else 2)]
+    if kind == "svd":
+        again = (made[1].flatten(1) @ made[0].flatten(1)).reshape(weight.shape)
+    elif kind == "spatial":
+        again = torch.einsum("orw,rih->oihw", made[1][:, :, 0], made[0][..., 0])
+    else:
+        again = torch.einsum("or,rshw,si->oihw", made[2].flatten(1), made[1], made[0].flatten(1))
+    return float((weight - again).norm() / weight.norm())
+
+
+def _svd(matrix: Tensor, rank: int) -> list[Tensor]:
+    """(outputs, inputs) to (rank, inputs) and (outputs, rank), the singular values' roots on both."""
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    root = s[:rank].sqrt()
+    return [root[:, None] * v[:rank], u[:, :rank] * root]
+
+
+def _both_sides(weight: Tensor, rank: int) -> list[Tensor]:
+    return _svd(weight.flatten(1), rank)
+
+
+def _spatial(weight: Tensor, rank: int) -> list[Tensor]:
+    outputs, inputs, height, width = weight.shape
+    matrix = weight.permute(1, 2, 0, 3).reshape(inputs * height, outputs * width)
+    second, first = _svd(matrix, rank)
+    return [
+        first.reshape(inputs, height, rank).permute(2, 0, 1).unsqueeze(-1),
+        second.reshape(rank, outputs, width).permute(1, 0, 2).unsqueeze(2),
+    ]
+
+
+def _tucker2(weight: Tensor, rank: int) -> list[Tensor]:
+    left = torch.linalg.svd(weight.flatten(1), full_matrices=False)[0][:, :rank]
+    right = torch.linalg.svd(weight.transpose(0, 1).flatten(1), full_matrices=False)[0][:, :rank]
+    core = torch.einsum("oihw,or,is->rshw", weight, left, right)
+    return [right.T[:, :, None, None], core, left[:, :, None, None]]
+
+
+def _pair(padding: tuple[int, ...] | str) -> tuple[int, int]:
+    assert not isinstance(padding, str)
+    return padding[0], padding[1]

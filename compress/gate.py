@@ -1,0 +1,100 @@
+"""accept / soften / reject: what a stage's measured result is worth.
+
+A stage is accepted when the model stays within the budget's accuracy and the stage bought something on
+the engine. What it bought is judged in the form that would ship: the fastest precision of the first
+runtime, before against after, since a model that is faster in fp32 may buy nothing in int8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Repeatability of interleaved medians on a shared two-core machine is about 1 %; three times that is a gain.
+LEAST_GAIN = 1.03
+LEAST_POINTS = 0.1
+
+Verdict = Literal["accepted", "softened", "rejected"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the final model may cost.
+
+    Attributes:
+        accuracy_drop_points: largest drop of the metric below the teacher's, in points.
+        latency_ms_p50: median latency of one inference on the device, in milliseconds.
+        size_mib: size of the engine, in MiB.
+    """
+
+    accuracy_drop_points: float = 1.0
+    latency_ms_p50: float | None = None
+    size_mib: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a model stands, on validation and on the engine.
+
+    Attributes:
+        accuracy: of the form that is trained: float before quantisation, int8 after it.
+        latency_ms: p50 of the fastest form.
+        form: engine and precision of the fastest form.
+        shipped_accuracy: of the fastest form.
+        free_accuracy: of its post-training int8, where it has one.
+    """
+
+    accuracy: float
+    latency_ms: float
+    form: str
+    shipped_accuracy: float
+    size_bytes: int
+    free_accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The gate's word on a stage; ``softened`` means that a milder setting is tried instead."""
+
+    verdict: Verdict
+    reason: str
+
+
+def decide(before: Standing, after: Standing, teacher: float, budget: Budget, *, can_soften: bool) -> Decision:
+    """Judge a stage that led from ``before`` to ``after``; ``teacher`` is the teacher's accuracy on validation."""
+    drop = teacher - after.accuracy
+    speed = f"{before.latency_ms:.3f} -> {after.latency_ms:.3f} ms ({_gain(before, after):.2f}x, {after.form})"
+    if drop > budget.accuracy_drop_points + 1e-9:
+        too_much = f"{after.accuracy:.2f} on validation is {drop:.2f} points under the teacher's {teacher:.2f}"
+        reason = f"{too_much}; the budget is {budget.accuracy_drop_points:g}; {speed}"
+        return Decision(verdict="softened" if can_soften else "rejected", reason=reason)
+    cost = f"validation {before.accuracy:.2f} -> {after.accuracy:.2f} (teacher {teacher:.2f})"
+    if after.form.endswith("int8") and before.free_accuracy is not None and after.free_accuracy is None:
+        cost += f", untrained int8 {before.free_accuracy:.2f}"
+    if bought := _bought(before, after, budget):
+        return Decision(verdict="accepted", reason=f"{bought}: {speed}; {cost}{_warning(after, teacher, budget)}")
+    return Decision(verdict="rejected", reason=f"bought nothing: {speed}, {LEAST_GAIN:.2f}x asked; {cost}")
+
+
+def _gain(before: Standing, after: Standing) -> float:
+    return before.latency_ms / after.latency_ms
+
+
+def _bought(before: Standing, after: Standing, budget: Budget) -> str:
+    """What the stage bought, in a word; empty for nothing."""
+    if _gain(before, after) >= LEAST_GAIN:
+        return "faster"
+    not_slower = _gain(before, after) * LEAST_GAIN >= 1
+    if budget.size_mib is not None and before.size_bytes > budget.size_mib * 2**20 and not_slower:
+        return "smaller" if after.size_bytes < before.size_bytes / LEAST_GAIN else ""
+    if not_slower and after.accuracy >= before.accuracy + LEAST_POINTS:
+        return "more accurate"
+    return ""
+
+
+def _warning(after: Standing, teacher: float, budget: Budget) -> str:
+    """Says so when a good float model falls apart in the form that is fastest."""
+    drop = teacher - after.shipped_accuracy
+    if drop <= budget.accuracy_drop_points + 1e-9:
+        return ""
+    return f"; as {after.form} without training it falls to {after.shipped_accuracy:.2f}, which quantize has to win back"

@@ -1,0 +1,89 @@
+"""Batches of a training: which samples, how augmented, fetched while the step before is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from compress import processes
+from compress.data import Batch, Samples
+from compress.schedule import Schedule
+from profiles.errors import UserError
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """Where a batch stands; with the seed it alone decides samples and augmentation.
+
+    Attributes:
+        realisation: the epoch, or the epoch it repeats.
+        position: of the step in its epoch.
+        part: of the step, when it is accumulated from several batches.
+    """
+
+    realisation: int
+    position: int
+    part: int
+
+
+@final
+class Batches:
+    """The batches of one split in the order of a schedule, for this process.
+
+    A step's ``batch_size`` samples are shared out over processes and over accumulated parts, so the schedule is the
+    same however many there are. An epoch drops what does not fill a step.
+
+    Raises:
+        UserError: a step has fewer samples than processes times parts.
+    """
+
+    def __init__(self, samples: Samples, schedule: Schedule, seed: int) -> None:
+        self._samples, self._schedule, self._seed = samples, schedule, seed
+        self.batch_size = min(schedule.batch_size, len(samples))
+        self.steps_an_epoch = max(1, len(samples) // self.batch_size)
+        self.steps = schedule.epochs * self.steps_an_epoch
+        shares = processes.count() * schedule.accumulate
+        self.share = self.batch_size // shares
+        if self.share == 0:
+            raise UserError(
+                f"a step of {self.batch_size} samples cannot be shared by {processes.count()} process(es) "
+                f"with accumulate = {schedule.accumulate}; raise batch_size or lower accumulate"
+            )
+
+    def places(self, step: int) -> list[Place]:
+        """The places of a step's parts."""
+        epoch, position = divmod(step, self.steps_an_epoch)
+        repeat = self._schedule.realisations
+        return [Place(epoch % repeat if repeat else epoch, position, p) for p in range(self._schedule.accumulate)]
+
+    def load(self, place: Place) -> Batch:
+        """The samples of a place."""
+        order = np.random.default_rng((self._seed, place.realisation)).permutation(len(self._samples))
+        first = place.position * self.batch_size
+        first += (place.part * processes.count() + processes.index()) * self.share
+        chosen = order[first : first + self.share].astype(np.int64)
+        key = (self._seed, place.realisation, place.position, place.part, processes.index(), 1)
+        return self._samples.load(chosen, np.random.default_rng(key))
+
+    @contextmanager
+    def fetched(self, first: int) -> Iterator[Iterator[list[tuple[Place, Batch]]]]:
+        """The batches of each step from ``first`` on, one step fetched ahead on another thread."""
+        with ThreadPoolExecutor(1, "loader") as pool:
+            yield self._ahead(pool, first)
+
+    def _ahead(self, pool: ThreadPoolExecutor, first: int) -> Iterator[list[tuple[Place, Batch]]]:
+        waiting: Future[list[tuple[Place, Batch]]] = pool.submit(self._step, first)
+        for step in range(first, self.steps):
+            ready = waiting.result()
+            if step + 1 < self.steps:
+                waiting = pool.submit(self._step, step + 1)
+            yield ready
+
+    def _step(self, step: int) -> list[tuple[Place, Batch]]:
+        return [(place, self.load(place)) for place in self.places(step)]

@@ -1,0 +1,157 @@
+"""The whole story on one page. READ THIS FIRST.
+
+    recipe + device -> teacher -> student -> ( stage -> gate )* -> engines -> measure -> report, bundle
+
+Each piece of work is a step of the workspace, made once. The gate and every choice look at validation;
+the report's rows are judged on test.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from compress import bundling, processes
+from compress.gate import Decision, Standing, decide
+from compress.progress import Progress
+from compress.prove import Prover, Variant, host_environment
+from compress.recipe import Recipe
+from compress.report import Report, conclude, suspicions
+from compress.rows import Attempt, entries, measured
+from compress.stage import Stage
+from compress.workshop import Made, Workshop
+from compress.workspace import Workspace, check_writable
+from deploy.devices import Device
+from deploy.measure import Latency
+from profiles.device import DeviceProfile
+from profiles.errors import UserError
+
+MOST_SOFTENINGS = 2
+MOST_NOTES = 4
+
+
+def run(
+    recipe: Recipe,
+    profile: DeviceProfile,
+    device: Device,
+    out: Path,
+    steps: Path,
+    progress: Progress,
+    until: str | None = None,
+) -> Report:
+    """Run ``recipe`` for the device; leaves ``report.json``, ``report.html`` and ``bundle/`` in ``out``."""
+    started = time.perf_counter()
+    chain = until_stage(recipe, until)
+    check_writable(out)
+    workspace = Workspace(steps, progress)
+    workshop = Workshop(recipe, profile, workspace, progress, tracked=out / "trackers")
+    prover = Prover(workshop, device, profile, workspace, progress)
+    workshop.check()
+
+    progress.say(f"teacher: {recipe.teacher.model}")
+    teacher = workshop.teacher()
+    standing, start = teacher, workshop.student(teacher)
+    attempts: list[Attempt] = []
+    for stage in chain:
+        attempts += _try(stage, start, standing, teacher, workshop, prover, progress)
+        if attempts[-1].decision.verdict == "accepted":
+            standing = attempts[-1].made
+        start = standing  # rejected: the run goes on from before the stage
+
+    progress.say("measuring every row on the engines")
+    found = entries(teacher, attempts, standing, prover)
+    rows = measured(found, prover, recipe.measure.seconds)
+    report = Report(
+        recipe=recipe.as_json(),
+        device=profile.as_json(),
+        environment={**host_environment(), **prover.environment},
+        budget=recipe.budget,
+        rows=tuple(rows),
+        verdict=conclude(rows, recipe.budget),
+        warnings=suspicions(rows),
+    )
+    best = next(entry.variant for entry in found if entry.name == report.verdict.best)
+    cargo = bundling.cargo(best, prover, workshop)
+    if processes.is_main():
+        report.write(out)
+        bundling.bundle(out / "bundle", cargo, report, profile)
+    processes.wait()
+    took = time.perf_counter() - started
+    progress.say(f"done in {took:.0f} s; {took - workspace.seconds_making:.1f} s of it outside its steps")
+    return report
+
+
+def until_stage(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
+    """The recipe's stages up to and with the one named ``until``."""
+    if until is None:
+        return recipe.stages
+    names = [stage.name for stage in recipe.stages]
+    if until not in names:
+        raise UserError(f"--until {until}: the recipe has no such stage; it has {', '.join(names) or 'none'}")
+    return recipe.stages[: names.index(until) + 1]
+
+
+def _try(
+    stage: Stage, start: Made, standing: Made, teacher: Made, workshop: Workshop, prover: Prover, progress: Progress
+) -> list[Attempt]:
+    """Try ``stage`` and, while the gate says that it cost too much, milder settings of it."""
+    attempts: list[Attempt] = []
+    setting: Stage | None = stage
+    while setting is not None:
+        name = stage.name if not attempts else f"{stage.name} {len(attempts) + 1}"
+        progress.say(name)
+        made = workshop.attempt(setting, start, teacher)
+        for note in made.notes[:MOST_NOTES]:
+            progress.say(f"  {note}")
+        if len(made.notes) > MOST_NOTES:
+            progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
+        milder = setting.softer() if len(attempts) < MOST_SOFTENINGS else None
+        before, after = _measure(made, standing, prover, workshop.recipe.measure.gate_seconds)
+        decision = _judge(made, before, after, teacher, workshop, prover, can_soften=milder is not None)
+        form = after.form if after else None
+        attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
+        progress.say(f"  {decision.verdict}: {decision.reason}")
+        setting = milder if decision.verdict == "softened" else None
+    return attempts
+
+
+def _judge(
+    made: Made,
+    before: Standing | None,
+    after: Standing | None,
+    teacher: Made,
+    workshop: Workshop,
+    prover: Prover,
+    *,
+    can_soften: bool,
+) -> Decision:
+    if before is None or after is None:
+        return Decision(verdict="rejected", reason="; ".join(["left the model as it was", *made.notes[:2]]))
+    reference = prover.judge(prover.first_forms(teacher)[0], "validation").metric.value
+    return decide(before, after, reference, workshop.recipe.budget, can_soften=can_soften)
+
+
+def _measure(made: Made, standing: Made, prover: Prover, seconds: float) -> tuple[Standing | None, Standing | None]:
+    """Where the model stood before a stage and where it stands after it, timed against each other.
+
+    What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature.
+    """
+    if not made.changed:
+        return None, None
+    after = prover.first_forms(made)
+    before = [v for v in prover.first_forms(standing) if made.recipe is None or v.precision != "int8"]
+    latencies = prover.race([*before, *after], seconds)
+    return _standing(before, latencies, prover, standing), _standing(after, latencies, prover, made)
+
+
+def _standing(forms: list[Variant], latencies: dict[Variant, Latency], prover: Prover, made: Made) -> Standing:
+    fastest = min(forms, key=lambda variant: latencies[variant].p50 or float("inf"))
+    free = [v for v in prover.first_forms(made) if v.precision == "int8" and made.recipe is None]
+    return Standing(
+        accuracy=prover.judge(forms[0], "validation").metric.value,
+        latency_ms=latencies[fastest].p50 or float("inf"),
+        form=fastest.form,
+        shipped_accuracy=prover.judge(fastest, "validation").metric.value,
+        size_bytes=prover.size_bytes(fastest),
+        free_accuracy=prover.judge(free[0], "validation").metric.value if free else None,
+    )

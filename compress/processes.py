@@ -1,0 +1,52 @@
+"""Several processes that train one model together: who writes, who waits, who knows what.
+
+Started by ``accelerate launch -m compress run ...`` or ``torchrun ... -m compress run ...``; alone, all of this does
+nothing. Processes on several hosts need the folder of steps on a file system they share.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def count() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def index() -> int:
+    """Which of them this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this is the one that writes files and talks."""
+    return index() == 0
+
+
+def from_main(value: T) -> T:
+    """``value`` as the main process has it, for all; everyone must call this."""
+    if count() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    _join()
+    kept = [value]
+    broadcast_object_list(kept, from_process=0)
+    return kept[0]
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    if count() > 1:
+        _join().wait_for_everyone()
+
+
+def _join() -> Any:
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())

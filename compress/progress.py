@@ -1,0 +1,102 @@
+"""Progress and time left of long work, on standard error: a bar on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO, final
+
+QUIET_SECONDS = 10.0
+
+
+class Bar(Protocol):
+    """One piece of work that is under way."""
+
+    def advance(self, steps: int, note: str = "") -> None:
+        """Count ``steps`` more as done; ``note`` is shown beside them."""
+
+
+class Progress(Protocol):
+    """Where work tells how far it is."""
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+
+    def task(self, name: str, total: int, done: int = 0) -> _Task:
+        """A piece of work of ``total`` steps, as a context manager."""
+
+
+@final
+class _Task:
+    """A bar of rich's on a terminal; elsewhere a line at most every ten seconds, and one at the end."""
+
+    def __init__(self, stream: TextIO, name: str, total: int, done: int) -> None:
+        self._stream, self._name, self._total, self._done, self._first = stream, name, max(total, 1), done, done
+        self._started = self._spoke = time.monotonic()
+        self._note = ""
+
+    def __enter__(self) -> _Task:
+        if self._stream.isatty():
+            self._open_bar()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stream.isatty():
+            self._bar.stop()
+        elif error[0] is None and self._spoke != self._started:
+            self._print()
+
+    def advance(self, steps: int, note: str = "") -> None:
+        self._done += steps
+        self._note = note
+        if self._stream.isatty():
+            self._bar.update(self._id, completed=self._done, note=note)
+        elif time.monotonic() - self._spoke >= QUIET_SECONDS:
+            self._print()
+            self._spoke = time.monotonic()
+
+    def _open_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("  {task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bar = RichProgress(*columns, console=Console(file=self._stream), transient=True)
+        self._id = self._bar.add_task(self._name, total=self._total, completed=self._done, note="")
+        self._bar.start()
+
+    def _print(self) -> None:
+        elapsed = time.monotonic() - self._started
+        speed = (self._done - self._first) / elapsed if elapsed > 0 else 0.0
+        left = (self._total - self._done) / speed if speed else float("nan")
+        print(f"  {self._name}: {self._done}/{self._total}, {left:.0f} s left  {self._note}", file=self._stream, flush=True)
+
+
+@final
+class StreamProgress:
+    """Progress on a stream, standard error by default."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    def say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def task(self, name: str, total: int, done: int = 0) -> _Task:
+        return _Task(self._stream, name, total, done)
+
+
+@contextmanager
+def timed(progress: Progress, name: str) -> Iterator[None]:
+    """Say ``name`` and, when the block has ended, how long it took."""
+    started = time.monotonic()
+    yield
+    progress.say(f"  {name}: {time.monotonic() - started:.1f} s")

@@ -1,0 +1,195 @@
+"""Fake quantisers of Brevitas at the places of a placement, inside the captured program.
+
+What is trained here is what is exported: the program's tensors have the names of the ONNX file's, and
+scales and zero points are read from these modules when Q/DQ pairs are written.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, TypeVar, final
+
+import torch
+from brevitas.core.function_wrapper import RoundSte, TensorClamp
+from brevitas.core.quant import IntQuant
+from brevitas.core.scaling import ParameterScaling
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from deploy.placement import Placement
+from deploy.qdq import Scales, activation_limits, scales_of_weight
+from profiles.quantization import QuantizationRecipe
+
+T = TypeVar("T")
+SMALLEST_SCALE = 1e-8
+
+
+@final
+class Quantizer(nn.Module):
+    """Rounds to integers and back, straight through in the backward pass, with a learned scale.
+
+    The scale's gradient is scaled by 1 / sqrt(elements x largest integer), which lets it move at the pace of the
+    weights under one learning rate (LSQ, Esser et al. 2020, section 2.2).
+
+    Args:
+        scale: first scale, one element or one a channel, shaped to broadcast.
+        zero_point: fixed.
+        bits: integers of this width, signed and narrow for weights.
+    """
+
+    def __init__(self, scale: Tensor, zero_point: int, *, bits: int, signed: bool, narrow: bool) -> None:
+        super().__init__()
+        self.scaling = ParameterScaling(scale, scaling_min_val=SMALLEST_SCALE)
+        self.rounding = IntQuant(
+            narrow_range=narrow,
+            signed=signed,
+            input_view_impl=nn.Identity(),
+            float_to_int_impl=RoundSte(),
+            tensor_clamp_impl=TensorClamp(),
+        )
+        self.zero_point: Tensor
+        self.register_buffer("zero_point", torch.tensor(float(zero_point)))
+        self.bits: Tensor
+        self.register_buffer("bits", torch.tensor(float(bits)))
+        self._largest = 2.0 ** (bits - 1)
+
+    def scale(self) -> Tensor:
+        """The scale as it is now, in its own shape."""
+        scale: Tensor = self.scaling(torch.empty(0))
+        return scale
+
+    def forward(self, values: Tensor) -> Tensor:
+        scale = self.scale()
+        if self.training:
+            share = (values.numel() / scale.numel() * self._largest) ** -0.5
+            scale = (scale - scale * share).detach() + scale * share
+        rounded: Tensor = self.rounding(scale, self.zero_point, self.bits, values)
+        return rounded
+
+
+@final
+class QuantizedProgram(nn.Module):
+    """A captured program with fake quantisers; trains and runs as the module it was captured from.
+
+    Args:
+        program: the float program; its parameters become this module's.
+        scales: first scales of the activations; those of the weights are taken from the weights.
+    """
+
+    def __init__(
+        self,
+        program: ExportedProgram,
+        placement: Placement,
+        scales: Scales,
+        recipe: QuantizationRecipe,
+    ) -> None:
+        super().__init__()
+        self._program, self.placement, self._recipe = program, placement, recipe
+        self._initial = scales
+        self.graph = _plain(program)
+        names = {node.name: node for node in self.graph.graph.nodes}
+        names |= _inputs(self.graph.graph)
+        self._activations = self._place_activations(names)
+        self._weights = self._place_weights(names)
+        self.graph.graph.lint()
+        self.graph.recompile()
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.graph(*inputs)
+
+    def scales(self) -> Scales:
+        """The scales as trained; those of tensors that only the ONNX file has stay as they were measured."""
+        activations = dict(self._initial.activations)
+        for tensor, module in self._activations.items():
+            quantizer = self._quantizer(module)
+            activations[tensor] = float(quantizer.scale().detach()), int(quantizer.zero_point)
+        weights = {t: self._quantizer(m).scale().detach().flatten().numpy() for t, m in self._weights.items()}
+        return Scales(activations=activations, weights=weights)
+
+    def float_program(self) -> ExportedProgram:
+        """The program without quantisers, holding the trained weights."""
+        program = _copy(self._program)
+        trained = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
+        for name in program.state_dict:
+            if name in trained:
+                like = program.state_dict[name]
+                value = trained[name].detach().clone()
+                program.state_dict[name] = nn.Parameter(value) if isinstance(like, nn.Parameter) else value
+        return program
+
+    def _quantizer(self, name: str) -> Quantizer:
+        module = self.graph.get_submodule(name)
+        assert isinstance(module, Quantizer)
+        return module
+
+    def _place_activations(self, names: dict[str, fx.Node]) -> dict[str, str]:
+        smallest, _ = activation_limits(self._recipe)
+        placed: dict[str, str] = {}
+        for activation in self.placement.activations:
+            node = names.get(activation.tensor)
+            if node is None:
+                continue
+            owner = activation.like if activation.like in placed else None
+            module = placed[owner] if owner else f"activation_quantizer_{len(placed)}"
+            if owner is None:
+                scale, zero_point = self._initial.activations[activation.tensor]
+                quantizer = Quantizer(torch.tensor(scale), zero_point, bits=8, signed=smallest < 0, narrow=False)
+                self.graph.add_submodule(module, quantizer)
+            placed[activation.tensor] = module
+            with self.graph.graph.inserting_after(node):
+                quantized = self.graph.graph.call_module(module, (node,))
+            quantized.meta = dict(node.meta)
+            _reroute(node, quantized)
+        return placed
+
+    def _place_weights(self, names: dict[str, fx.Node]) -> dict[str, str]:
+        placed: dict[str, str] = {}
+        for weight in self.placement.weights:
+            layer = names[weight.layer]
+            source = layer.args[1]
+            assert isinstance(source, fx.Node)
+            value = self.graph.get_parameter(str(source.target)).detach()
+            scale = torch.from_numpy(scales_of_weight(value.numpy(), 0, self._recipe))
+            module = f"weight_quantizer_{len(placed)}"
+            shape = (-1, *[1] * (value.dim() - 1))
+            quantizer = Quantizer(scale.reshape(shape), 0, bits=self._recipe.weight_bits, signed=True, narrow=True)
+            self.graph.add_submodule(module, quantizer)
+            placed[weight.tensor] = module
+            # A module that is called twice reads its weight twice.
+            for read in [n for n in self.graph.graph.nodes if n.op == "get_attr" and n.target == source.target]:
+                with self.graph.graph.inserting_after(read):
+                    quantized = self.graph.graph.call_module(module, (read,))
+                _reroute(read, quantized)
+        return placed
+
+
+def _plain(program: ExportedProgram) -> fx.GraphModule:
+    """The program as an ordinary graph module with parameters of its own: train() and eval() work on it."""
+    found = program.module()
+    for node in list(found.graph.nodes):
+        if node.op == "call_module" and str(node.target).startswith("_guards"):
+            found.graph.erase_node(node)
+    return _copy(fx.GraphModule(found, found.graph))
+
+
+def _copy(original: T) -> T:
+    """A deep copy, without torch's warning about its own tree specifications."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(original)
+
+
+def _inputs(graph: fx.Graph) -> dict[str, fx.Node]:
+    """Input nodes by their names in the ONNX file."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    return {"input" if i == 0 else f"input_{i}": node for i, node in enumerate(placeholders)}
+
+
+def _reroute(node: fx.Node, through: fx.Node) -> None:
+    """Let every reader of ``node`` but the graph's output read ``through``, which reads ``node``."""
+
+    def moved(reader: fx.Node) -> bool:
+        return reader is not through and reader.op != "output"
+
+    node.replace_all_uses_with(through, delete_user_cb=moved)

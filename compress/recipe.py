@@ -1,0 +1,374 @@
+"""A recipe: TOML in, one frozen record out, or every fault in it at once with file and key."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, final
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import TypeAdapter, ValidationError
+
+from compress import factories
+from compress.data import DATA
+from compress.gate import Budget
+from compress.models import resnet20  # noqa: F401  # the built-in models are part of what a recipe can name
+from compress.schedule import Optimizer, Shape
+from compress.stage import Stage
+from compress.stages import stages
+from compress.surgery import Plan
+from compress.tasks import TASKS
+from profiles.errors import UserError, unknown
+from profiles.tables import load_object, with_entry_points
+
+FOLDER = Path(__file__).parent / "recipes"
+TABLES = ("task", "teacher", "student", "budget", "stage", "seed", "trackers", "measure")
+TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A name of a table or a ``module:callable``, and its keyword arguments: ``{use = "digits", seed = 1}``."""
+
+    use: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How long each variant is timed, in seconds; a percentile that the samples cannot support is left out.
+
+    Attributes:
+        seconds: for the report's rows.
+        gate_seconds: when the gate compares a stage's before and after.
+    """
+
+    seconds: Annotated[float, Gt(0)] = 1.0
+    gate_seconds: Annotated[float, Gt(0)] = 0.5
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """The teacher: a model factory with its arguments, and weights or how to train it.
+
+    Attributes:
+        weights: a checkpoint; without one the teacher is trained, on labels alone.
+    """
+
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    epochs: Annotated[int, Ge(1)] = 30
+    batch_size: Annotated[int, Ge(1)] = 128
+    optimizer: Optimizer = "sgd"
+    learning_rate: Annotated[float, Gt(0)] = 0.1
+    weight_decay: Annotated[float, Ge(0)] = 5e-4
+    schedule: Shape = "cosine"
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
+    clip: Annotated[float, Gt(0)] = 5.0
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    accumulate: Annotated[int, Ge(1)] = 1
+    patience: Annotated[int, Ge(0)] = 0
+    realisations: Annotated[int, Ge(0)] = 0
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is a file without source code: it is measured and quantised, and cannot be trained."""
+        return self.model.endswith(".onnx")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec:
+    """The student before the first stage: a factory of its own, or the teacher's with other arguments.
+
+    Attributes:
+        inherits: whether it starts from the teacher's weights as far as they fit.
+        between: arguments of a model of the student's depth and the teacher's width.
+    """
+
+    model: str
+    arguments: Mapping[str, Any]
+    same_as_teacher: bool
+    inherits: bool
+    between: Mapping[str, Any] | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a run is asked to do, but not where."""
+
+    name: str
+    source: str
+    seed: int
+    task: Use
+    data: Use
+    teacher: TeacherSpec
+    student: StudentSpec
+    budget: Budget
+    measure: Measure
+    stages: tuple[Stage, ...]
+    trackers: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The resolved recipe as plain data, defaults filled in."""
+        adapter = TypeAdapter(dict[str, Any])
+        return json.loads(  # type: ignore[no-any-return]
+            adapter.dump_json(
+                {
+                    "name": self.name,
+                    "seed": self.seed,
+                    "task": {"kind": self.task.use, **self.task.arguments},
+                    "data": {"use": self.data.use, **self.data.arguments},
+                    "teacher": _asdict(self.teacher),
+                    "student": _asdict(self.student),
+                    "budget": _asdict(self.budget),
+                    "measure": _asdict(self.measure),
+                    "stages": [{"use": s.name, **s.fields()} for s in self.stages],
+                }
+            )
+        )
+
+
+def built_in() -> list[str]:
+    """Names of the built-in recipes."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(given: str) -> Recipe:
+    """The recipe in a file, or the built-in one of that name.
+
+    Raises:
+        UserError: there is none, or it has faults; all of them.
+    """
+    path = FOLDER / f"{given}.toml" if given in built_in() else Path(given)
+    if not path.is_file():
+        if "/" in given or given.endswith(".toml"):
+            raise UserError(f"recipe {given}: no such file")
+        raise UserError(unknown("recipe", given, built_in()) + "; or give the path of a .toml file")
+    return parse(_read(path), name=path.stem, source=str(path))
+
+
+def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
+    """The recipe in a parsed TOML table.
+
+    Raises:
+        UserError: every fault in it, each with the file and the key.
+    """
+    faults: list[str] = []
+    faults += [unknown("key", key, TABLES, source) for key in table if key not in TABLES]
+    task, data = _task(table.get("task", {}), source, faults)
+    teacher = _teacher(table.get("teacher", {}), source, faults)
+    student = _student(table.get("student", {"from": "teacher"}), teacher, source, faults)
+    budget = _build(Budget, table.get("budget", {}), f"{source}: [budget]", faults)
+    chain = [_stage(entry, f"{source}: [[stage]] {i + 1}", faults) for i, entry in enumerate(table.get("stage", []))]
+    seed = table.get("seed", 0)
+    if not isinstance(seed, int):
+        faults.append(f"{source}: seed is a whole number; given: {seed!r}")
+    if teacher is not None and teacher.is_onnx:
+        faults += [_untrainable(stage, number, source) for number, stage in enumerate(chain, 1) if stage is not None]
+        if "student" in table:
+            faults.append(f"{source}: [student] cannot be made from an .onnx file; leave it out")
+    measure = _build(Measure, table.get("measure", {}), f"{source}: [measure]", faults)
+    trackers = _trackers(table.get("trackers", []), source, faults)
+    if faults:
+        raise UserError(*faults)
+    assert task and data and teacher and student and budget and measure
+    return Recipe(
+        name=name,
+        source=source,
+        seed=seed,
+        task=task,
+        data=data,
+        teacher=teacher,
+        student=student,
+        budget=budget,
+        measure=measure,
+        stages=tuple(stage for stage in chain if stage is not None),
+        trackers=trackers,
+    )
+
+
+def made(use: Use, table: Mapping[str, str], where: str) -> Any:
+    """What a name of ``table`` or a ``module:callable`` gives for a recipe's arguments.
+
+    Raises:
+        UserError: it does not take them; nearest names are suggested.
+    """
+    call = factories.factory(table.get(use.use, use.use))
+    try:
+        inspect.signature(call).bind(**use.arguments)
+    except TypeError as error:
+        takes = [p.name for p in inspect.signature(call).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        wrong = [unknown("key", key, takes, f"{where} {use.use}") for key in use.arguments if key not in takes]
+        raise UserError(*(wrong or [f"{where} {use.use}: {error}; it takes {', '.join(takes)}"])) from None
+    return call(**use.arguments)
+
+
+def tasks() -> dict[str, str]:
+    """The table of tasks, with those that installed packages add."""
+    return with_entry_points(TASKS, "edge_compress.tasks")
+
+
+def sources() -> dict[str, str]:
+    """The table of data sources, with those that installed packages add."""
+    return with_entry_points(DATA, "edge_compress.data")
+
+
+def _untrainable(stage: Stage, number: int, source: str) -> str:
+    return (
+        f"{source}: [[stage]] {number} ({stage.name}) trains, and an .onnx model has no source code to train; remove it "
+        "(post-training int8 is in every report), or give the model's callable"
+    )
+
+
+def _trackers(given: Any, source: str, faults: list[str]) -> tuple[str, ...]:
+    if not isinstance(given, list):
+        faults.append(f'{source}: trackers is a list of names, such as ["tensorboard"]; given: {given!r}')
+        return ()
+    for name in given:
+        if name not in TRACKERS:
+            faults.append(unknown("tracker", str(name), TRACKERS, source))
+        elif importlib.util.find_spec(TRACKERS[name]) is None:
+            faults.append(f"{source}: tracker {name!r} is not installed; pip install {TRACKERS[name]}")
+    return tuple(str(name) for name in given)
+
+
+def _task(table: Mapping[str, Any], source: str, faults: list[str]) -> tuple[Use | None, Use | None]:
+    where = f"{source}: [task]"
+    faults += [unknown("key", key, ("kind", "data"), where) for key in table if key not in ("kind", "data")]
+    task = _use(table.get("kind", "classification"), "task", tasks(), f"{where} kind", source, faults)
+    if "data" not in table:
+        faults.append(f"{where} data is missing; a name ({', '.join(sources())}), a table with 'use', or module:callable")
+        return task, None
+    return task, _use(table["data"], "data", sources(), f"{where} data", source, faults)
+
+
+def _use(given: Any, kind: str, table: Mapping[str, str], where: str, source: str, faults: list[str]) -> Use | None:
+    entry = {"use": given} if isinstance(given, str) else given
+    if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
+        faults.append(f"{where} is a name or a table with 'use'; given: {given!r}")
+        return None
+    name = entry["use"]
+    if name not in table and ":" not in name:
+        faults.append(unknown(kind, name, table, where) + "; or module:callable")
+        return None
+    folder = Path(source).parent
+    arguments = {k: _path(v, folder) if k == "path" else v for k, v in entry.items() if k != "use"}
+    return Use(use=factories.relative_to(name, folder), arguments=arguments)
+
+
+def _path(given: Any, folder: Path) -> Any:
+    """A path of a recipe: variables of the environment filled in, relative to the recipe's folder."""
+    return str(folder / os.path.expandvars(given)) if isinstance(given, str) else given
+
+
+def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> TeacherSpec | None:
+    where = f"{source}: [teacher]"
+    if "model" not in table:
+        faults.append(f"{where} model is missing; write it as package.module:callable")
+        return None
+    spec: TeacherSpec | None = _build(TeacherSpec, table, where, faults)
+    if spec is None:
+        return None
+    folder = Path(source).parent
+    weights = None if spec.weights is None else _path(spec.weights, folder)
+    return replace(spec, model=_model(spec.model, folder), weights=weights)
+
+
+def _student(table: Mapping[str, Any], teacher: TeacherSpec | None, source: str, faults: list[str]) -> StudentSpec | None:
+    where = f"{source}: [student]"
+    allowed = ("from", "model", "width", "depth", "arguments", "inherit")
+    faults += [unknown("key", key, allowed, where) for key in table if key not in allowed]
+    if ("from" in table) == ("model" in table):
+        faults.append(f'{where} takes either from = "teacher" or model = "package.module:callable"')
+        return None
+    if "from" in table and table["from"] != "teacher":
+        faults.append(f'{where} from: the student starts from "teacher"; given: {table["from"]!r}')
+        return None
+    if teacher is None:
+        return None
+    scaled = {key: table[key] for key in ("width", "depth") if key in table}
+    own = {**table.get("arguments", {}), **scaled}
+    if "model" in table:
+        model = _model(table["model"], Path(source).parent)
+        return StudentSpec(model=model, arguments=own, same_as_teacher=False, inherits=bool(table.get("inherit", False)))
+    arguments = {**teacher.arguments, **own}
+    return StudentSpec(
+        model=teacher.model,
+        arguments=arguments,
+        same_as_teacher=not own,
+        inherits=bool(table.get("inherit", True)),
+        between={key: value for key, value in arguments.items() if key != "width"} if "width" in own else None,
+    )
+
+
+def _model(reference: str, folder: Path) -> str:
+    if reference.endswith(".onnx"):
+        return str(_path(reference, folder))
+    return factories.relative_to(reference, folder)
+
+
+def _stage(entry: Mapping[str, Any], where: str, faults: list[str]) -> Stage | None:
+    name = entry.get("use")
+    if not isinstance(name, str):
+        faults.append(f"{where} use is missing; known stages: {', '.join(sorted(stages()))}")
+        return None
+    if name not in stages():
+        faults.append(unknown("stage", name, stages(), where))
+        return None
+    settings = {key: value for key, value in entry.items() if key != "use"}
+    stage: Stage | None = _build(load_object(stages()[name]), settings, f"{where} ({name})", faults)
+    return stage
+
+
+def _build(kind: Any, table: Mapping[str, Any], where: str, faults: list[str]) -> Any:
+    """An instance of the dataclass ``kind`` from a table, its types and bounds checked."""
+    allowed = [f.name for f in fields(kind)]
+    wrong = [unknown("key", key, allowed, where) for key in table if key not in allowed]
+    faults += wrong
+    try:
+        known = {key: value for key, value in table.items() if key in allowed}
+        made = TypeAdapter(kind).validate_python(known)
+    except ValidationError as error:
+        faults += [_told(detail, where) for detail in error.errors()]
+        return None
+    return None if wrong else made
+
+
+def _told(detail: Any, where: str) -> str:
+    key = ".".join(str(part) for part in detail["loc"]) or "?"
+    words = str(detail["msg"]).removeprefix("Value error, ")
+    given = "" if "Value error" in detail["msg"] else f"; given: {detail['input']!r}"
+    return f"{where} {key}: {words}{given}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
+    return table
+
+
+def _asdict(record: Any) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record)}
+
+
+def student_plan(student: StudentSpec) -> Plan:
+    """The plan of the student before any stage."""
+    return Plan(factory=student.model, arguments=student.arguments)

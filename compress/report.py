@@ -1,0 +1,198 @@
+"""Rows, the verdict on them, and report.json: stable, versioned, read by other programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+from compress.gate import Budget
+from compress.tasks import Metric
+from compress.tensors import write_atomically
+from deploy.measure import Latency
+from deploy.parity import Parity
+from profiles.errors import UserError
+
+SCHEMA = 1
+MOST_GAP_POINTS = 4.0
+JSON_FILE, HTML_FILE = "report.json", "report.html"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model in one engine and precision, measured.
+
+    Attributes:
+        metric: on the test split; ``validation`` is the same metric on the split that choices look at.
+        stage: the stage that made it; None for the teacher.
+        runs_on: the device's URL.
+        seconds: that making the model took (training included), None where it is told in another row.
+    """
+
+    name: str
+    kind: Literal["baseline", "stage", "student"]
+    stage: str | None
+    decision: str | None
+    engine: str
+    precision: str
+    runs_on: str
+    metric: Metric
+    validation: float
+    latency_ms: Latency
+    size_bytes: int
+    params: int
+    macs: int
+    parity: Parity
+    seconds: float | None
+    reason: str | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def p50(self) -> float:
+        """Median latency in milliseconds."""
+        assert self.latency_ms.p50 is not None, "a block has at least the samples that a median needs"
+        return self.latency_ms.p50
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the run comes to. Speed-ups are ratios of interleaved medians; the drop is in points on test.
+
+    Attributes:
+        best: name of the row to ship: the fastest within the budget on validation, baselines included.
+        speedup_vs_best_free: over the fastest baseline within the accuracy budget.
+    """
+
+    within_budget: bool
+    best: str
+    speedup_vs_teacher_fp32: float
+    speedup_vs_best_free: float
+    accuracy_drop_points: float
+    why_not: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a run has to say."""
+
+    recipe: Mapping[str, Any]
+    device: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    budget: Budget
+    rows: tuple[Row, ...]
+    verdict: Verdict
+    warnings: tuple[str, ...] = ()
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+    @property
+    def teacher(self) -> Row:
+        """The untouched teacher in the first runtime's first precision, which everything is compared with."""
+        return self.rows[0]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def write(self, out: Path) -> None:
+        """Write ``report.json`` and ``report.html``."""
+        from compress.report_html import html
+
+        write_atomically(out / JSON_FILE, json.dumps(self.as_json(), indent=1, default=dict).encode())
+        write_atomically(out / HTML_FILE, html(self).encode())
+
+
+def read(run: Path) -> Report:
+    """The report of a finished run's folder, or of a ``report.json``.
+
+    Raises:
+        UserError: there is none, or another version wrote it.
+    """
+    path = run / JSON_FILE if run.is_dir() else run
+    if not path.is_file():
+        raise UserError(f"{run}: no {JSON_FILE}; give the folder of a finished run")
+    data = json.loads(path.read_text())
+    if data.pop("schema", None) != SCHEMA:
+        raise UserError(f"{path}: another version's report; this one reads schema {SCHEMA}")
+    return Report(
+        recipe=data["recipe"],
+        device=data["device"],
+        environment=data["environment"],
+        budget=Budget(**data["budget"]),
+        rows=tuple(_row(row) for row in data["rows"]),
+        verdict=Verdict(**{**data["verdict"], "why_not": tuple(data["verdict"]["why_not"])}),
+        warnings=tuple(data["warnings"]),
+    )
+
+
+def conclude(rows: Sequence[Row], budget: Budget) -> Verdict:
+    """The verdict on ``rows``, of which the first is the teacher's reference row.
+
+    The choice looks at validation alone; whether the chosen row keeps the budget is then told from test.
+    """
+    teacher = rows[0]
+    free = [row for row in rows if row.kind == "baseline"]
+    choices = [row for row in rows if row.kind != "stage"]
+    best = min(_allowed(choices, teacher, budget), key=lambda row: row.p50)
+    best_free = min(_allowed(free, teacher, budget), key=lambda row: row.p50)
+    why_not = tuple(_faults(best, teacher, budget))
+    return Verdict(
+        within_budget=not why_not,
+        best=best.name,
+        speedup_vs_teacher_fp32=teacher.p50 / best.p50,
+        speedup_vs_best_free=best_free.p50 / best.p50,
+        accuracy_drop_points=teacher.metric.value - best.metric.value,
+        why_not=why_not,
+    )
+
+
+def suspicions(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What in the rows a reader should know before believing the verdict."""
+    teacher = rows[0]
+    gap = teacher.validation - teacher.metric.value
+    if gap <= MOST_GAP_POINTS:
+        return ()
+    return (
+        f"the teacher has {teacher.validation:.2f} on validation and {teacher.metric.value:.2f} on test: it seems to have been "
+        "trained on the validation samples, so the gate compared students with a figure that none can reach; "
+        "hold validation out of data that the checkpoint has not seen",
+    )
+
+
+def _allowed(rows: Sequence[Row], teacher: Row, budget: Budget) -> Sequence[Row]:
+    """The rows within the budget on validation; without any, those within its accuracy (the teacher always is)."""
+    accurate = [r for r in rows if teacher.validation - r.validation <= budget.accuracy_drop_points + 1e-9]
+    within = [r for r in accurate if not _over_cost(r, budget)]
+    return within or accurate
+
+
+def _over_cost(row: Row, budget: Budget) -> list[str]:
+    over: list[str] = []
+    if budget.latency_ms_p50 is not None and row.p50 > budget.latency_ms_p50:
+        over.append(f"p50 {row.p50:.3f} ms is over the budget of {budget.latency_ms_p50:g} ms")
+    if budget.size_mib is not None and row.size_bytes > budget.size_mib * 2**20:
+        over.append(f"size {row.size_bytes / 2**20:.3f} MiB is over the budget of {budget.size_mib:g} MiB")
+    return over
+
+
+def _faults(best: Row, teacher: Row, budget: Budget) -> list[str]:
+    drop = teacher.metric.value - best.metric.value
+    faults = _over_cost(best, budget)
+    if drop > budget.accuracy_drop_points + 1e-9:
+        faults.append(f"{drop:.2f} points below the teacher on test; the budget is {budget.accuracy_drop_points:g}")
+    return faults
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    parts = {
+        "metric": Metric(**data["metric"]),
+        "latency_ms": Latency(**data["latency_ms"]),
+        "parity": Parity(**data["parity"]),
+        "notes": tuple(data["notes"]),
+    }
+    return Row(**{**data, **parts})

@@ -1,0 +1,188 @@
+"""The report as one self-contained page with two pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from compress.report import Report, Row
+
+COLOURS = {"baseline": "#5b6770", "stage": "#c77700", "student": "#00796b"}
+INK, GRID, BUDGET = "#22282c", "#dfe3e6", "#b3261e"
+
+
+def html(report: Report) -> str:
+    """The page; pictures are SVG inside it."""
+    from jinja2 import Environment, StrictUndefined
+
+    from compress.report_table import verdict
+
+    template = resources.files("compress").joinpath("report.html.j2").read_text()
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
+    return page.render(
+        report=report,
+        teacher=report.teacher,
+        verdict=verdict(report).strip().splitlines(),
+        trade_off=trade_off(report),
+        stages=stages(report),
+    )
+
+
+def pareto(rows: list[Row]) -> list[Row]:
+    """Rows that no other row beats in both latency and metric, fastest first."""
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda r: (r.p50, -r.metric.value)):
+        if not front or row.metric.value > front[-1].metric.value:
+            front.append(row)
+    return front
+
+
+def trade_off(report: Report) -> str:
+    """SVG: metric against latency for every row, the Pareto front and the budget drawn; numbers are the table's."""
+    figure, axes = _figure(8.6, 5.0)
+    rows, teacher = list(report.rows), report.teacher
+    front = pareto(rows)
+    across = [*(r.p50 for r in front), max(r.p50 for r in rows)]
+    up = [*(r.metric.value for r in front), front[-1].metric.value]
+    axes.step(across, up, where="post", color=INK, lw=1, zorder=1)
+    axes.plot([], [], color=INK, lw=1, label="Pareto front")
+    for kind, colour in COLOURS.items():
+        chosen = [r for r in rows if r.kind == kind]
+        if chosen:
+            label = {"baseline": "free: the teacher", "stage": "stage attempts", "student": "the student"}[kind]
+            axes.scatter(
+                [r.p50 for r in chosen], [r.metric.value for r in chosen], s=46, color=colour, label=label, zorder=2
+            )
+    best = report.row(report.verdict.best)
+    axes.scatter([best.p50], [best.metric.value], s=170, facecolors="none", edgecolors=COLOURS["student"], lw=1.8, zorder=3)
+    floor = teacher.metric.value - report.budget.accuracy_drop_points
+    axes.axhline(floor, color=BUDGET, lw=1, ls="--")
+    axes.annotate(
+        f"budget: {report.budget.accuracy_drop_points:g} below the teacher",
+        (1.0, floor),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 4),
+        textcoords="offset points",
+        ha="right",
+        color=BUDGET,
+        fontsize=8,
+    )
+    if report.budget.latency_ms_p50 is not None:
+        axes.axvline(report.budget.latency_ms_p50, color=BUDGET, lw=1, ls="--")
+    axes.set_xscale("log")
+    _plain_ticks(axes)
+    axes.set_xlabel("p50 latency, ms (log)")
+    axes.set_ylabel(f"{teacher.metric.name}, {teacher.metric.unit} on test")
+    lowest = min(r.metric.value for r in rows)
+    axes.set_ylim(min(lowest, floor) - 0.35, max(r.metric.value for r in rows) + 0.35)
+    _number(axes, rows)
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def stages(report: Report) -> str:
+    """SVG: latency, size and metric before and after each attempted stage, in the form the gate judged."""
+    steps = _before_after(report)
+    if not steps:
+        return ""
+    figure, panels = _figure(8.6, 1.2 + 0.55 * len(steps), 3)
+    quantities: tuple[tuple[str, Callable[[Row], float], str], ...] = (
+        ("p50 latency, ms", lambda r: r.p50, "{:.3f}"),
+        ("size, KiB", lambda r: r.size_bytes / 1024, "{:.0f}"),
+        (f"{report.teacher.metric.name}, {report.teacher.metric.unit}", lambda r: r.metric.value, "{:.2f}"),
+    )
+    marks = {"accepted": COLOURS["student"], "softened": COLOURS["stage"], "rejected": BUDGET}
+    for axes, (label, value, shape) in zip(panels, quantities, strict=True):
+        for line, (before, after) in enumerate(steps):
+            start, end = value(before), value(after)
+            colour = marks[after.decision or "accepted"]
+            axes.annotate("", (end, line), (start, line), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6})
+            axes.scatter([start], [line], s=22, color="white", edgecolors=colour, zorder=3)
+            middle = f"{shape.format(start)} \u2192 {shape.format(end)}"
+            axes.annotate(middle, ((start + end) / 2, line), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
+        axes.set_ylim(len(steps) - 0.4, -0.7)
+        axes.set_xlabel(label)
+        ends = [value(row) for pair in steps for row in pair]
+        room = 0.25 * (max(ends) - min(ends)) or 0.5
+        axes.set_xlim(min(ends) - room, max(ends) + room)
+        axes.set_yticks(range(len(steps)))
+        axes.set_yticklabels([])
+    names = [f"{_title(after)}\n{after.decision}, {after.precision}" for _, after in steps]
+    panels[0].set_yticklabels(names)
+    return _svg(figure)
+
+
+def _before_after(report: Report) -> list[tuple[Row, Row]]:
+    """Each attempt's row in its fastest form, with the row of the same form of what stood before it."""
+    standing = [r for r in report.rows if r.kind == "baseline"]
+    pairs: list[tuple[Row, Row]] = []
+    attempts: dict[str, list[Row]] = {}
+    for row in report.rows:
+        if row.kind == "stage":
+            attempts.setdefault(_title(row), []).append(row)
+    for rows in attempts.values():
+        after = min(rows, key=lambda r: r.p50)
+        same_form = [r for r in standing if (r.engine, r.precision) == (after.engine, after.precision)]
+        pairs.append(((same_form or standing)[0], after))
+        if after.decision == "accepted":
+            standing = rows
+    return pairs
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "edge-compress"
+    mpl.rcParams["svg.fonttype"] = "none"
+    mpl.rcParams["font.family"] = "sans-serif"
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for each in axes:
+        each.grid(color=GRID, lw=0.6)
+        each.set_axisbelow(True)
+        each.tick_params(colors=INK, labelsize=8)
+        for side in ("top", "right"):
+            each.spines[side].set_visible(False)
+    return figure, axes[0] if panels == 1 else axes
+
+
+def _number(axes: Any, rows: list[Row]) -> None:
+    """The table's number beside each point, where it covers the fewest points and numbers."""
+    axes.figure.canvas.draw()
+    spots = [tuple(axes.transData.transform((row.p50, row.metric.value))) for row in rows]
+    taken = [(x, y, 9.0) for x, y in spots]
+    for number, spot in enumerate(spots, 1):
+        offsets = [(9, 8), (9, -14), (-14, 8), (-14, -14), (0, 13), (0, -20), (20, 0), (-22, 0), (22, 16), (22, -24)]
+        crowd = [sum(_near(spot, offset, other) for other in taken) for offset in offsets]
+        dx, dy = offsets[crowd.index(min(crowd))]
+        taken.append((spot[0] + dx, spot[1] + dy, 12.0))
+        scale = 72 / axes.figure.dpi
+        style = {"textcoords": "offset points", "fontsize": 8, "color": INK, "ha": "center", "va": "center"}
+        axes.annotate(str(number), (rows[number - 1].p50, rows[number - 1].metric.value), (dx * scale, dy * scale), **style)
+
+
+def _near(spot: tuple[float, float], offset: tuple[int, int], other: tuple[float, float, float]) -> bool:
+    x, y = spot[0] + offset[0], spot[1] + offset[1]
+    return abs(x - other[0]) < other[2] and abs(y - other[1]) < other[2]
+
+
+def _plain_ticks(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _title(row: Row) -> str:
+    return row.name.split("/")[0]
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]

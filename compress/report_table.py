@@ -1,0 +1,114 @@
+"""The report as a table for a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from compress.report import Report, Row
+
+LEAST_WIDTH = 116
+KINDS = {"baseline": "FREE", "stage": "STAGES", "student": "RESULT"}
+
+
+def table(report: Report, width: int | None = None) -> str:
+    """Rows by kind, what the gate said of each stage, and the verdict."""
+    console = Console(file=io.StringIO(), width=max(width or 0, LEAST_WIDTH), highlight=False)
+    console.print(_table(report))
+    for row in _one_a_stage(report):
+        console.print(f"[bold]{row.name.split('/')[0]}[/bold] {row.decision}: {row.reason}", soft_wrap=True)
+    console.print(verdict(report), soft_wrap=True)
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    return "\n".join(line.rstrip() for line in str(text).splitlines())
+
+
+def verdict(report: Report) -> str:
+    """The outcome in sentences."""
+    v, best, teacher = report.verdict, report.row(report.verdict.best), report.teacher
+    unit, name = best.metric.unit, best.metric.name
+    lines = [
+        f"\nBest: {_title(best)} on {best.engine} in {best.precision}: p50 {best.p50:.3f} ms, "
+        f"{name} {best.metric.value:.2f} {unit} on test ({best.metric.samples} samples; "
+        f"teacher {teacher.metric.value:.2f} {unit}).",
+        f"{v.speedup_vs_teacher_fp32:.2f}x the speed of the teacher in {teacher.precision} on {teacher.engine}, "
+        f"{v.speedup_vs_best_free:.2f}x the best of what is free, {_against(v.accuracy_drop_points)} the teacher.",
+        *[f"WARNING: {warning}." for warning in report.warnings],
+        "Within the budget." if v.within_budget else "OVER BUDGET: " + "; ".join(v.why_not) + ".",
+    ]
+    return "\n".join(lines)
+
+
+def _against(drop: float) -> str:
+    if abs(drop) < 0.005:
+        return "as accurate as"
+    return f"{abs(drop):.2f} points {'below' if drop > 0 else 'above'}"
+
+
+def _table(report: Report) -> Table:
+    threads, batch = report.rows[0].latency_ms.threads, report.rows[0].latency_ms.batch
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"{report.recipe['name']} on {report.device['title']} "
+        f"(batch {batch}, {threads} thread{'s' if threads > 1 else ''}; accuracy on test, latency interleaved, "
+        "parity: top-1 the same as the module's)",
+        title_justify="left",
+    )
+    metric = report.teacher.metric
+    made.add_column("#", justify="right")
+    made.add_column("model")
+    made.add_column("engine")
+    made.add_column("precision")
+    made.add_column(f"{metric.name} {metric.unit}", justify="right")
+    made.add_column("vs teacher", justify="right")
+    made.add_column("p50 ms", justify="right")
+    made.add_column("p99 ms", justify="right")
+    made.add_column("speed-up", justify="right")
+    made.add_column("size KiB", justify="right")
+    made.add_column("parity", justify="right")
+    made.add_column("gate")
+    for kind, heading in KINDS.items():
+        rows = [(i, row) for i, row in enumerate(report.rows, 1) if row.kind == kind]
+        if rows:
+            made.add_section()
+            made.add_row("", f"[bold]{heading}[/bold]", *[""] * 10)
+        for number, row in rows:
+            made.add_row(*_cells(number, row, report))
+    return made
+
+
+def _cells(number: int, row: Row, report: Report) -> list[str]:
+    teacher = report.teacher
+    p99 = row.latency_ms.p99
+    cells = [
+        str(number),
+        _title(row),
+        row.engine,
+        row.precision,
+        f"{row.metric.value:.2f}",
+        f"{row.metric.value - teacher.metric.value:+.2f}",
+        f"{row.p50:.3f}",
+        "-" if p99 is None else f"{p99:.3f}",
+        f"{teacher.p50 / row.p50:.2f}x",
+        f"{row.size_bytes / 1024:.0f}",
+        f"{100 * row.parity.top1_agreement:.1f} %",
+        row.decision or "",
+    ]
+    return [f"[bold green]{cell}[/bold green]" for cell in cells] if row.name == report.verdict.best else cells
+
+
+def _title(row: Row) -> str:
+    title = row.name.split("/")[0]
+    free = row.precision == "int8" and (row.kind == "baseline" or row.stage not in (None, "quantize"))
+    return f"{title} (post-training)" if free else title
+
+
+def _one_a_stage(report: Report) -> list[Row]:
+    seen: dict[str, Row] = {}
+    for row in report.rows:
+        if row.kind == "stage":
+            seen.setdefault(row.name.split("/")[0], row)
+    return list(seen.values())

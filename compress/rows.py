@@ -1,0 +1,87 @@
+"""Which rows stand in a report, and their measurement: all in one race, judged on test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from compress.gate import Decision
+from compress.prove import Prover, Variant
+from compress.report import Row
+from compress.stage import Stage
+from compress.workshop import Made
+from deploy.measure import Latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try of a stage, and the gate's word on it; ``form`` is the fastest form it was judged in."""
+
+    name: str
+    stage: Stage
+    made: Made
+    decision: Decision
+    form: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row before it is measured."""
+
+    title: str
+    kind: Literal["baseline", "stage", "student"]
+    variant: Variant
+    attempt: Attempt | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.title}/{self.variant.engine}/{self.variant.precision}"
+
+
+def entries(teacher: Made, attempts: Sequence[Attempt], standing: Made, prover: Prover) -> list[Entry]:
+    """The teacher in every form, each attempt as it is trained and in its fastest form, the student in every form."""
+    found = [Entry(title="teacher", kind="baseline", variant=v) for v in prover.forms(teacher)]
+    for attempt in attempts:
+        if attempt.made.changed:
+            forms = prover.first_forms(attempt.made)
+            shown = [v for v in forms if v == forms[0] or v.form == attempt.form]
+            found += [Entry(title=attempt.name, kind="stage", variant=v, attempt=attempt) for v in shown]
+    if standing is not teacher:
+        found += [Entry(title="student", kind="student", variant=v) for v in prover.forms(standing)]
+        before = [a.made for a in attempts if a.decision.verdict == "accepted" and a.made.recipe is None]
+        if standing.recipe is not None and before:
+            floats = [v for v in prover.forms(before[-1]) if v.precision != "int8"]
+            found += [Entry(title="student before quantize", kind="student", variant=v) for v in floats]
+    return found
+
+
+def measured(found: Sequence[Entry], prover: Prover, seconds: float) -> list[Row]:
+    """The rows of ``found``, all timed against each other."""
+    latencies = prover.race([entry.variant for entry in found], seconds)
+    return [_row(entry, latencies[entry.variant], prover) for entry in found]
+
+
+def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
+    variant, attempt = entry.variant, entry.attempt
+    judged = prover.judge(variant, "test")
+    parameters, macs = prover.counts(variant.made)
+    return Row(
+        name=entry.name,
+        kind=entry.kind,
+        stage=attempt.stage.name if attempt else None,
+        decision=attempt.decision.verdict if attempt else None,
+        engine=variant.engine,
+        precision=variant.precision,
+        runs_on=prover.url,
+        metric=judged.metric,
+        validation=prover.judge(variant, "validation").metric.value,
+        latency_ms=latency,
+        size_bytes=prover.size_bytes(variant),
+        params=parameters,
+        macs=macs,
+        parity=judged.parity,
+        seconds=variant.made.step.seconds if entry.kind != "student" else None,
+        reason=attempt.decision.reason if attempt else None,
+        notes=variant.made.notes if attempt else (),
+    )

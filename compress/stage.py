@@ -1,0 +1,231 @@
+"""What a stage is, what it gets and gives, and the one runner that holds every stage to its contract."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, final
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from pydantic import BeforeValidator
+from torch import Tensor, nn
+
+from compress.data import Splits
+from compress.objective import LossSpec, Objective, parse_losses
+from compress.schedule import Optimizer, Schedule, Shape
+from compress.surgery import Operation, Plan, Quantize
+from compress.tasks import Task
+from compress.training import Fitted, Trainer, flat_tensors
+from profiles.device import DeviceProfile
+from profiles.errors import UserError
+
+Losses = Annotated[tuple[LossSpec, ...], BeforeValidator(parse_losses)]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A model on its way through the pipeline.
+
+    Attributes:
+        plan: rebuilds the module's structure.
+        stages: names of the stages that made it, in order.
+    """
+
+    plan: Plan
+    module: nn.Module
+    stages: tuple[str, ...] = ()
+
+    def changed(self, operation: Operation, module: nn.Module) -> Artifact:
+        """This artifact after a structural change."""
+        return Artifact(plan=self.plan.followed_by(operation), module=module, stages=self.stages)
+
+    @property
+    def quantized(self) -> bool:
+        return any(isinstance(operation, Quantize) for operation in self.plan.operations)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """All that a stage may use besides its artifact and its own fields.
+
+    Attributes:
+        teacher: frozen.
+        example: two inputs of shape (2, ...).
+        folder: for checkpoints inside the stage; empty or what a killed attempt left.
+        outputs: where the teacher's outputs are kept, for all stages that ask it the same.
+        quantization: decides placement and ranges for a float module on the profile's first integer runtime
+            (module, calibration method, samples) -> operation.
+    """
+
+    task: Task
+    data: Splits
+    teacher: nn.Module
+    profile: DeviceProfile
+    trainer: Trainer
+    example: Tensor
+    folder: Path
+    outputs: Path
+    quantization: Callable[[nn.Module, str], Quantize]
+
+    def train(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule) -> Fitted:
+        """Train ``module`` in place with the teacher attached."""
+        objective = Objective(losses, self.task, module, self.teacher, self.example)
+        return self.trainer.fit(
+            name,
+            module,
+            objective,
+            self.data.train,
+            schedule,
+            self.folder,
+            validate=self._validate,
+            outputs=self.outputs / objective.teacher_key(schedule),
+        )
+
+    def _validate(self, module: nn.Module) -> float:
+        return self.task.evaluate(self.trainer.predictor(module), self.data.validation).value
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage made, and what it has to say of it (``notes``: parts left alone, and why)."""
+
+    artifact: Artifact
+    notes: tuple[str, ...] = ()
+
+
+class Stage(ABC):
+    """One step of compression: a frozen dataclass whose fields are its whole configuration.
+
+    Subclasses are final. They hold the algorithm only; ``run_stage`` does the rest.
+    """
+
+    name: ClassVar[str]
+
+    def requires(self, artifact: Artifact, context: Context) -> None:
+        """Raise ``UserError`` when this stage cannot follow what was done to ``artifact``."""
+        if artifact.quantized:
+            raise UserError(f"stage {self.name} cannot follow quantize: its ranges would not fit; put quantize last")
+
+    def key(self, profile: DeviceProfile) -> dict[str, Any]:
+        """What of the device's profile decides the result, besides the fields."""
+        return {}
+
+    @abstractmethod
+    def run(self, artifact: Artifact, context: Context) -> StageResult:
+        """The algorithm; must leave ``artifact.module`` as it is."""
+
+    def softer(self) -> Stage | None:
+        """A milder setting to try when the gate says that this one cost too much; None when there is none."""
+        return None
+
+    @final
+    def fields(self) -> dict[str, Any]:
+        """The configuration as plain data."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]  # every subclass is a dataclass
+
+
+RECOVERY = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}, "attention"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedStage(Stage):
+    """A stage that trains with the teacher attached; these are the settings of every training.
+
+    Attributes:
+        learning_rate: at the end of the warm-up, for ``batch_size`` samples a step.
+        schedule: how the rate falls after the warm-up; ``one_cycle`` warms up over three tenths of the steps.
+        warmup: fraction of all steps.
+        clip: largest norm of the gradient.
+        ema: decay of an exponential moving average of the weights, which then is the result; 0 for none.
+        accumulate: batches a step; the step's batch is still ``batch_size``.
+        patience: stop when the metric on validation has not risen for so many epochs, and take the best; 0 for never.
+        realisations: epochs after which order and augmentation repeat, so that the teacher's outputs are computed
+            once and kept; 0 for never.
+        losses: what the student learns from; ``compress losses`` lists them.
+    """
+
+    epochs: Annotated[int, Ge(0)] = 10
+    batch_size: Annotated[int, Ge(1)] = 128
+    optimizer: Optimizer = "sgd"
+    learning_rate: Annotated[float, Gt(0)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 5e-4
+    schedule: Shape = "cosine"
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
+    clip: Annotated[float, Gt(0)] = 5.0
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    accumulate: Annotated[int, Ge(1)] = 1
+    patience: Annotated[int, Ge(0)] = 0
+    realisations: Annotated[int, Ge(0)] = 0
+    losses: Losses = RECOVERY
+
+    @final
+    def train(self, module: nn.Module, context: Context) -> None:
+        """Train ``module`` in place, as the fields say; with 0 epochs it stays as it is."""
+        if self.epochs:
+            context.train(self.name, module, self.losses, schedule_of(self))
+
+
+def schedule_of(record: Any) -> Schedule:
+    """The training schedule in the fields of a stage or of a recipe's teacher."""
+    return Schedule(**{field.name: getattr(record, field.name) for field in fields(Schedule)})
+
+
+class StageError(RuntimeError):
+    """A stage broke its contract or failed; says which one, and what ran before it."""
+
+
+def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> tuple[StageResult, float]:
+    """Run ``stage`` and hold it to the contract: input and teacher unchanged, outputs of the same shapes.
+
+    Returns:
+        The result, its ``artifact.stages`` extended, and the seconds it took.
+
+    Raises:
+        UserError: the stage cannot be run here, or the user's data or settings made it fail.
+        StageError: it failed otherwise; the cause is chained.
+    """
+    before = f" after {', '.join(artifact.stages)}" if artifact.stages else ""
+    stage.requires(artifact, context)
+    torch.manual_seed(seed)
+    kept = _digest(artifact.module), _digest(context.teacher)
+    started = time.perf_counter()
+    try:
+        result = stage.run(artifact, context)
+    except UserError as error:
+        raise UserError(*[f"stage {stage.name}{before}: {fault}" for fault in error.faults]) from error
+    except Exception as error:
+        raise StageError(f"stage {stage.name} failed{before}: {error}") from error
+    if (_digest(artifact.module), _digest(context.teacher)) != kept:
+        raise StageError(f"stage {stage.name} changed its input or the teacher{before}")
+    _check_outputs(stage.name, artifact.module, result.artifact.module, context.example)
+    made = Artifact(plan=result.artifact.plan, module=result.artifact.module.eval(), stages=(*artifact.stages, stage.name))
+    return StageResult(artifact=made, notes=result.notes), time.perf_counter() - started
+
+
+def copied(artifact: Artifact) -> nn.Module:
+    """A copy of the artifact's module, to be changed and trained."""
+    return copy.deepcopy(artifact.module)
+
+
+def _check_outputs(stage: str, before: nn.Module, after: nn.Module, example: Tensor) -> None:
+    with torch.no_grad():
+        shapes = [[tuple(t.shape) for t in flat_tensors(m.eval()(example))] for m in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise StageError(f"stage {stage} changed the outputs' shapes from {shapes[0]} to {shapes[1]}")
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,14 @@
+"""Tasks: the loss, the metric, and how raw outputs are read, for one kind of work.
+
+To add one: a final subclass of ``Task`` in a file here and a line in ``TASKS``, or your own as ``module:Class``.
+"""
+
+from __future__ import annotations
+
+from compress.tasks.base import Metric, Predict, Task
+
+TASKS: dict[str, str] = {
+    "classification": "compress.tasks.classification:Classification",
+}
+
+__all__ = ["TASKS", "Metric", "Predict", "Task"]

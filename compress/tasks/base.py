@@ -1,0 +1,66 @@
+"""The contract of a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+from torch import Tensor
+
+from compress.data import Samples, Splits
+
+Predict = Callable[[npt.NDArray[Any]], list[npt.NDArray[Any]]]
+"""Inputs of shape (samples, ...) to the model's raw outputs, in order: a module, an engine here, an engine on a board."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A task's metric on a number of samples; larger is better.
+
+    Attributes:
+        others: further metrics of the same evaluation by name, for the report only.
+    """
+
+    name: str
+    value: float
+    unit: str
+    samples: int
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """What a model is for. Subclasses are final."""
+
+    metric: ClassVar[str]
+    unit: ClassVar[str]
+
+    @abstractmethod
+    def check(self, splits: Splits) -> None:
+        """Raise ``UserError`` with everything that makes the data unfit for this task."""
+
+    def has_labels(self, samples: Samples) -> bool:
+        """Whether a split can be learnt from by labels; without, losses that read none still can."""
+        return True
+
+    @abstractmethod
+    def check_outputs(self, outputs: Any, splits: Splits) -> None:
+        """Raise ``UserError`` when a module's outputs for two samples are not what this task reads."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """The loss of the module's outputs on labelled targets; a scalar."""
+
+    @abstractmethod
+    def logits(self, outputs: Any) -> Tensor:
+        """The class scores in the module's outputs, which distillation compares; (samples, ..., classes)."""
+
+    def signals(self, outputs: Any) -> dict[str, Tensor]:
+        """What else distillation can compare: a loss reads ``boxes`` as ``student_boxes`` and ``teacher_boxes``."""
+        return {}
+
+    @abstractmethod
+    def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        """The metric of ``predict`` over all samples."""

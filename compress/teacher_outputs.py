@@ -1,0 +1,86 @@
+"""What the teacher said of each batch, kept on disk, so that a big teacher is run once.
+
+Useful when order and augmentation repeat (``realisations``): a batch is known by its place, and its place decides its
+samples and their augmentation. Kept in half precision; what is read is always what was kept, also in the epoch
+that kept it, so a resumed run sees the same numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress import processes
+from compress.loader import Batches, Place
+from compress.schedule import Schedule
+
+Signals = dict[str, Any]
+"""Tensors, or lists of tensors (feature maps), by the names that losses read."""
+
+
+@final
+class TeacherOutputs:
+    """One array a signal under ``folder``, a row a batch, made as batches come."""
+
+    def __init__(self, folder: Path, batches: Batches, schedule: Schedule) -> None:
+        self._folder = folder / f"process-{processes.index()}-of-{processes.count()}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._positions, self._parts = batches.steps_an_epoch, schedule.accumulate
+        self._rows = schedule.realisations * self._positions * self._parts
+        self._arrays: dict[str, np.memmap[Any, Any]] = {}
+        self._filled = self._open("filled", (), np.dtype(bool))
+
+    def read(self, place: Place) -> Signals | None:
+        """The signals of a batch; None when it has not been seen."""
+        row = self._row(place)
+        if not self._filled[row]:
+            return None
+        found: Signals = {}
+        for path in sorted(self._folder.glob("*.npy")):
+            name, _, number = path.stem.partition(".")
+            if name == "filled":
+                continue
+            value = torch.from_numpy(np.array(self._array(path.stem)[row])).float()
+            if number:
+                found.setdefault(name, []).append(value)
+            else:
+                found[name] = value
+        return found
+
+    def keep(self, place: Place, signals: Signals) -> None:
+        """Keep the signals of a batch."""
+        row = self._row(place)
+        for name, value in signals.items():
+            parts = {name: value} if isinstance(value, Tensor) else {f"{name}.{i:02}": v for i, v in enumerate(value)}
+            for key, tensor in parts.items():
+                array = self._open(key, tuple(tensor.shape), np.dtype(np.float16))
+                array[row] = tensor.detach().float().cpu().numpy()
+        self._filled[row] = True
+
+    def _row(self, place: Place) -> int:
+        return (place.realisation * self._positions + place.position) * self._parts + place.part
+
+    def _array(self, name: str) -> np.memmap[Any, Any]:
+        if name not in self._arrays:
+            self._arrays[name] = np.lib.format.open_memmap(str(self._folder / f"{name}.npy"), mode="r+")
+        return self._arrays[name]
+
+    def _open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+        path = self._folder / f"{name}.npy"
+        if not path.exists():
+            # Made aside and renamed: an array that a killed run left half made would read as data.
+            part = path.with_suffix(".part")
+            np.lib.format.open_memmap(str(part), mode="w+", dtype=dtype, shape=(self._rows, *shape)).flush()
+            part.rename(path)
+        return self._array(name)
+
+
+def size_bytes(signals: Signals, batches: Batches, schedule: Schedule) -> int:
+    """What keeping all batches' signals takes, from those of one batch."""
+    tensors = [t for value in signals.values() for t in ([value] if isinstance(value, Tensor) else value)]
+    rows = schedule.realisations * batches.steps_an_epoch * schedule.accumulate
+    return rows * sum(2 * tensor.numel() for tensor in tensors)

@@ -1,0 +1,104 @@
+"""OpenVINO on CPUs: the ONNX file itself is the engine; batch and precision are fixed when it is opened.
+
+Its own format would keep the int8 weights too, but spends 20 times the weights of a small network on text.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, final
+
+import numpy.typing as npt
+
+from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed, contiguous
+from profiles.device import DeviceProfile
+
+# Without a hint OpenVINO takes bf16 on processors that have it: an "fp32" row would silently not be fp32.
+HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+@final
+class OpenVINO(Engine):
+    name = "openvino"
+    package = "openvino"
+    precisions = ("fp32", "bf16", "int8")
+
+    def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
+        options = {
+            "INFERENCE_PRECISION_HINT": HINT[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": str(profile.threads),
+            "NUM_STREAMS": "1",
+        }
+        return BuildPlan(
+            engine=self.name,
+            precision=precision,
+            batch=profile.batch,
+            threads=profile.threads,
+            version=version,
+            options=options,
+        )
+
+    def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
+        shutil.copyfile(model, folder / "model.onnx")
+        _compiled(folder, plan)
+
+    def open(self, folder: Path, plan: BuildPlan) -> Session:
+        return _OpenVINOSession(_compiled(folder, plan))
+
+
+def _compiled(folder: Path, plan: BuildPlan) -> Any:
+    import openvino as ov
+
+    core = ov.Core()
+    try:
+        network = core.read_model(str(folder / "model.onnx"))
+        network.reshape({port: _fixed(port.partial_shape, plan.batch) for port in network.inputs})
+        return core.compile_model(network, "CPU", dict(plan.options))
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO {plan.version} refused the model: {_last_line(error)}") from error
+
+
+@final
+class _OpenVINOSession(Session):
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._bound: list[npt.NDArray[Any]] = []
+        self.inputs = tuple(
+            TensorSpec(name=port.any_name, shape=tuple(port.shape), dtype=port.element_type.to_dtype().name)
+            for port in compiled.inputs
+        )
+
+    def bind(self, feed: Feed) -> None:
+        import openvino as ov
+
+        check_feed(self.inputs, feed)
+        self._bound = [contiguous(feed[spec.name], spec.dtype) for spec in self.inputs]
+        for index, array in enumerate(self._bound):
+            self._request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
+
+    def run(self) -> None:
+        # On this thread: start_async and wait hand over to another and back, 0.08 ms of a 0.15 ms network.
+        self._request.infer(share_outputs=True)
+
+    def outputs(self) -> dict[str, npt.NDArray[Any]]:
+        return {
+            port.any_name: self._request.get_output_tensor(index).data.copy()
+            for index, port in enumerate(self._compiled.outputs)
+        }
+
+
+def _fixed(shape: Any, batch: int) -> list[int]:
+    """``shape`` with a dynamic first dimension set to ``batch``."""
+    sizes = [-1 if dimension.is_dynamic else dimension.get_length() for dimension in shape]
+    fixed = [batch if axis == 0 and size == -1 else size for axis, size in enumerate(sizes)]
+    if -1 in fixed:
+        raise EngineError(f"an input of shape {shape} has a free dimension besides its batch; export with fixed sizes")
+    return fixed
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)

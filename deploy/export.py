@@ -1,0 +1,253 @@
+"""torch -> ONNX. The only file of this package that needs torch.
+
+``capture`` makes one program of a module: what is exported is also what quantisation-aware training
+trains, so a tensor has one name in the captured program and in the ONNX file. Batch norms are
+folded into the convolutions and linear layers before them, since every engine does so.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import inspect
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from deploy.graph import drop_unread_constants, name_pools
+from profiles.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+OPSET = 18  # below it the exporter's version converter has no adapter for Pad
+IR_VERSION = 10
+FX_NODE = "fx_node"
+"""Key of an ONNX node's metadata: the captured program's node it was made from."""
+
+
+def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> ExportedProgram:
+    """The module in evaluation mode as one program, batch norms folded, batch size free.
+
+    Args:
+        module: called as ``module(*example)``; left as it is.
+        example: inputs with at least two samples on the first axis, so that the batch is not mistaken for 1.
+
+    Raises:
+        UserError: the module cannot be captured; names the module and the operator or reason.
+    """
+    import torch
+
+    training = module.training
+    module.eval()
+    inside = _Innermost(module)
+    program: ExportedProgram | None = None
+    try:
+        with inside, _quiet(), torch.no_grad():
+            free = tuple({0: torch.export.Dim.AUTO} for _ in example)
+            program = torch.export.export(module, tuple(example), dynamic_shapes=(free,) if _takes_args(module) else free)
+            _fold_batch_norms(program)
+            exported = _exported(program)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{type(module).__name__} does not export: {_reason(error, inside, program)}") from error
+    finally:
+        module.train(training)
+    return exported
+
+
+def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
+    """The program as a clean ONNX model, inputs ``input``, ``input_1`` ..., outputs ``output`` ...
+
+    Clean: no initializer among the inputs, constants folded, shapes inferred, checked, and of the metadata
+    only the name of each node's module and of its node in the program.
+    """
+    with _quiet():
+        model: onnx.ModelProto = _convert(program).model_proto
+    _clean(model)
+    return model
+
+
+def _convert(program: ExportedProgram) -> Any:
+    import torch
+
+    inputs = len(program.graph_signature.user_inputs)
+    outputs = len(program.graph_signature.user_outputs)
+    converted = torch.onnx.export(
+        program,
+        (),
+        input_names=_names("input", inputs),
+        output_names=_names("output", outputs),
+        opset_version=OPSET,
+        verbose=False,
+        optimize=True,
+    )
+    assert converted is not None
+    return converted
+
+
+def _exported(program: ExportedProgram) -> ExportedProgram:
+    """The program as the exporter left it: decomposed, with the names that the ONNX file has.
+
+    Converting that one again keeps every name (a test holds the exporter to it).
+    """
+    decomposed: ExportedProgram = _convert(program).exported_program
+    return decomposed
+
+
+def _names(stem: str, count: int) -> list[str]:
+    return [stem if index == 0 else f"{stem}_{index}" for index in range(count)]
+
+
+def _takes_args(module: torch.nn.Module) -> bool:
+    """Whether ``forward`` is written with ``*args``, which export sees as one tuple."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    return bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+
+
+def _fold_batch_norms(program: ExportedProgram) -> None:
+    """Fold each batch norm into the convolution or linear layer that alone feeds it.
+
+    The batch norm's bias becomes the layer's, so that no parameter has to be added to the program.
+    A batch norm without a bias of its own, or behind anything else, stays.
+    """
+    import torch
+
+    names = {**program.graph_signature.inputs_to_parameters, **program.graph_signature.inputs_to_buffers}
+    state = program.state_dict
+    aten = torch.ops.aten
+    foldable = {aten.conv1d.default: 0, aten.conv2d.default: 0, aten.conv3d.default: 0, aten.linear.default: 0}
+    for node in list(program.graph.nodes):
+        if node.target is not aten.batch_norm.default:
+            continue
+        layer, weight, bias, mean, variance = node.args[:5]
+        if layer.target not in foldable or len(layer.users) > 1 or weight is None or bias is None:
+            continue
+        own_bias = layer.args[2] if len(layer.args) > 2 else None
+        if _shared(layer.args[1]) or _shared(bias) or (own_bias is not None and _shared(own_bias)):
+            continue
+        gamma, beta = state[names[weight.name]], state[names[bias.name]]
+        mu, var = state[names[mean.name]], state[names[variance.name]]
+        kernel = state[names[layer.args[1].name]]
+        scale = gamma / torch.sqrt(var + node.args[7])
+        shift = beta - mu * scale
+        if own_bias is not None:
+            shift = shift + state[names[own_bias.name]] * scale
+        folded = kernel * scale.reshape(-1, *[1] * (kernel.dim() - 1))
+        state[names[layer.args[1].name]] = torch.nn.Parameter(folded)
+        state[names[bias.name]] = torch.nn.Parameter(shift)
+        layer.args = (layer.args[0], layer.args[1], bias, *layer.args[3:])
+        node.replace_all_uses_with(layer)
+        program.graph.erase_node(node)
+    program.graph_module.recompile()
+
+
+def _shared(placeholder: Any) -> bool:
+    return len(placeholder.users) > 1
+
+
+def _clean(model: onnx.ModelProto) -> None:
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    assert not initializers & {i.name for i in model.graph.input}, "the exporter keeps initializers out of the inputs"
+    for node in model.graph.node:
+        _name_node(node)
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]:
+        del value.metadata_props[:]
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    name_pools(model)
+    drop_unread_constants(model)
+    for value in [*model.graph.input, *model.graph.output]:
+        first = value.type.tensor_type.shape.dim[:1]
+        if first and first[0].dim_param:
+            first[0].dim_param = "batch"
+    model.graph.name, model.ir_version = "model", IR_VERSION
+    model.producer_name, model.producer_version = "edge-compress", ""
+    del model.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    model.CopyFrom(inferred)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def _name_node(node: onnx.NodeProto) -> None:
+    """Call a node by its module and operator, e.g. ``layer1.0.conv1/Conv:conv2d_1``, and keep the program's name."""
+    notes = {p.key: p.value for p in node.metadata_props}
+    del node.metadata_props[:]
+    scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+    module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
+    if scopes:
+        node.metadata_props.add(key=FX_NODE, value=scopes[-1])
+    node.name = f"{module}/{node.op_type}:{node.output[0]}"
+    node.doc_string = ""
+
+
+class _Innermost:
+    """Remembers the innermost module whose forward pass was under way when an error came up."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._path: list[str] = []
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        for name, child in self._module.named_modules():
+            self._handles.append(child.register_forward_pre_hook(functools.partial(self._enter, name)))
+            self._handles.append(child.register_forward_hook(self._leave))
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, name: str, *call: object) -> None:
+        self._path.append(name)
+
+    def _leave(self, *call: object) -> None:
+        self._path.pop()
+
+    def __str__(self) -> str:
+        return next((name for name in reversed(self._path) if name), "")
+
+
+def _reason(error: Exception, inside: _Innermost, program: ExportedProgram | None) -> str:
+    """The operator and the module, or the module and torch's first line on it."""
+    text = " ".join(str(error).split())
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    if operator:
+        module = _module_of(operator.group(1), program)
+        return f"operator {operator.group(1)} in module {module} has no ONNX form; write it with other operators"
+    where = f"in module {inside}: " if str(inside) else ""
+    if type(error).__name__ == "GuardOnDataDependentSymNode":
+        return f"{where}its forward pass branches on the values of a tensor; use torch.where or torch.cond there"
+    summary = re.search(r"Exception summary <class '[\w.]*?(\w+)'>: (.{1,200})", text)
+    first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    return where + (f"{summary.group(1)}: {summary.group(2)}" if summary else first)
+
+
+def _module_of(operator: str, program: ExportedProgram | None) -> str:
+    """The path of the first module that calls an operator, as far as the program tells."""
+    for node in program.graph.nodes if program else []:
+        if str(node.target).startswith(operator + "."):
+            stack = node.meta.get("nn_module_stack") or {}
+            paths = [str(path) for path, _ in stack.values() if path]
+            return repr(paths[-1]) if paths else "the model itself"
+    return "unknown"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress prints and registration warnings to itself; errors still raise."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

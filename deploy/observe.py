@@ -1,0 +1,64 @@
+"""Histograms of a float model's tensors over calibration samples, taken where the model will run: in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calib.ranges import Histogram
+
+
+def observe(
+    model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]], threads: int = 0
+) -> dict[str, Histogram]:
+    """A histogram of each tensor over all batches, one batch in memory at a time.
+
+    Args:
+        model: a float model with one input.
+        tensors: names of inputs or intermediate tensors.
+        batches: arrays of shape (samples, ...).
+
+    Raises:
+        ValueError: a tensor held NaN or infinity; it is named.
+    """
+    import onnxruntime as ort
+
+    wanted = list(dict.fromkeys(tensors))
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    source = opened.graph.input[0].name
+    known = {o.name for o in opened.graph.output} | {source}
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = ort.InferenceSession(opened.SerializeToString(), options, ["CPUExecutionProvider"])
+    histograms = {name: Histogram() for name in wanted}
+    computed = [name for name in wanted if name != source]
+    for batch in _fitting(batches, session.get_inputs()[0].shape[0]):
+        values = dict(zip(computed, session.run(computed, {source: batch}), strict=True))
+        values[source] = batch
+        for name, histogram in histograms.items():
+            _update(name, histogram, np.asarray(values[name]))
+    return histograms
+
+
+def _fitting(batches: Iterable[npt.NDArray[Any]], size: Any) -> Iterator[npt.NDArray[Any]]:
+    """The samples of ``batches`` in the batch size that the model is fixed to, if it is; what fills none is dropped."""
+    for batch in batches:
+        if not isinstance(size, int):
+            yield batch
+            continue
+        for start in range(0, len(batch) - size + 1, size):
+            yield batch[start : start + size]
+
+
+def _update(name: str, histogram: Histogram, values: npt.NDArray[Any]) -> None:
+    try:
+        histogram.update(values)
+    except ValueError as error:
+        raise ValueError(f"tensor {name}: {error}") from None

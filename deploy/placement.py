@@ -1,0 +1,188 @@
+"""Where Q/DQ pairs go: the one place that turns (graph, recipe of a runtime) into a placement.
+
+The rules, each of which decides by itself whether int8 is faster or slower than float:
+
+1. A tensor is quantised once and shared by all who read it.
+2. Inputs of convolutions and matrix products are quantised; so is their result, after the activation
+   that the runtime fuses into them, when an integer operator reads it. Nothing stands in between.
+3. A residual add or a concatenation stays in integers when all it reads can be integers and what
+   it makes is read by an integer operator: every branch is quantised before it. (Without the pair on
+   the convolution's branch ONNX Runtime ran the same network 2x slower.)
+4. Operators that only move or select values carry their input's scale.
+5. Weights are int8 constants, one scale an output channel; biases stay float.
+6. Graph outputs stay float.
+
+Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
+that what was trained is what runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from deploy.export import FX_NODE
+from deploy.graph import Graph, attribute
+
+COMPUTE = frozenset({"Conv", "Gemm", "MatMul"})
+JOIN = frozenset({"Add", "Concat"})
+CARRY = frozenset(
+    {
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Slice",
+        "Squeeze",
+        "Unsqueeze",
+        "Pad",
+    }
+)
+FUSED = frozenset({"Relu", "Clip"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """A tensor that gets a Q/DQ pair; ``like`` names the tensor whose scale it carries, if not its own."""
+
+    tensor: str
+    like: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """A constant that becomes int8.
+
+    Attributes:
+        layer: the captured program's node (or the ONNX node, for a file of foreign origin) that it belongs to.
+        tensor: the initializer's name.
+        axis: its output-channel axis.
+    """
+
+    layer: str
+    tensor: str
+    axis: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Which tensors and weights are quantised; ``kept_float`` says which layers are not, and why."""
+
+    activations: tuple[Activation, ...]
+    weights: tuple[Weight, ...]
+    kept_float: tuple[tuple[str, str], ...]
+
+
+def place(model: onnx.ModelProto) -> Placement:
+    """The placement for a float model whose shapes are inferred."""
+    graph = Graph(model)
+    integer = _integer_nodes(graph)
+    activations: dict[str, Activation] = {}
+    weights: dict[str, Weight] = {}
+    for node in graph.nodes:
+        if node.name not in integer:
+            continue
+        for tensor in node.input:
+            if graph.is_activation(tensor):
+                activations.setdefault(tensor, _activation(graph, tensor, integer))
+        if node.op_type in COMPUTE and (weight := _weight(graph, node)):
+            weights.setdefault(weight.tensor, weight)
+    kept = tuple((n.name, _why_float(graph, n)) for n in graph.nodes if n.op_type in COMPUTE and n.name not in integer)
+    return Placement(activations=_in_order(graph, activations), weights=tuple(weights.values()), kept_float=kept)
+
+
+def layer_of(node: onnx.NodeProto) -> str:
+    """The captured program's node that an ONNX node was made from; its own name in a foreign file."""
+    return next((p.value for p in node.metadata_props if p.key == FX_NODE), node.name)
+
+
+def _integer_nodes(graph: Graph) -> set[str]:
+    """Names of the nodes that run in integers: compute nodes, and what rules 3 and 4 join to them."""
+    integer = {n.name for n in graph.nodes if n.op_type in COMPUTE and _why_float(graph, n) == ""}
+    grew = True
+    while grew:
+        grew = False
+        for node in graph.nodes:
+            if node.name not in integer and _joins(graph, node, integer):
+                integer.add(node.name)
+                grew = True
+    return integer
+
+
+def _why_float(graph: Graph, node: onnx.NodeProto) -> str:
+    """Why a compute node cannot run in integers; empty when it can."""
+    if node.op_type == "MatMul" and not any(graph.is_constant(name) for name in node.input):
+        return "a product of two activations"
+    if not graph.is_activation(node.input[0]):
+        return "its input is not a float activation"
+    if not graph.is_constant(node.input[1]):
+        return "its weight is computed"
+    return ""
+
+
+def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str]) -> bool:
+    """Whether a join or carry node can run in integers between nodes that do."""
+    if node.op_type not in JOIN | CARRY:
+        return False
+    feeds = [t for t in node.input if t and graph.rank(t) > 0 and not _is_parameter(node, t)]
+    if any(graph.is_constant(t) for t in feeds) or not all(graph.is_activation(t) for t in feeds):
+        return False
+    made = _result(graph, node)
+    read_by_integer = any(reader.name in integer for reader in graph.consumers(made))
+    return read_by_integer and all(_from_integer(graph, t, integer) for t in feeds)
+
+
+def _is_parameter(node: onnx.NodeProto, tensor: str) -> bool:
+    """Whether ``tensor`` steers the node (a shape, indices, a pad value) and is no data."""
+    return node.op_type in CARRY and tensor != node.input[0]
+
+
+def _from_integer(graph: Graph, tensor: str, integer: set[str]) -> bool:
+    """Whether ``tensor`` comes out of integer arithmetic, or will when rule 3 has spread."""
+    node = graph.producer(tensor)
+    while node is not None and node.op_type in FUSED:
+        node = graph.producer(node.input[0])
+    if node is None:
+        return tensor in graph.inputs
+    if node.name in integer:
+        return True
+    if node.op_type in CARRY:
+        return _from_integer(graph, node.input[0], integer)
+    if node.op_type in JOIN:
+        return all(_from_integer(graph, t, integer) for t in node.input if not graph.is_constant(t))
+    return False
+
+
+def _result(graph: Graph, node: onnx.NodeProto) -> str:
+    """What a node makes once the activation that is fused into it has run."""
+    made = str(node.output[0])
+    reader = graph.only_consumer(made)
+    return str(reader.output[0]) if reader is not None and reader.op_type in FUSED and node.op_type not in CARRY else made
+
+
+def _activation(graph: Graph, tensor: str, integer: set[str]) -> Activation:
+    """The pair for ``tensor``: with the scale of the tensor that it was moved or selected from, if it was."""
+    source = tensor
+    while (node := graph.producer(source)) is not None and node.op_type in CARRY and node.name in integer:
+        source = str(node.input[0])
+    return Activation(tensor=tensor, like=source if source != tensor else None)
+
+
+def _in_order(graph: Graph, activations: dict[str, Activation]) -> tuple[Activation, ...]:
+    """The pairs in the graph's order, so that a scale is known before it is carried."""
+    order = {name: index for index, name in enumerate([*graph.inputs, *(o for n in graph.nodes for o in n.output)])}
+    return tuple(sorted(activations.values(), key=lambda a: order[a.tensor]))
+
+
+def _weight(graph: Graph, node: onnx.NodeProto) -> Weight | None:
+    if not graph.is_constant(node.input[1]):
+        return None
+    axis = 0
+    if node.op_type == "MatMul":
+        axis = graph.rank(node.input[1]) - 1
+    elif node.op_type == "Gemm":
+        axis = 0 if attribute(node, "transB", 0) else 1
+    return Weight(layer=layer_of(node), tensor=str(node.input[1]), axis=axis)

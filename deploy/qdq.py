@@ -1,0 +1,143 @@
+"""Write a placement with its scales into an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from deploy.graph import Graph, drop_unread_constants
+from deploy.placement import Placement
+from profiles.quantization import QuantizationRecipe
+
+SMALLEST_RANGE = 1e-30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """The numbers of a placement.
+
+    Attributes:
+        activations: scale and zero point by tensor.
+        weights: scale of each output channel by initializer.
+    """
+
+    activations: Mapping[str, tuple[float, int]]
+    weights: Mapping[str, npt.NDArray[np.float32]]
+
+
+def activation_limits(recipe: QuantizationRecipe) -> tuple[int, int]:
+    """Smallest and largest integer of an activation."""
+    return (0, 255) if recipe.activation == "uint8" else (-128, 127)
+
+
+def weight_limit(recipe: QuantizationRecipe) -> int:
+    """Largest integer of a weight; weights are symmetric and narrow, ``-limit .. limit``."""
+    return int(2 ** (recipe.weight_bits - 1) - 1)
+
+
+def scale_of_range(low: float, high: float, recipe: QuantizationRecipe) -> tuple[float, int]:
+    """Scale and zero point that cover ``[low, high]``, in which zero lies, with the recipe's integers.
+
+    An empty range (a tensor that was always zero), or one that float32 cannot divide, gets scale 1.
+    """
+    smallest, largest = activation_limits(recipe)
+    if high - low < SMALLEST_RANGE:
+        return 1.0, 0
+    if recipe.activation_symmetric:
+        return max(-low, high) / largest, 0
+    scale = (high - low) / (largest - smallest)
+    return scale, int(np.clip(round(smallest - low / scale), smallest, largest))
+
+
+def scales_of_weight(weight: npt.NDArray[Any], axis: int, recipe: QuantizationRecipe) -> npt.NDArray[np.float32]:
+    """Scale of each channel along ``axis``: its largest magnitude over the largest integer; shape (channels,)."""
+    others = tuple(a for a in range(weight.ndim) if a != axis)
+    largest = np.abs(weight).max(axis=others)
+    if not recipe.weight_per_channel:
+        largest = np.full_like(largest, largest.max())
+    return np.asarray(np.where(largest > 0, largest, 1.0) / weight_limit(recipe), np.float32)
+
+
+def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> onnx.ModelProto:
+    """A copy of the float ``model`` with a Q/DQ pair at each placed activation and int8 weights.
+
+    Raises:
+        ValueError: a placed tensor has no scale.
+    """
+    missing = [a.tensor for a in placement.activations if a.tensor not in scales.activations]
+    missing += [w.tensor for w in placement.weights if w.tensor not in scales.weights]
+    if missing:
+        raise ValueError(f"no scale for {', '.join(missing)}")
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    _insert_weights(quantised, placement, scales, recipe)
+    _insert_activations(quantised, placement, scales, recipe)
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised
+
+
+def quantize_weight(weight: npt.NDArray[Any], scale: npt.NDArray[np.float32], axis: int, limit: int) -> npt.NDArray[np.int8]:
+    """Integers of ``weight`` under a scale per channel along ``axis``; same shape."""
+    shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
+    return np.asarray(np.clip(np.rint(weight / scale.reshape(shape)), -limit, limit), np.int8)
+
+
+def _insert_weights(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> None:
+    graph = Graph(model)
+    made: list[onnx.NodeProto] = []
+    for weight in placement.weights:
+        scale, name = scales.weights[weight.tensor], weight.tensor
+        integers = quantize_weight(graph.constant(name), scale, weight.axis, weight_limit(recipe))
+        model.graph.initializer.append(numpy_helper.from_array(integers, f"{name}_quantized"))
+        model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), np.int8), f"{name}_zero_point"))
+        inputs = [f"{name}_quantized", f"{name}_scale", f"{name}_zero_point"]
+        made.append(
+            helper.make_node("DequantizeLinear", inputs, [f"{name}_dequantized"], name=f"{name}/DQ", axis=weight.axis)
+        )
+        _rename_input(graph.consumers(name), name, f"{name}_dequantized")
+    _prepend(model, made)
+    drop_unread_constants(model)
+
+
+def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> None:
+    graph = Graph(model)
+    after: dict[str, list[onnx.NodeProto]] = {}
+    for activation in placement.activations:
+        name = activation.tensor
+        scale, zero_point = scales.activations[name]
+        constants = [np.float32(scale), np.dtype(recipe.activation).type(zero_point)]
+        for value, suffix in zip(constants, ("scale", "zero_point"), strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}_{suffix}"))
+        pair = [f"{name}_scale", f"{name}_zero_point"]
+        after[name] = [
+            helper.make_node("QuantizeLinear", [name, *pair], [f"{name}_quantized"], name=f"{name}/Q"),
+            helper.make_node("DequantizeLinear", [f"{name}_quantized", *pair], [f"{name}_dequantized"], name=f"{name}/DQ"),
+        ]
+        _rename_input(graph.consumers(name), name, f"{name}_dequantized")
+    nodes = [n for i in graph.inputs for n in after.get(i, [])]
+    for node in graph.nodes:
+        nodes.append(node)
+        for output in node.output:
+            nodes += after.get(output, [])
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _rename_input(nodes: list[onnx.NodeProto], old: str, new: str) -> None:
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+
+
+def _prepend(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    kept = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *kept])

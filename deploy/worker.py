@@ -1,0 +1,115 @@
+"""A process on the device that builds, opens and runs one engine, told what to do line by line.
+
+Requests are JSON objects, one a line, on standard input; each is answered by one JSON line on standard output:
+``{"ok": {...}}`` or ``{"error": "...", "kind": "user" | "engine" | "bug"}``. Runtimes print to
+standard output as they like, so the real one is kept aside and theirs is pointed at standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from deploy.engines import BuildPlan, EngineError, Session, engine, engines
+from deploy.engines.base import load_plan, save_plan, size_bytes
+from deploy.measure import time_block
+from profiles.device import facts
+from profiles.errors import UserError
+
+
+class Worker:
+    """Answers requests; holds at most one opened engine."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What this machine is, and which engines can run on it."""
+        usable = {name: asdict(engine(name).affinity()) for name in engines()}
+        device = asdict(facts())
+        return {"device": {**device, "flags": sorted(device["flags"])}, "engines": usable}
+
+    def build(self, model: str, plan: dict[str, Any], folder: str) -> dict[str, Any]:
+        """Build an engine from an ONNX file into an empty folder."""
+        decided, out = BuildPlan(**plan), Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        engine(decided.engine).build(Path(model), decided, out)
+        save_plan(out, decided)
+        return {"seconds": time.perf_counter() - started, "size_bytes": size_bytes(out)}
+
+    def open(self, folder: str) -> dict[str, Any]:
+        """Open an engine's folder."""
+        plan = load_plan(Path(folder))
+        self._session = engine(plan.engine).open(Path(folder), plan)
+        return {"inputs": [asdict(spec) for spec in self._session.inputs], "batch": plan.batch, "threads": plan.threads}
+
+    def infer(self, inputs: str, outputs: str) -> dict[str, Any]:
+        """Run every sample of an .npz of inputs, batch by batch; the outputs go to another .npz."""
+        session = self._opened()
+        with np.load(inputs, allow_pickle=False) as stored:
+            feed = {spec.name: stored[spec.name] for spec in session.inputs}
+        batch = session.inputs[0].shape[0]
+        total = len(feed[session.inputs[0].name])
+        parts: dict[str, list[Any]] = {}
+        for start in range(0, total, batch):
+            rows = {name: padded(array[start : start + batch], batch) for name, array in feed.items()}
+            for name, value in session.infer(rows).items():
+                parts.setdefault(name, []).append(value[: total - start])
+        np.savez(outputs, **{name: np.concatenate(values) for name, values in parts.items()})  # type: ignore[arg-type]
+        return {"samples": total}
+
+    def warm(self, inputs: str) -> dict[str, Any]:
+        """Bind the first batch of an .npz, as what ``time`` will run."""
+        session = self._opened()
+        with np.load(inputs, allow_pickle=False) as stored:
+            rows = {s.name: padded(stored[s.name][: s.shape[0]], s.shape[0]) for s in session.inputs}
+        session.bind(rows)
+        return {}
+
+    def time(self, seconds: float) -> dict[str, Any]:
+        """Time one warmed block of single inferences."""
+        return {"ms": time_block(self._opened(), seconds)}
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise UserError("no engine is open; send 'open' first")
+        return self._session
+
+
+def padded(rows: Any, batch: int) -> Any:
+    """``rows`` filled up to ``batch`` with copies of the last."""
+    missing = batch - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows
+
+
+def answer(worker: Worker, line: str) -> dict[str, Any]:
+    """The answer to one request line."""
+    request = json.loads(line)
+    act: Callable[..., dict[str, Any]] = getattr(worker, request.pop("do"))
+    try:
+        return {"ok": act(**request)}
+    except UserError as error:
+        return {"error": str(error), "kind": "user"}
+    except EngineError as error:
+        return {"error": str(error), "kind": "engine"}
+    except Exception:
+        return {"error": traceback.format_exc(), "kind": "bug"}
+
+
+def serve(requests: TextIO = sys.stdin) -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in requests:
+        answers.write(json.dumps(answer(worker, line)) + "\n")

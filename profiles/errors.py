@@ -1,0 +1,28 @@
+"""The one exception for what the user got wrong, and the words it is told in."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What the user got wrong: one line a fault, all faults at once; the command line exits with 2.
+
+    Each fault names the fact, what was given, what is allowed and what to do. A bug is never a
+    ``UserError``: it keeps its traceback.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        assert faults, "a UserError tells at least one fault"
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str], where: str = "") -> str:
+    """The line for a name that is not in a table: ``unknown stage 'prun' (did you mean 'prune'?)``."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1) or [name for name in names if given and name.startswith(given)]
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    place = f"{where}: " if where else ""
+    return f"{place}unknown {kind} {given!r}{hint}; known: {', '.join(names)}"

@@ -1,0 +1,38 @@
+"""A figure that was asked for and measured, and tables of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One line: what, what was asked, what was measured, and whether that meets it (None: shown for comparison)."""
+
+    what: str
+    asked: str
+    measured: str
+    met: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Figures, and remarks below them."""
+
+    figures: Sequence[Figure]
+    remarks: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        lines = ["| what | asked | measured | met |", "|---|---|---|---|"]
+        words = {True: "yes", False: "**no**", None: ""}
+        lines += [f"| {f.what} | {f.asked} | {f.measured} | {words[f.met]} |" for f in self.figures]
+        return "\n".join([*lines, *([""] if self.remarks else []), *[f"- {remark}" for remark in self.remarks]])
+
+
+def at_least(what: str, asked: float, measured: float, unit: str = "x") -> Figure:
+    return Figure(what=what, asked=f">= {asked:g}{unit}", measured=f"{measured:.2f}{unit}", met=measured >= asked)
+
+
+def at_most(what: str, asked: float, measured: float, unit: str = "x") -> Figure:
+    return Figure(what=what, asked=f"<= {asked:g}{unit}", measured=f"{measured:.2f}{unit}", met=measured <= asked)

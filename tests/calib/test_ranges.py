@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from calib.ranges import BINS, METHODS, Histogram, minmax, mse, percentile, quantize_dequantize
+
+finite = st.floats(-1e4, 1e4, width=32)
+
+
+def histogram_of(*parts):
+    histogram = Histogram()
+    for part in parts:
+        histogram.update(np.asarray(part, np.float32))
+    return histogram
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 200), elements=finite),
+    hnp.arrays(np.float32, st.integers(1, 200), elements=finite),
+)
+def test_streaming_loses_no_value_and_no_extreme(first, second):
+    histogram = histogram_of(first, second)
+    both = np.concatenate([first, second])
+    assert histogram.counts.sum() == both.size
+    assert (histogram.minimum, histogram.maximum) == (both.min(), both.max())
+    assert histogram.low <= both.min()
+    assert histogram.high >= both.max()
+    assert len(histogram.counts) == BINS
+
+
+def test_memory_does_not_grow_with_the_samples():
+    histogram = Histogram()
+    for scale in range(1, 50):
+        histogram.update(np.linspace(-scale, scale, 1000, dtype=np.float32))
+    assert len(histogram.counts) == BINS
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        histogram_of([0.0, bad])
+
+
+@pytest.mark.parametrize("method", METHODS.values())
+@given(values=hnp.arrays(np.float32, st.integers(1, 100), elements=finite))
+def test_zero_is_in_every_range_and_no_range_is_wider_than_the_values(method, values):
+    low, high = method(histogram_of(values), 256)
+    assert low <= 0 <= high
+    whole = minmax(histogram_of(values), 256)
+    tolerance = 1e-5 * (1 + whole[1] - whole[0])
+    assert low >= whole[0] - tolerance
+    assert high <= whole[1] + tolerance
+
+
+def test_minmax_is_what_was_seen():
+    assert minmax(histogram_of([-1.0, 3.0]), 256) == (-1.0, 3.0)
+    assert minmax(histogram_of([2.0, 3.0]), 256) == (0.0, 3.0)
+
+
+def test_percentile_cuts_a_lone_outlier():
+    values = np.concatenate([np.linspace(0, 1, 100_000), [50.0]])
+    assert percentile(histogram_of(values), 256)[1] < 1.1
+
+
+def test_mse_clips_where_clipping_costs_less_than_rounding():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0, 1, 200_000), [60.0]]).astype(np.float32)
+    low, high = mse(histogram_of(values), 16)
+    assert high < 20
+    wide = np.square(values - quantize_dequantize(values, (float(values.min()), 60.0), 16)).sum()
+    assert np.square(values - quantize_dequantize(values, (low, high), 16)).sum() < wide
+
+
+def test_mse_keeps_the_whole_range_of_a_uniform():
+    low, high = mse(histogram_of(np.linspace(-1, 1, 10_000)), 256)
+    assert low == pytest.approx(-1, abs=0.02)
+    assert high == pytest.approx(1, abs=0.02)
+
+
+def test_quantize_dequantize_by_hand():
+    values = np.array([-1.0, 0.0, 0.4, 0.6, 5.0])
+    np.testing.assert_allclose(quantize_dequantize(values, (-1.0, 2.0), 4), [-1, 0, 0, 1, 2])

@@ -1,0 +1,215 @@
+"""The command line as a user meets it: processes, exit codes, what goes to which stream."""
+
+import json
+import time
+
+import pytest
+
+
+def test_help_is_fast_and_needs_no_torch(compress_cli):
+    code = "import sys, time; t = time.perf_counter(); from compress.cli import entry; entry(['--help']); "
+    code += "print(time.perf_counter() - t, 'torch' in sys.modules, 'onnxruntime' in sys.modules, file=sys.stderr)"
+    times = []
+    for _ in range(5):
+        import os
+        import subprocess
+        import sys
+
+        from tests.conftest import ROOT
+
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        times.append(time.perf_counter() - started)
+        assert done.stderr.split()[1:] == ["False", "False"]
+    assert min(times) < 0.3, "the whole process, interpreter included; the best of five, since the machine is shared"
+
+
+def test_listing_loads_no_runtime(compress_cli):
+    import subprocess
+    import sys
+
+    code = "import sys, deploy.engines; print([m for m in ('torch', 'openvino', 'onnxruntime', 'onnx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("profiles",), "cpu"),
+        (("profiles", "cpu"), "openvino: fp32"),
+        (("stages",), "prune: Cut the channels"),
+        (("engines",), "onnxruntime"),
+        (("losses",), "kd             KL divergence"),
+        (("tasks",), "digits"),
+        (("doctor",), "processor"),
+    ],
+)
+def test_what_exists_is_listed(compress_cli, arguments, words):
+    done = compress_cli(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--device", "cpuu"), "unknown device 'cpuu' (did you mean 'cpu'?)"),
+        (("run", "--device", "cpu@shh://x"), "unknown kind of device 'shh'"),
+        (("run", "digit"), "unknown recipe 'digit' (did you mean 'digits'?)"),
+        (("run", "--until", "prun"), "the recipe has no such stage; it has distill, prune, low_rank, quantize"),
+        (("run", "--out", "small.toml"), "small.toml is a file"),
+        (("bench", "nothing.onnx"), "nothing.onnx: no such file"),
+        (("bench", "small.toml", "--engine", "openvno"), "did you mean 'openvino'"),
+        (("bench", "small.toml", "--precision", "int4"), "no engine of it runs 'int4' here"),
+        (("report", "nowhere"), "no report.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(compress_cli, small_recipe, arguments, words):
+    done = compress_cli(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_recipe_and_device_faults_come_together(compress_cli):
+    done = compress_cli("run", "digit", "--device", "cpuu")
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 2
+
+
+def test_dry_run_prints_everything_and_touches_nothing(compress_cli, small_recipe, tmp_path):
+    done = compress_cli("run", str(small_recipe), "--dry-run", "--until", "distill")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["stages"] == ["distill"]
+    assert plan["recipe"]["stages"][1]["ranges"] == "mse"
+    assert {p["engine"] for p in plan["build_plans"]} == {"openvino", "onnxruntime"}
+    assert [p.name for p in tmp_path.iterdir()] == ["small.toml"]
+
+
+def test_a_bug_keeps_its_traceback(compress_cli, small_recipe, tmp_path):
+    (tmp_path / "users_data.py").write_text("def data():\n    raise ZeroDivisionError('in the data')\n")
+    small_recipe.write_text(small_recipe.read_text().replace("tests.conftest:blob_splits", "users_data:data"))
+    done = compress_cli("run", str(small_recipe), env=_environment(tmp_path))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: in the data" in done.stderr
+
+
+MODELS = """
+import torch
+from torch import nn
+class Airy(nn.Module):
+    def forward(self, x):
+        return torch.special.airy_ai(x)
+def airy():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 4), Airy())
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(99, 4))
+def ten():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("airy", "operator aten.special_airy_ai in module '2' has no ONNX form"),
+        ("wide", "does not take the data's inputs of shape (2, 1, 16, 16)"),
+        ("ten", "gives (2, 10) for two samples; classification of 4 classes reads (2, 4)"),
+    ],
+)
+def test_a_model_that_will_not_do_is_told_before_anything_is_trained(compress_cli, small_recipe, tmp_path, model, words):
+    (tmp_path / "users_models.py").write_text(MODELS)
+    text = small_recipe.read_text().replace("compress.models:resnet", f"users_models:{model}")
+    lines = [line for line in text.splitlines() if not line.startswith(("arguments", "width"))]
+    small_recipe.write_text("\n".join(lines))
+    done = compress_cli("run", str(small_recipe), env=_environment(tmp_path))
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
+
+
+def test_weights_that_do_not_fit_are_told(compress_cli, small_recipe, tmp_path):
+    import torch
+
+    torch.save({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
+    small_recipe.write_text(small_recipe.read_text().replace("[student]", 'weights = "w.pth"\n[student]'))
+    done = compress_cli("run", str(small_recipe))
+    assert done.returncode == 2
+    assert "w.pth: missing bn1.bias" in done.stderr
+    assert "conv1.weight is (3, 3); ResNet takes (16, 1, 3, 3)" in done.stderr
+
+
+UNLABELLED = """
+import numpy as np
+from compress.data.base import ArraySamples
+from dataclasses import replace
+from tests.conftest import blob_splits
+def data():
+    splits = blob_splits()
+    return replace(splits, train=ArraySamples(splits.train.images, np.full(128, -1)))
+"""
+
+
+def test_unlabelled_data_is_enough_where_no_loss_reads_labels(compress_cli, small_recipe, tmp_path):
+    from compress.tensors import save_tensors
+    from tests.conftest import small_model
+
+    (tmp_path / "users_data.py").write_text(UNLABELLED)
+    text = small_recipe.read_text().replace("tests.conftest:blob_splits", "users_data:data")
+    small_recipe.write_text(text)
+    done = compress_cli("run", str(small_recipe), env=_environment(tmp_path))
+    assert done.returncode == 2
+    assert "teacher: the training data has no labels to train it on; give its weights" in done.stderr
+    assert "stage distill: its loss 'task' needs labels" in done.stderr
+    assert "stage quantize: its loss 'task' needs labels" in done.stderr
+    save_tensors(tmp_path / "w.safetensors", small_model(width=1.0).state_dict())
+    text = text.replace("[student]", 'weights = "w.safetensors"\n[student]').replace("epochs = 8", "epochs = 1")
+    text = text.replace('use = "distill"', 'use = "distill"\nlosses = ["kd", "attention"]')
+    small_recipe.write_text(text.replace('use = "quantize"', 'use = "quantize"\nlosses = ["kd"]'))
+    done = compress_cli("run", str(small_recipe), env=_environment(tmp_path))
+    assert done.returncode in (0, 3), done.stderr
+
+
+def test_bench_times_files_against_each_other(compress_cli, tmp_path):
+    import onnx
+    import torch
+
+    from deploy.export import capture, to_onnx
+    from tests.conftest import small_model
+
+    for name, width in (("narrow", 0.5), ("wide", 4.0)):
+        onnx.save(to_onnx(capture(small_model(width=width), [torch.randn(2, 1, 16, 16)])), tmp_path / f"{name}.onnx")
+    done = compress_cli("bench", "wide.onnx", "narrow.onnx", "--engine", "onnxruntime", "--seconds", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    p50 = {name.split(".")[0]: latency["p50"] for name, latency in found.items()}
+    assert p50["narrow"] < p50["wide"]
+
+
+def _environment(folder):
+    import os
+
+    from tests.conftest import ROOT
+
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
+
+
+def test_keys_that_a_source_does_not_take_are_told(compress_cli, small_recipe):
+    text = small_recipe.read_text().replace('"tests.conftest:blob_splits"', '{ use = "digits", sead = 1 }')
+    small_recipe.write_text(text)
+    done = compress_cli("run", str(small_recipe))
+    assert done.returncode == 2
+    assert "[task] data digits: unknown key 'sead' (did you mean 'seed'?)" in done.stderr

@@ -1,0 +1,64 @@
+import pytest
+
+from compress.gate import Budget, Standing, decide
+
+
+def standing(accuracy=90.0, latency_ms=1.0, shipped=None, size=1000, free=None):
+    return Standing(
+        accuracy=accuracy,
+        latency_ms=latency_ms,
+        form="openvino int8",
+        shipped_accuracy=accuracy if shipped is None else shipped,
+        size_bytes=size,
+        free_accuracy=free,
+    )
+
+
+def word(before, after, budget=None, teacher=90.0, can_soften=True):
+    return decide(before, after, teacher, budget or Budget(accuracy_drop_points=1.0), can_soften=can_soften)
+
+
+def test_faster_within_the_budget_is_accepted():
+    decision = word(standing(), standing(89.0, 0.5))
+    assert decision.verdict == "accepted"
+    assert "faster: 1.000 -> 0.500 ms (2.00x, openvino int8); validation 90.00 -> 89.00" in decision.reason
+
+
+def test_the_budget_itself_is_within_the_budget():
+    assert word(standing(), standing(90.0 - 1.0, 0.5)).verdict == "accepted"
+
+
+@pytest.mark.parametrize(("can_soften", "verdict"), [(True, "softened"), (False, "rejected")])
+def test_too_much_lost_is_softened_while_there_is_something_milder(can_soften, verdict):
+    decision = word(standing(), standing(88.9, 0.5), can_soften=can_soften)
+    assert decision.verdict == verdict
+    assert "1.10 points under the teacher's 90.00; the budget is 1" in decision.reason
+
+
+@pytest.mark.parametrize("latency", [0.99, 1.0, 1.5])
+def test_what_bought_nothing_is_rejected_however_accurate_the_float_model(latency):
+    decision = word(standing(), standing(90.0, latency))
+    assert decision.verdict == "rejected"
+    assert "bought nothing" in decision.reason
+
+
+def test_more_accurate_at_the_same_speed_is_something():
+    assert "more accurate" in word(standing(89.5), standing(90.0, 1.01)).reason
+
+
+def test_smaller_counts_only_while_the_size_budget_is_not_met():
+    large, small = standing(size=3 * 2**20), standing(size=2**20)
+    assert word(large, small).verdict == "rejected"
+    assert word(large, small, Budget(size_mib=2.0)).verdict == "accepted"
+    assert word(small, standing(size=2**19), Budget(size_mib=2.0)).verdict == "rejected"
+
+
+def test_a_model_that_collapses_in_int8_is_named():
+    decision = word(standing(), standing(90.0, 0.5, shipped=40.0))
+    assert decision.verdict == "accepted"
+    assert "as openvino int8 without training it falls to 40.00" in decision.reason
+
+
+def test_trained_int8_is_shown_beside_what_was_free():
+    decision = word(standing(free=89.2), standing(89.8, 0.5))
+    assert "untrained int8 89.20" in decision.reason

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from compress import processes
+from compress.loader import Batches, Place
+from compress.schedule import Schedule
+from profiles.errors import UserError
+from tests.conftest import blobs
+
+
+def batches(count=64, **settings):
+    samples = blobs(count)
+    samples.images[:, 0, 0, 0] = np.arange(count)  # so that a sample can be told
+    return Batches(samples, Schedule(**{"epochs": 2, "batch_size": 16, **settings}), seed=3)
+
+
+def ids(batch):
+    return batch.inputs[:, 0, 0, 0].astype(int).tolist()
+
+
+def test_an_epoch_is_every_sample_once_in_another_order_each_time():
+    loader = batches()
+    epochs = [[i for s in range(4) for i in ids(loader.load(Place(e, s, 0)))] for e in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(64))
+    assert epochs[0] != epochs[1]
+
+
+def test_what_does_not_fill_a_step_is_dropped():
+    assert batches(70).steps_an_epoch == 4
+    assert batches(5).batch_size == 5
+
+
+def test_accumulated_parts_are_the_same_step():
+    whole, parts = batches(), batches(accumulate=4)
+    together = [i for p in parts.places(5) for i in ids(parts.load(p))]
+    assert together == ids(whole.load(*whole.places(5)))
+
+
+def test_processes_share_a_step(monkeypatch):
+    whole = ids(batches().load(Place(0, 1, 0)))
+    shared = []
+    for rank in range(2):
+        monkeypatch.setattr(processes, "count", lambda: 2)
+        monkeypatch.setattr(processes, "index", lambda rank=rank: rank)
+        shared += ids(batches().load(Place(0, 1, 0)))
+    assert shared == whole
+
+
+def test_realisations_repeat():
+    loader = batches(epochs=6, realisations=2)
+    assert loader.places(4 * 4) == loader.places(0)
+    assert loader.places(4) != loader.places(0)
+
+
+def test_a_step_too_small_to_share_is_refused():
+    with pytest.raises(UserError, match="16 samples cannot be shared by 1 process.* with accumulate = 32"):
+        batches(accumulate=32)
+
+
+def test_fetching_ahead_changes_nothing():
+    loader = batches()
+    with loader.fetched(2) as steps:
+        fetched = [ids(batch) for step in steps for _, batch in step]
+    assert fetched == [ids(loader.load(p)) for s in range(2, loader.steps) for p in loader.places(s)]
+
+
+def test_an_error_while_loading_reaches_the_loop():
+    loader = batches()
+    loader._samples.images = None
+    with pytest.raises(TypeError), loader.fetched(0) as steps:
+        next(steps)

@@ -1,0 +1,120 @@
+"""A model that is an ONNX file without source code: measured, quantised and bundled, never trained."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import helper
+
+from deploy.bundle import verify
+from deploy.export import capture, to_onnx
+from deploy.foreign import read
+from profiles.errors import UserError
+from tests.conftest import small_model
+
+RECIPE = """
+[task]
+data = "tests.conftest:blob_splits"
+[teacher]
+model = "them.onnx"
+[measure]
+seconds = 0.1
+"""
+
+
+def exported(path, batch="free", name="input.1"):
+    """A file as others make them: old opset, another input name, perhaps a fixed batch."""
+    model = to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)]))
+    for node in model.graph.node:
+        for index, given in enumerate(node.input):
+            if given == "input":
+                node.input[index] = name
+    model.graph.input[0].name = name
+    if batch != "free":
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+        del model.graph.value_info[:]
+    onnx.save(model, str(path))
+    return model
+
+
+@pytest.mark.parametrize("batch", ["free", 4])
+def test_it_is_measured_quantised_and_bundled(compress_cli, tmp_path, batch):
+    exported(tmp_path / "them.onnx", batch)
+    (tmp_path / "r.toml").write_text(RECIPE)
+    done = compress_cli("run", "r.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {r["kind"] for r in rows} == {"baseline"}
+    assert {"fp32", "int8"} <= {r["precision"] for r in rows}
+    assert all(r["parity"]["cosine"] > 0.98 for r in rows)
+    assert verify(tmp_path / "runs/r-cpu/bundle").top1_agreement == 1.0
+
+
+def test_training_is_refused_with_the_reason(compress_cli, tmp_path):
+    exported(tmp_path / "them.onnx")
+    (tmp_path / "r.toml").write_text(
+        RECIPE + '[student]\nfrom = "teacher"\n[[stage]]\nuse = "distill"\n[[stage]]\nuse = "prune"\n'
+    )
+    done = compress_cli("run", "r.toml")
+    assert done.returncode == 2
+    assert "[[stage]] 1 (distill) trains, and an .onnx model has no source code to train" in done.stderr
+    assert "[[stage]] 2 (prune)" in done.stderr
+    assert "[student] cannot be made from an .onnx file" in done.stderr
+
+
+def test_data_of_another_shape_is_told(compress_cli, tmp_path):
+    model = to_onnx(capture(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)), [torch.randn(2, 1, 8, 8)]))
+    onnx.save(model, str(tmp_path / "them.onnx"))
+    (tmp_path / "r.toml").write_text(RECIPE)
+    done = compress_cli("run", "r.toml")
+    assert done.returncode == 2
+    assert "takes samples of shape (1, 8, 8); the data's are (1, 16, 16)" in done.stderr
+
+
+def test_batch_norms_and_old_opsets_are_folded_and_raised(tmp_path):
+    torch.manual_seed(0)
+    module, inputs = small_model().eval(), torch.randn(2, 1, 16, 16)
+    names = {"input_names": ["a"], "keep_initializers_as_inputs": True, "do_constant_folding": False}
+    path = str(tmp_path / "bn.onnx")
+    mode = torch.onnx.TrainingMode.PRESERVE
+    torch.onnx.export(module, (inputs,), path, dynamo=False, training=mode, opset_version=11, **names)
+    before = onnx.load(path)
+    assert "BatchNormalization" in {n.op_type for n in before.graph.node}
+    model = read(tmp_path / "bn.onnx")
+    assert "BatchNormalization" not in {n.op_type for n in model.graph.node}
+    assert [i.name for i in model.graph.input] == ["a"]
+    assert model.opset_import[0].version >= 18
+    outputs = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"a": inputs.numpy()})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(outputs, module(inputs).numpy(), atol=1e-4)
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="not an ONNX model"):
+        read(tmp_path / "no.onnx")
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "none.onnx")
+
+
+def test_a_quantised_model_is_refused(tmp_path):
+    from compress import post_training
+    from tests.conftest import blob_splits
+
+    model = exported(tmp_path / "m.onnx", name="input")
+    quantize = post_training.calibrate(model, blob_splits().calibration, "x86-vnni", "mse")
+    onnx.save(post_training.apply(model, quantize), str(tmp_path / "q.onnx"))
+    with pytest.raises(UserError, match="is quantised already"):
+        read(tmp_path / "q.onnx")
+
+
+def test_several_inputs_are_refused(tmp_path):
+    values = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 4]) for n in "abc"]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "g", values[:2], values[2:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), str(tmp_path / "two.onnx"))
+    with pytest.raises(UserError, match="has the inputs a, b; models with one input are supported"):
+        read(tmp_path / "two.onnx")

@@ -1,0 +1,202 @@
+"""The whole path on a small recipe, in processes of its own: run, run again, kill, over budget."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from compress import surgery
+from deploy.bundle import verify
+from tests.conftest import ROOT, SMALL_RECIPE
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def start(folder, *arguments):
+    command = [sys.executable, "-m", "compress", "run", "small.toml", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder, *arguments):
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=250)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished run, in its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.toml").write_text(SMALL_RECIPE.format(epochs=8, budget=5.0))
+    code, out, err = finish(folder)
+    assert code == 0, err
+    return folder, out, err
+
+
+def test_the_report_holds_every_baseline_and_every_row_is_measured(done):
+    folder, _, _ = done
+    report = json.loads((folder / "runs/small-cpu/report.json").read_text())
+    free = {(r["engine"], r["precision"]) for r in report["rows"] if r["kind"] == "baseline"}
+    promised = {(r["engine"], p) for r in report["device"]["runtimes"] for p in r["precisions"]}
+    assert free == promised
+    for row in report["rows"]:
+        assert row["latency_ms"]["p50"] > 0
+        assert row["latency_ms"]["samples"] >= 11
+        assert row["metric"]["samples"] == 64
+        assert row["parity"]["cosine"] > 0.98, row["name"]
+        assert row["size_bytes"] > 0
+        assert row["macs"] > 0
+    assert {r["stage"] for r in report["rows"]} == {None, "distill", "quantize"}
+    for row in report["rows"]:
+        assert (row["decision"] is None) == (row["stage"] is None)
+        assert (row["reason"] is None) == (row["stage"] is None)
+    assert report["environment"]["versions"]["torch"]
+    assert report["environment"]["device"]["processor"]
+
+
+def test_fp32_engines_give_what_the_module_gives(done):
+    folder, _, _ = done
+    report = json.loads((folder / "runs/small-cpu/report.json").read_text())
+    for row in report["rows"]:
+        if row["precision"] == "fp32":
+            assert row["parity"]["max_abs"] < 1e-3, row["name"]
+            assert row["parity"]["top1_agreement"] == 1.0
+
+
+def test_the_table_goes_to_stdout_and_progress_to_stderr(done):
+    _, out, err = done
+    assert "Best:" in out
+    assert "teacher" in out
+    assert "distill" in err
+    assert "Best:" not in err
+
+
+def test_the_bundle_proves_itself(done):
+    folder, _, _ = done
+    check = verify(folder / "runs/small-cpu/bundle")
+    assert check.max_abs == 0.0
+    assert check.top1_agreement == 1.0
+
+
+def test_every_artifact_replays_from_factory_plan_and_weights(done):
+    folder, _, _ = done
+    models = list((folder / "runs/.steps").glob("*/surgery.json"))
+    assert len(models) == 4, "teacher, student, distill, quantize"
+    for model in models:
+        plan, module = surgery.load(model.parent)
+        assert not module.training
+        assert plan.factory == "compress.models:resnet"
+
+
+def test_no_pickle_anywhere(done):
+    folder, _, _ = done
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert not suffixes & {".pt", ".pth", ".pkl", ".bin", ".th"}
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(done):
+    folder, out, _ = done
+    before = (folder / "runs/small-cpu/report.json").read_bytes()
+    made = {path: path.stat().st_mtime_ns for path in (folder / "runs/.steps").glob("*/step.json")}
+    started = time.monotonic()
+    code, again, _ = finish(folder)
+    assert time.monotonic() - started < 15
+    assert code == 0
+    assert again == out
+    assert (folder / "runs/small-cpu/report.json").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs/.steps").glob("*/step.json")} == made
+
+
+def test_json_and_the_report_command(done):
+    folder, out, _ = done
+    code, text, _ = finish(folder, "--json")
+    assert code == 0
+    assert json.loads(text) == json.loads((folder / "runs/small-cpu/report.json").read_text())
+    shown = subprocess.run(
+        [sys.executable, "-m", "compress", "report", "runs/small-cpu"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0
+    assert "Best:" in shown.stdout
+
+
+def test_killed_anywhere_and_started_again_no_finished_step_is_repeated(done, tmp_path):
+    folder, _, _ = done
+    (tmp_path / "small.toml").write_text((folder / "small.toml").read_text())
+    finished: dict[str, int] = {}
+    for _ in range(4):
+        process = start(tmp_path)
+        seen = len(finished)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline and len(_steps(tmp_path)) < seen + 3:
+            time.sleep(0.05)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        now = _steps(tmp_path)
+        assert {name: now[name] for name in finished} == finished, "a finished step was made again"
+        finished = now
+    code, _, err = finish(tmp_path)
+    assert code == 0, err
+    now = _steps(tmp_path)
+    assert {name: now[name] for name in finished} == finished
+    for model in (folder / "runs/.steps").glob("*/model.safetensors"):
+        twin = tmp_path / "runs/.steps" / model.parent.name / model.name
+        assert twin.read_bytes() == model.read_bytes(), "the same inputs give the same bytes"
+
+
+def _steps(folder):
+    """When each finished step was finished; a folder that is about to be renamed is none yet."""
+    found = [path for path in (folder / "runs/.steps").glob("*/step.json") if path.parent.suffix != ".part"]
+    return {path.parent.name: path.stat().st_mtime_ns for path in found if path.exists()}
+
+
+def test_ctrl_c_is_exit_130_and_resumable(done, tmp_path):
+    folder, _, _ = done
+    (tmp_path / "small.toml").write_text((folder / "small.toml").read_text())
+    process = start(tmp_path)
+    deadline = time.monotonic() + 60
+    while len(_steps(tmp_path)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on from here" in err
+    assert "Traceback" not in err
+
+
+def test_over_budget_is_exit_3_and_still_reports(done, tmp_path):
+    folder, _, _ = done
+    text = (folder / "small.toml").read_text().replace("[budget]", "[budget]\nlatency_ms_p50 = 0.000001")
+    (tmp_path / "small.toml").write_text(text)
+    (tmp_path / "runs").mkdir()
+    os.symlink(folder / "runs/.steps", tmp_path / "runs/.steps")
+    code, out, _ = finish(tmp_path)
+    assert code == 3
+    assert "OVER BUDGET" in out
+
+
+def test_until_stops_after_the_stage(done, tmp_path):
+    folder, _, _ = done
+    (tmp_path / "small.toml").write_text((folder / "small.toml").read_text())
+    (tmp_path / "runs").mkdir()
+    os.symlink(folder / "runs/.steps", tmp_path / "runs/.steps")
+    code, out, err = finish(tmp_path, "--until", "distill", "--out", "elsewhere")
+    assert code == 0, err
+    report = json.loads((tmp_path / "elsewhere/report.json").read_text())
+    assert {r["stage"] for r in report["rows"]} == {None, "distill"}

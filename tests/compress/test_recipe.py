@@ -1,0 +1,115 @@
+import pytest
+import tomllib
+
+from compress import recipe
+from compress.stages.prune import Prune
+from profiles.errors import UserError
+
+GOOD = """
+[task]
+data = "digits"
+[teacher]
+model = "compress.models:resnet20"
+arguments = { in_channels = 1 }
+[student]
+from = "teacher"
+width = 0.5
+[[stage]]
+use = "prune"
+ratio = 0.25
+losses = ["kd"]
+"""
+
+
+def parse(text):
+    return recipe.parse(tomllib.loads(text), name="r", source="r.toml")
+
+
+def faults_of(text):
+    with pytest.raises(UserError) as caught:
+        parse(text)
+    return caught.value.faults
+
+
+def test_defaults_are_filled_in_and_the_student_inherits_the_arguments():
+    found = parse(GOOD)
+    assert found.task.use == "classification"
+    assert found.student.arguments == {"in_channels": 1, "width": 0.5}
+    assert not found.student.same_as_teacher
+    assert found.budget.accuracy_drop_points == 1.0
+    (stage,) = found.stages
+    assert isinstance(stage, Prune)
+    assert (stage.ratio, stage.epochs) == (0.25, 15)
+    assert [spec.use for spec in stage.losses] == ["kd"]
+
+
+def test_every_built_in_recipe_reads_and_is_json():
+    for name in recipe.built_in():
+        assert recipe.load(name).as_json()["name"] == name
+
+
+def test_three_mistakes_are_told_at_once_with_file_and_key():
+    text = GOOD.replace("ratio = 0.25", "ratio = 1.5").replace('"digits"', '"digts"') + "[budget]\naccuracy = 1\n"
+    faults = faults_of(text)
+    assert len(faults) == 3
+    told = "\n".join(faults)
+    assert "r.toml: [task] data: unknown data 'digts' (did you mean 'digits'?)" in told
+    assert "r.toml: [[stage]] 1 (prune) ratio: Input should be less than 1; given: 1.5" in told
+    assert "r.toml: [budget]: unknown key 'accuracy' (did you mean 'accuracy_drop_points'?)" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('use = "prune"', 'use = "prun"', "unknown stage 'prun' (did you mean 'prune'?)"),
+        ('["kd"]', '["kdd"]', "unknown loss 'kdd' (did you mean 'kd'?)"),
+        ('["kd"]', '[{ use = "kd", temperatur = 2 }]', "unknown option 'temperatur' (did you mean 'temperature'?)"),
+        ("ratio = 0.25", 'ratio = "much"', "ratio: Input should be a valid number"),
+        ("ratio = 0.25", "rato = 0.25", "unknown key 'rato' (did you mean 'ratio'?)"),
+        ('from = "teacher"', 'from = "nobody"', 'the student starts from "teacher"'),
+        ('from = "teacher"', "", 'takes either from = "teacher" or model'),
+        ('model = "compress.models:resnet20"', "", "[teacher] model is missing"),
+        ('data = "digits"', "", "[task] data is missing"),
+        ("[student]", "[studnt]", "unknown key 'studnt' (did you mean 'student'?)"),
+        ('data = "digits"', 'data = "digits"\nkind = "clasification"', "did you mean 'classification'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(old, new, words):
+    assert old in GOOD
+    assert any(words in fault for fault in faults_of(GOOD.replace(old, new)))
+
+
+def test_a_file_that_is_not_toml(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text("[task\n")
+    with pytest.raises(UserError, match="bad.toml: not TOML"):
+        recipe.load(str(path))
+
+
+def test_an_unknown_recipe_suggests_a_built_in_one():
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        recipe.load("digit")
+    with pytest.raises(UserError, match="no such file"):
+        recipe.load("nowhere/x.toml")
+
+
+def test_weights_are_relative_to_the_recipe():
+    assert parse(GOOD.replace("arguments", 'weights = "w.pth"\narguments')).teacher.weights == "w.pth"
+    table = tomllib.loads(GOOD.replace("arguments", 'weights = "w.pth"\narguments'))
+    assert recipe.parse(table, name="r", source="there/r.toml").teacher.weights == "there/w.pth"
+
+
+def test_a_student_without_arguments_is_the_teacher():
+    assert parse(GOOD.replace("width = 0.5", "")).student.same_as_teacher
+
+
+def test_files_and_paths_are_relative_to_the_recipe_and_variables_are_filled_in(monkeypatch):
+    monkeypatch.setenv("PLACE", "/data")
+    text = GOOD.replace('"digits"', '{ use = "mine.py:splits", path = "$PLACE/x" }')
+    text = text.replace("compress.models:resnet20", "nets.py:net")
+    found = recipe.parse(tomllib.loads(text), name="r", source="/there/r.toml")
+    assert found.data.use == "/there/mine.py:splits"
+    assert found.data.arguments == {"path": "/data/x"}
+    assert found.teacher.model == found.student.model == "/there/nets.py:net"
+    relative = recipe.parse(tomllib.loads(text.replace("$PLACE/", "")), name="r", source="/there/r.toml")
+    assert relative.data.arguments == {"path": "/there/x"}

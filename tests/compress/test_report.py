@@ -1,0 +1,151 @@
+import json
+
+import pytest
+
+from compress.gate import Budget
+from compress.report import Report, Row, conclude, read, suspicions
+from compress.report_html import html, pareto
+from compress.report_table import table
+from compress.tasks import Metric
+from deploy.measure import summarise
+from deploy.parity import Parity
+from profiles.errors import UserError
+
+
+def row(name, kind, test, validation, p50, size=1000, stage=None, decision=None, precision="fp32"):
+    return Row(
+        name=name,
+        kind=kind,
+        stage=stage,
+        decision=decision,
+        engine="openvino",
+        precision=precision,
+        runs_on="local",
+        metric=Metric(name="top1", value=test, unit="%", samples=500),
+        validation=validation,
+        latency_ms=summarise([p50] * 700, batch=1, threads=1),
+        size_bytes=size,
+        params=10,
+        macs=20,
+        parity=Parity(max_abs=0.0, cosine=1.0, top1_agreement=1.0, samples=5),
+        seconds=1.0,
+        reason="because <it> was faster" if stage else None,
+        notes=("conv1 stays whole",) if stage else (),
+    )
+
+
+TEACHER = row("teacher/openvino/fp32", "baseline", 98.0, 98.0, 1.0)
+FREE = row("teacher/openvino/int8", "baseline", 97.9, 97.9, 0.5, precision="int8")
+TRIED = row("prune/openvino/fp32", "stage", 97.0, 97.5, 0.4, stage="prune", decision="accepted")
+STUDENT = row("student/openvino/int8", "student", 97.4, 97.5, 0.25, precision="int8")
+
+
+def test_the_best_is_the_fastest_within_the_budget_and_ratios_are_of_medians():
+    verdict = conclude([TEACHER, FREE, TRIED, STUDENT], Budget(accuracy_drop_points=1.0))
+    assert verdict.best == STUDENT.name
+    assert verdict.within_budget
+    assert verdict.speedup_vs_teacher_fp32 == pytest.approx(4.0)
+    assert verdict.speedup_vs_best_free == pytest.approx(2.0)
+    assert verdict.accuracy_drop_points == pytest.approx(0.6)
+
+
+def test_when_the_untouched_model_is_the_best_answer_that_is_the_answer():
+    slow = row("student/openvino/int8", "student", 98.0, 98.0, 0.6)
+    assert conclude([TEACHER, FREE, slow], Budget()).best == FREE.name
+
+
+def test_the_choice_looks_at_validation_and_the_verdict_at_test():
+    lucky = row("student/a/int8", "student", 98.0, 90.0, 0.1)
+    unlucky = row("student/b/int8", "student", 96.0, 98.0, 0.2)
+    verdict = conclude([TEACHER, FREE, lucky, unlucky], Budget(accuracy_drop_points=1.0))
+    assert verdict.best == unlucky.name, "lucky is better on test, which a choice must not see"
+    assert not verdict.within_budget
+    assert verdict.why_not == ("2.00 points below the teacher on test; the budget is 1",)
+
+
+def test_a_budget_that_nothing_meets_is_over_budget():
+    verdict = conclude([TEACHER, FREE, STUDENT], Budget(latency_ms_p50=0.1, size_mib=0.0001))
+    assert verdict.best == STUDENT.name
+    assert not verdict.within_budget
+    assert len(verdict.why_not) == 2
+
+
+def test_a_size_budget_can_choose_a_slower_row():
+    small = row("student/b/int8", "student", 98.0, 98.0, 0.45, size=10)
+    verdict = conclude([TEACHER, FREE, STUDENT, small], Budget(size_mib=100 / 2**20))
+    assert verdict.best == small.name
+
+
+def test_pareto_by_hand():
+    front = pareto([TEACHER, FREE, TRIED, STUDENT])
+    assert [r.name for r in front] == [STUDENT.name, FREE.name, TEACHER.name]
+
+
+@pytest.fixture
+def report():
+    rows = (TEACHER, FREE, TRIED, STUDENT)
+    return Report(
+        recipe={"name": "r", "stages": []},
+        device={"name": "cpu", "title": "a CPU"},
+        environment={"versions": {"torch": "2"}},
+        budget=Budget(),
+        rows=rows,
+        verdict=conclude(rows, Budget()),
+    )
+
+
+def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
+    report.write(tmp_path)
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data["schema"] == 1
+    assert set(data) == {"schema", "recipe", "device", "environment", "budget", "rows", "verdict", "warnings"}
+    assert set(data["budget"]) == {"accuracy_drop_points", "latency_ms_p50", "size_mib"}
+    names = (
+        "name kind stage decision engine precision runs_on metric latency_ms size_bytes params macs parity seconds reason"
+    )
+    assert set(names.split()) <= set(data["rows"][0])
+    assert set(data["rows"][0]["latency_ms"]) == set(
+        ["min", "p50", "p90", "p95", "p99", "samples", "cv", "batch", "threads"]
+    )
+    verdict = "within_budget best speedup_vs_teacher_fp32 speedup_vs_best_free accuracy_drop_points"
+    assert set(verdict.split()) <= set(data["verdict"])
+    assert read(tmp_path) == report
+    assert read(tmp_path / "report.json") == report
+
+
+def test_the_page_is_self_contained_and_escapes(report):
+    page = html(report)
+    assert page.count("<svg") == 2
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "because &lt;it&gt; was faster" in page
+
+
+def test_the_same_report_gives_the_same_page(report):
+    assert html(report) == html(report)
+
+
+def test_the_table_says_it_all(report):
+    text = table(report)
+    assert "2.00x" in text
+    assert "prune accepted: because" in text
+    assert "4.00x the speed of the teacher in fp32 on openvino, 2.00x the best of what is free" in text
+    assert "0.60 points below the teacher" in text
+    assert "Within the budget." in text
+
+
+def test_no_report_is_said(tmp_path):
+    with pytest.raises(UserError, match="no report.json"):
+        read(tmp_path)
+    (tmp_path / "report.json").write_text('{"schema": 7}')
+    with pytest.raises(UserError, match="this one reads schema 1"):
+        read(tmp_path)
+
+
+def test_a_teacher_that_has_seen_validation_is_suspected():
+    assert suspicions([TEACHER, FREE]) == ()
+    (told,) = suspicions([row("teacher/openvino/fp32", "baseline", 93.4, 99.9, 1.0)])
+    assert "trained on the validation samples" in told

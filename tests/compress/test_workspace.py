@@ -1,0 +1,156 @@
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from compress.workspace import FACTS, UNFINISHED, Workspace, code_digest, digest, source_digest
+from profiles.errors import UserError
+from tests.conftest import ROOT
+
+
+def test_a_step_is_made_once(tmp_path, quiet):
+    made = []
+
+    def make(folder):
+        made.append(folder)
+        (folder / "x").write_text("content")
+        return {"answer": 42}
+
+    for fresh in (True, False):
+        step = Workspace(tmp_path, quiet).step("kind", {"a": 1}, make)
+        assert (step.fresh, step.facts["answer"], (step.folder / "x").read_text()) == (fresh, 42, "content")
+    assert len(made) == 1
+
+
+def test_what_decides_the_result_decides_the_key(tmp_path, quiet):
+    space = Workspace(tmp_path, quiet)
+    keys = {space.step("k", {"a": a, "b": b}, lambda f: None).key for a in (1, 2) for b in ([1], [2])}
+    assert len(keys) == 4
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_a_step_that_fails_leaves_nothing_but_its_checkpoints(tmp_path, quiet):
+    space = Workspace(tmp_path, quiet)
+
+    def fails(folder):
+        (folder / "half").write_text("made")
+        (folder / UNFINISHED).mkdir()
+        (folder / UNFINISHED / "checkpoint").write_text("kept")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        space.step("k", {}, fails)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"] == ["checkpoint"]
+
+    def goes_on(folder):
+        assert (folder / UNFINISHED / "checkpoint").read_text() == "kept"
+
+    step = space.step("k", {}, goes_on)
+    assert sorted(p.name for p in step.folder.iterdir()) == [FACTS]
+
+
+KILLED = """
+import io, os, signal, sys
+from pathlib import Path
+from compress.progress import StreamProgress
+from compress.workspace import Workspace
+def make(folder):
+    (folder / "big").write_bytes(b"x" * 1000)
+    os.kill(os.getpid(), signal.SIGKILL)
+Workspace(Path(sys.argv[1]), StreamProgress(io.StringIO())).step("k", {}, make)
+"""
+
+
+def test_killed_while_making_nothing_half_made_is_read(tmp_path, quiet):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    step = Workspace(tmp_path, quiet).step("k", {}, lambda folder: (folder / "big").write_text("whole") and None)
+    assert step.fresh
+    assert (step.folder / "big").read_text() == "whole"
+
+
+def _slow(root, log):
+    from compress.progress import StreamProgress
+
+    def make(folder):
+        with open(log, "a") as file:
+            file.write("made\n")
+        time.sleep(0.5)
+
+    Workspace(root, StreamProgress(open(os.devnull, "w"))).step("k", {}, make)
+
+
+def test_two_runs_at_once_make_it_once(tmp_path):
+    log = tmp_path / "log"
+    workers = [multiprocessing.Process(target=_slow, args=(tmp_path / "steps", log)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert log.read_text() == "made\n"
+
+
+FULL = """
+import io, resource, signal, sys
+from pathlib import Path
+from compress.progress import StreamProgress
+from compress.workspace import Workspace
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+space = Workspace(Path(sys.argv[1]), StreamProgress(io.StringIO()))
+space.step("old", {}, lambda folder: (folder / "x").write_text("old") and None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+import compress.cli as cli
+def make(folder):
+    (folder / "x").write_bytes(b"x" * 100_000)
+cli.main.main = lambda **_: space.step("new", {}, make)
+sys.exit(cli.entry([]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes here")
+def test_a_full_disk_keeps_old_steps_and_says_so_in_a_line(tmp_path, quiet):
+    """A limit on file sizes makes the kernel refuse the write as a full disk does."""
+    full = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert full.returncode == 1
+    assert full.stderr.startswith("error: the disk is full")
+    assert full.stderr.count("\n") == 1
+    names = [p.name for p in tmp_path.iterdir() if p.is_dir()]
+    assert [n.split("-")[0] for n in names] == ["old"]
+    assert not Workspace(tmp_path, quiet).step("old", {}, lambda folder: None).fresh
+
+
+def test_comments_and_docstrings_do_not_change_a_hash_and_code_does():
+    one = 'def f(x):\n    """Doc."""\n    return x + 1\n'
+    two = "# a comment\ndef f(x):\n    '''Other.'''\n\n    return (x + 1)\n"
+    assert source_digest(one) == source_digest(two)
+    assert source_digest(one) != source_digest(one.replace("+ 1", "+ 2"))
+    assert code_digest(["compress.training"]) != code_digest(["compress.gate"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_to(tmp_path, quiet):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written to"):
+        Workspace(tmp_path / "x", quiet)
+
+
+def test_a_file_where_a_folder_is_wanted(tmp_path, quiet):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        Workspace(tmp_path / "file", quiet)
+    with pytest.raises(UserError, match="inside a file"):
+        Workspace(tmp_path / "file" / "below", quiet)
+
+
+def test_facts_are_json(tmp_path, quiet):
+    step = Workspace(tmp_path, quiet).step("k", {"x": 1}, lambda folder: {"y": 2})
+    stored = json.loads((step.folder / FACTS).read_text())
+    assert stored["decided_by"] == {"x": 1}
+    assert stored["facts"] == {"y": 2}

@@ -1,0 +1,154 @@
+"""Fixtures: small real things. Blobs are images whose class is the bright quarter; a small net learns them in a second."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.data import Splits
+from compress.data.base import ArraySamples
+from compress.progress import StreamProgress
+from compress.stage import Context
+from compress.surgery import Plan, Quantize
+from compress.tasks.classification import Classification
+from compress.training import Trainer
+from profiles.device import load as load_profile
+
+ROOT = Path(__file__).parent.parent
+
+
+def blobs(count: int = 64, seed: int = 0, size: int = 16) -> ArraySamples:
+    """``count`` images of shape (1, size, size) and labels 0..3: which quarter is bright."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, count)
+    images = rng.normal(0, 0.3, (count, 1, size, size)).astype(np.float32)
+    half = size // 2
+    for image, label in zip(images, labels, strict=True):
+        top, left = divmod(int(label), 2)
+        image[0, top * half : (top + 1) * half, left * half : (left + 1) * half] += 1.5
+    return ArraySamples(images, labels.astype(np.int64))
+
+
+def blob_splits(seed: int = 0) -> Splits:
+    """Splits of blobs; a recipe names it as ``tests.conftest:blob_splits``."""
+    parts = [blobs(count, seed + index) for index, count in enumerate((128, 32, 64, 64))]
+    return Splits(train=parts[0], calibration=parts[1], validation=parts[2], test=parts[3], classes=("a", "b", "c", "d"))
+
+
+def small_plan(width: float = 0.5) -> Plan:
+    return Plan(factory="compress.models:resnet", arguments={"blocks": 1, "width": width, "in_channels": 1, "classes": 4})
+
+
+def small_model(seed: int = 0, width: float = 0.5) -> nn.Module:
+    """An 8-layer ResNet whose batch norms have something to fold."""
+    torch.manual_seed(seed)
+    model = small_plan(width).build()
+    randomise_batch_norms(model)
+    return model
+
+
+def randomise_batch_norms(model: nn.Module) -> None:
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
+                layer.running_mean.normal_(0, 0.2)
+                layer.running_var.uniform_(0.5, 1.5)
+                layer.weight.uniform_(0.5, 1.5)
+                layer.bias.normal_(0, 0.2)
+
+
+@pytest.fixture
+def data() -> Splits:
+    return blob_splits()
+
+
+@pytest.fixture
+def example(data: Splits) -> torch.Tensor:
+    return torch.from_numpy(data.train.load(np.arange(2)).inputs)
+
+
+@pytest.fixture
+def quiet() -> StreamProgress:
+    return StreamProgress(io.StringIO())
+
+
+@pytest.fixture
+def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path: Path) -> Context:
+    """What a stage gets, with a real (untrained) teacher."""
+    from compress import post_training
+    from deploy.export import capture, to_onnx
+
+    def quantization(module: nn.Module, ranges: str) -> Quantize:
+        return post_training.calibrate(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", ranges)
+
+    return Context(
+        task=Classification(),
+        data=data,
+        teacher=small_model(7, width=1.0),
+        profile=load_profile("cpu"),
+        trainer=Trainer(0, quiet),
+        example=example,
+        folder=tmp_path / "unfinished",
+        outputs=tmp_path / "outputs",
+        quantization=quantization,
+    )
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def compress_cli(tmp_path: Path) -> Run:
+    """Runs ``compress ARGUMENTS`` in a process of its own, in an empty folder, as a user would."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "compress", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        settings = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 200, **options}
+        return subprocess.run(command, **settings)  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+SMALL_RECIPE = """
+[task]
+kind = "classification"
+data = "tests.conftest:blob_splits"
+[teacher]
+model = "compress.models:resnet"
+arguments = {{ blocks = 1, width = 1.0, in_channels = 1, classes = 4 }}
+epochs = {epochs}
+batch_size = 32
+[student]
+from = "teacher"
+width = 0.5
+[budget]
+accuracy_drop_points = {budget}
+[measure]
+seconds = 0.1
+gate_seconds = 0.1
+[[stage]]
+use = "distill"
+epochs = {epochs}
+batch_size = 32
+[[stage]]
+use = "quantize"
+epochs = 1
+batch_size = 32
+"""
+
+
+@pytest.fixture
+def small_recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL_RECIPE.format(epochs=8, budget=5.0))
+    return path

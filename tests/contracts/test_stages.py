@@ -1,0 +1,141 @@
+"""Every stage on a real model: what the runner promises of all of them."""
+
+import copy
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compress import surgery
+from compress.quantizers import QuantizedProgram
+from compress.stage import Artifact, Stage, StageError, StageResult, run_stage
+from compress.stages import STAGES, stages
+from deploy.export import capture, to_onnx
+from profiles.errors import UserError
+from profiles.tables import load_object
+from tests.conftest import small_model, small_plan
+
+QUICK = {
+    "distill": {"epochs": 1},
+    "prune": {"epochs": 1, "ratio": 0.5},
+    "low_rank": {"epochs": 1, "largest_error": 0.99},
+    "quantize": {"epochs": 1},
+}
+
+
+def start() -> Artifact:
+    return Artifact(plan=small_plan(1.0), module=small_model(width=1.0))
+
+
+def make(name: str) -> Stage:
+    return load_object(stages()[name])(**QUICK[name])
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_a_stage_is_a_frozen_keyword_only_dataclass_with_defaults(name):
+    kind = load_object(STAGES[name])
+    assert is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen
+    assert all(f.kw_only for f in fields(kind))
+    assert kind.name == name
+    assert kind().fields()
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_it_changes_nothing_it_was_given_and_replays_bit_equal_and_exports(name, context, tmp_path):
+    given = start()
+    before = copy.deepcopy(given.module.state_dict())
+    result, seconds = run_stage(make(name), given, context, 0)
+    assert all(torch.equal(before[k], v) for k, v in given.module.state_dict().items())
+    assert result.artifact.stages == (name,)
+    assert seconds > 0
+    surgery.save(tmp_path, result.artifact.plan, result.artifact.module)
+    _, again = surgery.load(tmp_path)
+    inputs = torch.from_numpy(context.data.test.load(np.arange(16)).inputs)
+    with torch.no_grad():
+        assert torch.equal(again(inputs), result.artifact.module(inputs))
+    module = result.artifact.module
+    model = to_onnx(module.float_program() if isinstance(module, QuantizedProgram) else capture(module, [context.example]))
+    onnx.checker.check_model(model)
+
+
+def test_any_sequence_replays_bit_equal(context, tmp_path):
+    artifact = start()
+    for name in ("distill", "prune", "low_rank", "quantize"):
+        artifact = run_stage(make(name), artifact, context, 0)[0].artifact
+    assert [o.name for o in artifact.plan.operations] == ["narrow", "factorise", "quantize"]
+    surgery.save(tmp_path, artifact.plan, artifact.module)
+    _, again = surgery.load(tmp_path)
+    inputs = torch.from_numpy(context.data.test.load(np.arange(16)).inputs)
+    with torch.no_grad():
+        assert torch.equal(again(inputs), artifact.module(inputs))
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_nothing_follows_quantize(name, context):
+    quantized = run_stage(make("quantize"), start(), context, 0)[0].artifact
+    with pytest.raises(UserError, match=f"stage {name} cannot follow quantize"):
+        run_stage(make(name), quantized, context, 0)
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_softening_ends(name):
+    setting, count = make(name), 0
+    while setting is not None:
+        setting, count = setting.softer(), count + 1
+        assert count < 10
+
+
+def test_prune_makes_multiples_of_the_profile_and_fewer_parameters(context):
+    artifact = run_stage(make("prune"), start(), context, 0)[0].artifact
+    widths = {m.out_channels for m in artifact.module.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert all(w % context.profile.channel_multiple == 0 for w in widths)
+    assert surgery.count_parameters(artifact.module) < surgery.count_parameters(start().module)
+
+
+def test_low_rank_factors_only_what_gets_cheaper(context):
+    result, _ = run_stage(make("low_rank"), start(), context, 0)
+    assert surgery.count_parameters(result.artifact.module) < surgery.count_parameters(start().module)
+    assert any("stays whole" in note for note in result.notes)
+
+
+class Broken(Stage):
+    name = "broken"
+
+    def __init__(self, act):
+        self.act = act
+
+    def run(self, artifact, context):
+        return self.act(artifact)
+
+
+def scribble(artifact):
+    with torch.no_grad():
+        artifact.module.conv1.weight += 1
+    return StageResult(artifact=artifact)
+
+
+def other_shape(artifact):
+    module = small_model(width=1.0)
+    module.linear = torch.nn.Linear(64, 7)
+    return StageResult(artifact=Artifact(plan=artifact.plan, module=module))
+
+
+def crash(artifact):
+    raise ZeroDivisionError("in the stage")
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (scribble, "stage broken changed its input or the teacher after distill"),
+        (other_shape, r"stage broken changed the outputs' shapes from \[\(2, 4\)\] to \[\(2, 7\)\]"),
+        (crash, "stage broken failed after distill: in the stage"),
+    ],
+)
+def test_the_runner_holds_a_stage_to_its_contract(act, words, context):
+    given = Artifact(plan=small_plan(1.0), module=small_model(width=1.0), stages=("distill",))
+    with pytest.raises(StageError, match=words):
+        run_stage(Broken(act), given, context, 0)

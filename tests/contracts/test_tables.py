@@ -1,0 +1,66 @@
+"""Every table resolves, and every file of a plug-in folder is in its table."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from compress.data import DATA
+from compress.losses import LOSSES
+from compress.objective import VOCABULARY
+from compress.stage import Stage
+from compress.stages import STAGES
+from compress.tasks import TASKS, Task
+from deploy.devices import DEVICES, Device
+from deploy.engines import ENGINES, Engine
+from profiles.tables import load_object
+from tests.conftest import ROOT
+
+FOLDERS = {
+    "compress/stages": (STAGES, Stage),
+    "compress/tasks": (TASKS, Task),
+    "compress/losses": (LOSSES, None),
+    "compress/data": (DATA, None),
+    "deploy/engines": (ENGINES, Engine),
+    "deploy/devices": (DEVICES, Device),
+}
+HELPERS = {"__init__", "base", "transforms", "digests"}
+"""Files that hold no plug-in: contracts, and what the sources of data share."""
+
+
+@pytest.mark.parametrize("folder", sorted(FOLDERS))
+def test_each_entry_resolves_and_is_documented(folder):
+    table, base = FOLDERS[folder]
+    for name, reference in table.items():
+        found = load_object(reference)
+        assert inspect.getdoc(found), f"{name} says nothing of itself"
+        if base is not None:
+            assert issubclass(found, base)
+            assert getattr(found, "__final__", False), f"{name} can be subclassed; leaves are final"
+
+
+@pytest.mark.parametrize("folder", sorted(FOLDERS))
+def test_each_file_is_in_its_table(folder):
+    table, _ = FOLDERS[folder]
+    named = {reference.partition(":")[0].rpartition(".")[2] for reference in table.values()}
+    files = {path.stem for path in (ROOT / folder).glob("*.py")} - HELPERS
+    assert files == named
+
+
+def test_losses_read_only_what_the_vocabulary_has():
+    for name, reference in LOSSES.items():
+        signature = inspect.signature(load_object(reference))
+        reads = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert set(reads) <= set(VOCABULARY), name
+        options = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+        assert all(p.default is not p.empty for p in options), f"an option of {name} has no default"
+
+
+def test_every_module_says_what_it_is():
+    for package in ("compress", "deploy", "calib", "profiles"):
+        for path in Path(ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            if name.endswith("__main__"):
+                continue
+            assert importlib.import_module(name).__doc__, f"{name} has no docstring"

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from deploy.parity import parity
+
+
+def test_equal_outputs():
+    outputs = np.random.default_rng(0).normal(size=(5, 3))
+    found = parity(outputs, outputs)
+    assert (found.max_abs, found.top1_agreement, found.samples) == (0.0, 1.0, 5)
+    assert found.cosine == pytest.approx(1.0)
+
+
+def test_by_hand():
+    found = parity(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert found.max_abs == 1.0
+    assert found.cosine == pytest.approx(0.5)
+    assert found.top1_agreement == 0.5
+
+
+def test_scale_does_not_change_the_cosine_but_the_distance():
+    outputs = np.random.default_rng(0).normal(size=(5, 3))
+    found = parity(outputs, 2 * outputs)
+    assert found.cosine == pytest.approx(1.0)
+    assert found.max_abs > 0
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
+        parity(np.zeros((2, 3)), np.zeros((2, 4)))

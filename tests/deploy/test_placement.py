@@ -1,0 +1,117 @@
+"""The placement rules, each on the smallest network that shows it."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from deploy.export import capture, to_onnx
+from deploy.placement import place
+
+
+def placed(module, size=8, channels=3):
+    model = to_onnx(capture(module.eval(), [torch.randn(2, channels, size, size)]))
+    placement = place(model)
+    makers = {o: n.op_type for n in model.graph.node for o in n.output}
+    return model, placement, [makers.get(a.tensor, "input") for a in placement.activations]
+
+
+def test_a_tensor_is_quantised_once_for_all_its_readers():
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            y = functional.relu(self.a(x))
+            return self.b(y) * self.c(y)
+
+    _, placement, makers = placed(Fork())
+    assert makers == ["input", "Relu"]
+    assert len(placement.weights) == 3
+
+
+def test_nothing_stands_between_a_convolution_and_its_activation():
+    _, _, makers = placed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 3)))
+    assert makers == ["input", "Relu", "Clip"]
+
+
+def test_both_branches_of_a_residual_add_are_quantised_and_its_result_after_the_activation():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            y = functional.relu(self.a(x))
+            return self.c(functional.relu(self.b(y) + y))
+
+    _, _, makers = placed(Residual())
+    assert makers == ["input", "Relu", "Conv", "Relu"]
+
+
+def test_an_add_that_no_integer_operator_reads_stays_float():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)
+
+        def forward(self, x):
+            y = functional.relu(self.a(x))
+            return torch.sigmoid(self.b(y) + y)
+
+    _, _, makers = placed(Last())
+    assert makers == ["input", "Relu"]
+
+
+def test_operators_that_move_values_carry_their_inputs_scale():
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    _, placement, makers = placed(module)
+    assert makers == ["input", "Relu", "MaxPool", "GlobalAveragePool", "Reshape"]
+    carried = {a.tensor: a.like for a in placement.activations}
+    relu = placement.activations[1].tensor
+    assert [carried[a.tensor] for a in placement.activations[2:]] == [relu] * 3
+
+
+def test_concatenation_of_integer_branches_stays_in_integers():
+    class Cat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.c(torch.cat([functional.relu(self.a(x)), functional.relu(self.b(x))], 1))
+
+    _, _, makers = placed(Cat())
+    assert sorted(makers) == ["Concat", "Relu", "Relu", "input"]
+
+
+def test_a_linear_layers_weight_is_quantised_along_its_outputs():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.second(torch.tanh(self.first(x))).flatten(1)
+
+    model, placement, _ = placed(Tokens())
+    sizes = {t.name: list(t.dims) for t in model.graph.initializer}
+    assert [sizes[w.tensor][w.axis] for w in placement.weights] == [6, 2]
+
+
+def test_what_stays_float_is_named_with_the_reason():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return torch.matmul(x, x.transpose(2, 3))
+
+    _, placement, makers = placed(Attention())
+    assert makers == []
+    assert [reason for _, reason in placement.kept_float] == ["a product of two activations"]
+
+
+def test_graph_outputs_stay_float():
+    model, placement, _ = placed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)))
+    assert "output" not in {a.tensor for a in placement.activations}
+    assert model.graph.output[0].name == "output"

@@ -1,0 +1,90 @@
+"""A worker as the pipeline uses it: a real process, real engines."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import torch
+
+from deploy.devices import device
+from deploy.engines import EngineError, engine, engines
+from deploy.export import capture, to_onnx
+from deploy.remote import RemoteWorker
+from profiles.device import load
+from profiles.errors import UserError
+from tests.conftest import small_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    onnx.save(to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)])), path)
+    return path
+
+
+def plan(name, precision="fp32"):
+    return engine(name).plan(load("cpu"), precision, engine(name).affinity().version)
+
+
+@pytest.mark.parametrize("name", sorted(engines()))
+def test_build_open_infer_time(name, model, tmp_path):
+    inputs = np.random.default_rng(0).normal(size=(5, 1, 16, 16)).astype(np.float32)
+    with RemoteWorker(device("local")) as worker:
+        built = worker.build(model, plan(name), tmp_path / "engine")
+        assert built["size_bytes"] == model.stat().st_size
+        opened = worker.open(tmp_path / "engine")
+        assert opened["inputs"][0]["shape"] == [1, 1, 16, 16]
+        outputs = worker.infer({"input": inputs})
+        worker.warm({"input": inputs})
+        assert len(worker.time(0.01)) >= 11
+    with torch.no_grad():
+        expected = small_model().eval()(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(outputs["output"], expected, atol=1e-3)
+
+
+def test_facts_tell_what_can_run():
+    with RemoteWorker(device("local")) as worker:
+        facts = worker.facts()
+    assert facts["device"]["cores"] >= 1
+    assert facts["engines"]["onnxruntime"]["score"] >= 0
+
+
+def test_a_model_that_the_runtime_refuses(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    with RemoteWorker(device("local")) as worker, pytest.raises(EngineError, match="refused the model"):
+        worker.build(tmp_path / "broken.onnx", plan("onnxruntime"), tmp_path / "engine")
+
+
+def test_a_feed_of_the_wrong_shape_names_both_shapes(model, tmp_path):
+    with RemoteWorker(device("local")) as worker:
+        worker.build(model, plan("onnxruntime"), tmp_path / "engine")
+        worker.open(tmp_path / "engine")
+        with pytest.raises(RuntimeError, match=r"\(1, 1, 8, 8\); the engine takes \(1, 1, 16, 16\)"):
+            worker.infer({"input": np.zeros((1, 1, 8, 8), np.float32)})
+
+
+def test_a_worker_that_dies_is_an_engine_error_and_nothing_hangs(model, tmp_path):
+    with RemoteWorker(device("local")) as worker:
+        os.kill(worker._process.pid, signal.SIGKILL)
+        with pytest.raises(EngineError, match="died in 'facts'"):
+            worker.facts()
+
+
+def test_nothing_opened_is_said():
+    with RemoteWorker(device("local")) as worker, pytest.raises(UserError, match="no engine is open"):
+        worker.time(0.1)
+
+
+def test_no_process_is_left_behind():
+    with RemoteWorker(device("local")) as worker:
+        worker.facts()
+        pid = worker._process.pid
+    for _ in range(50):
+        if not psutil.pid_exists(pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker outlived its block")

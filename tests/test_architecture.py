@@ -1,0 +1,148 @@
+"""The architecture as failing tests: arrows, lean imports, the wheel, the documents."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("compress", "deploy", "calib", "profiles")
+DEVICE_SIDE = ("deploy", "calib", "profiles")
+HOST_ONLY = {
+    "deploy/export.py",
+    "deploy/graph.py",
+    "deploy/placement.py",
+    "deploy/qdq.py",
+    "deploy/observe.py",
+    "deploy/count.py",
+}
+
+
+def test_arrows_point_one_way():
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+ISOLATED = """
+import builtins, importlib, sys
+allowed = set(sys.stdlib_module_names) | {"numpy", "deploy", "calib", "profiles"}
+real = builtins.__import__
+def only(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {}).get("__name__", "")
+    if importer.split(".")[0] in ("deploy", "calib", "profiles") and level == 0 and name.split(".")[0] not in allowed:
+        raise ImportError(f"{importer} imports {name}")
+    return real(name, globals, locals, fromlist, level)
+builtins.__import__ = only
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+print(sorted(m for m in ("torch", "onnx", "onnxruntime", "openvino") if m in sys.modules))
+"""
+
+
+def device_modules():
+    for package in DEVICE_SIDE:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            relative = str(path.relative_to(ROOT))
+            if relative not in HOST_ONLY and not relative.endswith("__main__.py"):
+                yield relative.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def test_the_device_side_needs_numpy_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", ISOLATED, *device_modules()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_device_side_is_python_3_10():
+    """Syntax here; names newer than 3.10 in the standard library are mypy's to find (python_version)."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            ast.parse(path.read_text(), feature_version=(3, 10))
+    assert 'python_version = "3.10"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.slow
+def test_the_device_side_runs_on_python_3_10_with_numpy(tmp_path):
+    import shutil
+
+    python = shutil.which("python3.10")
+    if python is None or subprocess.run([python, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("no python3.10 on this machine")
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    there = tmp_path / "venv/bin/python"
+    subprocess.run([there, "-m", "pip", "install", "-q", "numpy"], check=True)
+    done = subprocess.run([there, "-c", ISOLATED, *device_modules()], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = subprocess.run([there, "-m", "deploy", "facts"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert facts.returncode == 0, facts.stderr
+    assert "pip install onnxruntime" in facts.stdout
+
+
+def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, "."]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
+    for needed in ("compress/recipes/digits.toml", "compress/report.html.j2", "profiles/cpu.toml", "deploy/py.typed"):
+        assert needed in names
+    entry = next(n for n in names if n.endswith("entry_points.txt"))
+    assert "edge-compress = compress.cli:script" in zipfile.ZipFile(wheel).read(entry).decode()
+
+
+def test_lint_and_types():
+    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
+        tool = [str(Path(sys.executable).parent / command[0]), *command[1:]]
+        done = subprocess.run(tool, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_resolve(document):
+    for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_the_documents_exist(document):
+    text = document.read_text()
+    from compress.cli import COMMANDS
+
+    for command in re.findall(r"^\s*(?:\$ )?compress (\w+)", text, re.MULTILINE):
+        assert command in COMMANDS, f"{document.name}: compress {command}"
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"\bmake ([a-z-]+)", text):
+        assert target in targets, f"{document.name}: make {target}"
+
+
+def test_no_telemetry():
+    code = "import os, deploy; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    clean = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=clean, check=True)
+    assert done.stdout.strip() == "1"
+
+
+UNPICKLES = {"compress/data/cifar.py"}
+"""CIFAR's official files are pickles; it reads them with stand-ins for all that one can name, so that none runs code."""
+
+
+def test_no_pickle_in_the_product():
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            assert not re.search(r"torch\.save\(|weights_only=False|pickle\.(load|loads|dump|dumps)\(", text), path
+            assert str(path.relative_to(ROOT)) in UNPICKLES or "import pickle" not in text, path
