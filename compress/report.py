@@ -158,8 +158,8 @@ def suspicions(rows: Sequence[Row]) -> tuple[str, ...]:
     if gap <= MOST_GAP_POINTS:
         return ()
     return (
-        f"the teacher has {teacher.validation:.2f} on validation and {teacher.metric.value:.2f} on test: it seems to have been "
-        "trained on the validation samples, so the gate compared students with a figure that none can reach; "
+        f"the teacher has {teacher.validation:.2f} on validation and {teacher.metric.value:.2f} on test: it seems to "
+        "have been trained on the validation samples, so the gate compared students with a figure that none can reach; "
         "hold validation out of data that the checkpoint has not seen",
     )
 

@@ -16,6 +16,7 @@ PACKAGES = ("compress", "deploy", "calib", "profiles")
 DEVICE_SIDE = ("deploy", "calib", "profiles")
 HOST_ONLY = {
     "deploy/export.py",
+    "deploy/foreign.py",
     "deploy/graph.py",
     "deploy/placement.py",
     "deploy/qdq.py",
