@@ -95,7 +95,7 @@ def _expected(error: Exception) -> str | None:
 
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         return f"the disk is full ({error.strerror}); finished steps are kept: free some space and run again"
-    if type(error).__name__ in ("EngineError", "StageError"):
+    if type(error).__name__ in ("DeviceError", "EngineError", "StageError"):
         return str(error)
     return None
 

@@ -5,7 +5,7 @@ To add one: a file here with a final subclass of ``Device``, and a line in ``DEV
 
 from __future__ import annotations
 
-from deploy.devices.base import Device
+from deploy.devices.base import Device, DeviceError, Done
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, with_entry_points
 
@@ -28,4 +28,4 @@ def device(url: str) -> Device:
     return found
 
 
-__all__ = ["DEVICES", "Device", "device"]
+__all__ = ["DEVICES", "Device", "DeviceError", "Done", "device"]

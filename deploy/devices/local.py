@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import IO, Any, final
 
-from deploy.devices.base import Device
+from deploy.devices.base import Device, DeviceError, Done
 
 
 @final
@@ -34,13 +35,35 @@ class Local(Device):
     def path(self, local: Path) -> str:
         return str(local.resolve())
 
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+        given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+        try:
+            done = subprocess.run(
+                list(arguments), capture_output=True, timeout=timeout_s, env=_environment(), check=False, **given
+            )
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"{self.url}: '{arguments[0]}' did not end within {timeout_s:g} s; it was stopped") from None
+        except OSError as error:
+            raise DeviceError(f"{self.url}: '{arguments[0]}' cannot be run: {error.strerror}") from None
+        return Done(
+            code=done.returncode, stdout=done.stdout.decode(errors="replace"), stderr=done.stderr.decode(errors="replace")
+        )
+
+    def door(self) -> list[str]:
+        return [sys.executable, "-m", "deploy"]
+
     def start_worker(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "deploy", "worker"],
+            [*self.door(), "worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=_environment(),
             start_new_session=True,
         )
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with its packages in reach however they were found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
