@@ -89,6 +89,9 @@ def cut(
         The operation, None when nothing can be cut, and notes on what was left alone.
     """
     dropped = choose(groups, ratio, multiple)
+    if groups and not dropped:
+        widest = max(len(group.importance) for group in groups)
+        return None, (f"a ratio of {ratio:g} cuts no {multiple} channels from any group; the widest has {widest}",)
     operation = narrow(module, example, dropped)
     if operation is None or faithful(module, operation, example) == "":
         return operation, ()

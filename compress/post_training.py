@@ -15,6 +15,7 @@ import onnx
 from calib.ranges import METHODS
 from compress.data import Samples
 from compress.surgery import Quantize
+from deploy.bias import correct_biases
 from deploy.graph import Graph
 from deploy.observe import observe
 from deploy.placement import place
@@ -49,11 +50,13 @@ def calibrate(model: onnx.ModelProto, samples: Samples, recipe: str, method: str
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
 
 
-def apply(model: onnx.ModelProto, quantize: Quantize) -> onnx.ModelProto:
-    """The Q/DQ model of ``calibrate``'s result, weights rounded to the nearest integers."""
+def apply(model: onnx.ModelProto, quantize: Quantize, samples: Samples | None = None) -> onnx.ModelProto:
+    """The Q/DQ model of ``calibrate``'s result, weights rounded to the nearest integers; biases corrected by ``samples``."""
     graph, rules = Graph(model), QUANTIZATION[quantize.recipe]
     weights = {w.tensor: scales_of_weight(graph.constant(w.tensor), w.axis, rules) for w in quantize.placement.weights}
     scales = Scales(activations=quantize.activations, weights=weights)
+    if samples is not None:
+        model = correct_biases(model, quantize.placement, scales, rules, _inputs(samples))
     return insert(model, quantize.placement, scales, rules)
 
 

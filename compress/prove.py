@@ -232,13 +232,14 @@ class Prover:
             "recipe": asdict(QUANTIZATION[recipe]),
             "samples": self._workshop.data.calibration.fingerprint(),
             "ranges": CALIBRATION_RANGES,
-            "code": code_digest(["compress.post_training", "calib.ranges", "deploy.observe"]),
+            "code": code_digest(["compress.post_training", "calib.ranges", "deploy.observe", "deploy.bias"]),
         }
 
         def make(folder: Path) -> dict[str, Any]:
             model = onnx.load(str(exported.folder / MODEL))
-            quantize = post_training.calibrate(model, self._workshop.data.calibration, recipe, CALIBRATION_RANGES)
-            onnx.save(post_training.apply(model, quantize), str(folder / MODEL))
+            samples = self._workshop.data.calibration
+            quantize = post_training.calibrate(model, samples, recipe, CALIBRATION_RANGES)
+            onnx.save(post_training.apply(model, quantize, samples), str(folder / MODEL))
             return {"kept_float": dict(quantize.placement.kept_float)}
 
         return self._workspace.step("post-training", decided, make)

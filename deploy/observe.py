@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,33 @@ def observe(
     Raises:
         ValueError: a tensor held NaN or infinity; it is named.
     """
+    wanted = list(dict.fromkeys(tensors))
+    histograms = {name: Histogram() for name in wanted}
+    for _, values in run_batches(model, wanted, batches, threads):
+        for name, histogram in histograms.items():
+            _update(name, histogram, np.asarray(values[name]))
+    return histograms
+
+
+def run_batches(
+    model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[npt.NDArray[Any]], threads: int = 0
+) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    """For each batch the number of its samples, and the values of inputs or intermediate tensors by name."""
     import onnxruntime as ort
 
-    wanted = list(dict.fromkeys(tensors))
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     source = opened.graph.input[0].name
     known = {o.name for o in opened.graph.output} | {source}
-    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = ort.InferenceSession(opened.SerializeToString(), options, ["CPUExecutionProvider"])
-    histograms = {name: Histogram() for name in wanted}
-    computed = [name for name in wanted if name != source]
+    computed = [name for name in tensors if name != source]
     for batch in _fitting(batches, session.get_inputs()[0].shape[0]):
-        values = dict(zip(computed, session.run(computed, {source: batch}), strict=True))
-        values[source] = batch
-        for name, histogram in histograms.items():
-            _update(name, histogram, np.asarray(values[name]))
-    return histograms
+        found = session.run(computed, {source: batch}) if computed else []  # an empty list would mean all outputs
+        yield len(batch), {**dict(zip(computed, found, strict=True)), source: batch}
 
 
 def _fitting(batches: Iterable[npt.NDArray[Any]], size: Any) -> Iterator[npt.NDArray[Any]]:

@@ -16,7 +16,8 @@ class Parity:
     Attributes:
         max_abs: largest absolute difference of any element.
         cosine: cosine of the two outputs, each flattened over all samples.
-        top1_agreement: fraction of samples whose largest element (last axis) is the same.
+        top1_agreement: fraction of places whose largest element over the classes is the same; classes are the last
+            axis, and the second of maps (samples, classes, height, width).
         samples: how many samples were compared.
     """
 
@@ -27,7 +28,7 @@ class Parity:
 
 
 def parity(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Parity:
-    """Compare two outputs of shape (samples, ..., classes).
+    """Compare two outputs of shape (samples, ..., classes) or (samples, classes, height, width).
 
     Raises:
         ValueError: the shapes differ.
@@ -36,7 +37,8 @@ def parity(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Parity:
         raise ValueError(f"outputs of shape {reference.shape} and {other.shape} cannot be compared")
     a, b = reference.astype(np.float64), other.astype(np.float64)
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    same = a.reshape(len(a), -1, a.shape[-1]).argmax(-1) == b.reshape(len(b), -1, b.shape[-1]).argmax(-1)
+    axis = 1 if a.ndim == 4 else -1
+    same = a.argmax(axis) == b.argmax(axis)
     return Parity(
         max_abs=float(np.abs(a - b).max()),
         cosine=float(np.sum(a * b) / norm) if norm > 0 else 1.0,

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 PACKAGES = ("compress", "deploy", "calib", "profiles")
 DEVICE_SIDE = ("deploy", "calib", "profiles")
 HOST_ONLY = {
+    "deploy/bias.py",
     "deploy/export.py",
     "deploy/foreign.py",
     "deploy/graph.py",

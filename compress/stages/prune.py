@@ -34,7 +34,7 @@ class Prune(TrainedStage):
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         groups, unfollowed = rank_groups(artifact.module, context.example)
         operation, whole = cut(artifact.module, context.example, groups, self.ratio, context.profile.channel_multiple)
-        notes = (*unfollowed, *whole)
+        notes = (*whole, *unfollowed)
         if operation is None:
             return StageResult(artifact=artifact, notes=notes or ("no group has channels to spare",))
         module = operation.apply(copied(artifact))

@@ -1,10 +1,11 @@
-"""Classification: one label an image, top-1 accuracy."""
+"""Classification: one label an image; top-1 accuracy, and beside it top-5 and how far confidence is from truth."""
 
 from __future__ import annotations
 
 from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
@@ -15,6 +16,7 @@ from profiles.errors import UserError
 
 CHUNK = 512
 UNLABELLED = -1
+ECE_BINS = 15
 
 
 @final
@@ -57,10 +59,31 @@ class Classification(Task):
         return logits
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
-        right = 0
-        for batch in samples.batches(CHUNK):
-            right += int((predict(batch.inputs)[0].argmax(axis=-1) == batch.targets).sum())
-        return Metric(name=self.metric, value=100.0 * right / len(samples), unit=self.unit, samples=len(samples))
+        parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
+        logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        others = {"ece": expected_calibration_error(logits, labels)}
+        if logits.shape[1] > 5:
+            others["top5"] = top_k(logits, labels, 5)
+        return Metric(name=self.metric, value=top_k(logits, labels, 1), unit=self.unit, samples=len(labels), others=others)
+
+
+def top_k(logits: npt.NDArray[Any], labels: npt.NDArray[Any], k: int) -> float:
+    """Percentage of samples whose label is among their ``k`` largest logits, (samples, classes); ties count against it."""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    before = (logits > own).sum(axis=1)
+    ties = (logits == own).sum(axis=1) - 1
+    first = logits.argmax(axis=1) == labels
+    return 100.0 * float((first if k == 1 else before + ties < k).mean())
+
+
+def expected_calibration_error(logits: npt.NDArray[Any], labels: npt.NDArray[Any], bins: int = ECE_BINS) -> float:
+    """Mean distance of confidence from accuracy over equal bins of confidence, in points (Guo et al. 2017, equation 3)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    confidence = 1.0 / np.exp(shifted).sum(axis=1)
+    right = logits.argmax(axis=1) == labels
+    where = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(where, weights=right - confidence, minlength=bins)
+    return 100.0 * float(np.abs(gaps).sum() / len(labels))
 
 
 def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:

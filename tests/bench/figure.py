@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+EXACT = 1e-9
+"""Differences of percentages are not exact in binary: 58.8 - 58.2 is a little more than 0.6."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -31,8 +34,8 @@ class Table:
 
 
 def at_least(what: str, asked: float, measured: float, unit: str = "x") -> Figure:
-    return Figure(what=what, asked=f">= {asked:g}{unit}", measured=f"{measured:.2f}{unit}", met=measured >= asked)
+    return Figure(what=what, asked=f">= {asked:g}{unit}", measured=f"{measured:.2f}{unit}", met=measured >= asked - EXACT)
 
 
 def at_most(what: str, asked: float, measured: float, unit: str = "x") -> Figure:
-    return Figure(what=what, asked=f"<= {asked:g}{unit}", measured=f"{measured:.2f}{unit}", met=measured <= asked)
+    return Figure(what=what, asked=f"<= {asked:g}{unit}", measured=f"{measured:.2f}{unit}", met=measured <= asked + EXACT)

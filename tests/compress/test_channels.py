@@ -106,3 +106,10 @@ def test_the_model_itself_is_left_alone(ratio, example):
     cut(module, example, rank_groups(module, example)[0], ratio, 8)
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_ratio_that_cuts_no_whole_multiple_is_told(example):
+    groups, _ = rank_groups(small_model(), example)
+    operation, notes = cut(small_model(), example, groups, 0.01, 64)
+    assert operation is None
+    assert notes == ("a ratio of 0.01 cuts no 64 channels from any group; the widest has 32",)

@@ -18,6 +18,14 @@ def test_by_hand():
     assert found.top1_agreement == 0.5
 
 
+def test_the_classes_of_a_map_are_its_second_axis():
+    one = np.zeros((1, 2, 1, 2))
+    one[0, 0, 0, 0] = one[0, 1, 0, 1] = 1.0
+    other = one.copy()
+    other[0, :, 0, 1] = (2.0, 1.0)
+    assert parity(one, other).top1_agreement == 0.5
+
+
 def test_scale_does_not_change_the_cosine_but_the_distance():
     outputs = np.random.default_rng(0).normal(size=(5, 3))
     found = parity(outputs, 2 * outputs)
