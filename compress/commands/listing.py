@@ -77,7 +77,7 @@ def losses() -> int:
 
 @click.command()
 def tasks() -> int:
-    """List the tasks and data sources."""
+    """List the tasks and the data sources with their options."""
     from compress.recipe import sources
     from compress.recipe import tasks as table
     from profiles.tables import load_object
@@ -85,8 +85,17 @@ def tasks() -> int:
     for heading, found in (("tasks", table()), ("data", sources())):
         click.echo(heading)
         for name, reference in found.items():
-            click.echo(f"    {name:<16} {_first_line(load_object(reference))}")
+            listed = load_object(reference)
+            click.echo(f"    {name:<16} {_first_line(listed)}")
+            if heading == "data":
+                click.echo(f"    {'':<16}   {_options(listed)}")
     return 0
+
+
+def _options(source: Any) -> str:
+    """The options of a data source with their defaults; those without one must be given."""
+    options = inspect.signature(source).parameters.values()
+    return ", ".join(p.name if p.default is p.empty else f"{p.name} = {_shown(p.default)}" for p in options)
 
 
 def _first_line(thing: Any) -> str:

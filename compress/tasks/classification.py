@@ -21,7 +21,7 @@ ECE_BINS = 15
 
 @final
 class Classification(Task):
-    """Outputs are logits of shape (samples, classes), targets integer labels of shape (samples,)."""
+    """One label a sample: outputs are logits of shape (samples, classes), targets integers of shape (samples,), -1 for none."""
 
     metric = "top1"
     unit = "%"

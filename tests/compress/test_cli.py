@@ -48,6 +48,7 @@ def test_listing_loads_no_runtime(compress_cli):
         (("engines",), "onnxruntime"),
         (("losses",), "kd             KL divergence"),
         (("tasks",), "digits"),
+        (("tasks",), "path, size = 224, short_side = 0"),
         (("doctor",), "processor"),
     ],
 )
