@@ -21,7 +21,10 @@ ECE_BINS = 15
 
 @final
 class Classification(Task):
-    """One label a sample: outputs are logits of shape (samples, classes), targets integers of shape (samples,), -1 for none."""
+    """One label a sample: outputs are logits of shape (samples, classes), targets integers of shape (samples,).
+
+    A target of -1 stands for no label.
+    """
 
     metric = "top1"
     unit = "%"
