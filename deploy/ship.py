@@ -272,19 +272,20 @@ class _Journey:
         dropped, missing = 0, self._offer()
         while missing:
             pieces = list(_first(missing, PIECE_BYTES))
-            total = sum(m["size_bytes"] - m["have_bytes"] for m in missing)
-            self._say(f"sending {total / 2**20:.1f} MiB")
+            left = sum(m["size_bytes"] - m["have_bytes"] for m in missing)
+            self._say(f"sending {left / 2**20:.1f} MiB")
             body = b"".join(self._read(piece) for piece in pieces)
+            self.sent_bytes += len(body)
             try:
                 _ask(self._target.device, "receive", {"pieces": pieces}, self._way, body=body)
+                missing = list(_after(missing, pieces))
             except _AgainError as error:
                 dropped += 1
                 if dropped > MOST_DROPPED:
                     raise FailedError(f"{self._target.device.url}: {error}") from None
                 self._say(str(error))
                 time.sleep(0.5)
-            self.sent_bytes += len(body)
-            missing = self._offer()
+                missing = self._offer()
 
     def _offer(self) -> list[dict[str, Any]]:
         request = {**self._freight.signed(), "public_key": self._way.public_key, "trust": self._way.trust}
@@ -308,6 +309,15 @@ def _first(missing: Sequence[Mapping[str, Any]], most_bytes: int) -> Iterator[di
             known = {"sha256": content["sha256"], "size_bytes": content["size_bytes"]}
             yield {**known, "offset": content["have_bytes"], "length": length}
         room -= length
+
+
+def _after(missing: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What is still missing once ``pieces`` have arrived."""
+    reached = {piece["sha256"]: piece["offset"] + piece["length"] for piece in pieces}
+    for content in missing:
+        have = reached.get(content["sha256"])
+        if have is None or have < content["size_bytes"]:
+            yield {**content, "have_bytes": content["have_bytes"] if have is None else have}
 
 
 def _patiently(

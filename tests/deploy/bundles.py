@@ -70,7 +70,8 @@ def bundle(
         report = json.dumps(_report(p50_ms)).encode()
         about: dict[str, Any] = {"title": "small", "name": "small", "plan": plan, "profile": profile, "report": report}
         bundles.write(folder, model=path, golden=pack, extras=extras, **about)
-    change(folder, **({"version": version} if version else {}), **fields)
+    if version is not None or fields:
+        change(folder, **({} if version is None else {"version": version}), **fields)
     if key is not None:
         bundles.sign(folder, keys.signer(key))
     return folder
