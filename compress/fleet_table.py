@@ -15,7 +15,7 @@ from rich.table import Table
 from deploy.manifest import Manifest
 from deploy.ship import Shipped
 
-LEAST_WIDTH = 116
+WIDTH = 240
 COLOURS = {"shipped": "green", "already": "green", "refused": "red", "failed": "red", "not tried": "yellow"}
 
 
@@ -100,7 +100,7 @@ def _table(title: str) -> Table:
 
 
 def _text(made: Table, lines: Sequence[str]) -> str:
-    console = Console(file=io.StringIO(), width=LEAST_WIDTH, highlight=False)
+    console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
     console.print(made)
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -35,7 +35,7 @@ LATENCY_TOLERANCE = 1.5
 The report's figure comes from a quiet race, a device in service may have other work; a wrong power mode, throttling or
 a fallback to reference kernels costs more than this.
 """
-BLOCKS, BLOCK_S = 10, 0.1
+BLOCKS, BLOCK_S = 10, 0.05
 
 
 class ProofError(RuntimeError):

@@ -273,7 +273,7 @@ class _Journey:
         while missing:
             pieces = list(_first(missing, PIECE_BYTES))
             left = sum(m["size_bytes"] - m["have_bytes"] for m in missing)
-            self._say(f"sending {left / 2**20:.1f} MiB")
+            self._say(f"sending {left / 2**20:.1f} MiB" if left >= 2**20 else f"sending {left / 2**10:.0f} KiB")
             body = b"".join(self._read(piece) for piece in pieces)
             self.sent_bytes += len(body)
             try:

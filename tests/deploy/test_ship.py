@@ -11,10 +11,12 @@ from compress import keys
 from deploy import manifest
 from deploy.devices import device
 from deploy.install import serve_check
+from deploy.receive import offer
 from deploy.ship import Destination, Way, distrust, load, roll_back, ship, ship_fleet, status, trust
+from deploy.signing import from_pem
 from deploy.store import Store
 from profiles.errors import UserError
-from tests.deploy.bundles import bundle, served
+from tests.deploy.bundles import bundle, put, served
 from tests.deploy.faults import Counting, Cramped, Failing
 
 
@@ -29,12 +31,19 @@ def way(key):
     return Way(public_key=key.pem, retries=0, wait_s=20.0)
 
 
+def own_store(home, key):
+    """The store at ``home``, that trusts ``key``, in this process."""
+    store = Store(home)
+    store.trust(from_pem(key.pem, "x"))
+    return store
+
+
 def at(home):
     return Destination(device=device(f"local://{home}"))
 
 
-def test_a_ship_there_and_back(tmp_path, key, way):
-    home = tmp_path / "home"
+def test_a_ship_there_and_back(tmp_path, key):
+    home, way = tmp_path / "home", Way(root=str(tmp_path / "elsewhere"), public_key=key.pem)
     one, two = (load(bundle(tmp_path / str(v), seed=v, key=key, version=v)) for v in (1, 2))
     first = ship(one, at(home), way)
     assert (first.state, first.was, first.now, first.trusted) == ("shipped", None, 1, key.id), first
@@ -48,21 +57,15 @@ def test_a_ship_there_and_back(tmp_path, key, way):
     assert roll_back(at(home), None, way)["version"] == 1
     told = status(at(home), way)
     assert [model["version"] for model in told["models"]] == [1] and told["keys"] == [key.id]
-
-
-def test_the_root_may_be_elsewhere(tmp_path, key):
-    done = ship(
-        load(bundle(tmp_path / "b", key=key)), at(tmp_path / "home"), Way(root=str(tmp_path / "x"), public_key=key.pem)
-    )
-    assert done.ok and (tmp_path / "x/models/small/current").exists() and not (tmp_path / "home").exists()
+    assert served(Store(tmp_path / "elsewhere")) == 1 and not home.exists()
 
 
 def test_keys_come_and_go(tmp_path, key, way):
     there = at(tmp_path / "home")
     assert trust(there, key.pem, way) == key.id
+    with pytest.raises(UserError, match="key '00' is not trusted"):
+        distrust(there, "00", way)
     assert distrust(there, key.id, way) == []
-    with pytest.raises(UserError, match=f"key '{key.id}' is not trusted"):
-        distrust(there, key.id, way)
 
 
 def test_an_altered_bundle_does_not_leave_here(tmp_path, key):
@@ -73,7 +76,7 @@ def test_an_altered_bundle_does_not_leave_here(tmp_path, key):
 
 
 def test_only_the_file_that_changed_is_sent(tmp_path, key, way):
-    sent, changed = resend(tmp_path, key, way, files=10, file_bytes=1 << 20)
+    sent, changed = resend(tmp_path, key, way, files=10, file_bytes=1 << 18)
     assert changed <= sent < changed + 64_000
 
 
@@ -88,21 +91,19 @@ def resend(tmp_path, key, way, *, files, file_bytes):
     extras = {f"weights/{i}.bin": tmp_path / str(i) for i in range(files)}
     for path in extras.values():
         path.write_bytes(os.urandom(file_bytes))
-    there = Counting(tmp_path / "home")
-    whole = ship(load(bundle(tmp_path / "b", key=key, version=1, extras=extras)), Destination(device=there), way)
-    assert whole.ok and there.bytes > files * file_bytes, whole
+    put(own_store(tmp_path / "home", key), bundle(tmp_path / "b", key=key, version=1, extras=extras))
     (tmp_path / "3").write_bytes(os.urandom(file_bytes))
-    before = there.bytes
+    there = Counting(tmp_path / "home")
     done = ship(load(bundle(tmp_path / "b", key=key, version=2, extras=extras)), Destination(device=there), way)
-    assert done.state == "shipped", done
-    return there.bytes - before, file_bytes
+    assert (done.state, done.was, done.now) == ("shipped", 1, 2), done
+    return there.bytes, file_bytes
 
 
 # Faults
 
 
 def test_a_connection_that_breaks_costs_nothing(tmp_path, key, way):
-    moments(tmp_path, key, way, rounds=4, seed=1)
+    moments(tmp_path, key, way, rounds=1, seed=1)
 
 
 @pytest.mark.slow
@@ -140,6 +141,7 @@ def moments(tmp_path, key, way, *, rounds, seed):
     return fell
 
 
+@pytest.mark.slow
 def test_a_broken_connection_is_taken_up_again(tmp_path, key):
     """What came before the break is not sent again."""
     home = tmp_path / "home"
@@ -158,15 +160,22 @@ def test_a_broken_connection_is_taken_up_again(tmp_path, key):
 
 def test_a_full_disk_leaves_the_old_model_serving(tmp_path, key, way):
     home = tmp_path / "home"
-    assert ship(load(bundle(tmp_path / "b", key=key, version=1)), at(home), way).ok
+    store = own_store(home, key)
+    put(store, bundle(tmp_path / "b", key=key, version=1))
     (tmp_path / "weights").write_bytes(os.urandom(500_000))
-    freight = load(bundle(tmp_path / "c", seed=1, key=key, version=2, extras={"weights.bin": tmp_path / "weights"}))
+    folder = bundle(tmp_path / "c", seed=1, key=key, version=2, extras={"weights.bin": tmp_path / "weights"})
+    freight = load(folder)
     done = ship(freight, Destination(device=Cramped(home, 200_000)), way)
     assert (done.state, done.now) == ("failed", 1) and "File too large" in done.reasons[0]
-    assert serve_check(Store(home), None)[0]["version"] == 1
-    assert ship(freight, at(home), way).ok and served(Store(home)) == 2
+    assert serve_check(store, None)[0]["version"] == 1
+    left = [
+        m for m in offer(store, freight.raw, freight.signature, public_key=None, trust="never")["missing"] if m["have_bytes"]
+    ]
+    assert [m["have_bytes"] for m in left] == [200_000]
+    assert ship(freight, at(home), way).ok and served(store) == 2
 
 
+@pytest.mark.slow
 def test_two_ships_at_once_end_with_the_newer_one(tmp_path, key, way):
     home = tmp_path / "home"
     freights = [load(bundle(tmp_path / str(v), seed=v, key=key, version=v)) for v in (1, 2)]
@@ -195,6 +204,7 @@ def test_a_canary_that_fails_keeps_the_others_from_it(tmp_path, key, way):
     assert not homes[1].exists() and not homes[2].exists()
 
 
+@pytest.mark.slow
 def test_a_fleet_is_shipped_to(tmp_path, key, way):
     homes = [tmp_path / name for name in ("a", "b", "c")]
     said = []

@@ -1,6 +1,7 @@
 """The store on a device: what it refuses and why, what it takes in, how it switches, and what a power cut leaves."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -175,12 +176,13 @@ def test_any_flipped_byte_is_refused(store, key, tmp_path):
 def _refused(store, folder, path, place, mask):
     """Whether a device refuses the bundle with one byte changed, be it by what is said or by what is sent."""
     content = path.read_bytes()
+    (store.incoming / hashlib.sha256(content).hexdigest()).unlink(missing_ok=True)  # so that this file is asked for
     path.write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
     try:
         _, raw, signature = manifest.read(folder)
-        for digest, name in _missing(store, raw, signature, folder):
-            body = (folder / name).read_bytes()
-            piece = {"sha256": digest, "size_bytes": len(body), "offset": 0, "length": len(body)}
+        for sent in offer(store, raw, signature, **NEVER)["missing"]:
+            body = next(b for p, b in _bodies(folder, raw) if p == sent["sha256"])
+            piece = {"sha256": sent["sha256"], "size_bytes": len(body), "offset": 0, "length": len(body)}
             receive(store, [piece], io.BytesIO(body))
         install(store, raw, signature, Expectation())
     except (UserError, TryAgainError):
@@ -188,14 +190,12 @@ def _refused(store, folder, path, place, mask):
         return True
     finally:
         path.write_bytes(content)
-        shutil.rmtree(store.incoming, ignore_errors=True)
     return False
 
 
-def _missing(store, raw, signature, folder):
-    missing = offer(store, raw, signature, **NEVER)["missing"]
-    files = manifest.parse(raw, "x").files
-    return [(m["sha256"], next(p for p, e in files.items() if e.sha256 == m["sha256"])) for m in missing]
+def _bodies(folder, raw):
+    """The digest that a manifest gives each file, and what is in it."""
+    return [(entry.sha256, (folder / path).read_bytes()) for path, entry in manifest.parse(raw, "x").files.items()]
 
 
 @pytest.mark.parametrize("path", ["../../evil", "/tmp/evil", "a/../../evil"])
