@@ -1,7 +1,5 @@
 """The store on a device: what it refuses and why, what it takes in, how it switches, and what a power cut leaves."""
 
-import base64
-import hashlib
 import io
 import json
 import os
@@ -21,9 +19,11 @@ from deploy.files import switch_link
 from deploy.install import Expectation, ProofError, install, roll_back, serve_check, status
 from deploy.receive import offer, receive
 from deploy.ship import load
+from deploy.signing import from_pem
 from deploy.store import Store, TryAgainError, locked
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, put, send, served
+from tests.deploy.trials import flips, own_store
 
 NEVER = {"public_key": None, "trust": "never"}
 
@@ -36,13 +36,7 @@ def key(tmp_path, monkeypatch):
 
 @pytest.fixture
 def store(tmp_path, key):
-    made = Store(tmp_path / "home")
-    made.trust(bytes.fromhex(public(key)))
-    return made
-
-
-def public(key):
-    return base64.b64decode(key.pem.splitlines()[1])[-32:].hex()
+    return own_store(tmp_path / "home", key)
 
 
 def offered(store, folder, **options):
@@ -160,42 +154,9 @@ def test_what_does_not_fit_is_told_at_once(store, key, tmp_path):
     assert len(told.splitlines()) == 2
 
 
-def test_any_flipped_byte_is_refused(store, key, tmp_path):
+def test_any_flipped_bit_is_refused(key, tmp_path):
     """200 places over all files, the manifest and its signature included."""
-    folder = bundle(tmp_path / "b", key=key, p50_ms=1.0)  # no two files alike: each must be asked for
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = np.array([path.stat().st_size for path in files])
-    rng = np.random.default_rng(0)
-    drawn = [
-        (files[i], int(rng.integers(sizes[i]))) for i in rng.choice(len(files), 200 - len(files), p=sizes / sizes.sum())
-    ]
-    places = [(path, 0) for path in files] + drawn
-    assert sum(_refused(store, folder, path, place, 1 << int(rng.integers(8))) for path, place in places) == 200
-
-
-def _refused(store, folder, path, place, mask):
-    """Whether a device refuses the bundle with one byte changed, be it by what is said or by what is sent."""
-    content = path.read_bytes()
-    (store.incoming / hashlib.sha256(content).hexdigest()).unlink(missing_ok=True)  # so that this file is asked for
-    path.write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
-    try:
-        _, raw, signature = manifest.read(folder)
-        for sent in offer(store, raw, signature, **NEVER)["missing"]:
-            body = next(b for p, b in _bodies(folder, raw) if p == sent["sha256"])
-            piece = {"sha256": sent["sha256"], "size_bytes": len(body), "offset": 0, "length": len(body)}
-            receive(store, [piece], io.BytesIO(body))
-        install(store, raw, signature, Expectation())
-    except (UserError, TryAgainError):
-        assert store.slots() == []
-        return True
-    finally:
-        path.write_bytes(content)
-    return False
-
-
-def _bodies(folder, raw):
-    """The digest that a manifest gives each file, and what is in it."""
-    return [(entry.sha256, (folder / path).read_bytes()) for path, entry in manifest.parse(raw, "x").files.items()]
+    assert flips(tmp_path, key, places=200) == 200
 
 
 @pytest.mark.parametrize("path", ["../../evil", "/tmp/evil", "a/../../evil"])
@@ -422,7 +383,7 @@ def test_a_damaged_engine_is_built_again(store, key, tmp_path):
 
 def test_rollback_to_a_key_that_is_trusted_no_longer_is_refused(store, key, tmp_path):
     second = keys.new("second")
-    store.trust(bytes.fromhex(public(second)))
+    store.trust(from_pem(second.pem, "x"))
     put(store, bundle(tmp_path / "b", seed=1, key=key, version=1))
     put(store, bundle(tmp_path / "c", seed=2, key=second, version=2))
     store.distrust(key.id)
@@ -475,8 +436,7 @@ def test_room_is_asked_for_before_anything_is_sent(key, tmp_path):
     if mounted.returncode:
         pytest.skip("only root can make a small disk")
     try:
-        store = Store(disk / "home")
-        store.trust(bytes.fromhex(public(key)))
+        store = own_store(disk / "home", key)
         told = refusal(lambda: offered(store, bundle(tmp_path / "b", key=key)))
         assert "MiB are free; bundle small" in told and "needs 8." in told
     finally:
