@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import Any
 
 import numpy.typing as npt
 
+from compress import __version__, keys
 from compress.prove import Prover, Variant
 from compress.report import Report
 from compress.workshop import Workshop
 from deploy import bundle as bundles
 from deploy.engines import BuildPlan
 from deploy.engines.base import load_plan
+from deploy.golden import pack
+from deploy.manifest import Manifest, Target
 from profiles.device import DeviceProfile
 
 GOLDEN_SAMPLES = 16
@@ -37,15 +42,17 @@ def cargo(best: Variant, prover: Prover, workshop: Workshop) -> Cargo:
     return Cargo(
         model=prover.model_path(best),
         plan=load_plan(prover.built(best).folder / "engine"),
-        golden={"input": inputs, "output": prover.infer(best, inputs)},
+        golden=pack(inputs, prover.infer(best, inputs)),
         preprocessing=workshop.data.preprocessing,
     )
 
 
-def bundle(folder: Path, load: Cargo, report: Report, profile: DeviceProfile) -> None:
-    """Write the bundle."""
-    bundles.write(
+def bundle(folder: Path, load: Cargo, report: Report, profile: DeviceProfile) -> Manifest:
+    """Write the bundle, signed where there is a key to sign with."""
+    key = keys.default()
+    return bundles.write(
         folder,
+        name=_name(report.recipe["name"]),
         title=f"{report.recipe['name']} for {report.device['name']}",
         model=load.model,
         plan=load.plan,
@@ -53,4 +60,43 @@ def bundle(folder: Path, load: Cargo, report: Report, profile: DeviceProfile) ->
         golden=load.golden,
         preprocessing=load.preprocessing,
         report=json.dumps(report.as_json(), indent=1, default=dict).encode(),
+        target=_target(load.plan, report.environment),
+        versions=_versions(report.environment),
+        signer=keys.signer(key) if key else None,
     )
+
+
+def signature(folder: Path, made: Manifest) -> str:
+    """One line on who signed the bundle in ``folder``."""
+    if made.key is not None:
+        return f"bundle {made.name} {made.version}, signed by key {made.key}"
+    return (
+        f"bundle {made.name} {made.version} is not signed, and devices refuse such: "
+        f"`compress keys new`, then `compress sign {folder}`"
+    )
+
+
+def _name(recipe: str) -> str:
+    """A recipe's name as a model's: what a manifest does not take becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip("._-")[:64] or "model"
+
+
+def _target(plan: BuildPlan, environment: Mapping[str, Any]) -> Target:
+    """The device that the report's figures come from."""
+    device = environment["device"]
+    return Target(
+        arch=device["arch"],
+        system=device["system"].partition(" ")[0],
+        engine=plan.engine,
+        precision=plan.precision,
+        runtime_version=plan.version,
+        compute_capability=device.get("compute_capability") if plan.engine == "tensorrt" else None,
+    )
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    """What made the bundle: this product, the packages here, the runtimes on the device."""
+    there = {name: able["version"] for name, able in environment["engines"].items() if able["version"]}
+    on_device = {f"device/{name}": version for name, version in there.items()}
+    ours = {"edge-compress": __version__, "python": platform.python_version()}
+    return {**ours, **environment["versions"], **on_device}

@@ -18,6 +18,11 @@ COMMANDS = {
     "run": "compress.commands.run:run",
     "bench": "compress.commands.bench:bench",
     "report": "compress.commands.report:report",
+    "ship": "compress.commands.ship:ship",
+    "rollback": "compress.commands.ship:rollback",
+    "status": "compress.commands.ship:status",
+    "sign": "compress.commands.keys:sign",
+    "keys": "compress.commands.keys:keys",
     "profiles": "compress.commands.listing:profiles",
     "stages": "compress.commands.listing:stages",
     "engines": "compress.commands.listing:engines",
@@ -29,6 +34,11 @@ HELP = {
     "run": "Take a checkpoint to a measured, gated student and a bundle.",
     "bench": "Time ONNX files or engines against each other.",
     "report": "Show the report of a finished run again.",
+    "ship": "Bring a bundle to devices: verified, built and proven there, then switched to.",
+    "rollback": "Go back one release on devices.",
+    "status": "What devices serve.",
+    "sign": "Sign a bundle.",
+    "keys": "Make, list and hand out the keys that sign bundles.",
     "profiles": "List the devices, or explain one.",
     "stages": "List the stages and their settings.",
     "engines": "List the engines, and whether each can run here.",
@@ -95,7 +105,7 @@ def _expected(error: Exception) -> str | None:
 
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         return f"the disk is full ({error.strerror}); finished steps are kept: free some space and run again"
-    if type(error).__name__ in ("DeviceError", "EngineError", "StageError"):
+    if type(error).__name__ in ("DeviceError", "EngineError", "FailedError", "StageError"):
         return str(error)
     return None
 

@@ -74,7 +74,7 @@ def run(
     cargo = bundling.cargo(best, prover, workshop)
     if processes.is_main():
         report.write(out)
-        bundling.bundle(out / "bundle", cargo, report, profile)
+        progress.say(bundling.signature(out / "bundle", bundling.bundle(out / "bundle", cargo, report, profile)))
     processes.wait()
     took = time.perf_counter() - started
     progress.say(f"done in {took:.0f} s; {took - workspace.seconds_making:.1f} s of it outside its steps")

@@ -166,19 +166,19 @@ class Prover:
         """The ONNX file that a variant's engine was built from."""
         return self._model(variant).folder / MODEL
 
-    def infer(self, variant: Variant, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The first output of a variant's engine for ``inputs`` of shape (samples, ...)."""
+    def infer(self, variant: Variant, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """The outputs of a variant's engine for ``inputs`` of shape (samples, ...)."""
         key = hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest()
         built = self.built(variant)
 
         def make(folder: Path) -> None:
             with RemoteWorker(self._device) as worker:
                 name = worker.open(built.folder / "engine")["inputs"][0]["name"]
-                np.save(folder / "output.npy", next(iter(worker.infer({name: inputs}).values())))
+                np.savez(folder / "outputs.npz", *worker.infer({name: inputs}).values())
 
-        step = self._workspace.step("inferred", {"engine": built.key, "inputs": key}, make)
-        outputs: npt.NDArray[Any] = np.load(step.folder / "output.npy", allow_pickle=False)
-        return outputs
+        step = self._workspace.step("outputs", {"engine": built.key, "inputs": key}, make)
+        with np.load(step.folder / "outputs.npz", allow_pickle=False) as stored:
+            return [stored[name] for name in stored.files]
 
     def sample_feed(self, samples: Samples, how_many: int) -> npt.NDArray[Any]:
         """The first inputs of a split."""

@@ -1,23 +1,46 @@
-"""The board's own door: ``python -m deploy worker | facts``."""
+"""The board's own door: ``python -m deploy worker | facts | verify | serve-check | store``."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 
-from deploy.worker import Worker, serve
+from profiles.tables import load_object
+
+
+def worker(arguments: list[str]) -> int:
+    """Answer requests on standard input until it ends (deploy/worker.py)."""
+    from deploy.worker import serve
+
+    serve()
+    return 0
+
+
+def facts(arguments: list[str]) -> int:
+    """What this machine is, and which engines can run on it."""
+    from deploy.worker import Worker
+
+    print(json.dumps(Worker().facts(), indent=1))
+    return 0
+
+
+COMMANDS = {
+    "worker": "deploy.__main__:worker",
+    "facts": "deploy.__main__:facts",
+    "verify": "deploy.store_door:verify",
+    "serve-check": "deploy.store_door:serve_check",
+    "store": "deploy.store_door:store",
+}
 
 
 def main(arguments: list[str]) -> int:
     """Run one of the device side's commands; returns the exit code."""
-    if arguments == ["worker"]:
-        serve()
-        return 0
-    if arguments == ["facts"]:
-        print(json.dumps(Worker().facts(), indent=1))
-        return 0
-    print("usage: python -m deploy worker | facts", file=sys.stderr)
-    return 2
+    if not arguments or arguments[0] not in COMMANDS:
+        print(f"usage: python -m deploy {' | '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command: Callable[[list[str]], int] = load_object(COMMANDS[arguments[0]])
+    return command(arguments[1:])
 
 
 if __name__ == "__main__":

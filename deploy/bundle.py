@@ -1,56 +1,89 @@
 """A bundle: one folder with a model, how to build and run it, and samples that prove it. Needs no PyTorch.
 
-model.onnx      what every engine is built from
-plan.json       the engine, precision and options that were proven
-    golden.npz      inputs, and the outputs that the proven engine gave
+    model.onnx          what every engine is built from
+    plan.json           the engine, precision and options that were proven
+    golden.npz          inputs, and the outputs that the proven engine gave
     preprocessing.json  what was done to a sample before the model saw it
-profile.json    the device it was proven on
-report.json     what was measured
-manifest.json   SHA-256 of each file
-README.md       how to run it without this product
+    profile.json        the device it was proven on
+    report.json         what was measured
+    README.md           how to run it without this product
+    manifest.json       version, target, size and SHA-256 of each file (deploy/manifest.py)
+    manifest.sig        Ed25519 over manifest.json, once it is signed
+
+What else belongs to a model (weights below 8 bits, a calibration or timing cache) is added as ``extras``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
+from deploy import golden as goldens
+from deploy import manifest as manifests
+from deploy import target as targets
 from deploy.engines import BuildPlan, engine
+from deploy.files import write_atomically
+from deploy.golden import Check
+from deploy.manifest import MANIFEST, PATH, SIGNATURE, Manifest, Target
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
 README = """# {title}
 
 `model.onnx` was proven with {engine} in {precision} on {device}; `report.json` has the figures, `golden.npz` inputs
 and the outputs to expect, `preprocessing.json` what was done to a sample before the model saw it.
 
-    import numpy as np, onnxruntime
-    golden = np.load("golden.npz")
-    session = onnxruntime.InferenceSession("model.onnx")
-    outputs = session.run(None, {{session.get_inputs()[0].name: golden["input"][:1]}})
+With onnxruntime alone:
 
-Check it on a device: `python -m deploy verify .`
+```python
+import numpy as np
+import onnxruntime
+
+golden = np.load("golden.npz")
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+name = session.get_inputs()[0].name
+outputs = session.run(None, {{name: golden["input"][:{batch}]}})
+print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
+```
+
+With OpenVINO alone:
+
+```python
+import numpy as np
+import openvino
+
+golden = np.load("golden.npz")
+compiled = openvino.Core().compile_model("model.onnx", "CPU", {{"INFERENCE_PRECISION_HINT": "{hint}"}})
+outputs = list(compiled(golden["input"][:{batch}]).values())
+print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
+```
+
+Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `manifest.sig`, this checks it:
+
+    openssl pkeyutl -verify -pubin -inkey KEY.pem -rawin -in manifest.json -sigfile manifest.sig
+
+With the device side of edge-compress: `python -m deploy verify .` checks all of it and runs the golden samples; after
+`compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
 """
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """What became of a bundle's golden samples on this machine."""
+class Signer:
+    """Who signs: the id of a key, and the signature of 64 bytes that it gives."""
 
-    max_abs: float
-    top1_agreement: float
-    samples: int
+    key: str
+    sign: Callable[[bytes], bytes]
 
 
 def write(
@@ -62,9 +95,24 @@ def write(
     profile: DeviceProfile,
     golden: dict[str, npt.NDArray[Any]],
     report: bytes,
+    name: str = "model",
     preprocessing: Mapping[str, Any] | None = None,
-) -> None:
-    """Replace ``folder`` by a bundle; it is there whole or not at all."""
+    target: Target | None = None,
+    versions: Mapping[str, str] | None = None,
+    extras: Mapping[str, Path] | None = None,
+    signer: Signer | None = None,
+) -> Manifest:
+    """Replace ``folder`` by a bundle; it is there whole or not at all.
+
+    A bundle with the same content as the one it replaces keeps that one's version and dates, and its signature where
+    no ``signer`` gives another.
+
+    Args:
+        name: of the model; a device keeps one line of releases for each name.
+        target: the machine it was proven on; this one by default.
+        versions: what made it, by package.
+        extras: further files by their path in the bundle.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -74,59 +122,112 @@ def write(
     (part / "report.json").write_bytes(report)
     (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
     np.savez(part / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
-    words = README.format(title=title, engine=plan.engine, precision=plan.precision, device=profile.title)
-    (part / "README.md").write_text(words)
-    files = {path.name: _sha256(path) for path in sorted(part.iterdir())}
-    (part / MANIFEST).write_text(json.dumps({"schema": SCHEMA, "files": files}, indent=1, sort_keys=True))
+    (part / "README.md").write_text(_readme(title, plan, profile))
+    for path, source in (extras or {}).items():
+        assert PATH.fullmatch(path), f"{path!r} is no name for a file of a bundle"
+        (part / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, part / path)
+    made = Manifest(
+        name=name,
+        version=1,
+        created="",
+        target=target or targets.here(plan),
+        files=manifests.entries(part),
+        versions=dict(versions or {}),
+    )
+    found = _release(made, folder)
+    if signer is None and found.key is not None:
+        shutil.copyfile(folder / MANIFEST, part / MANIFEST)
+        shutil.copyfile(folder / SIGNATURE, part / SIGNATURE)
+    else:
+        found = _write_manifest(part, found, signer)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+    return found
+
+
+def sign(folder: Path, signer: Signer, *, version: int | None = None, expires_in: timedelta | None = None) -> Manifest:
+    """Sign the bundle in ``folder``, after a check of its files; interrupted, it is left unsigned.
+
+    Raises:
+        UserError: it is no bundle, its files are not those of its manifest, or ``version`` is none.
+    """
+    found, _, _ = manifests.read(folder)
+    manifests.check_files(folder, found)
+    if version is not None:
+        found = replace(found, version=version)
+    if expires_in is not None:
+        found = replace(found, expires=manifests.as_text(datetime.now(timezone.utc) + expires_in))
+    manifests.parse(found.canonical(), str(folder))
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    return _write_manifest(folder, found, signer)
 
 
 def verify(folder: Path) -> Check:
-    """Check every file of a bundle, build its engine here and run its golden samples.
+    """Check every file of a bundle, build its engine here and run its golden samples. Says nothing of who made it.
 
     Raises:
         UserError: a file is missing, altered or not in the manifest; or the engine cannot run here.
         EngineError: the runtime refused the model.
+        ValueError: the engine's outputs cannot be compared with the golden ones.
     """
-    _check_files(folder)
-    plan = BuildPlan(**json.loads((folder / "plan.json").read_text()))
+    found, _, _ = manifests.read(folder)
+    manifests.check_files(folder, found)
+    plan = load_plan(folder)
     runtime = engine(plan.engine)
     able = runtime.affinity()
     if able.score < 0:
         raise UserError(f"{folder}: its engine {plan.engine} cannot run here: {able.reason}")
-    with np.load(folder / "golden.npz", allow_pickle=False) as stored, tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         runtime.build(folder / "model.onnx", plan, Path(scratch))
-        session = runtime.open(Path(scratch), plan)
-        inputs, expected = stored["input"], stored["output"]
-        name, batch = session.inputs[0].name, session.inputs[0].shape[0]
-        outputs = [session.infer({name: inputs[i : i + batch]}) for i in range(0, len(inputs), batch)]
-    got = np.concatenate([next(iter(output.values())) for output in outputs])
-    return Check(
-        max_abs=float(np.abs(got - expected).max()),
-        top1_agreement=float((got.argmax(-1) == expected.argmax(-1)).mean()),
-        samples=len(inputs),
+        return goldens.check(runtime.open(Path(scratch), plan), folder / "golden.npz")
+
+
+def load_plan(folder: Path) -> BuildPlan:
+    """The plan of the engine that a bundle was proven with."""
+    return BuildPlan(**json.loads((folder / "plan.json").read_text()))
+
+
+def _release(made: Manifest, folder: Path) -> Manifest:
+    """``made`` with version and dates: those of the bundle in ``folder``, and its key, where the content is the same."""
+    now = int(time.time())
+    before = _before(folder)
+    if before is not None and before.name == made.name:
+        kept = replace(made, version=before.version, created=before.created, expires=before.expires, key=before.key)
+        if kept == before:
+            return kept
+        now = max(now, before.version + 1)
+    return replace(made, version=now, created=manifests.as_text(datetime.now(timezone.utc)))
+
+
+def _before(folder: Path) -> Manifest | None:
+    """The manifest of the bundle in ``folder``; None where there is none, or half of one."""
+    try:
+        found, _, signature = manifests.read(folder)
+    except UserError:
+        return None
+    return found if (signature is None) == (found.key is None) else None
+
+
+def _write_manifest(folder: Path, made: Manifest, signer: Signer | None) -> Manifest:
+    """Write the manifest and, after it, its signature."""
+    found = replace(made, key=signer.key if signer else None)
+    write_atomically(folder / MANIFEST, found.canonical())
+    if signer is not None:
+        write_atomically(folder / SIGNATURE, signer.sign(found.canonical()))
+    return found
+
+
+def _readme(title: str, plan: BuildPlan, profile: DeviceProfile) -> str:
+    return README.format(
+        title=title,
+        engine=plan.engine,
+        precision=plan.precision,
+        device=profile.title,
+        batch=plan.batch,
+        hint="bf16" if plan.precision == "bf16" else "f32",
     )
-
-
-def _check_files(folder: Path) -> None:
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise UserError(f"{folder}: no {MANIFEST}; this is no bundle")
-    listed = json.loads(manifest.read_text())["files"]
-    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
-    faults = [f"{folder}: {name} is missing" for name in sorted(set(listed) - present)]
-    faults += [f"{folder}: {name} is not in the manifest" for name in sorted(present - set(listed))]
-    faults += [
-        f"{folder}: {name} was altered" for name in sorted(present & set(listed)) if _sha256(folder / name) != listed[name]
-    ]
-    if faults:
-        raise UserError(*faults)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -22,6 +22,7 @@ import numpy as np
 from deploy.engines import BuildPlan, EngineError, Session, engine, engines
 from deploy.engines.base import load_plan, save_plan, size_bytes
 from deploy.measure import time_block
+from deploy.target import compute_capability
 from profiles.device import facts
 from profiles.errors import UserError
 
@@ -36,7 +37,10 @@ class Worker:
         """What this machine is, and which engines can run on it."""
         usable = {name: asdict(engine(name).affinity()) for name in engines()}
         device = asdict(facts())
-        return {"device": {**device, "flags": sorted(device["flags"])}, "engines": usable}
+        return {
+            "device": {**device, "flags": sorted(device["flags"]), "compute_capability": compute_capability()},
+            "engines": usable,
+        }
 
     def build(self, model: str, plan: dict[str, Any], folder: str) -> dict[str, Any]:
         """Build an engine from an ONNX file into an empty folder."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from profiles.errors import UserError, unknown
@@ -16,8 +17,13 @@ from profiles.errors import UserError, unknown
 
 def with_entry_points(table: Mapping[str, str], group: str) -> dict[str, str]:
     """``table`` and what installed packages add to it under the entry-point ``group``."""
-    found = {e.name: e.value for e in importlib.metadata.entry_points(group=group)}
-    return {**found, **table}
+    return {**_added(group), **table}
+
+
+@cache
+def _added(group: str) -> dict[str, str]:
+    """What installed packages add; looked for once, since every one of them is read for it."""
+    return {e.name: e.value for e in importlib.metadata.entry_points(group=group)}
 
 
 def load_object(reference: str) -> Any:

@@ -15,10 +15,14 @@ from deploy.devices.base import Device, DeviceError, Done
 
 @final
 class Local(Device):
-    """Files stay where they are; a worker is a child process."""
+    """Files stay where they are; a worker is a child process.
+
+    ``local:///DIR`` is this machine with the bundles that it serves in DIR, as if it were a device of its own.
+    """
 
     def __init__(self, url: str = "local") -> None:
         self.url = url
+        self._home = url.partition("://")[2]
 
     def put(self, local: Path) -> str:
         return str(local.resolve())
@@ -39,7 +43,7 @@ class Local(Device):
         given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         try:
             done = subprocess.run(
-                list(arguments), capture_output=True, timeout=timeout_s, env=_environment(), check=False, **given
+                list(arguments), capture_output=True, timeout=timeout_s, env=self._environment(), check=False, **given
             )
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.url}: '{arguments[0]}' did not end within {timeout_s:g} s; it was stopped") from None
@@ -59,11 +63,11 @@ class Local(Device):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=_environment(),
+            env=self._environment(),
             start_new_session=True,
         )
 
-
-def _environment() -> dict[str, str]:
-    """This process's environment, with its packages in reach however they were found."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    def _environment(self) -> dict[str, str]:
+        """This process's environment, with its packages in reach however they were found."""
+        home = {"EDGE_HOME": self._home} if self._home else {}
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **home}

@@ -1,0 +1,114 @@
+"""A bundle's golden samples: run them, and judge whether an engine built here gives what the proven one gave.
+
+golden.npz holds ``input`` of shape (samples, ...), ``output`` (the first output) and ``output.1``, ``output.2``, ...
+(the others, in the model's order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.engines import Session
+from deploy.parity import parity
+from deploy.worker import padded
+
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
+"""By precision: rounding and another processor's kernels stay above it by far, a wrong build does not."""
+MOST_FLIPS = {"fp32": 0.0}
+OTHER_FLIPS = 1 / 16
+"""Fraction of samples whose largest output may be another one: a tie may fall either way, except in fp32."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What became of a bundle's golden samples on this machine; of several outputs, the worst.
+
+    Attributes:
+        flips: samples whose largest value is another one, of an output of shape (samples, classes); 0 for other shapes.
+    """
+
+    max_abs: float
+    cosine: float
+    top1_agreement: float
+    flips: int
+    samples: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def pack(inputs: npt.NDArray[Any], outputs: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of golden.npz."""
+    return {"input": inputs, **{_name(i): output for i, output in enumerate(outputs)}}
+
+
+def check(session: Session, golden: Path) -> Check:
+    """Run the golden samples and compare every output.
+
+    Raises:
+        ValueError: the engine gives outputs of another number, shape, or not a number.
+    """
+    with np.load(golden, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    expected = [arrays[_name(i)] for i in range(len(arrays) - 1)]
+    return compare(expected, run(session, arrays["input"]))
+
+
+def run(session: Session, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Outputs of an engine with one input for ``inputs`` of shape (samples, ...), batch by batch."""
+    (spec,) = session.inputs
+    batch, parts = spec.shape[0], []
+    for start in range(0, len(inputs), batch):
+        found = session.infer({spec.name: padded(inputs[start : start + batch], batch)})
+        parts.append([value[: len(inputs) - start] for value in found.values()])
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def compare(expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]]) -> Check:
+    """The distance of two lists of outputs.
+
+    Raises:
+        ValueError: their number or shapes differ, or one is not a number.
+    """
+    if len(expected) != len(got):
+        raise ValueError(f"the engine gives {len(got)} outputs; the golden samples have {len(expected)}")
+    if not all(np.isfinite(value).all() for value in got):
+        raise ValueError("the engine's outputs hold what is not a number")
+    found = [parity(a, b) for a, b in zip(expected, got, strict=True)]
+    flips = [_flips(a, b) for a, b in zip(expected, got, strict=True)]
+    return Check(
+        max_abs=max(p.max_abs for p in found),
+        cosine=min(p.cosine for p in found),
+        top1_agreement=min(p.top1_agreement for p in found),
+        flips=max(flips),
+        samples=found[0].samples,
+    )
+
+
+def faults(found: Check, precision: str) -> list[str]:
+    """Why the engine is not the one that was proven; empty where it is."""
+    least, most = LEAST_COSINE[precision], MOST_FLIPS.get(precision, OTHER_FLIPS) * found.samples
+    told = []
+    if not found.cosine >= least:
+        told.append(f"golden outputs differ: cosine {found.cosine:.5f}; {precision} must reach {least}")
+    if found.flips > most:
+        told.append(
+            f"golden outputs differ: {found.flips} of {found.samples} samples have another largest value; "
+            f"{precision} may have {most:g}"
+        )
+    return told
+
+
+def _flips(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
+    return int((a.argmax(-1) != b.argmax(-1)).sum()) if a.ndim == 2 and a.shape[1] > 1 else 0
+
+
+def _name(index: int) -> str:
+    return f"output.{index}" if index else "output"

@@ -1,0 +1,265 @@
+"""The second half of a ship, on the device: assemble a release, build its engine, prove it, switch to it. Or back.
+
+Whatever fails before the switch leaves the current release serving; the switch is one rename.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from deploy import golden as goldens
+from deploy import manifest as manifests
+from deploy import target as targets
+from deploy.bundle import load_plan
+from deploy.engines import Session, engine
+from deploy.engines import base as engines
+from deploy.files import link_or_copy, sync_tree, write_atomically
+from deploy.manifest import MANIFEST, SIGNATURE, Manifest
+from deploy.measure import time_block
+from deploy.receive import admit, digest_of
+from deploy.store import KEEP, Release, Slot, Store
+from profiles.device import facts
+from profiles.errors import UserError
+
+LATENCY_TOLERANCE = 1.5
+"""How many times the report's p50 an engine may take here, in the best of up to ``BLOCKS`` blocks.
+
+The report's figure comes from a quiet race, a device in service may have other work; a wrong power mode, throttling or
+a fallback to reference kernels costs more than this.
+"""
+BLOCKS, BLOCK_S = 10, 0.05
+
+
+class ProofError(RuntimeError):
+    """A release did not prove itself on this device; names what it did instead."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What a device is to do with a bundle: the profile it goes by, the latency it may show, the releases it keeps."""
+
+    profile: str | None = None
+    latency_tolerance: float = LATENCY_TOLERANCE
+    keep: int = KEEP
+
+
+def install(store: Store, raw: bytes, signature: bytes | None, expected: Expectation) -> dict[str, Any]:
+    """Make the bundle whose files are here the current release of its model.
+
+    Raises:
+        UserError: the bundle may not be installed (``admit``), a file is missing or altered, or its engine cannot run.
+        EngineError: the runtime refused the model.
+        ProofError: the engine's outputs or its latency are not those that were proven.
+        TryAgainError: another command is at work in the store.
+    """
+    with store.locked():
+        found = admit(store, raw, signature)
+        slot = store.slot(found.name)
+        before = slot.current()
+        release, proof = _ready(slot, raw, expected) or _assembled(store, slot, found, raw, signature, expected)
+        slot.activate(release, found.version, digest_of(raw), expected.keep)
+        for entry in found.files.values():
+            (store.incoming / entry.sha256).unlink(missing_ok=True)
+        was = before.id if before else None
+        return {"name": found.name, "version": found.version, "release": release.id, "was": was, "proof": proof}
+
+
+def roll_back(store: Store, name: str | None, expected: Expectation) -> dict[str, Any]:
+    """Make the release before the current one current again, after it has proven itself once more.
+
+    Raises:
+        UserError: there is none before it, or it may not serve any more (altered, key not trusted).
+        EngineError, ProofError, TryAgainError: as ``install``.
+    """
+    with store.locked():
+        slot = store.the_slot(name)
+        current, back = slot.current(), slot.previous()
+        if current is None or back is None:
+            raise UserError(f"{slot.folder}: there is no release before {current.id if current else 'none'}")
+        _, raw, signature = manifests.read(back.bundle)
+        found = admit(store, raw, signature, going_back=True)
+        ready = _ready(slot, raw, expected)
+        release, proof = ready or _assembled(store, slot, found, raw, signature, expected)
+        slot.go_back(back, release)
+        return {"name": slot.name, "version": found.version, "release": release.id, "was": current.id, "proof": proof}
+
+
+def prove(release: Release, expected: Expectation) -> dict[str, Any]:
+    """Open a release's engine, run its golden samples and time it.
+
+    Raises:
+        EngineError: the runtime refused the engine.
+        ProofError: it gave other outputs, or took too long.
+    """
+    plan = engines.load_plan(release.engine)
+    session = engine(plan.engine).open(release.engine, plan)
+    try:
+        check = goldens.check(session, release.bundle / "golden.npz")
+    except ValueError as error:
+        raise ProofError(f"golden samples: {error}") from None
+    wrong = goldens.faults(check, plan.precision)
+    if wrong:
+        raise ProofError("; ".join(wrong))
+    reference_ms = _reference_ms(release.bundle, expected.profile)
+    p50_ms = _timed(session, reference_ms, expected.latency_tolerance)
+    return {
+        "engine": plan.engine,
+        "precision": plan.precision,
+        "runtime_version": plan.version,
+        "golden": check.as_json(),
+        "p50_ms": p50_ms,
+        "reference_ms": reference_ms,
+    }
+
+
+def serve_check(store: Store, name: str | None) -> list[dict[str, Any]]:
+    """Open what is current, check its files and run its golden samples, for one model or all.
+
+    Raises:
+        UserError: nothing is served, or a file was altered, or its runtime is not the one the engine was built by.
+        EngineError, ProofError: as ``prove``.
+    """
+    slots = [store.the_slot(name)] if name is not None else store.slots()
+    if not slots:
+        raise UserError(f"{store.root}: no model is served here")
+    return [_served(slot) for slot in slots]
+
+
+def status(store: Store) -> dict[str, Any]:
+    """What is served here, since when, and what it proved."""
+    return {
+        "root": str(store.root),
+        "models": [_told(slot) for slot in store.slots()],
+        "keys": sorted(store.keys()),
+        "free_bytes": store.free_bytes() if store.root.is_dir() else None,
+    }
+
+
+def _served(slot: Slot) -> dict[str, Any]:
+    release = slot.current()
+    assert release is not None, "slots have a current release"
+    manifests.check_files(release.bundle, release.manifest())
+    plan = engines.load_plan(release.engine)
+    if plan.version != targets.runtime_version(plan.engine):
+        raise UserError(
+            f"{slot.name}: its engine was built by {plan.engine} {plan.version}; this device has "
+            f"{targets.runtime_version(plan.engine) or 'none'}: ship the bundle again, it is built anew"
+        )
+    return {"name": slot.name, "version": release.manifest().version, **prove(release, Expectation())}
+
+
+def _told(slot: Slot) -> dict[str, Any]:
+    release, back = slot.current(), slot.previous()
+    assert release is not None, "slots have a current release"
+    told: dict[str, Any] = {"name": slot.name, "release": release.id, "previous": back.id if back else None}
+    told["releases"] = [kept.id for kept in slot.all()]
+    try:
+        found = release.manifest()
+        told |= {"version": found.version, "created": found.created, "expires": found.expires, "key": found.key}
+        told |= {"since": int((slot.folder / "current").lstat().st_mtime), "proof": release.proof(), "fault": None}
+    except (UserError, OSError, ValueError) as error:
+        told |= {"version": None, "fault": f"its files are damaged: {error}"}
+    return told
+
+
+def _ready(slot: Slot, raw: bytes, expected: Expectation) -> tuple[Release, dict[str, Any]] | None:
+    """A whole release of this very bundle, built by the runtime that is here now, that proves itself; else None."""
+    for release in reversed(slot.all()):
+        try:
+            found, there, _ = manifests.read(release.bundle)
+            if there != raw or engines.load_plan(release.engine).version != targets.runtime_version(found.target.engine):
+                continue
+            manifests.check_files(release.bundle, found)
+            return release, prove(release, expected)
+        except (UserError, OSError, ValueError, engines.EngineError, ProofError):
+            continue
+    return None
+
+
+def _assembled(
+    store: Store, slot: Slot, found: Manifest, raw: bytes, signature: bytes | None, expected: Expectation
+) -> tuple[Release, dict[str, Any]]:
+    """A new release of the bundle, whole, synced and proven, beside the others."""
+    with _part(slot, f"{found.version}-{digest_of(raw)[:12]}") as part:
+        _lay_out(store, part.bundle, found, raw, signature)
+        seconds = _build(part)
+        proof = {**prove(part, expected), "build_seconds": seconds, "at": int(time.time())}
+        write_atomically(part.folder / "proof.json", json.dumps(proof, indent=1, sort_keys=True).encode())
+        sync_tree(part.folder)
+        return slot.finish(part.folder), proof
+
+
+@contextmanager
+def _part(slot: Slot, release_id: str) -> Iterator[Release]:
+    part = Release(slot.fresh_part(release_id))
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part.folder, ignore_errors=True)
+
+
+def _lay_out(store: Store, bundle: Path, found: Manifest, raw: bytes, signature: bytes | None) -> None:
+    """The bundle's files, from what came in and from other releases; each is read and checked."""
+    held = store.held({entry.sha256 for entry in found.files.values()})
+    gone = [path for path, entry in found.files.items() if entry.sha256 not in held]
+    if gone:
+        raise UserError(f"bundle {found.name} {found.version}: {', '.join(sorted(gone))} did not come; ship it again")
+    for path, entry in found.files.items():
+        (bundle / path).parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(held[entry.sha256], bundle / path)
+        (bundle / path).chmod(0o444)
+    (bundle / MANIFEST).write_bytes(raw)
+    (bundle / SIGNATURE).write_bytes(signature or b"")
+    manifests.check_files(bundle, found)
+
+
+def _build(release: Release) -> float:
+    """Build the engine of a release with the runtime that is here; returns seconds."""
+    planned = load_plan(release.bundle)
+    plan = replace(planned, version=targets.runtime_version(planned.engine))
+    started = time.perf_counter()
+    release.engine.mkdir()
+    engine(plan.engine).build(release.bundle / "model.onnx", plan, release.engine)
+    engines.save_plan(release.engine, plan)
+    return time.perf_counter() - started
+
+
+def _timed(session: Session, reference_ms: float | None, tolerance: float) -> float:
+    """Median milliseconds of one block, or of the quietest of a few while it is over what is allowed.
+
+    Raises:
+        ProofError: every block took longer.
+    """
+    most_ms = tolerance * reference_ms if reference_ms and tolerance > 0 else float("inf")
+    found: list[float] = []
+    while len(found) < BLOCKS:
+        found.append(statistics.median(time_block(session, BLOCK_S)))
+        if found[-1] <= most_ms:
+            return found[-1]
+    raise ProofError(
+        f"p50 is {min(found):.3f} ms; the report has {reference_ms:.3f} ms, and {tolerance:g} times that is allowed"
+    )
+
+
+def _reference_ms(bundle: Path, profile: str | None) -> float | None:
+    """The report's p50 of what is in the bundle, if it was measured on a device like this one; else None.
+
+    Alike: the same profile, processor and number of cores.
+    """
+    report = json.loads((bundle / "report.json").read_text())
+    proven = json.loads((bundle / "profile.json").read_text())
+    there, here = report.get("environment", {}).get("device", {}), asdict(facts())
+    if profile != proven["name"] or any(there.get(key) != here[key] for key in ("processor", "cores")):
+        return None
+    best = report["verdict"]["best"]
+    found = next((row["latency_ms"]["p50"] for row in report["rows"] if row["name"] == best), None)
+    return None if found is None else float(found)

@@ -1,0 +1,367 @@
+"""Bring bundles to devices: push what is missing, have it installed there, tell what became of it. Runs on the host.
+
+The device decides: it checks signature, target, version and expiry by itself, builds, proves and switches
+(deploy/receive.py, deploy/install.py). All that is needed of the way there is ``Device.run``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+from deploy import manifest as manifests
+from deploy.devices import Device, DeviceError, Done
+from deploy.install import LATENCY_TOLERANCE
+from deploy.manifest import Manifest
+from deploy.store import KEEP
+from profiles.errors import UserError
+
+PIECE_BYTES = 16 << 20
+"""Sent by one command: what a lost connection may cost, since the device keeps what reached it."""
+SLOWEST_BYTES_S = 32 << 10
+COMMAND_S = 120.0
+MOST_DROPPED = 2
+
+State = Literal["shipped", "already", "refused", "failed", "not tried"]
+Trust = Literal["first", "add", "never"]
+Say = Callable[[str], None]
+
+
+class RefusedError(UserError):
+    """A device refused a request, with its reasons."""
+
+    serving: Mapping[str, int] = {}
+
+
+class FailedError(RuntimeError):
+    """Something failed on a device; names it and its last words. What was ``serving`` there still is."""
+
+    serving: Mapping[str, int] = {}
+
+
+class _AgainError(RuntimeError):
+    """The device asks for the same request later."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How to ship.
+
+    Attributes:
+        public_key: of the bundle's signer, in PEM; ``trust`` says whether a device is to trust it from now on.
+        latency_tolerance: times the report's p50 that the device may take; 0 asks nothing.
+        keep: releases that stay on the device.
+        retries: attempts after the first when the connection breaks.
+        wait_s: how long to wait for a device on which another ship is at work.
+        build_s: longest time of building and proving there.
+    """
+
+    root: str | None = None
+    public_key: str | None = None
+    trust: Trust = "first"
+    latency_tolerance: float = LATENCY_TOLERANCE
+    keep: int = KEEP
+    retries: int = 2
+    wait_s: float = 60.0
+    build_s: float = 3600.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Freight:
+    """A bundle that was read and found whole."""
+
+    folder: Path
+    manifest: Manifest
+    raw: bytes
+    signature: bytes | None
+
+    def signed(self) -> dict[str, Any]:
+        """The manifest and signature as a request carries them."""
+        signature = None if self.signature is None else base64.b64encode(self.signature).decode()
+        return {"manifest": self.raw.decode(), "signature": signature}
+
+    def path(self, digest: str) -> Path:
+        """A file with that content."""
+        return self.folder / next(path for path, entry in self.manifest.files.items() if entry.sha256 == digest)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """A device and the profile it goes by, if one was named."""
+
+    device: Device
+    profile: str | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """What became of a bundle on one device.
+
+    Attributes:
+        was: version that was served before, None for none or where the device did not say.
+        now: version that is served, None where that is not known.
+        sent_bytes: of the bundle's files, over the connection.
+        trusted: id of the key that the device trusts since this ship.
+    """
+
+    device: str
+    state: State
+    was: int | None = None
+    now: int | None = None
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    proof: Mapping[str, Any] | None = None
+    trusted: str | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.state in ("shipped", "already")
+
+
+def load(folder: Path) -> Freight:
+    """Read a bundle and check its files.
+
+    Raises:
+        UserError: it is no bundle, or its files are not those of its manifest.
+    """
+    found, raw, signature = manifests.read(folder)
+    manifests.check_files(folder, found)
+    return Freight(folder=folder, manifest=found, raw=raw, signature=signature)
+
+
+def ship(freight: Freight, target: Destination, way: Way, say: Say = lambda line: None) -> Shipped:
+    """Ship to one device; never raises for what happens there or on the way."""
+    journey = _Journey(freight, target, way, say)
+    started = time.monotonic()
+    state: State = "failed"
+    reasons: tuple[str, ...] = ()
+    now: int | None = None
+    try:
+        state, now = journey.go(), freight.manifest.version
+    except RefusedError as error:
+        state, reasons, now = "refused", error.faults, error.serving.get(freight.manifest.name)
+    except FailedError as error:
+        reasons, now = tuple(str(error).splitlines()), error.serving.get(freight.manifest.name)
+    except (DeviceError, UserError, OSError) as error:
+        reasons = tuple(str(error).splitlines())
+    return Shipped(
+        device=target.device.url,
+        state=state,
+        was=journey.was,
+        now=now,
+        sent_bytes=journey.sent_bytes,
+        seconds=time.monotonic() - started,
+        proof=journey.proof,
+        trusted=journey.trusted,
+        reasons=reasons,
+    )
+
+
+def ship_fleet(
+    freight: Freight,
+    targets: Sequence[Destination],
+    way: Way,
+    *,
+    canary: int = 1,
+    at_once: int = 4,
+    say: Say = lambda line: None,
+) -> list[Shipped]:
+    """Ship to the first ``canary`` devices one by one, then to the others ``at_once``; a failure starts no further one.
+
+    Returns what became of each device, in the order of ``targets``.
+    """
+    stopped = threading.Event()
+
+    def one(target: Destination) -> Shipped:
+        if stopped.is_set():
+            return Shipped(device=target.device.url, state="not tried", reasons=("another device failed before",))
+        done = ship(freight, target, way, lambda line: say(f"{target.device.url}: {line}"))
+        if not done.ok:
+            stopped.set()
+        return done
+
+    first = [one(target) for target in targets[:canary]]
+    with ThreadPoolExecutor(max_workers=max(at_once, 1)) as pool:
+        return first + list(pool.map(one, targets[canary:]))
+
+
+def roll_back(target: Destination, name: str | None, way: Way) -> dict[str, Any]:
+    """Go back one release on a device.
+
+    Raises:
+        RefusedError: there is none to go back to, or it may not serve.
+        DeviceError, FailedError: the device was not reached, or the release did not prove itself.
+    """
+    request = {"name": name, "profile": target.profile, "latency_tolerance": way.latency_tolerance}
+    return _patiently(target.device, "rollback", request, way, timeout_s=way.build_s)
+
+
+def status(target: Destination, way: Way) -> dict[str, Any]:
+    """What a device serves.
+
+    Raises:
+        DeviceError, FailedError: it was not reached, or did not answer.
+    """
+    return _patiently(target.device, "status", {}, way)
+
+
+def trust(target: Destination, public_key: str, way: Way) -> str:
+    """Have a device trust a public key (PEM); returns the key's id."""
+    return str(_patiently(target.device, "trust", {"public_key": public_key}, way)["trusted"])
+
+
+def distrust(target: Destination, key: str, way: Way) -> list[str]:
+    """Have a device trust a key no longer; returns the ids of those it still trusts."""
+    return list(_patiently(target.device, "distrust", {"key": key}, way)["trusted"])
+
+
+@final
+class _Journey:
+    """One ship to one device, and what is known of it so far."""
+
+    def __init__(self, freight: Freight, target: Destination, way: Way, say: Say) -> None:
+        self._freight, self._target, self._way, self._say = freight, target, way, say
+        self.was: int | None = None
+        self.trusted: str | None = None
+        self.proof: dict[str, Any] | None = None
+        self.sent_bytes = 0
+
+    def go(self) -> State:
+        """Push and install; begins again where it was when the connection breaks."""
+        left = self._way.retries
+        while True:
+            try:
+                return self._once()
+            except DeviceError as error:
+                if left == 0:
+                    raise
+                left -= 1
+                self._say(f"{error}; trying again")
+                time.sleep(1.0)
+
+    def _once(self) -> State:
+        manifest = self._freight.manifest
+        self._push()
+        self._say("building and proving there")
+        request = {
+            **self._freight.signed(),
+            "profile": self._target.profile,
+            "latency_tolerance": self._way.latency_tolerance,
+            "keep": self._way.keep,
+        }
+        done = _patiently(self._target.device, "install", request, self._way, timeout_s=self._way.build_s)
+        self.proof = done["proof"]
+        again = done["was"] == done["release"]
+        self._say(f"{manifest.name} {manifest.version} is served" + (", as before" if again else ""))
+        return "already" if again else "shipped"
+
+    def _push(self) -> None:
+        """Offer the bundle and send what the device has not, until it has all."""
+        dropped, missing = 0, self._offer()
+        while missing:
+            pieces = list(_first(missing, PIECE_BYTES))
+            left = sum(m["size_bytes"] - m["have_bytes"] for m in missing)
+            self._say(f"sending {left / 2**20:.1f} MiB" if left >= 2**20 else f"sending {left / 2**10:.0f} KiB")
+            body = b"".join(self._read(piece) for piece in pieces)
+            self.sent_bytes += len(body)
+            try:
+                _ask(self._target.device, "receive", {"pieces": pieces}, self._way, body=body)
+                missing = list(_after(missing, pieces))
+            except _AgainError as error:
+                dropped += 1
+                if dropped > MOST_DROPPED:
+                    raise FailedError(f"{self._target.device.url}: {error}") from None
+                self._say(str(error))
+                time.sleep(0.5)
+                missing = self._offer()
+
+    def _offer(self) -> list[dict[str, Any]]:
+        request = {**self._freight.signed(), "public_key": self._way.public_key, "trust": self._way.trust}
+        answer = _patiently(self._target.device, "offer", request, self._way)
+        self.was = answer["was"]
+        self.trusted = answer["trusted"] or self.trusted
+        return list(answer["missing"])
+
+    def _read(self, piece: Mapping[str, Any]) -> bytes:
+        with self._freight.path(piece["sha256"]).open("rb") as file:
+            file.seek(piece["offset"])
+            return file.read(piece["length"])
+
+
+def _first(missing: Sequence[Mapping[str, Any]], most_bytes: int) -> Iterator[dict[str, Any]]:
+    """Pieces of the missing contents, of ``most_bytes`` together."""
+    room = most_bytes
+    for content in missing:
+        length = min(content["size_bytes"] - content["have_bytes"], room)
+        if length > 0 or content["size_bytes"] == 0:
+            known = {"sha256": content["sha256"], "size_bytes": content["size_bytes"]}
+            yield {**known, "offset": content["have_bytes"], "length": length}
+        room -= length
+
+
+def _after(missing: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What is still missing once ``pieces`` have arrived."""
+    reached = {piece["sha256"]: piece["offset"] + piece["length"] for piece in pieces}
+    for content in missing:
+        have = reached.get(content["sha256"])
+        if have is None or have < content["size_bytes"]:
+            yield {**content, "have_bytes": content["have_bytes"] if have is None else have}
+
+
+def _patiently(
+    device: Device, act: str, request: Mapping[str, Any], way: Way, timeout_s: float = COMMAND_S
+) -> dict[str, Any]:
+    """The answer to a request; asked again while the device is busy, for ``wait_s`` at most."""
+    end = time.monotonic() + way.wait_s
+    while True:
+        try:
+            return _ask(device, act, request, way, timeout_s=timeout_s)
+        except _AgainError as error:
+            if time.monotonic() > end:
+                raise FailedError(f"{device.url}: {error}") from None
+            time.sleep(0.5)
+
+
+def _ask(
+    device: Device, act: str, request: Mapping[str, Any], way: Way, *, body: bytes = b"", timeout_s: float = COMMAND_S
+) -> dict[str, Any]:
+    """One command of the device's door, and its answer."""
+    command = [*device.door(), "store", act, *(["--root", way.root] if way.root else [])]
+    sent = json.dumps(request).encode() + b"\n" + body
+    done = device.run(command, stdin=sent, timeout_s=timeout_s + len(body) / SLOWEST_BYTES_S)
+    line = done.stdout.strip().rpartition("\n")[2]
+    try:
+        answer = json.loads(line) if line.startswith("{") else {}
+    except ValueError:
+        answer = {}
+    if "ok" in answer:
+        found: dict[str, Any] = answer["ok"]
+        return found
+    raise _error(device, act, done, answer)
+
+
+def _error(device: Device, act: str, done: Done, answer: Mapping[str, Any]) -> Exception:
+    """What an answer that is no success means."""
+    reasons = [f"{device.url}: {reason}" for reason in answer.get("reasons", [])]
+    if answer.get("error") == "again":
+        return _AgainError("; ".join(answer["reasons"]))
+    words = " | ".join(done.stderr.strip().splitlines()[-3:]) or "it said nothing"
+    error: RefusedError | FailedError
+    if answer.get("error") == "refused":
+        error = RefusedError(*reasons)
+    else:
+        error = FailedError("\n".join(reasons) or f"{device.url}: 'store {act}' ended with {done.code}: {words}")
+    error.serving = answer.get("serving", {})
+    return error

@@ -1,0 +1,300 @@
+"""Where a device keeps its models: releases side by side, one of them ``current``. Runs on the device.
+
+    ROOT/                              $EDGE_HOME, or ~/.edge-compress
+      trusted/*.pem                    public keys that bundles may be signed with
+      incoming/SHA256[.part]           files on their way here, by content
+      models/NAME/current              link to releases/ID: what is served; its change is the one moment of a switch
+      models/NAME/history.json         releases in the order they were activated, and the highest version ever
+      models/NAME/releases/ID/         bundle/ as it was signed, engine/ as it was built here, proof.json
+
+``history.json`` is written before ``current`` is switched and read relative to it, so a power cut between the two
+leaves a history that is still true: what comes before ``current`` in it is what a rollback goes back to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from deploy import manifest as manifests
+from deploy import signing
+from deploy.files import sha256, switch_link, sync_folder, write_atomically
+from deploy.manifest import NAME, Manifest
+from profiles.errors import UserError
+
+KEEP = 3
+PART = ".part"
+
+
+class TryAgainError(RuntimeError):
+    """Not now: another command is at work here, or what came does not continue what is here. Asked again, it may succeed."""
+
+
+@final
+@dataclass(frozen=True)
+class Release:
+    """A release's folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def engine(self) -> Path:
+        return self.folder / "engine"
+
+    def manifest(self) -> Manifest:
+        """Its bundle's manifest."""
+        return manifests.read(self.bundle)[0]
+
+    def proof(self) -> dict[str, Any]:
+        """What the self-test found when it was installed."""
+        found: dict[str, Any] = json.loads((self.folder / "proof.json").read_text())
+        return found
+
+
+@final
+@dataclass(frozen=True)
+class History:
+    """Ids of a model's releases in the order they were activated; the highest version ever, with its manifest's digest."""
+
+    activated: tuple[str, ...] = ()
+    highest: int = 0
+    digest: str = ""
+
+
+@final
+class Slot:
+    """The releases of one model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, folder.name
+        self.releases = folder / "releases"
+        self._link, self._history = folder / "current", folder / "history.json"
+
+    def current(self) -> Release | None:
+        """The release that is served."""
+        try:
+            found = self.releases / Path(os.readlink(self._link)).name
+        except FileNotFoundError:
+            return None
+        return Release(found)
+
+    def previous(self) -> Release | None:
+        """What a rollback goes back to."""
+        before = self._up_to_current()[:-1]
+        return Release(self.releases / before[-1]) if before else None
+
+    def history(self) -> History:
+        """What was activated so far."""
+        if not self._history.is_file():
+            return History()
+        data = json.loads(self._history.read_text())
+        return History(tuple(data["activated"]), data["highest"], data["digest"])
+
+    def all(self) -> list[Release]:
+        """Every whole release, oldest first."""
+        if not self.releases.is_dir():
+            return []
+        folders = [path for path in self.releases.iterdir() if path.suffix != PART]
+        return [Release(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)]
+
+    def activate(self, release: Release, version: int, digest: str, keep: int) -> None:
+        """Make ``release`` the current one, then remove what is older than the last ``keep`` (at least 2)."""
+        past = self.history()
+        done = [*(i for i in self._up_to_current() if i != release.id), release.id][-max(keep, 2) :]
+        highest = (version, digest) if version >= past.highest else (past.highest, past.digest)
+        self._write(History(tuple(done), *highest))
+        switch_link(self._link, f"releases/{release.id}")
+        for old in self.all():
+            if old.id not in done:
+                shutil.rmtree(old.folder, ignore_errors=True)
+
+    def go_back(self, before: Release, release: Release) -> None:
+        """Make ``release``, which takes the place of ``before`` in the history, current; nothing is removed."""
+        past = self.history()
+        activated = tuple(release.id if i == before.id else i for i in past.activated)
+        self._write(replace(past, activated=activated))
+        switch_link(self._link, f"releases/{release.id}")
+
+    def fresh_part(self, release_id: str) -> Path:
+        """An empty folder to build a release in; what interrupted installs left is removed."""
+        self.releases.mkdir(parents=True, exist_ok=True)
+        for left in self.releases.glob(f"*{PART}"):
+            shutil.rmtree(left)
+        part = self.releases / (release_id + PART)
+        part.mkdir()
+        return part
+
+    def finish(self, part: Path) -> Release:
+        """Give a folder that is whole its place among the releases; one with the same id is not touched."""
+        wanted, number = self.releases / part.name.removesuffix(PART), 1
+        while wanted.exists():
+            number += 1
+            wanted = self.releases / f"{part.name.removesuffix(PART)}.{number}"
+        os.replace(part, wanted)
+        sync_folder(self.releases)
+        return Release(wanted)
+
+    def _up_to_current(self) -> list[str]:
+        """The ids activated up to the current one, without those that are gone."""
+        current = self.current()
+        if current is None:
+            return []
+        activated = list(self.history().activated)
+        if current.id in activated:
+            activated = activated[: activated.index(current.id)]
+        there = {release.id for release in self.all()}
+        return [*(i for i in activated if i in there), current.id]
+
+    def _write(self, history: History) -> None:
+        data = {"activated": history.activated, "highest": history.highest, "digest": history.digest}
+        write_atomically(self._history, json.dumps(data).encode())
+
+
+@final
+class Store:
+    """A device's store, at ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming, self.keys_folder = root / "incoming", root / "trusted"
+
+    def prepare(self) -> None:
+        """Make its folders; only their owner may look into them."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.incoming, self.keys_folder, self.root / "models"):
+            folder.mkdir(exist_ok=True)
+
+    def slot(self, name: str) -> Slot:
+        """The releases of the model ``name``, which need not be there yet."""
+        if not NAME.fullmatch(name):
+            raise UserError(f"{name!r} is no name for a model")
+        return Slot(self.root / "models" / name)
+
+    def slots(self) -> list[Slot]:
+        """Every model that has a current release."""
+        folder = self.root / "models"
+        found = [Slot(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+        return [slot for slot in found if slot.current() is not None]
+
+    def the_slot(self, name: str | None) -> Slot:
+        """The model ``name``, or the only one.
+
+        Raises:
+            UserError: there is none, or more than one and no name was given.
+        """
+        found = {slot.name: slot for slot in self.slots()}
+        if name is None and len(found) == 1:
+            return next(iter(found.values()))
+        if name is None or name not in found:
+            given = "say which with --name" if name is None else f"there is no {name!r}"
+            raise UserError(f"{self.root}: {given}; models here: {', '.join(found) or 'none'}")
+        return found[name]
+
+    def keys(self) -> dict[str, bytes]:
+        """The trusted public keys by id."""
+        return signing.trusted(self.keys_folder)
+
+    def trust(self, public: bytes) -> str:
+        """Trust a public key from now on; returns its id."""
+        self.prepare()
+        name = signing.key_id(public)
+        write_atomically(self.keys_folder / f"{name}.pem", signing.to_pem(public).encode())
+        return name
+
+    def distrust(self, key: str) -> None:
+        """Trust the key with that id no longer.
+
+        Raises:
+            UserError: it was not trusted.
+        """
+        found = [p for p in self.keys_folder.glob("*.pem") if signing.key_id(_key(p)) == key]
+        if not found:
+            raise UserError(f"{self.root}: key {key!r} is not trusted; trusted: {', '.join(self.keys()) or 'none'}")
+        for path in found:
+            path.unlink()
+        sync_folder(self.keys_folder)
+
+    def held(self, digests: set[str]) -> dict[str, Path]:
+        """Which of these contents are here whole, and where; each is read to be sure."""
+        found = {d: self.incoming / d for d in digests if (self.incoming / d).is_file() and _is(self.incoming / d, d)}
+        for release in (release for slot in self.slots() for release in slot.all()):
+            with contextlib.suppress(UserError):
+                for path, entry in release.manifest().files.items():
+                    place = release.bundle / path
+                    if entry.sha256 in digests - set(found) and place.is_file() and _is(place, entry.sha256):
+                        found[entry.sha256] = place
+        return found
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store alone; the lock ends with this process, however that ends.
+
+        Raises:
+            TryAgainError: another process holds it.
+        """
+        self.prepare()
+        with locked(self.root / "lock"):
+            yield
+
+    def free_bytes(self) -> int:
+        """Space left where the store is."""
+        return shutil.disk_usage(self.root).free
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``.
+
+    Raises:
+        TryAgainError: another process holds it.
+    """
+    with path.open("a+") as file:
+        if not take_lock(file.fileno()):
+            file.seek(0)
+            raise TryAgainError(f"{path.parent} is in use by {file.read().strip() or 'another process'}")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield
+
+
+def take_lock(handle: int) -> bool:
+    """Lock an open file until it is closed; False when another process has it."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def default_root() -> Path:
+    """``$EDGE_HOME``, or ``~/.edge-compress``."""
+    return Path(os.environ.get("EDGE_HOME") or Path.home() / ".edge-compress")
+
+
+def _is(path: Path, digest: str) -> bool:
+    return sha256(path) == digest
+
+
+def _key(path: Path) -> bytes:
+    return signing.from_pem(path.read_text(errors="replace"), str(path))

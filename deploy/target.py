@@ -1,0 +1,81 @@
+"""Whether this machine is what a bundle was made for."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+from deploy.engines import engine, engines
+from deploy.engines.base import BuildPlan
+from deploy.manifest import Target
+
+SPELLINGS = {"amd64": "x86_64", "arm64": "aarch64"}
+COMPUTE_CAPABILITY = (75, 76)
+"""``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` and ``_MINOR`` of the CUDA driver API."""
+
+
+def here(plan: BuildPlan) -> Target:
+    """This machine as the target of ``plan``."""
+    return Target(
+        arch=platform.machine(),
+        system=platform.system(),
+        engine=plan.engine,
+        precision=plan.precision,
+        runtime_version=plan.version,
+        compute_capability=compute_capability() if plan.engine == "tensorrt" else None,
+    )
+
+
+def mismatches(target: Target) -> list[str]:
+    """Why a bundle for ``target`` is not for this machine; empty where it is."""
+    faults = []
+    if _arch(target.arch) != _arch(platform.machine()):
+        faults.append(f"it was made for {target.arch}; this device is {platform.machine()}")
+    if target.system != platform.system():
+        faults.append(f"it was made for {target.system}; this device runs {platform.system()}")
+    if target.compute_capability is not None and target.compute_capability != compute_capability():
+        faults.append(
+            f"it was made for a GPU of compute capability {target.compute_capability}; "
+            f"this device has {compute_capability() or 'none'}"
+        )
+    return faults + _runtime_mismatches(target)
+
+
+def runtime_version(name: str) -> str:
+    """Version of the runtime ``name`` that is installed here, empty when there is none."""
+    return engine(name).affinity().version if name in engines() else ""
+
+
+def compute_capability() -> str | None:
+    """Compute capability of the first GPU as ``"8.7"``, asked of the CUDA driver; None without one."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, numbers = ctypes.c_int(), []
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    for attribute in COMPUTE_CAPABILITY:
+        number = ctypes.c_int()
+        if driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+            return None
+        numbers.append(str(number.value))
+    return ".".join(numbers)
+
+
+def _runtime_mismatches(target: Target) -> list[str]:
+    if target.engine not in engines():
+        return [f"it needs the engine {target.engine!r}; this device knows {', '.join(sorted(engines()))}"]
+    able = engine(target.engine).affinity()
+    if able.score < 0:
+        return [f"its engine {target.engine} cannot run on this device: {able.reason}"]
+    if able.version.split(".")[0] != target.runtime_version.split(".")[0]:
+        return [
+            f"it was proven with {target.engine} {target.runtime_version}; this device has {able.version}: "
+            f"install {target.runtime_version} here, or run compress for this device again"
+        ]
+    return []
+
+
+def _arch(name: str) -> str:
+    return SPELLINGS.get(name.lower(), name.lower())

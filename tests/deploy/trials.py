@@ -1,0 +1,126 @@
+"""Trials of a ship that tests and the bench share: broken connections, flipped bytes, a file that changed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress import keys
+from deploy import manifest
+from deploy.devices import device
+from deploy.install import Expectation, install, serve_check
+from deploy.receive import offer, receive
+from deploy.ship import Destination, Shipped, Way, load, ship
+from deploy.signing import from_pem
+from deploy.store import Store, TryAgainError
+from profiles.errors import UserError
+from tests.deploy.bundles import bundle, put, served
+from tests.deploy.faults import Counting, Failing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Break:
+    """A ship over a connection that broke at a random moment.
+
+    Attributes:
+        during: the device's command in which it broke; None when it held to the end.
+        serves: whether the device then served the old version or the new one, whole and proven.
+        after: what became of the next ship, over a connection that holds.
+    """
+
+    during: str | None
+    serves: bool
+    after: Shipped
+
+
+def at(home: Path) -> Destination:
+    """This machine as the device with its store at ``home``."""
+    return Destination(device=device(f"local://{home}"))
+
+
+def own_store(home: Path, key: keys.Key) -> Store:
+    """The store at ``home``, that trusts ``key``, in this process."""
+    store = Store(home)
+    store.trust(from_pem(key.pem, "x"))
+    return store
+
+
+def breaks(folder: Path, key: keys.Key, *, rounds: int, seed: int) -> Iterator[Break]:
+    """Ship ``rounds`` versions, each first over a line that breaks at a random moment, then over one that holds."""
+    home, draw, way = folder / "home", random.Random(seed), Way(public_key=key.pem, retries=0, wait_s=30.0)
+    weights = {"weights.bin": folder / "weights"}
+    seconds = 0.0
+    for version in range(1, rounds + 2):
+        weights["weights.bin"].write_bytes(os.urandom(600_000))
+        freight = load(bundle(folder / "b", seed=version, key=key, version=version, extras=weights))
+        if version == 1:
+            whole = ship(freight, Destination(device=Failing(home, 600.0, "kill", bytes_s=2e6)), way)
+            assert whole.ok, whole
+            seconds = whole.seconds
+            continue
+        there = Failing(home, draw.uniform(0.02, 1.0) * seconds, draw.choice(["kill", "cut"]), bytes_s=2e6)
+        ship(freight, Destination(device=there), way)
+        serves = _serves_whole(Store(home), (version - 1, version))
+        there.settle()
+        yield Break(during=there.during, serves=serves, after=ship(freight, at(home), way))
+
+
+def flips(folder: Path, key: keys.Key, *, places: int) -> int:
+    """In how many of ``places``, over all files of a bundle, a device refuses it with one bit flipped there."""
+    store = own_store(folder / "home", key)
+    made = bundle(folder / "b", key=key, p50_ms=1.0)  # no two files alike: each must be asked for
+    files = sorted(path for path in made.rglob("*") if path.is_file())
+    sizes = np.array([path.stat().st_size for path in files])
+    rng = np.random.default_rng(0)
+    picked = rng.choice(len(files), places - len(files), p=sizes / sizes.sum())
+    drawn = [(path, 0) for path in files] + [(files[i], int(rng.integers(sizes[i]))) for i in picked]
+    return sum(_refused(store, made, path, place, 1 << int(rng.integers(8))) for path, place in drawn)
+
+
+def resend(folder: Path, key: keys.Key, *, files: int, file_bytes: int) -> int:
+    """Bytes given to a device for a bundle of which one file of ``files`` differs from what is there."""
+    extras = {f"weights/{i}.bin": folder / str(i) for i in range(files)}
+    for path in extras.values():
+        path.write_bytes(os.urandom(file_bytes))
+    put(own_store(folder / "home", key), bundle(folder / "b", key=key, version=1, extras=extras))
+    extras["weights/0.bin"].write_bytes(os.urandom(file_bytes))
+    there = Counting(folder / "home")
+    freight = load(bundle(folder / "b", key=key, version=2, extras=extras))
+    done = ship(freight, Destination(device=there), Way(public_key=key.pem, retries=0))
+    assert (done.state, done.was, done.now) == ("shipped", 1, 2), done
+    return there.bytes
+
+
+def _serves_whole(store: Store, versions: tuple[int, int]) -> bool:
+    return served(store) in versions and serve_check(store, "small")[0]["version"] in versions
+
+
+def _refused(store: Store, folder: Path, path: Path, place: int, mask: int) -> bool:
+    """Whether a device refuses the bundle with a bit of one byte changed, be it by what is said or by what is sent."""
+    content = path.read_bytes()
+    (store.incoming / hashlib.sha256(content).hexdigest()).unlink(missing_ok=True)  # so that this file is asked for
+    path.write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
+    try:
+        _, raw, signature = manifest.read(folder)
+        for sent in offer(store, raw, signature, public_key=None, trust="never")["missing"]:
+            body = next(body for digest, body in _bodies(folder, raw) if digest == sent["sha256"])
+            piece = {"sha256": sent["sha256"], "size_bytes": len(body), "offset": 0, "length": len(body)}
+            receive(store, [piece], io.BytesIO(body))
+        install(store, raw, signature, Expectation())
+    except (UserError, TryAgainError):
+        return store.slots() == []
+    finally:
+        path.write_bytes(content)
+    return False
+
+
+def _bodies(folder: Path, raw: bytes) -> list[tuple[str, bytes]]:
+    """The digest that a manifest gives each file, and what is in it."""
+    return [(entry.sha256, (folder / path).read_bytes()) for path, entry in manifest.parse(raw, "x").files.items()]
