@@ -11,6 +11,7 @@ from profiles.tables import load_object, with_entry_points
 
 DEVICES: dict[str, str] = {
     "local": "deploy.devices.local:Local",
+    "ssh": "deploy.devices.ssh:SSH",
 }
 
 

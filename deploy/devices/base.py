@@ -56,3 +56,11 @@ class Device(ABC):
     @abstractmethod
     def start_worker(self) -> subprocess.Popen[str]:
         """Start ``python -m deploy worker`` there, its standard streams piped as text."""
+
+    @abstractmethod
+    def forget(self, remote: str) -> None:
+        """``remote``, which ``put`` or ``path`` gave, is not needed any more; nothing where files stay the user's."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the device back; nothing where none was taken."""
