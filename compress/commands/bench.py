@@ -31,7 +31,7 @@ def bench(
 ) -> int:
     """Time ONNX files or engine folders against each other, interleaved."""
     from compress.bench import variants
-    from compress.commands.options import target
+    from compress.commands.options import runtime_versions, target
     from compress.progress import StreamProgress
     from deploy.measure import interleave, summarise
     from deploy.remote import RemoteWorker
@@ -43,7 +43,9 @@ def bench(
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         timers: dict[str, Any] = {}
         about: dict[str, Any] = {}
-        for name, prepare in variants(models, profile, engine_name, precision, Path(scratch)).items():
+        for name, prepare in variants(
+            models, profile, runtime_versions(there), engine_name, precision, Path(scratch)
+        ).items():
             worker = stack.enter_context(RemoteWorker(there))
             about[name] = prepare(worker)
             timers[name] = worker.time
