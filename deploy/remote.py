@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.board.relay import JOB_GONE, LOST, NEWS
+from deploy.conditions import Conditions
 from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
 from profiles.errors import UserError
@@ -99,6 +100,23 @@ class RemoteWorker:
         """Milliseconds of single inferences in one warmed block of about ``seconds``."""
         times: list[float] = self._call("time", lasting_s=seconds, seconds=seconds)["ms"]
         return times
+
+    def conditions(self) -> Conditions:
+        """What the device measures under now."""
+        return Conditions.from_json(self._call("conditions"))
+
+    def cool(self, start_c: float, at_most_s: float) -> float:
+        """Let the device cool down if it is hot, and hotter than it was; the seconds waited."""
+        return float(self._call("cool", lasting_s=at_most_s, start_c=start_c, at_most_s=at_most_s)["waited_s"])
+
+    def energy_mj(self, seconds: float) -> float | None:
+        """Millijoules of one inference over about ``seconds``; None where the device has no power rails."""
+        found: float | None = self._call("energy", lasting_s=seconds, seconds=seconds)["mj"]
+        return found
+
+    def lock_clocks(self) -> None:
+        """Hold the device's clocks until this worker is gone."""
+        self._call("lock_clocks")
 
     def _call(self, do: str, *, lasting_s: float = 0.0, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -19,9 +19,12 @@ OVER_BUDGET = 3
 @click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]", help="What to compress for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the report and the bundle go. [runs/RECIPE-DEVICE]")
 @click.option("--until", metavar="STAGE", help="Stop after this stage, and report.")
+@click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def run(recipe: str, device: str, out: Path | None, until: str | None, dry_run: bool, as_json: bool) -> int:
+def run(
+    recipe: str, device: str, out: Path | None, until: str | None, lock_clocks: bool, dry_run: bool, as_json: bool
+) -> int:
     """Take a checkpoint to a measured, gated student and a bundle.
 
     RECIPE is a TOML file or a built-in recipe's name (digits).
@@ -50,7 +53,7 @@ def run(recipe: str, device: str, out: Path | None, until: str | None, dry_run: 
     folder = out or Path("runs") / f"{found.name}-{profile.name}"
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
     progress = StreamProgress(None if processes.is_main() else io.StringIO())
-    report = pipeline.run(found, profile, there, folder, steps, progress, until)
+    report = pipeline.run(found, profile, there, folder, steps, progress, until, lock_clocks=lock_clocks)
     if not processes.is_main():
         return 0
     if as_json:

@@ -52,6 +52,13 @@ class Local(Device):
     def forget(self, remote: str) -> None:
         """Nothing: what is here is the user's."""
 
+    def status(self) -> dict[str, Any]:
+        """Empty: nothing is kept for a device here."""
+        return {}
+
+    def clean(self) -> None:
+        """Nothing: nothing is kept for a device here."""
+
     def close(self) -> None:
         """Nothing: this machine is not taken."""
 

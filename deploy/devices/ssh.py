@@ -169,17 +169,12 @@ class SSH(Device):
         )
 
     def status(self) -> dict[str, Any]:
-        """What of ours is on the board; the board is not taken for it."""
+        """Sizes, versions, and who has the board; the board is not taken for it."""
         with self._told():
             found: dict[str, Any] = self._agent().call("status", idle_s=600.0)
             return found
 
     def clean(self) -> None:
-        """Remove everything of ours from the board.
-
-        Raises:
-            DeviceError: a run is using it.
-        """
         with self._told():
             self._held()
         self.close(keep_connection=True)
@@ -214,7 +209,7 @@ class SSH(Device):
         with self._lock:
             if self._link is None:
                 self._contact = self._install()
-                self._link = Link(self._start_agent, self._judge, _say)
+                self._link = Link(self._start_agent, self._judge, self._say, patience_s=GRACE_S)
             return self._link
 
     def _held(self) -> Link:
@@ -270,7 +265,7 @@ class SSH(Device):
         pip = install.pip_wheel()
         if not found:
             raise UserError(f"EDGE_WHEELS={wheels}: no wheels there")
-        _say(f"{self.url}: making a venv from {len(found)} wheels")
+        self._say(f"making a venv from {len(found)} wheels")
         venv, kept = f"{contact.root}/venv", f"{contact.root}/wheels"
         self._shell(f"rm -rf {shlex.quote(venv)} {shlex.quote(kept)}; mkdir -p {shlex.quote(kept)}")
         for wheel in (pip, *found):
@@ -399,6 +394,9 @@ class SSH(Device):
         lines = [line.strip(" \r@") for line in words.splitlines() if line.strip(" \r@")]
         return f"{self.url}: {lines[-1] if lines else 'ssh said nothing'}{hint}"
 
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"{self.url}: {text}\n")
+
     @contextlib.contextmanager
     def _told(self) -> Any:
         """What the board refused or the connection broke at, as a device's error."""
@@ -439,7 +437,3 @@ def _is_dead_here(owner: str) -> bool:
 
 def _room(said: str) -> str:
     return "; free some space on the board" if "No space left" in said else ""
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
