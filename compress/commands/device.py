@@ -59,7 +59,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     sizes: dict[str, int] = found["size_bytes"]
     parts = ", ".join(f"{name} {size / 1024:.0f}" for name, size in sizes.items() if size >= 1024)
     return [
-        f"  folder   {found['root']}: {sum(sizes.values()) / 1024:.0f} KiB ({parts}); {found['free_bytes'] / 2**30:.1f} GiB free",
+        f"  folder   {found['root']}: {sum(sizes.values()) / 1024:.0f} KiB ({parts})",
+        f"  free     {found['free_bytes'] / 2**30:.1f} GiB",
         f"  system   {found['system']}",
         f"  python   {found['python']}",
         f"  version  {', '.join(found['code']) or 'none'}",

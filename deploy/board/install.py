@@ -10,7 +10,7 @@ import io
 import json
 import shlex
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ PROBE_LINE = "edge-compress-probe "
 
 PROBE = """
 import json, sys, platform
-found = {"version": list(sys.version_info[:3]), "arch": platform.machine(), "executable": sys.executable, "modules": {}}
+found = {"version": list(sys.version_info[:3]), "arch": platform.machine(), "executable": sys.argv[1], "modules": {}}
 if sys.version_info >= (3, 10):
     import importlib.util
-    for name in sys.argv[1:]:
+    for name in sys.argv[2:]:
         try:
             found["modules"][name] = importlib.util.find_spec(name) is not None
         except Exception as error:
@@ -128,6 +128,11 @@ def runtimes() -> list[str]:
     return sorted({engine(name).package for name in engines()})
 
 
+def digest_of(entries: Mapping[str, str]) -> str:
+    """One name for a set of files: path -> digest."""
+    return hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
+
+
 def probe_script(root: str, candidates: Sequence[str]) -> str:
     """A shell script that says what the board is; ``root`` and ``candidates`` may begin with ``~/``."""
     words = " ".join(shell_path(c) for c in candidates)
@@ -138,7 +143,8 @@ def probe_script(root: str, candidates: Sequence[str]) -> str:
         'for code in code/*; do case $code in *.part) ;; *) echo "edge-compress-code ${code#code/}" ;; esac; done\n'
         f"for python in {words}; do\n"
         f'  case $python in "$root"/venv/*) [ -e "$root/venv/{VENV_READY}" ] || continue ;; esac\n'
-        f'  command -v "$python" >/dev/null 2>&1 && "$python" -c {shlex.quote(PROBE)} {modules} 2>/dev/null\n'
+        f'  command -v "$python" >/dev/null 2>&1 && "$python" -c {shlex.quote(PROBE)} "$(command -v "$python")" {modules} '
+        "2>/dev/null\n"
         "done; exit 0\n"
     )
 

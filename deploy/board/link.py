@@ -20,7 +20,7 @@ SILENT_S = 120.0
 HASHING_S = 1200.0
 MOST_NOISE_LINES = 200
 RECONNECT_S = 120.0
-LONGEST_PAUSE_S = 5.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 T = TypeVar("T")
 
 
@@ -77,7 +77,7 @@ class Link:
 
     def patiently(self, act: Callable[[], T]) -> T:
         """``act``, again after each lost connection while time is left; progress made in between gives more."""
-        give_up, pause_s, told = time.monotonic() + self._patience_s, 0.25, False
+        give_up, pause_s, told = time.monotonic() + self._patience_s, FIRST_PAUSE_S, False
         while True:
             self._moved = False
             try:
@@ -85,7 +85,7 @@ class Link:
             except LinkError as error:
                 self._judge(str(error))
                 if self._moved:
-                    give_up, pause_s = time.monotonic() + self._patience_s, 0.25
+                    give_up, pause_s = time.monotonic() + self._patience_s, FIRST_PAUSE_S
                 if time.monotonic() > give_up:
                     raise
                 if not told:

@@ -43,6 +43,7 @@ class Relay:
     def run(self) -> int:
         """Serve until the job has ended or is given up."""
         signal.signal(signal.SIGTERM, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         threading.Thread(target=self._read_input, daemon=True).start()
         last_good = time.monotonic()
         pause_s = 0.25
@@ -121,6 +122,7 @@ class Relay:
                     self._welcome(message["taken"])
                 code = self._take(message)
                 if code is not None:
+                    _hang_up(connection)
                     return code
 
     def _welcome(self, taken: int) -> None:
@@ -182,6 +184,15 @@ class Relay:
     def _news(self, text: str) -> None:
         sys.stderr.write(f"{NEWS}{text}\n")
         sys.stderr.flush()
+
+
+def _hang_up(connection: subprocess.Popen[bytes]) -> None:
+    """End a connection from this side, so that the last word arrives: the keeper waits for it."""
+    assert connection.stdin is not None
+    with contextlib.suppress(OSError):
+        connection.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        connection.wait(timeout=STOP_S)
 
 
 def _read_words(connection: subprocess.Popen[bytes], words: deque[str]) -> None:

@@ -13,6 +13,7 @@ import getpass
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,9 @@ ROOT = "~/.edge-compress"
 CONNECT_S = 15
 ALIVE_S, ALIVE_COUNT = 15, 4
 PERSIST_S = 60
-SHELL_S = 180.0
+SHELL_S, SHELL_ATTEMPTS = 180.0, 3
+CUT = 255
+"""ssh's own exit code: what it ran may have ended or not."""
 RUN_SPARE_S = 60.0
 GRACE_S = 120.0
 """How long a job waits on the board for its client to come back, and the client for the board."""
@@ -158,15 +161,20 @@ class SSH(Device):
         with self._told():
             folder = self._held().call("start", command=[], grace_s=GRACE_S)
         attach = self._command(self._on_board(["-m", "deploy.board", "attach", folder]))
-        return subprocess.Popen(
-            [sys.executable, "-m", "deploy.board", "relay", str(GRACE_S), *attach],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            start_new_session=True,
-        )
+        # A signal that comes before the relay listens for it waits, or the relay would die of it and leave its job.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "deploy.board", "relay", str(GRACE_S), *attach],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def status(self) -> dict[str, Any]:
         """Sizes, versions, and who has the board; the board is not taken for it."""
@@ -288,14 +296,17 @@ class SSH(Device):
             DeviceError: the board cannot be reached, the script failed, or took too long.
         """
         try:
-            command = self._command(shlex.join(["sh", "-c", script]))
-            done = subprocess.run(command, input=given, capture_output=True, timeout=timeout_s, check=False)
+            for _ in range(SHELL_ATTEMPTS):
+                command = self._command(shlex.join(["sh", "-c", script]))
+                done = subprocess.run(command, input=given, capture_output=True, timeout=timeout_s, check=False)
+                if done.returncode != CUT:
+                    break
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.url}: no answer within {timeout_s:g} s") from None
         except LinkError as error:
             raise DeviceError(self._explained(str(error))) from None
         said = done.stderr.decode(errors="replace").strip()
-        if done.returncode == 255:
+        if done.returncode == CUT:
             raise DeviceError(self._explained(said))
         if done.returncode:
             raise DeviceError(f"{self.url}: {said.splitlines()[-1] if said else f'exit {done.returncode}'}{_room(said)}")
