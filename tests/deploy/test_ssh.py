@@ -2,26 +2,26 @@
 
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-import torch
 
 from deploy.board import install
 from deploy.devices import DeviceError, device, ssh
 from deploy.devices.ssh import Address
 from deploy.engines import EngineError, engine
-from deploy.export import capture, to_onnx
 from deploy.remote import RemoteWorker
 from profiles.device import load
 from profiles.errors import UserError
-from tests.conftest import ROOT, small_model
+from tests.conftest import ROOT
+from tests.deploy.tiny import tiny_onnx, tiny_weights
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,7 @@ def test_a_command_runs_as_on_this_machine(board, tmp_path):
     assert there.run([*there.door(), "unheard-of"]).stderr.startswith("usage: python -m deploy")
 
 
+@pytest.mark.slow
 def test_a_command_out_of_time_is_stopped_there(board):
     there = board.device()
     with pytest.raises(DeviceError, match=r"'sh' did not end within 0\.3 s; it was stopped"):
@@ -104,22 +105,22 @@ def test_a_command_whose_connection_is_cut_is_not_left_running(board):
     there = board.device()
     there.run(["true"])
     marker = board.root / "ran-on"
-    timer = threading.Timer(0.5, board.cut)
+    timer = threading.Timer(0.3, board.cut)
     timer.start()
     with pytest.raises(DeviceError, match="ssh://board"):
-        there.run(["sh", "-c", f"sleep 2; touch {marker}"], timeout_s=20)
-    time.sleep(2.2)
+        there.run(["sh", "-c", f"sleep 1; touch {marker}"], timeout_s=20)
+    time.sleep(1.2)
     assert not marker.exists(), "the command outlived its connection"
 
 
-def test_a_put_survives_cuts_at_every_step(board, tmp_path):
+@pytest.mark.parametrize("many", [1, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_put_survives_cuts_at_every_step(board, tmp_path, many):
     given = tmp_path / "given.bin"
     given.write_bytes(random.Random(1).randbytes(1_000_000))
     there = board.device()
-    there.door()
-    there._held()
+    there.run(["true"])
     dice = random.Random(2)
-    cuts = [0, 1, 50, 200, 300, 400, 500, 600, 700] + [dice.randrange(700, 400_000) for _ in range(6)]
+    cuts = [0, 300, 500] + [dice.randrange(400_000) for _ in range(many)]
     board.cut_after(*cuts)
     board.cut()
     remote = there.put(given)
@@ -164,6 +165,7 @@ def test_a_full_disk_is_told_and_the_part_removed(board, tmp_path):
     assert there.run(["cat", there.put(tmp_path / "small.bin")]).stdout == "small", "the board goes on"
 
 
+@pytest.mark.slow
 def test_a_file_altered_on_its_way_is_never_used(board, tmp_path, monkeypatch):
     given = tmp_path / "given.bin"
     given.write_bytes(b"x" * 1000)
@@ -196,6 +198,7 @@ def test_a_python_without_a_runtime_is_told_how_to_get_one(board, tmp_path):
         board.device(python=bare).door()
 
 
+@pytest.mark.slow
 def test_what_a_login_script_says_is_not_taken_for_an_answer(board, tmp_path):
     noisy = board.folder / "bin/ssh"
     noisy.write_text(noisy.read_text().replace('["sh", "-c", words]', '["sh", "-c", "echo Welcome; " + words]'))
@@ -223,6 +226,7 @@ def test_what_ssh_says_is_told_with_a_hint_and_at_once(board, words, hint):
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_changed_host_key_in_the_middle_is_told_and_not_tried_again(board):
     there = board.device()
     there.run(["true"])
@@ -232,6 +236,7 @@ def test_a_changed_host_key_in_the_middle_is_told_and_not_tried_again(board):
         there.run(["true"])
 
 
+@pytest.mark.slow
 def test_sshd_gone_is_told_after_patience(board, monkeypatch):
     monkeypatch.setattr(ssh, "GRACE_S", 0.5)
     there = board.device()
@@ -279,6 +284,7 @@ def test_status_and_clean(board, tmp_path):
     assert there.run(["echo", "again"]).stdout == "again\n", "a clean board is a new one"
 
 
+@pytest.mark.slow
 def test_the_device_side_holds_no_torch_and_is_sent_once(board):
     there = board.device()
     there.door()
@@ -295,11 +301,9 @@ def test_the_device_side_holds_no_torch_and_is_sent_once(board):
     assert [p.name for p in (board.root / "code").iterdir()] == [code.name], "other versions go"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
-    onnx.save(to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)])), path)
-    return path
+@pytest.fixture
+def model(tmp_path):
+    return tiny_onnx(tmp_path / "model.onnx")
 
 
 def plan():
@@ -308,7 +312,7 @@ def plan():
 
 def test_a_worker_there_gives_what_one_here_gives_though_it_is_cut_all_the_time(board, model, tmp_path):
     inputs = np.random.default_rng(0).normal(size=(5, 1, 16, 16)).astype(np.float32)
-    outputs, cuts = {}, [random.Random(4).randrange(200, 3000) for _ in range(20)]
+    outputs, cuts = {}, [random.Random(4).randrange(200, 3000) for _ in range(8)]
     for there in (device("local"), board.device()):
         there.run(["true"])
         if there.url != "local":
@@ -320,12 +324,14 @@ def test_a_worker_there_gives_what_one_here_gives_though_it_is_cut_all_the_time(
             worker.warm({"input": inputs})
             outputs[there.url] = worker.infer({"input": inputs})["output"]
             assert len(worker.time(0.1)) >= 11
-    assert len((board.folder / "cuts").read_text().split()) < 12, "it was cut often"
+    assert len((board.folder / "cuts").read_text().split()) < 4, "it was cut often"
     np.testing.assert_array_equal(outputs["local"], outputs["ssh://board"])
+    np.testing.assert_allclose(outputs["local"], inputs.reshape(5, 256) @ tiny_weights(), rtol=1e-5)
     left = [p for p in (board.root / "work").rglob("*") if p.is_file()]
     assert left == [], "what a worker made is fetched and forgotten"
 
 
+@pytest.mark.slow
 def test_a_job_ends_by_itself_when_its_client_is_gone_for_good(board, monkeypatch):
     monkeypatch.setattr(ssh, "GRACE_S", 3.0)
     there = board.device()
@@ -355,6 +361,7 @@ def test_a_board_that_was_restarted_is_told_and_what_was_built_is_kept(board, mo
     assert sent == [(tmp_path / "engine/engine.json").stat().st_size] or sent == [], "the engine itself was still there"
 
 
+@pytest.mark.slow
 def test_a_request_that_hangs_is_stopped_there_too(board, monkeypatch):
     from deploy import remote
 
@@ -370,6 +377,7 @@ def test_a_request_that_hangs_is_stopped_there_too(board, monkeypatch):
     assert there.status()["jobs"] == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_client_leaves_no_job(board):
     there = board.device()
     with pytest.raises(KeyboardInterrupt), RemoteWorker(there):
@@ -377,6 +385,7 @@ def test_an_interrupted_client_leaves_no_job(board):
     assert there.status()["jobs"] == []
 
 
+@pytest.mark.slow
 def test_wheels_make_a_venv_where_python_lacks_something(board, tmp_path, monkeypatch):
     """A wheel of our own stands in for numpy and a runtime: what is proven is the way, on a Python that has nothing."""
     import zipfile
@@ -399,6 +408,26 @@ def test_wheels_make_a_venv_where_python_lacks_something(board, tmp_path, monkey
     assert board.device(python=bare).door()[0] == str(board.root / "venv/bin/python")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.10", "3.12"])
+def test_a_board_with_the_oldest_and_a_newer_python(board, model, tmp_path, version):
+    found = [shutil.which(f"python{version}"), *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    runs = [p for p in found if p and subprocess.run([p, "-c", ""], capture_output=True, check=False).returncode == 0]
+    if not runs:
+        pytest.skip(f"no Python {version} on this machine")
+    subprocess.run([runs[-1], "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "onnxruntime"], check=True)
+    there = board.device(python=python)
+    inputs = np.random.default_rng(0).normal(size=(5, 1, 16, 16)).astype(np.float32)
+    with RemoteWorker(there) as worker:
+        worker.build(model, plan(), tmp_path / "engine")
+        worker.open(tmp_path / "engine")
+        outputs = worker.infer({"input": inputs})["output"]
+    np.testing.assert_allclose(outputs, inputs.reshape(5, 256) @ tiny_weights(), rtol=1e-5)
+    assert there.status()["python"].split()[1].startswith(version)
+
+
 def lacks_numpy(python):
     import subprocess
 
@@ -408,6 +437,7 @@ def lacks_numpy(python):
     return done is not None and done.returncode == 1
 
 
+@pytest.mark.slow
 def test_compress_device_shows_and_removes(board, compress_cli):
     url = f"ssh://board?root={board.root}&python={sys.executable}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
