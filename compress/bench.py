@@ -18,9 +18,16 @@ Prepare = Callable[[RemoteWorker], Mapping[str, Any]]
 
 
 def variants(
-    models: Sequence[Path], profile: DeviceProfile, only: str | None, precision: str, scratch: Path
+    models: Sequence[Path],
+    profile: DeviceProfile,
+    versions: Mapping[str, str],
+    only: str | None,
+    precision: str,
+    scratch: Path,
 ) -> dict[str, Prepare]:
     """A function a variant that builds, opens and warms it in a worker; names are the files' and engines'.
+
+    ``versions`` are the device's runtimes'.
 
     Raises:
         UserError: a file is missing, or the device has no such engine or precision; all at once.
@@ -40,8 +47,7 @@ def variants(
             found[f"{model}"] = _opener(model)
             continue
         for runtime in runtimes:
-            able = engine(runtime.engine).affinity()
-            plan = engine(runtime.engine).plan(profile, precision, able.version)
+            plan = engine(runtime.engine).plan(profile, precision, versions[runtime.engine])
             folder = scratch / f"{number}-{runtime.engine}"
             found[f"{model} {runtime.engine} {precision}"] = _builder(model, plan, folder)
     return found

@@ -38,6 +38,8 @@ def run(
     steps: Path,
     progress: Progress,
     until: str | None = None,
+    *,
+    lock_clocks: bool = False,
 ) -> Report:
     """Run ``recipe`` for the device; leaves ``report.json``, ``report.html`` and ``bundle/`` in ``out``."""
     started = time.perf_counter()
@@ -45,7 +47,7 @@ def run(
     check_writable(out)
     workspace = Workspace(steps, progress)
     workshop = Workshop(recipe, profile, workspace, progress, tracked=out / "trackers")
-    prover = Prover(workshop, device, profile, workspace, progress)
+    prover = Prover(workshop, device, profile, workspace, progress, lock_clocks=lock_clocks)
     workshop.check()
 
     progress.say(f"teacher: {recipe.teacher.model}")
@@ -68,7 +70,7 @@ def run(
         budget=recipe.budget,
         rows=tuple(rows),
         verdict=conclude(rows, recipe.budget),
-        warnings=suspicions(rows),
+        warnings=(*suspicions(rows), *prover.warnings()),
     )
     best = next(entry.variant for entry in found if entry.name == report.verdict.best)
     cargo = bundling.cargo(best, prover, workshop)

@@ -22,10 +22,11 @@ from compress.tasks import Metric
 from compress.workshop import Made, Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
 from deploy import count
+from deploy import race as races
 from deploy.devices import Device
 from deploy.engines import engine
 from deploy.export import capture, to_onnx
-from deploy.measure import Latency, interleave, summarise
+from deploy.measure import Latency, summarise
 from deploy.parity import Parity, parity
 from deploy.qdq import insert
 from deploy.remote import RemoteWorker
@@ -65,10 +66,19 @@ class Prover:
     """Builds and measures variants on one device."""
 
     def __init__(
-        self, workshop: Workshop, device: Device, profile: DeviceProfile, workspace: Workspace, progress: Progress
+        self,
+        workshop: Workshop,
+        device: Device,
+        profile: DeviceProfile,
+        workspace: Workspace,
+        progress: Progress,
+        *,
+        lock_clocks: bool = False,
     ) -> None:
         self._workshop, self._device, self.profile = workshop, device, profile
-        self._workspace, self._progress = workspace, progress
+        self._workspace, self._progress, self._lock_clocks = workspace, progress, lock_clocks
+        self._energy_mj: dict[str, float] = {}
+        self.doubts: dict[str, None] = {}
         self.environment: dict[str, Any] = processes.from_main(self._facts() if processes.is_main() else {})
 
     def _facts(self) -> dict[str, Any]:
@@ -144,15 +154,29 @@ class Prover:
             "engines": keys,
             "seconds": seconds,
             "device": self._device_key(),
-            "code": code_digest(["deploy.measure"]),
+            "lock_clocks": self._lock_clocks,
+            "code": code_digest(["deploy.measure", "deploy.race"]),
         }
 
         def make(folder: Path) -> dict[str, Any]:
             folders = {step.key: step.folder / "engine" for step in engines.values()}
-            return {key: asdict(latency) for key, latency in self._timed(folders, seconds).items()}
+            return self._timed(folders, seconds)
 
         facts = self._workspace.step("race", decided, make).facts
-        return {variant: Latency(**facts[step.key]) for variant, step in engines.items()}
+        self.environment["conditions"] = facts["conditions"]
+        self._energy_mj |= facts["conditions"]["energy_mj"]
+        self.doubts |= dict.fromkeys(facts["conditions"]["doubts"])
+        return {variant: Latency(**facts["latency_ms"][step.key]) for variant, step in engines.items()}
+
+    def energy_mj(self, variant: Variant) -> float | None:
+        """Millijoules of one inference of a variant that was raced; None where the device has no power rails."""
+        return self._energy_mj.get(self.built(variant).key)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Why the latencies are not clean."""
+        if not self.doubts:
+            return ()
+        return (f"the latencies are not clean: while measuring on {self.url}, {'; '.join(self.doubts)}",)
 
     def size_bytes(self, variant: Variant) -> int:
         return int(self.built(variant).facts["size_bytes"])
@@ -184,19 +208,21 @@ class Prover:
         """The first inputs of a split."""
         return samples.load(np.arange(min(how_many, len(samples)))).inputs
 
-    def _timed(self, folders: Mapping[str, Path], seconds: float) -> dict[str, Latency]:
+    def _timed(self, folders: Mapping[str, Path], seconds: float) -> dict[str, Any]:
         with ExitStack() as stack:
-            timers, opened = {}, {}
+            stack.enter_context(races.clocks(self._device, lock=self._lock_clocks))
+            workers, opened = {}, {}
             for key, folder in sorted(folders.items()):
                 worker = stack.enter_context(RemoteWorker(self._device))
                 opened[key] = worker.open(folder)
                 given = opened[key]["inputs"][0]
                 worker.warm({given["name"]: self.sample_feed(self._workshop.data.validation, given["shape"][0])})
-                timers[key] = worker.time
+                workers[key] = worker
             with self._progress.task("measure", 11) as bar:
-                times = interleave(timers, seconds, lambda done, total: bar.advance(1))
+                found = races.race(workers, seconds, lambda done, total: bar.advance(1))
         about = {key: {"batch": o["batch"], "threads": o["threads"]} for key, o in opened.items()}
-        return {key: summarise(t, **about[key]) for key, t in times.items()}
+        latencies = {key: asdict(summarise(times, **about[key])) for key, times in found.times_ms.items()}
+        return {"latency_ms": latencies, "conditions": found.conditions()}
 
     def _model(self, variant: Variant) -> Step:
         if variant.precision == "int8" and variant.made.recipe is None:

@@ -29,6 +29,7 @@ class Row:
         metric: on the test split; ``validation`` is the same metric on the split that choices look at.
         stage: the stage that made it; None for the teacher.
         runs_on: the device's URL.
+        energy_mj: of one inference, the whole module's; None where the device has no power rails.
         seconds: that making the model took (training included), None where it is told in another row.
     """
 
@@ -49,6 +50,7 @@ class Row:
     seconds: float | None
     reason: str | None
     notes: tuple[str, ...] = ()
+    energy_mj: float | None = None
 
     @property
     def p50(self) -> float:

@@ -77,6 +77,7 @@ def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
         metric=judged.metric,
         validation=prover.judge(variant, "validation").metric.value,
         latency_ms=latency,
+        energy_mj=prover.energy_mj(variant),
         size_bytes=prover.size_bytes(variant),
         params=parameters,
         macs=macs,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -14,16 +16,25 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.devices import Device
+from deploy.board.relay import JOB_GONE, LOST, NEWS
+from deploy.conditions import Conditions
+from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
 from profiles.errors import UserError
+
+HOUR_S = 3600.0
+LIMIT_S = {"facts": 600.0, "conditions": 120.0, "build": 4 * HOUR_S, "infer": 4 * HOUR_S}
+"""How long a request may take, past what it was asked to last: a hung runtime must not hang a run."""
+OTHER_LIMIT_S = HOUR_S
+LAST_S = 5.0
 
 
 @final
 class RemoteWorker:
     """A worker process on a device, as a context manager: it is gone when the block ends.
 
-    Every call raises ``EngineError`` when the runtime refuses or the process dies, with its last words.
+    Every call raises ``EngineError`` when the runtime refuses or the process dies, with its last words, and
+    ``DeviceError`` when the device is out of reach for too long.
     """
 
     def __init__(self, device: Device) -> None:
@@ -41,10 +52,9 @@ class RemoteWorker:
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
-            self._process.wait(timeout=0 if error else 5)
+            self._process.wait(timeout=0 if error else LAST_S)
         except (subprocess.TimeoutExpired, BrokenPipeError):
-            self._process.kill()
-            self._process.wait()
+            self._end()
         self._drain.join(timeout=1)
         assert self._process.stdout is not None and self._process.stderr is not None
         self._process.stdout.close()
@@ -59,6 +69,7 @@ class RemoteWorker:
         remote = self._device.path(folder)
         done = self._call("build", model=self._device.put(model), plan=plan.as_json(), folder=remote)
         self._device.get(remote, folder)
+        self._device.forget(remote)
         return done
 
     def open(self, folder: Path) -> dict[str, Any]:
@@ -70,9 +81,11 @@ class RemoteWorker:
         with tempfile.TemporaryDirectory() as scratch:
             inputs, outputs = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
             np.savez(inputs, **feed)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
-            remote = self._device.path(outputs)
-            self._call("infer", inputs=self._device.put(inputs), outputs=remote)
-            self._device.get(remote, outputs)
+            given, made = self._device.put(inputs), self._device.path(outputs)
+            self._call("infer", inputs=given, outputs=made)
+            self._device.get(made, outputs)
+            for remote in (given, made):
+                self._device.forget(remote)
             with np.load(outputs, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
 
@@ -85,20 +98,49 @@ class RemoteWorker:
 
     def time(self, seconds: float) -> list[float]:
         """Milliseconds of single inferences in one warmed block of about ``seconds``."""
-        times: list[float] = self._call("time", seconds=seconds)["ms"]
+        times: list[float] = self._call("time", lasting_s=seconds, seconds=seconds)["ms"]
         return times
 
-    def _call(self, do: str, **request: Any) -> dict[str, Any]:
+    def conditions(self) -> Conditions:
+        """What the device measures under now."""
+        return Conditions.from_json(self._call("conditions"))
+
+    def cool(self, start_c: float, at_most_s: float) -> float:
+        """Let the device cool down if it is hot, and hotter than it was; the seconds waited."""
+        return float(self._call("cool", lasting_s=at_most_s, start_c=start_c, at_most_s=at_most_s)["waited_s"])
+
+    def energy_mj(self, seconds: float) -> float | None:
+        """Millijoules of one inference over about ``seconds``; None where the device has no power rails."""
+        found: float | None = self._call("energy", lasting_s=seconds, seconds=seconds)["mj"]
+        return found
+
+    def lock_clocks(self) -> None:
+        """Hold the device's clocks until this worker is gone."""
+        self._call("lock_clocks")
+
+    def _call(self, do: str, *, lasting_s: float = 0.0, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
+        limit_s = LIMIT_S.get(do, OTHER_LIMIT_S) + lasting_s
+        too_late = threading.Event()
+        timer = threading.Timer(limit_s, self._stop_late, (too_late,))
+        timer.start()
         try:
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            timer.cancel()
+        if too_late.is_set():
+            raise EngineError(f"the worker on {self._device.url} did not end '{do}' within {limit_s:g} s; it was stopped")
         if not line:
             self._drain.join(timeout=1)
             words = " | ".join(self._last_words) or "it said nothing"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=1)
+            if self._process.poll() in (LOST, JOB_GONE):
+                raise DeviceError(f"{self._device.url}: '{do}' was not finished: {words.replace(NEWS, '')}")
             raise EngineError(f"the worker on {self._device.url} died in '{do}' (exit {self._process.poll()}): {words}")
         reply = json.loads(line)
         if "ok" in reply:
@@ -110,7 +152,23 @@ class RemoteWorker:
             raise EngineError(reply["error"])
         raise RuntimeError(f"the worker on {self._device.url} failed in '{do}':\n{reply['error']}")
 
+    def _stop_late(self, too_late: threading.Event) -> None:
+        too_late.set()
+        self._end()
+
+    def _end(self) -> None:
+        """Stop the process; one that stands for a process elsewhere is given the time to stop that too."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=2 * LAST_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
     def _read_stderr(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._last_words.append(line.rstrip())
+        with contextlib.suppress(ValueError):  # closed while it was read: its block is over
+            for line in self._process.stderr:
+                self._last_words.append(line.rstrip())
+                if line.startswith(NEWS):
+                    sys.stderr.write(f"{self._device.url}: {line.removeprefix(NEWS)}")

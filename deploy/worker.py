@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from deploy import clocks, conditions
 from deploy.engines import BuildPlan, EngineError, Session, engine, engines
 from deploy.engines.base import load_plan, save_plan, size_bytes
 from deploy.measure import time_block
@@ -32,6 +33,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._session: Session | None = None
+        self._clocks: clocks.Holder | None = None
 
     def facts(self) -> dict[str, Any]:
         """What this machine is, and which engines can run on it."""
@@ -84,6 +86,39 @@ class Worker:
         """Time one warmed block of single inferences."""
         return {"ms": time_block(self._opened(), seconds)}
 
+    def conditions(self) -> dict[str, Any]:
+        """Power mode, clocks, temperatures, throttling and power as they are now."""
+        return conditions.read().as_json()
+
+    def cool(self, start_c: float, at_most_s: float) -> dict[str, Any]:
+        """Wait while this machine is hot, and hotter than ``start_c``."""
+        return {"waited_s": conditions.cool_down(start_c, at_most_s, look=lambda: conditions.read().hottest_c)}
+
+    def energy(self, seconds: float) -> dict[str, Any]:
+        """Millijoules of one inference, from a block that is not used for latency; None without power rails."""
+        if conditions.total_mw(conditions.rails_mw()) is None:
+            return {"mj": None}
+        session, runs = self._opened(), 0
+        with conditions.PowerMeter() as meter:
+            started = time.perf_counter()
+            while (took := time.perf_counter() - started) < seconds:
+                session.run()
+                runs += 1
+        return {"mj": None if meter.mean_mw is None else meter.mean_mw * took / runs}
+
+    def lock_clocks(self) -> dict[str, Any]:
+        """Hold the clocks until this process is gone."""
+        try:
+            self._clocks = clocks.Holder()
+        except clocks.ClocksError as error:
+            raise UserError(f"--lock-clocks: {error}") from None
+        return {}
+
+    def close(self) -> None:
+        """Put back what was changed."""
+        if self._clocks is not None:
+            self._clocks.close()
+
     def _opened(self) -> Session:
         if self._session is None:
             raise UserError("no engine is open; send 'open' first")
@@ -115,5 +150,8 @@ def serve(requests: TextIO = sys.stdin) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     worker = Worker()
-    for line in requests:
-        answers.write(json.dumps(answer(worker, line)) + "\n")
+    try:
+        for line in requests:
+            answers.write(json.dumps(answer(worker, line)) + "\n")
+    finally:
+        worker.close()

@@ -20,6 +20,10 @@ from profiles.quantization import QUANTIZATION
 
 FOLDER = Path(__file__).parent
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+X86 = ("x86_64", "AMD64")
+SAME_ARCH = {"arm64": "aarch64", "AMD64": "x86_64", "amd64": "x86_64"}
+# Of an aarch64 kernel's AT_HWCAP (16) and AT_HWCAP2 (26), the bits that a recipe may ask for.
+ARM_FLAGS = ((16, {"asimd": 1, "asimdhp": 10, "asimddp": 20, "sve": 22}), (26, {"i8mm": 13, "bf16": 14}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,7 @@ class DeviceProfile:
         channel_multiple: channel counts that fill this device's vector registers.
         threads: threads an engine uses; latency is measured with the same number.
         batch: batch size engines are built for.
+        arch: machine architectures it may have, as ``uname -m`` says them; any when empty.
     """
 
     name: str
@@ -59,6 +64,7 @@ class DeviceProfile:
     channel_multiple: int
     threads: int
     batch: int = 1
+    arch: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,7 +72,7 @@ class DeviceProfile:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DeviceProfile:
         runtimes = tuple(Runtime(**{**r, "precisions": tuple(r["precisions"])}) for r in data["runtimes"])
-        return cls(**{**data, "runtimes": runtimes})
+        return cls(**{**data, "runtimes": runtimes, "arch": tuple(data.get("arch", ()))})
 
     def runtime(self, engine: str) -> Runtime:
         """The runtime of ``engine``; ``KeyError`` when this device has none."""
@@ -79,7 +85,7 @@ class DeviceProfile:
 def facts() -> Facts:
     """The facts of the machine this runs on."""
     cpuinfo = _cpuinfo()
-    flags = cpuinfo.get("flags") or cpuinfo.get("Features") or ""
+    flags = cpuinfo.get("flags", "") if platform.machine() in X86 else cpuinfo.get("Features", "") or _arm_flags()
     return Facts(
         arch=platform.machine(),
         processor=cpuinfo.get("model name") or cpuinfo.get("Model") or platform.processor() or platform.machine(),
@@ -113,7 +119,7 @@ def resolve(name: str, table: Mapping[str, Any], device: Facts) -> DeviceProfile
     runtimes = [_runtime(f"profile {name}", entry, device, faults) for entry in table.get("runtime", [])]
     if not runtimes:
         faults.append(f"profile {name}: no [[runtime]]; a device needs at least one")
-    unknown_keys = set(table) - {"title", "channel_multiple", "threads", "batch", "runtime"}
+    unknown_keys = set(table) - {"title", "channel_multiple", "threads", "batch", "arch", "runtime"}
     faults += [f"profile {name}: unknown key {key!r}" for key in sorted(unknown_keys)]
     if faults:
         raise UserError(*faults)
@@ -124,7 +130,18 @@ def resolve(name: str, table: Mapping[str, Any], device: Facts) -> DeviceProfile
         channel_multiple=int(table.get("channel_multiple", 8)),
         threads=int(table.get("threads", 0)) or device.cores,
         batch=int(table.get("batch", 1)),
+        arch=tuple(table.get("arch", ())),
     )
+
+
+def check_arch(profile: DeviceProfile, device: Facts, where: str) -> None:
+    """Raise ``UserError`` when the device at ``where`` has another architecture than its profile."""
+    given = SAME_ARCH.get(device.arch, device.arch)
+    if profile.arch and given not in {SAME_ARCH.get(arch, arch) for arch in profile.arch}:
+        raise UserError(
+            f"wrong architecture: {where} is {device.arch} ({device.processor}); profile {profile.name} is for "
+            f"{' or '.join(profile.arch)}; give the profile of that board"
+        )
 
 
 def with_engines(profile: DeviceProfile, usable: Mapping[str, tuple[bool, str]]) -> DeviceProfile:
@@ -179,6 +196,17 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in lines if ":" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _arm_flags() -> str:
+    """What the kernel says that this process may use, where /proc/cpuinfo does not say it (emulators, old kernels)."""
+    if platform.machine() not in ("aarch64", "arm64") or sys.platform != "linux":
+        return ""
+    import ctypes
+
+    auxiliary = ctypes.CDLL(None).getauxval
+    auxiliary.argtypes, auxiliary.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return " ".join(name for entry, bits in ARM_FLAGS for name, bit in bits.items() if auxiliary(entry) >> bit & 1)
 
 
 def _usable_cores() -> int:

@@ -19,6 +19,7 @@ import click
 @click.option("--precision", default="fp32", show_default=True, help="What to ask of the engine; int8 for a Q/DQ file.")
 @click.option("--threads", type=int, help="Threads; else the profile's.")
 @click.option("--seconds", default=3.0, show_default=True, help="Time for each variant.")
+@click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def bench(
     models: tuple[Path, ...],
@@ -27,13 +28,15 @@ def bench(
     precision: str,
     threads: int | None,
     seconds: float,
+    lock_clocks: bool,
     as_json: bool,
 ) -> int:
     """Time ONNX files or engine folders against each other, interleaved."""
     from compress.bench import variants
-    from compress.commands.options import target
+    from compress.commands.options import runtime_versions, target
     from compress.progress import StreamProgress
-    from deploy.measure import interleave, summarise
+    from deploy.measure import summarise
+    from deploy.race import clocks, race
     from deploy.remote import RemoteWorker
 
     profile, there = target(device)
@@ -41,15 +44,21 @@ def bench(
         profile = replace(profile, threads=threads)
     progress = StreamProgress()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        timers: dict[str, Any] = {}
+        stack.enter_context(clocks(there, lock=lock_clocks))
+        workers: dict[str, RemoteWorker] = {}
         about: dict[str, Any] = {}
-        for name, prepare in variants(models, profile, engine_name, precision, Path(scratch)).items():
+        for name, prepare in variants(
+            models, profile, runtime_versions(there), engine_name, precision, Path(scratch)
+        ).items():
             worker = stack.enter_context(RemoteWorker(there))
             about[name] = prepare(worker)
-            timers[name] = worker.time
+            workers[name] = worker
         with progress.task("measure", 11) as bar:
-            times = interleave(timers, seconds, lambda done, total: bar.advance(1))
-    found = {n: summarise(t, batch=about[n]["batch"], threads=about[n]["threads"]) for n, t in times.items()}
+            raced = race(workers, seconds, lambda done, total: bar.advance(1))
+    timed = raced.times_ms.items()
+    found = {n: summarise(t, batch=about[n]["batch"], threads=about[n]["threads"]) for n, t in timed}
+    for doubt in raced.doubts:
+        progress.say(f"WARNING: not a clean measurement: {doubt}")
     if as_json:
         click.echo(json.dumps({name: asdict(latency) for name, latency in found.items()}, indent=1))
         return 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from typing import Any
 
+from compress import processes
 from deploy.devices import DEVICES, Device, device
+from deploy.devices.local import Local
 from deploy.engines import engine, engines
 from deploy.ship import Destination
-from profiles.device import DeviceProfile, load, names, with_engines
+from profiles.device import DeviceProfile, Facts, check_arch, facts, load, names, with_engines
 from profiles.errors import UserError, unknown
 
 
@@ -16,13 +19,41 @@ def target(given: str) -> tuple[DeviceProfile, Device]:
     """The profile and the device of ``PROFILE[@URL]``, less the runtimes that are not there.
 
     Raises:
-        UserError: no such profile or device, or no runtime of it can run.
+        UserError: no such profile or device, the device has another architecture, or no runtime of the profile can run.
+        DeviceError: the device cannot be reached.
     """
     name, _, url = given.partition("@")
-    profile = load(name)
+    load(name)
     there = device(url or "local")
-    usable = {name: engine(name).affinity() for name in engines()}
-    return with_engines(profile, {name: (a.score >= 0, a.reason) for name, a in usable.items()}), there
+    about, usable = _asked(there)
+    profile = load(name, about)
+    if not isinstance(there, Local):
+        check_arch(profile, about, there.url)
+    return with_engines(profile, {n: (a["score"] >= 0, a["reason"]) for n, a in usable.items()}), there
+
+
+def runtime_versions(there: Device) -> dict[str, str]:
+    """The version of each engine's runtime on a device; empty where it is not there."""
+    return {name: able["version"] for name, able in _asked(there)[1].items()}
+
+
+@functools.cache
+def _asked(there: Device) -> tuple[Facts, dict[str, dict[str, Any]]]:
+    """What the device is, and each engine's affinity there."""
+    own = {name: asdict(engine(name).affinity()) for name in engines()}
+    if isinstance(there, Local):
+        return facts(), own
+    said = processes.from_main(_worker_facts(there) if processes.is_main() else {})
+    absent = {"score": -1, "reason": "the device side there does not know it", "version": ""}
+    about = Facts(**{**said["device"], "flags": frozenset(said["device"]["flags"])})
+    return about, {name: said["engines"].get(name, absent) for name in own}
+
+
+def _worker_facts(there: Device) -> dict[str, Any]:
+    from deploy.remote import RemoteWorker
+
+    with RemoteWorker(there) as worker:
+        return worker.facts()
 
 
 def plain(record: Any) -> dict[str, Any]:

@@ -19,15 +19,18 @@ OVER_BUDGET = 3
 @click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]", help="What to compress for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the report and the bundle go. [runs/RECIPE-DEVICE]")
 @click.option("--until", metavar="STAGE", help="Stop after this stage, and report.")
+@click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def run(recipe: str, device: str, out: Path | None, until: str | None, dry_run: bool, as_json: bool) -> int:
+def run(
+    recipe: str, device: str, out: Path | None, until: str | None, lock_clocks: bool, dry_run: bool, as_json: bool
+) -> int:
     """Take a checkpoint to a measured, gated student and a bundle.
 
     RECIPE is a TOML file or a built-in recipe's name (digits).
     """
     from compress import pipeline, processes
-    from compress.commands.options import target
+    from compress.commands.options import runtime_versions, target
     from compress.progress import StreamProgress
     from compress.recipe import Recipe, load
     from compress.report_table import table
@@ -45,12 +48,12 @@ def run(recipe: str, device: str, out: Path | None, until: str | None, dry_run: 
     if faults or found is None:
         raise UserError(*faults)
     if dry_run:
-        click.echo(json.dumps(_dry(found, profile, until), indent=1))
+        click.echo(json.dumps(_dry(found, profile, until, runtime_versions(there)), indent=1))
         return 0
     folder = out or Path("runs") / f"{found.name}-{profile.name}"
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
     progress = StreamProgress(None if processes.is_main() else io.StringIO())
-    report = pipeline.run(found, profile, there, folder, steps, progress, until)
+    report = pipeline.run(found, profile, there, folder, steps, progress, until, lock_clocks=lock_clocks)
     if not processes.is_main():
         return 0
     if as_json:
@@ -61,7 +64,7 @@ def run(recipe: str, device: str, out: Path | None, until: str | None, dry_run: 
     return 0 if report.verdict.within_budget else OVER_BUDGET
 
 
-def _dry(recipe: object, profile: object, until: str | None) -> dict[str, object]:
+def _dry(recipe: object, profile: object, until: str | None, versions: dict[str, str]) -> dict[str, object]:
     from compress.pipeline import until_stage
     from compress.recipe import Recipe
     from deploy.engines import engine
@@ -70,8 +73,8 @@ def _dry(recipe: object, profile: object, until: str | None) -> dict[str, object
     assert isinstance(recipe, Recipe) and isinstance(profile, DeviceProfile)
     plans = []
     for runtime in profile.runtimes:
-        able = engine(runtime.engine).affinity()
-        plans += [engine(runtime.engine).plan(profile, p, able.version).as_json() for p in runtime.precisions]
+        version = versions[runtime.engine]
+        plans += [engine(runtime.engine).plan(profile, p, version).as_json() for p in runtime.precisions]
     return {
         "recipe": recipe.as_json(),
         "stages": [stage.name for stage in until_stage(recipe, until)],

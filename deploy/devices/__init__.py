@@ -11,6 +11,8 @@ from profiles.tables import load_object, with_entry_points
 
 DEVICES: dict[str, str] = {
     "local": "deploy.devices.local:Local",
+    "ssh": "deploy.devices.ssh:SSH",
+    "adb": "deploy.devices.adb:ADB",
 }
 
 

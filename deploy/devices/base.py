@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 class DeviceError(RuntimeError):
@@ -56,3 +56,23 @@ class Device(ABC):
     @abstractmethod
     def start_worker(self) -> subprocess.Popen[str]:
         """Start ``python -m deploy worker`` there, its standard streams piped as text."""
+
+    @abstractmethod
+    def forget(self, remote: str) -> None:
+        """``remote``, which ``put`` or ``path`` gave, is not needed any more; nothing where files stay the user's."""
+
+    @abstractmethod
+    def status(self) -> dict[str, Any]:
+        """What of ours is there, as plain data; empty where nothing is kept."""
+
+    @abstractmethod
+    def clean(self) -> None:
+        """Remove everything of ours from the device.
+
+        Raises:
+            DeviceError: a run is using it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the device back; nothing where none was taken."""

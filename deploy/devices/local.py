@@ -53,6 +53,19 @@ class Local(Device):
             code=done.returncode, stdout=done.stdout.decode(errors="replace"), stderr=done.stderr.decode(errors="replace")
         )
 
+    def forget(self, remote: str) -> None:
+        """Nothing: what is here is the user's."""
+
+    def status(self) -> dict[str, Any]:
+        """Empty: nothing is kept for a device here."""
+        return {}
+
+    def clean(self) -> None:
+        """Nothing: nothing is kept for a device here."""
+
+    def close(self) -> None:
+        """Nothing: this machine is not taken."""
+
     def door(self) -> list[str]:
         return [sys.executable, "-m", "deploy"]
 

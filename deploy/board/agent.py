@@ -1,0 +1,271 @@
+"""What answers a client on the board, as long as one connection lasts. What it started and was not told to leave, it ends.
+
+Requests are JSON lines with a ``do``; the answer is ``{"ok": ..}`` or ``{"error": .., "kind": ..}``. Where a file belongs to
+a request or an answer, its chunks follow (see ``wire``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from deploy.board import lock as locks
+from deploy.board.keeper import SOCKET
+from deploy.board.store import Store, StoreError
+from deploy.board.wire import ClosedError, Wire
+
+GREETING = "edge-compress"
+VERSION = 1
+PID = "pid"
+JOB_START_S = 60.0
+STOP_S = 2.0
+LINGER_S = 2.0
+
+
+class CommandError(Exception):
+    """A command cannot be run, or did not end in time."""
+
+
+@final
+class Agent:
+    """Answers one client until it hangs up."""
+
+    def __init__(self, root: Path, owner: str, who: str, wire: Wire) -> None:
+        self._root, self._owner, self._who, self._wire = root, owner, who, wire
+        self._store = Store(root)
+        self._lock = locks.Lock(root, owner, who)
+        self._acts: dict[str, Callable[..., Any]] = {
+            "missing": self._store.missing,
+            "append": self._append,
+            "finish": self._store.finish,
+            "tree": self._store.tree,
+            "listing": lambda path: self._store.listing(Path(path)),
+            "read": self._read,
+            "forget": lambda path: self._store.forget(Path(path)),
+            "work": self._work,
+            "run": self._run,
+            "start": self._start,
+            "lock": self._take,
+            "release": self._lock.release,
+            "status": self.status,
+        }
+
+    def serve(self) -> None:
+        """Greet, then answer until the other end is gone."""
+        about = {"python": platform.python_version(), "boot": locks.boot_id(), "root": str(self._root)}
+        self._wire.send({GREETING: VERSION, **about})
+        with contextlib.suppress(ClosedError):
+            while True:
+                request = self._wire.receive()
+                self._answer(self._acts[request.pop("do")], request)
+
+    def _answer(self, act: Callable[..., Any], request: dict[str, Any]) -> None:
+        file: Iterator[bytes] | None = None
+        try:
+            made = act(**request)
+            answer: dict[str, Any] = {"ok": made}
+            if isinstance(made, Iterator):
+                answer, file = {"ok": None}, made
+        except locks.LockError as error:
+            held = locks.read(self._root)
+            answer = {"error": str(error), "kind": "lock", "owner": held.owner if held else ""}
+        except StoreError as error:
+            answer = {"error": str(error), "kind": "store"}
+        except CommandError as error:
+            answer = {"error": str(error), "kind": "command"}
+        except OSError as error:
+            if isinstance(error, ClosedError):
+                raise
+            answer = {"error": str(error), "kind": "os"}
+        self._wire.send(answer)
+        if file is not None:
+            self._wire.send_chunks(file)
+
+    def status(self) -> dict[str, Any]:
+        """What of ours is here."""
+        held = locks.read(self._root)
+        disk = shutil.disk_usage(self._root)
+        return {
+            "root": str(self._root),
+            "size_bytes": self._store.size_bytes(),
+            "free_bytes": disk.free,
+            "python": f"{sys.executable} {platform.python_version()}",
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "code": sorted(path.name for path in (self._root / "code").glob("*") if path.is_dir()),
+            "lock": None if held is None or held.is_stale else held.told(),
+            "jobs": [folder.name for folder in sorted((self._root / "jobs").iterdir()) if _is_alive(folder)],
+        }
+
+    def _append(self, digest: str, offset: int, size: int) -> None:
+        self._store.append(digest, offset, size, self._wire.chunks())
+
+    def _read(self, path: str, offset: int) -> Iterator[bytes]:
+        Path(path).stat()
+        return self._store.read(Path(path), offset)
+
+    def _work(self, name: str) -> str:
+        """A fresh path for something that the device makes."""
+        folder = self._root / "work" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return str(folder / Path(name).name)
+
+    def _take(self, instead_of: str | None = None) -> None:
+        """Take the board; ``instead_of`` is an owner that the client knows to be dead."""
+        held = locks.read(self._root)
+        if held is not None and instead_of is not None and held.owner == instead_of:
+            self._end_jobs()
+            locks.Lock(self._root, instead_of, "").release()
+        if self._lock.take():
+            self._end_jobs()
+            self._store.sweep()
+
+    def _end_jobs(self) -> None:
+        for folder in (self._root / "jobs").iterdir():
+            with contextlib.suppress(OSError), _connected(folder) as job:
+                job.sendall(json.dumps({"kill": True}).encode() + b"\n")
+                job.settimeout(10)
+                while job.recv(1 << 16):
+                    continue
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _start(self, command: Sequence[str], grace_s: float) -> str:
+        """Start a job under a keeper; returns its folder."""
+        folder = self._root / "jobs" / uuid.uuid4().hex[:12]
+        folder.mkdir(parents=True)
+        keep = [sys.executable, "-m", "deploy.board", "keep", str(folder), str(self._root), self._owner, self._who]
+        with (folder / "log").open("wb") as log:
+            keeper = subprocess.Popen(
+                [*keep, str(grace_s), *(command or [sys.executable, "-m", "deploy", "worker"])],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        (folder / PID).write_text(str(keeper.pid))
+        give_up = time.monotonic() + JOB_START_S
+        while not (folder / SOCKET).exists():
+            if keeper.poll() is not None or time.monotonic() > give_up:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(keeper.pid, signal.SIGKILL)
+                words = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:] if folder.exists() else []
+                raise CommandError(f"a job could not be started: {' '.join(words) or 'it said nothing'}")
+            time.sleep(0.02)
+        return str(folder)
+
+    def _run(self, arguments: Sequence[str], timeout_s: float) -> dict[str, Any]:
+        """Run a command to its end; its input are the chunks that follow."""
+        chunks = self._wire.chunks()
+        try:
+            child = subprocess.Popen(
+                list(arguments),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                cwd=self._root,
+            )
+        except OSError as error:
+            for _ in chunks:
+                continue
+            raise CommandError(f"'{arguments[0]}' cannot be run: {error.strerror}") from None
+        late = threading.Event()
+        timer = threading.Timer(timeout_s, _stop_late, (child, late))
+        timer.start()
+        try:
+            words = _Words(child)
+            _feed(child, chunks)
+            while child.poll() is None:
+                if self._wire.is_closed():
+                    raise ClosedError("the client has gone")
+                time.sleep(0.01)
+            words.wait(LINGER_S)
+        finally:
+            timer.cancel()
+            _kill(child)
+        if late.is_set():
+            raise CommandError(f"'{arguments[0]}' did not end within {timeout_s:g} s; it was stopped")
+        return {"code": child.returncode, "stdout": words.text("out"), "stderr": words.text("err")}
+
+
+class _Words:
+    """What a command says, read by a thread a stream so that none fills up."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._said: dict[str, list[bytes]] = {"out": [], "err": []}
+        streams = (("out", child.stdout), ("err", child.stderr))
+        self._readers = [threading.Thread(target=self._read, args=pair, daemon=True) for pair in streams]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str, stream: Any) -> None:
+        while chunk := stream.read1(1 << 16):
+            self._said[name].append(chunk)
+
+    def wait(self, seconds: float) -> None:
+        """Read to the end, but no longer than ``seconds`` a stream: what the command left running may hold it."""
+        for reader in self._readers:
+            reader.join(seconds)
+
+    def text(self, name: str) -> str:
+        return b"".join(self._said[name]).decode(errors="replace")
+
+
+def _feed(child: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
+    """Give a command its input; what it does not want is taken from the client all the same."""
+    assert child.stdin is not None
+    for chunk in chunks:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(chunk)
+            child.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+
+
+def _stop_late(child: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    _kill(child)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End a command that runs, and its group."""
+    if child.poll() is not None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(STOP_S)
+
+
+@contextlib.contextmanager
+def _connected(folder: Path) -> Iterator[socket.socket]:
+    """A job's socket; by way of a descriptor, for its path may be longer than a socket's may be."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as job:
+            job.settimeout(5)
+            job.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+            yield job
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(folder: Path) -> bool:
+    try:
+        os.kill(int((folder / PID).read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True

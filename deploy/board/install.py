@@ -1,0 +1,235 @@
+"""First contact: what the board is, which Python there can do the work, and our device side put there.
+
+Nothing but a POSIX shell and Python is needed on the board, no root and no internet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shlex
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.engines import engine, engines
+from profiles.errors import UserError
+
+PACKAGES = ("deploy", "calib", "profiles")
+SUFFIXES = (".py", ".toml")
+LEAST_PYTHON = (3, 10)
+VENV_READY = ".edge-compress"
+PROBE_LINE = "edge-compress-probe "
+
+PROBE = """
+import json, sys, platform
+found = {"version": list(sys.version_info[:3]), "arch": platform.machine(), "executable": sys.argv[1], "modules": {}}
+if sys.version_info >= (3, 10):
+    import importlib.util
+    for name in sys.argv[2:]:
+        try:
+            found["modules"][name] = importlib.util.find_spec(name) is not None
+        except Exception as error:
+            found["modules"][name] = False
+    try:
+        import numpy
+        found["numpy"] = numpy.__version__
+    except Exception as error:
+        found["numpy_fault"] = "%s: %s" % (type(error).__name__, str(error).strip().splitlines()[0])
+sys.stdout.write("edge-compress-probe " + json.dumps(found) + chr(10))
+"""
+
+UNPACK = """
+import os, shutil, sys, tarfile
+root, name = sys.argv[1:]
+part, whole = os.path.join(root, "code", name + ".part"), os.path.join(root, "code", name)
+shutil.rmtree(part, ignore_errors=True)
+os.makedirs(part)
+with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+    for member in archive:
+        target = os.path.join(part, member.name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as file:
+            shutil.copyfileobj(archive.extractfile(member), file)
+            file.flush()
+            os.fsync(file.fileno())
+if not os.path.isdir(whole):
+    os.rename(part, whole)
+for other in os.listdir(os.path.join(root, "code")):
+    if other != name:
+        shutil.rmtree(os.path.join(root, "code", other), ignore_errors=True)
+print("unpacked")
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """A Python on the board.
+
+    Attributes:
+        modules: whether each runtime's module is there.
+        numpy: its version, or the fault when it cannot be imported.
+    """
+
+    executable: str
+    version: tuple[int, ...]
+    arch: str
+    modules: dict[str, bool]
+    numpy: str | None
+    fault: str = ""
+
+    @property
+    def is_new_enough(self) -> bool:
+        return self.version >= LEAST_PYTHON
+
+    @property
+    def can_work(self) -> bool:
+        return self.is_new_enough and self.numpy is not None and any(self.modules.values())
+
+    def told(self) -> str:
+        """What speaks against it, in a few words."""
+        version = ".".join(str(part) for part in self.version)
+        if not self.is_new_enough:
+            return f"{self.executable} is Python {version}, {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer is needed"
+        missing = [] if self.numpy else [self.fault or "numpy"]
+        missing += [] if any(self.modules.values()) else [f"a runtime ({' or '.join(sorted(self.modules))})"]
+        return f"{self.executable} ({version}) lacks {' and '.join(missing)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contact:
+    """What the board said of itself."""
+
+    root: str
+    arch: str
+    interpreters: tuple[Interpreter, ...]
+    code: tuple[str, ...]
+
+
+def payload() -> tuple[str, bytes]:
+    """The device side as a tar of source files, and its name, a hash of what is in it."""
+    top = Path(__file__).parent.parent.parent
+    files = [p for package in PACKAGES for p in sorted((top / package).rglob("*")) if p.suffix in SUFFIXES]
+    name, buffer = hashlib.sha256(), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for file in files:
+            about, content = tarfile.TarInfo(str(file.relative_to(top))), file.read_bytes()
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+            name.update(about.name.encode() + b"\0" + content + b"\0")
+    return name.hexdigest()[:16], buffer.getvalue()
+
+
+def runtimes() -> list[str]:
+    """The modules of all engines."""
+    return sorted({engine(name).package for name in engines()})
+
+
+def digest_of(entries: Mapping[str, str]) -> str:
+    """One name for a set of files: path -> digest."""
+    return hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
+
+
+def probe_script(root: str, candidates: Sequence[str]) -> str:
+    """A shell script that says what the board is; ``root`` and ``candidates`` may begin with ``~/``."""
+    words = " ".join(shell_path(c) for c in candidates)
+    modules = shlex.join(runtimes())
+    return (
+        f'root={shell_path(root)}; mkdir -p "$root/code" && cd "$root" || exit 73\n'
+        'echo "edge-compress-root $(pwd -P)"; echo "edge-compress-arch $(uname -m)"\n'
+        'for code in code/*; do case $code in *.part) ;; *) echo "edge-compress-code ${code#code/}" ;; esac; done\n'
+        f"for python in {words}; do\n"
+        f'  case $python in "$root"/venv/*) [ -e "$root/venv/{VENV_READY}" ] || continue ;; esac\n'
+        f'  command -v "$python" >/dev/null 2>&1 && "$python" -c {shlex.quote(PROBE)} "$(command -v "$python")" {modules} '
+        "2>/dev/null\n"
+        "done; exit 0\n"
+    )
+
+
+def read_probe(said: str) -> Contact:
+    """What ``probe_script`` printed."""
+    facts: dict[str, list[str]] = {"root": [], "arch": [], "code": [], "probe": []}
+    for line in said.splitlines():
+        for key, found in facts.items():
+            if line.startswith(f"edge-compress-{key} "):
+                found.append(line.split(" ", 1)[1])
+    return Contact(
+        root=facts["root"][0],
+        arch=facts["arch"][0],
+        interpreters=tuple(_interpreter(json.loads(line)) for line in facts["probe"]),
+        code=tuple(name for name in facts["code"] if name != "*"),
+    )
+
+
+def choose(contact: Contact, where: str, asked: str | None) -> Interpreter:
+    """The first interpreter that can do the work.
+
+    Raises:
+        UserError: there is none; what each one lacks, and how to get it.
+    """
+    for interpreter in contact.interpreters:
+        if interpreter.can_work:
+            return interpreter
+    raise UserError(*_faults(contact, where, asked))
+
+
+def base(contact: Contact, where: str, asked: str | None) -> Interpreter:
+    """The first interpreter that is new enough, whatever it lacks: a venv can be made from it."""
+    for interpreter in contact.interpreters:
+        if interpreter.is_new_enough:
+            return interpreter
+    raise UserError(*_faults(contact, where, asked))
+
+
+def shell_path(path: str) -> str:
+    """``path`` quoted for a shell, but for a ``~/`` at its start."""
+    if path.startswith("~/"):
+        return '"$HOME"/' + shlex.quote(path[2:])
+    return shlex.quote(path)
+
+
+def _interpreter(found: dict[str, Any]) -> Interpreter:
+    return Interpreter(
+        executable=found["executable"],
+        version=tuple(found["version"]),
+        arch=found["arch"],
+        modules=found["modules"],
+        numpy=found.get("numpy"),
+        fault=found.get("numpy_fault", ""),
+    )
+
+
+def _faults(contact: Contact, where: str, asked: str | None) -> list[str]:
+    if not contact.interpreters:
+        sought = f"no Python answers to {asked!r} there" if asked else "no python3 there"
+        return [f"{where}: wrong Python: {sought}; install 3.10 or newer, or name one: {where}?python=/path/to/python"]
+    new_enough = [i for i in contact.interpreters if i.is_new_enough]
+    told = "; ".join(i.told() for i in contact.interpreters)
+    if not new_enough:
+        return [f"{where}: wrong Python: {told}; install a newer one, or name it: {where}?python=/path/to/python"]
+    version = ".".join(str(part) for part in new_enough[0].version[:2])
+    remedy = (
+        f"install numpy and onnxruntime there (python3 -m pip install numpy onnxruntime); or, for a board without internet, "
+        f"here: pip download -d wheels --only-binary=:all: --python-version {version} --platform "
+        f"manylinux_2_28_{contact.arch} --platform manylinux2014_{contact.arch} numpy onnxruntime, and EDGE_WHEELS=wheels; "
+        f"or name another Python: {where}?python=/path/to/python"
+    )
+    return [f"{where}: no Python there can do the work: {told}; {remedy}"]
+
+
+def pip_wheel() -> Path:
+    """A pip that runs from its wheel: the board's Python may have none.
+
+    Raises:
+        UserError: this machine's Python came without one.
+    """
+    import ensurepip
+
+    folders = [Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")]
+    found = [wheel for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))]
+    if not found:
+        raise UserError("this machine's Python has no bundled pip to make a venv with; install python3-venv here")
+    return found[0]

@@ -1,0 +1,202 @@
+"""This machine's end of a job on a board: standard streams as if the job ran here, whatever the connection does.
+
+When the connection is lost it is made again and both sides go on where they were. After ``patience_s`` without one the
+relay gives up (exit code 74) and the job's keeper, which hears nothing either, ends the job. SIGTERM ends the job at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, final
+
+from deploy.board.attach import GONE
+from deploy.board.keeper import ALIVE_S, SILENT_S, STOP_S
+
+LOST, JOB_GONE, KILLED = 74, 75, 143
+NEWS = "edge-compress: "
+"""How lines for the user begin, among the job's own words on standard error."""
+LONGEST_PAUSE_S = 5.0
+
+
+@final
+class Relay:
+    """Passes one job's streams on; ``run`` returns the job's exit code."""
+
+    def __init__(self, attach: Sequence[str], patience_s: float) -> None:
+        self._attach, self._patience_s = list(attach), patience_s
+        self._queue: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        self._unsent: deque[dict[str, Any]] = deque()
+        self._sent_inputs, self._seen = 0, 0
+        self._connection: subprocess.Popen[bytes] | None = None
+        self._said_lost = False
+        self._killing = False
+
+    def run(self) -> int:
+        """Serve until the job has ended or is given up."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        threading.Thread(target=self._read_input, daemon=True).start()
+        last_good = time.monotonic()
+        pause_s = 0.25
+        while True:
+            started = time.monotonic()
+            code = self._serve()
+            if code is not None:
+                return code
+            if self._heard > started:
+                last_good, pause_s = self._heard, 0.25
+            if time.monotonic() - last_good > self._patience_s:
+                self._news(f"no connection for {self._patience_s:g} s, gave up: {self._last_words}")
+                return LOST
+            if not self._said_lost:
+                self._news(f"the connection was lost ({self._last_words}); the job goes on, connecting again")
+                self._said_lost = True
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _serve(self) -> int | None:
+        """One connection's life; the exit code when the job is over, None when the connection is."""
+        self._heard, self._last_words = 0.0, "it said nothing"
+        connection = subprocess.Popen(
+            self._attach, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self._connection = connection
+        words: deque[str] = deque(maxlen=3)
+        readers = [
+            threading.Thread(target=self._read_connection, args=(connection,), daemon=True),
+            threading.Thread(target=_read_words, args=(connection, words), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            return self._converse(connection)
+        finally:
+            connection.kill()
+            code = connection.wait()
+            for reader in readers:
+                reader.join(timeout=2)
+            self._last_words = " | ".join(words) or f"exit {code}"
+            self._connection = None
+
+    def _converse(self, connection: subprocess.Popen[bytes]) -> int | None:
+        self._send({"hello": self._seen})
+        began = said = time.monotonic()
+        greeted = False
+        while True:
+            if self._killing:
+                self._send({"kill": True})
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    connection.wait(timeout=2 * STOP_S)  # the keeper hangs up when the job is gone
+                return KILLED
+            now = time.monotonic()
+            if now - max(began, self._heard) > SILENT_S:
+                return None
+            if now - said > ALIVE_S:
+                self._send({"alive": True})
+                said = now
+            try:
+                source, message = self._queue.get(timeout=1.0)
+            except queue.Empty:
+                continue
+            if source is None:
+                self._unsent.append(message)
+                if greeted:
+                    self._send(message)
+            elif source is connection and message is None:
+                return self._ended(connection)
+            elif source is connection:
+                self._heard = time.monotonic()
+                if not greeted and "taken" not in message:
+                    continue
+                if not greeted:
+                    greeted = True
+                    self._welcome(message["taken"])
+                code = self._take(message)
+                if code is not None:
+                    _hang_up(connection)
+                    return code
+
+    def _welcome(self, taken: int) -> None:
+        if self._said_lost:
+            self._news("connected again")
+            self._said_lost = False
+        for message in self._unsent:
+            if message["in"] >= taken:
+                self._send(message)
+
+    def _take(self, message: dict[str, Any]) -> int | None:
+        """Pass one message on; the exit code when it is that."""
+        while "taken" in message and self._unsent and self._unsent[0]["in"] < message["taken"]:
+            self._unsent.popleft()
+        if message.get("n") != self._seen:
+            return None
+        self._seen += 1
+        for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
+            if name in message:
+                stream.write(message[name])
+                stream.flush()
+        self._send({"seen": self._seen})
+        if "exit" not in message:
+            return None
+        code = int(message["exit"])
+        return code if code >= 0 else 128 - code
+
+    def _ended(self, connection: subprocess.Popen[bytes]) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if connection.wait(timeout=2) == GONE:
+                self._news("the job is not on the board any more; was it restarted?")
+                return JOB_GONE
+        return None
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._connection is not None and self._connection.stdin is not None
+        with contextlib.suppress(OSError):  # a lost connection is noticed where it is read
+            self._connection.stdin.write(json.dumps(message).encode() + b"\n")
+            self._connection.stdin.flush()
+
+    def _read_input(self) -> None:
+        for line in sys.stdin:
+            self._queue.put((None, {"in": self._sent_inputs, "text": line}))
+            self._sent_inputs += 1
+        self._queue.put((None, {"in": self._sent_inputs, "end": True}))
+
+    def _read_connection(self, connection: subprocess.Popen[bytes]) -> None:
+        assert connection.stdout is not None
+        for line in connection.stdout:
+            with contextlib.suppress(ValueError):  # what a login script prints is no message
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    self._queue.put((connection, message))
+        self._queue.put((connection, None))
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._killing = True
+
+    def _news(self, text: str) -> None:
+        sys.stderr.write(f"{NEWS}{text}\n")
+        sys.stderr.flush()
+
+
+def _hang_up(connection: subprocess.Popen[bytes]) -> None:
+    """End a connection from this side, so that the last word arrives: the keeper waits for it."""
+    assert connection.stdin is not None
+    with contextlib.suppress(OSError):
+        connection.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        connection.wait(timeout=STOP_S)
+
+
+def _read_words(connection: subprocess.Popen[bytes], words: deque[str]) -> None:
+    assert connection.stderr is not None
+    for line in connection.stderr:
+        if line.strip():
+            words.append(line.decode(errors="replace").strip())

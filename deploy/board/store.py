@@ -1,0 +1,245 @@
+"""Files on a board, known by their SHA-256: there whole or not at all, and never sent twice.
+
+parts/DIGEST         what has come of a file so far
+blobs/DIGEST         a whole file: synced and verified, then renamed to here
+trees/DIGEST/NAME    files under the names that programs want, linked to their blobs
+work/OWNER/          what the device makes itself
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from deploy.board.wire import CHUNK_BYTES
+
+FOLDERS = ("parts", "blobs", "trees", "work", "jobs")
+KEPT_DAYS = 7
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class StoreError(Exception):
+    """A file cannot be kept: the disk is full, it was altered on its way, or its name leads out of its folder."""
+
+
+@final
+class Store:
+    """The files under one folder. One client at a time: the board's lock sees to that."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in FOLDERS:
+            (root / name).mkdir(parents=True, exist_ok=True)
+
+    def missing(self, digests: Iterable[str]) -> dict[str, int]:
+        """Of ``digests``, those that are not here whole, and how many bytes of each are."""
+        found: dict[str, int] = {}
+        for digest in digests:
+            if self._blob(digest).exists():
+                os.utime(self._blob(digest))
+            else:
+                part = self._part(digest)
+                found[digest] = part.stat().st_size if part.exists() else 0
+        return found
+
+    def append(self, digest: str, offset: int, size: int, chunks: Iterable[bytes]) -> None:
+        """Write ``chunks`` to a file from ``offset`` on; ``size`` is what it will have. All chunks are taken.
+
+        Raises:
+            StoreError: the disk is full; what had come is removed.
+        """
+        if self._blob(digest).exists():
+            for _ in chunks:
+                continue
+            return
+        part, failed = self._part(digest), self._no_room(size - offset)
+        with part.open("ab") as file:
+            file.truncate(offset)
+            for chunk in chunks:
+                if failed is None:
+                    try:
+                        file.write(chunk)
+                        file.flush()
+                    except OSError as error:
+                        failed = error
+        if failed is not None:
+            part.unlink()
+            if failed.errno in FULL:
+                free = shutil.disk_usage(self.root).free
+                raise StoreError(
+                    f"the disk is full: a file of {size} bytes does not fit under {self.root} ({free} bytes are free); "
+                    "nothing of it was kept"
+                )
+            raise failed
+
+    def finish(self, digest: str) -> None:
+        """Verify what has come of a file, and make it a blob.
+
+        Raises:
+            StoreError: it is another file; it is removed.
+        """
+        part = self._part(digest)
+        if not part.exists() and self._blob(digest).exists():
+            return
+        if (got := file_digest(part)) != digest:
+            part.unlink()
+            raise StoreError(f"a file was altered on its way: sent as {digest[:12]}, arrived as {got[:12]}; it was removed")
+        _sync(part)
+        part.chmod(0o444)
+        part.rename(self._blob(digest))
+        _sync(self.root / "blobs")
+
+    def tree(self, entries: Mapping[str, str]) -> str:
+        """A folder that holds the blobs of ``entries`` (path -> digest) under those paths."""
+        key = hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
+        folder = self.root / "trees" / key
+        if folder.is_dir():
+            os.utime(folder)
+            return str(folder)
+        part = self.root / "parts" / f"tree-{key}"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        for name, digest in entries.items():
+            target = _inside(part, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(self._blob(digest), target)
+        (self.root / "trees" / f"{key}.json").write_text(json.dumps(dict(entries)))
+        for made in (*(p for p in part.rglob("*") if p.is_dir()), part):
+            _sync(made)
+        part.rename(folder)
+        _sync(self.root / "trees")
+        return str(folder)
+
+    def listing(self, path: Path) -> list[dict[str, Any]]:
+        """The files of a folder, or the one file: path, size, digest. Those of a folder become blobs: they may be put again.
+
+        Raises:
+            FileNotFoundError: there is no such path.
+        """
+        path.lstat()
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        found = []
+        for file in files:
+            digest = file_digest(file)
+            if path.is_dir() and not self._blob(digest).exists():
+                with contextlib.suppress(OSError):
+                    file.chmod(0o444)
+                    os.link(file, self._blob(digest))
+            name = str(file.relative_to(path)) if path.is_dir() else ""
+            found.append({"path": name, "size": file.stat().st_size, "sha256": digest})
+        return found
+
+    def read(self, path: Path, offset: int) -> Iterator[bytes]:
+        """The chunks of a file from ``offset`` on."""
+        with path.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def forget(self, path: Path) -> None:
+        """Remove what ``tree`` made, or a file or folder under ``work``; anything else stays."""
+        for parent in ("trees", "work"):
+            base = self.root / parent
+            if base in path.parents:
+                top = base / path.relative_to(base).parts[0] if parent == "trees" else path
+                _remove(top)
+                if parent == "trees":
+                    self._forget_blobs(top)
+
+    def sweep(self, now: float | None = None) -> None:
+        """Remove what the device made for runs that are over, and what nobody asked for in ``KEPT_DAYS``."""
+        oldest = (now or time.time()) - KEPT_DAYS * 86400
+        for entry in (self.root / "work").iterdir():
+            _remove(entry)
+        for folder in ("parts", "blobs", "trees"):
+            for entry in (self.root / folder).iterdir():
+                if entry.lstat().st_mtime < oldest:
+                    _remove(entry)
+
+    def size_bytes(self) -> dict[str, int]:
+        """Bytes on disk by the folder they lie in; what is linked twice counts once."""
+        seen: set[int] = set()
+        sizes: dict[str, int] = {}
+        for top in sorted(self.root.iterdir()):
+            total = 0
+            for file in [top, *top.rglob("*")] if top.is_dir() else [top]:
+                about = file.lstat()
+                if not file.is_dir() and about.st_ino not in seen:
+                    seen.add(about.st_ino)
+                    total += about.st_size
+            sizes[top.name] = total
+        return sizes
+
+    def _forget_blobs(self, tree: Path) -> None:
+        manifest = tree.with_name(tree.name + ".json")
+        if not manifest.exists():
+            return
+        for digest in json.loads(manifest.read_text()).values():
+            blob = self._blob(digest)
+            if blob.exists() and blob.stat().st_nlink == 1:
+                blob.unlink()
+        manifest.unlink()
+
+    def _no_room(self, wanted: int) -> OSError | None:
+        if shutil.disk_usage(self.root).free < wanted:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return None
+
+    def _blob(self, digest: str) -> Path:
+        return self.root / "blobs" / _checked(digest)
+
+    def _part(self, digest: str) -> Path:
+        return self.root / "parts" / _checked(digest)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _checked(digest: str) -> str:
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise StoreError(f"{digest!r} is no SHA-256")
+    return digest
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if name.startswith("/") or ".." in Path(name).parts or not name:
+        raise StoreError(f"{name!r} leads out of its folder")
+    return folder / name
+
+
+def _link(blob: Path, target: Path) -> None:
+    """A second name for a blob; a copy where the file system knows no links."""
+    try:
+        os.link(blob, target)
+    except OSError:
+        shutil.copyfile(blob, target)
+        _sync(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

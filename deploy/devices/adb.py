@@ -1,0 +1,178 @@
+"""An Android device: ``adb://serial[?python=PATH][&root=FOLDER]``, by the ``adb`` binary. Thin, and unproven on a phone.
+
+Files and commands need nothing there; a worker needs a Python with numpy and a runtime (Termux has one). A worker ends
+with its connection: there is no keeper as on a board over SSH.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import urllib.parse
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, final
+
+from deploy.board import install
+from deploy.board.store import file_digest
+from deploy.devices.base import Device, DeviceError, Done
+from profiles.errors import UserError
+
+ROOT = "/data/local/tmp/edge-compress"
+PYTHON = "/data/data/com.termux/files/usr/bin/python3"
+FILE_S, SHELL_S, SPARE_S = 3600.0, 60.0, 30.0
+OUT_OF_TIME = 124
+"""Exit code of toybox's and coreutils' ``timeout``."""
+
+
+@final
+class ADB(Device):
+    """A phone on a cable, or in the network after ``adb connect``."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        unknown = sorted(set(query) - {"python", "root"})
+        if not parts.netloc or parts.netloc.startswith("-") or unknown:
+            raise UserError(f"device {url!r}: write adb://serial[?python=/path/to/python]; 'adb devices' lists serials")
+        self._serial, self.url = parts.netloc, f"adb://{parts.netloc}"
+        self._root, self._python = query.get("root", ROOT), query.get("python", PYTHON)
+        self._code = ""
+
+    def put(self, local: Path) -> str:
+        files = {local.name: local} if local.is_file() else {str(p.relative_to(local)): p for p in _files(local)}
+        digests = {name: file_digest(path) for name, path in files.items()}
+        folder = f"{self._root}/put/{install.digest_of(digests)}"
+        if self._shell(f"test -e {shlex.quote(folder)}").code:
+            part = f"{self._root}/part-{uuid.uuid4().hex}"
+            for name, path in files.items():
+                target = f"{part}/{name}"
+                self._must(f"mkdir -p {shlex.quote(os.path.dirname(target))}")
+                self._adb(["push", str(path), target])
+                if self._digest(target) != digests[name]:
+                    self._shell(f"rm -rf {shlex.quote(part)}")
+                    raise DeviceError(f"{self.url}: {path.name} was altered on its way; it was removed")
+            self._must(f"mkdir -p {shlex.quote(self._root)}/put && sync && mv {shlex.quote(part)} {shlex.quote(folder)}")
+        return f"{folder}/{local.name}" if local.is_file() else folder
+
+    def get(self, remote: str, local: Path) -> None:
+        there = shlex.quote(remote)
+        found = self._must(f"if [ -d {there} ]; then cd {there} && find . -type f; else ls {there} >/dev/null && echo; fi")
+        for name in found.stdout.splitlines():
+            source, target = (f"{remote}/{name[2:]}", local / name[2:]) if name else (remote, local)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(target.name + ".part")
+            self._adb(["pull", source, str(part)])
+            if file_digest(part) != self._digest(source):
+                part.unlink()
+                raise DeviceError(f"{self.url}: {source} was altered on its way; it was removed")
+            part.replace(target)
+
+    def path(self, local: Path) -> str:
+        folder = f"{self._root}/work/{uuid.uuid4().hex}"
+        self._must(f"mkdir -p {shlex.quote(folder)}")
+        return f"{folder}/{local.name}"
+
+    def forget(self, remote: str) -> None:
+        if remote.startswith(f"{self._root}/work/"):
+            self._shell(f"rm -rf {shlex.quote(os.path.dirname(remote))}")
+
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+        # The device stops it as well: it would go on when only this end did.
+        words = shlex.join(["timeout", "-k", "2", f"{timeout_s:g}", *arguments])
+        done = self._shell(words, stdin, timeout_s + SPARE_S)
+        if done.code == OUT_OF_TIME:
+            raise DeviceError(f"{self.url}: '{arguments[0]}' did not end within {timeout_s:g} s; it was stopped")
+        return done
+
+    def door(self) -> list[str]:
+        if not self._code:
+            self._code = self._install()
+        return ["env", f"PYTHONPATH={self._code}", "ORT_DISABLE_TELEMETRY=1", self._python, "-m", "deploy"]
+
+    def start_worker(self) -> subprocess.Popen[str]:
+        words = shlex.join([*self.door(), "worker"])
+        return subprocess.Popen(
+            [*self._command(), "shell", "-T", words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Kilobytes as ``du`` tells them; nothing takes a phone for a run."""
+        said = self._shell(f"du -sk {shlex.quote(self._root)}/* 2>/dev/null").stdout
+        sizes = {line.split()[1].rpartition("/")[2]: int(line.split()[0]) * 1024 for line in said.splitlines()}
+        free = self._must("df -k /data/local/tmp 2>/dev/null || df -k /").stdout.splitlines()[-1].split()[-3]
+        about = {"root": self._root, "size_bytes": sizes, "free_bytes": int(free) * 1024, "python": self._python}
+        return {**about, "system": self._must("uname -srm").stdout.strip(), "code": [], "lock": None, "jobs": []}
+
+    def clean(self) -> None:
+        self._must(f"rm -rf {shlex.quote(self._root)}")
+
+    def close(self) -> None:
+        """Nothing: adb's server is the user's."""
+
+    def _install(self) -> str:
+        name, archive = install.payload()
+        code = f"{self._root}/code/{name}"
+        if self._shell(f"test -e {shlex.quote(code)}").code:
+            part = shlex.quote(f"{code}.part")
+            unpack = f"rm -rf {part} && mkdir -p {part} && tar -xf - -C {part} && mv {part} {shlex.quote(code)}"
+            done = self._shell(unpack, archive, FILE_S)
+            if done.code:
+                raise DeviceError(f"{self.url}: the device side could not be installed: {_last(done.stderr)}")
+        version = self._shell(shlex.join([self._python, "-c", "import sys, numpy; print(sys.version_info >= (3, 10))"]))
+        if version.stdout.strip() != "True":
+            raise UserError(
+                f"{self.url}: wrong Python: {self._python} there is missing, older than 3.10, or without numpy "
+                f"({_last(version.stderr) or 'it said nothing'}); install one (Termux: pkg install python-numpy) and name "
+                f"it: {self.url}?python=/path/to/python"
+            )
+        return code
+
+    def _digest(self, remote: str) -> str:
+        return (self._must(f"sha256sum {shlex.quote(remote)}").stdout.split() or [""])[0]
+
+    def _must(self, script: str) -> Done:
+        done = self._shell(script)
+        if done.code:
+            raise DeviceError(f"{self.url}: {_last(done.stderr or done.stdout) or f'exit {done.code}'}")
+        return done
+
+    def _shell(self, script: str, stdin: IO[bytes] | bytes = b"", timeout_s: float = SHELL_S) -> Done:
+        return self._call(["shell", "-T", script], stdin, timeout_s)
+
+    def _adb(self, words: Sequence[str]) -> None:
+        done = self._call(words, b"", FILE_S)
+        if done.code:
+            raise DeviceError(f"{self.url}: adb {words[0]}: {_last(done.stderr or done.stdout)}")
+
+    def _call(self, words: Sequence[str], stdin: IO[bytes] | bytes, timeout_s: float) -> Done:
+        given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+        try:
+            done = subprocess.run([*self._command(), *words], capture_output=True, timeout=timeout_s, check=False, **given)
+        except FileNotFoundError:
+            raise UserError("no adb on this machine; install the Android platform tools") from None
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"{self.url}: adb {words[0]} did not end within {timeout_s:g} s") from None
+        stderr = done.stderr.decode(errors="replace")
+        if done.returncode and stderr.startswith(("error:", "adb: error:", "adb: device")):
+            raise DeviceError(f"{self.url}: {_last(stderr)}; 'adb devices' lists what is connected")
+        return Done(code=done.returncode, stdout=done.stdout.decode(errors="replace"), stderr=stderr)
+
+    def _command(self) -> list[str]:
+        return ["adb", "-s", self._serial]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _last(words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,450 @@
+"""A board over SSH: ``ssh://[user@]host[:port][?python=PATH][&root=FOLDER]``, by the user's own OpenSSH client.
+
+Keys, agents, jump hosts and known hosts are the user's configuration's (``$EDGE_SSH_CONFIG`` names another file) and
+are never overruled. All connections share one, which ssh ends by itself when this process is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import getpass
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.parse
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, final
+
+from deploy.board import install
+from deploy.board.link import Link, LinkError, RefusedError, as_chunks
+from deploy.board.store import file_digest
+from deploy.devices.base import Device, DeviceError, Done
+from profiles.errors import UserError
+
+ROOT = "~/.edge-compress"
+CONNECT_S = 15
+ALIVE_S, ALIVE_COUNT = 15, 4
+PERSIST_S = 60
+SHELL_S, SHELL_ATTEMPTS = 180.0, 3
+CUT = 255
+"""ssh's own exit code: what it ran may have ended or not."""
+RUN_SPARE_S = 60.0
+GRACE_S = 120.0
+"""How long a job waits on the board for its client to come back, and the client for the board."""
+
+# What ssh says, and what to do. The first that fits; those marked True may go away by themselves.
+NO_ANSWER = "no answer: is the board on, and in this network?"
+HINTS: tuple[tuple[str, str, bool], ...] = (
+    ("HOST IDENTIFICATION HAS CHANGED", "remove the old key with ssh-keygen -R if you set the board up anew", False),
+    ("Host key verification failed", "the board's key is not known yet: connect once by hand and compare it", False),
+    ("Permission denied", "the board accepts no key that ssh offers: ssh-copy-id; passwords are not asked for", False),
+    ("Could not resolve hostname", "no such host: check the name, or give its address", False),
+    ("Bad configuration option", "mend the ssh configuration", False),
+    ("Can't open user config file", "EDGE_SSH_CONFIG names no file that can be read", False),
+    ("Connection refused", "nothing listens there: is the board on, and its sshd running on that port?", True),
+    ("timed out", NO_ANSWER, True),
+    ("No route to host", NO_ANSWER, True),
+    ("Network is unreachable", "this machine has no network", True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """A board's URL, read."""
+
+    user: str | None
+    host: str
+    port: int | None
+    python: str | None
+    root: str
+
+    @property
+    def url(self) -> str:
+        """The board, without what is only a setting."""
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
+
+    @classmethod
+    def read(cls, url: str) -> Address:
+        """The address in ``url``.
+
+        Raises:
+            UserError: it is no such URL.
+        """
+        form = "write ssh://[user@]host[:port][?python=/path/to/python]"
+        try:
+            parts = urllib.parse.urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise UserError(f"device {url!r}: {error}; {form}") from None
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        host, user = parts.hostname or "", urllib.parse.unquote(parts.username or "")
+        faults = [] if host and not host.startswith("-") else ["it names no host"]
+        faults += ["a user's name does not begin with '-'"] if user.startswith("-") else []
+        faults += ["a password does not belong in a URL; use a key"] if parts.password else []
+        faults += ["it has a path"] if parts.path not in ("", "/") else []
+        faults += [f"unknown setting {name!r}; known: python, root" for name in sorted(set(query) - {"python", "root"})]
+        if faults:
+            raise UserError(*[f"device {url!r}: {fault}; {form}" for fault in faults])
+        return cls(user=user or None, host=host, port=port, python=query.get("python"), root=query.get("root", ROOT))
+
+
+@final
+class SSH(Device):
+    """A board behind sshd. The first use installs the device side there and takes the board for this run."""
+
+    def __init__(self, url: str) -> None:
+        self._address = Address.read(url)
+        self.url = self._address.url
+        self._folder: Path | None = None
+        self._alive: IO[str] | None = None
+        self._contact: install.Contact | None = None
+        self._link: Link | None = None
+        self._lock = threading.RLock()
+        self._holds = False
+
+    def put(self, local: Path) -> str:
+        with self._told():
+            link = self._held()
+            files = {"": local} if local.is_file() else {str(p.relative_to(local)): p for p in _files(local)}
+            digests = {name: file_digest(path) for name, path in files.items()}
+            missing = link.call("missing", digests=list(digests.values()))
+            for name, path in files.items():
+                if digests[name] in missing:
+                    link.put(path, digests[name])
+            if local.is_file():
+                return f"{link.call('tree', entries={local.name: digests['']})}/{local.name}"
+            return str(link.call("tree", entries=digests))
+
+    def get(self, remote: str, local: Path) -> None:
+        with self._told():
+            link = self._held()
+            for entry in link.call("listing", path=remote, idle_s=1200.0):
+                source, target = (f"{remote}/{entry['path']}", local / entry["path"]) if entry["path"] else (remote, local)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                link.get(source, target, entry["size"], entry["sha256"])
+
+    def path(self, local: Path) -> str:
+        with self._told():
+            return str(self._held().call("work", name=local.name))
+
+    def forget(self, remote: str) -> None:
+        with self._told():
+            self._held().call("forget", path=remote)
+
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+        with self._told(), self._lock:
+            link = self._held()
+            link.call("status")  # a connection that broke while nothing was asked is made anew before, not in the middle
+            done = link.once(
+                "run", arguments=list(arguments), timeout_s=timeout_s, file=as_chunks(stdin), idle_s=timeout_s + RUN_SPARE_S
+            )
+            return Done(**done)
+
+    def door(self) -> list[str]:
+        with self._told():
+            self._agent()
+            return [self._python, "-m", "deploy"]
+
+    def start_worker(self) -> subprocess.Popen[str]:
+        with self._told():
+            folder = self._held().call("start", command=[], grace_s=GRACE_S)
+        attach = self._command(self._on_board(["-m", "deploy.board", "attach", folder]))
+        # A signal that comes before the relay listens for it waits, or the relay would die of it and leave its job.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "deploy.board", "relay", str(GRACE_S), *attach],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def status(self) -> dict[str, Any]:
+        """Sizes, versions, and who has the board; the board is not taken for it."""
+        with self._told():
+            found: dict[str, Any] = self._agent().call("status", idle_s=600.0)
+            return found
+
+    def clean(self) -> None:
+        with self._told():
+            self._held()
+        self.close(keep_connection=True)
+        assert self._contact is not None
+        self._shell(f"rm -rf {shlex.quote(self._contact.root)}")
+        self.close()
+
+    def close(self, *, keep_connection: bool = False) -> None:
+        """Give the board back and hang up."""
+        with self._lock:
+            if self._link is not None:
+                with contextlib.suppress(LinkError, RefusedError, DeviceError, OSError):
+                    if self._link.is_open and self._holds:
+                        self._link.once("release")
+                self._link.close()
+                self._link, self._holds = None, False
+            if keep_connection or self._folder is None:
+                return
+            folder, self._folder, self._contact = self._folder, None, None
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                command = [*self._ssh(folder), "-O", "exit", "--", self._address.host]
+                subprocess.run(command, capture_output=True, timeout=10, check=False)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _python(self) -> str:
+        assert self._contact is not None
+        return install.choose(self._contact, self.url, self._address.python).executable
+
+    def _agent(self) -> Link:
+        """The connection to the board's agent; the device side is installed by then."""
+        with self._lock:
+            if self._link is None:
+                self._contact = self._install()
+                self._link = Link(self._start_agent, self._judge, self._say, patience_s=GRACE_S)
+            return self._link
+
+    def _held(self) -> Link:
+        """The same, with the board taken for this run."""
+        with self._lock:
+            link = self._agent()
+            if not self._holds:
+                link.on_connected = self._take
+                self._holds = True
+                try:
+                    if link.is_open:
+                        self._take(link)
+                    else:
+                        link.call("lock")
+                except RefusedError:
+                    self._holds, link.on_connected = False, lambda link: None
+                    raise
+            return link
+
+    def _take(self, link: Link) -> None:
+        try:
+            link.once("lock")
+        except RefusedError as error:
+            if error.kind != "lock" or not _is_dead_here(error.owner):
+                raise
+            link.once("lock", instead_of=error.owner)
+
+    def _install(self) -> install.Contact:
+        """See what is there; send what is missing."""
+        name, archive = install.payload()
+        contact = self._probe()
+        python = install.base(contact, self.url, self._address.python)
+        if name not in contact.code:
+            words = shlex.join([python.executable, "-c", install.UNPACK, contact.root, name])
+            if "unpacked" not in self._shell(words, archive):
+                raise DeviceError(f"{self.url}: the device side could not be installed under {contact.root}")
+        wheels = os.environ.get("EDGE_WHEELS")
+        if wheels and not any(i.can_work for i in contact.interpreters):
+            self._make_venv(contact, python, Path(wheels))
+            contact = self._probe()
+        install.choose(contact, self.url, self._address.python)
+        self._code = f"{contact.root}/code/{name}"
+        return contact
+
+    def _probe(self) -> install.Contact:
+        asked = self._address.python
+        candidates = [f"{self._address.root}/venv/bin/python"] + ([asked] if asked else ["python3", "python"])
+        return install.read_probe(self._shell(install.probe_script(self._address.root, candidates)))
+
+    def _make_venv(self, contact: install.Contact, python: install.Interpreter, wheels: Path) -> None:
+        """A venv of our own on the board from wheels that are here; there whole (its marker comes last) or made anew."""
+        found = sorted(wheels.glob("*.whl"))
+        pip = install.pip_wheel()
+        if not found:
+            raise UserError(f"EDGE_WHEELS={wheels}: no wheels there")
+        self._say(f"making a venv from {len(found)} wheels")
+        venv, kept = f"{contact.root}/venv", f"{contact.root}/wheels"
+        self._shell(f"rm -rf {shlex.quote(venv)} {shlex.quote(kept)}; mkdir -p {shlex.quote(kept)}")
+        for wheel in (pip, *found):
+            self._shell(f"cat > {shlex.quote(f'{kept}/{wheel.name}')}", wheel.read_bytes(), timeout_s=1800.0)
+        made = " && ".join(
+            [
+                shlex.join([python.executable, "-m", "venv", "--without-pip", "--system-site-packages", venv]),
+                f"PIP_CONFIG_FILE=/dev/null PYTHONPATH={shlex.quote(f'{kept}/{pip.name}')} "
+                + shlex.join([f"{venv}/bin/python", "-m", "pip", "install", "-q", "--no-index", "--no-deps"])
+                + "".join(f" {shlex.quote(f'{kept}/{wheel.name}')}" for wheel in found),
+                f"touch {shlex.quote(f'{venv}/{install.VENV_READY}')}",
+            ]
+        )
+        self._shell(f"{{ {made}; }}; code=$?; rm -rf {shlex.quote(kept)}; exit $code", timeout_s=1800.0)
+
+    def _shell(self, script: str, given: bytes = b"", timeout_s: float = SHELL_S) -> str:
+        """Run a shell script on the board before there is an agent; it must do no harm to run it twice.
+
+        Raises:
+            DeviceError: the board cannot be reached, the script failed, or took too long.
+        """
+        try:
+            for _ in range(SHELL_ATTEMPTS):
+                command = self._command(shlex.join(["sh", "-c", script]))
+                done = subprocess.run(command, input=given, capture_output=True, timeout=timeout_s, check=False)
+                if done.returncode != CUT:
+                    break
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"{self.url}: no answer within {timeout_s:g} s") from None
+        except LinkError as error:
+            raise DeviceError(self._explained(str(error))) from None
+        said = done.stderr.decode(errors="replace").strip()
+        if done.returncode == CUT:
+            raise DeviceError(self._explained(said))
+        if done.returncode:
+            raise DeviceError(f"{self.url}: {said.splitlines()[-1] if said else f'exit {done.returncode}'}{_room(said)}")
+        return done.stdout.decode(errors="replace")
+
+    def _start_agent(self) -> subprocess.Popen[bytes]:
+        assert self._contact is not None
+        words = ["-m", "deploy.board", "agent", self._contact.root, self._owner, _who()]
+        return subprocess.Popen(
+            self._command(self._on_board(words)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def _on_board(self, arguments: Sequence[str]) -> str:
+        """A shell command there: our Python with our code, beside what its user put on PYTHONPATH."""
+        assert self._contact is not None
+        code = shlex.quote(self._code)
+        script = (
+            f"cd {shlex.quote(self._contact.root)} && PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}} "
+            f"exec {shlex.join([self._python, *arguments])}"
+        )
+        return shlex.join(["sh", "-c", f"export ORT_DISABLE_TELEMETRY=1; {script}"])
+
+    def _command(self, words: str) -> list[str]:
+        """The local command that runs the shell words ``words`` on the board."""
+        return [*self._ssh(self._connected()), "--", self._address.host, words]
+
+    def _ssh(self, folder: Path) -> list[str]:
+        config, address = os.environ.get("EDGE_SSH_CONFIG"), self._address
+        options = {
+            "BatchMode": "yes",
+            "ConnectTimeout": CONNECT_S,
+            "ServerAliveInterval": ALIVE_S,
+            "ServerAliveCountMax": ALIVE_COUNT,
+            "ControlMaster": "no",
+            "ControlPath": folder / "c",
+            "ControlPersist": PERSIST_S,
+            "RequestTTY": "no",
+            "RemoteCommand": "none",
+        }
+        return [
+            "ssh",
+            *(["-F", config] if config else []),
+            *(f"-o{name}={value}" for name, value in options.items()),
+            *(["-p", str(address.port)] if address.port else []),
+            *(["-l", address.user] if address.user else []),
+        ]
+
+    def _connected(self) -> Path:
+        """The folder of the shared connection, made when there is none; a broken one is replaced.
+
+        Raises:
+            LinkError: ssh cannot connect; its last words.
+        """
+        with self._lock:
+            if self._folder is None:
+                # A socket's path has room for a hundred bytes; a temporary folder of the user's may be longer.
+                self._folder = Path(tempfile.mkdtemp(prefix="edge-compress-", dir="/tmp"))
+                self._owner = f"{os.uname().nodename} {self._folder} {uuid.uuid4().hex[:8]}"
+                self._alive = (self._folder / "alive").open("w")
+                fcntl.flock(self._alive, fcntl.LOCK_EX)
+                atexit.register(self.close)
+            if not (self._folder / "c").exists():
+                self._start_master(self._folder)
+            return self._folder
+
+    def _start_master(self, folder: Path) -> None:
+        options = ["-oControlMaster=yes", "-f", "-N", "--", self._address.host]
+        command = [word for word in self._ssh(folder) if word != "-oControlMaster=no"] + options
+        with (folder / "words").open("w+b") as words:
+            try:
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, timeout=4 * CONNECT_S, check=False
+                )
+            except subprocess.TimeoutExpired:
+                raise LinkError(f"Connection timed out after {4 * CONNECT_S} s") from None
+            except FileNotFoundError:
+                raise UserError("no ssh on this machine; install OpenSSH's client") from None
+            words.seek(0)
+            said = words.read().decode(errors="replace").strip()
+        if done.returncode:
+            raise LinkError(said or f"ssh exited with {done.returncode}")
+
+    def _judge(self, words: str) -> None:
+        """Raise what trying again cannot mend."""
+        hint = next((h for h in HINTS if h[0] in words), None)
+        if hint is not None and not hint[2]:
+            raise DeviceError(self._explained(words))
+
+    def _explained(self, words: str) -> str:
+        """ssh's last words and what to do about them."""
+        hint = next((f"; {told}" for sign, told, _ in HINTS if sign in words), "")
+        lines = [line.strip(" \r@") for line in words.splitlines() if line.strip(" \r@")]
+        return f"{self.url}: {lines[-1] if lines else 'ssh said nothing'}{hint}"
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"{self.url}: {text}\n")
+
+    @contextlib.contextmanager
+    def _told(self) -> Any:
+        """What the board refused or the connection broke at, as a device's error."""
+        try:
+            yield
+        except RefusedError as error:
+            if error.kind == "lock":
+                raise DeviceError(f"{self.url} is in use by {error}; try again when that run is over") from None
+            raise DeviceError(f"{self.url}: {error}") from None
+        except LinkError as error:
+            raise DeviceError(self._explained(str(error))) from None
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no file to put on a device")
+    return found
+
+
+def _who() -> str:
+    return f"{getpass.getuser()} on {os.uname().nodename} (process {os.getpid()})"
+
+
+def _is_dead_here(owner: str) -> bool:
+    """Whether ``owner`` was a process of this machine that has ended: its folder is left, and nobody holds its file."""
+    parts = owner.split(" ")
+    if len(parts) != 3 or parts[0] != os.uname().nodename:
+        return False
+    try:
+        with (Path(parts[1]) / "alive").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    shutil.rmtree(parts[1], ignore_errors=True)
+    return True
+
+
+def _room(said: str) -> str:
+    return "; free some space on the board" if "No space left" in said else ""

@@ -1,0 +1,103 @@
+"""Variants timed against each other on one device: interleaved, cooled down in between, and what it was measured under."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from deploy.conditions import Conditions, doubts
+from deploy.devices import Device
+from deploy.measure import Timer, interleave
+from deploy.remote import RemoteWorker
+
+MOST_COOLING_S = 300.0
+LONGEST_COOLING_S = 60.0
+ENERGY_S = 2.0
+TENTH = 0.1
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """What came of it.
+
+    Attributes:
+        times_ms: single inferences by name.
+        energy_mj: millijoules of one inference by name, the whole module's; absent where the board has no rails.
+        before, after: the device at both ends.
+        doubts: why it is not a clean measurement; empty when it is.
+        cooled_s: seconds that were waited for the board to cool down.
+    """
+
+    times_ms: Mapping[str, list[float]]
+    energy_mj: Mapping[str, float]
+    before: Conditions
+    after: Conditions
+    doubts: tuple[str, ...]
+    cooled_s: float
+
+    def conditions(self) -> dict[str, Any]:
+        """All but the times, as plain data for a report."""
+        ends = {"before": self.before.as_json(), "after": self.after.as_json()}
+        return {**ends, "doubts": list(self.doubts), "cooled_s": self.cooled_s, "energy_mj": dict(self.energy_mj)}
+
+
+def race(workers: Mapping[str, RemoteWorker], seconds: float, progress: Callable[[int, int], None]) -> Race:
+    """Time opened and warmed workers of one device, each for about ``seconds``."""
+    first = next(iter(workers.values()))
+    before = first.conditions()
+    cooler = _Cooler(before.hottest_c)
+    times = interleave({name: cooler.timer(worker) for name, worker in workers.items()}, seconds, progress)
+    after = first.conditions()
+    energy = {name: mj for name, worker in workers.items() if (mj := worker.energy_mj(ENERGY_S)) is not None}
+    slowest = max(drift(of_one) for of_one in times.values())
+    return Race(
+        times_ms=times,
+        energy_mj=energy,
+        before=before,
+        after=after,
+        doubts=doubts(before, after, slowest),
+        cooled_s=cooler.waited_s,
+    )
+
+
+def drift(times_ms: list[float]) -> float:
+    """How much slower the last tenth was than the first, by their medians, as a fraction."""
+    size = max(int(TENTH * len(times_ms)), 1)
+    return float(np.median(times_ms[-size:]) / np.median(times_ms[:size])) - 1
+
+
+@contextlib.contextmanager
+def clocks(device: Device, *, lock: bool) -> Iterator[None]:
+    """With ``lock``, the device's clocks stand still for the block and are put back after it, however it ends.
+
+    Raises:
+        UserError: they cannot be locked there.
+    """
+    if not lock:
+        yield
+        return
+    with RemoteWorker(device) as holder:
+        holder.lock_clocks()
+        yield
+
+
+class _Cooler:
+    """Lets the board cool down before each block, within a budget."""
+
+    def __init__(self, start_c: float | None) -> None:
+        self._start_c = start_c
+        self.waited_s = 0.0
+
+    def timer(self, worker: RemoteWorker) -> Timer:
+        def time(seconds: float) -> list[float]:
+            left_s = min(LONGEST_COOLING_S, MOST_COOLING_S - self.waited_s)
+            if self._start_c is not None and left_s > 0:
+                self.waited_s += worker.cool(self._start_c, left_s)
+            return worker.time(seconds)
+
+        return time
