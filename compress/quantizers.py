@@ -89,7 +89,7 @@ class QuantizedProgram(nn.Module):
         self._initial = scales
         self.graph = _plain(program)
         names = {node.name: node for node in self.graph.graph.nodes}
-        names |= _inputs(self.graph.graph)
+        names |= _ends(self.graph.graph)
         self._activations = self._place_activations(names)
         self._weights = self._place_weights(names)
         self.graph.graph.lint()
@@ -140,7 +140,7 @@ class QuantizedProgram(nn.Module):
             with self.graph.graph.inserting_after(node):
                 quantized = self.graph.graph.call_module(module, (node,))
             quantized.meta = dict(node.meta)
-            _reroute(node, quantized)
+            _reroute(node, quantized, outputs=self._recipe.quantizes_results)
         return placed
 
     def _place_weights(self, names: dict[str, fx.Node]) -> dict[str, str]:
@@ -180,16 +180,18 @@ def _copy(original: T) -> T:
         return copy.deepcopy(original)
 
 
-def _inputs(graph: fx.Graph) -> dict[str, fx.Node]:
-    """Input nodes by their names in the ONNX file."""
+def _ends(graph: fx.Graph) -> dict[str, fx.Node]:
+    """Input and output nodes by their names in the ONNX file."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    return {"input" if i == 0 else f"input_{i}": node for i, node in enumerate(placeholders)}
+    results = next(node for node in graph.nodes if node.op == "output").all_input_nodes
+    ends = [("input", placeholders), ("output", results)]
+    return {stem if i == 0 else f"{stem}_{i}": node for stem, nodes in ends for i, node in enumerate(nodes)}
 
 
-def _reroute(node: fx.Node, through: fx.Node) -> None:
-    """Let every reader of ``node`` but the graph's output read ``through``, which reads ``node``."""
+def _reroute(node: fx.Node, through: fx.Node, *, outputs: bool = False) -> None:
+    """Let every reader of ``node`` read ``through``, which reads ``node``; the graph's output only if ``outputs``."""
 
     def moved(reader: fx.Node) -> bool:
-        return reader is not through and reader.op != "output"
+        return reader is not through and (outputs or reader.op != "output")
 
     node.replace_all_uses_with(through, delete_user_cb=moved)
