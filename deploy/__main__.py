@@ -1,10 +1,11 @@
-"""The board's own door: ``python -m deploy worker | facts``."""
+"""The board's own door: ``python -m deploy worker | facts | prepare | fits``."""
 
 from __future__ import annotations
 
 import json
 import sys
 
+from deploy.first_start import fits, prepare
 from deploy.worker import Worker, serve
 
 
@@ -16,7 +17,11 @@ def main(arguments: list[str]) -> int:
     if arguments == ["facts"]:
         print(json.dumps(Worker().facts(), indent=1))
         return 0
-    print("usage: python -m deploy worker | facts", file=sys.stderr)
+    if arguments[:1] == ["prepare"]:
+        return prepare(arguments[1:])
+    if arguments[:1] == ["fits"]:
+        return fits(arguments[1:])
+    print("usage: python -m deploy worker | facts | prepare | fits", file=sys.stderr)
     return 2
 
 

@@ -32,15 +32,23 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 README = """# {title}
 
-`model.onnx` was proven with {engine} in {precision} on {device}; `report.json` has the figures, `golden.npz` inputs
+`{file}` was proven with {engine} in {precision} on {device}; `report.json` has the figures, `golden.npz` inputs
 and the outputs to expect, `preprocessing.json` what was done to a sample before the model saw it.
-
+{example}
+Check it on a device: `python -m deploy verify .`
+"""
+ONNX_EXAMPLE = """
     import numpy as np, onnxruntime
     golden = np.load("golden.npz")
     session = onnxruntime.InferenceSession("model.onnx")
-    outputs = session.run(None, {{session.get_inputs()[0].name: golden["input"][:1]}})
-
-Check it on a device: `python -m deploy verify .`
+    outputs = session.run(None, {session.get_inputs()[0].name: golden["input"][:1]})
+"""
+PTE_EXAMPLE = """
+    import numpy as np, torch
+    from executorch.runtime import Runtime
+    golden = np.load("golden.npz")
+    program = Runtime.get().load_program("model.pte")
+    outputs = program.load_method("forward").execute([torch.from_numpy(golden["input"][:1])])
 """
 
 
@@ -68,13 +76,20 @@ def write(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    shutil.copyfile(model, part / "model.onnx")
+    shutil.copyfile(model, part / plan.model_file)
     (part / "plan.json").write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
     (part / "profile.json").write_text(json.dumps(profile.as_json(), indent=1, sort_keys=True))
     (part / "report.json").write_bytes(report)
     (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
     np.savez(part / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
-    words = README.format(title=title, engine=plan.engine, precision=plan.precision, device=profile.title)
+    words = README.format(
+        title=title,
+        file=plan.model_file,
+        engine=plan.engine,
+        precision=plan.precision,
+        device=profile.title,
+        example=PTE_EXAMPLE if plan.source == "pte" else ONNX_EXAMPLE,
+    )
     (part / "README.md").write_text(words)
     files = {path.name: _sha256(path) for path in sorted(part.iterdir())}
     (part / MANIFEST).write_text(json.dumps({"schema": SCHEMA, "files": files}, indent=1, sort_keys=True))
@@ -100,7 +115,7 @@ def verify(folder: Path) -> Check:
     if able.score < 0:
         raise UserError(f"{folder}: its engine {plan.engine} cannot run here: {able.reason}")
     with np.load(folder / "golden.npz", allow_pickle=False) as stored, tempfile.TemporaryDirectory() as scratch:
-        runtime.build(folder / "model.onnx", plan, Path(scratch))
+        runtime.build(folder / plan.model_file, plan, Path(scratch))
         session = runtime.open(Path(scratch), plan)
         inputs, expected = stored["input"], stored["output"]
         name, batch = session.inputs[0].name, session.inputs[0].shape[0]

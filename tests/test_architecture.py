@@ -16,7 +16,9 @@ PACKAGES = ("compress", "deploy", "calib", "profiles")
 DEVICE_SIDE = ("deploy", "calib", "profiles")
 HOST_ONLY = {
     "deploy/export.py",
+    "deploy/export_pte.py",
     "deploy/foreign.py",
+    "deploy/half.py",
     "deploy/graph.py",
     "deploy/placement.py",
     "deploy/qdq.py",
@@ -44,7 +46,7 @@ def only(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = only
 for module in sys.argv[1:]:
     importlib.import_module(module)
-print(sorted(m for m in ("torch", "onnx", "onnxruntime", "openvino") if m in sys.modules))
+print(sorted(m for m in ("torch", "onnx", "onnxruntime", "openvino", "executorch", "tensorrt") if m in sys.modules))
 """
 
 
