@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from deploy.engines import engine
+from deploy.engines import BuildPlan, engine
 from deploy.engines.base import PLAN_FILE
 from deploy.remote import RemoteWorker
-from profiles.device import DeviceProfile
+from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError, unknown
 
 Prepare = Callable[[RemoteWorker], Mapping[str, Any]]
@@ -39,23 +39,47 @@ def variants(
     runtimes = [r for r in profile.runtimes if only in (None, r.engine) and precision in r.precisions]
     if not runtimes and not faults:
         faults.append(f"device {profile.name}: no engine of it runs {precision!r} here")
+    elif not faults:
+        faults += [_unbuildable(m, profile, precision) for m in models if not (_is_engine(m) or _takers(m, runtimes))]
     if faults:
         raise UserError(*faults)
     found: dict[str, Prepare] = {}
     for number, model in enumerate(models):
-        if (model / PLAN_FILE).is_file():
+        if _is_engine(model):
             found[f"{model}"] = _opener(model)
             continue
-        for runtime in runtimes:
+        for runtime in _takers(model, runtimes):
             plan = engine(runtime.engine).plan(profile, precision, versions[runtime.engine])
             folder = scratch / f"{number}-{runtime.engine}"
             found[f"{model} {runtime.engine} {precision}"] = _builder(model, plan, folder)
     return found
 
 
-def _builder(model: Path, plan: Any, folder: Path) -> Prepare:
+def _is_engine(model: Path) -> bool:
+    return (model / PLAN_FILE).is_file()
+
+
+def _takers(model: Path, runtimes: Sequence[Runtime]) -> list[Runtime]:
+    """The runtimes that build from such a file: an ONNX file, or ExecuTorch's program."""
+    return [r for r in runtimes if (engine(r.engine).built_from == "program") == (model.suffix == ".pte")]
+
+
+def _unbuildable(model: Path, profile: DeviceProfile, precision: str) -> str:
+    wanted = "a .pte file" if model.suffix != ".pte" else "an ONNX file"
+    return f"{model}: what device {profile.name} runs in {precision!r} is built from {wanted}"
+
+
+def _builder(model: Path, plan: BuildPlan, folder: Path) -> Prepare:
     def prepare(worker: RemoteWorker) -> Mapping[str, Any]:
-        worker.build(model, plan, folder)
+        given = model
+        if plan.source == "onnx-fp16":
+            import onnx
+
+            from deploy.half import half
+
+            given = folder.with_suffix(".onnx")
+            onnx.save(half(onnx.load(str(model))), str(given))
+        worker.build(given, plan, folder)
         return _opener(folder)(worker)
 
     return prepare

@@ -19,7 +19,7 @@ from deploy.bias import correct_biases
 from deploy.graph import Graph
 from deploy.observe import observe
 from deploy.placement import place
-from deploy.qdq import Scales, activation_limits, insert, scale_of_range, scales_of_weight
+from deploy.qdq import Scales, insert, levels, scale_of_range, scales_of_weight
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION
 
@@ -32,19 +32,20 @@ def calibrate(model: onnx.ModelProto, samples: Samples, recipe: str, method: str
     Raises:
         UserError: a tensor held NaN or infinity.
     """
-    rules, placement = QUANTIZATION[recipe], place(model)
+    rules = QUANTIZATION[recipe]
+    placement = place(model, rules)
     own = [a.tensor for a in placement.activations if a.like is None]
     try:
         histograms = observe(model, own, _inputs(samples))
     except ValueError as error:
         raise UserError(f"calibration: {error}") from None
-    smallest, largest = activation_limits(rules)
     scales: dict[str, tuple[float, int]] = {}
     for activation in placement.activations:
         if activation.like is not None and activation.like in scales:
             scales[activation.tensor] = scales[activation.like]
             continue
-        low, high = METHODS[method](histograms[activation.tensor], largest - smallest + 1)
+        histogram = histograms[activation.tensor]
+        low, high = METHODS[method](histogram, levels(histogram.minimum, rules))
         scales[activation.tensor] = scale_of_range(low, high, rules)
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)

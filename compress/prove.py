@@ -16,16 +16,19 @@ import torch
 
 from compress import post_training, processes
 from compress.data import Samples
+from compress.program_files import pte
 from compress.progress import Progress
 from compress.quantizers import QuantizedProgram
+from compress.surgery import Quantize
 from compress.tasks import Metric
 from compress.workshop import Made, Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
 from deploy import count
 from deploy import race as races
 from deploy.devices import Device
-from deploy.engines import engine
+from deploy.engines import BuildPlan, engine
 from deploy.export import capture, to_onnx
+from deploy.half import half
 from deploy.measure import Latency, summarise
 from deploy.parity import Parity, parity
 from deploy.qdq import insert
@@ -33,7 +36,7 @@ from deploy.remote import RemoteWorker
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
-MODEL = "model.onnx"
+MODEL, PROGRAM = "model.onnx", "model.pte"
 PARITY_SAMPLES = 512
 CALIBRATION_RANGES = "mse"
 
@@ -98,6 +101,8 @@ class Prover:
         """
         variants: list[Variant] = []
         for runtime in self.profile.runtimes:
+            if made.is_onnx and engine(runtime.engine).built_from == "program":
+                continue  # an ONNX file without source code has no program
             for precision in runtime.precisions:
                 if made.recipe is None or (precision == "int8" and runtime.quantization == made.recipe):
                     variants.append(Variant(made, runtime.engine, precision))
@@ -109,19 +114,18 @@ class Prover:
 
     def built(self, variant: Variant) -> Step:
         """The engine of a variant, built on the device."""
-        model = self._model(variant)
-        version = self.environment["engines"][variant.engine]["version"]
-        plan = engine(variant.engine).plan(self.profile, variant.precision, version)
+        plan, model = self._plan(variant), self._source(variant)
         decided = {
             "model": model.key,
             "plan": plan.as_json(),
             "device": self._device_key(),
-            "code": code_digest([f"deploy.engines.{variant.engine}"]),
+            "machine": self.environment["engines"][variant.engine]["machine"],
+            "code": code_digest([type(engine(variant.engine)).__module__]),
         }
 
         def make(folder: Path) -> dict[str, Any]:
             with RemoteWorker(self._device) as worker:
-                return worker.build(model.folder / MODEL, plan, folder / "engine")
+                return worker.build(model.folder / plan.model_file, plan, folder / "engine")
 
         return self._workspace.step("engine", decided, make)
 
@@ -187,8 +191,8 @@ class Prover:
         return int(facts["parameters"]), int(facts["macs"])
 
     def model_path(self, variant: Variant) -> Path:
-        """The ONNX file that a variant's engine was built from."""
-        return self._model(variant).folder / MODEL
+        """The file that a variant's engine was built from."""
+        return self._source(variant).folder / self._plan(variant).model_file
 
     def infer(self, variant: Variant, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """The outputs of a variant's engine for ``inputs`` of shape (samples, ...)."""
@@ -224,9 +228,64 @@ class Prover:
         latencies = {key: asdict(summarise(times, **about[key])) for key, times in found.times_ms.items()}
         return {"latency_ms": latencies, "conditions": found.conditions()}
 
+    def _plan(self, variant: Variant) -> BuildPlan:
+        version = self.environment["engines"][variant.engine]["version"]
+        return engine(variant.engine).plan(self.profile, variant.precision, version)
+
+    def _source(self, variant: Variant) -> Step:
+        """The step that holds the file which the variant's plan is built from."""
+        source = self._plan(variant).source
+        if source == "pte":
+            return self._program(variant)
+        return self._half(self._model(variant)) if source == "onnx-fp16" else self._model(variant)
+
+    def _half(self, model: Step) -> Step:
+        """An ONNX file with its float tensors in half precision."""
+
+        def make(folder: Path) -> None:
+            onnx.save(half(onnx.load(str(model.folder / MODEL))), str(folder / MODEL))
+
+        decided = {"model": model.key, "code": code_digest(["deploy.half"]), "versions": versions("onnxruntime", "onnx")}
+        return self._workspace.step("export-fp16", decided, make)
+
+    def _program(self, variant: Variant) -> Step:
+        """A model as ExecuTorch's program, which is made here whatever device runs it."""
+        made, recipe = variant.made, self._recipe(variant)
+        decided = {
+            "artifact": made.step.key,
+            "batch": self.profile.batch,
+            "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
+            "code": code_digest(["deploy.export", "deploy.export_pte", "deploy.placement", "deploy.qdq"]),
+            "versions": versions("torch", "executorch"),
+        }
+        if recipe is not None and made.recipe is None:
+            decided |= self._calibration_key()
+
+        def calibrated() -> Quantize:
+            model = onnx.load(str(self._exported(made).folder / MODEL))
+            return post_training.calibrate(model, self._workshop.data.calibration, recipe or "", CALIBRATION_RANGES)
+
+        def make(folder: Path) -> None:
+            module, example = made.artifact.module, self._workshop.example
+            content = pte(module, example, self.profile.batch, calibrated if recipe is not None else None)
+            (folder / PROGRAM).write_bytes(content)
+
+        return self._workspace.step("export-pte", decided, make)
+
+    def _recipe(self, variant: Variant) -> str | None:
+        """The Q/DQ recipe of a variant; None in float."""
+        return self.profile.runtime(variant.engine).quantization if variant.precision == "int8" else None
+
+    def _calibration_key(self) -> dict[str, Any]:
+        return {
+            "samples": self._workshop.data.calibration.fingerprint(),
+            "ranges": CALIBRATION_RANGES,
+            "calibration": code_digest(["compress.post_training", "calib.ranges", "deploy.observe", "deploy.bias"]),
+        }
+
     def _model(self, variant: Variant) -> Step:
         if variant.precision == "int8" and variant.made.recipe is None:
-            recipe = self.profile.runtime(variant.engine).quantization
+            recipe = self._recipe(variant)
             assert recipe is not None, "profiles give each int8 runtime a recipe"
             return self._post_training(variant.made, recipe)
         return self._exported(variant.made)
@@ -256,9 +315,7 @@ class Prover:
         decided = {
             "model": exported.key,
             "recipe": asdict(QUANTIZATION[recipe]),
-            "samples": self._workshop.data.calibration.fingerprint(),
-            "ranges": CALIBRATION_RANGES,
-            "code": code_digest(["compress.post_training", "calib.ranges", "deploy.observe", "deploy.bias"]),
+            **self._calibration_key(),
         }
 
         def make(folder: Path) -> dict[str, Any]:

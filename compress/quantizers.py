@@ -6,9 +6,7 @@ scales and zero points are read from these modules when Q/DQ pairs are written.
 
 from __future__ import annotations
 
-import copy
-import warnings
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import torch
 from brevitas.core.function_wrapper import RoundSte, TensorClamp
@@ -17,11 +15,11 @@ from brevitas.core.scaling import ParameterScaling
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from deploy.export import copied, graph_ends, plain_graph
 from deploy.placement import Placement
 from deploy.qdq import Scales, activation_limits, scales_of_weight
 from profiles.quantization import QuantizationRecipe
 
-T = TypeVar("T")
 SMALLEST_SCALE = 1e-8
 
 
@@ -85,11 +83,11 @@ class QuantizedProgram(nn.Module):
         recipe: QuantizationRecipe,
     ) -> None:
         super().__init__()
-        self._program, self.placement, self._recipe = program, placement, recipe
+        self._program, self.placement, self.recipe = program, placement, recipe
         self._initial = scales
-        self.graph = _plain(program)
+        self.graph = plain_graph(program)
         names = {node.name: node for node in self.graph.graph.nodes}
-        names |= _inputs(self.graph.graph)
+        names |= graph_ends(self.graph.graph)
         self._activations = self._place_activations(names)
         self._weights = self._place_weights(names)
         self.graph.graph.lint()
@@ -109,7 +107,7 @@ class QuantizedProgram(nn.Module):
 
     def float_program(self) -> ExportedProgram:
         """The program without quantisers, holding the trained weights."""
-        program = _copy(self._program)
+        program = copied(self._program)
         trained = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
         for name in program.state_dict:
             if name in trained:
@@ -124,7 +122,7 @@ class QuantizedProgram(nn.Module):
         return module
 
     def _place_activations(self, names: dict[str, fx.Node]) -> dict[str, str]:
-        smallest, _ = activation_limits(self._recipe)
+        smallest, _ = activation_limits(self.recipe)
         placed: dict[str, str] = {}
         for activation in self.placement.activations:
             node = names.get(activation.tensor)
@@ -140,7 +138,7 @@ class QuantizedProgram(nn.Module):
             with self.graph.graph.inserting_after(node):
                 quantized = self.graph.graph.call_module(module, (node,))
             quantized.meta = dict(node.meta)
-            _reroute(node, quantized)
+            _reroute(node, quantized, outputs=self.recipe.quantizes_results)
         return placed
 
     def _place_weights(self, names: dict[str, fx.Node]) -> dict[str, str]:
@@ -150,10 +148,10 @@ class QuantizedProgram(nn.Module):
             source = layer.args[1]
             assert isinstance(source, fx.Node)
             value = self.graph.get_parameter(str(source.target)).detach()
-            scale = torch.from_numpy(scales_of_weight(value.numpy(), 0, self._recipe))
+            scale = torch.from_numpy(scales_of_weight(value.numpy(), 0, self.recipe))
             module = f"weight_quantizer_{len(placed)}"
             shape = (-1, *[1] * (value.dim() - 1))
-            quantizer = Quantizer(scale.reshape(shape), 0, bits=self._recipe.weight_bits, signed=True, narrow=True)
+            quantizer = Quantizer(scale.reshape(shape), 0, bits=self.recipe.weight_bits, signed=True, narrow=True)
             self.graph.add_submodule(module, quantizer)
             placed[weight.tensor] = module
             # A module that is called twice reads its weight twice.
@@ -164,32 +162,10 @@ class QuantizedProgram(nn.Module):
         return placed
 
 
-def _plain(program: ExportedProgram) -> fx.GraphModule:
-    """The program as an ordinary graph module with parameters of its own: train() and eval() work on it."""
-    found = program.module()
-    for node in list(found.graph.nodes):
-        if node.op == "call_module" and str(node.target).startswith("_guards"):
-            found.graph.erase_node(node)
-    return _copy(fx.GraphModule(found, found.graph))
-
-
-def _copy(original: T) -> T:
-    """A deep copy, without torch's warning about its own tree specifications."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return copy.deepcopy(original)
-
-
-def _inputs(graph: fx.Graph) -> dict[str, fx.Node]:
-    """Input nodes by their names in the ONNX file."""
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    return {"input" if i == 0 else f"input_{i}": node for i, node in enumerate(placeholders)}
-
-
-def _reroute(node: fx.Node, through: fx.Node) -> None:
-    """Let every reader of ``node`` but the graph's output read ``through``, which reads ``node``."""
+def _reroute(node: fx.Node, through: fx.Node, *, outputs: bool = False) -> None:
+    """Let every reader of ``node`` read ``through``, which reads ``node``; the graph's output only if ``outputs``."""
 
     def moved(reader: fx.Node) -> bool:
-        return reader is not through and reader.op != "output"
+        return reader is not through and (outputs or reader.op != "output")
 
     node.replace_all_uses_with(through, delete_user_cb=moved)

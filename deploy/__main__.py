@@ -1,4 +1,4 @@
-"""The board's own door: ``python -m deploy worker | facts | verify | serve-check | store``."""
+"""The board's own door: ``python -m deploy worker | facts | prepare | fits | verify | serve-check | store``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def facts(arguments: list[str]) -> int:
 COMMANDS = {
     "worker": "deploy.__main__:worker",
     "facts": "deploy.__main__:facts",
+    "prepare": "deploy.first_start:prepare",
+    "fits": "deploy.first_start:fits",
     "verify": "deploy.store_door:verify",
     "serve-check": "deploy.store_door:serve_check",
     "store": "deploy.store_door:store",

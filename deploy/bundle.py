@@ -40,9 +40,17 @@ from profiles.errors import UserError
 
 README = """# {title}
 
-`model.onnx` was proven with {engine} in {precision} on {device}; `report.json` has the figures, `golden.npz` inputs
+`{file}` was proven with {engine} in {precision} on {device}; `report.json` has the figures, `golden.npz` inputs
 and the outputs to expect, `preprocessing.json` what was done to a sample before the model saw it.
+{example}
+Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `manifest.sig`, this checks it:
 
+    openssl pkeyutl -verify -pubin -inkey KEY.pem -rawin -in manifest.json -sigfile manifest.sig
+
+With the device side of edge-compress: `python -m deploy verify .` checks all of it and runs the golden samples; after
+`compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
+"""
+ONNX_EXAMPLE = """
 With onnxruntime alone:
 
 ```python
@@ -67,13 +75,20 @@ compiled = openvino.Core().compile_model("model.onnx", "CPU", {{"INFERENCE_PRECI
 outputs = list(compiled(golden["input"][:{batch}]).values())
 print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
 ```
+"""
+PTE_EXAMPLE = """
+With ExecuTorch alone:
 
-Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `manifest.sig`, this checks it:
+```python
+import numpy as np
+import torch
+from executorch.runtime import Runtime
 
-    openssl pkeyutl -verify -pubin -inkey KEY.pem -rawin -in manifest.json -sigfile manifest.sig
-
-With the device side of edge-compress: `python -m deploy verify .` checks all of it and runs the golden samples; after
-`compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
+golden = np.load("golden.npz")
+program = Runtime.get().load_program("model.pte")
+outputs = program.load_method("forward").execute([torch.from_numpy(golden["input"][:{batch}])])
+print("largest difference:", np.abs(outputs[0].numpy() - golden["output"][:{batch}]).max())
+```
 """
 
 
@@ -116,7 +131,7 @@ def write(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    shutil.copyfile(model, part / "model.onnx")
+    shutil.copyfile(model, part / plan.model_file)
     (part / "plan.json").write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
     (part / "profile.json").write_text(json.dumps(profile.as_json(), indent=1, sort_keys=True))
     (part / "report.json").write_bytes(report)
@@ -183,7 +198,7 @@ def verify(folder: Path) -> Check:
     if able.score < 0:
         raise UserError(f"{folder}: its engine {plan.engine} cannot run here: {able.reason}")
     with tempfile.TemporaryDirectory() as scratch:
-        runtime.build(folder / "model.onnx", plan, Path(scratch))
+        runtime.build(folder / plan.model_file, plan, Path(scratch))
         return goldens.check(runtime.open(Path(scratch), plan), folder / "golden.npz")
 
 
@@ -223,11 +238,13 @@ def _write_manifest(folder: Path, made: Manifest, signer: Signer | None) -> Mani
 
 
 def _readme(title: str, plan: BuildPlan, profile: DeviceProfile) -> str:
+    hint = "bf16" if plan.precision == "bf16" else "f32"
+    example = (PTE_EXAMPLE if plan.source == "pte" else ONNX_EXAMPLE).format(batch=plan.batch, hint=hint)
     return README.format(
         title=title,
+        file=plan.model_file,
         engine=plan.engine,
         precision=plan.precision,
         device=profile.title,
-        batch=plan.batch,
-        hint="bf16" if plan.precision == "bf16" else "f32",
+        example=example,
     )

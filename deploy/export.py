@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import functools
 import inspect
 import io
@@ -16,7 +17,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
@@ -25,8 +26,10 @@ from profiles.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import fx
     from torch.export import ExportedProgram
 
+T = TypeVar("T")
 OPSET = 18  # below it the exporter's version converter has no adapter for Pad
 IR_VERSION = 10
 FX_NODE = "fx_node"
@@ -50,7 +53,7 @@ def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Exporte
     inside = _Innermost(module)
     program: ExportedProgram | None = None
     try:
-        with inside, _quiet(), torch.no_grad():
+        with inside, quiet(), torch.no_grad():
             free = tuple({0: torch.export.Dim.AUTO} for _ in example)
             program = torch.export.export(module, tuple(example), dynamic_shapes=(free,) if _takes_args(module) else free)
             _fold_batch_norms(program)
@@ -70,10 +73,36 @@ def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
     Clean: no initializer among the inputs, constants folded, shapes inferred, checked, and of the metadata
     only the name of each node's module and of its node in the program.
     """
-    with _quiet():
+    with quiet():
         model: onnx.ModelProto = _convert(program).model_proto
     _clean(model)
     return model
+
+
+def plain_graph(program: ExportedProgram) -> fx.GraphModule:
+    """The program as an ordinary graph module with parameters of its own: train() and eval() work on it."""
+    from torch import fx
+
+    found = program.module()
+    for node in list(found.graph.nodes):
+        if node.op == "call_module" and str(node.target).startswith("_guards"):
+            found.graph.erase_node(node)
+    return copied(fx.GraphModule(found, found.graph))
+
+
+def graph_ends(graph: fx.Graph) -> dict[str, fx.Node]:
+    """Input and output nodes by their names in the ONNX file."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    results = next(node for node in graph.nodes if node.op == "output").all_input_nodes
+    named = [("input", placeholders), ("output", results)]
+    return {name: node for stem, nodes in named for name, node in zip(_names(stem, len(nodes)), nodes, strict=True)}
+
+
+def copied(original: T) -> T:
+    """A deep copy, without torch's warning about its own tree specifications."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(original)
 
 
 def _convert(program: ExportedProgram) -> Any:
@@ -241,7 +270,7 @@ def _module_of(operator: str, program: ExportedProgram | None) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's progress prints and registration warnings to itself; errors still raise."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

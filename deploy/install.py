@@ -228,7 +228,7 @@ def _build(release: Release) -> float:
     plan = replace(planned, version=targets.runtime_version(planned.engine))
     started = time.perf_counter()
     release.engine.mkdir()
-    engine(plan.engine).build(release.bundle / "model.onnx", plan, release.engine)
+    engine(plan.engine).build(release.bundle / plan.model_file, plan, release.engine)
     engines.save_plan(release.engine, plan)
     return time.perf_counter() - started
 

@@ -12,6 +12,9 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 5. Weights are int8 constants, one scale an output channel; biases stay float.
 6. Graph outputs stay float.
 
+Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
+``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``quantizes_results`` ends rules 2 and 6.
+
 Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
 that what was trained is what runs.
 """
@@ -24,6 +27,7 @@ import onnx
 
 from deploy.export import FX_NODE
 from deploy.graph import Graph, attribute
+from profiles.quantization import QuantizationRecipe
 
 COMPUTE = frozenset({"Conv", "Gemm", "MatMul"})
 JOIN = frozenset({"Add", "Concat"})
@@ -76,8 +80,8 @@ class Placement:
     kept_float: tuple[tuple[str, str], ...]
 
 
-def place(model: onnx.ModelProto) -> Placement:
-    """The placement for a float model whose shapes are inferred."""
+def place(model: onnx.ModelProto, recipe: QuantizationRecipe) -> Placement:
+    """The placement of ``recipe`` for a float model whose shapes are inferred."""
     graph = Graph(model)
     integer = _integer_nodes(graph)
     activations: dict[str, Activation] = {}
@@ -85,13 +89,57 @@ def place(model: onnx.ModelProto) -> Placement:
     for node in graph.nodes:
         if node.name not in integer:
             continue
-        for tensor in node.input:
-            if graph.is_activation(tensor):
-                activations.setdefault(tensor, _activation(graph, tensor, integer))
+        for tensor in _placed(graph, node, recipe):
+            activations.setdefault(tensor, _activation(graph, tensor, integer))
         if node.op_type in COMPUTE and (weight := _weight(graph, node)):
             weights.setdefault(weight.tensor, weight)
     kept = tuple((n.name, _why_float(graph, n)) for n in graph.nodes if n.op_type in COMPUTE and n.name not in integer)
     return Placement(activations=_in_order(graph, activations), weights=tuple(weights.values()), kept_float=kept)
+
+
+def _placed(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe) -> list[str]:
+    """The tensors at an integer node that get a pair."""
+    if node.op_type == "Concat" and not recipe.quantizes_branches:
+        return []
+    tensors = [str(tensor) for tensor in node.input if graph.is_activation(tensor)]
+    if node.op_type == "Add" and recipe.fuses_add:
+        fused = _fused_branch(graph, node)
+        tensors = [tensor for tensor in tensors if tensor != fused]
+    if node.op_type in COMPUTE and recipe.fuses_pad:
+        tensors = [_before_pad(graph, tensor) for tensor in tensors]
+    if node.op_type in COMPUTE and recipe.quantizes_results:
+        tensors.append(_result(graph, node))
+    return tensors
+
+
+def _fused_branch(graph: Graph, add: onnx.NodeProto) -> str | None:
+    """The branch of an add that a layer makes for it alone; the deeper one when both are, as the other is the shortcut."""
+    made = [t for t in add.input if (p := graph.producer(t)) is not None and p.op_type in COMPUTE and graph.only_consumer(t)]
+    return max(made, key=lambda tensor: _depth(graph, tensor), default=None)
+
+
+def _depth(graph: Graph, tensor: str) -> int:
+    """Layers on the longest way from an input to ``tensor``."""
+    depths: dict[str, int] = {}
+    for node in graph.nodes:
+        depth = max((depths.get(t, 0) for t in node.input), default=0) + (node.op_type in COMPUTE)
+        depths.update(dict.fromkeys(node.output, depth))
+        if tensor in depths:
+            break
+    return depths[tensor]
+
+
+def _before_pad(graph: Graph, tensor: str) -> str:
+    """What a Pad of zeros that makes ``tensor`` reads; ``tensor`` itself when none does."""
+    while (node := graph.producer(tensor)) is not None and node.op_type == "Pad" and _pads_zeros(graph, node):
+        tensor = str(node.input[0])
+    return tensor
+
+
+def _pads_zeros(graph: Graph, pad: onnx.NodeProto) -> bool:
+    value = pad.input[2] if len(pad.input) > 2 else ""
+    zero = not value or (graph.is_constant(value) and not graph.constant(value).any())
+    return bool(attribute(pad, "mode", b"constant") == b"constant" and zero)
 
 
 def layer_of(node: onnx.NodeProto) -> str:

@@ -16,6 +16,7 @@ from deploy.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 SMALLEST_RANGE = 1e-30
+FLOAT_RESULT = "_before_its_pair"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,12 @@ class Scales:
 def activation_limits(recipe: QuantizationRecipe) -> tuple[int, int]:
     """Smallest and largest integer of an activation."""
     return (0, 255) if recipe.activation == "uint8" else (-128, 127)
+
+
+def levels(low: float, recipe: QuantizationRecipe) -> int:
+    """Integers that values from ``low`` on can take: symmetric ones waste half on what is never negative."""
+    smallest, largest = activation_limits(recipe)
+    return largest + 1 if recipe.activation_symmetric and low >= 0 else largest - smallest + 1
 
 
 def weight_limit(recipe: QuantizationRecipe) -> int:
@@ -111,23 +118,35 @@ def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Sc
     after: dict[str, list[onnx.NodeProto]] = {}
     for activation in placement.activations:
         name = activation.tensor
+        made, read = _ends(graph, name, recipe)
         scale, zero_point = scales.activations[name]
         constants = [np.float32(scale), np.dtype(recipe.activation).type(zero_point)]
         for value, suffix in zip(constants, ("scale", "zero_point"), strict=True):
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}_{suffix}"))
         pair = [f"{name}_scale", f"{name}_zero_point"]
         after[name] = [
-            helper.make_node("QuantizeLinear", [name, *pair], [f"{name}_quantized"], name=f"{name}/Q"),
-            helper.make_node("DequantizeLinear", [f"{name}_quantized", *pair], [f"{name}_dequantized"], name=f"{name}/DQ"),
+            helper.make_node("QuantizeLinear", [made, *pair], [f"{name}_quantized"], name=f"{name}/Q"),
+            helper.make_node("DequantizeLinear", [f"{name}_quantized", *pair], [read], name=f"{name}/DQ"),
         ]
-        _rename_input(graph.consumers(name), name, f"{name}_dequantized")
+        _rename_input(graph.consumers(name), name, read)
     nodes = [n for i in graph.inputs for n in after.get(i, [])]
     for node in graph.nodes:
         nodes.append(node)
         for output in node.output:
-            nodes += after.get(output, [])
+            nodes += after.get(output.removesuffix(FLOAT_RESULT), [])
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _ends(graph: Graph, name: str, recipe: QuantizationRecipe) -> tuple[str, str]:
+    """What the pair at a tensor reads and makes. An output that is quantised keeps its name behind the pair."""
+    producer = graph.producer(name)
+    if not (recipe.quantizes_results and name in graph.outputs and producer is not None):
+        return name, f"{name}_dequantized"
+    for index, output in enumerate(producer.output):
+        if output == name:
+            producer.output[index] = name + FLOAT_RESULT
+    return name + FLOAT_RESULT, name
 
 
 def _rename_input(nodes: list[onnx.NodeProto], old: str, new: str) -> None:

@@ -157,7 +157,7 @@ def _state(store: Store, entry: FileEntry) -> dict[str, Any]:
 
 def _check_space(store: Store, found: Manifest, coming_bytes: int) -> None:
     """Room for what comes, for an engine of twice the model's size, and a reserve."""
-    model = found.files.get("model.onnx")
+    model = found.files.get("model.onnx") or found.files.get("model.pte")
     needed = coming_bytes + 2 * (model.size_bytes if model else 0) + RESERVE_BYTES
     free = store.free_bytes()
     if free < needed:

@@ -20,6 +20,14 @@ class QuantizationRecipe:
         weight_bits: levels used of an ``int8`` weight; 7 where the processor's u8 x s8 products
             saturate (AVX2 and AVX-512 without VNNI add pairs in 16 bits).
         weight_per_channel: one scale an output channel, else one a tensor.
+        fuses_add: the runtime computes a residual add inside the convolution before it: the branch that the convolution
+            makes stays float, the other is quantised. Else every branch is.
+        fuses_pad: the runtime fuses a Pad of zeros into the convolution behind it: the pair stands before the Pad, and
+            none behind it.
+        quantizes_branches: each branch of a concatenation gets a pair of its own; where not, the runtime moves the
+            result's pair back over it, so that all branches have one scale.
+        quantizes_results: the result of a convolution or matrix product is quantised even when no integer operator
+            reads it, graph outputs too; the runtime has no kernel from integers to float.
         why: where this was learned, for the reader of a report.
     """
 
@@ -27,6 +35,10 @@ class QuantizationRecipe:
     activation_symmetric: bool
     weight_bits: int = 8
     weight_per_channel: bool = True
+    fuses_add: bool = False
+    fuses_pad: bool = False
+    quantizes_branches: bool = True
+    quantizes_results: bool = False
     why: str
 
 
@@ -47,5 +59,21 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         activation="int8",
         activation_symmetric=False,
         why="SDOT multiplies s8 by s8; u8 activations would be flipped at run time",
+    ),
+    "tensorrt": QuantizationRecipe(
+        activation="int8",
+        activation_symmetric=True,
+        fuses_add=True,
+        fuses_pad=True,
+        quantizes_branches=False,
+        why="TensorRT takes zero point 0 alone; a pair stands on the residual branch before an add (without it the "
+        "add runs in float, TensorRT issue 1992) and on no result that fuses with what reads it (Pad: issue 2592)",
+    ),
+    "xnnpack": QuantizationRecipe(
+        activation="int8",
+        activation_symmetric=False,
+        quantizes_results=True,
+        why="XNNPACK's kernels take s8 activations with a zero point and s8 per-channel weights, and make s8; "
+        "it discourages u8",
     ),
 }

@@ -17,7 +17,9 @@ DEVICE_SIDE = ("deploy", "calib", "profiles")
 HOST_ONLY = {
     "deploy/bias.py",
     "deploy/export.py",
+    "deploy/export_pte.py",
     "deploy/foreign.py",
+    "deploy/half.py",
     "deploy/graph.py",
     "deploy/placement.py",
     "deploy/qdq.py",
@@ -45,7 +47,7 @@ def only(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = only
 for module in sys.argv[1:]:
     importlib.import_module(module)
-print(sorted(m for m in ("torch", "onnx", "onnxruntime", "openvino") if m in sys.modules))
+print(sorted(m for m in ("torch", "onnx", "onnxruntime", "openvino", "executorch", "tensorrt") if m in sys.modules))
 """
 
 

@@ -39,7 +39,10 @@ def doctor() -> int:
         click.echo(f"{package:<15} {_version(package)}")
     able = {name: engine(name).affinity() for name in engines()}
     for name, affinity in able.items():
-        click.echo(f"engine {name:<12} {'can run' if affinity.score >= 0 else 'cannot run: ' + affinity.reason}")
+        state = f"can run, {affinity.version}" if affinity.score >= 0 else f"cannot run: {affinity.reason}"
+        click.echo(f"engine {name:<12} {state}")
+        for fact, value in affinity.machine.items():
+            click.echo(f"    {fact:<20} {value or 'unknown'}")
     for runtime in load("cpu").runtimes:
         click.echo(f"device cpu, {runtime.engine}: {', '.join(runtime.precisions)} ({runtime.quantization or 'no int8'})")
     return 0 if any(affinity.score >= 0 for affinity in able.values()) else 1

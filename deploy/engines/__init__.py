@@ -11,6 +11,9 @@ from profiles.tables import look_up, with_entry_points
 ENGINES: dict[str, str] = {
     "openvino": "deploy.engines.openvino:OpenVINO",
     "onnxruntime": "deploy.engines.onnxruntime:ONNXRuntime",
+    "ort-mobile": "deploy.engines.ort_mobile:ORTMobile",
+    "executorch": "deploy.engines.executorch:ExecuTorch",
+    "tensorrt": "deploy.engines.tensorrt:TensorRT",
 }
 
 

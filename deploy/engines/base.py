@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from profiles.device import DeviceProfile
 
 Feed = Mapping[str, npt.NDArray[Any]]
 PLAN_FILE = "engine.json"
+RECORD_FILE = "engine.meta.json"
 
 
 class EngineError(RuntimeError):
@@ -26,11 +27,17 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Affinity:
-    """How well an engine suits this machine: -1 cannot run, 0 if asked, 1 can, 2 made for it; and why."""
+    """How well an engine suits this machine: -1 cannot run, 0 if asked, 1 can, 2 made for it; and why.
+
+    Attributes:
+        machine: what of this machine a built engine depends on besides the runtime's version; an engine is rebuilt
+            when it changes.
+    """
 
     score: int
     reason: str
     version: str = ""
+    machine: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,8 @@ class BuildPlan:
     Attributes:
         version: full version of the runtime that builds; an engine is rebuilt when it changes.
         options: the runtime's own option names and values.
+        source: the file that it is built from: ``onnx``, ``onnx-fp16`` (the ONNX file's float tensors in half
+            precision) or ``pte`` (ExecuTorch's, made of the program).
     """
 
     engine: str
@@ -48,6 +57,12 @@ class BuildPlan:
     threads: int
     version: str
     options: Mapping[str, str] = field(default_factory=dict)
+    source: Literal["onnx", "onnx-fp16", "pte"] = "onnx"
+
+    @property
+    def model_file(self) -> str:
+        """What the file that it is built from is called."""
+        return "model.pte" if self.source == "pte" else "model.onnx"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,18 +103,41 @@ class Session(ABC):
 
 
 class Engine(ABC):
-    """One runtime. Subclasses are final and import their runtime inside methods."""
+    """One runtime. Subclasses are final and import their runtime inside methods.
+
+    Attributes:
+        package: what is imported, and what pip knows it by.
+        built_from: an ONNX file, or the captured program, which a model without source code does not have.
+        how_to_get: where the runtime comes from when it is not there; a ``pip install`` unless it says so.
+    """
 
     name: ClassVar[str]
     package: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
+    built_from: ClassVar[Literal["onnx", "program"]] = "onnx"
+    how_to_get: ClassVar[str] = ""
 
     @final
     def affinity(self) -> Affinity:
         """Whether this engine can run on this machine, and why not."""
         if importlib.util.find_spec(self.package) is None:
-            return Affinity(score=-1, reason=f"{self.package} is not installed; pip install {self.package}")
-        return Affinity(score=1, reason="installed", version=importlib.metadata.version(self.package))
+            remedy = self.how_to_get or f"pip install {self.package}"
+            return Affinity(score=-1, reason=f"{self.package} is not installed; {remedy}")
+        try:
+            version = importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return Affinity(score=-1, reason=f"a folder named {self.package} is in the way of the package; rename it")
+        if why := self.obstacle():
+            return Affinity(score=-1, reason=why, version=version)
+        return Affinity(score=1, reason="installed", version=version, machine=self.machine())
+
+    def obstacle(self) -> str:
+        """Why this machine cannot run it though it is installed; empty when it can."""
+        return ""
+
+    def machine(self) -> dict[str, str]:
+        """What of this machine a built engine depends on besides the runtime's version."""
+        return {}
 
     @abstractmethod
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
@@ -107,7 +145,7 @@ class Engine(ABC):
 
     @abstractmethod
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
-        """Turn the ONNX file ``model`` into an engine in the empty ``folder``.
+        """Turn ``model``, a file of the plan's ``source``, into an engine in the empty ``folder``.
 
         Raises:
             EngineError: the runtime refused the model.
@@ -133,8 +171,9 @@ def load_plan(folder: Path) -> BuildPlan:
 
 
 def size_bytes(folder: Path) -> int:
-    """Bytes of the engine in ``folder``, its plan not counted."""
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.name != PLAN_FILE)
+    """Bytes of the engine in ``folder``, what is told of it not counted."""
+    told = (PLAN_FILE, RECORD_FILE)
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.name not in told)
 
 
 def check_feed(specs: tuple[TensorSpec, ...], feed: Feed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -35,36 +36,62 @@ class ONNXRuntime(Engine):
 
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
         shutil.copyfile(model, folder / "model.onnx")
-        _session(folder, plan)
+        session(folder / "model.onnx", plan)
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
-        return _ONNXRuntimeSession(_session(folder, plan))
+        return ONNXRuntimeSession(session(folder / "model.onnx", plan))
 
 
-def _session(folder: Path, plan: BuildPlan) -> Any:
+def session(model: Path, plan: BuildPlan) -> Any:
+    """An ``InferenceSession`` of ``model`` on the CPU, its batch fixed.
+
+    Raises:
+        EngineError: the runtime refused the model.
+    """
+    return _opened(model, plan, None, {})
+
+
+def optimised(model: Path, plan: BuildPlan, to: Path) -> None:
+    """Write ``model`` as the plan's options want it optimised and saved.
+
+    Raises:
+        EngineError: the runtime refused the model.
+    """
+    _opened(model, plan, to, plan.options)
+
+
+def _opened(model: Path, plan: BuildPlan, to: Path | None, entries: Mapping[str, str]) -> Any:
     import onnxruntime as ort
 
     ort.set_default_logger_severity(3)
+    providers = ["CPUExecutionProvider"]
     try:
-        probe = ort.InferenceSession(str(folder / "model.onnx"), _options(ort, 1, {}), ["CPUExecutionProvider"])
-        free = {i.shape[0]: plan.batch for i in probe.get_inputs() if i.shape and isinstance(i.shape[0], str)}
-        options = _options(ort, plan.threads, free)
-        return ort.InferenceSession(str(folder / "model.onnx"), options, ["CPUExecutionProvider"])
+        probe = ort.InferenceSession(str(model), _options(ort, 1), providers)
+        options = _options(ort, plan.threads)
+        for given in probe.get_inputs():
+            if given.shape and isinstance(given.shape[0], str):
+                options.add_free_dimension_override_by_name(given.shape[0], plan.batch)
+        if to is not None:
+            options.optimized_model_filepath = str(to)
+        for key in sorted(k for k in entries if k.startswith("session.")):
+            options.add_session_config_entry(key, entries[key])
+        disabled = entries.get("disabled_optimizers", "").split()
+        return ort.InferenceSession(str(model), options, providers, disabled_optimizers=disabled or None)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise EngineError(f"ONNX Runtime {plan.version} refused the model: {error}") from error
 
 
-def _options(ort: Any, threads: int, free: dict[str, int]) -> Any:
+def _options(ort: Any, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    for name, size in free.items():
-        options.add_free_dimension_override_by_name(name, size)
     return options
 
 
 @final
-class _ONNXRuntimeSession(Session):
+class ONNXRuntimeSession(Session):
+    """An opened ``InferenceSession``, its inputs bound where they lie."""
+
     def __init__(self, session: Any) -> None:
         self._session = session
         self._binding = session.io_binding()

@@ -6,11 +6,12 @@ from torch.nn import functional
 
 from deploy.export import capture, to_onnx
 from deploy.placement import place
+from profiles.quantization import QUANTIZATION
 
 
-def placed(module, size=8, channels=3):
+def placed(module, size=8, channels=3, recipe="x86-vnni"):
     model = to_onnx(capture(module.eval(), [torch.randn(2, channels, size, size)]))
-    placement = place(model)
+    placement = place(model, QUANTIZATION[recipe])
     makers = {o: n.op_type for n in model.graph.node for o in n.output}
     return model, placement, [makers.get(a.tensor, "input") for a in placement.activations]
 

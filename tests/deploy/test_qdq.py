@@ -62,7 +62,7 @@ def test_the_file_is_clean():
     read = {name for n in model.graph.node for name in n.input}
     assert set(initializers) <= read, "a constant that nobody reads is weight that is shipped"
     weights = [n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in initializers]
-    assert len(weights) == len(place(plain).weights)
+    assert len(weights) == len(place(plain, VNNI).weights)
     assert all(initializers[n.input[0]].data_type == onnx.TensorProto.INT8 for n in weights)
     convolutions = [n for n in model.graph.node if n.op_type == "Conv"]
     assert all(n.input[2] in initializers and initializers[n.input[2]].data_type == 1 for n in convolutions)
@@ -94,4 +94,4 @@ def test_every_quantised_operator_becomes_an_integer_kernel(tmp_path):
 def test_a_placed_tensor_without_a_scale_is_refused():
     model = to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)]))
     with pytest.raises(ValueError, match="no scale for input"):
-        insert(model, place(model), Scales(activations={}, weights={}), VNNI)
+        insert(model, place(model, VNNI), Scales(activations={}, weights={}), VNNI)

@@ -1,0 +1,106 @@
+"""ExecuTorch with XNNPACK: a ``.pte`` file, which phones run without Python; here its own Python runtime does.
+
+The file is made on the host from the captured program (``deploy.export_pte``), since ExecuTorch does not read
+ONNX; building is checking that it loads. Its Python runtime takes torch's tensors, so torch is there where this
+engine opens anything; on a phone neither is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed, contiguous
+from profiles.device import DeviceProfile
+
+MODEL = "model.pte"
+# torch's numbers of scalar types, as the program's metadata has them.
+DTYPES = {0: "uint8", 1: "int8", 3: "int32", 4: "int64", 5: "float16", 6: "float32"}
+
+
+@final
+class ExecuTorch(Engine):
+    """ExecuTorch with XNNPACK kernels, built from the program rather than from ONNX."""
+
+    name = package = "executorch"
+    precisions = ("fp32", "int8")
+    built_from = "program"
+
+    def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
+        return BuildPlan(
+            engine=self.name,
+            precision=precision,
+            batch=profile.batch,
+            threads=profile.threads,
+            version=version,
+            options={"backend": "XnnpackBackend"},
+            source="pte",
+        )
+
+    def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
+        shutil.copyfile(model, folder / MODEL)
+        self.open(folder, plan)
+
+    def open(self, folder: Path, plan: BuildPlan) -> Session:
+        with _quiet():
+            from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+            from executorch.runtime import Runtime
+
+            _unsafe_reset_threadpool(plan.threads)
+            try:
+                program = Runtime.get().load_program(folder / MODEL)
+                return _ExecuTorchSession(program, program.load_method("forward"))
+            except (RuntimeError, KeyError) as error:
+                raise EngineError(f"ExecuTorch {plan.version} refused the model: {error}") from error
+
+
+@final
+class _ExecuTorchSession(Session):
+    def __init__(self, program: Any, method: Any) -> None:
+        self._program = program  # the method reads its memory, and does not keep it
+        self._method = method
+        self._bound: list[Any] = []
+        self._results: list[Any] = []
+        about = method.metadata
+        tensors = [about.input_tensor_meta(index) for index in range(about.num_inputs())]
+        self.inputs = tuple(
+            TensorSpec(name=_name("input", index), shape=tuple(tensor.sizes()), dtype=DTYPES[tensor.dtype()])
+            for index, tensor in enumerate(tensors)
+        )
+
+    def bind(self, feed: Feed) -> None:
+        import torch
+
+        check_feed(self.inputs, feed)
+        self._bound = [torch.from_numpy(contiguous(feed[spec.name], spec.dtype).copy()) for spec in self.inputs]
+
+    def run(self) -> None:
+        self._results = list(self._method.execute(self._bound))
+
+    def outputs(self) -> dict[str, npt.NDArray[Any]]:
+        return {_name("output", index): np.array(result.numpy()) for index, result in enumerate(self._results)}
+
+
+def _name(stem: str, index: int) -> str:
+    """The name that an input or output has in the ONNX file of the same program; a ``.pte`` file keeps none."""
+    return stem if index == 0 else f"{stem}_{index}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The runtime probes a phone's processor files from C++ and says on standard error that they are missing."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,121 @@
+"""torch -> ExecuTorch: a captured program as a ``.pte`` file of XNNPACK kernels. Host only; needs torch and executorch.
+
+In int8 the placement and scales are the same that make the ONNX file's Q/DQ pairs, written as torch's quantize and
+dequantize operators, which XNNPACK's partitioner folds into its kernels: what was trained is what runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploy.engines.base import EngineError
+from deploy.export import graph_ends, plain_graph, quiet
+from deploy.placement import Placement
+from deploy.qdq import Scales, activation_limits, quantize_weight, scales_of_weight, weight_limit
+from profiles.quantization import QuantizationRecipe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+    from torch.export import ExportedProgram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integers:
+    """What makes a float program an int8 one; a weight without a scale gets that of its largest magnitude."""
+
+    placement: Placement
+    scales: Scales
+    recipe: QuantizationRecipe
+
+
+def to_pte(program: ExportedProgram, batch: int, integers: Integers | None = None) -> bytes:
+    """The float ``program`` lowered to XNNPACK for ``batch`` samples, in fp32 or as ``integers`` say.
+
+    What XNNPACK has no kernel for runs in ExecuTorch's portable ones.
+
+    Raises:
+        EngineError: ExecuTorch cannot lower the program; carries its reason.
+    """
+    import torch
+
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        graph = plain_graph(program)
+        if integers is not None:
+            _quantise(graph, integers)
+        try:
+            with torch.no_grad():
+                fixed = torch.export.export(graph.eval(), _example(program, batch))
+            lowered = to_edge_transform_and_lower(fixed, partitioner=[XnnpackPartitioner()])
+            return bytes(lowered.to_executorch().buffer)
+        except Exception as error:  # the lowering's many passes raise as they like
+            raise EngineError(f"ExecuTorch cannot lower the model: {str(error).splitlines()[0][:200]}") from error
+
+
+def _example(program: ExportedProgram, batch: int) -> tuple[torch.Tensor, ...]:
+    """Zeros of the program's inputs, free dimensions set to ``batch``."""
+    import torch
+
+    wanted = set(program.graph_signature.user_inputs)
+    given = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in wanted]
+    return tuple(torch.zeros([s if isinstance(s, int) else batch for s in v.shape], dtype=v.dtype) for v in given)
+
+
+def _quantise(graph: fx.GraphModule, integers: Integers) -> None:
+    nodes = {node.name: node for node in graph.graph.nodes} | graph_ends(graph.graph)
+    for activation in integers.placement.activations:
+        if (node := nodes.get(activation.tensor)) is not None:  # else a tensor that only the ONNX file has
+            _quantise_activation(graph, node, *integers.scales.activations[activation.tensor], integers.recipe)
+    for number, weight in enumerate(integers.placement.weights):
+        _quantise_weight(graph, nodes[weight.layer], number, integers.scales.weights.get(weight.tensor), integers.recipe)
+    graph.graph.lint()
+    graph.recompile()
+
+
+def _quantise_activation(
+    graph: fx.GraphModule, node: fx.Node, scale: float, zero_point: int, recipe: QuantizationRecipe
+) -> None:
+    """One quantize behind ``node``, and a dequantize for each reader: XNNPACK folds one into each."""
+    import torch
+
+    operators: Any = torch.ops.quantized_decomposed
+    integer = torch.int8 if recipe.activation == "int8" else torch.uint8
+    how = (scale, zero_point, *activation_limits(recipe), integer)
+    readers = [reader for reader in node.users if reader.op != "output" or recipe.quantizes_results]
+    with graph.graph.inserting_after(node):
+        quantized = graph.graph.call_function(operators.quantize_per_tensor.default, (node, *how))
+    for reader in readers:
+        with graph.graph.inserting_before(reader):
+            dequantized = graph.graph.call_function(operators.dequantize_per_tensor.default, (quantized, *how))
+        reader.replace_input_with(node, dequantized)
+
+
+def _quantise_weight(graph: fx.GraphModule, layer: fx.Node, number: int, scale: Any, recipe: QuantizationRecipe) -> None:
+    """The layer's weight as int8 constants with a dequantize, for every layer that reads the same weight."""
+    import torch
+
+    operators: Any = torch.ops.quantized_decomposed
+    source: Any = layer.args[1]
+    value = graph.get_parameter(str(source.target)).detach().numpy()
+    scale = scales_of_weight(value, 0, recipe) if scale is None else scale
+    limit = weight_limit(recipe)
+    constants = {
+        "integers": torch.from_numpy(quantize_weight(value, scale, 0, limit)),
+        "scale": torch.from_numpy(scale),
+        "zero_point": torch.zeros(len(scale), dtype=torch.int64),
+    }
+    for name, constant in constants.items():
+        graph.register_buffer(f"weight_{number}_{name}", constant)
+    reads = [node for node in graph.graph.nodes if node.op == "get_attr" and node.target == source.target]
+    for read in reads:
+        for reader in list(read.users):
+            with graph.graph.inserting_before(reader):
+                made = [graph.graph.get_attr(f"weight_{number}_{name}") for name in constants]
+                how: Any = (*made, 0, -limit, limit, torch.int8)
+                dequantized = graph.graph.call_function(operators.dequantize_per_channel.default, how)
+            reader.replace_input_with(read, dequantized)
+        graph.graph.erase_node(read)

@@ -1,0 +1,125 @@
+"""An engine that is ready here: the one of the last start, or a new one when anything that decides it has changed.
+
+So a container builds its engines at its first start, on the device, into a volume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from deploy import built_for
+from deploy.engines import BuildPlan, EngineError, engine
+from deploy.engines.base import save_plan
+from profiles.device import DeviceProfile
+from profiles.errors import UserError
+
+
+def prepare(arguments: list[str]) -> int:
+    """``prepare BUNDLE CACHE [-- COMMAND...]``: build the bundle's engine into CACHE unless it is there; tells its folder.
+
+    COMMAND then replaces this process, with the folder in ``EDGE_ENGINE``.
+    """
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    given, command = arguments[:at], arguments[at + 1 :]
+    if len(given) != 2:
+        return _usage("prepare BUNDLE CACHE [-- COMMAND...]")
+    try:
+        folder, reasons = ready(Path(given[0]), Path(given[1]))
+    except (UserError, EngineError) as error:
+        return _failed(error)
+    told = "".join(f"built: {reason}\n" for reason in reasons) or "the engine of the last start fits\n"
+    sys.stderr.write(told)
+    if command:
+        os.environ["EDGE_ENGINE"] = str(folder)
+        os.execvp(command[0], command)
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def fits(arguments: list[str]) -> int:
+    """``fits BUNDLE CACHE``: exit code 0 when the bundle's engine in CACHE is for this machine as it is now, and opens."""
+    if len(arguments) != 2:
+        return _usage("fits BUNDLE CACHE")
+    try:
+        folder, now, reasons = _standing(Path(arguments[0]), Path(arguments[1]))
+        if reasons:
+            raise UserError(*[f"{folder}: {reason}" for reason in reasons])
+        plan = BuildPlan(**now["plan"])
+        engine(plan.engine).open(folder, plan)
+    except (UserError, EngineError) as error:
+        return _failed(error)
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder of an engine that fits this machine, and why it had to be built (nothing when it had not).
+
+    A build that is interrupted or refused leaves the old engine.
+
+    Raises:
+        UserError: the bundle's engine cannot run here, or this runtime wants another kind of file.
+        EngineError: the runtime refused the model.
+    """
+    folder, now, reasons = _standing(bundle, cache)
+    if reasons:
+        plan, part = BuildPlan(**now["plan"]), folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        engine(plan.engine).build(bundle / plan.model_file, plan, part)
+        save_plan(part, plan)
+        built_for.save(part, now)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    return folder, reasons
+
+
+def _standing(bundle: Path, cache: Path) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
+    """Where the bundle's engine belongs, what decides it now, and why the one that is there does not fit."""
+    plan = plan_here(bundle)
+    now = built_for.record(bundle / plan.model_file, plan, engine(plan.engine).machine())
+    folder = cache / f"{plan.engine}-{plan.precision}"
+    built = built_for.load(folder)
+    return folder, now, ("there is no engine yet",) if built is None else built_for.mismatches(built, now)
+
+
+def _usage(words: str) -> int:
+    sys.stderr.write(f"usage: python -m deploy {words}\n")
+    return 2
+
+
+def _failed(error: UserError | EngineError) -> int:
+    faults = error.faults if isinstance(error, UserError) else [str(error)]
+    sys.stderr.write("".join(f"{fault}\n" for fault in faults))
+    return 2 if isinstance(error, UserError) else 1
+
+
+def plan_here(bundle: Path) -> BuildPlan:
+    """The bundle's plan as this machine's version of the runtime wants it.
+
+    Raises:
+        UserError: it cannot run here, or would have to be built from a file that the bundle does not hold.
+    """
+    try:
+        proven = BuildPlan(**json.loads((bundle / "plan.json").read_text()))
+        profile = DeviceProfile.from_json(json.loads((bundle / "profile.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{bundle}: this is no bundle ({error})") from None
+    runtime = engine(proven.engine)
+    able = runtime.affinity()
+    if able.score < 0:
+        raise UserError(f"{bundle}: its engine {proven.engine} cannot run here: {able.reason}")
+    sizes = replace(profile, batch=proven.batch, threads=proven.threads)
+    plan = runtime.plan(sizes, proven.precision, able.version)
+    if plan.source != proven.source:
+        raise UserError(
+            f"{bundle}: {proven.engine} {able.version} is built from {plan.source} for {plan.precision}, and the bundle "
+            f"holds {proven.source} for {proven.version}; make the bundle for this version"
+        )
+    return plan

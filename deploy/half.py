@@ -1,0 +1,35 @@
+"""An ONNX file whose float tensors are half precision: what a strongly typed runtime needs to run in fp16. Host only.
+
+Inputs and outputs stay float32, so that a session looks the same from outside. Q/DQ pairs keep their integers; what
+stands between them, and their scales, become half precision.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx
+
+TYPED_PAIRS_OPSET = 19
+"""From here on QuantizeLinear and DequantizeLinear take half-precision scales."""
+
+
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` in half precision by ONNX Runtime's converter; operators that it knows no half form of stay float32."""
+    import onnx_ir
+    from onnx import version_converter
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        if any(entry.domain in ("", "ai.onnx") and entry.version < TYPED_PAIRS_OPSET for entry in model.opset_import):
+            model = version_converter.convert_version(model, TYPED_PAIRS_OPSET)
+        converted = convert_float_to_float16(model, keep_io_types=True)
+    finally:
+        logging.disable(disabled)
+    sorted_model = onnx_ir.from_proto(converted)
+    sorted_model.graph.sort()  # the converter appends its casts of inputs at the end
+    made: onnx.ModelProto = onnx_ir.to_proto(sorted_model)
+    onnx.checker.check_model(made, full_check=True)
+    return made

@@ -1,0 +1,105 @@
+"""ExecuTorch: a .pte file against the module it was made of, in its own runtime; skipped where that is not installed."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+pytest.importorskip("executorch", reason="executorch is not installed; pip install -e '.[executorch]'")
+
+from compress import post_training
+from compress.data.base import ArraySamples
+from compress.quantizers import QuantizedProgram
+from deploy.devices import device
+from deploy.engines import EngineError, engine
+from deploy.export import capture, to_onnx
+from deploy.export_pte import Integers, to_pte
+from deploy.parity import parity
+from deploy.qdq import Scales
+from deploy.remote import RemoteWorker
+from profiles.device import load
+from profiles.quantization import QUANTIZATION
+from tests.deploy.test_recipes import MODELS
+
+XNNPACK = QUANTIZATION["xnnpack"]
+IMAGES = np.random.default_rng(0).normal(size=(64, 3, 16, 16)).astype(np.float32)
+
+
+class Small(nn.Module):
+    """A convolution, a residual add, a ReLU6, a pool and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.fc = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1), nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = functional.relu6(self.a(x))
+        x = functional.relu(self.b(x) + x)
+        return self.fc(torch.flatten(functional.adaptive_avg_pool2d(x, 1), 1))
+
+
+def integers(model, program):
+    found = post_training.calibrate(to_onnx(program), ArraySamples(IMAGES, np.zeros(64, np.int64)), "xnnpack", "minmax")
+    return Integers(placement=found.placement, scales=Scales(activations=found.activations, weights={}), recipe=XNNPACK)
+
+
+def expected(module):
+    with torch.no_grad():
+        return module.eval()(torch.from_numpy(IMAGES)).numpy()
+
+
+def run(pte, folder, precision):
+    """The outputs of a .pte file, built and opened by a worker as the pipeline does it."""
+    plan = engine("executorch").plan(load("cpu"), precision, engine("executorch").affinity().version)
+    (folder / "given.pte").write_bytes(pte)
+    with RemoteWorker(device("local")) as worker:
+        worker.build(folder / "given.pte", plan, folder / "engine")
+        opened = worker.open(folder / "engine")
+        assert opened["inputs"] == [{"name": "input", "shape": [1, 3, 16, 16], "dtype": "float32"}]
+        outputs = worker.infer({"input": IMAGES})
+        worker.warm({"input": IMAGES})
+        assert len(worker.time(0.01)) >= 11
+    return outputs["output"]
+
+
+def delegated(pte):
+    """How many pieces XNNPACK runs, and the names of the portable operators that run besides."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    (plan,) = deserialize_pte_binary(pte).program.execution_plan
+    return len(plan.delegates), [f"{operator.name}.{operator.overload}" for operator in plan.operators]
+
+
+def test_a_program_in_fp32_and_int8_against_its_module(tmp_path):
+    module = Small().eval()
+    program = capture(module, [torch.randn(2, 3, 16, 16)])
+    plain, whole = to_pte(program, 1), to_pte(program, 1, integers(module, program))
+    for pte in (plain, whole):
+        assert delegated(pte) == (1, []), "XNNPACK runs all of it in one piece"
+    assert len(whole) < len(plain), "int8 weights"
+    (tmp_path / "8").mkdir()
+    found = parity(expected(module), run(plain, tmp_path, "fp32"))
+    assert found.max_abs < 1e-5
+    found = parity(expected(module), run(whole, tmp_path / "8", "int8"))
+    assert found.max_abs > 1e-5, "nothing was quantised"
+    assert found.cosine > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_kind_of_model_in_int8(name, tmp_path):
+    module = MODELS[name]().eval()
+    program = capture(module, [torch.randn(2, 3, 16, 16)])
+    how = integers(module, program)
+    fake = QuantizedProgram(program, how.placement, how.scales, XNNPACK)
+    got = run(to_pte(program, 1, how), tmp_path, "int8")
+    assert parity(expected(fake), got).cosine > 0.999, "what was trained is what runs"
+
+
+def test_a_file_that_is_no_program_is_refused(tmp_path):
+    (tmp_path / "broken.pte").write_bytes(b"not a program" * 100)
+    plan = engine("executorch").plan(load("cpu"), "fp32", "1")
+    with RemoteWorker(device("local")) as worker, pytest.raises(EngineError, match="ExecuTorch 1 refused the model"):
+        worker.build(tmp_path / "broken.pte", plan, tmp_path / "engine")

@@ -1,0 +1,109 @@
+"""Engines that are built at the first start and kept while they fit: a real bundle, ONNX Runtime."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from deploy import built_for, bundle
+from deploy.engines import EngineError, engine
+from deploy.engines.onnxruntime import ONNXRuntime
+from deploy.first_start import fits, prepare, ready
+from profiles.device import load
+from profiles.errors import UserError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def box(tmp_path):
+    """A bundle of a model that doubles its input."""
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3]) for name in ("input", "output")]
+    graph = helper.make_graph([helper.make_node("Add", ["input", "input"], ["output"])], "double", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, str(tmp_path / "double.onnx"))
+    inputs = np.arange(6, dtype=np.float32).reshape(2, 3)
+    bundle.write(
+        tmp_path / "bundle",
+        title="double",
+        model=tmp_path / "double.onnx",
+        plan=engine("onnxruntime").plan(load("cpu"), "fp32", engine("onnxruntime").affinity().version),
+        profile=load("cpu"),
+        golden={"input": inputs, "output": 2 * inputs},
+        report=b"{}",
+    )
+    return tmp_path / "bundle"
+
+
+def test_the_first_start_builds_and_the_second_does_not(box, tmp_path):
+    folder, reasons = ready(box, tmp_path / "cache")
+    assert reasons == ("there is no engine yet",)
+    written = (folder / "model.onnx").stat().st_mtime_ns
+    assert ready(box, tmp_path / "cache") == (folder, ())
+    assert (folder / "model.onnx").stat().st_mtime_ns == written
+    assert fits([str(box), str(tmp_path / "cache")]) == 0
+
+
+def test_a_machine_that_changed_builds_again(box, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ONNXRuntime, "machine", lambda self: {"power_mode": "15W"})
+    ready(box, tmp_path / "cache")
+    monkeypatch.setattr(ONNXRuntime, "machine", lambda self: {"power_mode": "MAXN"})
+    assert fits([str(box), str(tmp_path / "cache")]) == 2
+    assert "machine.power_mode was 15W, is MAXN" in capsys.readouterr().err
+    assert ready(box, tmp_path / "cache")[1] == ("machine.power_mode was 15W, is MAXN",)
+    assert fits([str(box), str(tmp_path / "cache")]) == 0
+
+
+def test_a_build_that_fails_leaves_the_old_engine(box, tmp_path):
+    folder, _ = ready(box, tmp_path / "cache")
+    (box / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(EngineError, match="refused the model"):
+        ready(box, tmp_path / "cache")
+    assert prepare([str(box), str(tmp_path / "cache")]) == 1
+    runtime = engine("onnxruntime")
+    plan = runtime.plan(load("cpu"), "fp32", "any")
+    assert runtime.open(folder, plan).infer({"input": np.ones((1, 3), np.float32)})["output"].tolist() == [[2.0] * 3]
+    assert built_for.load(folder)["model_sha256"] != built_for.record(box / "model.onnx", plan, {})["model_sha256"]
+
+
+def test_a_command_takes_over_and_finds_the_engine(box, tmp_path):
+    code = "import os, sys; sys.stdout.write(os.environ['EDGE_ENGINE'])"
+    command = [
+        sys.executable,
+        "-m",
+        "deploy",
+        "prepare",
+        str(box),
+        str(tmp_path / "cache"),
+        "--",
+        sys.executable,
+        "-c",
+        code,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == str(tmp_path / "cache/onnxruntime-fp32")
+
+
+def test_what_is_no_bundle_is_said(tmp_path, capsys):
+    assert prepare([str(tmp_path), str(tmp_path)]) == 2
+    assert "this is no bundle" in capsys.readouterr().err
+
+
+def test_an_engine_that_cannot_run_here_is_refused_with_the_reason(box, tmp_path):
+    plan = json.loads((box / "plan.json").read_text())
+    (box / "plan.json").write_text(json.dumps({**plan, "engine": "tensorrt"}))
+    if engine("tensorrt").affinity().score >= 0:
+        pytest.skip("TensorRT can run here")
+    with pytest.raises(UserError, match="cannot run here: tensorrt is not installed"):
+        ready(box, tmp_path / "cache")
+
+
+def test_a_bundle_for_another_kind_of_file_is_refused(box, tmp_path):
+    plan = json.loads((box / "plan.json").read_text())
+    (box / "plan.json").write_text(json.dumps({**plan, "source": "onnx-fp16", "version": "11.4"}))
+    with pytest.raises(UserError, match=r"is built from onnx for fp32, and the bundle holds onnx-fp16 for 11\.4"):
+        ready(box, tmp_path / "cache")
