@@ -27,22 +27,24 @@ MOST_CANDIDATES = 1000
 METRIC, UNIT = "mAP@.5", "%"
 
 
-def suppress(boxes: npt.NDArray[Any], scores: npt.NDArray[Any], labels: npt.NDArray[Any], most: float) -> npt.NDArray[Any]:
-    """Non-maximum suppression within each class: indices of the boxes that stay, best first.
+def suppress(
+    boxes: npt.NDArray[Any], scores: npt.NDArray[Any], labels: npt.NDArray[Any], most_overlap: float
+) -> npt.NDArray[np.int64]:
+    """Non-maximum suppression within each class: indices of the boxes that stay, best first, as many as count.
 
-    A box goes when its intersection over union with a better one of its class is above ``most``. Boxes are corners of
-    shape (boxes, 4).
+    A box goes when its intersection over union with a better one of its class is above ``most_overlap``. Boxes are
+    corners of shape (boxes, 4).
     """
     order = np.argsort(-scores, kind="stable")
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = []
-    while len(order):
+    while len(order) and len(kept) < MOST_DETECTIONS:
         best, order = order[0], order[1:]
         kept.append(best)
         sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
         shared = sides.clip(0).prod(axis=1)
         union = areas[best] + areas[order] - shared
-        order = order[(shared <= most * union) | (labels[order] != labels[best])]
+        order = order[(shared <= most_overlap * union) | (labels[order] != labels[best])]
     return np.array(kept, np.int64)
 
 
@@ -53,7 +55,7 @@ def detections(boxes: npt.NDArray[Any], scores: npt.NDArray[Any], *, least_score
     if len(found) > MOST_CANDIDATES:
         first = np.argpartition(-found, MOST_CANDIDATES)[:MOST_CANDIDATES]
         places, labels, found = places[first], labels[first], found[first]
-    kept = suppress(boxes[places], found, labels, most_overlap)[:MOST_DETECTIONS]
+    kept = suppress(boxes[places], found, labels, most_overlap)
     return np.column_stack([labels[kept], found[kept], boxes[places[kept]]]).astype(np.float32).reshape(-1, 6)
 
 
