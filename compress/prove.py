@@ -136,7 +136,8 @@ class Prover:
         decided = {
             "engine": built.key,
             "samples": samples.fingerprint(),
-            "task": code_digest([type(self._workshop.task).__module__, "deploy.parity"]),
+            "task": self._workshop.task_key(),
+            "code": code_digest(["deploy.parity"]),
         }
 
         def make(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 @final
@@ -41,19 +42,24 @@ class Taps:
 
 
 def feature_maps(module: nn.Module, example: Tensor) -> dict[tuple[int, int], str]:
-    """The last module whose output is a feature map of each (height, width) above 1x1, by resolution."""
-    order: list[tuple[str, tuple[int, int]]] = []
+    """The last module whose output is a feature map of each (height, width) above 1x1, by resolution.
+
+    A map that is among the module's own outputs is none: what a model predicts is compared by other losses.
+    """
+    order: list[tuple[str, Tensor]] = []
     handles = [child.register_forward_hook(_recorder(order, name)) for name, child in module.named_modules() if name]
     training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            module(example)
+            predicted = tree_leaves(module(example))
     finally:
         module.train(training)
         for handle in handles:
             handle.remove()
-    return {size: name for name, size in order if size[0] > 1 and size[1] > 1}
+    inner = [(name, output) for name, output in order if not any(output is leaf for leaf in predicted)]
+    sizes = [(name, (output.shape[2], output.shape[3])) for name, output in inner]
+    return {size: name for name, size in sizes if size[0] > 1 and size[1] > 1}
 
 
 def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) -> list[tuple[str, str]]:
@@ -63,9 +69,9 @@ def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) 
     return [(ours[size], theirs[size]) for size in shared]
 
 
-def _recorder(order: list[tuple[str, tuple[int, int]]], name: str) -> Any:
+def _recorder(order: list[tuple[str, Tensor]], name: str) -> Any:
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
-            order.append((name, (output.shape[2], output.shape[3])))
+            order.append((name, output))
 
     return record

@@ -110,6 +110,8 @@ class Workshop:
         self.task: Task = made(recipe.task, tasks(), "[task] kind")
         self.data: Splits = made(recipe.data, sources(), "[task] data")
         self.data_key = self.data.fingerprint()
+        for note in self.data.notes:
+            progress.say(f"data: {note}")
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
 
@@ -119,7 +121,7 @@ class Workshop:
         Raises:
             UserError: everything that does not, of the data and then of both models.
         """
-        decided = {"data": self.data_key, "task": self._task_key()}
+        decided = {"data": self.data_key, "task": self.task_key()}
         self._workspace.step("check-data", decided, lambda folder: self.task.check(self.data))
         if self.recipe.teacher.is_onnx:
             self._check_onnx(Path(self.recipe.teacher.model), decided)
@@ -308,16 +310,17 @@ class Workshop:
     def _training_key(self, modules: list[str]) -> dict[str, Any]:
         return {
             "data": self.data.train.fingerprint(),
-            "task": self._task_key(),
+            "task": self.task_key(),
             "seed": self.recipe.seed,
             "numerics": self._trainer.numerics,
             "room": code_digest([*ROOM, *modules]),
             "versions": versions(*PACKAGES),
         }
 
-    def _task_key(self) -> str:
-        use = self.recipe.task
-        return digest({"arguments": dict(use.arguments), "code": code_digest([type(self.task).__module__])})
+    def task_key(self) -> str:
+        """A name for what the task decides: its loss, its metric, and how it reads outputs."""
+        use, modules = self.recipe.task, [type(self.task).__module__, *self.task.parts]
+        return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code_digest(modules)})
 
     def _model_key(self, plan: Plan) -> str:
         module = plan.build()

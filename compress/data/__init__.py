@@ -11,10 +11,13 @@ from compress.data.base import Batch, Samples, Splits
 DATA: dict[str, str] = {
     "cifar10": "compress.data.cifar:cifar10",
     "cifar100": "compress.data.cifar:cifar100",
+    "coco": "compress.data.coco:coco",
     "digits": "compress.data.digits:digits",
     "huggingface": "compress.data.huggingface:huggingface",
     "images": "compress.data.images:images",
     "npz": "compress.data.npz:npz",
+    "voc": "compress.data.voc:voc",
+    "yolo": "compress.data.yolo:yolo",
 }
 
 __all__ = ["DATA", "Batch", "Samples", "Splits"]

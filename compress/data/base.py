@@ -31,7 +31,13 @@ class Batch:
 
 
 class Samples(ABC):
-    """One split. Subclasses are final."""
+    """One split. Subclasses are final.
+
+    Attributes:
+        classes: names of the classes where the samples know them, for what a metric says of each.
+    """
+
+    classes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -125,6 +131,7 @@ class Splits:
         classes: names of the classes, in the order of the labels; empty for tasks without.
         preprocessing: what was done to a sample before the model sees it (size, mean, deviation, colour order), for
             whoever feeds the engine; goes into the bundle.
+        notes: what was left out of the data, and why; said when a run starts.
     """
 
     train: Samples
@@ -133,6 +140,7 @@ class Splits:
     test: Samples
     classes: tuple[str, ...]
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """A hash of the content of all four."""
@@ -208,7 +216,7 @@ def array_splits(
         parts: images as ``ArraySamples`` takes them, and labels, of train, and of validation and test where there are.
         chosen: what ``arrange`` made of their sizes.
     """
-    samples = {}
+    samples: dict[str, Any] = {}
     for name, (part, indices) in chosen.items():
         images, labels = parts[part]
         if len(indices) < len(images):

@@ -282,7 +282,7 @@ def picture_splits(
 ) -> Splits:
     """Splits of the parts' shelves and labels, as ``arrange`` chose; only training is augmented."""
     plain = View(normalise=view.normalise, size=view.size, short_side=view.short_side, augment="none", mirror=False)
-    samples = {
+    samples: dict[str, Any] = {
         name: PictureSamples(shelves[part], indices, labels[part][indices], view if name == "train" else plain)
         for name, (part, indices) in chosen.items()
     }

@@ -16,6 +16,8 @@ from __future__ import annotations
 LOSSES: dict[str, str] = {
     "task": "compress.losses.task:task",
     "kd": "compress.losses.logits:kd",
+    "bce_kd": "compress.losses.logits:bce_kd",
+    "boxes": "compress.losses.boxes:boxes",
     "attention": "compress.losses.features:attention",
 }
 

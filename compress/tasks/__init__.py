@@ -9,6 +9,7 @@ from compress.tasks.base import Metric, Predict, Task
 
 TASKS: dict[str, str] = {
     "classification": "compress.tasks.classification:Classification",
+    "detection": "compress.tasks.detection:Detection",
 }
 
 __all__ = ["TASKS", "Metric", "Predict", "Task"]

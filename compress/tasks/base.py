@@ -32,10 +32,15 @@ class Metric:
 
 
 class Task(ABC):
-    """What a model is for. Subclasses are final."""
+    """What a model is for. Subclasses are final.
+
+    Attributes:
+        parts: modules besides the subclass's own whose code decides the loss or the metric; part of a step's key.
+    """
 
     metric: ClassVar[str]
     unit: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def check(self, splits: Splits) -> None:

@@ -1,0 +1,186 @@
+"""How a picture with boxes becomes an input, and how both are augmented together.
+
+A box is [label, x1, y1, x2, y2]: corners in pixels, from the outer edge of the first to the outer edge of the last
+pixel, so that its width is x2 - x1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from compress.data.digests import threads
+from compress.data.transforms import Bytes, Normalise, normalising
+from profiles.errors import UserError
+
+Boxes = npt.NDArray[np.float32]
+"""(boxes, 5), or (samples, most, 5) with label -1 in rows that only fill up."""
+
+RESIZE = ("plain", "letterbox")
+USUAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Mean and deviation unless given: detectors mostly take pixels from 0 to 1."""
+
+FILL = 114
+"""The grey around letterboxed and moved pictures."""
+
+LEAST_SIDE_PX = 1.0
+"""A box not wider or not higher than this, once it is cut to its picture, is none: a click without a drag."""
+
+LEAST_VISIBLE = 0.25
+"""An augmented box of which less than this share is left in the frame is dropped."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BoxView:
+    """How a picture with boxes becomes an input.
+
+    Attributes:
+        size: height and width of the input, in pixels.
+        resize: "plain" (each side on its own) or "letterbox" (in proportion, the rest grey).
+        antialias: whether shrinking averages over all pixels that fall into one; many detectors were trained on pictures
+            that OpenCV shrank, which does not.
+        mirror: whether half of the augmented pictures are mirrored, left to right.
+        upside_down: whether half of them are turned over, top to bottom.
+        zoom: augmented pictures are enlarged by a factor from 1 / (1 + zoom) to 1 + zoom.
+        move: and moved by up to this share of each side.
+        colour: contrast and the gain of each channel vary by up to this share.
+
+    Raises:
+        UserError: any of them is not possible; all of them.
+    """
+
+    normalise: Normalise
+    size: tuple[int, int]
+    resize: str = "plain"
+    antialias: bool = True
+    mirror: bool = True
+    upside_down: bool = False
+    zoom: float = 0.25
+    move: float = 0.1
+    colour: float = 0.1
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        if len(self.size) != 2 or not all(isinstance(side, int) and side > 0 for side in self.size):
+            faults.append(f"data: size is the input's height and width in pixels, such as [256, 320]; given: {self.size!r}")
+        if self.resize not in RESIZE:
+            faults.append(f"data: resize is one of {', '.join(RESIZE)}; given: {self.resize!r}")
+        if not 0 <= self.zoom <= 4:
+            faults.append(f"data: zoom is from 0 (none) to 4; given: {self.zoom}")
+        shares = {"move": self.move, "colour": self.colour}
+        faults += [f"data: {k} is a share from 0 (none) to below 1; given: {v}" for k, v in shares.items() if not 0 <= v < 1]
+        if faults:
+            raise UserError(*faults)
+
+    def fit(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Factors across and down, and offsets from left and top, from pixels of a picture to pixels of the input."""
+        down, across = self.size[0] / height, self.size[1] / width
+        if self.resize == "plain":
+            return across, down, 0.0, 0.0
+        factor = min(across, down)
+        wide, high = max(1, round(width * factor)), max(1, round(height * factor))
+        return wide / width, high / height, (self.size[1] - wide) // 2, (self.size[0] - high) // 2
+
+    def as_json(self) -> Mapping[str, Any]:
+        """For ``Splits.preprocessing``."""
+        kind = "bilinear, antialiased" if self.antialias else "bilinear"
+        about: dict[str, Any] = {"size": list(self.size), "resize": self.resize, "interpolation": kind}
+        if self.resize == "letterbox":
+            about |= {"fill": FILL, "placed": "centre"}
+        return {**about, **self.normalise.as_json()}
+
+
+def view_of(
+    *, size: Sequence[int], mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, **others: Any
+) -> BoxView:
+    """The view that a source is asked for; ``others`` are the other fields of it."""
+    return BoxView(normalise=normalising(mean, deviation, order, scale, usual=USUAL), size=tuple(size), **others)  # type: ignore[arg-type]
+
+
+def fitted(picture: Image.Image, view: BoxView) -> Bytes:
+    """(height, width, channels) of the input."""
+    channels = view.normalise.channels
+    across, down, left, top = view.fit(*picture.size)
+    wide, high = round(across * picture.width), round(down * picture.height)
+    small = _shrunk(picture.convert("RGB" if channels == 3 else "L"), wide, high, antialias=view.antialias)
+    made = np.full((*view.size, channels), FILL, np.uint8)
+    made[int(top) : int(top) + high, int(left) : int(left) + wide] = np.asarray(small).reshape(high, wide, channels)
+    return made
+
+
+def _shrunk(picture: Image.Image, width: int, height: int, *, antialias: bool) -> Image.Image:
+    if antialias:
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+    across, down = picture.width / width, picture.height / height
+    back = (across, 0, 0, 0, down, 0)
+    return picture.transform((width, height), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
+
+
+def augmented(pixels: Bytes, boxes: Boxes, view: BoxView, augment: np.random.Generator) -> tuple[Bytes, Boxes]:
+    """Pictures (N, H, W, C) zoomed, moved, mirrored and coloured, and their boxes (N, most, 5), changed in place."""
+    count, height, width = pixels.shape[:3]
+    draws = augment.random((count, 9))
+    zoom = (1 + view.zoom) ** (2 * draws[:, 0] - 1)
+    right, down = (view.move * (2 * draws[:, index] - 1) for index in (1, 2))
+    if view.zoom or view.move:
+        left, top = (width * (0.5 - zoom / 2 + right), height * (0.5 - zoom / 2 + down))
+        pixels = _moved(pixels, zoom, left, top)
+        _move(boxes, zoom, left, top, width, height)
+    if view.mirror:
+        flip = draws[:, 3] < 0.5
+        pixels[flip] = pixels[flip, :, ::-1]
+        boxes[flip, :, 1::2] = np.where(boxes[flip, :, :1] >= 0, width - boxes[flip, :, 3::-2], 0)
+    if view.upside_down:
+        flip = draws[:, 4] < 0.5
+        pixels[flip] = pixels[flip, ::-1]
+        boxes[flip, :, 2::2] = np.where(boxes[flip, :, :1] >= 0, height - boxes[flip, :, 4:1:-2], 0)
+    if view.colour:
+        _colour(pixels, 1 + view.colour * (2 * draws[:, 5:] - 1))
+    return pixels, boxes
+
+
+def _moved(pixels: Bytes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: npt.NDArray[Any]) -> Bytes:
+    """Each picture enlarged by ``zoom``, its corner put at ``left`` and ``top``; bilinear, grey outside."""
+    made = np.empty_like(pixels)
+    grey = FILL if pixels.shape[3] == 1 else (FILL,) * pixels.shape[3]
+
+    def move(row: int) -> None:
+        z, x, y = float(zoom[row]), float(left[row]), float(top[row])
+        back = (1 / z, 0, -x / z, 0, 1 / z, -y / z)
+        source = Image.fromarray(pixels[row, :, :, 0] if pixels.shape[3] == 1 else pixels[row])
+        wide = source.transform(source.size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR, fillcolor=grey)
+        made[row] = np.asarray(wide).reshape(pixels.shape[1:])
+
+    list(threads().map(move, range(len(pixels))))
+    return made
+
+
+def _move(
+    boxes: Boxes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: npt.NDArray[Any], width: int, height: int
+) -> None:
+    """Move boxes with their pictures, in place, cut to the frame; what hardly shows any more is no box."""
+    corners = boxes[:, :, 1:].astype(np.float64)
+    corners *= zoom[:, None, None]
+    corners += np.stack([left, top, left, top], axis=1)[:, None]
+    before = (corners[..., 2] - corners[..., 0]) * (corners[..., 3] - corners[..., 1])
+    corners[..., 0::2] = corners[..., 0::2].clip(0, width)
+    corners[..., 1::2] = corners[..., 1::2].clip(0, height)
+    wide, high = corners[..., 2] - corners[..., 0], corners[..., 3] - corners[..., 1]
+    gone = (wide <= LEAST_SIDE_PX) | (high <= LEAST_SIDE_PX) | (wide * high < LEAST_VISIBLE * before) | (boxes[..., 0] < 0)
+    boxes[..., 1:] = corners
+    boxes[gone] = (-1, 0, 0, 0, 0)
+
+
+def _colour(pixels: Bytes, factors: npt.NDArray[Any]) -> None:
+    """Contrast around the middle, then a gain a channel, in place; ``factors`` of shape (N, 4)."""
+    levels = np.arange(256.0)
+    for picture, (contrast, *gains) in zip(pixels, factors, strict=True):
+        for channel, gain in zip(range(picture.shape[2]), gains, strict=False):
+            table = (((levels - 128) * contrast + 128) * gain).clip(0, 255).round().astype(np.uint8)
+            picture[:, :, channel] = table[picture[:, :, channel]]

@@ -1,0 +1,219 @@
+"""What the sources of pictures with boxes share: pictures held at the input's size, and splits of them.
+
+Pictures are not turned as EXIF says: boxes are of the pixels as they are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from PIL import Image
+
+from compress.data.base import Batch, Indices, Samples, Splits, arrange
+from compress.data.box_view import LEAST_SIDE_PX, Boxes, BoxView, augmented, fitted
+from compress.data.digests import file_digests, threads
+from compress.data.transforms import Bytes
+from profiles.errors import UserError
+
+IN_MEMORY_BYTES = 2**30
+"""More pixels than this are held in a file on disk."""
+
+NAMED = 5
+"""Faults of one kind that an error names."""
+
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for damaged files."""
+
+PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+"""What the parts of a data set are called."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A picture as it is annotated.
+
+    Attributes:
+        file: under the data set's folder.
+        size: width and height, in pixels.
+        boxes: of shape (boxes, 5), in pixels of the picture.
+    """
+
+    file: str
+    size: tuple[int, int]
+    boxes: Boxes
+
+
+@final
+class Held:
+    """The pictures of one part at the input's size: decoded when first asked for, and kept.
+
+    They are uint8 of shape (pictures, height, width, channels), in memory, or when that is much in a file without a
+    name, in $COMPRESS_STEPS or where temporary files go, that is gone with the process.
+    """
+
+    def __init__(self, root: Path, drawn: Sequence[Drawn], view: BoxView) -> None:
+        self.drawn, self._root, self._view = drawn, root, view
+        self._shape = (len(drawn), *view.size, view.normalise.channels)
+        self._pixels: Bytes | None = None
+        self._there = np.zeros(len(drawn), bool)
+
+    def take(self, indices: Indices) -> Bytes:
+        """Copies of the pictures at ``indices``.
+
+        Raises:
+            UserError: pictures that cannot be decoded, or of another size than their annotation says.
+        """
+        if self._pixels is None:
+            self._pixels = _room(self._shape)
+        missing = [int(index) for index in np.unique(indices) if not self._there[index]]
+        faults = [fault for fault in threads().map(self._decode, missing) if fault]
+        if faults:
+            raise UserError(*some(faults))
+        return self._pixels[indices]
+
+    def digests(self, indices: Indices) -> list[str]:
+        """A hash of each picture by content."""
+        names = [self.drawn[index].file for index in indices]
+        known = file_digests(self._root, names)
+        return [known[name] for name in names]
+
+    def _decode(self, index: int) -> str | None:
+        assert self._pixels is not None
+        about, path = self.drawn[index], self._root / self.drawn[index].file
+        try:
+            with Image.open(path) as picture:
+                if picture.size != about.size:
+                    given, said = _times(picture.size), _times(about.size)
+                    return f"data: {path} is of {given} pixels, and its annotation says {said}; boxes would be off"
+                self._pixels[index] = fitted(picture, self._view)
+        except BROKEN as error:
+            return f"data: {path} cannot be decoded ({error}); remove or replace it"
+        self._there[index] = True
+        return None
+
+
+@final
+class BoxSamples(Samples):
+    """Pictures with boxes; ``indices`` are of the pictures held."""
+
+    def __init__(self, held: Held, indices: Indices, view: BoxView, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self._held, self._indices, self._view = held, indices, view
+        self.boxes = _filled([_fitted(held.drawn[index], view) for index in indices])
+        self._content = ""
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
+        """The pictures at ``indices``, with their boxes."""
+        pixels, boxes = self._held.take(self._indices[indices]), self.boxes[indices].copy()
+        if augment is not None:
+            pixels, boxes = augmented(pixels, boxes, self._view, augment)
+        return Batch(self._view.normalise(np.moveaxis(pixels, 3, 1)), boxes)
+
+    def fingerprint(self) -> str:
+        if not self._content:
+            found = hashlib.sha256(repr((self._view, self.classes)).encode())
+            found.update(self.boxes.tobytes())
+            found.update("".join(self._held.digests(self._indices)).encode())
+            self._content = found.hexdigest()
+        return self._content
+
+
+def box_splits(
+    root: Path,
+    parts: Mapping[str, Sequence[Drawn]],
+    view: BoxView,
+    *,
+    classes: tuple[str, ...],
+    notes: Sequence[str],
+    validation: float,
+    test: float,
+    calibration: int,
+    seed: int,
+) -> Splits:
+    """Splits of annotated pictures under ``root``; only training is augmented.
+
+    Raises:
+        UserError: pictures that are not there, no box in any of them, or sizes of splits that are not possible.
+    """
+    missing = [f"data: {root / d.file} is annotated and not there" for p in parts.values() for d in p if not _is(root, d)]
+    if missing:
+        raise UserError(*some(missing))
+    kept, dropped = {}, 0
+    for part, drawn in parts.items():
+        kept[part] = [cleaned(each) for each in drawn]
+        dropped += sum(len(a.boxes) - len(b.boxes) for a, b in zip(drawn, kept[part], strict=True))
+    if not any(len(each.boxes) for drawn in kept.values() for each in drawn):
+        pictures = sum(len(drawn) for drawn in kept.values())
+        raise UserError(f"data: {root}: not one of {pictures} pictures has a box; is this the right folder?")
+    counts = {part: len(drawn) for part, drawn in kept.items()}
+    chosen = arrange(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    held = {part: Held(root, drawn, view) for part, drawn in kept.items()}
+    samples = {name: BoxSamples(held[part], indices, view, classes) for name, (part, indices) in chosen.items()}
+    told = [f"{dropped} boxes without extent inside their picture were dropped"] if dropped else []
+    return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=(*notes, *told))
+
+
+def cleaned(drawn: Drawn) -> Drawn:
+    """The picture with its boxes cut to its frame, without those of which nothing is left."""
+    width, height = drawn.size
+    boxes = drawn.boxes.copy()
+    boxes[:, 1::2] = boxes[:, 1::2].clip(0, width)
+    boxes[:, 2::2] = boxes[:, 2::2].clip(0, height)
+    real = (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE_PX) & (boxes[:, 4] - boxes[:, 2] > LEAST_SIDE_PX)
+    return Drawn(file=drawn.file, size=drawn.size, boxes=boxes[real])
+
+
+def some(faults: Sequence[str]) -> list[str]:
+    """The first few faults of one kind, and how many more there are."""
+    more = len(faults) - NAMED
+    return [*faults[:NAMED], *([f"data: and {more} more of this kind"] if more > 0 else [])]
+
+
+def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:
+    """Rows of [label, x1, y1, x2, y2] as an array of shape (boxes, 5)."""
+    return np.array(rows, np.float32).reshape(-1, 5)
+
+
+def _fitted(drawn: Drawn, view: BoxView) -> Boxes:
+    """A picture's boxes in pixels of the input."""
+    across, down, left, top = view.fit(*drawn.size)
+    boxes = drawn.boxes * np.array([1, across, down, across, down], np.float32)
+    return boxes + np.array([0, left, top, left, top], np.float32)
+
+
+def _filled(boxes: Sequence[Boxes]) -> Boxes:
+    """Boxes of each sample as one array, filled up with rows of label -1; one such row at least."""
+    most = max([1, *(len(each) for each in boxes)])
+    made = np.zeros((len(boxes), most, 5), np.float32)
+    made[..., 0] = -1
+    for row, each in zip(made, boxes, strict=True):
+        row[: len(each)] = each
+    return made
+
+
+def _room(shape: tuple[int, ...]) -> Bytes:
+    if math.prod(shape) <= IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
+    file = tempfile.TemporaryFile(dir=steps if steps.is_dir() else None)  # noqa: SIM115  # open as long as the array is
+    return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _is(root: Path, drawn: Drawn) -> bool:
+    return (root / drawn.file).is_file()
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

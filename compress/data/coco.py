@@ -1,0 +1,188 @@
+"""COCO: a JSON file of pictures, classes and boxes for each part, and folders of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from compress.data.base import Splits
+from compress.data.box_view import view_of
+from compress.data.boxes import Drawn, as_boxes, box_splits, some
+from compress.data.yolo import PREFIXES
+from profiles.errors import UserError, unknown
+
+INSTANCES = "instances_"
+
+
+def coco(
+    *,
+    path: str,
+    size: Sequence[int],
+    classes: Sequence[str] = (),
+    resize: str = "plain",
+    antialias: bool = True,
+    validation: float = 0.1,
+    test: float = 0.1,
+    calibration: int = 512,
+    seed: int = 0,
+    mean: Sequence[float] = (),
+    deviation: Sequence[float] = (),
+    order: str = "rgb",
+    scale: float = 1.0,
+    mirror: bool = True,
+    upside_down: bool = False,
+    zoom: float = 0.25,
+    move: float = 0.1,
+    colour: float = 0.1,
+) -> Splits:
+    """Pictures with boxes in COCO's format (Lin et al. 2014), as float32 (channels, height, width).
+
+    ``path`` holds ``annotations/instances_NAME.json``, and the pictures of each in ``NAME`` or ``images/NAME``. The name
+    of a part begins with ``train``, ``val`` or ``test``; train is needed, and what is missing is held out as
+    ``compress.data.base.arrange`` says. Boxes around crowds are left out. The other options are those of
+    ``compress.data.box_view.BoxView``.
+
+    Args:
+        size: height and width of the input.
+        classes: names in the order of the labels; without, the categories of train in the order of their ids.
+
+    Raises:
+        UserError: what is missing, not such JSON, of an unknown class or not possible; all of it.
+    """
+    view = view_of(
+        size=size,
+        mean=mean,
+        deviation=deviation,
+        order=order,
+        scale=scale,
+        resize=resize,
+        antialias=antialias,
+        mirror=mirror,
+        upside_down=upside_down,
+        zoom=zoom,
+        move=move,
+        colour=colour,
+    )
+    root = Path(path).expanduser()
+    files = _files(root)
+    faults: list[str] = []
+    tables = {part: _table(file, faults) for part, file in files.items()}
+    if faults:
+        raise UserError(*faults)
+    named = sorted(tables["train"]["categories"], key=lambda category: category["id"])
+    reader = _Reader(root, tuple(classes) or tuple(str(category["name"]) for category in named))
+    parts = {part: reader.part(files[part], table) for part, table in tables.items()}
+    if reader.faults:
+        raise UserError(*some(reader.faults))
+    notes = [f"{reader.crowds} boxes around crowds were left out"] if reader.crowds else []
+    return box_splits(
+        root,
+        parts,
+        view,
+        classes=reader.classes,
+        notes=notes,
+        validation=validation,
+        test=test,
+        calibration=calibration,
+        seed=seed,
+    )
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """The JSON file of each part."""
+    found: dict[str, Path] = {}
+    for file in sorted((root / "annotations").glob(f"{INSTANCES}*.json")):
+        name = file.stem.removeprefix(INSTANCES)
+        part = next((part for prefix, part in PREFIXES.items() if name.startswith(prefix)), None)
+        if part is not None and part in found:
+            raise UserError(f"data: {found[part]} and {file} are both for {part}; leave one of them there")
+        if part is not None:
+            found[part] = file
+    if "train" not in found:
+        raise UserError(f"data: {root} has no annotations/{INSTANCES}train*.json; give a folder laid out as COCO is")
+    return found
+
+
+def _table(file: Path, faults: list[str]) -> dict[str, Any]:
+    """The JSON of a part, known to hold what is read of it; a fault is added to ``faults``."""
+    try:
+        table = json.loads(file.read_text())
+        for key, fields in FIELDS.items():
+            for entry in table[key]:
+                if missing := [field for field in fields if field not in entry]:
+                    raise ValueError(f"an entry of {key} has no {' and no '.join(missing)}: {str(entry)[:80]}")
+    except KeyError as error:
+        faults.append(f"data: {file} has no {error}; it holds {', '.join(FIELDS)}")
+    except (ValueError, TypeError) as error:  # JSONDecodeError is a ValueError
+        faults.append(f"data: {file}: {error}")
+    else:
+        return dict(table)
+    return {}
+
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+"""What is read of a part's JSON."""
+
+
+@final
+class _Reader:
+    """Turns tables into annotated pictures, and collects what is wrong with them."""
+
+    def __init__(self, root: Path, classes: tuple[str, ...]) -> None:
+        self.classes, self._root = classes, root
+        self.faults: list[str] = []
+        self.crowds = 0
+
+    def part(self, file: Path, table: Mapping[str, Any]) -> list[Drawn]:
+        """The annotated pictures of a part."""
+        labels = self._labels(file, table)
+        rows: dict[Any, list[list[float]]] = {image["id"]: [] for image in table["images"]}
+        for entry in table["annotations"]:
+            image, category, corners = entry["image_id"], entry["category_id"], _corners(entry["bbox"])
+            if entry.get("iscrowd"):
+                self.crowds += 1
+            elif image not in rows:
+                self.faults.append(f"data: {file}: a box is of the picture {image}, which is not in images")
+            elif category not in labels:
+                self.faults.append(f"data: {file}: a box is of the category {category}, which is not in categories")
+            elif corners is None:
+                self.faults.append(f"data: {file}: bbox is [x, y, width, height]; given: {entry['bbox']!r}")
+            elif labels[category] >= 0:
+                rows[image].append([labels[category], *corners])
+        folder = self._folder(file)
+        return [
+            Drawn(
+                file=str(folder / image["file_name"]),
+                size=(int(image["width"]), int(image["height"])),
+                boxes=as_boxes(rows[image["id"]]),
+            )
+            for image in table["images"]
+        ]
+
+    def _labels(self, file: Path, table: Mapping[str, Any]) -> dict[Any, int]:
+        """The label of each category; -1, and a fault, for one that is no class."""
+        found: dict[Any, int] = {}
+        for category in table["categories"]:
+            name = str(category["name"])
+            if name not in self.classes:
+                self.faults.append(unknown("class", name, self.classes, f"data: {file}"))
+            found[category["id"]] = self.classes.index(name) if name in self.classes else -1
+        return found
+
+    def _folder(self, file: Path) -> Path:
+        """Where the pictures of a part are, under the data set's folder."""
+        name = file.stem.removeprefix(INSTANCES)
+        return next((f for f in (Path(name), Path("images") / name) if (self._root / f).is_dir()), Path("images"))
+
+
+def _corners(box: Any) -> list[float] | None:
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        return None
+    x, y, wide, high = box
+    return [x, y, x + wide, y + high]
