@@ -22,7 +22,6 @@ from profiles import parsers
 from profiles.toml import read_toml
 
 DATA = Path(__file__).parent / "data"
-X86 = ("x86_64", "AMD64")
 # Of an aarch64 kernel's AT_HWCAP (16) and AT_HWCAP2 (26), the bits that a recipe may ask for.
 ARM_FLAGS = ((16, {"asimd": 1, "asimdhp": 10, "asimddp": 20, "sve": 22}), (26, {"i8mm": 13, "bf16": 14}))
 
@@ -38,6 +37,7 @@ class Facts:
         model: the board, by its device tree.
         l4t: release of Jetson Linux: ``36.4.3``.
         power_mode: the active mode's name, of ``power_modes``.
+        compute_capability: of the first GPU, ``"8.7"``, where the CUDA driver was asked.
     """
 
     arch: str
@@ -55,6 +55,7 @@ class Facts:
     l4t: str = ""
     power_mode: str = ""
     power_modes: tuple[str, ...] = ()
+    compute_capability: str | None = None
 
     @property
     def core_names(self) -> dict[str, int]:
@@ -88,7 +89,7 @@ def facts(root: Path = Path("/")) -> Facts:
         processor=parsers.cpu_name(cpuinfo) or model or platform.processor() or platform.machine(),
         cores=_usable_cores(),
         memory_bytes=_memory_bytes(),
-        flags=(parsers.cpu_flags(cpuinfo) or _kernel_flags()) | {platform.machine()},
+        flags=(parsers.cpu_flags(cpuinfo, platform.machine()) or _kernel_flags()) | {platform.machine()},
         system=f"{platform.system()} {platform.release()}",
         release=parsers.system_name(_read(root / "etc/os-release")),
         python=platform.python_version(),

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+X86 = ("x86_64", "AMD64")
+
 
 def cpu_blocks(cpuinfo: str) -> list[dict[str, str]]:
     """``/proc/cpuinfo`` as one dict a processor; what stands for the whole board (Hardware, Model) is left out."""
@@ -13,17 +15,21 @@ def cpu_blocks(cpuinfo: str) -> list[dict[str, str]]:
     return [block for block in blocks if "processor" in block]
 
 
-def cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """The flags (x86) or Features (Arm) that every core has: a thread may run on any."""
-    each = [frozenset((b.get("flags") or b.get("Features") or "").split()) for b in cpu_blocks(cpuinfo)]
+def cpu_flags(cpuinfo: str, arch: str) -> frozenset[str]:
+    """The flags (x86) or Features (Arm) that every core has: a thread may run on any.
+
+    An emulator may show the file of its host: what is not of ``arch`` is left out.
+    """
+    key = "flags" if arch in X86 else "Features"
+    each = [frozenset(block.get(key, "").split()) for block in cpu_blocks(cpuinfo)]
     return frozenset.intersection(*each) if each else frozenset()
 
 
 def cpu_name(cpuinfo: str) -> str:
-    """The processor's name as the kernel has it; empty where it has none (most Arm boards)."""
+    """The processor's or the board's name as the kernel has it; empty where it has none (most Arm boards)."""
     blocks = cpu_blocks(cpuinfo)
     whole = dict(_pair(line) for line in cpuinfo.splitlines() if ":" in line)
-    return (blocks[0].get("model name", "") if blocks else "") or whole.get("Hardware", "")
+    return (blocks[0].get("model name", "") if blocks else "") or whole.get("Model", "") or whole.get("Hardware", "")
 
 
 def cpu_cores(cpuinfo: str) -> list[str]:
