@@ -10,11 +10,12 @@ from profiles.device import DeviceProfile, load, names, stated
 from profiles.facts import Facts
 from profiles.figures import Figure, PowerMode
 
-ORDER = ("tensorrt", "openvino", "onnxruntime", "executorch")
-"""Where several runtimes were found, the order in which they are as a rule faster."""
+ORDER = ("tensorrt", "openvino", "onnxruntime", "executorch", "ort-mobile")
+"""Where several runtimes were found, the order in which they are as a rule faster; files for phones are not for a board."""
 RECIPES = {
     "tensorrt": (("tensorrt", ()),),
     "executorch": (("xnnpack", ()),),
+    "ort-mobile": (("arm-dotprod", ("asimddp",)),),
     "openvino": (("x86-vnni", ("avx512_vnni", "avx_vnni")), ("x86-no-vnni", ("x86_64", "AMD64"))),
     "onnxruntime": (
         ("x86-vnni", ("avx512_vnni", "avx_vnni")),
@@ -68,7 +69,8 @@ def profile_toml(name: str, device: Facts, found: list[FoundRuntime], where: str
     lines += [f"channel_multiple = {like.channel_multiple if like else 8}"]
     lines += _jetpack(device)
     lines += ["", *_board(device)]
-    for runtime in sorted(found, key=lambda r: ORDER.index(r.engine) if r.engine in ORDER else len(ORDER)):
+    theirs = [runtime for runtime in found if runtime.engine != "ort-mobile" or device.system.startswith("Android")]
+    for runtime in sorted(theirs, key=lambda r: (*ORDER, r.engine).index(r.engine)):
         lines += ["", *_runtime(runtime, device, like)]
     if not found:
         lines += ["", "# No runtime was found: install one there, and ask again (compress doctor says how)."]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from deploy.engines import ENGINES
+from deploy.engines import ENGINES, engine
 from deploy.estimate import calibrations
 from profiles import device
 from profiles.facts import jetpack_table
@@ -57,6 +57,8 @@ def test_every_engine_recipe_and_calibration_that_a_profile_names_is_there():
             entries = runtime.get("quantization", [])
             assert {e if isinstance(e, str) else e["name"] for e in entries} <= set(QUANTIZATION), name
             assert set(runtime.get("estimate", [])) <= set(calibrations()), name
+        for resolved in device.load(name).runtimes:
+            assert set(resolved.precisions) <= set(engine(resolved.engine).precisions), f"{name} {resolved.engine}"
 
 
 @pytest.mark.parametrize("name", BOARDS)
