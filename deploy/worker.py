@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,11 +38,7 @@ class Worker:
     def facts(self) -> dict[str, Any]:
         """What this machine is, and which engines can run on it."""
         usable = {name: asdict(engine(name).affinity()) for name in engines()}
-        device = asdict(facts())
-        return {
-            "device": {**device, "flags": sorted(device["flags"]), "compute_capability": compute_capability()},
-            "engines": usable,
-        }
+        return {"device": replace(facts(), compute_capability=compute_capability()).as_json(), "engines": usable}
 
     def build(self, model: str, plan: dict[str, Any], folder: str) -> dict[str, Any]:
         """Build an engine from an ONNX file into an empty folder."""

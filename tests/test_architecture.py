@@ -25,6 +25,7 @@ HOST_ONLY = {
     "deploy/qdq.py",
     "deploy/observe.py",
     "deploy/count.py",
+    "deploy/estimate.py",
 }
 
 
@@ -98,7 +99,13 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
-    for needed in ("compress/recipes/digits.toml", "compress/report.html.j2", "profiles/cpu.toml", "deploy/py.typed"):
+    for needed in (
+        "compress/recipes/digits.toml",
+        "compress/report.html.j2",
+        "profiles/cpu.toml",
+        "profiles/data/jetpack.toml",
+        "deploy/py.typed",
+    ):
         assert needed in names
     entry = next(n for n in names if n.endswith("entry_points.txt"))
     assert "edge-compress = compress.cli:script" in zipfile.ZipFile(wheel).read(entry).decode()

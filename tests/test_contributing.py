@@ -45,7 +45,7 @@ def call(folder, *command):
         ("losses", "margin         Mean distance of the two largest logits' gap"),
         ("stages", "round_weights: Round every weight"),
         ("engines", "reference"),
-        ("profiles", "odd-board            a board of our own"),
+        ("profiles", "odd-board               a board of our own"),
     ],
 )
 def test_what_was_added_is_listed(copy, listing, words):

@@ -20,6 +20,7 @@ import click
 @click.option("--threads", type=int, help="Threads; else the profile's.")
 @click.option("--seconds", default=3.0, show_default=True, help="Time for each variant.")
 @click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
+@click.option("--estimate", "estimated", is_flag=True, help="Time nothing: what the files may take, the device not there.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def bench(
     models: tuple[Path, ...],
@@ -29,9 +30,13 @@ def bench(
     threads: int | None,
     seconds: float,
     lock_clocks: bool,
+    estimated: bool,
     as_json: bool,
 ) -> int:
     """Time ONNX files or engine folders against each other, interleaved."""
+    if estimated:
+        given = click.get_current_context().get_parameter_source("precision") is not click.core.ParameterSource.DEFAULT
+        return _estimate(models, device, engine_name, precision if given else None, threads, as_json)
     from compress.bench import variants
     from compress.commands.options import runtime_versions, target
     from compress.progress import StreamProgress
@@ -70,4 +75,20 @@ def bench(
         shown = " ".join(f"{'n/a' if c is None else format(c, '.4f'):>9}" for c in cells)
         ratio = first / (latency.p50 or 1.0)
         click.echo(f"{name:<{width}}  {shown} {latency.samples:>8} {100 * latency.cv:>6.1f} {ratio:>8.2f}x")
+    return 0
+
+
+def _estimate(
+    models: tuple[Path, ...], device: str, engine_name: str | None, precision: str | None, threads: int | None, as_json: bool
+) -> int:
+    from compress.estimates import estimates, table
+    from profiles.device import load
+    from profiles.errors import UserError
+
+    name, at, url = device.partition("@")
+    if at:
+        raise UserError(f"--estimate asks no device: leave @{url} out, or --estimate, to measure there")
+    profile = load(name)
+    found = estimates(models, replace(profile, threads=threads) if threads else profile, engine_name, precision)
+    click.echo(json.dumps(found.as_json(), indent=1) if as_json else table(found))
     return 0

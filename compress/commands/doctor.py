@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import platform
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from profiles.device import Facts
+
+WANTED = ("avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16")
 
 PACKAGES = (
     "torch",
@@ -23,29 +28,53 @@ PACKAGES = (
 
 
 @click.command()
-def doctor() -> int:
-    """Versions, hardware, runtimes, and why one is missing. Exit code 1 when nothing can run here."""
-    from deploy.engines import engine, engines
-    from profiles.device import facts, load
+@click.option("--device", "-d", default="local", show_default=True, metavar="URL", help="The device to look at.")
+def doctor(device: str) -> int:
+    """Versions, hardware, runtimes, and why one is missing. Exit code 1 when nothing can run there."""
+    from compress.commands.options import asked
+    from deploy.devices import device as device_at
+    from profiles.device import load
+    from profiles.remedies import remedy
 
-    here = facts()
-    memory = here.memory_bytes / 2**30
-    click.echo(f"system      {here.system}, Python {platform.python_version()}")
-    click.echo(f"processor   {here.processor} ({here.arch}), {here.cores} core(s), {memory:.0f} GiB")
-    wanted = ("avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16")
-    click.echo(f"for int8    {', '.join(f for f in wanted if f in here.flags) or 'nothing special'}")
-    click.echo(f"cuda        {_cuda()}")
-    for package in PACKAGES:
-        click.echo(f"{package:<15} {_version(package)}")
-    able = {name: engine(name).affinity() for name in engines()}
-    for name, affinity in able.items():
-        state = f"can run, {affinity.version}" if affinity.score >= 0 else f"cannot run: {affinity.reason}"
+    at = device_at(device)
+    try:
+        there, usable = asked(at)
+    finally:
+        at.close()
+    _tell_device(there)
+    if device == "local":
+        click.echo(f"cuda        {_cuda()}")
+        for package in PACKAGES:
+            click.echo(f"{package:<15} {_version(package)}")
+    for name, able in usable.items():
+        state = f"can run, version {able['version']}" if able["score"] >= 0 else f"cannot run: {able['reason']}"
         click.echo(f"engine {name:<12} {state}")
-        for fact, value in affinity.machine.items():
+        if able["score"] < 0 and (words := remedy(name, there)):
+            click.echo(f"{'':<20}there: {words}")
+        for fact, value in able.get("machine", {}).items():
             click.echo(f"    {fact:<20} {value or 'unknown'}")
-    for runtime in load("cpu").runtimes:
-        click.echo(f"device cpu, {runtime.engine}: {', '.join(runtime.precisions)} ({runtime.quantization or 'no int8'})")
-    return 0 if any(affinity.score >= 0 for affinity in able.values()) else 1
+    if device == "local":
+        for runtime in load("cpu").runtimes:
+            recipe = runtime.quantization or "no int8"
+            click.echo(f"device cpu, {runtime.engine}: {', '.join(runtime.precisions)} ({recipe})")
+    return 0 if any(able["score"] >= 0 for able in usable.values()) else 1
+
+
+def _tell_device(there: Facts) -> None:
+    cores = ", ".join(f"{count} x {name}" for name, count in there.core_names.items())
+    memory_gib = there.memory_bytes / 2**30
+    lines = {
+        "system": ", ".join(word for word in (there.system, there.release, f"Python {there.python}") if word),
+        "board": there.model,
+        "processor": f"{cores or there.processor} ({there.arch}), {there.cores} core(s), {memory_gib:.0f} GiB",
+        "for int8": ", ".join(flag for flag in WANTED if flag in there.flags) or "nothing special",
+        "governor": there.governor,
+        "jetpack": f"{there.jetpack['jetpack']} (Jetson Linux {there.l4t})" if there.jetpack else there.l4t,
+        "power mode": f"{there.power_mode} of {', '.join(there.power_modes)}" if there.power_modes else there.power_mode,
+    }
+    for what, words in lines.items():
+        if words:
+            click.echo(f"{what:<11} {words}")
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""compress profiles, stages, engines, losses, tasks: what exists, and whether it can run here."""
+"""compress stages, engines, losses, tasks: what exists, and whether it can run here."""
 
 from __future__ import annotations
 
@@ -7,27 +7,6 @@ import json
 from typing import Any
 
 import click
-
-
-@click.command()
-@click.argument("name", required=False)
-def profiles(name: str | None) -> int:
-    """List the devices, or explain one."""
-    from profiles import device
-    from profiles.quantization import QUANTIZATION
-
-    if name is None:
-        for each in device.names():
-            click.echo(f"{each:<20} {device.load(each).title}")
-        return 0
-    profile = device.load(name)
-    click.echo(f"{profile.name}: {profile.title}; resolved for this machine")
-    click.echo(f"  batch {profile.batch}, {profile.threads} thread(s), channels in multiples of {profile.channel_multiple}")
-    for runtime in profile.runtimes:
-        click.echo(f"  {runtime.engine}: {', '.join(runtime.precisions)}")
-        if runtime.quantization:
-            click.echo(f"    int8 as {runtime.quantization}: {QUANTIZATION[runtime.quantization].why}")
-    return 0
 
 
 @click.command()
@@ -53,11 +32,16 @@ def engines() -> int:
     """List the engines, and whether each can run here."""
     from deploy.engines import engine
     from deploy.engines import engines as table
+    from profiles.device import facts
+    from profiles.remedies import remedy
 
+    here = facts()
     for name in table():
         able = engine(name).affinity()
         state = f"{able.version}, {', '.join(engine(name).precisions)}" if able.score >= 0 else f"cannot run: {able.reason}"
         click.echo(f"{name:<14} {state}")
+        if able.score < 0 and (words := remedy(name, here)):
+            click.echo(f"{'':<14} to get it: {words}")
     return 0
 
 

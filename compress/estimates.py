@@ -1,0 +1,82 @@
+"""``compress bench --estimate``: what each file may take on each runtime of a device that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.estimate import CLASSES, Estimate, estimate, kernels
+from profiles.device import DeviceProfile
+from profiles.errors import UserError, unknown
+
+COLUMNS = (*CLASSES, "overhead")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimates:
+    """All estimates, by file; and the reasons where there is none."""
+
+    device: str
+    found: dict[str, list[Estimate]]
+    reasons: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        models = {model: [asdict(each) for each in estimates] for model, estimates in self.found.items()}
+        return {"kind": "estimated", "device": self.device, "models": models, "not_estimated": list(self.reasons)}
+
+
+def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, precision: str | None) -> Estimates:
+    """Every file on every runtime and precision of ``profile``, or on ``only`` one and in ``precision``.
+
+    Raises:
+        UserError: a file is missing or no ONNX file, or nothing can be estimated; all faults at once.
+    """
+    engines = [runtime.engine for runtime in profile.runtimes]
+    faults = [f"{model}: no such file" for model in models if not model.is_file()]
+    if only is not None and only not in engines:
+        faults.append(unknown("engine", only, engines, f"device {profile.name}"))
+    if faults:
+        raise UserError(*faults)
+    wanted = [(r, p) for r in profile.runtimes if only in (None, r.engine) for p in r.precisions if precision in (None, p)]
+    if not wanted:
+        raise UserError(f"device {profile.name}: no engine of it runs {precision!r}")
+    found: dict[str, list[Estimate]] = {str(model): [] for model in models}
+    reasons: list[str] = []
+    for model in models:
+        work = kernels(_read(model))
+        for runtime, each in wanted:
+            try:
+                found[str(model)].append(estimate(work, profile, runtime, each))
+            except UserError as error:
+                reasons += [fault for fault in error.faults if fault not in reasons]
+    if not any(found.values()):
+        raise UserError(*reasons)
+    return Estimates(device=profile.name, found=found, reasons=tuple(reasons))
+
+
+def table(given: Estimates) -> str:
+    """The estimates as text, each labelled, with what they rest on and how far off they may be."""
+    lines = [f"estimated, never measured: {given.device}"]
+    width = max(len(model) for model in given.found)
+    lines += [
+        f"{'':<{width}}  {'engine':<12} {'':<5} {'estimated ms':>12}   of it: " + " ".join(f"{c:>9.9}" for c in COLUMNS)
+    ]
+    words: list[str] = []
+    for model, estimates_ in given.found.items():
+        for each in estimates_:
+            parts = " ".join(f"{each.by_class_ms[column]:>9.3f}" for column in COLUMNS)
+            lines += [f"{model:<{width}}  {each.engine:<12} {each.precision:<5} {each.estimated_ms:>12.3f}          {parts}"]
+            words += [f"{each.engine} {each.precision}: error {each.error}; calibrated on {each.calibrated_on}"]
+    return "\n".join([*lines, *dict.fromkeys(words), *given.reasons])
+
+
+def _read(path: Path) -> Any:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except DecodeError:
+        raise UserError(f"{path}: not an ONNX file") from None

@@ -1,0 +1,139 @@
+"""Figures of a device that were not measured by us in this run: each says how sure it is and where it comes from."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from profiles.errors import unknown
+
+KINDS = ("measured", "published", "derived", "unverified")
+"""How sure: timed by us; written by the vendor or others; computed; general knowledge that nobody checked."""
+
+FIGURES = {
+    "sms": "streaming multiprocessors",
+    "cores": "CPU cores",
+    "clock_ghz": "GHz",
+    "little_cores": "small CPU cores",
+    "little_clock_ghz": "GHz of the small cores",
+    "per_core_tflops": "TFLOP/s fp32 of one core",
+    "fp32_tflops": "TFLOP/s fp32 (TF32 where the unit has it)",
+    "bf16_tflops": "TFLOP/s bf16, dense",
+    "fp16_tflops": "TFLOP/s fp16, dense",
+    "int8_tops": "TOP/s int8, dense",
+    "capacity_gib": "GiB",
+    "bandwidth_gb_s": "GB/s",
+}
+"""What a unit may state, and in what; a multiply-accumulate counts as two operations."""
+
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number with its origin.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        formula: for a derived figure, arithmetic over the other figures of its unit.
+    """
+
+    value: float
+    kind: str
+    source: str
+    formula: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerMode:
+    """A power mode by name: ids differ between boards and releases. What is None is not known or not limited.
+
+    Attributes:
+        sms: multiprocessors left on; an engine tuned with others is not tuned for this mode.
+        memory_mhz: cap of the memory clock.
+    """
+
+    name: str
+    kind: str
+    source: str
+    default: bool = False
+    cpus: int | None = None
+    cpu_mhz: int | None = None
+    sms: int | None = None
+    gpu_mhz: int | None = None
+    memory_mhz: int | None = None
+
+
+Units = Mapping[str, Mapping[str, Figure]]
+"""Figures by name, by the part of the device that they describe: ``cpu``, ``gpu``, ``dla``, ``npu``, ``memory``."""
+
+
+def units(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, dict[str, Figure]]:
+    """The units of a profile's ``[unit.NAME]`` tables; what is wrong is added to ``faults``."""
+    return {name: figures(entries, f"{where}: [unit.{name}]", faults) for name, entries in table.items()}
+
+
+def figures(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Figure]:
+    """The figures of one table; what is wrong is added to ``faults``."""
+    faults += [unknown("figure", name, FIGURES, where) for name in table if name not in FIGURES]
+    found = {name: figure(entry, f"{where} {name}", faults) for name, entry in table.items() if name in FIGURES}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def figure(entry: Any, where: str, faults: list[str]) -> Figure | None:
+    """The figure that a table like ``{value = 102, kind = "published", source = "..."}`` states."""
+    wrong = _faults(entry, where)
+    faults += wrong
+    return None if wrong else Figure(**{**entry, "value": float(entry["value"])})
+
+
+def power_modes(entries: list[Any], where: str, faults: list[str]) -> tuple[PowerMode, ...]:
+    """The modes of a profile's ``[[power_mode]]`` tables; what is wrong is added to ``faults``."""
+    modes = []
+    for entry in entries:
+        place = f"{where}: power mode {entry.get('name', '')!r}"
+        wrong = [unknown("key", key, PowerMode.__dataclass_fields__, place) for key in _not_in(entry, PowerMode)]
+        wrong += [f"{place} has no {key}" for key in ("name", "kind", "source") if not entry.get(key)]
+        if entry.get("kind", KINDS[0]) not in KINDS:
+            wrong.append(unknown("kind", str(entry["kind"]), KINDS, place))
+        faults += wrong
+        modes += [] if wrong else [PowerMode(**entry)]
+    return tuple(modes)
+
+
+def computed(formula: str, of: Mapping[str, Figure]) -> float:
+    """The value of ``formula``: numbers, names of other figures, ``+ - * /`` and brackets.
+
+    Raises:
+        ValueError: it holds anything else, or a name that is not there.
+    """
+
+    def value(node: ast.expr) -> float:
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return float(_OPERATORS[type(node.op)](value(node.left), value(node.right)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return float(node.value)
+        if isinstance(node, ast.Name) and node.id in of:
+            return of[node.id].value
+        raise ValueError(f"formula {formula!r}: {ast.unparse(node)!r} is neither a number nor one of {', '.join(of)}")
+
+    return value(ast.parse(formula, mode="eval").body)
+
+
+def _faults(entry: Any, where: str) -> list[str]:
+    if not isinstance(entry, Mapping):
+        return [f'{where} = {entry!r}: write {{ value = ..., kind = "published", source = "..." }}']
+    faults = [unknown("key", key, Figure.__dataclass_fields__, where) for key in _not_in(entry, Figure)]
+    faults += [f"{where} has no {key}" for key in ("value", "kind", "source") if entry.get(key) in (None, "")]
+    if entry.get("kind", KINDS[0]) not in KINDS:
+        faults.append(unknown("kind", str(entry["kind"]), KINDS, where))
+    if not isinstance(entry.get("value", 0), int | float):
+        faults.append(f"{where}: value {entry['value']!r} is no number")
+    return faults
+
+
+def _not_in(entry: Mapping[str, Any], record: type) -> list[str]:
+    return sorted(set(entry) - set(record.__dataclass_fields__))  # type: ignore[attr-defined]

@@ -1,0 +1,45 @@
+"""How to get a runtime on a device: what a plain ``pip install`` gets wrong there."""
+
+from __future__ import annotations
+
+from profiles.facts import Facts
+
+OLDEST_PYTHON = (3, 10)
+
+
+def remedy(engine: str, device: Facts) -> str:
+    """What to do where ``engine`` cannot run on ``device``; empty when the engine's reason says it all."""
+    if engine == "tensorrt":
+        return _tensorrt(device)
+    if engine == "onnxruntime" and device.l4t:
+        return "pip install onnxruntime runs on the CPU; PyPI has no GPU build for Jetson: there the GPU is tensorrt's"
+    if engine == "openvino" and _is_arm(device):
+        return "openvino is made for x86; on Arm onnxruntime is as a rule faster"
+    if engine == "executorch" and device.system.startswith("Android"):
+        return (
+            "on a phone the app brings it: the AAR org.pytorch:executorch-android, or an executor_runner built with the NDK"
+        )
+    return ""
+
+
+def _tensorrt(device: Facts) -> str:
+    if device.l4t:
+        release = device.jetpack
+        python = str(release["python"]) if release else "the system's"
+        words = (
+            "take the JetPack's own: sudo apt-get install python3-libnvinfer, then a venv of the system's Python "
+            f"({python}) made with --system-site-packages; never pip install tensorrt: PyPI's Arm wheel is for servers"
+        )
+        return f"{words}; {python} is too old for the device side, which needs 3.10" if _too_old(python) else words
+    if _is_arm(device):
+        return "it runs on NVIDIA devices alone, and no Jetson Linux is here (/etc/nv_tegra_release)"
+    return "it needs an NVIDIA GPU and its driver; then: pip install tensorrt"
+
+
+def _too_old(python: str) -> bool:
+    numbers = python.split(".")
+    return len(numbers) == 2 and all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) < OLDEST_PYTHON
+
+
+def _is_arm(device: Facts) -> bool:
+    return device.arch in ("aarch64", "arm64")

@@ -1,0 +1,164 @@
+"""A profile as TOML that a person reads and edits: what a connected board said, and what was known of its kind before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from profiles.device import DeviceProfile, load, names, stated
+from profiles.facts import Facts
+from profiles.figures import Figure, PowerMode
+
+ORDER = ("tensorrt", "openvino", "onnxruntime", "executorch", "ort-mobile")
+"""Where several runtimes were found, the order in which they are as a rule faster; files for phones are not for a board."""
+RECIPES = {
+    "tensorrt": (("tensorrt", ()),),
+    "executorch": (("xnnpack", ()),),
+    "ort-mobile": (("arm-dotprod", ("asimddp",)),),
+    "openvino": (("x86-vnni", ("avx512_vnni", "avx_vnni")), ("x86-no-vnni", ("x86_64", "AMD64"))),
+    "onnxruntime": (
+        ("x86-vnni", ("avx512_vnni", "avx_vnni")),
+        ("x86-no-vnni", ("x86_64", "AMD64")),
+        ("arm-dotprod", ("asimddp",)),
+    ),
+}
+"""Q/DQ recipes of each engine, and the flags of which one is needed; the first that fits is written."""
+TELLING = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx512_bf16", "avx512_fp16"}
+TELLING |= {"amx_bf16", "amx_int8", "asimd", "fphp", "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16"}
+"""Of a processor's flags those that decide what a runtime can do well."""
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+MEMORY_RATIO = (0.6, 1.05)
+"""What a board shows of its nominal memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRuntime:
+    """A runtime that a board has: its engine, version, and what the engine runs, in order of preference."""
+
+    engine: str
+    version: str
+    precisions: tuple[str, ...]
+
+
+def known_board(device: Facts) -> DeviceProfile | None:
+    """The profile of the board that ``device`` says it is, by its device tree and memory; None when there is none."""
+    near: list[tuple[float, str]] = []
+    for name in names():
+        board = stated(name)
+        if not board or not board.model or board.model.lower() not in device.model.lower() or not board.memory_bytes:
+            continue
+        ratio = device.memory_bytes / board.memory_bytes
+        if MEMORY_RATIO[0] <= ratio <= MEMORY_RATIO[1]:
+            near.append((abs(1 - ratio), name))
+    return load(min(near)[1], device) if near else None
+
+
+def profile_toml(name: str, device: Facts, found: list[FoundRuntime], where: str) -> str:
+    """The text of a profile for the device that gave ``device`` and has the runtimes ``found``.
+
+    Args:
+        where: the device's address, for the reader.
+    """
+    like = known_board(device)
+    arm = device.arch in ("aarch64", "arm64")
+    lines = [f"# {name}: written by `compress profiles new` from what {where} said. Edit it as you like, and use it as"]
+    lines += [f"# `--device {name}.toml@ADDRESS`. What a person should look at again is marked so."]
+    lines += [f"title = {_text(device.model or device.processor)}", f"arch = [{_text(device.arch)}]"]
+    lines += [f"threads = {0 if arm else 1}  # look at this: 0 takes every core; measure with what will be used"]
+    lines += [f"channel_multiple = {like.channel_multiple if like else 8}"]
+    lines += _jetpack(device)
+    lines += ["", *_board(device)]
+    theirs = [runtime for runtime in found if runtime.engine != "ort-mobile" or device.system.startswith("Android")]
+    for runtime in sorted(theirs, key=lambda r: (*ORDER, r.engine).index(r.engine)):
+        lines += ["", *_runtime(runtime, device, like)]
+    if not found:
+        lines += ["", "# No runtime was found: install one there, and ask again (compress doctor says how)."]
+    for unit, figures in _units(device, name, like).items():
+        lines += ["", f"[unit.{unit}]", *[_figure(each, figure) for each, figure in figures.items()]]
+        if unit == "memory" and "bandwidth_gb_s" not in figures:
+            lines += ["# look at this: bandwidth_gb_s is not known, and an estimate then leaves memory out"]
+    for mode in _modes(device, like):
+        lines += ["", *_mode(mode)]
+    return "\n".join(lines) + "\n"
+
+
+def _jetpack(device: Facts) -> list[str]:
+    if not device.l4t:
+        return []
+    release = device.jetpack
+    known = f"jetpack = [{_text(str(release['jetpack']))}]" if release else "# its JetPack is in no table"
+    return [f"{known}  # Jetson Linux {device.l4t}"]
+
+
+def _board(device: Facts) -> Iterator[str]:
+    cores = ", ".join(f"{count} x {name}" for name, count in device.core_names.items())
+    yield "[board]"
+    yield f"processor = {_text(cores or device.processor)}"
+    if device.model:
+        yield f"model = {_text(device.model)}"
+    yield f"cores = {device.cores}"
+    yield f"memory_gib = {device.memory_bytes / 2**30:.2f}"
+    yield f"system = {_text(device.release or device.system)}"
+    yield f"flags = {_list(sorted(device.flags & TELLING))}"
+
+
+def _runtime(runtime: FoundRuntime, device: Facts, like: DeviceProfile | None) -> Iterator[str]:
+    before = next((r for r in like.runtimes if r.engine == runtime.engine), None) if like else None
+    recipes = RECIPES.get(runtime.engine, ())
+    recipe = next((name for name, needs in recipes if not needs or device.flags.intersection(needs)), None)
+    precisions = before.precisions if before else runtime.precisions
+    left = [p for p in precisions if (p != "int8" or recipe) and (p != "bf16" or device.flags & BF16_FLAGS)]
+    yield "[[runtime]]"
+    yield f"engine = {_text(runtime.engine)}  # {runtime.version or 'version not told'} when this was written"
+    if before and before.unit != "cpu":
+        yield f"unit = {_text(before.unit)}"
+    elif runtime.engine == "tensorrt":
+        yield 'unit = "gpu"'
+    yield f"precisions = {_list(left)}  # in order of preference"
+    if recipe:
+        yield f"quantization = [{_text(recipe)}]"
+    if before and before.estimate:
+        yield f"estimate = [{_text(before.estimate)}]"
+
+
+def _units(device: Facts, name: str, like: DeviceProfile | None) -> dict[str, dict[str, Figure]]:
+    from profiles.peaks import cpu_peaks
+
+    found = {unit: dict(figures) for unit, figures in like.units.items()} if like else {}
+    if "cpu" not in found and (peaks := cpu_peaks(device)):
+        found["cpu"] = peaks
+    asked = Figure(value=round(device.memory_bytes / 2**30, 2), kind="measured", source="the device said it")
+    return {**found, "memory": {**found.get("memory", {}), "capacity_gib": asked}}
+
+
+def _modes(device: Facts, like: DeviceProfile | None) -> list[PowerMode]:
+    """The modes that the board's own nvpmodel.conf names; their limits as far as they were known before."""
+    known = {mode.name: mode for mode in (like.power_modes if like else ())}
+    plain = PowerMode(name="", kind="measured", source="name from the board's /etc/nvpmodel.conf; its limits are not known")
+    return [replace(known.get(name, plain), name=name) for name in device.power_modes]
+
+
+def _mode(mode: PowerMode) -> Iterator[str]:
+    yield "[[power_mode]]"
+    yield f"name = {_text(mode.name)}"
+    for key in ("default", "cpus", "cpu_mhz", "sms", "gpu_mhz", "memory_mhz"):
+        value = getattr(mode, key)
+        if value:
+            yield f"{key} = {json.dumps(value)}"
+    yield f"kind = {_text(mode.kind)}"
+    yield f"source = {_text(mode.source)}"
+
+
+def _figure(name: str, figure: Figure) -> str:
+    formula = f", formula = {_text(figure.formula)}" if figure.formula else ""
+    return f"{name} = {{ value = {figure.value:g}, kind = {_text(figure.kind)}{formula}, source = {_text(figure.source)} }}"
+
+
+def _list(values: list[str]) -> str:
+    return "[" + ", ".join(_text(value) for value in values) + "]"
+
+
+def _text(value: str) -> str:
+    """A TOML basic string: JSON's escapes are among its own."""
+    return json.dumps(value, ensure_ascii=False)
