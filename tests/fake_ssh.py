@@ -48,6 +48,7 @@ def main():
         pass
     cut = take_cut(root)
     left = None if cut is None else [cut]
+    words = "unset PYTHONPATH; " + words  # ssh hands no environment over
     child = subprocess.Popen(["sh", "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     threading.Thread(target=pump, args=(0, child.stdin.fileno(), left), daemon=True).start()
     pump(child.stdout.fileno(), 1, left)

@@ -35,13 +35,13 @@ def status(given: str, as_json: bool) -> int:
 @group.command()
 @click.option("--device", "-d", "given", required=True, metavar="[PROFILE@]URL", help="The board.")
 def clean(given: str) -> int:
-    """Remove everything of ours from the board."""
+    """Remove everything of ours from the board but the bundles that it serves."""
     there = _device(given)
     try:
         there.clean()
     finally:
         there.close()
-    click.echo(f"{there.url}: nothing of ours is left", err=True)
+    click.echo(f"{there.url}: nothing of ours is left but what it serves", err=True)
     return 0
 
 

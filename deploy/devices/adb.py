@@ -20,7 +20,7 @@ from deploy.board.store import file_digest
 from deploy.devices.base import Device, DeviceError, Done
 from profiles.errors import UserError
 
-ROOT = "/data/local/tmp/edge-compress"
+ROOT = "/data/local/tmp/edge-compress/device"
 PYTHON = "/data/data/com.termux/files/usr/bin/python3"
 FILE_S, SHELL_S, SPARE_S = 3600.0, 60.0, 30.0
 OUT_OF_TIME = 124

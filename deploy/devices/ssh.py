@@ -31,7 +31,8 @@ from deploy.board.store import file_digest
 from deploy.devices.base import Device, DeviceError, Done
 from profiles.errors import UserError
 
-ROOT = "~/.edge-compress"
+ROOT = "~/.edge-compress/device"
+"""Beside the bundles that the board serves, which are not ours to clean away."""
 CONNECT_S = 15
 ALIVE_S, ALIVE_COUNT = 15, 4
 PERSIST_S = 60
@@ -187,7 +188,8 @@ class SSH(Device):
             self._held()
         self.close(keep_connection=True)
         assert self._contact is not None
-        self._shell(f"rm -rf {shlex.quote(self._contact.root)}")
+        root = shlex.quote(self._contact.root)
+        self._shell(f"rm -rf {root}; rmdir {shlex.quote(os.path.dirname(self._contact.root))} 2>/dev/null; true")
         self.close()
 
     def close(self, *, keep_connection: bool = False) -> None:
