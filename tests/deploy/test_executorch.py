@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+pytestmark = pytest.mark.slow  # its imports alone take seconds
 pytest.importorskip("executorch", reason="executorch is not installed; pip install -e '.[executorch]'")
 
 from compress import post_training
@@ -87,7 +88,6 @@ def test_a_program_in_fp32_and_int8_against_its_module(tmp_path):
     assert found.cosine > 0.99
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_kind_of_model_in_int8(name, tmp_path):
     module = MODELS[name]().eval()
