@@ -1,13 +1,12 @@
 """ExecuTorch: a .pte file against the module it was made of, in its own runtime; skipped where that is not installed."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-
-pytestmark = pytest.mark.slow  # its imports alone take seconds
-pytest.importorskip("executorch", reason="executorch is not installed; pip install -e '.[executorch]'")
 
 from compress import post_training
 from compress.data.base import ArraySamples
@@ -23,6 +22,12 @@ from profiles.device import load
 from profiles.quantization import QUANTIZATION
 from tests.deploy.test_recipes import MODELS
 
+pytestmark = [
+    pytest.mark.slow,  # its imports alone take seconds
+    pytest.mark.skipif(
+        find_spec("executorch") is None, reason="executorch is not installed; pip install -e '.[executorch]'"
+    ),
+]
 XNNPACK = QUANTIZATION["xnnpack"]
 IMAGES = np.random.default_rng(0).normal(size=(64, 3, 16, 16)).astype(np.float32)
 
