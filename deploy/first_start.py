@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import built_for
+from deploy import manifest as manifests
 from deploy.engines import BuildPlan, EngineError, engine
 from deploy.engines.base import save_plan
 from profiles.device import DeviceProfile
@@ -61,10 +62,12 @@ def fits(arguments: list[str]) -> int:
 def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
     """The folder of an engine that fits this machine, and why it had to be built (nothing when it had not).
 
-    A build that is interrupted or refused leaves the old engine.
+    A build that is interrupted or refused leaves the old engine. The bundle's files are checked against its manifest;
+    who signed it is ``python -m deploy verify``'s to say.
 
     Raises:
-        UserError: the bundle's engine cannot run here, or this runtime wants another kind of file.
+        UserError: a file of the bundle is missing or altered, its engine cannot run here, or this runtime wants
+            another kind of file.
         EngineError: the runtime refused the model.
     """
     folder, now, reasons = _standing(bundle, cache)
@@ -82,6 +85,8 @@ def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
 
 def _standing(bundle: Path, cache: Path) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
     """Where the bundle's engine belongs, what decides it now, and why the one that is there does not fit."""
+    found, _, _ = manifests.read(bundle)
+    manifests.check_files(bundle, found)
     plan = plan_here(bundle)
     now = built_for.record(bundle / plan.model_file, plan, engine(plan.engine).machine())
     folder = cache / f"{plan.engine}-{plan.precision}"
@@ -101,7 +106,7 @@ def _failed(error: UserError | EngineError) -> int:
 
 
 def plan_here(bundle: Path) -> BuildPlan:
-    """The bundle's plan as this machine's version of the runtime wants it.
+    """The bundle's plan; as this machine's version of the runtime wants it, where that is another than was proven.
 
     Raises:
         UserError: it cannot run here, or would have to be built from a file that the bundle does not hold.
@@ -115,6 +120,8 @@ def plan_here(bundle: Path) -> BuildPlan:
     able = runtime.affinity()
     if able.score < 0:
         raise UserError(f"{bundle}: its engine {proven.engine} cannot run here: {able.reason}")
+    if able.version == proven.version:
+        return proven
     sizes = replace(profile, batch=proven.batch, threads=proven.threads)
     plan = runtime.plan(sizes, proven.precision, able.version)
     if plan.source != proven.source:

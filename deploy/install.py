@@ -11,17 +11,17 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 from deploy import golden as goldens
 from deploy import manifest as manifests
 from deploy import target as targets
-from deploy.bundle import load_plan
 from deploy.engines import Session, engine
 from deploy.engines import base as engines
 from deploy.files import link_or_copy, sync_tree, write_atomically
+from deploy.first_start import plan_here
 from deploy.manifest import MANIFEST, SIGNATURE, Manifest
 from deploy.measure import time_block
 from deploy.receive import admit, digest_of
@@ -224,8 +224,7 @@ def _lay_out(store: Store, bundle: Path, found: Manifest, raw: bytes, signature:
 
 def _build(release: Release) -> float:
     """Build the engine of a release with the runtime that is here; returns seconds."""
-    planned = load_plan(release.bundle)
-    plan = replace(planned, version=targets.runtime_version(planned.engine))
+    plan = plan_here(release.bundle)
     started = time.perf_counter()
     release.engine.mkdir()
     engine(plan.engine).build(release.bundle / plan.model_file, plan, release.engine)

@@ -1,12 +1,12 @@
 """ExecuTorch: a .pte file against the module it was made of, in its own runtime; skipped where that is not installed."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-
-pytest.importorskip("executorch", reason="executorch is not installed; pip install -e '.[executorch]'")
 
 from compress import post_training
 from compress.data.base import ArraySamples
@@ -22,6 +22,12 @@ from profiles.device import load
 from profiles.quantization import QUANTIZATION
 from tests.deploy.test_recipes import MODELS
 
+pytestmark = [
+    pytest.mark.slow,  # its imports alone take seconds
+    pytest.mark.skipif(
+        find_spec("executorch") is None, reason="executorch is not installed; pip install -e '.[executorch]'"
+    ),
+]
 XNNPACK = QUANTIZATION["xnnpack"]
 IMAGES = np.random.default_rng(0).normal(size=(64, 3, 16, 16)).astype(np.float32)
 
@@ -87,7 +93,6 @@ def test_a_program_in_fp32_and_int8_against_its_module(tmp_path):
     assert found.cosine > 0.99
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_kind_of_model_in_int8(name, tmp_path):
     module = MODELS[name]().eval()
