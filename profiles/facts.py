@@ -23,7 +23,7 @@ from profiles.toml import read_toml
 
 DATA = Path(__file__).parent / "data"
 # Of an aarch64 kernel's AT_HWCAP (16) and AT_HWCAP2 (26), the bits that a recipe may ask for.
-ARM_FLAGS = ((16, {"asimd": 1, "asimdhp": 10, "asimddp": 20, "sve": 22}), (26, {"i8mm": 13, "bf16": 14}))
+ARM_FLAGS = ((16, {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimddp": 20, "sve": 22}), (26, {"i8mm": 13, "bf16": 14}))
 
 
 @dataclass(frozen=True, kw_only=True)
