@@ -214,3 +214,16 @@ def test_keys_that_a_source_does_not_take_are_told(compress_cli, small_recipe):
     done = compress_cli("run", str(small_recipe))
     assert done.returncode == 2
     assert "[task] data digits: unknown key 'sead' (did you mean 'seed'?)" in done.stderr
+
+
+def test_shipping_needs_no_torch(tmp_path):
+    import subprocess
+    import sys
+
+    from tests.conftest import ROOT
+
+    code = "import sys; from compress.cli import entry; code = entry(['ship', 'none', '-d', 'local']); "
+    code += "print(code, [m for m in ('torch', 'openvino', 'onnxruntime', 'onnx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2 []"
+    assert "none: no manifest.json; this is no bundle" in done.stderr

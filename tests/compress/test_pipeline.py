@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +12,12 @@ import time
 import pytest
 
 from compress import surgery
+from compress.cli import entry
+from deploy import manifest
 from deploy.bundle import verify
 from tests.conftest import ROOT, SMALL_RECIPE
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EDGE_KEYS": str(ROOT / "no-keys")}
 
 
 def start(folder, *arguments):
@@ -200,3 +204,35 @@ def test_until_stops_after_the_stage(done, tmp_path):
     assert code == 0, err
     report = json.loads((tmp_path / "elsewhere/report.json").read_text())
     assert {r["stage"] for r in report["rows"]} == {None, "distill"}
+
+
+def test_an_unsigned_bundle_is_told_with_what_to_do(done):
+    folder, _, err = done
+    made, _, signature = manifest.read(folder / "runs/small-cpu/bundle")
+    assert (made.name, made.key, signature) == ("small", None, None)
+    assert f"bundle small {made.version} is not signed, and devices refuse such: `compress keys new`" in err
+    assert (made.target.arch, made.target.system) == (platform.machine(), platform.system())
+    assert made.versions[f"device/{made.target.engine}"] == made.target.runtime_version
+    assert {"edge-compress", "python", "torch", "onnx"} <= set(made.versions)
+
+
+def test_the_bundle_is_signed_and_shipped(done, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
+    bundle = tmp_path / "bundle"
+    shutil.copytree(done[0] / "runs/small-cpu/bundle", bundle)
+    there = ["--device", f"cpu@local://{tmp_path / 'home'}"]
+    ship = ["ship", str(bundle), *there, "--latency-tolerance", "50", "--json"]
+    assert entry(ship) == 2
+    assert [one["state"] for one in json.loads(capsys.readouterr().out)] == ["refused"]
+    assert [entry(["keys", "new"]), entry(["sign", str(bundle)])] == [0, 0]
+    capsys.readouterr()
+    assert entry(ship) == 0
+    (shipped,) = json.loads(capsys.readouterr().out)
+    assert shipped["state"] == "shipped" and shipped["proof"]["golden"]["max_abs"] == 0.0
+    best = json.loads((bundle / "report.json").read_text())["verdict"]["best"]
+    rows = json.loads((bundle / "report.json").read_text())["rows"]
+    assert shipped["proof"]["reference_ms"] == next(r["latency_ms"]["p50"] for r in rows if r["name"] == best)
+    assert entry(["status", *there]) == 0
+    assert " small " in capsys.readouterr().out
+    assert entry(["rollback", *there]) == 2
+    assert "there is no release before" in capsys.readouterr().err
