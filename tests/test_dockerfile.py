@@ -47,7 +47,7 @@ def test_it_holds_the_device_side_only():
 
 def test_it_does_not_run_as_root_and_says_whether_it_is_well():
     names = [name for name, _ in instructions()]
-    assert dict(instructions())["USER"] == "1000"
+    assert dict(instructions())["USER"] == "10001"
     assert names.index("USER") > max(i for i, name in enumerate(names) if name in ("RUN", "COPY"))
     assert {"HEALTHCHECK", "VOLUME", "ENTRYPOINT"} <= set(names)
 

@@ -2,7 +2,8 @@
 
 It is made for Arm whatever machine makes it: the blocked layout of x86 is left out, and s8 Q/DQ pairs become s8
 kernels, as ``onnxruntime.tools.convert_onnx_models_to_ort --target_platform arm`` has it. That tool keeps a free batch
-size, which a ``.ort`` file cannot be given afterwards; hence the options here.
+size, which a ``.ort`` file cannot be given afterwards; hence the options here. On x86 it gives the right outputs, and its s8
+kernels are many times slower than u8 ones: its latency is to be measured on Arm only.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ import importlib.util
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any, final
 
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from deploy import built_for, cuda
 from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed
 from profiles.device import DeviceProfile
+from profiles.facts import facts
 
 MODEL = "model.plan"
 FIRST_SUPPORTED, FIRST_TYPED = (8, 5), (10, 12)
@@ -51,9 +51,8 @@ class TensorRT(Engine):
     name = package = "tensorrt"
     precisions = ("fp32", "fp16", "int8")
     how_to_get = (
-        "on a Jetson it comes with JetPack (apt install python3-libnvinfer) and a venv sees it when made with "
-        "--system-site-packages; PyPI's aarch64 wheel is for servers and fails before JetPack 7; on x86 "
-        "pip install tensorrt"
+        "on a Jetson JetPack's python3-libnvinfer, seen by a venv made with --system-site-packages (PyPI's aarch64 wheel is "
+        "for servers); on x86 pip install tensorrt"
     )
 
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
@@ -77,7 +76,7 @@ class TensorRT(Engine):
         )
 
     def obstacle(self) -> str:
-        release = l4t()
+        release = facts().l4t
         if release and int(release.split(".")[0]) < 38 and importlib.util.find_spec("tensorrt_libs") is not None:
             return (
                 f"this is PyPI's tensorrt, whose aarch64 build is for servers and knows no GPU of L4T {release}; "
@@ -90,11 +89,12 @@ class TensorRT(Engine):
         return ""
 
     def machine(self) -> dict[str, str]:
+        here = facts()
         return {
-            "l4t": l4t(),
+            "l4t": here.l4t,
             "compute_capability": cuda.compute_capability(),
             "multiprocessors": str(cuda.multiprocessors()),
-            "power_mode": power_mode(),
+            "power_mode": here.power_mode,
         }
 
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
@@ -143,22 +143,6 @@ def generation_of(version: str) -> tuple[int, int]:
     if generation < FIRST_SUPPORTED:
         raise EngineError(f"TensorRT {version or '(no version)'}: 8.5 (JetPack 5.1) or newer is needed")
     return generation
-
-
-def l4t(release: Path = Path("/etc/nv_tegra_release")) -> str:
-    """Release of a Jetson's system, ``36.4.3``; empty elsewhere."""
-    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release.read_text()) if release.is_file() else None
-    return f"{found.group(1)}.{found.group(2)}" if found else ""
-
-
-def power_mode() -> str:
-    """A Jetson's power mode by name, ``MAXN``; empty where ``nvpmodel`` is not in reach (in most containers)."""
-    try:
-        told = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    found = re.search(r"NV Power Mode: *(\S+)", told)
-    return found.group(1) if found else ""
 
 
 def _words(trt: Any) -> Any:

@@ -16,7 +16,7 @@ from onnx import helper
 
 from deploy import built_for
 from deploy.engines import EngineError, engine
-from deploy.engines.tensorrt import generation_of, l4t
+from deploy.engines.tensorrt import generation_of
 from deploy.trtexec import arguments, times_ms
 from profiles.device import load
 from tests.conftest import ROOT
@@ -72,13 +72,6 @@ def test_where_it_comes_from_is_said():
     assert "python3-libnvinfer" in able.reason
     assert "--system-site-packages" in able.reason
     assert "PyPI's aarch64 wheel" in able.reason
-
-
-def test_release_of_a_jetson(tmp_path):
-    release = tmp_path / "nv_tegra_release"
-    release.write_text("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed\n")
-    assert l4t(release) == "36.4.3"
-    assert l4t(tmp_path / "none") == ""
 
 
 MACHINE = {"l4t": "36.4.3", "compute_capability": "8.7", "multiprocessors": "8", "power_mode": "MAXN"}
