@@ -6,7 +6,6 @@ import importlib.util
 import inspect
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from compress.surgery import Plan
 from compress.tasks import TASKS
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, with_entry_points
+from profiles.toml import read_toml
 
 FOLDER = Path(__file__).parent / "recipes"
 TABLES = ("task", "teacher", "student", "budget", "stage", "seed", "trackers", "measure")
@@ -156,7 +156,7 @@ def load(given: str) -> Recipe:
         if "/" in given or given.endswith(".toml"):
             raise UserError(f"recipe {given}: no such file")
         raise UserError(unknown("recipe", given, built_in()) + "; or give the path of a .toml file")
-    return parse(_read(path), name=path.stem, source=str(path))
+    return parse(read_toml(path), name=path.stem, source=str(path))
 
 
 def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
@@ -351,18 +351,6 @@ def _told(detail: Any, where: str) -> str:
     words = str(detail["msg"]).removeprefix("Value error, ")
     given = "" if "Value error" in detail["msg"] else f"; given: {detail['input']!r}"
     return f"{where} {key}: {words}{given}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        table: dict[str, Any] = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML: {error}") from None
-    return table
 
 
 def _asdict(record: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 
 from compress.gate import Budget
 from compress.tasks import Metric
-from compress.tensors import write_atomically
+from deploy.files import write_atomically
 from deploy.measure import Latency
 from deploy.parity import Parity
 from profiles.errors import UserError

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from compress import factories
 from compress.factorise import Kind, skeleton
-from compress.tensors import load_tensors, save_tensors, write_atomically
+from compress.tensors import load_tensors, save_tensors
 from deploy.export import capture
+from deploy.files import write_atomically
 from deploy.placement import Activation, Placement, Weight
 from deploy.qdq import Scales
 from profiles.errors import UserError

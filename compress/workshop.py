@@ -25,9 +25,10 @@ from compress.surgery import Plan, Quantize
 from compress.tasks import Task
 from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
-from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, file_digest, source_digest, versions
+from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, source_digest, versions
 from deploy import foreign
 from deploy.export import capture, to_onnx
+from deploy.files import sha256
 from deploy.worker import padded
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
@@ -135,7 +136,7 @@ class Workshop:
 
     def _check_onnx(self, path: Path, decided: dict[str, Any]) -> None:
         try:
-            about = {**decided, "model": file_digest(_existing(str(path)))}
+            about = {**decided, "model": sha256(_existing(str(path)))}
             self._workspace.step("check-model", about, lambda folder: self._check_file(path))
         except UserError as error:
             raise UserError(*[f"teacher {path.name}: {fault}" for fault in error.faults]) from None
@@ -194,7 +195,7 @@ class Workshop:
         if spec.is_onnx:
             return self._teacher_file(Path(spec.model))
         plan = self._teacher_plan()
-        weights = None if spec.weights is None else file_digest(_existing(spec.weights))
+        weights = None if spec.weights is None else sha256(_existing(spec.weights))
         schedule = schedule_of(spec)
         decided = {"plan": plan.as_json(), "code": self._model_key(plan), "weights": weights}
         if weights is None:
@@ -226,7 +227,7 @@ class Workshop:
             onnx.save(foreign.read(path), str(folder / MODEL))
             return _facts((), (), None)
 
-        decided = {"model": file_digest(path), "code": code_digest(["deploy.foreign", "deploy.graph"])}
+        decided = {"model": sha256(path), "code": code_digest(["deploy.foreign", "deploy.graph"])}
         return Made(self._workspace.step("teacher", decided, make))
 
     def student(self, teacher: Made) -> Made:

@@ -27,6 +27,7 @@ from typing import Any, final
 
 from compress import processes
 from compress.progress import Progress
+from deploy.files import sync_folder, sync_tree
 from profiles.errors import UserError
 
 FACTS = "step.json"
@@ -128,9 +129,9 @@ class Workspace:
         shutil.rmtree(part / UNFINISHED, ignore_errors=True)
         about = {"kind": kind, "decided_by": decided_by, "facts": facts, "seconds": seconds}
         (part / FACTS).write_text(json.dumps(about, indent=1, sort_keys=True))
-        _sync(part)
+        sync_tree(part)
         part.rename(folder)
-        _sync_folder(self.root)
+        sync_folder(self.root)
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -148,15 +149,6 @@ class Workspace:
 def digest(data: Any) -> str:
     """SHA-256 of JSON data, independent of the order of keys."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=_plain).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 def code_digest(modules: Iterable[str]) -> str:
@@ -213,19 +205,3 @@ def _clear(part: Path) -> None:
     for entry in part.iterdir():
         if entry.name != UNFINISHED:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def _sync(folder: Path) -> None:
-    for entry in folder.rglob("*"):
-        if entry.is_file():
-            with entry.open("rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
-from deploy.export import IR_VERSION, OPSET
+from deploy.export import IR_VERSION, OPSET, quiet
 from deploy.graph import drop_unread_constants, name_pools
 from profiles.errors import UserError
 
@@ -30,7 +25,7 @@ def read(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf's and the checker's errors share no base class
         raise UserError(f"model {path}: not an ONNX model ({str(error).splitlines()[0][:120]})") from None
     _refuse(model, path)
-    with _quiet():
+    with quiet():
         return clean(model)
 
 
@@ -75,15 +70,3 @@ def _constants_are_no_inputs(model: onnx.ModelProto) -> None:
     inputs = [i for i in model.graph.input if i.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
