@@ -25,7 +25,7 @@ FOLDERS = {
     "deploy/engines": (ENGINES, Engine),
     "deploy/devices": (DEVICES, Device),
 }
-HELPERS = {"__init__", "base", "transforms", "digests", "boxes", "box_view", "assignment", "precision"}
+HELPERS = {"__init__", "base", "transforms", "digests", "boxed", "box_view", "assignment", "precision"}
 """Files that hold no plug-in: contracts, and what the sources of data and the tasks share."""
 
 
