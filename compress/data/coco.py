@@ -9,7 +9,7 @@ from typing import Any, final
 
 from compress.data.base import Splits
 from compress.data.box_view import view_of
-from compress.data.boxes import Drawn, as_boxes, box_splits, some
+from compress.data.boxed import Drawn, as_boxes, box_splits, some
 from compress.data.yolo import PREFIXES
 from profiles.errors import UserError, unknown
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from compress.data.base import Splits
 from compress.data.box_view import view_of
-from compress.data.boxes import PARTS, Drawn, as_boxes, box_splits, some
+from compress.data.boxed import PARTS, Drawn, as_boxes, box_splits, some
 from profiles.errors import UserError, unknown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

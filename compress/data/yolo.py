@@ -12,7 +12,7 @@ from PIL import Image
 
 from compress.data.base import Splits
 from compress.data.box_view import view_of
-from compress.data.boxes import BROKEN, Drawn, as_boxes, box_splits, some
+from compress.data.boxed import BROKEN, Drawn, as_boxes, box_splits, some
 from compress.data.digests import threads
 from compress.data.images import SUFFIXES
 from profiles.errors import UserError

@@ -19,3 +19,9 @@ def test_taps_keep_the_last_pass(example):
         module(example)
         shapes = [tuple(f.shape) for f in taps.features()]
     assert shapes == [(2, 8, 16, 16), (2, 32, 4, 4)]
+
+
+def test_what_a_model_predicts_is_no_feature_map(example):
+    """The maps of a dense model's head are its outputs: other losses compare them."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 1))
+    assert feature_maps(model, example) == {(16, 16): "1"}
