@@ -446,3 +446,15 @@ def test_compress_device_shows_and_removes(board, compress_cli):
     assert str(board.root) in shown.stdout and "in use   no" in shown.stdout
     assert compress_cli("device", "clean", "--device", url, env=environment).returncode == 0
     assert not board.root.exists()
+
+
+def test_a_profile_is_that_of_the_board_it_is_given_for(board):
+    from compress.commands.options import target
+
+    url = f"ssh://board?root={board.root}&python={sys.executable}"
+    profile, there = target(f"cpu@{url}")
+    assert "onnxruntime" in [runtime.engine for runtime in profile.runtimes]
+    there.close()
+    if (arch := os.uname().machine) != "aarch64":
+        with pytest.raises(UserError, match=f"wrong architecture: ssh://board is {arch} .*; profile arm64 is for aarch64"):
+            target(f"arm64@{url}")
