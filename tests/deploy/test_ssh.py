@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from deploy.board import install
+from deploy.board.address import Address
 from deploy.devices import DeviceError, device, ssh
-from deploy.devices.ssh import Address
 from deploy.engines import EngineError, engine
 from deploy.remote import RemoteWorker
 from profiles.device import load
