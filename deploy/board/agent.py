@@ -131,6 +131,14 @@ class Agent:
         if self._lock.take():
             self._end_jobs()
             self._store.sweep()
+            self._sweep_code()
+
+    def _sweep_code(self) -> None:
+        """Remove other versions of the device side: nobody runs them while the board is ours."""
+        own = Path(__file__).parent.parent.parent
+        for other in (self._root / "code").glob("*"):
+            if own.parent == other.parent and other.name != own.name:
+                shutil.rmtree(other, ignore_errors=True)
 
     def _end_jobs(self) -> None:
         for folder in (self._root / "jobs").iterdir():
