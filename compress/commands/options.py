@@ -31,10 +31,14 @@ def target(given: str) -> tuple[DeviceProfile, Device]:
     load(name)
     there = device(url or "local")
     about, usable = asked(there)
-    for words in contradictions(name, about, "this machine" if isinstance(there, Local) else there.url):
-        if processes.is_main():
-            click.echo(f"warning: {words}", err=True)
-    return with_engines(load(name, about), {n: (a["score"] >= 0, a["reason"]) for n, a in usable.items()}), there
+    try:
+        for words in contradictions(name, about, "this machine" if isinstance(there, Local) else there.url):
+            if processes.is_main():
+                click.echo(f"warning: {words}", err=True)
+        return with_engines(load(name, about), {n: (a["score"] >= 0, a["reason"]) for n, a in usable.items()}), there
+    except UserError:
+        there.close()
+        raise
 
 
 def runtime_versions(there: Device) -> dict[str, str]:

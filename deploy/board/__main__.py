@@ -10,7 +10,7 @@ from pathlib import Path
 def main(arguments: list[str]) -> int:
     """Be one of the ends; returns the exit code."""
     what, *rest = arguments or [""]
-    if what == "agent" and len(rest) == 3:
+    if what == "agent" and len(rest) == 4:
         return _agent(*rest)
     if what == "keep" and len(rest) > 5:
         return _keep(*rest)
@@ -22,25 +22,27 @@ def main(arguments: list[str]) -> int:
         from deploy.board.relay import Relay
 
         return Relay(rest[1:], float(rest[0])).run()
-    sys.stderr.write("usage: python -m deploy.board agent ROOT OWNER WHO | keep .. | attach FOLDER | relay SECONDS ..\n")
+    sys.stderr.write(
+        "usage: python -m deploy.board agent ROOT LOCK OWNER WHO | keep .. | attach FOLDER | relay SECONDS ..\n"
+    )
     return 2
 
 
-def _agent(root: str, owner: str, who: str) -> int:
+def _agent(root: str, lock: str, owner: str, who: str) -> int:
     from deploy.board.agent import Agent
     from deploy.board.wire import Wire
 
     answers = os.dup(1)
     os.dup2(2, 1)  # what anything prints is no answer
-    Agent(Path(root), owner, who, Wire(0, answers, None)).serve()
+    Agent(Path(root), Path(lock), owner, who, Wire(0, answers, None)).serve()
     return 0
 
 
-def _keep(folder: str, root: str, owner: str, who: str, grace_s: str, *command: str) -> int:
+def _keep(folder: str, lock: str, owner: str, who: str, grace_s: str, *command: str) -> int:
     from deploy.board.keeper import Keeper
     from deploy.board.lock import Lock
 
-    Keeper(Path(folder), command, float(grace_s), Lock(Path(root), owner, who)).run()
+    Keeper(Path(folder), command, float(grace_s), Lock(Path(lock), owner, who)).run()
     return 0
 
 

@@ -43,10 +43,10 @@ class CommandError(Exception):
 class Agent:
     """Answers one client until it hangs up."""
 
-    def __init__(self, root: Path, owner: str, who: str, wire: Wire) -> None:
-        self._root, self._owner, self._who, self._wire = root, owner, who, wire
+    def __init__(self, root: Path, lock_folder: Path, owner: str, who: str, wire: Wire) -> None:
+        self._root, self._lock_folder, self._owner, self._who, self._wire = root, lock_folder, owner, who, wire
         self._store = Store(root)
-        self._lock = locks.Lock(root, owner, who)
+        self._lock = locks.Lock(lock_folder, owner, who)
         self._acts: dict[str, Callable[..., Any]] = {
             "missing": self._store.missing,
             "append": self._append,
@@ -80,7 +80,7 @@ class Agent:
             if isinstance(made, Iterator):
                 answer, file = {"ok": None}, made
         except locks.LockError as error:
-            held = locks.read(self._root)
+            held = locks.read(self._lock_folder)
             answer = {"error": str(error), "kind": "lock", "owner": held.owner if held else ""}
         except StoreError as error:
             answer = {"error": str(error), "kind": "store"}
@@ -96,7 +96,7 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """What of ours is here."""
-        held = locks.read(self._root)
+        held = locks.read(self._lock_folder)
         disk = shutil.disk_usage(self._root)
         return {
             "root": str(self._root),
@@ -124,13 +124,21 @@ class Agent:
 
     def _take(self, instead_of: str | None = None) -> None:
         """Take the board; ``instead_of`` is an owner that the client knows to be dead."""
-        held = locks.read(self._root)
+        held = locks.read(self._lock_folder)
         if held is not None and instead_of is not None and held.owner == instead_of:
             self._end_jobs()
-            locks.Lock(self._root, instead_of, "").release()
+            locks.Lock(self._lock_folder, instead_of, "").release()
         if self._lock.take():
             self._end_jobs()
             self._store.sweep()
+            self._sweep_code()
+
+    def _sweep_code(self) -> None:
+        """Remove other versions of the device side: nobody runs them while the board is ours."""
+        own = Path(__file__).parent.parent.parent
+        for other in (self._root / "code").glob("*"):
+            if own.parent == other.parent and other.name != own.name:
+                shutil.rmtree(other, ignore_errors=True)
 
     def _end_jobs(self) -> None:
         for folder in (self._root / "jobs").iterdir():
@@ -145,7 +153,7 @@ class Agent:
         """Start a job under a keeper; returns its folder."""
         folder = self._root / "jobs" / uuid.uuid4().hex[:12]
         folder.mkdir(parents=True)
-        keep = [sys.executable, "-m", "deploy.board", "keep", str(folder), str(self._root), self._owner, self._who]
+        keep = [sys.executable, "-m", "deploy.board", "keep", str(folder), str(self._lock_folder), self._owner, self._who]
         with (folder / "log").open("wb") as log:
             keeper = subprocess.Popen(
                 [*keep, str(grace_s), *(command or [sys.executable, "-m", "deploy", "worker"])],

@@ -58,9 +58,6 @@ with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
             os.fsync(file.fileno())
 if not os.path.isdir(whole):
     os.rename(part, whole)
-for other in os.listdir(os.path.join(root, "code")):
-    if other != name:
-        shutil.rmtree(os.path.join(root, "code", other), ignore_errors=True)
 print("unpacked")
 """
 

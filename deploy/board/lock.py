@@ -1,7 +1,7 @@
 """One board, one run: who has it, since when, and when that was last true.
 
 The holder writes the machine's own clock since boot and the boot's id into the file every few seconds. A lock whose
-beat is old, or of another boot, is nobody's.
+beat is old, or of another boot, is nobody's. It lies in /tmp, for a board may have several users.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import IO, final
 
-FILE = "lock.json"
+FILE = "edge-compress.lock"
 BEAT_S = 5.0
 STALE_S = 60.0
 
@@ -48,10 +48,10 @@ class Held:
 
 @final
 class Lock:
-    """The lock of one folder, for one owner."""
+    """The lock that lies in ``folder``, for one owner."""
 
-    def __init__(self, root: Path, owner: str, who: str) -> None:
-        self._file, self._owner, self._who = root / FILE, owner, who
+    def __init__(self, folder: Path, owner: str, who: str) -> None:
+        self._file, self._owner, self._who = folder / FILE, owner, who
         self._stop = threading.Event()
 
     def take(self) -> bool:
@@ -60,30 +60,31 @@ class Lock:
         Raises:
             LockError: a run that is alive has it.
         """
-        with self._guarded():
-            held = read(self._file.parent)
+        with self._opened() as file:
+            held = _parsed(file)
             mine = held is not None and held.owner == self._owner
             if held is not None and not mine and not held.is_stale:
                 raise LockError(held.told())
-            self._write(held.since if held is not None and mine else time.monotonic())
+            self._write(file, held.since if held is not None and mine else time.monotonic())
         threading.Thread(target=self._keep, daemon=True).start()
         return not mine
 
     def release(self) -> None:
         """Give it back if it is ours."""
         self._stop.set()
-        with self._guarded():
-            held = read(self._file.parent)
+        with self._opened() as file:
+            held = _parsed(file)
             if held is not None and held.owner == self._owner:
-                self._file.unlink(missing_ok=True)
+                file.seek(0)
+                file.truncate()
 
     def beat(self) -> bool:
         """Say that the owner is alive; False when the lock is no longer its own."""
-        with self._guarded():
-            held = read(self._file.parent)
+        with self._opened() as file:
+            held = _parsed(file)
             if held is None or held.owner != self._owner or self._stop.is_set():
                 return False
-            self._write(held.since)
+            self._write(file, held.since)
         return True
 
     def _keep(self) -> None:
@@ -92,24 +93,37 @@ class Lock:
             with contextlib.suppress(OSError):
                 alive = self.beat()
 
-    def _write(self, since: float) -> None:
+    def _write(self, file: IO[str], since: float) -> None:
         held = Held(owner=self._owner, who=self._who, boot=boot_id(), since=since, beat=time.monotonic())
-        part = self._file.with_suffix(f".part-{os.getpid()}")
-        part.write_text(json.dumps(asdict(held)))
-        part.rename(self._file)
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(asdict(held)))
 
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        with self._file.with_suffix(".guard").open("w") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            yield
+    def _opened(self) -> Iterator[IO[str]]:
+        """The file, nobody else's meanwhile. It is written in place: in /tmp it may be another user's."""
+        with contextlib.suppress(FileExistsError), self._file.open("x") as made:
+            os.fchmod(made.fileno(), 0o666)
+        with self._file.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
 
 
-def read(root: Path) -> Held | None:
+def read(folder: Path) -> Held | None:
     """The lock as it stands, stale or not; None when there is none."""
     try:
-        return Held(**json.loads((root / FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        with (folder / FILE).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            return _parsed(file)
+    except OSError:
+        return None
+
+
+def _parsed(file: IO[str]) -> Held | None:
+    file.seek(0)
+    try:
+        return Held(**json.loads(file.read()))
+    except (ValueError, TypeError):
         return None
 
 

@@ -18,21 +18,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.parse
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, final
 
-from deploy.board import install
+from deploy.board import install, last_words, lock
+from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, as_chunks
 from deploy.board.store import file_digest
 from deploy.devices.base import Device, DeviceError, Done
 from profiles.errors import UserError
 
-ROOT = "~/.edge-compress/device"
-"""Beside the bundles that the board serves, which are not ours to clean away."""
 CONNECT_S = 15
 ALIVE_S, ALIVE_COUNT = 15, 4
 PERSIST_S = 60
@@ -42,63 +39,6 @@ CUT = 255
 RUN_SPARE_S = 60.0
 GRACE_S = 120.0
 """How long a job waits on the board for its client to come back, and the client for the board."""
-
-# What ssh says, and what to do. The first that fits; those marked True may go away by themselves.
-NO_ANSWER = "no answer: is the board on, and in this network?"
-HINTS: tuple[tuple[str, str, bool], ...] = (
-    ("HOST IDENTIFICATION HAS CHANGED", "remove the old key with ssh-keygen -R if you set the board up anew", False),
-    ("Host key verification failed", "the board's key is not known yet: connect once by hand and compare it", False),
-    ("Permission denied", "the board accepts no key that ssh offers: ssh-copy-id; passwords are not asked for", False),
-    ("Could not resolve hostname", "no such host: check the name, or give its address", False),
-    ("Bad configuration option", "mend the ssh configuration", False),
-    ("Can't open user config file", "EDGE_SSH_CONFIG names no file that can be read", False),
-    ("Connection refused", "nothing listens there: is the board on, and its sshd running on that port?", True),
-    ("timed out", NO_ANSWER, True),
-    ("No route to host", NO_ANSWER, True),
-    ("Network is unreachable", "this machine has no network", True),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """A board's URL, read."""
-
-    user: str | None
-    host: str
-    port: int | None
-    python: str | None
-    root: str
-
-    @property
-    def url(self) -> str:
-        """The board, without what is only a setting."""
-        user = f"{self.user}@" if self.user else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
-
-    @classmethod
-    def read(cls, url: str) -> Address:
-        """The address in ``url``.
-
-        Raises:
-            UserError: it is no such URL.
-        """
-        form = "write ssh://[user@]host[:port][?python=/path/to/python]"
-        try:
-            parts = urllib.parse.urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise UserError(f"device {url!r}: {error}; {form}") from None
-        query = dict(urllib.parse.parse_qsl(parts.query))
-        host, user = parts.hostname or "", urllib.parse.unquote(parts.username or "")
-        faults = [] if host and not host.startswith("-") else ["it names no host"]
-        faults += ["a user's name does not begin with '-'"] if user.startswith("-") else []
-        faults += ["a password does not belong in a URL; use a key"] if parts.password else []
-        faults += ["it has a path"] if parts.path not in ("", "/") else []
-        faults += [f"unknown setting {name!r}; known: python, root" for name in sorted(set(query) - {"python", "root"})]
-        if faults:
-            raise UserError(*[f"device {url!r}: {fault}; {form}" for fault in faults])
-        return cls(user=user or None, host=host, port=port, python=query.get("python"), root=query.get("root", ROOT))
 
 
 @final
@@ -145,7 +85,7 @@ class SSH(Device):
             self._held().call("forget", path=remote)
 
     def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
-        with self._told(), self._lock:
+        with self._told():
             link = self._held()
             link.call("status")  # a connection that broke while nothing was asked is made anew before, not in the middle
             done = link.once(
@@ -189,6 +129,7 @@ class SSH(Device):
         self.close(keep_connection=True)
         assert self._contact is not None
         root = shlex.quote(self._contact.root)
+        self._shell(f"rm -f {shlex.quote(self._lock_folder)}/{lock.FILE} 2>/dev/null")
         self._shell(f"rm -rf {root}; rmdir {shlex.quote(os.path.dirname(self._contact.root))} 2>/dev/null; true")
         self.close()
 
@@ -314,9 +255,15 @@ class SSH(Device):
             raise DeviceError(f"{self.url}: {said.splitlines()[-1] if said else f'exit {done.returncode}'}{_room(said)}")
         return done.stdout.decode(errors="replace")
 
+    @property
+    def _lock_folder(self) -> str:
+        """All users of a board share its lock; who names a folder of his own has a board of his own."""
+        assert self._contact is not None
+        return "/tmp" if self._address.root == ROOT else self._contact.root
+
     def _start_agent(self) -> subprocess.Popen[bytes]:
         assert self._contact is not None
-        words = ["-m", "deploy.board", "agent", self._contact.root, self._owner, _who()]
+        words = ["-m", "deploy.board", "agent", self._contact.root, self._lock_folder, self._owner, _who()]
         return subprocess.Popen(
             self._command(self._on_board(words)),
             stdin=subprocess.PIPE,
@@ -397,24 +344,21 @@ class SSH(Device):
 
     def _judge(self, words: str) -> None:
         """Raise what trying again cannot mend."""
-        hint = next((h for h in HINTS if h[0] in words), None)
-        if hint is not None and not hint[2]:
+        if last_words.is_final(words):
             raise DeviceError(self._explained(words))
 
     def _explained(self, words: str) -> str:
-        """ssh's last words and what to do about them."""
-        hint = next((f"; {told}" for sign, told, _ in HINTS if sign in words), "")
-        lines = [line.strip(" \r@") for line in words.splitlines() if line.strip(" \r@")]
-        return f"{self.url}: {lines[-1] if lines else 'ssh said nothing'}{hint}"
+        return f"{self.url}: {last_words.explained(words)}"
 
     def _say(self, text: str) -> None:
         sys.stderr.write(f"{self.url}: {text}\n")
 
     @contextlib.contextmanager
     def _told(self) -> Any:
-        """What the board refused or the connection broke at, as a device's error."""
+        """What the board refused or the connection broke at, as a device's error; one conversation at a time."""
         try:
-            yield
+            with self._lock:
+                yield
         except RefusedError as error:
             if error.kind == "lock":
                 raise DeviceError(f"{self.url} is in use by {error}; try again when that run is over") from None

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from deploy.board import install
+from deploy.board.address import Address
 from deploy.devices import DeviceError, device, ssh
-from deploy.devices.ssh import Address
 from deploy.engines import EngineError, engine
 from deploy.remote import RemoteWorker
 from profiles.device import load
@@ -297,8 +297,11 @@ def test_the_device_side_holds_no_torch_and_is_sent_once(board):
     assert (code / "kept").exists()
     (board.root / "code/0123456789abcdef").mkdir()
     code.rename(board.root / "code/older")
-    board.device().door()
-    assert [p.name for p in (board.root / "code").iterdir()] == [code.name], "other versions go"
+    there = board.device()
+    there.door()
+    assert len(list((board.root / "code").iterdir())) == 3, "another run may be using its version"
+    there.run(["true"])
+    assert [p.name for p in (board.root / "code").iterdir()] == [code.name], "other versions go when the board is ours"
 
 
 @pytest.fixture
@@ -446,3 +449,15 @@ def test_compress_device_shows_and_removes(board, compress_cli):
     assert str(board.root) in shown.stdout and "in use   no" in shown.stdout
     assert compress_cli("device", "clean", "--device", url, env=environment).returncode == 0
     assert not board.root.exists()
+
+
+def test_a_profile_is_that_of_the_board_it_is_given_for(board):
+    from compress.commands.options import target
+
+    url = f"ssh://board?root={board.root}&python={sys.executable}"
+    profile, there = target(f"cpu@{url}")
+    assert "onnxruntime" in [runtime.engine for runtime in profile.runtimes]
+    there.close()
+    if (arch := os.uname().machine) != "aarch64":
+        with pytest.raises(UserError, match=f"wrong architecture: ssh://board is {arch} .*; profile arm64 is for aarch64"):
+            target(f"arm64@{url}")

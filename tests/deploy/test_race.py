@@ -1,0 +1,62 @@
+"""A race of real workers, on a machine that says what a test makes it say."""
+
+import os
+
+import numpy as np
+import pytest
+
+from deploy.devices import device
+from deploy.engines import engine
+from deploy.race import clocks, drift, race
+from deploy.remote import RemoteWorker
+from profiles.device import load
+from profiles.errors import UserError
+from tests.deploy.tiny import tiny_onnx
+
+
+def test_drift_is_the_last_tenth_against_the_first():
+    assert drift([1.0] * 10 + [5.0] * 80 + [1.5] * 10) == pytest.approx(0.5)
+    assert drift([2.0]) == 0
+
+
+def raced(tmp_path, seconds=0.02):
+    plan = engine("onnxruntime").plan(load("cpu"), "fp32", engine("onnxruntime").affinity().version)
+    with RemoteWorker(device("local")) as worker:
+        worker.build(tiny_onnx(tmp_path / "model.onnx"), plan, tmp_path / "engine")
+        worker.open(tmp_path / "engine")
+        worker.warm({"input": np.zeros((1, 1, 16, 16), np.float32)})
+        return race({"tiny": worker}, seconds, lambda done, total: None)
+
+
+def test_a_board_that_throttles_meanwhile_is_not_measured_clean(tmp_path, monkeypatch):
+    """A Raspberry Pi's own command, quiet at the first look and not at the next."""
+    pi = tmp_path / "vcgencmd"
+    pi.write_text(
+        f"#!/bin/sh\necho throttled=$(cat {tmp_path}/next 2>/dev/null || echo 0x0); echo 0x40004 > {tmp_path}/next\n"
+    )
+    pi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found = raced(tmp_path)
+    assert len(found.times_ms["tiny"]) >= 121, "eleven rounds of eleven"
+    assert "throttled now (0 before, 1 after)" in found.doubts
+    assert "throttled since the start (0 before, 1 after)" in found.doubts
+    told = found.conditions()
+    assert told["before"]["throttle"]["throttled now"] == 0 and told["after"]["throttle"]["throttled now"] == 1
+    assert told["energy_mj"] == {}, "no rails, no figure"
+
+
+def test_clocks_are_held_by_a_process_of_the_device_or_the_user_is_told(tmp_path, monkeypatch):
+    said = tmp_path / "said"
+    (tmp_path / "jetson_clocks").write_text(f'#!/bin/sh\necho "$1" >> {said}\n')
+    (tmp_path / "sudo").write_text('#!/bin/sh\nshift; exec "$@"\n')
+    for name in ("jetson_clocks", "sudo"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ZeroDivisionError, match="--store$"), clocks(device("local"), lock=True):
+        raise ZeroDivisionError(said.read_text().strip())
+    assert said.read_text() == "--store\n\n--restore\n"
+    (tmp_path / "jetson_clocks").write_text("#!/bin/sh\necho not permitted >&2; exit 1\n")
+    with pytest.raises(UserError, match="--lock-clocks: .*jetson_clocks --store .* failed: not permitted"):
+        clocks(device("local"), lock=True).__enter__()
+    with clocks(device("local"), lock=False):
+        pass
