@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from deploy import built_for
 from deploy import golden as goldens
 from deploy import manifest as manifests
-from deploy import target as targets
-from deploy.engines import Session, engine
+from deploy.engines import BuildPlan, Session, engine
 from deploy.engines import base as engines
 from deploy.files import link_or_copy, sync_tree, write_atomically
 from deploy.first_start import plan_here
@@ -148,12 +148,9 @@ def _served(slot: Slot) -> dict[str, Any]:
     release = slot.current()
     assert release is not None, "slots have a current release"
     manifests.check_files(release.bundle, release.manifest())
-    plan = engines.load_plan(release.engine)
-    if plan.version != targets.runtime_version(plan.engine):
-        raise UserError(
-            f"{slot.name}: its engine was built by {plan.engine} {plan.version}; this device has "
-            f"{targets.runtime_version(plan.engine) or 'none'}: ship the bundle again, it is built anew"
-        )
+    misfits = _misfits(release)
+    if misfits:
+        raise UserError(*[f"{slot.name}: {fact}: ship the bundle again, its engine is built anew" for fact in misfits])
     return {"name": slot.name, "version": release.manifest().version, **prove(release, Expectation())}
 
 
@@ -176,7 +173,7 @@ def _ready(slot: Slot, raw: bytes, expected: Expectation) -> tuple[Release, dict
     for release in reversed(slot.all()):
         try:
             found, there, _ = manifests.read(release.bundle)
-            if there != raw or engines.load_plan(release.engine).version != targets.runtime_version(found.target.engine):
+            if there != raw or _misfits(release):
                 continue
             manifests.check_files(release.bundle, found)
             return release, prove(release, expected)
@@ -229,7 +226,20 @@ def _build(release: Release) -> float:
     release.engine.mkdir()
     engine(plan.engine).build(release.bundle / plan.model_file, plan, release.engine)
     engines.save_plan(release.engine, plan)
+    built_for.save(release.engine, _record(release.bundle, plan))
     return time.perf_counter() - started
+
+
+def _misfits(release: Release) -> tuple[str, ...]:
+    """What the engine of a release was built for and is no more: the runtime's version, the GPU, the power mode."""
+    built = built_for.load(release.engine)
+    if built is None:
+        return ("it is not known what its engine was built for",)
+    return built_for.mismatches(built, _record(release.bundle, plan_here(release.bundle)))
+
+
+def _record(bundle: Path, plan: BuildPlan) -> dict[str, Any]:
+    return built_for.record(bundle / plan.model_file, plan, engine(plan.engine).machine())
 
 
 def _timed(session: Session, reference_ms: float | None, tolerance: float) -> float:

@@ -381,6 +381,17 @@ def test_a_damaged_engine_is_built_again(store, key, tmp_path):
     assert served(store) == 2 and store.the_slot(None).previous().manifest().version == 1
 
 
+def test_an_engine_that_another_runtime_built_is_told_and_built_again(store, key, tmp_path):
+    put(store, bundle(tmp_path / "b", key=key, version=1))
+    engine = store.the_slot(None).current().engine
+    record = json.loads((engine / "engine.meta.json").read_text())
+    record["plan"]["version"] = "1.2.3"
+    (engine / "engine.meta.json").write_text(json.dumps(record))
+    assert "plan.version was 1.2.3, is" in refusal(lambda: serve_check(store, None))
+    assert put(store, tmp_path / "b")["release"].endswith(".2")
+    assert serve_check(store, None)[0]["version"] == 1
+
+
 def test_rollback_to_a_key_that_is_trusted_no_longer_is_refused(store, key, tmp_path):
     second = keys.new("second")
     store.trust(from_pem(second.pem, "x"))
