@@ -17,14 +17,12 @@ from deploy.devices.local import Local
 CHUNK_BYTES = 64 << 10
 
 
-@final
-class Counting(Device):
-    """This machine; counts the bytes that commands were given."""
+class _Here(Device):
+    """This machine with its store at ``home``; leaves say how a command runs."""
 
     def __init__(self, home: Path) -> None:
         self._local = Local(f"local://{home}")
         self.url = self._local.url
-        self.bytes = 0
 
     def put(self, local: Path) -> str:
         return self._local.put(local)
@@ -35,20 +33,39 @@ class Counting(Device):
     def path(self, local: Path) -> str:
         return self._local.path(local)
 
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
-        assert isinstance(stdin, bytes)
-        self.bytes += len(stdin)
-        return self._local.run(arguments, stdin=stdin, timeout_s=timeout_s)
-
     def door(self) -> list[str]:
         return self._local.door()
 
     def start_worker(self) -> subprocess.Popen[str]:
         return self._local.start_worker()
 
+    def forget(self, remote: str) -> None:
+        self._local.forget(remote)
+
+    def status(self) -> dict[str, Any]:
+        return self._local.status()
+
+    def clean(self) -> None:
+        self._local.clean()
+
+    def close(self) -> None:
+        self._local.close()
+
 
 @final
-class Failing(Device):
+class Counting(_Here):
+    """This machine; counts the bytes that commands were given."""
+
+    bytes = 0
+
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+        assert isinstance(stdin, bytes)
+        self.bytes += len(stdin)
+        return self._local.run(arguments, stdin=stdin, timeout_s=timeout_s)
+
+
+@final
+class Failing(_Here):
     """This machine behind a line of ``bytes_s``, which fails ``after_s`` seconds from the first command on.
 
     ``how``: "kill" ends the process there by SIGKILL; "cut" takes its streams away and leaves it to itself, as a
@@ -56,26 +73,11 @@ class Failing(Device):
     """
 
     def __init__(self, home: Path, after_s: float, how: Literal["kill", "cut"], bytes_s: float = 1e9) -> None:
-        self.url = f"failing://{home}"
+        super().__init__(home)
         self._home, self._after_s, self._how, self._bytes_s = home, after_s, how, bytes_s
         self._end: float | None = None
         self.left: list[subprocess.Popen[bytes]] = []
         self.during: str | None = None
-
-    def put(self, local: Path) -> str:
-        raise NotImplementedError
-
-    def get(self, remote: str, local: Path) -> None:
-        raise NotImplementedError
-
-    def path(self, local: Path) -> str:
-        raise NotImplementedError
-
-    def door(self) -> list[str]:
-        return [sys.executable, "-m", "deploy"]
-
-    def start_worker(self) -> subprocess.Popen[str]:
-        raise NotImplementedError
 
     def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
         assert isinstance(stdin, bytes)
@@ -122,31 +124,16 @@ class Failing(Device):
 
 
 @final
-class Cramped(Device):
+class Cramped(_Here):
     """This machine, where no file may grow beyond ``most_bytes``, as on a disk that is full."""
 
     def __init__(self, home: Path, most_bytes: int) -> None:
-        self._local = Local(f"local://{home}")
-        self.url, self._most_bytes = self._local.url, most_bytes
-
-    def put(self, local: Path) -> str:
-        return self._local.put(local)
-
-    def get(self, remote: str, local: Path) -> None:
-        self._local.get(remote, local)
-
-    def path(self, local: Path) -> str:
-        return self._local.path(local)
+        super().__init__(home)
+        self._most_bytes = most_bytes
 
     def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
         limited = ["prlimit", f"--fsize={self._most_bytes}", *arguments]
         return self._local.run(limited, stdin=stdin, timeout_s=timeout_s)
-
-    def door(self) -> list[str]:
-        return self._local.door()
-
-    def start_worker(self) -> subprocess.Popen[str]:
-        return self._local.start_worker()
 
 
 def _start(arguments: Sequence[str], home: Path) -> subprocess.Popen[bytes]:
