@@ -41,11 +41,6 @@ def mismatches(target: Target) -> list[str]:
     return faults + _runtime_mismatches(target)
 
 
-def runtime_version(name: str) -> str:
-    """Version of the runtime ``name`` that is installed here, empty when there is none."""
-    return engine(name).affinity().version if name in engines() else ""
-
-
 def compute_capability() -> str | None:
     """Compute capability of the first GPU as ``"8.7"``, asked of the CUDA driver; None without one."""
     try:

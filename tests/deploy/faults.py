@@ -56,11 +56,11 @@ class _Here(Device):
 class Counting(_Here):
     """This machine; counts the bytes that commands were given."""
 
-    bytes = 0
+    sent_bytes = 0
 
     def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
         assert isinstance(stdin, bytes)
-        self.bytes += len(stdin)
+        self.sent_bytes += len(stdin)
         return self._local.run(arguments, stdin=stdin, timeout_s=timeout_s)
 
 

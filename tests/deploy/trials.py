@@ -95,7 +95,7 @@ def resend(folder: Path, key: keys.Key, *, files: int, file_bytes: int) -> int:
     freight = load(bundle(folder / "b", key=key, version=2, extras=extras))
     done = ship(freight, Destination(device=there), Way(public_key=key.pem, retries=0))
     assert (done.state, done.was, done.now) == ("shipped", 1, 2), done
-    return there.bytes
+    return there.sent_bytes
 
 
 def _serves_whole(store: Store, versions: tuple[int, int]) -> bool:
