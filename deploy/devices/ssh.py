@@ -138,7 +138,7 @@ class SSH(Device):
         with self._lock:
             if self._link is not None:
                 with contextlib.suppress(LinkError, RefusedError, DeviceError, OSError):
-                    if self._link.is_open and self._holds:
+                    if self._holds:  # by a new connection if need be, or the next run waits for the lock to go stale
                         self._link.once("release")
                 self._link.close()
                 self._link, self._holds = None, False

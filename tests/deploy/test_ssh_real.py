@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 import pytest
@@ -146,6 +147,12 @@ def test_no_connection_and_no_folder_is_left_after_close(there):
     assert subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, check=False).stdout == b""
 
 
+def with_setting(url, name, value):
+    """A board's URL with one of its settings another."""
+    address, _, query = url.partition("?")
+    return f"{address}?{urlencode({**dict(parse_qsl(query)), name: value})}"
+
+
 @pytest.fixture
 def board():
     if not os.environ.get("EDGE_DEVICE"):
@@ -205,8 +212,12 @@ def test_a_board_whose_connection_is_cut_again_and_again(board, model, tmp_path)
     over = threading.Event()
 
     def saw():
-        while not over.wait(4.0):
-            subprocess.run(["pkill", "-KILL", "-f", str(board._folder)], check=False)
+        while not over.wait(7.0):
+            found = subprocess.run(["pgrep", "-x", "ssh"], capture_output=True, text=True, check=False).stdout
+            for pid in map(int, found.split()):
+                with contextlib.suppress(OSError):
+                    if str(board._folder) in Path(f"/proc/{pid}/cmdline").read_text():
+                        os.kill(pid, signal.SIGKILL)
 
     cutter = threading.Thread(target=saw)
     cutter.start()
@@ -230,7 +241,7 @@ def test_a_board_whose_disk_is_full(board, tmp_path):
     board.run(["mkdir", "-p", room])
     if board.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", room]).code:
         pytest.skip("no file system may be made there")
-    small = device(f"{os.environ['EDGE_DEVICE']}?root={room}")
+    small = device(with_setting(os.environ["EDGE_DEVICE"], "root", room))
     try:
         (tmp_path / "large").write_bytes(os.urandom(3_000_000))
         with pytest.raises(DeviceError, match="the disk is full: a file of 3000000 bytes"):
@@ -255,7 +266,7 @@ def test_a_board_that_was_restarted_between_build_and_measure(board, model, tmp_
     monkeypatch.setattr(ssh, "GRACE_S", 20.0)
     with RemoteWorker(board) as worker:
         worker.build(model, plan(worker.facts()), tmp_path / "engine")
-        board.run(["sh", "-c", "cat jobs/*/pid | xargs kill -9"])
+        board.run(["sh", "-c", "kill -9 $(cat jobs/*/pid)"])
         with pytest.raises(DeviceError, match="not on the board any more"):
             worker.facts()
     with RemoteWorker(board) as worker:
@@ -268,6 +279,6 @@ def test_a_board_with_another_python(board):
     if board.run(["/usr/bin/python3", "-c", "import numpy"]).code != 1:
         pytest.skip("its /usr/bin/python3 has numpy, or is missing")
     with pytest.raises(UserError, match=r"no Python there can do the work: /usr/bin/python3 .*EDGE_WHEELS"):
-        device(f"{url}?python=/usr/bin/python3&root=/tmp/edge-compress-other").door()
+        device(with_setting(url, "python", "/usr/bin/python3")).door()
     with pytest.raises(UserError, match=r"wrong Python: no Python answers to '/no/such'"):
-        device(f"{url}?python=/no/such").door()
+        device(with_setting(url, "python", "/no/such")).door()
