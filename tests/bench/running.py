@@ -1,0 +1,28 @@
+"""An example's recipe as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+MISSING = "left out: EDGE_DATA does not say where the data sets are"
+
+
+def example_report(name: str) -> dict[str, Any]:
+    """The report of ``compress run examples/NAME.toml``; its steps are kept where $COMPRESS_STEPS says, if it does."""
+    with tempfile.TemporaryDirectory() as scratch:
+        steps = os.environ.get("COMPRESS_STEPS", str(Path(scratch) / "steps"))
+        command = [sys.executable, "-m", "compress", "run", str(ROOT / "examples" / f"{name}.toml"), "--json"]
+        command += ["--out", str(Path(scratch) / "out")]
+        environment = {**os.environ, "COMPRESS_STEPS": steps}
+        done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode not in (0, 3):
+        raise RuntimeError(f"compress run examples/{name}.toml ended with {done.returncode}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
