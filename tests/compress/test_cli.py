@@ -164,6 +164,7 @@ def data():
 """
 
 
+@pytest.mark.slow
 def test_unlabelled_data_is_enough_where_no_loss_reads_labels(compress_cli, small_recipe, tmp_path):
     from compress.tensors import save_tensors
     from tests.conftest import small_model

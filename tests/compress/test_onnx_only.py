@@ -41,7 +41,7 @@ def exported(path, batch="free", name="input.1"):
     return model
 
 
-@pytest.mark.parametrize("batch", ["free", 4])
+@pytest.mark.parametrize("batch", [pytest.param("free", marks=pytest.mark.slow), 4])
 def test_it_is_measured_quantised_and_bundled(compress_cli, tmp_path, batch):
     exported(tmp_path / "them.onnx", batch)
     (tmp_path / "r.toml").write_text(RECIPE)

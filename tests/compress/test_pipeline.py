@@ -139,6 +139,7 @@ def test_json_and_the_report_command(done):
     assert "Best:" in shown.stdout
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_started_again_no_finished_step_is_repeated(done, tmp_path):
     folder, _, _ = done
     (tmp_path / "small.toml").write_text((folder / "small.toml").read_text())

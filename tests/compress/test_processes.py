@@ -23,7 +23,8 @@ def launch(folder: Path, launcher: list[str]) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False)
 
 
-@pytest.mark.parametrize("name", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchrun", "accelerate"])
 def test_two_processes_make_one_run(name, tmp_path):
     done = launch(tmp_path, LAUNCHERS[name])
     assert done.returncode == 0, done.stderr[-3000:]

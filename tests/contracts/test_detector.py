@@ -61,6 +61,7 @@ def make(name):
     return load_object(stages()[name])(**{**QUICK[name], "batch_size": 8, "losses": losses, "learning_rate": 1e-4})
 
 
+@pytest.mark.slow
 def test_all_stages_keep_the_maps_and_are_exported_as_they_are(start, context, tmp_path):
     artifact, shapes = start, [(2, 6, 8, 8), (2, 6, 4, 4)]
     for name in ("distill", "prune", "low_rank", "quantize"):

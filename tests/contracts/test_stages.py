@@ -73,11 +73,11 @@ def test_any_sequence_replays_bit_equal(context, tmp_path):
         assert torch.equal(again(inputs), artifact.module(inputs))
 
 
-@pytest.mark.parametrize("name", sorted(STAGES))
-def test_nothing_follows_quantize(name, context):
+def test_nothing_follows_quantize(context):
     quantized = run_stage(make("quantize"), start(), context, 0)[0].artifact
-    with pytest.raises(UserError, match=f"stage {name} cannot follow quantize"):
-        run_stage(make(name), quantized, context, 0)
+    for name in sorted(STAGES):
+        with pytest.raises(UserError, match=f"stage {name} cannot follow quantize"):
+            run_stage(make(name), quantized, context, 0)
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -47,9 +49,13 @@ def test_weights_round_to_the_nearest_integer():
     np.testing.assert_array_equal(quantize_weight(weight, np.ones(2, np.float32), 0, 127), [[1, -1], [1, 3]])
 
 
+@functools.cache
+def exported() -> bytes:
+    return to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)])).SerializeToString()
+
+
 def quantised(recipe="x86-vnni"):
-    data = blob_splits()
-    model = to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)]))
+    data, model = blob_splits(), onnx.load_from_string(exported())
     found = post_training.calibrate(model, data.calibration, recipe, "mse")
     return model, post_training.apply(model, found), data
 
