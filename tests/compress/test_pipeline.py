@@ -196,6 +196,7 @@ def test_over_budget_is_exit_3_and_still_reports(done, tmp_path):
     assert "OVER BUDGET" in out
 
 
+@pytest.mark.slow
 def test_until_stops_after_the_stage(done, tmp_path):
     folder, _, _ = done
     (tmp_path / "small.toml").write_text((folder / "small.toml").read_text())
