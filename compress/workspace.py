@@ -27,7 +27,7 @@ from typing import Any, final
 
 from compress import processes
 from compress.progress import Progress
-from deploy.files import sync_folder, sync_tree
+from deploy.files import sync, sync_tree
 from profiles.errors import UserError
 
 FACTS = "step.json"
@@ -131,7 +131,7 @@ class Workspace:
         (part / FACTS).write_text(json.dumps(about, indent=1, sort_keys=True))
         sync_tree(part)
         part.rename(folder)
-        sync_folder(self.root)
+        sync(self.root)
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:

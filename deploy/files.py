@@ -29,16 +29,16 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring what ``folder`` lists to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Bring the content of a file, or what a folder lists, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -49,12 +49,8 @@ def sync_tree(folder: Path) -> None:
     """Bring every file and folder below ``folder`` to the disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            handle = os.open(Path(parent, name), os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        sync_folder(Path(parent))
+            sync(Path(parent, name))
+        sync(Path(parent))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -72,4 +68,4 @@ def switch_link(link: Path, target: str) -> None:
         fresh.unlink()
     os.symlink(target, fresh)
     os.replace(fresh, link)
-    sync_folder(link.parent)
+    sync(link.parent)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from deploy import manifest as manifests
 from deploy import signing, target
-from deploy.files import CHUNK_BYTES, sha256, sync_folder
+from deploy.files import CHUNK_BYTES, sha256, sync
 from deploy.manifest import DIGEST, MOST_FILE_BYTES, FileEntry, Manifest
 from deploy.store import PART, Store, TryAgainError, take_lock
 from profiles.errors import UserError
@@ -136,7 +136,7 @@ def _keep(part: Path, digest: str) -> None:
         part.unlink()
         raise TryAgainError(f"{digest[:12]} arrived altered and was dropped")
     os.replace(part, part.with_name(digest))
-    sync_folder(part.parent)
+    sync(part.parent)
 
 
 def _missing(store: Store, found: Manifest) -> list[dict[str, Any]]:

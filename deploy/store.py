@@ -26,7 +26,7 @@ from typing import Any, final
 
 from deploy import manifest as manifests
 from deploy import signing
-from deploy.files import sha256, switch_link, sync_folder, write_atomically
+from deploy.files import sha256, switch_link, sync, write_atomically
 from deploy.manifest import NAME, Manifest
 from profiles.errors import UserError
 
@@ -147,7 +147,7 @@ class Slot:
             number += 1
             wanted = self.releases / f"{part.name.removesuffix(PART)}.{number}"
         os.replace(part, wanted)
-        sync_folder(self.releases)
+        sync(self.releases)
         return Release(wanted)
 
     def _up_to_current(self) -> list[str]:
@@ -228,7 +228,7 @@ class Store:
             raise UserError(f"{self.root}: key {key!r} is not trusted; trusted: {', '.join(self.keys()) or 'none'}")
         for path in found:
             path.unlink()
-        sync_folder(self.keys_folder)
+        sync(self.keys_folder)
 
     def held(self, digests: set[str]) -> dict[str, Path]:
         """Which of these contents are here whole, and where; each is read to be sure."""

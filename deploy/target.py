@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 
+from deploy import cuda
 from deploy.engines import engine, engines
 from deploy.engines.base import BuildPlan
 from deploy.manifest import Target
 
 SPELLINGS = {"amd64": "x86_64", "arm64": "aarch64"}
-COMPUTE_CAPABILITY = (75, 76)
-"""``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` and ``_MINOR`` of the CUDA driver API."""
 
 
 def here(plan: BuildPlan) -> Target:
@@ -42,20 +40,11 @@ def mismatches(target: Target) -> list[str]:
 
 
 def compute_capability() -> str | None:
-    """Compute capability of the first GPU as ``"8.7"``, asked of the CUDA driver; None without one."""
+    """Compute capability of the first GPU as ``"8.7"``; None without one."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        return cuda.compute_capability()
+    except cuda.CudaError:
         return None
-    device, numbers = ctypes.c_int(), []
-    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    for attribute in COMPUTE_CAPABILITY:
-        number = ctypes.c_int()
-        if driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
-            return None
-        numbers.append(str(number.value))
-    return ".".join(numbers)
 
 
 def _runtime_mismatches(target: Target) -> list[str]:

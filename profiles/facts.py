@@ -37,7 +37,7 @@ class Facts:
         model: the board, by its device tree.
         l4t: release of Jetson Linux: ``36.4.3``.
         power_mode: the active mode's name, of ``power_modes``.
-        compute_capability: of the first GPU, ``"8.7"``, where the CUDA driver was asked.
+        compute_capability: of the first GPU, ``"8.7"``, where CUDA was asked.
     """
 
     arch: str

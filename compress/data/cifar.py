@@ -204,9 +204,10 @@ def _read_python(file: Path, edition: _Edition) -> tuple[Bytes, Labels]:
 
 
 class _Array:
-    """Stands in for numpy.ndarray while a file is read."""
+    """Stands in for numpy.ndarray while a file is read, and for numpy's function that makes an empty one."""
 
-    array: Bytes | None = None
+    def __init__(self, *_: object) -> None:
+        self.array: Bytes | None = None
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], object, bool, bytes]) -> None:
         _, shape, kind, columns_first, content = state
@@ -226,16 +227,12 @@ class _Kind:
         """Byte order and the like, of which bytes have none."""
 
 
-def _reconstruct(*_: object) -> _Array:
-    """Stands in for the function of numpy that makes an empty array for the state to fill."""
-    return _Array()
-
-
-NAMES: dict[tuple[str, str], Any] = {
+# Classes of ours with a __setstate__ each, so that a file can neither call nor change anything else.
+NAMES: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Kind,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # files saved again with numpy 2
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,  # files saved again with numpy 2
 }
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, final
 
 from deploy.board.agent import GREETING, VERSION
-from deploy.board.store import file_digest
 from deploy.board.wire import CHUNK_BYTES, ClosedError, SilentError, Wire
+from deploy.files import sha256
 
 GREETING_S = 60.0
 SILENT_S = 120.0
@@ -126,7 +126,7 @@ class Link:
         def fetch() -> None:
             with part.open("ab") as file:
                 self._fetch(remote, file)
-            if part.stat().st_size != size or file_digest(part) != digest:
+            if part.stat().st_size != size or sha256(part) != digest:
                 part.unlink()
                 raise LinkError(f"{remote} was altered on its way")
 

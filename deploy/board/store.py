@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, final
 
 from deploy.board.wire import CHUNK_BYTES
+from deploy.files import sha256, sync
 
 FOLDERS = ("parts", "blobs", "trees", "work", "jobs")
 KEPT_DAYS = 7
@@ -89,13 +90,13 @@ class Store:
         part = self._part(digest)
         if not part.exists() and self._blob(digest).exists():
             return
-        if (got := file_digest(part)) != digest:
+        if (got := sha256(part)) != digest:
             part.unlink()
             raise StoreError(f"a file was altered on its way: sent as {digest[:12]}, arrived as {got[:12]}; it was removed")
-        _sync(part)
+        sync(part)
         part.chmod(0o444)
         part.rename(self._blob(digest))
-        _sync(self.root / "blobs")
+        sync(self.root / "blobs")
 
     def tree(self, entries: Mapping[str, str]) -> str:
         """A folder that holds the blobs of ``entries`` (path -> digest) under those paths."""
@@ -113,9 +114,9 @@ class Store:
             _link(self._blob(digest), target)
         (self.root / "trees" / f"{key}.json").write_text(json.dumps(dict(entries)))
         for made in (*(p for p in part.rglob("*") if p.is_dir()), part):
-            _sync(made)
+            sync(made)
         part.rename(folder)
-        _sync(self.root / "trees")
+        sync(self.root / "trees")
         return str(folder)
 
     def listing(self, path: Path) -> list[dict[str, Any]]:
@@ -128,7 +129,7 @@ class Store:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         found = []
         for file in files:
-            digest = file_digest(file)
+            digest = sha256(file)
             if path.is_dir() and not self._blob(digest).exists():
                 with contextlib.suppress(OSError):
                     file.chmod(0o444)
@@ -200,15 +201,6 @@ class Store:
         return self.root / "parts" / _checked(digest)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
-
-
 def _checked(digest: str) -> str:
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise StoreError(f"{digest!r} is no SHA-256")
@@ -227,7 +219,7 @@ def _link(blob: Path, target: Path) -> None:
         os.link(blob, target)
     except OSError:
         shutil.copyfile(blob, target)
-        _sync(target)
+        sync(target)
 
 
 def _remove(path: Path) -> None:
@@ -235,11 +227,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any, final
 
 from deploy.board import install
-from deploy.board.store import file_digest
 from deploy.devices.base import Device, DeviceError, Done
+from deploy.files import sha256
 from profiles.errors import UserError
 
 ROOT = "/data/local/tmp/edge-compress/device"
@@ -43,7 +43,7 @@ class ADB(Device):
 
     def put(self, local: Path) -> str:
         files = {local.name: local} if local.is_file() else {str(p.relative_to(local)): p for p in _files(local)}
-        digests = {name: file_digest(path) for name, path in files.items()}
+        digests = {name: sha256(path) for name, path in files.items()}
         folder = f"{self._root}/put/{install.digest_of(digests)}"
         if self._shell(f"test -e {shlex.quote(folder)}").code:
             part = f"{self._root}/part-{uuid.uuid4().hex}"
@@ -65,18 +65,18 @@ class ADB(Device):
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(target.name + ".part")
             self._adb(["pull", source, str(part)])
-            if file_digest(part) != self._digest(source):
+            if sha256(part) != self._digest(source):
                 part.unlink()
                 raise DeviceError(f"{self.url}: {source} was altered on its way; it was removed")
             part.replace(target)
 
     def path(self, local: Path) -> str:
-        folder = f"{self._root}/work/{uuid.uuid4().hex}"
+        folder = f"{self._root}/made/{uuid.uuid4().hex}"
         self._must(f"mkdir -p {shlex.quote(folder)}")
         return f"{folder}/{local.name}"
 
     def forget(self, remote: str) -> None:
-        if remote.startswith(f"{self._root}/work/"):
+        if remote.startswith(f"{self._root}/made/"):
             self._shell(f"rm -rf {shlex.quote(os.path.dirname(remote))}")
 
     def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:

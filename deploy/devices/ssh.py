@@ -26,8 +26,8 @@ from typing import IO, Any, final
 from deploy.board import install, last_words, lock
 from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, as_chunks
-from deploy.board.store import file_digest
 from deploy.devices.base import Device, DeviceError, Done
+from deploy.files import sha256
 from profiles.errors import UserError
 
 CONNECT_S = 15
@@ -59,7 +59,7 @@ class SSH(Device):
         with self._told():
             link = self._held()
             files = {"": local} if local.is_file() else {str(p.relative_to(local)): p for p in _files(local)}
-            digests = {name: file_digest(path) for name, path in files.items()}
+            digests = {name: sha256(path) for name, path in files.items()}
             missing = link.call("missing", digests=list(digests.values()))
             for name, path in files.items():
                 if digests[name] in missing:

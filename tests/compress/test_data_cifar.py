@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from compress.data import cifar
 from compress.data.cifar import CLASSES_100, cifar10, cifar100
 from profiles.errors import UserError
 
@@ -143,6 +144,18 @@ def test_every_other_name_is_refused(tmp_path, name):
     (folder / "test_batch").write_bytes(b"\x80\x02c" + name.encode() + b"\n.")
     with pytest.raises(UserError, match=f"test_batch: names {name.replace(chr(10), '.')}"):
         read(folder)
+
+
+@pytest.mark.parametrize("name", sorted(cifar.NAMES))
+def test_a_file_cannot_change_what_a_name_stands_for(tmp_path, name):
+    """A state given to the name itself, not to an object of it."""
+    folder, stand_in = python_folder(tmp_path), cifar.NAMES[name]
+    before = dict(vars(stand_in))
+    state = b"N}U\x05arrayK\x01s\x86b."
+    (folder / "test_batch").write_bytes(b"\x80\x02c" + "\n".join(name).encode() + b"\n" + state)
+    with pytest.raises(UserError, match="test_batch is not a batch of CIFAR"):
+        read(folder)
+    assert dict(vars(stand_in)) == before
 
 
 def test_objects_inside_an_array_are_refused(tmp_path):

@@ -170,7 +170,7 @@ def test_a_file_altered_on_its_way_is_never_used(board, tmp_path, monkeypatch):
     given = tmp_path / "given.bin"
     given.write_bytes(b"x" * 1000)
     there = board.device()
-    monkeypatch.setattr(ssh, "file_digest", lambda path: "0" * 64)
+    monkeypatch.setattr(ssh, "sha256", lambda path: "0" * 64)
     with pytest.raises(DeviceError, match="a file was altered on its way: sent as 000000000000, arrived as"):
         there.put(given)
     assert not list((board.root / "parts").iterdir()) and not list((board.root / "blobs").iterdir())
