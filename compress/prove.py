@@ -17,7 +17,7 @@ import torch
 from compress import post_training, processes
 from compress.data import Samples
 from compress.program_files import pte
-from compress.progress import Progress
+from compress.progress import Bar, Progress
 from compress.quantizers import QuantizedProgram
 from compress.surgery import Quantize
 from compress.tasks import Metric
@@ -26,6 +26,7 @@ from compress.workspace import Step, Workspace, code_digest, versions
 from deploy import count
 from deploy import race as races
 from deploy.devices import Device
+from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
 from deploy.export import capture, to_onnx
 from deploy.half import half
@@ -124,6 +125,8 @@ class Prover:
         }
 
         def make(folder: Path) -> dict[str, Any]:
+            if not isinstance(self._device, Local):
+                self._progress.say(f"  building {variant.form} on {self.url}")
             with RemoteWorker(self._device) as worker:
                 return worker.build(model.folder / plan.model_file, plan, folder / "engine")
 
@@ -143,8 +146,9 @@ class Prover:
         def make(folder: Path) -> dict[str, Any]:
             with RemoteWorker(self._device) as worker:
                 opened = worker.open(built.folder / "engine")
-                recorder = _Recorder(worker, opened["inputs"][0]["name"])
-                metric = self._workshop.task.evaluate(recorder, samples)
+                with self._progress.task(f"evaluate {variant.form}", len(samples)) as bar:
+                    recorder = _Recorder(worker, opened["inputs"][0]["name"], bar)
+                    metric = self._workshop.task.evaluate(recorder, samples)
             expected = self._workshop.reference(variant.made)(recorder.inputs)
             return {"metric": asdict(metric), "parity": asdict(parity(expected[0], recorder.outputs))}
 
@@ -226,7 +230,7 @@ class Prover:
             with self._progress.task("measure", 11) as bar:
                 found = races.race(workers, seconds, lambda done, total: bar.advance(1))
         about = {key: {"batch": o["batch"], "threads": o["threads"]} for key, o in opened.items()}
-        latencies = {key: asdict(summarise(times, **about[key])) for key, times in found.times_ms.items()}
+        latencies = {key: asdict(summarise(times, **about[key])) for key, times in found.times.items()}
         return {"latency_ms": latencies, "conditions": found.conditions()}
 
     def _plan(self, variant: Variant) -> BuildPlan:
@@ -336,8 +340,8 @@ class Prover:
 class _Recorder:
     """An engine as a function of arrays, that keeps the first samples it saw and what came out."""
 
-    def __init__(self, worker: RemoteWorker, name: str) -> None:
-        self._worker, self._name = worker, name
+    def __init__(self, worker: RemoteWorker, name: str, bar: Bar) -> None:
+        self._worker, self._name, self._bar = worker, name, bar
         self._inputs: list[npt.NDArray[Any]] = []
         self._outputs: list[npt.NDArray[Any]] = []
 
@@ -346,6 +350,7 @@ class _Recorder:
         if sum(len(kept) for kept in self._inputs) < PARITY_SAMPLES:
             self._inputs.append(inputs)
             self._outputs.append(outputs[0])
+        self._bar.advance(len(inputs))
         return outputs
 
     @property

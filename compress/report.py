@@ -94,6 +94,11 @@ class Report:
         return next(row for row in self.rows if row.name == name)
 
     @property
+    def metered(self) -> bool:
+        """Whether energy was read: on boards with power rails."""
+        return any(row.energy_mj is not None for row in self.rows)
+
+    @property
     def teacher(self) -> Row:
         """The untouched teacher in the first runtime's first precision, which everything is compared with."""
         return self.rows[0]

@@ -67,6 +67,8 @@ def _table(report: Report) -> Table:
     made.add_column("p50 ms", justify="right")
     made.add_column("p99 ms", justify="right")
     made.add_column("speed-up", justify="right")
+    if report.metered:
+        made.add_column("mJ", justify="right")
     made.add_column("size KiB", justify="right")
     made.add_column("parity", justify="right")
     made.add_column("gate")
@@ -74,7 +76,7 @@ def _table(report: Report) -> Table:
         rows = [(i, row) for i, row in enumerate(report.rows, 1) if row.kind == kind]
         if rows:
             made.add_section()
-            made.add_row("", f"[bold]{heading}[/bold]", *[""] * 10)
+            made.add_row("", f"[bold]{heading}[/bold]", *[""] * (10 + report.metered))
         for number, row in rows:
             made.add_row(*_cells(number, row, report))
     return made
@@ -93,6 +95,7 @@ def _cells(number: int, row: Row, report: Report) -> list[str]:
         f"{row.p50:.3f}",
         "-" if p99 is None else f"{p99:.3f}",
         f"{teacher.p50 / row.p50:.2f}x",
+        *(["-" if row.energy_mj is None else f"{row.energy_mj:.1f}"] if report.metered else []),
         f"{row.size_bytes / 1024:.0f}",
         f"{100 * row.parity.top1_agreement:.1f} %",
         row.decision or "",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Latency:
     """Milliseconds of one inference; a percentile that the samples cannot support is ``None``.
 
     Attributes:
+        own_p50: the median by the runtime's own clock, where it has one: ``p50`` less the call out of Python.
         samples: timed inferences.
         cv: standard deviation over mean, without unit.
     """
@@ -41,43 +42,65 @@ class Latency:
     cv: float
     batch: int
     threads: int
+    own_p50: float | None = None
 
 
-Timer = Callable[[float], list[float]]
-"""Times one warmed block of about so many seconds; returns milliseconds per inference."""
+@dataclass(frozen=True)
+class Times:
+    """Single inferences in milliseconds.
+
+    Attributes:
+        called: around the call, on one clock for every runtime; what variants are compared by.
+        own: the same inferences by the runtime's own clock; empty where it has none.
+    """
+
+    called: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.called)
+
+    def and_then(self, later: Times) -> Times:
+        return Times([*self.called, *later.called], [*self.own, *later.own])
 
 
-def time_block(session: Session, seconds: float) -> list[float]:
-    """Warm ``session`` up, then time single inferences for ``seconds`` (at least 11), in milliseconds."""
+Timer = Callable[[float], Times]
+"""Times one warmed block of about so many seconds."""
+
+
+def time_block(session: Session, seconds: float) -> Times:
+    """Warm ``session`` up, then time single inferences for ``seconds`` (at least 11)."""
     started = time.perf_counter()
     runs = 0
     while runs < WARMUP_RUNS or time.perf_counter() - started < WARMUP_SECONDS:
         session.run()
         runs += 1
-    times: list[float] = []
+    times = Times()
     end = time.perf_counter() + seconds
     while len(times) < SUPPORT[50] or time.perf_counter() < end:
         before = time.perf_counter_ns()
         session.run()
-        times.append((time.perf_counter_ns() - before) / 1e6)
+        times.called.append((time.perf_counter_ns() - before) / 1e6)
+        if (own := session.own_ms()) is not None:
+            times.own.append(own)
     return times
 
 
 def interleave(
     timers: Mapping[str, Timer], seconds: float, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, list[float]]:
-    """Time each variant for about ``seconds`` in ``ROUNDS`` alternating blocks; milliseconds by name."""
-    times: dict[str, list[float]] = {name: [] for name in timers}
+) -> dict[str, Times]:
+    """Time each variant for about ``seconds`` in ``ROUNDS`` alternating blocks; by name."""
+    times = {name: Times() for name in timers}
     for done in range(ROUNDS):
         for name, timer in timers.items():
-            times[name] += timer(seconds / ROUNDS)
+            times[name] = times[name].and_then(timer(seconds / ROUNDS))
         progress(done + 1, ROUNDS)
     return times
 
 
-def summarise(times_ms: list[float], *, batch: int, threads: int) -> Latency:
-    """The latency of a list of single inferences in milliseconds (at least one)."""
-    times = np.asarray(times_ms)
+def summarise(found: Times, *, batch: int, threads: int) -> Latency:
+    """The latency of single inferences (at least one)."""
+    times = np.asarray(found.called)
     supported = {q: float(np.percentile(times, q)) if len(times) >= n else None for q, n in SUPPORT.items()}
     return Latency(
         min=float(times.min()),
@@ -89,4 +112,5 @@ def summarise(times_ms: list[float], *, batch: int, threads: int) -> Latency:
         cv=float(times.std() / times.mean()),
         batch=batch,
         threads=threads,
+        own_p50=float(np.median(found.own)) if len(found.own) >= SUPPORT[50] else None,
     )

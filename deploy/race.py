@@ -11,7 +11,7 @@ import numpy as np
 
 from deploy.conditions import Conditions, doubts
 from deploy.devices import Device
-from deploy.measure import Timer, interleave
+from deploy.measure import Timer, Times, interleave
 from deploy.remote import RemoteWorker
 
 MOST_COOLING_S = 300.0
@@ -26,14 +26,14 @@ class Race:
     """What came of it.
 
     Attributes:
-        times_ms: single inferences by name.
+        times: single inferences by name.
         energy_mj: millijoules of one inference by name, the whole module's; absent where the board has no rails.
         before, after: the device at both ends.
         doubts: why it is not a clean measurement; empty when it is.
         cooled_s: seconds that were waited for the board to cool down.
     """
 
-    times_ms: Mapping[str, list[float]]
+    times: Mapping[str, Times]
     energy_mj: Mapping[str, float]
     before: Conditions
     after: Conditions
@@ -54,9 +54,9 @@ def race(workers: Mapping[str, RemoteWorker], seconds: float, progress: Callable
     times = interleave({name: cooler.timer(worker) for name, worker in workers.items()}, seconds, progress)
     after = first.conditions()
     energy = {name: mj for name, worker in workers.items() if (mj := worker.energy_mj(ENERGY_S)) is not None}
-    slowest = max(drift(of_one) for of_one in times.values())
+    slowest = max(drift(of_one.called) for of_one in times.values())
     return Race(
-        times_ms=times,
+        times=times,
         energy_mj=energy,
         before=before,
         after=after,
@@ -94,7 +94,7 @@ class _Cooler:
         self.waited_s = 0.0
 
     def timer(self, worker: RemoteWorker) -> Timer:
-        def time(seconds: float) -> list[float]:
+        def time(seconds: float) -> Times:
             left_s = min(LONGEST_COOLING_S, MOST_COOLING_S - self.waited_s)
             if self._start_c is not None and left_s > 0:
                 self.waited_s += worker.cool(self._start_c, left_s)

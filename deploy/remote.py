@@ -20,6 +20,7 @@ from deploy.board.relay import JOB_GONE, LOST, NEWS
 from deploy.conditions import Conditions
 from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
+from deploy.measure import Times
 from profiles.errors import UserError
 
 HOUR_S = 3600.0
@@ -96,10 +97,9 @@ class RemoteWorker:
             np.savez(inputs, **feed)  # type: ignore[arg-type]
             self._call("warm", inputs=self._device.put(inputs))
 
-    def time(self, seconds: float) -> list[float]:
-        """Milliseconds of single inferences in one warmed block of about ``seconds``."""
-        times: list[float] = self._call("time", lasting_s=seconds, seconds=seconds)["ms"]
-        return times
+    def time(self, seconds: float) -> Times:
+        """Single inferences in one warmed block of about ``seconds``."""
+        return Times(**self._call("time", lasting_s=seconds, seconds=seconds))
 
     def conditions(self) -> Conditions:
         """What the device measures under now."""

@@ -80,7 +80,7 @@ class Worker:
 
     def time(self, seconds: float) -> dict[str, Any]:
         """Time one warmed block of single inferences."""
-        return {"ms": time_block(self._opened(), seconds)}
+        return asdict(time_block(self._opened(), seconds))
 
     def conditions(self) -> dict[str, Any]:
         """Power mode, clocks, temperatures, throttling and power as they are now."""

@@ -60,7 +60,7 @@ def bench(
             workers[name] = worker
         with progress.task("measure", 11) as bar:
             raced = race(workers, seconds, lambda done, total: bar.advance(1))
-    timed = raced.times_ms.items()
+    timed = raced.times.items()
     found = {n: summarise(t, batch=about[n]["batch"], threads=about[n]["threads"]) for n, t in timed}
     for doubt in raced.doubts:
         progress.say(f"WARNING: not a clean measurement: {doubt}")

@@ -94,6 +94,10 @@ class Session(ABC):
     def outputs(self) -> dict[str, npt.NDArray[Any]]:
         """Copies of the last run's outputs by name."""
 
+    def own_ms(self) -> float | None:
+        """Milliseconds of the last run by the runtime's own clock, which its own tools tell; None where it has none."""
+        return None
+
     @final
     def infer(self, feed: Feed) -> dict[str, npt.NDArray[Any]]:
         """``bind``, ``run``, ``outputs``."""

@@ -32,7 +32,6 @@ def run() -> Table:
         figures += [at_least("training step of ResNet-20, batch 128, against the plain fp32 NCHW loop", 1.5, _training())]
         figures += [at_most("pipeline's own cost in the demo", 5.0, 100 * own / seconds, " %")]
         figures += [at_most("demo from nothing", 300, seconds, " s"), at_most("the same command again", 15, again, " s")]
-        figures += [_benchmark_app(report, folder / "out")]
     return Table(figures=figures)
 
 
@@ -177,27 +176,3 @@ def _median_s(step: Callable[[], None], steps: int) -> float:
         step()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
-
-
-def _benchmark_app(report: dict[str, Any], out: Path) -> Figure:
-    """Our p50 against OpenVINO's own tool on the same file with the same settings, in turns."""
-    model = out / "bundle" / "model.onnx"
-    threads = report["rows"][0]["latency_ms"]["threads"]
-    feed = {"input": np.load(out / "bundle" / "golden.npz")["input"][:1]}
-    ratios = []
-    for _ in range(5):
-        theirs = benchmark_app_ms(model, threads)
-        ratios.append(p50_ms({"ours": (model, "openvino", "int8")}, feed, 1.5, threads)["ours"] / theirs)
-    off = 100 * abs(statistics.median(ratios) - 1)
-    return at_most("our p50 against benchmark_app's, OpenVINO, same model and threads: off by", 5, off, " %")
-
-
-def benchmark_app_ms(model: Path, threads: int) -> float:
-    """Median latency that ``benchmark_app`` tells for the synchronous API, one stream, batch 1, float32 hint."""
-    tool = str(Path(sys.executable).parent / "benchmark_app")
-    options = ["-api", "sync", "-hint", "none", "-nstreams", "1", "-nthreads", str(threads), "-t", "2"]
-    options += ["-infer_precision", "f32", "-data_shape", "[1,1,32,32]", "-shape", "[1,1,32,32]"]
-    done = subprocess.run([tool, "-m", str(model), *options], capture_output=True, text=True, check=True)
-    found = re.search(r"Median:\s+([\d.]+) (us|ms)", done.stdout)
-    assert found, done.stdout[-2000:]
-    return float(found.group(1)) / (1000 if found.group(2) == "us" else 1)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -7,7 +8,7 @@ from compress.report import Report, Row, conclude, read, suspicions
 from compress.report_html import html, pareto
 from compress.report_table import table
 from compress.tasks import Metric
-from deploy.measure import summarise
+from deploy.measure import Times, summarise
 from deploy.parity import Parity
 from profiles.errors import UserError
 
@@ -23,7 +24,7 @@ def row(name, kind, test, validation, p50, size=1000, stage=None, decision=None,
         runs_on="local",
         metric=Metric(name="top1", value=test, unit="%", samples=500),
         validation=validation,
-        latency_ms=summarise([p50] * 700, batch=1, threads=1),
+        latency_ms=summarise(Times([p50] * 700), batch=1, threads=1),
         size_bytes=size,
         params=10,
         macs=20,
@@ -105,7 +106,7 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
     )
     assert set(names.split()) <= set(data["rows"][0])
     assert set(data["rows"][0]["latency_ms"]) == set(
-        ["min", "p50", "p90", "p95", "p99", "samples", "cv", "batch", "threads"]
+        ["min", "p50", "p90", "p95", "p99", "samples", "cv", "batch", "threads", "own_p50"]
     )
     verdict = "within_budget best speedup_vs_teacher_fp32 speedup_vs_best_free accuracy_drop_points"
     assert set(verdict.split()) <= set(data["verdict"])
@@ -135,6 +136,13 @@ def test_the_table_says_it_all(report):
     assert "4.00x the speed of the teacher in fp32 on openvino, 2.00x the best of what is free" in text
     assert "0.60 points below the teacher" in text
     assert "Within the budget." in text
+
+
+def test_energy_is_a_column_where_a_board_has_rails(report):
+    assert " mJ " not in table(report)
+    metered = replace(report, rows=(replace(TEACHER, energy_mj=12.34), *report.rows[1:]))
+    assert " mJ " in table(metered) and " 12.3 " in table(metered)
+    assert "<td>12.3</td>" in html(metered) and "<th>mJ</th>" not in html(report)
 
 
 def test_no_report_is_said(tmp_path):

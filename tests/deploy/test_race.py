@@ -38,7 +38,7 @@ def test_a_board_that_throttles_meanwhile_is_not_measured_clean(tmp_path, monkey
     pi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     found = raced(tmp_path)
-    assert len(found.times_ms["tiny"]) >= 121, "eleven rounds of eleven"
+    assert len(found.times["tiny"]) >= 121, "eleven rounds of eleven"
     assert "throttled now (0 before, 1 after)" in found.doubts
     assert "throttled since the start (0 before, 1 after)" in found.doubts
     told = found.conditions()

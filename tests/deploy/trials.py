@@ -6,18 +6,23 @@ import hashlib
 import io
 import os
 import random
+import threading
+import uuid
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from compress import keys
 from deploy import manifest
 from deploy.devices import device
+from deploy.devices.ssh import SSH
 from deploy.install import Expectation, install, serve_check
 from deploy.receive import offer, receive
-from deploy.ship import Destination, Shipped, Way, load, ship
+from deploy.ship import Destination, Freight, Shipped, Way, load, ship, status
 from deploy.signing import from_pem
 from deploy.store import Store, TryAgainError
 from profiles.errors import UserError
@@ -70,6 +75,59 @@ def breaks(folder: Path, key: keys.Key, *, rounds: int, seed: int) -> Iterator[B
         serves = _serves_whole(Store(home), (version - 1, version))
         there.settle()
         yield Break(during=there.during, serves=serves, after=ship(freight, at(home), way))
+
+
+def breaks_over_ssh(folder: Path, key: keys.Key, url: str, *, rounds: int, seed: int) -> Iterator[Break]:
+    """``breaks`` on a board over SSH, in a store of its own there: every ssh of the connection is killed."""
+    draw, root = random.Random(seed), f"/tmp/edge-store-{uuid.uuid4().hex}"
+    way = Way(root=root, public_key=key.pem, retries=0, wait_s=30.0)
+    weights = {"weights.bin": folder / "weights"}
+    seconds = 0.0
+    with closing(device(url)) as board:
+        holds = Destination(device=board)
+        arch = board.run(["uname", "-m"]).stdout.strip()
+        try:
+            for version in range(1, rounds + 3):
+                weights["weights.bin"].write_bytes(os.urandom(600_000))
+                made = bundle(folder / "b", seed=version, key=key, version=version, extras=weights, arch=arch)
+                freight = load(made)
+                if version <= 2:  # the first ship also sets the board up
+                    whole = ship(freight, holds, way)
+                    assert whole.ok, whole
+                    seconds = whole.seconds
+                    continue
+                during = _ship_and_cut(freight, url, way, draw.uniform(0.0, 1.0) * seconds)
+                serves = _board_serves(holds, way, (version - 1, version))
+                yield Break(during=during, serves=serves, after=ship(freight, holds, way))
+        finally:
+            board.run(["rm", "-rf", root])
+
+
+def _ship_and_cut(freight: Freight, url: str, way: Way, after_s: float) -> str | None:
+    """Ship over a connection of its own that is killed ``after_s`` seconds later; "ssh" if that broke the ship."""
+    with closing(SSH(url)) as there:
+        there.run(["true"])
+        killer = threading.Timer(after_s, _kill_connection, (there,))
+        killer.start()
+        done = ship(freight, Destination(device=there), way)
+        killer.cancel()
+        killer.join()
+    return None if done.ok else "ssh"
+
+
+def _kill_connection(there: SSH) -> None:
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "ssh" and any(str(there._folder) in word for word in process.info["cmdline"] or []):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _board_serves(holds: Destination, way: Way, versions: tuple[int, int]) -> bool:
+    """Whether the board serves one of two versions, and that gives its golden outputs."""
+    served_there = [model["version"] for model in status(holds, way)["models"]]
+    assert way.root is not None
+    proven = holds.device.run([*holds.device.door(), "serve-check", "--root", way.root], timeout_s=600)
+    return len(served_there) == 1 and served_there[0] in versions and proven.code == 0
 
 
 def flips(folder: Path, key: keys.Key, *, places: int) -> int:
