@@ -16,6 +16,7 @@ from profiles.errors import UserError
 
 COMMANDS = {
     "run": "compress.commands.run:run",
+    "students": "compress.commands.students:students",
     "bench": "compress.commands.bench:bench",
     "report": "compress.commands.report:report",
     "ship": "compress.commands.ship:ship",
@@ -33,6 +34,7 @@ COMMANDS = {
 }
 HELP = {
     "run": "Take a checkpoint to a measured, gated student and a bundle.",
+    "students": "Search a student without training, by score and measured latency.",
     "bench": "Time ONNX files or engines against each other.",
     "report": "Show the report of a finished run again.",
     "ship": "Bring a bundle to devices: verified, built and proven there, then switched to.",

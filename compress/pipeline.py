@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from compress import bundling, processes
+from compress import students as searching
 from compress.gate import Decision, Standing, decide
 from compress.progress import Progress
 from compress.prove import Prover, Variant, host_environment
@@ -52,6 +53,13 @@ def run(
 
     progress.say(f"teacher: {recipe.teacher.model}")
     teacher = workshop.teacher()
+    if recipe.student.search is not None:
+        progress.say("student: searching")
+        found_student = searching.find(recipe, workshop, prover, workspace, progress)
+        progress.say(searching.table(found_student))
+        recipe = searching.with_student(recipe, found_student)
+        workshop = Workshop(recipe, profile, workspace, progress, tracked=out / "trackers")
+        workshop.check()
     standing, start = teacher, workshop.student(teacher)
     attempts: list[Attempt] = []
     for stage in chain:
@@ -81,6 +89,15 @@ def run(
     took = time.perf_counter() - started
     progress.say(f"done in {took:.0f} s; {took - workspace.seconds_making:.1f} s of it outside its steps")
     return report
+
+
+def students(recipe: Recipe, profile: DeviceProfile, device: Device, steps: Path, progress: Progress) -> searching.Found:
+    """Only the search of a recipe's student."""
+    workspace = Workspace(steps, progress)
+    workshop = Workshop(recipe, profile, workspace, progress)
+    workshop.check()
+    prover = Prover(workshop, device, profile, workspace, progress)
+    return searching.find(recipe, workshop, prover, workspace, progress)
 
 
 def until_stage(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:

@@ -128,8 +128,8 @@ class Workshop:
             self._check_onnx(Path(self.recipe.teacher.model), decided)
             return
         faults = [] if self.task.has_labels(self.data.train) else self._unlabelled()
-        faults += self._faults("teacher", self._teacher_plan(), decided)
-        if not self.recipe.student.same_as_teacher:
+        faults += self._faults("teacher", self.teacher_plan(), decided)
+        if not self.recipe.student.same_as_teacher and self.recipe.student.search is None:
             faults += self._faults("student", student_plan(self.recipe.student), decided)
         if faults:
             raise UserError(*faults)
@@ -181,7 +181,8 @@ class Workshop:
         outputs = [torch.from_numpy(output) for output in _session(model)(self.example.numpy())]
         self.task.check_outputs(outputs[0] if len(outputs) == 1 else tuple(outputs), self.data)
 
-    def _teacher_plan(self) -> Plan:
+    def teacher_plan(self) -> Plan:
+        """The teacher before its weights are loaded."""
         return Plan(factory=self.recipe.teacher.model, arguments=self.recipe.teacher.arguments)
 
     @cached_property
@@ -194,7 +195,7 @@ class Workshop:
         spec = self.recipe.teacher
         if spec.is_onnx:
             return self._teacher_file(Path(spec.model))
-        plan = self._teacher_plan()
+        plan = self.teacher_plan()
         weights = None if spec.weights is None else sha256(_existing(spec.weights))
         schedule = schedule_of(spec)
         decided = {"plan": plan.as_json(), "code": self._model_key(plan), "weights": weights}
@@ -229,6 +230,22 @@ class Workshop:
 
         decided = {"model": sha256(path), "code": code_digest(["deploy.foreign", "deploy.graph"])}
         return Made(self._workspace.step("teacher", decided, make))
+
+    def fresh(self, plan: Plan) -> Made:
+        """A model with random weights: a candidate of a search.
+
+        Raises:
+            UserError: it cannot be built, does not take the data, or does not export.
+        """
+        self._check_model(plan)
+
+        def make(folder: Path) -> dict[str, Any]:
+            torch.manual_seed(self.recipe.seed)
+            surgery.save(folder, plan, plan.build())
+            return _facts((), (), None)
+
+        decided = {"plan": plan.as_json(), "code": self._model_key(plan), "seed": self.recipe.seed}
+        return Made(self._workspace.step("candidate", decided, make))
 
     def student(self, teacher: Made) -> Made:
         """The student before any stage: the teacher itself, what fits of its weights, or fresh ones."""

@@ -18,7 +18,7 @@ import psutil
 
 from compress import keys
 from deploy import manifest
-from deploy.devices import device
+from deploy.devices import Device, device
 from deploy.devices.ssh import SSH
 from deploy.install import Expectation, install, serve_check
 from deploy.receive import offer, receive
@@ -83,7 +83,7 @@ def breaks_over_ssh(folder: Path, key: keys.Key, url: str, *, rounds: int, seed:
     way = Way(root=root, public_key=key.pem, retries=0, wait_s=30.0)
     weights = {"weights.bin": folder / "weights"}
     seconds = 0.0
-    with closing(device(url)) as board:
+    with closing(SSH(url)) as board:
         holds = Destination(device=board)
         arch = board.run(["uname", "-m"]).stdout.strip()
         try:
@@ -96,26 +96,25 @@ def breaks_over_ssh(folder: Path, key: keys.Key, url: str, *, rounds: int, seed:
                     assert whole.ok, whole
                     seconds = whole.seconds
                     continue
-                during = _ship_and_cut(freight, url, way, draw.uniform(0.0, 1.0) * seconds)
+                during = _ship_and_cut(freight, holds, way, draw.uniform(0.0, 1.0) * seconds)
                 serves = _board_serves(holds, way, (version - 1, version))
                 yield Break(during=during, serves=serves, after=ship(freight, holds, way))
         finally:
             board.run(["rm", "-rf", root])
 
 
-def _ship_and_cut(freight: Freight, url: str, way: Way, after_s: float) -> str | None:
-    """Ship over a connection of its own that is killed ``after_s`` seconds later; "ssh" if that broke the ship."""
-    with closing(SSH(url)) as there:
-        there.run(["true"])
-        killer = threading.Timer(after_s, _kill_connection, (there,))
-        killer.start()
-        done = ship(freight, Destination(device=there), way)
-        killer.cancel()
-        killer.join()
+def _ship_and_cut(freight: Freight, there: Destination, way: Way, after_s: float) -> str | None:
+    """Ship over a connection that is killed ``after_s`` seconds later; "ssh" if that broke the ship."""
+    killer = threading.Timer(after_s, _kill_connection, (there.device,))
+    killer.start()
+    done = ship(freight, there, way)
+    killer.cancel()
+    killer.join()
     return None if done.ok else "ssh"
 
 
-def _kill_connection(there: SSH) -> None:
+def _kill_connection(there: Device) -> None:
+    assert isinstance(there, SSH)
     for process in psutil.process_iter(["name", "cmdline"]):
         if process.info["name"] == "ssh" and any(str(there._folder) in word for word in process.info["cmdline"] or []):
             with suppress(psutil.NoSuchProcess):

@@ -1,0 +1,35 @@
+"""compress students."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]", help="What to compress for.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that was tried as JSON.")
+def students(recipe: str, device: str, as_json: bool) -> int:
+    """Search the student of RECIPE's [student.search] without training: scored, and timed on the device.
+
+    `compress run` does the same search, and goes on with what it chose.
+    """
+    from compress import pipeline
+    from compress.commands.options import target
+    from compress.progress import StreamProgress
+    from compress.recipe import load
+    from compress.students import table
+    from profiles.errors import UserError
+
+    asked = load(recipe)
+    if asked.student.search is None:
+        raise UserError(f"{recipe} has no [student.search]; name the choices of the factory's arguments there")
+    profile, there = target(device)
+    steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
+    found = pipeline.students(asked, profile, there, steps, StreamProgress())
+    click.echo(json.dumps(found.as_json(), indent=1) if as_json else table(found))
+    return 0

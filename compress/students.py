@@ -1,0 +1,188 @@
+"""Which student: a training-free search over a factory's arguments, scored without training, timed on the engine.
+
+The score is DisWOT's (Dong et al. 2023, equations 1 to 4): how alike a student and the teacher, both with random
+weights, relate the samples and the classes of one batch to each other; both of its terms, averaged over several draws
+of the weights. Time is that of the candidate's engine on the device, never a count of operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from compress.objective import Objective, parse_losses
+from compress.progress import Bar, Progress
+from compress.prove import Prover, Variant
+from compress.recipe import Recipe, StudentSearch, student_plan
+from compress.search import Candidate, front, search
+from compress.surgery import Plan
+from compress.workshop import Made, Workshop
+from compress.workspace import Workspace, code_digest
+from profiles.errors import UserError
+
+SCORE = parse_losses(["diswot"])
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a search tried, and what it chose.
+
+    Attributes:
+        form: engine and precision in which the candidates were timed: the teacher's fastest.
+        teacher_ms: the teacher in fp32 (its first form), which a speed-up is over.
+        tried: the best first.
+    """
+
+    form: str
+    teacher_ms: float
+    most_ms: float
+    tried: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> Candidate:
+        return self.tried[0]
+
+    def as_json(self) -> dict[str, Any]:
+        on_front = [candidate.arguments for candidate in front(self.tried)]
+        tried = [{**asdict(c), "on_front": c.arguments in on_front} for c in self.tried]
+        about = {"form": self.form, "teacher_ms": self.teacher_ms, "most_ms": self.most_ms}
+        return {**about, "chosen": dict(self.chosen.arguments), "tried": tried}
+
+
+def with_student(recipe: Recipe, found: Found) -> Recipe:
+    """The recipe with the student that a search chose."""
+    student = replace(
+        recipe.student, arguments={**recipe.student.arguments, **found.chosen.arguments}, search=None, between=None
+    )
+    return replace(recipe, student=student)
+
+
+def find(recipe: Recipe, workshop: Workshop, prover: Prover, workspace: Workspace, progress: Progress) -> Found:
+    """Search the student of ``recipe``; every candidate's score and engine is a step, so a killed search goes on.
+
+    Raises:
+        UserError: no candidate can be built, or none is fast enough: the fastest is named.
+    """
+    asked = recipe.student.search
+    assert asked is not None, "the recipe's student has choices"
+    teacher = workshop.teacher()
+    judge = _Judge(recipe, workshop, prover, workspace, teacher)
+    most_ms = _most_ms(asked, judge.teacher_ms)
+    total = min(math.prod(len(values) for values in asked.choices.values()), asked.population * asked.generations)
+    with progress.task("students", total) as bar:
+        tried = search(
+            asked.choices,
+            lambda arguments: judge(arguments, bar),
+            most_ms=most_ms,
+            population=asked.population,
+            generations=asked.generations,
+            seed=recipe.seed,
+        )
+    found = Found(form=judge.form.form, teacher_ms=judge.teacher_ms, most_ms=most_ms, tried=tuple(tried))
+    _check(found)
+    return found
+
+
+def _most_ms(asked: StudentSearch, teacher_ms: float) -> float:
+    limits = [asked.latency_ms, None if asked.speed_up is None else teacher_ms / asked.speed_up]
+    return min((limit for limit in limits if limit is not None), default=math.inf)
+
+
+def _check(found: Found) -> None:
+    best = found.chosen
+    if best.score is None:
+        raise UserError(f"[student.search]: none of its candidates can be built; {best.arguments}: {best.fault}")
+    if best.latency_ms > found.most_ms:
+        raise UserError(
+            f"[student.search]: none of {len(found.tried)} candidates takes at most {found.most_ms:.3f} ms ({found.form}); "
+            f"the fastest, {best.arguments}, takes {best.latency_ms:.3f} ms: {found.teacher_ms / best.latency_ms:.2f}x the "
+            "teacher; allow smaller ones"
+        )
+
+
+@final
+class _Judge:
+    """Scores and times one candidate."""
+
+    def __init__(self, recipe: Recipe, workshop: Workshop, prover: Prover, workspace: Workspace, teacher: Made) -> None:
+        assert recipe.student.search is not None
+        self._recipe, self._asked, self._seconds = recipe, recipe.student.search, recipe.measure.gate_seconds
+        self._workshop, self._prover, self._workspace = workshop, prover, workspace
+        first = prover.first_forms(teacher)
+        times = prover.race(first, self._seconds)
+        self.form = min(first, key=lambda variant: times[variant].p50 or math.inf)
+        self.teacher_ms = times[first[0]].p50 or math.inf
+        self._own_ms = times[self.form].p50 or math.inf
+
+    def __call__(self, arguments: Mapping[str, Any], bar: Bar) -> Candidate:
+        plan = student_plan(self._recipe.student, arguments)
+        try:
+            made = self._workshop.fresh(plan)
+            score = self._score(made, plan)
+            found = Candidate(arguments=dict(arguments), score=score, latency_ms=self._latency_ms(made))
+        except UserError as error:
+            found = Candidate(arguments=dict(arguments), score=None, fault=str(error))
+        bar.advance(1, f"{found.latency_ms:.3f} ms")
+        return found
+
+    def _latency_ms(self, made: Made) -> float:
+        """Against the teacher's in one race, since absolute times drift from race to race."""
+        variant = Variant(made, self.form.engine, self.form.precision)
+        raced = self._prover.race([self.form, variant], self._seconds)
+        return self._own_ms * (raced[variant].p50 or math.inf) / (raced[self.form].p50 or math.inf)
+
+    def _score(self, made: Made, plan: Plan) -> float:
+        teacher = self._workshop.teacher_plan()
+        size = min(self._asked.samples, len(self._workshop.data.train))
+        decided = {
+            "student": made.step.key,
+            "teacher": teacher.as_json(),
+            "data": self._workshop.data.train.fingerprint(),
+            "task": self._workshop.task_key(),
+            "draws": self._asked.draws,
+            "samples": size,
+            "code": code_digest(["compress.losses.relations", "compress.objective"]),
+        }
+
+        def make(folder: object) -> dict[str, Any]:
+            return {"scores": [self._drawn(plan, teacher, size, self._recipe.seed + n) for n in range(self._asked.draws)]}
+
+        return float(np.mean(self._workspace.step("score", decided, make).facts["scores"]))
+
+    def _drawn(self, student: Plan, teacher: Plan, size: int, seed: int) -> float:
+        """Minus the distance on the first samples, both networks with fresh weights."""
+        torch.manual_seed(seed)
+        one, other = student.build(), teacher.build()
+        batch = self._workshop.data.train.load(np.arange(size))
+        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        with torch.no_grad(), Objective(SCORE, self._workshop.task, one, other, self._workshop.example) as objective:
+            return -float(objective(one, inputs, targets)[0])
+
+
+def table(found: Found, most: int = 12) -> str:
+    """The best of what was tried, the front, and the choice with its reason."""
+    lines = [f"{'score':>10} {'p50 ms':>9} {'speed-up':>9}     arguments   (timed as {found.form})"]
+    on_front = [candidate.arguments for candidate in front(found.tried)]
+    shown = [c for i, c in enumerate(found.tried) if i < most or c.arguments in on_front]
+    for c in shown:
+        if c.score is None:
+            lines.append(f"{'-':>10} {'-':>9} {'-':>9}     {_words(c)}: {c.fault.splitlines()[0]}")
+            continue
+        mark = "*" if c is found.chosen else "f" if c.arguments in on_front else " "
+        speed = found.teacher_ms / c.latency_ms
+        lines.append(f"{c.score:>10.5f} {c.latency_ms:>9.3f} {speed:>8.2f}x  {mark}  {_words(c)}")
+    if len(shown) < len(found.tried):
+        lines.append(f"and {len(found.tried) - len(shown)} more; --json has them all")
+    limit = "" if math.isinf(found.most_ms) else f" of those that take at most {found.most_ms:.3f} ms"
+    lines.append(f"chosen (*): {_words(found.chosen)}, the highest score{limit}; f: on the front of score and latency")
+    return "\n".join(lines)
+
+
+def _words(candidate: Candidate) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in candidate.arguments.items())
