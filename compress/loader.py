@@ -12,6 +12,7 @@ import numpy as np
 
 from compress import processes
 from compress.data import Batch, Samples
+from compress.data.base import Indices
 from compress.schedule import Schedule
 from profiles.errors import UserError
 
@@ -33,18 +34,32 @@ class Place:
 
 
 @final
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One batch of a step: where it stands, its samples' indices in the split, and them again not augmented if asked."""
+
+    place: Place
+    batch: Batch
+    indices: Indices
+    plain: Batch | None
+
+
+@final
 class Batches:
     """The batches of one split in the order of a schedule, for this process.
 
     A step's ``batch_size`` samples are shared out over processes and over accumulated parts, so the schedule is the
     same however many there are. An epoch drops what does not fill a step.
 
+    Args:
+        plain: whether each batch comes without augmentation too.
+
     Raises:
         UserError: a step has fewer samples than processes times parts.
     """
 
-    def __init__(self, samples: Samples, schedule: Schedule, seed: int) -> None:
-        self._samples, self._schedule, self._seed = samples, schedule, seed
+    def __init__(self, samples: Samples, schedule: Schedule, seed: int, *, plain: bool = False) -> None:
+        self._samples, self._schedule, self._seed, self._plain = samples, schedule, seed, plain
         self.batch_size = min(schedule.batch_size, len(samples))
         self.steps_an_epoch = max(1, len(samples) // self.batch_size)
         self.steps = schedule.epochs * self.steps_an_epoch
@@ -64,26 +79,36 @@ class Batches:
 
     def load(self, place: Place) -> Batch:
         """The samples of a place."""
+        return self._samples.load(self.indices(place), np.random.default_rng(self._key(place)))
+
+    def indices(self, place: Place) -> Indices:
+        """Which samples of the split stand at a place."""
         order = np.random.default_rng((self._seed, place.realisation)).permutation(len(self._samples))
         first = place.position * self.batch_size
         first += (place.part * processes.count() + processes.index()) * self.share
-        chosen = order[first : first + self.share].astype(np.int64)
-        key = (self._seed, place.realisation, place.position, place.part, processes.index(), 1)
-        return self._samples.load(chosen, np.random.default_rng(key))
+        return order[first : first + self.share].astype(np.int64)
+
+    def _key(self, place: Place) -> tuple[int, ...]:
+        return (self._seed, place.realisation, place.position, place.part, processes.index(), 1)
 
     @contextmanager
-    def fetched(self, first: int) -> Iterator[Iterator[list[tuple[Place, Batch]]]]:
+    def fetched(self, first: int) -> Iterator[Iterator[list[Part]]]:
         """The batches of each step from ``first`` on, one step fetched ahead on another thread."""
         with ThreadPoolExecutor(1, "loader") as pool:
             yield self._ahead(pool, first)
 
-    def _ahead(self, pool: ThreadPoolExecutor, first: int) -> Iterator[list[tuple[Place, Batch]]]:
-        waiting: Future[list[tuple[Place, Batch]]] = pool.submit(self._step, first)
+    def _ahead(self, pool: ThreadPoolExecutor, first: int) -> Iterator[list[Part]]:
+        waiting: Future[list[Part]] = pool.submit(self._step, first)
         for step in range(first, self.steps):
             ready = waiting.result()
             if step + 1 < self.steps:
                 waiting = pool.submit(self._step, step + 1)
             yield ready
 
-    def _step(self, step: int) -> list[tuple[Place, Batch]]:
-        return [(place, self.load(place)) for place in self.places(step)]
+    def _step(self, step: int) -> list[Part]:
+        return [self._part(place) for place in self.places(step)]
+
+    def _part(self, place: Place) -> Part:
+        chosen = self.indices(place)
+        batch = self._samples.load(chosen, np.random.default_rng(self._key(place)))
+        return Part(place, batch, chosen, self._samples.load(chosen) if self._plain else None)

@@ -3,95 +3,53 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from compress.losses import LOSSES
+from compress.loss_specs import LossSpec, asks_example, losses, needs_labels, parse_losses, reads_layers, reads_of, weights
+from compress.losses.base import VOCABULARY
+from compress.moment import Moment
 from compress.schedule import Schedule
-from compress.taps import Taps, pair_by_resolution
+from compress.taps import Layout, Pairs, Taps, as_map, as_tokens, paired_blocks, paired_maps
 from compress.tasks import Task
-from profiles.errors import UserError, unknown
-from profiles.tables import load_object, look_up, with_entry_points
+from compress.weights import Weight, weight_of
+from profiles.errors import UserError
+from profiles.tables import load_object
 
-VOCABULARY = (
-    "student_logits",
-    "teacher_logits",
-    "student_features",
-    "teacher_features",
-    "student_boxes",
-    "teacher_boxes",
-    "task_loss",
-)
+__all__ = ["VOCABULARY", "LossSpec", "Objective", "losses", "needs_labels", "parse_losses"]
 
+HOW: dict[str, tuple[Callable[[Layout, Layout], Pairs], Callable[[Tensor], Tensor]]] = {
+    "features": (paired_maps, as_map),
+    "tokens": (paired_blocks, as_tokens),
+    "blocks": (paired_blocks, lambda output: output),
+}
+"""How layers of student and teacher are paired, and in which layout a loss gets their outputs."""
 
-@dataclass(frozen=True, kw_only=True)
-class LossSpec:
-    """One loss of a recipe: ``"kd"``, or ``{use = "kd", weight = 0.9, temperature = 2.0}``."""
-
-    use: str
-    weight: float = 1.0
-    options: Mapping[str, Any] = field(default_factory=dict)
+SEED = 0
+"""Of the losses' own parts: they are the same whatever was drawn before, in every process."""
 
 
-def losses() -> dict[str, str]:
-    """The table of losses, with those that installed packages add."""
-    return with_entry_points(LOSSES, "edge_compress.losses")
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Term:
+    """One loss at work.
 
-
-def parse_losses(value: Any) -> tuple[LossSpec, ...]:
-    """The losses of a recipe's list.
-
-    Raises:
-        ValueError: not a list of names and tables, an unknown loss, an unknown or misplaced option; all at once.
+    Attributes:
+        loss: the function, or the module with parts of its own.
+        pairs: the layers compared, for each kind of ``HOW`` that it reads.
     """
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError('losses is a list with at least one entry, such as ["task", {use = "kd", weight = 0.9}]')
-    faults: list[str] = []
-    specs = [_parse(entry, faults) for entry in value]
-    if faults:
-        raise ValueError("; ".join(faults))
-    return tuple(spec for spec in specs if spec is not None)
 
-
-def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
-    if isinstance(entry, LossSpec):
-        return entry
-    table = {"use": entry} if isinstance(entry, str) else entry
-    if not isinstance(table, dict) or "use" not in table:
-        faults.append(f"a loss is a name or a table with 'use'; given: {entry!r}")
-        return None
-    name, options = table["use"], {k: v for k, v in table.items() if k not in ("use", "weight")}
-    weight = table.get("weight", 1.0)
-    if name not in losses():
-        faults.append(unknown("loss", str(name), losses()))
-        return None
-    if not isinstance(weight, int | float) or weight < 0:
-        faults.append(f"loss {name}: weight is a number of at least 0; given: {weight!r}")
-        return None
-    allowed = _options(look_up("loss", name, losses()))
-    faults += [unknown("option", key, allowed, f"loss {name}") for key in options if key not in allowed]
-    return LossSpec(use=name, weight=float(weight), options=options)
-
-
-def _options(loss: Callable[..., Tensor]) -> list[str]:
-    return [p.name for p in inspect.signature(loss).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
-def _reads(loss: Callable[..., Tensor]) -> list[str]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-    return [p.name for p in inspect.signature(loss).parameters.values() if p.kind in kinds]
-
-
-def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
-    """The losses among ``specs`` that read labels."""
-    return [spec.use for spec in specs if "task_loss" in _reads(load_object(losses()[spec.use]))]
+    spec: LossSpec
+    loss: Callable[..., Tensor]
+    weight: Weight
+    reads: tuple[str, ...]
+    pairs: Mapping[str, Pairs]
 
 
 @final
@@ -101,37 +59,65 @@ class Objective:
     Args:
         specs: the weighted losses.
         teacher: frozen; needed only when a loss reads from it.
-        example: inputs of shape (samples, ...) to find feature maps with, when a loss reads those.
+        example: inputs of shape (samples, ...) to find layers and shapes with, when a loss asks for those.
+        samples: how many samples are trained on, for losses that remember each.
+
+    Attributes:
+        parts: what losses and weights have of their own: trained with the student, kept with the training, and no part of
+            what is exported.
 
     Raises:
-        UserError: a loss needs a teacher and there is none, or feature maps and none share a resolution.
+        UserError: a loss needs a teacher and there is none, or layers that student and teacher do not have.
     """
 
     def __init__(
-        self, specs: tuple[LossSpec, ...], task: Task, student: nn.Module, teacher: nn.Module | None, example: Tensor
+        self,
+        specs: tuple[LossSpec, ...],
+        task: Task,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        example: Tensor,
+        samples: int = 0,
     ) -> None:
         self._task, self._student, self._teacher = task, student, teacher
-        self._terms = [(spec, load_object(losses()[spec.use])) for spec in specs]
-        self.reads = {name for _, loss in self._terms for name in _reads(loss)}
+        kinds = {name: load_object(reference) for name, reference in weights().items()}
+        found = [(spec, load_object(losses()[spec.use])) for spec in specs]
+        self.reads = {name for _, loss in found for name in reads_of(loss)}
         if teacher is None and self.asks_teacher:
             raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
-        self._pairs: list[tuple[str, str]] = []
-        if "student_features" in self.reads:
-            assert teacher is not None
-            self._pairs = pair_by_resolution(student, teacher, example)
-            if not self._pairs:
-                raise UserError("a loss compares feature maps, and student and teacher share no resolution; drop it")
+        layouts = self._layouts(example)
+        self._heads = _heads(self.reads, layouts)
+        self._names: tuple[list[str], list[str]] = ([], [])
+        planned = [(spec, loss, self._pairs(spec, loss, layouts)) for spec, loss in found]
         self._stack = ExitStack()
+        shown = self._shown(planned, example, samples) if any(asks_example(loss) for _, loss in found) else {}
+        self._terms = [
+            Term(
+                spec=spec,
+                loss=_made(spec, loss, {**shown, **self._layers(pairs, shown)}, samples),
+                weight=weight_of(spec.weight, kinds),
+                reads=tuple(reads_of(loss)),
+                pairs=pairs,
+            )
+            for spec, loss, pairs in planned
+        ]
+        own = [part for term in self._terms for part in (term.loss, term.weight) if isinstance(part, nn.Module)]
+        self.parts = nn.ModuleList(own)
 
     @property
     def needs_labels(self) -> bool:
         """Whether a loss reads targets."""
-        return "task_loss" in self.reads
+        return bool({"task_loss", "targets"} & self.reads)
 
     @property
     def asks_teacher(self) -> bool:
         """Whether a loss reads anything of the teacher's."""
         return any(name.startswith("teacher") for name in self.reads)
+
+    @property
+    def asks_plain(self) -> bool:
+        """Whether a loss reads the samples without augmentation."""
+        return "plain_logits" in self.reads
 
     def frozen(self) -> list[nn.Module]:
         """The modules besides the student that run in a step."""
@@ -139,25 +125,24 @@ class Objective:
 
     def teacher_key(self, schedule: Schedule) -> str:
         """A name for what the teacher is asked in the course of a schedule: equal questions share their answers."""
-        asked = sorted(name for name in self.reads if name.startswith("teacher"))
-        taps = [teacher for _, teacher in self._pairs]
+        asked = sorted(name for name in self.reads if name.startswith("teacher") and not reads_layers(name))
         settings = (schedule.batch_size, schedule.accumulate, schedule.realisations)
-        return hashlib.sha256(repr((asked, taps, settings)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((asked, self._names[1], settings)).encode()).hexdigest()[:16]
 
     def ask_teacher(self, inputs: Tensor) -> dict[str, Any]:
         """What losses read of the teacher on a batch."""
         assert self._teacher is not None
         with torch.no_grad():
-            found = self._read("teacher", self._teacher(inputs))
-        if "teacher_features" in self.reads:
-            found["teacher_features"] = self._teacher_taps.features()
+            found = self._read("teacher", self._teacher(inputs), self._teacher_taps)
+        if self._names[1]:
+            found["teacher_layers"] = self._teacher_taps.features()
         return found
 
     def __enter__(self) -> Objective:
-        self._student_taps = self._stack.enter_context(Taps(self._student, [s for s, _ in self._pairs]))
+        self._student_taps = self._stack.enter_context(Taps(self._student, self._names[0], self._heads[0]))
         if self._teacher is not None and self.asks_teacher:
             self._teacher.eval()
-            self._teacher_taps = self._stack.enter_context(Taps(self._teacher, [t for _, t in self._pairs]))
+            self._teacher_taps = self._stack.enter_context(Taps(self._teacher, self._names[1], self._heads[1]))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -169,38 +154,154 @@ class Objective:
         inputs: Tensor,
         targets: Tensor,
         teacher: Mapping[str, Any] | None = None,
+        moment: Moment | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum on a batch, and each term unweighted by name.
 
         Args:
             forward: calls the student.
             teacher: what ``ask_teacher`` gave for this batch; asked now when there is none.
+            moment: where the training stands; its beginning when there is none.
         """
-        given = self._given(forward, inputs, targets)
+        moment = Moment() if moment is None else moment
+        given = self._given(forward, inputs, targets, moment)
         if self.asks_teacher:
             given |= self.ask_teacher(inputs) if teacher is None else teacher
-        terms: dict[str, Tensor] = {}
+        values: list[Tensor] = []
+        # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
+        with torch.autocast(inputs.device.type, enabled=False):
+            for term in self._terms:
+                known = {**given, **self._layers(term.pairs, given)}
+                values.append(term.loss(*[known[name] for name in term.reads]))
+        weighted = [term.weight.at(moment) * value for term, value in zip(self._terms, values, strict=True)]
+        self._watch(weighted, moment)
         total = torch.zeros((), device=inputs.device)
-        for spec, loss in self._terms:
-            value = loss(*[given[name] for name in _reads(loss)], **spec.options)
-            total = total + spec.weight * value
-            terms[spec.use] = value.detach()
-        return total, terms
+        for value in weighted:
+            total = total + value
+        return total, {term.spec.use: value.detach() for term, value in zip(self._terms, values, strict=True)}
 
-    def _given(self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor) -> dict[str, Any]:
+    def _given(self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, moment: Moment) -> dict[str, Any]:
+        given: dict[str, Any] = {"targets": targets, "indices": moment.indices}
+        given |= {"progress": moment.progress, "epoch": moment.epoch}
+        if self.asks_plain:
+            plain = inputs if moment.plain is None else moment.plain
+            with torch.no_grad():
+                given["plain_logits"] = self._task.logits(forward(plain))
         outputs = forward(inputs)
-        given: dict[str, Any] = self._read("student", outputs)
-        if "student_features" in self.reads:
-            given["student_features"] = self._student_taps.features()
-        if self.needs_labels:
+        given |= self._read("student", outputs, self._student_taps)
+        if self._names[0]:
+            given["student_layers"] = self._student_taps.features()
+        if "task_loss" in self.reads:
             given["task_loss"] = self._task.loss(outputs, targets)
         return given
 
-    def _read(self, who: str, outputs: Any) -> dict[str, Any]:
-        """What the task reads from outputs, as far as a loss asks for it."""
+    def _read(self, who: str, outputs: Any, taps: Taps) -> dict[str, Any]:
+        """What the task reads from outputs, as far as a loss asks for it, and what a head read."""
         found: dict[str, Any] = {}
         if f"{who}_logits" in self.reads:
             found[f"{who}_logits"] = self._task.logits(outputs)
-        if any(name.startswith(f"{who}_") and name.partition("_")[2] not in ("logits", "features") for name in self.reads):
+        if f"{who}_embedding" in self.reads:
+            found[f"{who}_embedding"] = taps.embedding()
+        known = ("logits", "embedding", *HOW)
+        if any(name.startswith(f"{who}_") and name.partition("_")[2] not in known for name in self.reads):
             found |= {f"{who}_{name}": signal for name, signal in self._task.signals(outputs).items()}
         return found
+
+    def _layers(self, pairs: Mapping[str, Pairs], given: Mapping[str, Any]) -> dict[str, list[Tensor]]:
+        """The outputs of one loss's layers, in the layout that it reads, from those of all layers."""
+        found: dict[str, list[Tensor]] = {}
+        for kind, chosen in pairs.items():
+            for who, names, side in (("student", self._names[0], 0), ("teacher", self._names[1], 1)):
+                outputs = given.get(f"{who}_layers", [])
+                found[f"{who}_{kind}"] = [HOW[kind][1](outputs[names.index(pair[side])]) for pair in chosen if outputs]
+        return found
+
+    def _layouts(self, example: Tensor) -> tuple[Layout, Layout] | None:
+        """What both modules look like inside; looked at only when a loss reads from there."""
+        inside = any(reads_layers(name) or name.endswith("_embedding") for name in self.reads)
+        if not inside:
+            return None
+        ours = Layout.of(self._student, example)
+        return ours, ours if self._teacher is None else Layout.of(self._teacher, example)
+
+    def _pairs(self, spec: LossSpec, loss: Callable[..., Any], layouts: tuple[Layout, Layout] | None) -> dict[str, Pairs]:
+        kinds = sorted({name.partition("_")[2] for name in reads_of(loss) if reads_layers(name)})
+        found: dict[str, Pairs] = {}
+        for kind in kinds:
+            assert layouts is not None
+            pairs = list(spec.layers) or HOW[kind][0](*layouts)
+            _check(spec.use, pairs, layouts)
+            found[kind] = pairs
+            for side, names in enumerate(self._names):
+                names += dict.fromkeys(pair[side] for pair in pairs if pair[side] not in names)
+        return found
+
+    def _shown(self, planned: list[tuple[LossSpec, Any, dict[str, Pairs]]], example: Tensor, samples: int) -> dict[str, Any]:
+        """What the losses read, on the example, for the shapes of their parts."""
+        training = self._student.training
+        self._student.eval()
+        try:
+            with torch.no_grad(), self:
+                shown = self._read("student", self._student(example), self._student_taps)
+                if self._names[0]:
+                    shown["student_layers"] = self._student_taps.features()
+                return {**shown, **(self.ask_teacher(example) if self.asks_teacher else {})}
+        finally:
+            self._student.train(training)
+
+    def _watch(self, weighted: list[Tensor], moment: Moment) -> None:
+        """Tell the weights that watch it their losses' shares of the gradient, in steps in which they ask."""
+        watching = [i for i, term in enumerate(self._terms) if term.weight.watches and term.weight.due(moment)]
+        if not watching or not torch.is_grad_enabled():
+            return
+        trained = [p for p in self._student.parameters() if p.requires_grad]
+        sizes = [_gradient_size(value, trained) for value in weighted]
+        total = sum(sizes)
+        for i in watching if total > 0 else ():
+            self._terms[i].weight.observe(sizes[i] / total)
+
+
+def _gradient_size(value: Tensor, trained: list[nn.Parameter]) -> float:
+    """Sum of the absolute gradient of ``value`` over parameters."""
+    if not value.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
+    return sum(float(g.abs().sum()) for g in gradients if g is not None)
+
+
+def _made(spec: LossSpec, loss: Any, example: Mapping[str, Any], samples: int) -> Callable[..., Tensor]:
+    """The loss with its options; one that is a class is made, with the same random parts whatever was drawn before."""
+    if not isinstance(loss, type):
+        return lambda *given: loss(*given, **spec.options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        arguments = [{**example, "samples": samples}] if asks_example(loss) else []
+        made: Callable[..., Tensor] = loss(*arguments, **spec.options)
+    return made
+
+
+def _heads(reads: set[str], layouts: tuple[Layout, Layout] | None) -> tuple[str | None, str | None]:
+    """The layers whose inputs are embeddings, where a loss reads them."""
+    found: list[str | None] = []
+    for side, who in enumerate(("student", "teacher")):
+        head = layouts[side].head if layouts and f"{who}_embedding" in reads else None
+        if head is None and f"{who}_embedding" in reads:
+            raise UserError(
+                f"a loss reads embeddings, what the last linear layer reads, and the {who} has no such layer on vectors "
+                "(samples, width); drop the loss"
+            )
+        found.append(head)
+    return found[0], found[1]
+
+
+def _check(loss: str, pairs: Pairs, layouts: tuple[Layout, Layout]) -> None:
+    if not pairs:
+        raise UserError(f"loss {loss} compares layers, and student and teacher have no feature maps or tokens; drop it")
+    for who, layout, side in (("student", layouts[0], 0), ("teacher", layouts[1], 1)):
+        missing = [pair[side] for pair in pairs if pair[side] not in layout.shapes]
+        if missing:
+            known = list(layout.shapes)
+            raise UserError(
+                f"loss {loss}: the {who} has no layer {', '.join(missing)} that gives maps or tokens; it has "
+                f"{', '.join(known[:6])}{' ...' if len(known) > 6 else ''}"
+            )

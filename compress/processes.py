@@ -7,6 +7,7 @@ nothing. Processes on several hosts need the folder of steps on a file system th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,6 +38,18 @@ def from_main(value: T) -> T:
     kept = [value]
     broadcast_object_list(kept, from_process=0)
     return kept[0]
+
+
+def average_gradients(parameters: Iterable[Any]) -> None:
+    """Put the mean of all processes' gradients into each parameter; for what is trained outside of the wrapped module."""
+    if count() == 1:
+        return
+    from accelerate.utils import reduce
+
+    _join()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.copy_(reduce(parameter.grad, reduction="mean"))
 
 
 def wait() -> None:

@@ -26,13 +26,18 @@ Validate = Callable[[nn.Module], float]
 
 @final
 class RunState:
-    """The state of one training: where it is, its optimizer, its average, its checkpoints."""
+    """The state of one training: where it is, its optimizer, its average, its checkpoints.
 
-    def __init__(self, name: str, module: nn.Module, schedule: Schedule, batches: Batches, folder: Path) -> None:
+    ``parts`` is what the losses have of their own: trained and kept, but neither averaged nor part of the result.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Module, parts: nn.Module, schedule: Schedule, batches: Batches, folder: Path
+    ) -> None:
         self.schedule, self.batches, self.folder = schedule, batches, folder
         self.steps, self.step = batches.steps, 0
-        self.optimizer = _optimizer(module, schedule)
-        self._name, self._module, self._file = name, module, folder / CHECKPOINT
+        self.optimizer = _optimizer(module, parts, schedule)
+        self._name, self._module, self._parts, self._file = name, module, parts, folder / CHECKPOINT
         self._losses: list[float] = []
         self._average = _floats(module) if schedule.ema else {}
         self._best: dict[str, Tensor] = {}
@@ -113,6 +118,7 @@ class RunState:
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {f"model.{k}": v.detach() for k, v in self._module.state_dict().items()}
+        found |= {f"parts.{k}": v.detach() for k, v in self._parts.state_dict().items()}
         found |= {f"average.{k}": v for k, v in self._average.items()}
         found |= {f"best.{k}": v for k, v in self._best.items()}
         for number, parameter in enumerate(self._parameters()):
@@ -133,6 +139,7 @@ class RunState:
             kind, _, name = key.partition(".")
             parts.setdefault(kind, {})[name] = value
         self._module.load_state_dict(parts["model"])
+        self._parts.load_state_dict(parts.get("parts", {}))
         device = next(iter(self._module.parameters())).device
         for mine, stored in ((self._average, "average"), (self._best, "best")):
             mine.update({k: v.to(device) for k, v in parts.get(stored, {}).items()})
@@ -151,13 +158,14 @@ class RunState:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
-def _optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Weight decay on matrices and kernels only: not on biases, norms and scales."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    groups = []
+    for trained in (module, parts):
+        weights = [p for p in trained.parameters() if p.requires_grad]
+        groups.append({"params": [p for p in weights if p.dim() > 1], "weight_decay": schedule.weight_decay})
+        groups.append({"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0})
+    groups = groups[:2] + [group for group in groups[2:] if group["params"]]
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=schedule.learning_rate)
     return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=0.9, nesterov=True)

@@ -77,7 +77,8 @@ class Context:
 
     def train(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule) -> Fitted:
         """Train ``module`` in place with the teacher attached."""
-        objective = Objective(losses, self.task, module, self.teacher, self.example)
+        samples = len(self.data.train)
+        objective = Objective(losses, self.task, module, self.teacher, self.example, samples)
         return self.trainer.fit(
             name,
             module,

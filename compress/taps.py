@@ -1,8 +1,10 @@
-"""Feature maps from inside a module, by hooks that are gone when the block ends."""
+"""Outputs from inside a module, by hooks that are gone when the block ends; which of two modules' belong together."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, final
 
@@ -10,68 +12,175 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+Pairs = list[tuple[str, str]]
+"""Names of modules in student and teacher whose outputs are compared."""
+
 
 @final
 class Taps:
-    """Keeps the outputs of the named modules during each forward pass, in the order of ``names``."""
+    """Keeps the outputs of the named modules during each forward pass, in the order of ``names``.
 
-    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+    Args:
+        head: a layer whose input is kept too.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str], head: str | None = None) -> None:
         self._modules = [module.get_submodule(name) for name in names]
+        self._head = None if head is None else module.get_submodule(head)
         self._kept: dict[int, Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._embedding: Tensor | None = None
 
     def __enter__(self) -> Taps:
         for index, module in enumerate(self._modules):
             self._handles.append(module.register_forward_hook(self._keeper(index)))
+        if self._head is not None:
+            self._handles.append(self._head.register_forward_pre_hook(self._keep_input))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for handle in self._handles:
             handle.remove()
         self._kept.clear()
+        self._embedding = None
 
     def features(self) -> list[Tensor]:
-        """What the last forward pass left, each of shape (samples, channels, height, width)."""
+        """What the last forward pass left."""
         return [self._kept[index] for index in range(len(self._modules))]
 
+    def embedding(self) -> Tensor:
+        """What the head read in the last forward pass, (samples, width)."""
+        assert self._embedding is not None, "the head was not called"
+        return self._embedding
+
     def _keeper(self, index: int) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self._kept[index] = output
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._kept[index] = _first(output)
 
         return keep
 
+    def _keep_input(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._embedding = inputs[0]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What one forward pass of a module showed.
+
+    Attributes:
+        shapes: of the maps and token sequences that are not the module's own outputs, by module, in the order of calls.
+        head: the last linear layer that reads vectors, (samples, width); None when there is none.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    head: str | None
+
+    @staticmethod
+    def of(module: nn.Module, example: Tensor) -> Layout:
+        """The layout of ``module`` on inputs of shape (samples, ...)."""
+        order: list[tuple[str, Tensor]] = []
+        heads: list[str] = []
+        named = [(name, child) for name, child in module.named_modules() if name]
+        handles = [child.register_forward_hook(_recorder(order, heads, name)) for name, child in named]
+        training = module.training
+        module.eval()
+        try:
+            with torch.no_grad():
+                predicted = tree_leaves(module(example))
+        finally:
+            module.train(training)
+            for handle in handles:
+                handle.remove()
+        # A map that is among the module's own outputs is none: what a model predicts is compared by other losses.
+        inner = [(name, tuple(output.shape)) for name, output in order if not any(output is leaf for leaf in predicted)]
+        last = {name: number for number, (name, _) in enumerate(inner)}
+        shapes = {name: shape for number, (name, shape) in enumerate(inner) if last[name] == number}
+        return Layout(shapes=shapes, head=heads[-1] if heads else None)
+
+    def maps(self) -> dict[tuple[int, int], str]:
+        """The last module whose output is, or folds into, a map of each (height, width) above 1x1."""
+        sizes = [(name, map_size(shape)) for name, shape in self.shapes.items()]
+        return {size: name for name, size in sizes if size is not None and min(size) > 1}
+
+    def blocks(self) -> list[str]:
+        """The outermost numbered modules (``layer1.0``, ``blocks.3``) in the order of calls; maps where there are none."""
+        outermost = [name for name in self.shapes if _is_block(name)]
+        return outermost or list(self.maps().values())
+
 
 def feature_maps(module: nn.Module, example: Tensor) -> dict[tuple[int, int], str]:
-    """The last module whose output is a feature map of each (height, width) above 1x1, by resolution.
-
-    A map that is among the module's own outputs is none: what a model predicts is compared by other losses.
-    """
-    order: list[tuple[str, Tensor]] = []
-    handles = [child.register_forward_hook(_recorder(order, name)) for name, child in module.named_modules() if name]
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            predicted = tree_leaves(module(example))
-    finally:
-        module.train(training)
-        for handle in handles:
-            handle.remove()
-    inner = [(name, output) for name, output in order if not any(output is leaf for leaf in predicted)]
-    sizes = [(name, (output.shape[2], output.shape[3])) for name, output in inner]
-    return {size: name for name, size in sizes if size[0] > 1 and size[1] > 1}
+    """The last module whose output is a feature map of each (height, width) above 1x1, by resolution."""
+    return Layout.of(module, example).maps()
 
 
-def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) -> Pairs:
     """Modules of student and teacher that end the same resolution, from the finest map to the coarsest."""
-    ours, theirs = feature_maps(student, example), feature_maps(teacher, example)
+    return paired_maps(Layout.of(student, example), Layout.of(teacher, example))
+
+
+def paired_maps(student: Layout, teacher: Layout) -> Pairs:
+    """Modules that end the same resolution, from the finest map to the coarsest; by depth where none is shared."""
+    ours, theirs = student.maps(), teacher.maps()
     shared = sorted(set(ours) & set(theirs), reverse=True)
-    return [(ours[size], theirs[size]) for size in shared]
+    if shared:
+        return [(ours[size], theirs[size]) for size in shared]
+    return pair_by_depth(list(ours.values()), list(theirs.values()))
 
 
-def _recorder(order: list[tuple[str, Tensor]], name: str) -> Any:
+def paired_blocks(student: Layout, teacher: Layout) -> Pairs:
+    """The blocks of both, by depth."""
+    return pair_by_depth(student.blocks(), teacher.blocks())
+
+
+def pair_by_depth(student: Sequence[str], teacher: Sequence[str]) -> Pairs:
+    """Each of the fewer with the one that ends at its share of the depth of the other; the last with the last."""
+    count = min(len(student), len(teacher))
+    ends = [[names[math.ceil((i + 1) * len(names) / count) - 1] for i in range(count)] for names in (student, teacher)]
+    return list(zip(*ends, strict=True))
+
+
+def map_size(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Height and width of a map, or of tokens that fold into a square, a class token put aside; None for others."""
+    if len(shape) == 4:
+        return shape[2], shape[3]
+    side = math.isqrt(shape[1])
+    return (side, side) if side * side in (shape[1], shape[1] - 1) else None
+
+
+def as_map(output: Tensor) -> Tensor:
+    """Maps as they are; tokens (samples, tokens, width) folded into (samples, width, side, side) without a class token."""
+    if output.dim() == 4:
+        return output
+    side = math.isqrt(output.shape[1])
+    patches = output[:, output.shape[1] - side * side :]
+    return patches.transpose(1, 2).reshape(output.shape[0], output.shape[2], side, side)
+
+
+def as_tokens(output: Tensor) -> Tensor:
+    """Tokens as they are; maps as tokens, a pixel each: (samples, height * width, channels)."""
+    return output.flatten(2).transpose(1, 2) if output.dim() == 4 else output
+
+
+def _is_block(name: str) -> bool:
+    *above, last = name.split(".")
+    return last.isdigit() and not any(part.isdigit() for part in above)
+
+
+def _first(output: Any) -> Any:
+    """A tensor, or the tokens that a transformer's block gives first in a tuple; None for other tuples."""
+    if isinstance(output, Tensor):
+        return output
+    first = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+    return first if first is not None and first.dim() == 3 else None
+
+
+def _recorder(order: list[tuple[str, Tensor]], heads: list[str], name: str) -> Any:
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4:
-            order.append((name, output))
+        found = _first(output)
+        if found is not None and found.dim() in (3, 4):
+            order.append((name, found))
+        if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2:
+            heads.append(name)
 
     return record

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from compress import processes
 from compress.data import Batch, Samples
-from compress.loader import Batches, Place
+from compress.loader import Batches, Part, Place
+from compress.moment import Moment
 from compress.objective import Objective
 from compress.progress import Progress
 from compress.run_state import RunState, Validate
@@ -105,8 +106,10 @@ class Trainer:
         layout = torch.channels_last if _has_convolutions(module) else torch.contiguous_format
         for each in (module.train(), *objective.frozen()):
             _lay_out(each.to(device), layout)
-        batches = Batches(samples, schedule, self._seed)
-        run = RunState(name, module, schedule, batches, folder)
+        objective.parts.to(device).train()
+        _check_processes(objective)
+        batches = Batches(samples, schedule, self._seed, plain=objective.asks_plain)
+        run = RunState(name, module, objective.parts, schedule, batches, folder)
         teacher = TeacherOutputs(outputs, batches, schedule) if outputs and schedule.realisations else None
         student = self._accelerator.prepare_model(module) if processes.count() > 1 else module
         with objective, batches.fetched(run.step) as steps, self._progress.task(name, run.steps, run.step) as bar:
@@ -139,7 +142,7 @@ class Trainer:
         student: nn.Module,
         objective: Objective,
         run: RunState,
-        parts: list[tuple[Place, Batch]],
+        parts: list[Part],
         layout: torch.memory_format,
         kept: TeacherOutputs | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,17 +150,29 @@ class Trainer:
         run.before_step()
         total: Tensor = torch.zeros(())
         means: dict[str, Tensor] = {}
-        for place, batch in parts:
-            inputs, targets = _tensors(batch, self._accelerator.device, layout)
+        for part in parts:
+            inputs, targets = _tensors(part.batch, self._accelerator.device, layout)
             with self._accelerator.autocast():
-                given = self._teacher(objective, inputs, place, kept, run)
-                loss, terms = objective(student, inputs, targets, given)
+                given = self._teacher(objective, inputs, part.place, kept, run)
+                loss, terms = objective(student, inputs, targets, given, self._moment(part, run, layout))
             self._accelerator.backward(loss / len(parts))
             total = total + loss.detach().cpu() / len(parts)
             means = {k: means.get(k, torch.zeros(())) + v.float().cpu() / len(parts) for k, v in terms.items()}
-        nn.utils.clip_grad_norm_(student.parameters(), run.schedule.clip)
+        processes.average_gradients(objective.parts.parameters())
+        for trained in (student, objective.parts):  # apart: what a loss trains must not slow the student
+            nn.utils.clip_grad_norm_(trained.parameters(), run.schedule.clip)
         run.after_step(bool(torch.isfinite(total)))
         return total, means
+
+    def _moment(self, part: Part, run: RunState, layout: torch.memory_format) -> Moment:
+        device = self._accelerator.device
+        return Moment(
+            step=run.step,
+            epoch=run.step // run.batches.steps_an_epoch,
+            progress=run.step / run.steps,
+            indices=torch.from_numpy(part.indices).to(device),
+            plain=None if part.plain is None else _tensors(part.plain, device, layout)[0],
+        )
 
     def _teacher(
         self, objective: Objective, inputs: Tensor, place: Place, kept: TeacherOutputs | None, run: RunState
@@ -214,6 +229,15 @@ def _has_convolutions(module: nn.Module) -> bool:
 
 def _moved(value: Any, device: torch.device) -> Any:
     return [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
+
+
+def _check_processes(objective: Objective) -> None:
+    """Each process would remember its own share of the samples only."""
+    if processes.count() > 1 and any(True for _ in objective.parts.buffers()):
+        raise UserError(
+            "a loss or a weight remembers what it has seen (ps_kd, taid, gradient_share and the like), and several "
+            "processes do not share that; train in one process, or drop it"
+        )
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:

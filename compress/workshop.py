@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from compress import post_training, surgery
 from compress.data import Splits
 from compress.inherit import inherit
-from compress.objective import Objective, losses, needs_labels, parse_losses
+from compress.loss_specs import modules_of, needs_labels, parse_losses
+from compress.objective import Objective
 from compress.progress import Progress
 from compress.recipe import Recipe, made, sources, student_plan, tasks
 from compress.stage import Artifact, Context, Stage, TrainedStage, run_stage, schedule_of
@@ -41,6 +42,11 @@ ROOM = (
     "compress.schedule",
     "compress.teacher_outputs",
     "compress.objective",
+    "compress.loss_specs",
+    "compress.losses.base",
+    "compress.adapters",
+    "compress.weights",
+    "compress.moment",
     "compress.taps",
     "compress.surgery",
     "compress.factorise",
@@ -350,8 +356,7 @@ def _facts(stages: tuple[str, ...], notes: tuple[str, ...], recipe: str | None, 
 
 
 def _loss_modules(stage: Stage) -> list[str]:
-    specs = getattr(stage, "losses", ())
-    return [losses()[spec.use].partition(":")[0] for spec in specs]
+    return modules_of(getattr(stage, "losses", ()))
 
 
 def _session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:

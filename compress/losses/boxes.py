@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compress.losses.base import full
+
 TINY = 1e-7
 
 
@@ -14,8 +16,8 @@ def boxes(student_boxes: Tensor, teacher_boxes: Tensor, teacher_logits: Tensor, 
     The weight is the teacher's largest class probability (sigmoid) to the power ``sharpness``: where it sees nothing
     its boxes mean nothing. Boxes of shape (samples, places, 4), logits of (samples, places, classes).
     """
-    weight = teacher_logits.float().sigmoid().amax(dim=-1) ** sharpness
-    apart = 1 - giou(student_boxes.float(), teacher_boxes.float())
+    weight = full(teacher_logits).sigmoid().amax(dim=-1) ** sharpness
+    apart = 1 - giou(full(student_boxes), full(teacher_boxes))
     return (weight * apart).sum() / weight.sum().clamp(min=TINY)
 
 

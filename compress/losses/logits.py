@@ -1,9 +1,14 @@
-"""Losses on class scores."""
+"""Losses on whole distributions of class scores."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from compress.losses.base import TINY, divergence, full, log_probabilities
 
 
 def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
@@ -12,9 +17,7 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
     T^2 * mean over samples of KL(softmax(t / T) || softmax(s / T)); zero when the logits agree up to a
     constant per sample. Logits of shape (samples, ..., classes).
     """
-    classes = student_logits.shape[-1]
-    student = functional.log_softmax(student_logits.float() / temperature, dim=-1).reshape(-1, classes)
-    teacher = functional.log_softmax(teacher_logits.float() / temperature, dim=-1).reshape(-1, classes)
+    student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
     return temperature**2 * functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
@@ -25,10 +28,57 @@ def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
     as much as the teacher's largest probability there, and ``rest`` where that is 0, so that the many places without
     an object do not drown the few with one. Zero when the logits agree. Logits of shape (samples, ..., classes).
     """
-    student, teacher = student_logits.float() / temperature, teacher_logits.float() / temperature
-    sure = teacher_logits.float().sigmoid().amax(dim=-1)
+    student, teacher = full(student_logits) / temperature, full(teacher_logits) / temperature
+    sure = full(teacher_logits).sigmoid().amax(dim=-1)
     weight = rest + (1 - rest) * sure
     target = teacher.sigmoid()
     apart = functional.binary_cross_entropy_with_logits(student, target, reduction="none")
     least = functional.binary_cross_entropy_with_logits(teacher, target, reduction="none")
     return temperature**2 * (weight * (apart - least).sum(dim=-1)).sum() / weight.sum()
+
+
+def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Jensen-Shannon divergence of class probabilities (SSLD, Cui et al. 2021, paper 45).
+
+    T^2 * mean of (KL(t || m) + KL(s || m)) / 2 with m the mean of both; at most T^2 ln 2. Logits (samples, ..., classes).
+    """
+    student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
+    middle = torch.logaddexp(student, teacher) - math.log(2)
+    return temperature**2 * 0.5 * (divergence(teacher, middle) + divergence(student, middle)).mean()
+
+
+def bd_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, extra: float = 1.0) -> Tensor:
+    """KL both ways, weighed sample by sample by which of the two is surer (BD-KD, Amara et al. 2022, paper 76).
+
+    T^2 * mean of a KL(t || s) + b KL(s || t); a is 1 + ``extra`` and b 1 where the student's entropy is below the
+    teacher's (it is too sure: spread it), the other way round where it is not. The paper's rule for the gate could not be
+    verified; this is its description. Logits of shape (samples, ..., classes).
+    """
+    student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
+    too_sure = (_entropy(student) < _entropy(teacher)).detach()
+    forward, reverse = divergence(teacher, student), divergence(student, teacher)
+    return temperature**2 * (forward + reverse + extra * torch.where(too_sure, forward, reverse)).mean()
+
+
+def dist(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, between: float = 2.0, within: float = 2.0
+) -> Tensor:
+    """One minus the correlation of class probabilities, within samples and within classes (DIST, Huang et al. 2022, eq. 10).
+
+    T^2 * (``between`` * mean over samples of 1 - corr over classes + ``within`` * mean over classes of 1 - corr over
+    samples): blind to scale and shift of the probabilities, not of the logits. Logits of shape (samples, ..., classes).
+    """
+    student, teacher = (log_probabilities(z, temperature).exp() for z in (student_logits, teacher_logits))
+    inter = 1 - _correlation(student, teacher).mean()
+    intra = 1 - _correlation(student.T, teacher.T).mean()
+    return temperature**2 * (between * inter + within * intra)
+
+
+def _entropy(logs: Tensor) -> Tensor:
+    return -(logs.exp() * logs).sum(dim=-1)
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation over the last dimension."""
+    a, b = (x - x.mean(dim=-1, keepdim=True) for x in (a, b))
+    return functional.cosine_similarity(a, b, dim=-1, eps=TINY)

@@ -60,7 +60,7 @@ def test_a_step_too_small_to_share_is_refused():
 def test_fetching_ahead_changes_nothing():
     loader = batches()
     with loader.fetched(2) as steps:
-        fetched = [ids(batch) for step in steps for _, batch in step]
+        fetched = [ids(part.batch) for step in steps for part in step]
     assert fetched == [ids(loader.load(p)) for s in range(2, loader.steps) for p in loader.places(s)]
 
 

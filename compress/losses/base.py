@@ -1,0 +1,131 @@
+"""What a loss may read, and what losses share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from profiles.errors import UserError
+
+VOCABULARY = (
+    "student_logits",
+    "teacher_logits",
+    "plain_logits",
+    "student_features",
+    "teacher_features",
+    "student_tokens",
+    "teacher_tokens",
+    "student_blocks",
+    "teacher_blocks",
+    "student_embedding",
+    "teacher_embedding",
+    "student_boxes",
+    "teacher_boxes",
+    "targets",
+    "task_loss",
+    "indices",
+    "progress",
+    "epoch",
+)
+
+Example = Mapping[str, Any]
+"""What a loss reads, on two samples: shapes for a loss that has parts of its own. Also ``samples``: how many there are."""
+
+TINY = 1e-8
+
+
+def full(values: Tensor) -> Tensor:
+    """``values`` in float32 at least: autocast and fp16 teachers give less, and differences of it are noise."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def rows(logits: Tensor) -> Tensor:
+    """Logits of shape (samples, ..., classes) as (places, classes) in float32 at least."""
+    return full(logits).reshape(-1, logits.shape[-1])
+
+
+def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log of the softened class probabilities, (places, classes)."""
+    return functional.log_softmax(rows(logits) / temperature, dim=-1)
+
+
+def divergence(target: Tensor, given: Tensor) -> Tensor:
+    """KL(target || given) of log-probabilities, (places, classes) to (places,)."""
+    return (target.exp() * (target - given)).sum(dim=-1)
+
+
+def cross_entropy(target: Tensor, given: Tensor) -> Tensor:
+    """-sum over classes of target times given: probabilities and log-probabilities, (places, classes) to (places,)."""
+    return -(target * given).sum(dim=-1)
+
+
+def labels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels as (places,) with 0 where there is none, and which places have one.
+
+    Raises:
+        UserError: the task's targets are not one label a place.
+    """
+    if targets.shape != logits.shape[:-1] or targets.is_floating_point():
+        raise UserError(
+            f"a loss reads one class label a place, so targets of shape {tuple(logits.shape[:-1])} for logits of "
+            f"{tuple(logits.shape)}; this task's are {tuple(targets.shape)}; use the losses 'task', 'kd' or 'bce_kd'"
+        )
+    flat = targets.reshape(-1)
+    return flat.clamp(min=0), flat >= 0
+
+
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of ``values`` over the places that are ``chosen``; 0 where none is."""
+    return torch.where(chosen, values, torch.zeros_like(values)).sum() / chosen.sum().clamp(min=1)
+
+
+def alike(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the smaller size and float32 at least: maps averaged over areas, tokens over neighbours, vectors as they are.
+
+    Maps are (samples, channels, height, width), tokens (samples, tokens, width), vectors (samples, width).
+    """
+    ours, theirs = full(ours), full(theirs)
+    if ours.dim() == 4:
+        size = (min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3]))
+        return _pooled(ours, size), _pooled(theirs, size)
+    if ours.dim() == 3 and ours.shape[1] != theirs.shape[1]:
+        count = min(ours.shape[1], theirs.shape[1])
+        fewer = [functional.adaptive_avg_pool1d(x.transpose(1, 2), count).transpose(1, 2) for x in (ours, theirs)]
+        return fewer[0], fewer[1]
+    return ours, theirs
+
+
+def by_levels(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean square at full size and averaged to 4, 2 and 1 places a side, weights 1, 1/2, 1/4, 1/8 over their sum.
+
+    Maps (samples, channels, height, width) of one shape (the HCL of ReviewKD, Chen et al. 2021, section 3.3).
+    """
+    sizes = [n for n in (4, 2, 1) if n < student.shape[2]]
+    pairs = [(student, teacher), *((_pooled(student, (n, n)), _pooled(teacher, (n, n))) for n in sizes)]
+    weights = [0.5**number for number in range(len(pairs))]
+    parts = [weight * functional.mse_loss(s, t) for weight, (s, t) in zip(weights, pairs, strict=True)]
+    return torch.stack(parts).sum() / sum(weights)
+
+
+def _pooled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return maps if maps.shape[2:] == size else functional.adaptive_avg_pool2d(maps, size)
+
+
+def read_table(loss: str, option: str, path: str) -> Tensor:
+    """A .npy file of numbers in float32.
+
+    Raises:
+        UserError: it is not there, or is no such file.
+    """
+    try:
+        table = np.load(Path(os.path.expandvars(path)), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"loss {loss}: {option} is a .npy file of numbers; given: {path!r} ({error})") from None
+    return torch.from_numpy(table.astype(np.float32))

@@ -1,0 +1,72 @@
+"""Losses that learn from some places only: where the teacher is sure, where it is better, where a prediction is right."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compress.losses.base import cross_entropy, divergence, labels, log_probabilities, mean_where, rows
+
+
+def fer(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    *,
+    discard: float = 0.15,
+    distrust: float = 0.4,
+    smoothing: float = 0.1,
+) -> Tensor:
+    """Soft labels where the teacher is sure, smoothed ones where it is less, else nothing (FerKD, Shen 2023, paper 58).
+
+    By the teacher's largest probability: below ``discard`` the crop shows no object and is left out; below ``distrust``
+    the target is the label with ``smoothing``; above, the teacher's softmax. Cross-entropy, mean over what is kept. The
+    paper's thresholds could not be verified. With ``realisations`` the teacher's labels of each crop are computed once
+    and stored, as in FKD; crops without a label keep the teacher's. Logits of shape (samples, ..., classes), targets
+    (samples, ...).
+    """
+    where, known = labels(student_logits, targets)
+    student, soft = log_probabilities(student_logits), log_probabilities(teacher_logits).exp()
+    sure = soft.amax(dim=1)
+    hard = functional.one_hot(where, soft.shape[1]).to(soft.dtype) * (1 - smoothing) + smoothing / soft.shape[1]
+    target = torch.where(((sure < distrust) & known)[:, None], hard, soft)
+    return mean_where(cross_entropy(target, student), sure >= discard)
+
+
+def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """KL of the augmented samples' predictions to the plain ones', where those are right (MDCS, Zhao et al. 2023, paper 54).
+
+    T^2 * mean of KL(plain || augmented) over the samples whose plain view is classified right; plain without gradient.
+    Reads no teacher. The paper's weight is 0.6, ramped up over 20 of 400 epochs: ``{use = "scheduled", end = 0.6, ends =
+    0.05}``. Of the paper's three experts this is the consistency of each. Logits of shape (samples, ..., classes).
+    """
+    where, known = labels(student_logits, targets)
+    right = known & (rows(plain_logits).argmax(dim=1) == where)
+    target, given = log_probabilities(plain_logits, temperature).detach(), log_probabilities(student_logits, temperature)
+    return temperature**2 * mean_where(divergence(target, given), right)
+
+
+def collaborative(
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0, regions: int = 4
+) -> Tensor:
+    """KL only where the teacher knows better, place by place and region by region (Zhu et al. 2023, BSD, paper 18).
+
+    T^2 * (mean of KL over the places where the teacher's cross-entropy is below the student's, plus, for dense outputs,
+    the same over a grid of ``regions`` x ``regions`` with the means of KL and cross-entropy in each). The paper trains
+    two networks and lets each teach where it is better; here the teacher is frozen, so one direction is left. Logits of
+    shape (samples, classes) or (samples, height, width, classes), targets without the classes.
+    """
+    where, known = labels(student_logits, targets)
+    student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
+    apart = divergence(teacher, student)
+    gain = torch.stack(
+        [functional.nll_loss(log_probabilities(z), where, reduction="none") for z in (student_logits, teacher_logits)]
+    ).detach()
+    better = torch.where(known, gain[0] - gain[1], torch.zeros_like(gain[0]))
+    loss = mean_where(apart, better > 0)
+    if student_logits.dim() == 4:
+        shape = student_logits.shape[:-1]
+        pooled = [functional.adaptive_avg_pool2d(x.reshape(shape)[:, None], regions) for x in (apart, better)]
+        loss = loss + mean_where(pooled[0], pooled[1] > 0)
+    return temperature**2 * loss

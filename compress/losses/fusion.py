@@ -1,0 +1,64 @@
+"""Losses on feature maps that are fused from deep to shallow first."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.adapters import adapter
+from compress.losses.base import Example, alike, by_levels, full
+
+
+@final
+class Transkd(nn.Module):
+    """Maps fused across stages, and patch embeddings (TransKD, Liu et al. 2024, equations 2 to 6, paper 74).
+
+    Going from deep to shallow, each stage of the student is mixed with what came from below it by a softmax over both of
+    their channels' attention, and compared with the teacher's map by the mean square at full size and averaged to 4, 2
+    and 1 (weights 1, 1/2, 1/4, 1/8 over their sum). Added: ``embed`` * sum of (0.1, 0.1, 0.5, 1) * mean square of the
+    unfused maps through adapters, the last stages when there are fewer. Maps (samples, channels, height, width).
+    """
+
+    def __init__(self, example: Example, *, embed: float = 1.0, width: int = 64) -> None:
+        super().__init__()
+        student, teacher = example["student_features"], example["teacher_features"]
+        self._embed = embed
+        self.inward = nn.ModuleList(nn.Conv2d(s.shape[1], width, 1) for s in student)
+        self.mixers = nn.ModuleList(_Mixer(width) for _ in student[:-1])
+        self.outward = nn.ModuleList(nn.Conv2d(width, t.shape[1], 1) for t in teacher)
+        self.direct = nn.ModuleList(adapter(s, t) for s, t in zip(student, teacher, strict=True))
+
+    def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
+        fused = self._fused([full(s) for s in student_features])
+        pairs = [alike(out(f), t) for out, f, t in zip(self.outward, fused, teacher_features, strict=True)]
+        loss = torch.stack([by_levels(s, t) for s, t in pairs]).sum()
+        shares = (0.1, 0.1, 0.5, 1.0)[-len(pairs) :]
+        shares = (0.1,) * (len(pairs) - len(shares)) + shares
+        for share, layer, s, t in zip(shares, self.direct, student_features, teacher_features, strict=True):
+            loss = loss + self._embed * share * functional.mse_loss(*alike(layer(full(s)), t))
+        return loss
+
+    def _fused(self, student: list[Tensor]) -> list[Tensor]:
+        inner = [layer(s) for layer, s in zip(self.inward, student, strict=True)]
+        fused = [inner[-1]]
+        for stage in range(len(inner) - 2, -1, -1):
+            below = functional.interpolate(fused[0], inner[stage].shape[2:], mode="nearest")
+            fused.insert(0, self.mixers[stage](inner[stage], below))
+        return fused
+
+
+class _Mixer(nn.Module):
+    """Two maps mixed by a softmax over their channels' weights, from the mean over space of their sum (selective kernel)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.squeeze, self.choose = nn.Linear(width, max(8, width // 4)), nn.Linear(max(8, width // 4), 2 * width)
+
+    def forward(self, mine: Tensor, below: Tensor) -> Tensor:
+        hidden = torch.relu(self.squeeze((mine + below).mean(dim=(2, 3))))
+        shares = self.choose(hidden).unflatten(1, (2, -1)).softmax(dim=1)[..., None, None]
+        mixed: Tensor = shares[:, 0] * mine + shares[:, 1] * below
+        return mixed

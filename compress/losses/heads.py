@@ -1,0 +1,111 @@
+"""Losses with a head of their own on the student's embedding, which is not part of what is exported."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.losses.base import Example, divergence, full, labels, log_probabilities, mean_where, read_table, rows
+from profiles.errors import UserError
+
+
+@final
+class Dho(nn.Module):
+    """Cross-entropy on the student's head, KL to the teacher on a second one (DHO, Kang et al. 2025, paper 17).
+
+    ``share`` * CE(student) + (1 - ``share``) * T^2 * KL(softmax(t / T) || softmax(h / T)), h a linear head on the student's
+    embedding, so that the two gradients meet in the backbone only; samples without a label count in the second. The paper's
+    mixture of both heads at inference is not exported: the student's own head ships. Logits (samples, classes),
+    targets (samples,), embeddings (samples, width).
+    """
+
+    def __init__(self, example: Example, *, share: float = 0.5, temperature: float = 2.0) -> None:
+        super().__init__()
+        self._share, self._temperature = share, temperature
+        self.head = nn.Linear(example["student_embedding"].shape[-1], example["student_logits"].shape[-1])
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, student_embedding: Tensor, targets: Tensor) -> Tensor:
+        where, known = labels(student_logits, targets)
+        told = mean_where(functional.cross_entropy(rows(student_logits), where, reduction="none"), known)
+        second = log_probabilities(self.head(full(student_embedding)), self._temperature)
+        soft = divergence(log_probabilities(teacher_logits, self._temperature), second).mean()
+        return self._share * told + (1 - self._share) * self._temperature**2 * soft
+
+
+@final
+class DeitLt(nn.Module):
+    """Labels, and the teacher's decisions on a second head, rare classes weighed up late (DeiT-LT, Rangwani et al. 2024).
+
+    (1 - ``share``) * CE(student, y) + ``share`` * CE_w(h, argmax t), h a linear head on the student's embedding (the
+    paper's distillation token). From ``late`` of the training on, w_c is proportional to (1 - b) / (1 - b^n_c), mean 1,
+    n_c the labels seen of class c (paper 57; b = ``rarity``). The released code's soft variant multiplies
+    log-probabilities by the class weights; here a weight multiplies a sample's loss. Logits (samples, classes), targets
+    (samples,), embeddings (samples, width).
+    """
+
+    counts: Tensor
+
+    def __init__(self, example: Example, *, share: float = 0.5, late: float = 0.9, rarity: float = 0.9999) -> None:
+        super().__init__()
+        classes = example["student_logits"].shape[-1]
+        self._share, self._late, self._rarity = share, late, rarity
+        self.head = nn.Linear(example["student_embedding"].shape[-1], classes)
+        self.register_buffer("counts", torch.zeros(classes, dtype=torch.float64))
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_embedding: Tensor,
+        targets: Tensor,
+        progress: float,
+    ) -> Tensor:
+        where, known = labels(student_logits, targets)
+        self.counts += torch.bincount(where[known], minlength=len(self.counts))
+        told = mean_where(functional.cross_entropy(rows(student_logits), where, reduction="none"), known)
+        decided = rows(teacher_logits).argmax(dim=1)
+        second = functional.cross_entropy(rows(self.head(full(student_embedding))), decided, reduction="none")
+        if progress >= self._late:
+            second = second * self.weights()[decided].to(second.dtype)
+        return (1 - self._share) * told + self._share * second.mean()
+
+    def weights(self) -> Tensor:
+        """Of the classes, by how many labels of each were seen; their mean is 1."""
+        found = (1 - self._rarity) / (1 - self._rarity ** self.counts.clamp(min=1))
+        return found / found.mean()
+
+
+@final
+class Aspects(nn.Module):
+    """Answers to yes-or-no questions about each image, on a head of their own (MaKD, Lee et al. 2025, equation 3, paper 31).
+
+    Binary cross-entropy of a linear head on the student's embedding with the probabilities of "yes" that ``answers``
+    holds: a .npy file of shape (training samples, questions), rows in the order of the training split, NaN where nothing
+    was asked. Embeddings (samples, width).
+
+    Raises:
+        UserError: no such file, or of another shape.
+    """
+
+    answers: Tensor
+
+    def __init__(self, example: Example, *, answers: str = "") -> None:
+        super().__init__()
+        table = read_table("aspects", "answers", answers)
+        if len(table) != example["samples"] or table.dim() != 2:
+            wanted = f"({example['samples']}, questions)"
+            raise UserError(
+                f"loss aspects: answers {answers} has the shape {tuple(table.shape)}; the split asks for {wanted}"
+            )
+        self.head = nn.Linear(example["student_embedding"].shape[-1], table.shape[1])
+        self.register_buffer("answers", table, persistent=False)
+
+    def forward(self, student_embedding: Tensor, indices: Tensor) -> Tensor:
+        asked = self.answers[indices]
+        known = ~asked.isnan()
+        told = self.head(full(student_embedding).to(self.head.weight.dtype))
+        apart = functional.binary_cross_entropy_with_logits(told, asked.nan_to_num(), reduction="none")
+        return mean_where(apart, known)

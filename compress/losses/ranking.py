@@ -1,0 +1,25 @@
+"""Losses on the order of classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compress.losses.base import labels, log_probabilities, rows
+
+
+def pld(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Plackett-Luce likelihood of the order (label, then as the teacher has it) (PLD, Bassam et al. 2025, paper 34).
+
+    Mean over samples of sum over k of q_k * (logsumexp over l >= k of s_l - s_k), classes in that order, q the teacher's
+    softmax(t / T). Blind to a constant per sample; takes the place of 'task', whose first term is its own. Without a label
+    the order is the teacher's. Logits of shape (samples, ..., classes), targets (samples, ...).
+    """
+    where, known = labels(student_logits, targets)
+    student, q = rows(student_logits), log_probabilities(teacher_logits, temperature).exp()
+    worth = rows(teacher_logits).detach().clone()
+    worth[known, where[known]] = float("inf")
+    order = worth.argsort(dim=1, descending=True, stable=True)
+    ordered, weight = student.gather(1, order), q.gather(1, order)
+    behind = torch.logcumsumexp(ordered.flip(1), dim=1).flip(1)
+    return (weight * (behind - ordered)).sum(dim=1).mean()
