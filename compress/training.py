@@ -160,7 +160,8 @@ class Trainer:
             means = {k: means.get(k, torch.zeros(())) + v.float().cpu() / len(parts) for k, v in terms.items()}
         processes.average_gradients(objective.parts.parameters())
         for trained in (student, objective.parts):  # apart: what a loss trains must not slow the student
-            nn.utils.clip_grad_norm_(trained.parameters(), run.schedule.clip)
+            if weights := list(trained.parameters()):
+                nn.utils.clip_grad_norm_(weights, run.schedule.clip)
         run.after_step(bool(torch.isfinite(total)))
         return total, means
 

@@ -243,9 +243,14 @@ class Workshop:
         Raises:
             UserError: it cannot be built, does not take the data, or does not export.
         """
-        self._check_model(plan)
+
+        try:
+            plan.build()
+        except Exception as error:  # whatever a factory says to arguments that it cannot take
+            raise UserError(f"cannot be built: {error}") from error
 
         def make(folder: Path) -> dict[str, Any]:
+            self._check_model(plan)
             torch.manual_seed(self.recipe.seed)
             surgery.save(folder, plan, plan.build())
             return _facts((), (), None)

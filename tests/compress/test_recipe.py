@@ -99,6 +99,42 @@ def test_weights_are_relative_to_the_recipe():
     assert recipe.parse(table, name="r", source="there/r.toml").teacher.weights == "there/w.pth"
 
 
+SEARCH = """
+[student]
+model = "compress.models:resnet"
+[student.search]
+speed_up = 4
+choices.blocks = [1, 2]
+[task]
+data = "digits"
+[teacher]
+model = "compress.models:resnet20"
+"""
+
+
+def test_a_searched_student_has_choices_and_its_factory_gets_one_of_each():
+    found = parse(SEARCH)
+    assert found.student.search.choices == {"blocks": (1, 2)} and found.student.search.speed_up == 4
+    assert not found.student.same_as_teacher
+    assert recipe.student_plan(found.student, {"blocks": 2}).arguments == {"blocks": 2}
+    ofs = parse(SEARCH.replace('model = "compress.models:resnet"\n[student.', 'from = "teacher"\n[student.'))
+    assert not ofs.student.same_as_teacher, "what it becomes is not known yet"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("choices.blocks = [1, 2]", "choices.blocks = 3", "choices: a list of values for each argument"),
+        ("choices.blocks = [1, 2]", "", "choices: a list of values for each argument"),
+        ("[student.search]", "arguments = { blocks = 1 }\n[student.search]", "blocks is in arguments too"),
+        ("speed_up = 4", "speed_up = 0", "speed_up: Input should be greater than 0"),
+        ("speed_up = 4", "speedup = 4", "speed_up"),
+    ],
+)
+def test_faults_of_a_search(old, new, fault):
+    assert any(fault in told and "[student.search]" in told for told in faults_of(SEARCH.replace(old, new)))
+
+
 def test_a_student_without_arguments_is_the_teacher():
     assert parse(GOOD.replace("width = 0.5", "")).student.same_as_teacher
 
