@@ -159,8 +159,10 @@ class Trainer:
             total = total + loss.detach().cpu() / len(parts)
             means = {k: means.get(k, torch.zeros(())) + v.float().cpu() / len(parts) for k, v in terms.items()}
         processes.average_gradients(objective.parts.parameters())
-        for trained in (student, objective.parts):  # apart: what a loss trains must not slow the student
-            nn.utils.clip_grad_norm_(trained.parameters(), run.schedule.clip)
+        # apart: what a loss trains must not slow the student
+        for trained in ([*student.parameters()], [*objective.parts.parameters()]):
+            if trained:
+                nn.utils.clip_grad_norm_(trained, run.schedule.clip)
         run.after_step(bool(torch.isfinite(total)))
         return total, means
 

@@ -120,7 +120,7 @@ def edges(
 
 
 def self_similarity(student_features: list[Tensor], teacher_features: list[Tensor], *, side: int = 7) -> Tensor:
-    """Distance of the regions' cosine similarities within each image (MGD, Qin et al. 2022, paper 37; DistillDIFT, 2024, paper 46).
+    """Distance of the regions' cosine similarities within each image (MGD, Qin et al. 2022, paper 37; also 46).
 
     Maps averaged down to ``side`` x ``side`` regions; mean square of the difference of the cosines of each two regions,
     summed over pairs: blind to channels and scale. Maps (samples, channels, height, width). The paper's weight is 100.
