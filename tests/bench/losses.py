@@ -3,9 +3,9 @@
     make bench-losses ARGS="--only kd dkd"            # spread over sessions: each training is a cell, kept in a file
     make bench-losses ARGS="--table"                  # what is there, into docs/losses.md
 
-A cell is a loss, a start (fresh weights, or those inherited from the teacher) and a seed. Nothing finished is done twice, and a
-cell that was killed goes on in the epoch where it was. Weights are those of the papers; ``--scales 0.3 1 3`` tries others, and
-the table takes the best on validation. Figures are of the test images that no choice saw.
+A cell is a loss, a start (fresh weights, or those inherited from the teacher) and a seed. Nothing finished is done twice,
+and a cell that was killed goes on in the epoch where it was. Weights are those of the papers; ``--scales 0.3 1 3`` tries
+others, and the table takes the best on validation. Figures are of the test images that no choice saw.
 """
 
 from __future__ import annotations
@@ -198,9 +198,8 @@ def _table(found: list[dict[str, Any]], asked: argparse.Namespace) -> str:
         kd = best[("kd", start)]
         gap = _mean(cells) - _mean(kd) if kd and loss != "kd" else None
         verdict = "" if gap is None else f"{gap:+.2f}" + ("" if gap > 0 else ": does not beat it in this budget")
-        lines.append(
-            f"| `{loss}` | {start} | {cells[0]['scale']:g} | {_spread(cells, 'top1')} | {_spread(cells, 'ece')} | {verdict} |"
-        )
+        figures = f"{_spread(cells, 'top1')} | {_spread(cells, 'ece')}"
+        lines.append(f"| `{loss}` | {start} | {cells[0]['scale']:g} | {figures} | {verdict} |")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from compress.losses.adversary import Meal
 from compress.losses.branches import Ofa
 from compress.losses.codes import Codebook
-from compress.losses.confidence import collaborative, fer, mdcs
+from compress.losses.confidence import collaborative, fer, mdcs, open_set
 from compress.losses.controller import Tgeo
 from compress.losses.decoupled import dkd, nkd, top_k_ld
 from compress.losses.embeddings import Align, MiAlpha, Nd, bound
@@ -190,6 +190,13 @@ def test_mdcs_learns_from_views_that_are_right():
     plain = doubles([LN3, 0], [LN3, 0])
     assert mdcs(student, plain, torch.tensor([0, 1])).item() == near(FORWARD)
     assert mdcs(student, plain, torch.tensor([1, 1])).item() == 0
+
+
+def test_open_set_leaves_out_what_nobody_finds_familiar():
+    """Confidence 1/2 * 3/4 and 1/2 * 1/2: the second is below their mean, unless it has a label."""
+    student, teacher = EVEN.expand(2, 2), torch.cat([SURE, EVEN])
+    assert open_set(student, teacher, torch.tensor([-1, -1]), temperature=1.0).item() == near(FORWARD)
+    assert open_set(student, teacher, torch.tensor([-1, 0]), temperature=1.0).item() == near(FORWARD / 2)
 
 
 def test_collaborative_learns_where_the_teacher_is_better():
