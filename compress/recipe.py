@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, final
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from compress import factories
@@ -95,6 +95,7 @@ class TeacherSpec:
     accumulate: Annotated[int, Ge(1)] = 1
     patience: Annotated[int, Ge(0)] = 0
     realisations: Annotated[int, Ge(0)] = 0
+    self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
     share: Annotated[float, Gt(0)] = 1.0
     also: tuple[AlsoSpec, ...] = ()
 

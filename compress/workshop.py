@@ -43,6 +43,7 @@ ROOM = (
     "compress.run_state",
     "compress.loader",
     "compress.schedule",
+    "compress.data.transforms",
     "compress.teacher_outputs",
     "compress.objective",
     "compress.loss_specs",

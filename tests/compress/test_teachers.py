@@ -111,7 +111,10 @@ width = 0.5
 use = "distill"
 epochs = 1
 batch_size = 32
-losses = ["kd", "attention"]
+losses = [
+    { use = "kd", weight = { use = "gradient_share", share = 0.5, every = 1 } },
+    { use = "attention", layers = [["layer2", "teachers.0.layer2"]] },
+]
 """
     )
     return path
