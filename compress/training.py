@@ -235,7 +235,8 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 def _check_processes(objective: Objective) -> None:
     """Each process would remember its own share of the samples only."""
-    if processes.count() > 1 and any(True for _ in objective.parts.buffers()):
+    remembered = set(objective.parts.state_dict()) - {name for name, _ in objective.parts.named_parameters()}
+    if processes.count() > 1 and remembered:
         raise UserError(
             "a loss or a weight remembers what it has seen (ps_kd, taid, gradient_share and the like), and several "
             "processes do not share that; train in one process, or drop it"

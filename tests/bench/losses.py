@@ -75,6 +75,9 @@ WITH: dict[str, list[Any]] = {
     "taid": [{"use": "task", "weight": 0.1}, {"use": "taid", "weight": 0.9}],
     "bd_kd": [TASK, "bd_kd"],
     "nkd": [TASK, "nkd"],
+    "ofa": [TASK, "ofa"],
+    "align": [TASK, "align"],
+    "collaborative": [TASK, "collaborative"],
     "js": ["js"],
     "meal": ["meal"],
 }
