@@ -1,4 +1,4 @@
-# make demo | test | bench | lint. Everything runs in .venv, made from pinned constraints.
+# make demo | test | bench | bench-losses | lint. Everything runs in .venv, made from pinned constraints.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[digits,dev]'
 	touch $@
 
-.PHONY: install demo test bench lint clean
+.PHONY: install demo test bench bench-losses lint clean
 install: $(VENV)/.installed
 
 demo: install
@@ -23,6 +23,10 @@ bench: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m tests.bench
+
+# Hours: each training is kept in runs/.losses, so that it can be spread over sessions. ARGS="--only kd dkd --epochs 2"
+bench-losses: install
+	$(BIN)/python -m tests.bench.losses $(ARGS)
 
 lint: install
 	$(BIN)/ruff check --fix .

@@ -30,6 +30,7 @@ COMMANDS = {
     "engines": "compress.commands.listing:engines",
     "losses": "compress.commands.listing:losses",
     "tasks": "compress.commands.listing:tasks",
+    "teachers": "compress.commands.teachers:teachers",
     "doctor": "compress.commands.doctor:doctor",
 }
 HELP = {
@@ -48,6 +49,7 @@ HELP = {
     "engines": "List the engines, and whether each can run here.",
     "losses": "List the losses of a recipe.",
     "tasks": "List the tasks and data sources.",
+    "teachers": "Rank a recipe's teachers by how well they fit the data.",
     "doctor": "Versions, hardware, runtimes, and why one is missing.",
 }
 

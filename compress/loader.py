@@ -13,6 +13,7 @@ import numpy as np
 from compress import processes
 from compress.data import Batch, Samples
 from compress.data.base import Indices
+from compress.data.transforms import self_mixed
 from compress.schedule import Schedule
 from profiles.errors import UserError
 
@@ -79,7 +80,7 @@ class Batches:
 
     def load(self, place: Place) -> Batch:
         """The samples of a place."""
-        return self._samples.load(self.indices(place), np.random.default_rng(self._key(place)))
+        return self._augmented(self.indices(place), place)
 
     def indices(self, place: Place) -> Indices:
         """Which samples of the split stand at a place."""
@@ -87,6 +88,18 @@ class Batches:
         first = place.position * self.batch_size
         first += (place.part * processes.count() + processes.index()) * self.share
         return order[first : first + self.share].astype(np.int64)
+
+    def _augmented(self, chosen: Indices, place: Place) -> Batch:
+        generator = np.random.default_rng(self._key(place))
+        batch = self._samples.load(chosen, generator)
+        if not self._schedule.self_mix:
+            return batch
+        if batch.inputs.ndim != 4 or batch.targets.ndim != 1:
+            raise UserError(
+                "self_mix is for images (samples, channels, height, width) with one class label each; given: inputs "
+                f"{batch.inputs.shape}, targets {batch.targets.shape}; set it to 0"
+            )
+        return Batch(self_mixed(batch.inputs, self._schedule.self_mix, generator), batch.targets)
 
     def _key(self, place: Place) -> tuple[int, ...]:
         return (self._seed, place.realisation, place.position, place.part, processes.index(), 1)
@@ -110,5 +123,4 @@ class Batches:
 
     def _part(self, place: Place) -> Part:
         chosen = self.indices(place)
-        batch = self._samples.load(chosen, np.random.default_rng(self._key(place)))
-        return Part(place, batch, chosen, self._samples.load(chosen) if self._plain else None)
+        return Part(place, self._augmented(chosen, place), chosen, self._samples.load(chosen) if self._plain else None)

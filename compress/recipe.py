@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, final
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from compress import factories
@@ -57,11 +57,27 @@ class Measure:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class AlsoSpec:
+    """A further teacher: it teaches beside the first, and is neither measured nor compressed.
+
+    Attributes:
+        share: its weight in the mean of the teachers' probabilities; the first's is ``share`` of [teacher].
+    """
+
+    model: str
+    weights: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    share: Annotated[float, Gt(0)] = 1.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class TeacherSpec:
     """The teacher: a model factory with its arguments, and weights or how to train it.
 
     Attributes:
         weights: a checkpoint; without one the teacher is trained, on labels alone.
+        also: further teachers; the student learns from the mean of all, by ``share``.
     """
 
     model: str
@@ -79,6 +95,9 @@ class TeacherSpec:
     accumulate: Annotated[int, Ge(1)] = 1
     patience: Annotated[int, Ge(0)] = 0
     realisations: Annotated[int, Ge(0)] = 0
+    self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
+    share: Annotated[float, Gt(0)] = 1.0
+    also: tuple[AlsoSpec, ...] = ()
 
     @property
     def is_onnx(self) -> bool:
@@ -308,7 +327,10 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
         return None
     folder = Path(source).parent
     weights = None if spec.weights is None else _path(spec.weights, folder)
-    return replace(spec, model=_model(spec.model, folder), weights=weights)
+    also = tuple(replace(a, model=_model(a.model, folder), weights=str(_path(a.weights, folder))) for a in spec.also)
+    if also and (spec.is_onnx or any(a.model.endswith(".onnx") for a in also)):
+        faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
+    return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
 
 
 def _student(table: Mapping[str, Any], teacher: TeacherSpec | None, source: str, faults: list[str]) -> StudentSpec | None:

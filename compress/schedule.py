@@ -27,6 +27,7 @@ class Schedule:
     accumulate: int = 1
     patience: int = 0
     realisations: int = 0
+    self_mix: float = 0.0
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of ``steps``: a linear rise, then the shape's fall."""

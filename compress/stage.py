@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
@@ -151,6 +151,7 @@ class TrainedStage(Stage):
         patience: stop when the metric on validation has not risen for so many epochs, and take the best; 0 for never.
         realisations: epochs after which order and augmentation repeat, so that the teacher's outputs are computed
             once and kept; 0 for never.
+        self_mix: share of the images in which a region shows what another one of it shows (SelfMix); for class labels.
         losses: what the student learns from; ``compress losses`` lists them.
     """
 
@@ -166,6 +167,7 @@ class TrainedStage(Stage):
     accumulate: Annotated[int, Ge(1)] = 1
     patience: Annotated[int, Ge(0)] = 0
     realisations: Annotated[int, Ge(0)] = 0
+    self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
     losses: Losses = RECOVERY
 
     @final

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from profiles.errors import UserError
 
 Pairs = list[tuple[str, str]]
 """Names of modules in student and teacher whose outputs are compared."""
@@ -138,6 +142,24 @@ def pair_by_depth(student: Sequence[str], teacher: Sequence[str]) -> Pairs:
     count = min(len(student), len(teacher))
     ends = [[names[math.ceil((i + 1) * len(names) / count) - 1] for i in range(count)] for names in (student, teacher)]
     return list(zip(*ends, strict=True))
+
+
+def embeddings(module: nn.Module, inputs: npt.NDArray[Any], name: str, chunk: int = 256) -> npt.NDArray[Any]:
+    """What the last linear layer reads, (samples, width).
+
+    Raises:
+        UserError: the module has no such layer.
+    """
+    module.eval()
+    head = Layout.of(module, torch.from_numpy(inputs[:2])).head
+    if head is None:
+        raise UserError(f"{name} has no embedding: no linear layer that reads vectors (samples, width)")
+    found = []
+    with Taps(module, [], head) as taps, torch.no_grad():
+        for start in range(0, len(inputs), chunk):
+            module(torch.from_numpy(inputs[start : start + chunk]))
+            found.append(taps.embedding().float().numpy())
+    return np.concatenate(found)
 
 
 def map_size(shape: tuple[int, ...]) -> tuple[int, int] | None:

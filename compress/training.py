@@ -159,9 +159,10 @@ class Trainer:
             total = total + loss.detach().cpu() / len(parts)
             means = {k: means.get(k, torch.zeros(())) + v.float().cpu() / len(parts) for k, v in terms.items()}
         processes.average_gradients(objective.parts.parameters())
-        for trained in (student, objective.parts):  # apart: what a loss trains must not slow the student
-            if weights := list(trained.parameters()):
-                nn.utils.clip_grad_norm_(weights, run.schedule.clip)
+        # apart: what a loss trains must not slow the student
+        for trained in ([*student.parameters()], [*objective.parts.parameters()]):
+            if trained:
+                nn.utils.clip_grad_norm_(trained, run.schedule.clip)
         run.after_step(bool(torch.isfinite(total)))
         return total, means
 
@@ -234,7 +235,8 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 def _check_processes(objective: Objective) -> None:
     """Each process would remember its own share of the samples only."""
-    if processes.count() > 1 and any(True for _ in objective.parts.buffers()):
+    remembered = set(objective.parts.state_dict()) - {name for name, _ in objective.parts.named_parameters()}
+    if processes.count() > 1 and remembered:
         raise UserError(
             "a loss or a weight remembers what it has seen (ps_kd, taid, gradient_share and the like), and several "
             "processes do not share that; train in one process, or drop it"

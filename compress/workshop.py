@@ -14,15 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from compress import post_training, surgery
+from compress.committee import Committee
 from compress.data import Splits
 from compress.inherit import inherit
 from compress.loss_specs import modules_of, needs_labels, parse_losses
 from compress.objective import Objective
 from compress.progress import Progress
 from compress.recipe import Recipe, made, sources, student_plan, tasks
+from compress.similarity import cka, parc, shares
 from compress.stage import Artifact, Context, Stage, TrainedStage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
 from compress.surgery import Plan, Quantize
+from compress.taps import embeddings
 from compress.tasks import Task
 from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
@@ -40,6 +43,7 @@ ROOM = (
     "compress.run_state",
     "compress.loader",
     "compress.schedule",
+    "compress.data.transforms",
     "compress.teacher_outputs",
     "compress.objective",
     "compress.loss_specs",
@@ -135,6 +139,8 @@ class Workshop:
             return
         faults = [] if self.task.has_labels(self.data.train) else self._unlabelled()
         faults += self._faults("teacher", self.teacher_plan(), decided)
+        for spec in self.recipe.teacher.also:
+            faults += self._faults("teacher", Plan(factory=spec.model, arguments=spec.arguments), decided)
         if not self.recipe.student.same_as_teacher and self.recipe.student.search is None:
             faults += self._faults("student", student_plan(self.recipe.student), decided)
         if faults:
@@ -258,6 +264,54 @@ class Workshop:
         decided = {"plan": plan.as_json(), "code": self._model_key(plan), "seed": self.recipe.seed}
         return Made(self._workspace.step("candidate", decided, make))
 
+    def also(self) -> list[Made]:
+        """The teachers beside the first, their weights loaded."""
+        found: list[Made] = []
+        for spec in self.recipe.teacher.also:
+            plan = Plan(factory=spec.model, arguments=spec.arguments)
+            decided = {"plan": plan.as_json(), "code": self._model_key(plan), "weights": sha256(_existing(spec.weights))}
+
+            def make(folder: Path, plan: Plan = plan, weights: str = spec.weights) -> dict[str, Any]:
+                torch.manual_seed(self.recipe.seed)
+                module = plan.build()
+                load_into(module, load_foreign(Path(weights)), weights)
+                surgery.save(folder, plan, module)
+                return _facts((), (), None)
+
+            found.append(Made(self._workspace.step("teacher", decided, make, together=True)))
+        return found
+
+    def rank_teachers(self, samples: int, power: float) -> list[dict[str, Any]]:
+        """Every teacher with its similarities to the labels and its share, the best first (paper 1).
+
+        Raises:
+            UserError: the training data has no labels, or a teacher no embedding.
+        """
+        spec = self.recipe.teacher
+        given = [(spec.model, spec.weights), *((a.model, a.weights) for a in spec.also)]
+        names = [f"{model} {weights or ''}".strip() for model, weights in given]
+        chosen = np.random.default_rng(self.recipe.seed).permutation(len(self.data.train))[:samples].astype(np.int64)
+        batch = self.data.train.load(np.sort(chosen))
+        if batch.targets.ndim != 1 or len(np.unique(batch.targets[batch.targets >= 0])) < 2:
+            raise UserError("teachers are ranked by class labels of the training data; it has less than two classes of them")
+        known = batch.targets >= 0
+        rows: list[dict[str, Any]] = []
+        for name, found in zip(names, [self.teacher(), *self.also()], strict=True):
+            features = embeddings(found.artifact.module, batch.inputs[known], name)
+            fits = {"parc": parc(features, batch.targets[known]), "cka": cka(features, batch.targets[known])}
+            rows.append({"teacher": name, **fits})
+        for row, share in zip(rows, shares([row["parc"] for row in rows], power), strict=True):
+            row["share"] = share
+        return sorted(rows, key=lambda row: row["parc"], reverse=True)
+
+    def _taught_by(self, teacher: Made) -> str:
+        """A name for all who teach."""
+        spec = self.recipe.teacher
+        if not spec.also:
+            return teacher.step.key
+        others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
+        return digest({"teachers": [(teacher.step.key, spec.share), *others], "how": code_digest(["compress.committee"])})
+
     def student(self, teacher: Made) -> Made:
         """The student before any stage: the teacher itself, what fits of its weights, or fresh ones."""
         if self.recipe.student.same_as_teacher:
@@ -286,7 +340,7 @@ class Workshop:
             "stage": stage.name,
             "fields": stage.fields(),
             "start": start.step.key,
-            "teacher": teacher.step.key,
+            "teacher": self._taught_by(teacher),
             "profile": stage.key(self.profile),
             "calibration": self.data.calibration.fingerprint(),
             **self._training_key([type(stage).__module__, *_loss_modules(stage)]),
@@ -315,9 +369,13 @@ class Workshop:
 
     def _context(self, teacher: Made, folder: Path) -> Context:
         module = teacher.artifact.module
+        spec = self.recipe.teacher
+        if spec.also:
+            others = [made.artifact.module for made in self.also()]
+            module = Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
-        asked = {"teacher": teacher.step.key, "data": self.data.train.fingerprint(), "seed": self.recipe.seed}
+        asked = {"teacher": self._taught_by(teacher), "data": self.data.train.fingerprint(), "seed": self.recipe.seed}
         return Context(
             task=self.task,
             data=self.data,

@@ -47,16 +47,31 @@ def engines() -> int:
 
 @click.command()
 def losses() -> int:
-    """List the losses of a recipe."""
-    from compress.objective import losses as table
+    """List the losses of a recipe by family: what each reads, its options, its paper; and the weights of losses."""
+    from compress.loss_specs import losses as table
+    from compress.loss_specs import reads_of, weights
     from profiles.tables import load_object
 
+    family = None
     for name, reference in table().items():
         loss = load_object(reference)
-        options = [p for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        settings = f" ({', '.join(f'{p.name} = {p.default}' for p in options)})" if options else ""
-        click.echo(f"{name:<14} {_first_line(loss)}{settings}")
+        if loss.__module__ != family:
+            family = loss.__module__
+            click.echo(_first_line(inspect.getmodule(loss)))
+        click.echo(f"    {name:<14} {_first_line(loss)}")
+        settings = _defaults(loss)
+        click.echo(f"    {'':<14}   reads {', '.join(reads_of(loss))}{'; ' if settings else ''}{settings}")
+    click.echo("Weights of losses: a number, or a table with use.")
+    for name, reference in weights().items():
+        kind = load_object(reference)
+        click.echo(f"    {name:<14} {_first_line(kind)}")
+        click.echo(f"    {'':<14}   {_defaults(kind)}")
     return 0
+
+
+def _defaults(thing: Any) -> str:
+    options = [p for p in inspect.signature(thing).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return ", ".join(f"{p.name} = {_shown(p.default)}" for p in options)
 
 
 @click.command()

@@ -126,6 +126,23 @@ def mirror(images: npt.NDArray[Any], augment: np.random.Generator) -> None:
     images[flip] = images[flip, :, :, ::-1]
 
 
+def self_mixed(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
+    """A copy of (N, C, H, W) in which, in a ``share`` of the images, a region shows what another of its size shows.
+
+    FerKD's SelfMix (Shen 2023, paper 58): unlike CutMix it brings in no other class, so a label stays true. A region is a
+    quarter to a half of the image a side.
+    """
+    mixed: npt.NDArray[Any] = images.copy()
+    height, width = images.shape[2:]
+    chosen, sizes, places = augment.random(len(images)), augment.random((len(images), 2)), augment.random((len(images), 4))
+    for index in np.flatnonzero(chosen < share):
+        h, w = (max(1, int(n * (0.25 + 0.25 * r))) for n, r in zip((height, width), sizes[index], strict=True))
+        y0, y1 = (int(r * (height - h + 1)) for r in places[index, :2])
+        x0, x1 = (int(r * (width - w + 1)) for r in places[index, 2:])
+        mixed[index, :, y0 : y0 + h, x0 : x0 + w] = images[index, :, y1 : y1 + h, x1 : x1 + w]
+    return mixed
+
+
 def random_draws(count: int, augment: np.random.Generator) -> npt.NDArray[np.float64]:
     """What ``random_box`` needs for ``count`` pictures, a row each: (N, attempts, 4), in [0, 1)."""
     return augment.random((count, ATTEMPTS, 4))

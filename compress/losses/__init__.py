@@ -49,6 +49,7 @@ LOSSES: dict[str, str] = {
     "self_gt": "compress.losses.guidance:SelfGt",
     "fer": "compress.losses.confidence:fer",
     "mdcs": "compress.losses.confidence:mdcs",
+    "open_set": "compress.losses.confidence:open_set",
     "collaborative": "compress.losses.confidence:collaborative",
     "deit_lt": "compress.losses.heads:DeitLt",
     "dho": "compress.losses.heads:Dho",

@@ -13,7 +13,7 @@ from compress.losses.base import Example, cross_entropy, log_probabilities
 
 @final
 class Meal(nn.Module):
-    """Cross-entropy with the teachers' mean probabilities, optionally a discriminator (MEAL V2, Shen et al. 2020, eq. 3).
+    """Cross-entropy with the teachers' mean probabilities, optionally a discriminator (MEAL V2, Shen et al. 2020).
 
     Mean of -sum over classes of t log s, no labels: least, the teacher's entropy, at the teacher. With ``discriminator`` > 0
     that many times the binary cross-entropy of a small network that tells the softmax of the two apart is added; it learns

@@ -105,7 +105,7 @@ def alike(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
 def by_levels(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean square at full size and averaged to 4, 2 and 1 places a side, weights 1, 1/2, 1/4, 1/8 over their sum.
 
-    Maps (samples, channels, height, width) of one shape (the HCL of ReviewKD, Chen et al. 2021, section 3.3).
+    Maps (samples, channels, height, width) of one shape (the HCL of ReviewKD, Chen et al. 2021).
     """
     sizes = [n for n in (4, 2, 1) if n < student.shape[2]]
     pairs = [(student, teacher), *((_pooled(student, (n, n)), _pooled(teacher, (n, n))) for n in sizes)]

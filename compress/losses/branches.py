@@ -12,7 +12,7 @@ from compress.losses.base import Example, full, labels, log_probabilities
 
 @final
 class Ofa(nn.Module):
-    """The teacher's class scores at the end and at an exit behind each stage (OFA-KD, Hao et al. 2023, equation 7, paper 7).
+    """The teacher's class scores at the end and at an exit behind each stage (OFA-KD, Hao et al. 2023, paper 7).
 
     -sum over classes of ((t + 1_y)^e - 1_y) log s, e = ``eps``, mean over samples, for the last logits and for each
     exit: depthwise and pointwise convolutions that halve the map once for every stage that follows, the mean over space,

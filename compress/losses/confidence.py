@@ -47,6 +47,23 @@ def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, tempe
     return temperature**2 * mean_where(divergence(target, given), right)
 
 
+def open_set(
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 4.0, strictness: float = 1.0
+) -> Tensor:
+    """KL on samples with a label, and on those without that both models find familiar (KD3's selection, 2023, paper 68).
+
+    T^2 * mean of KL(t || s) over the samples that have a label or whose confidence, the product of the largest
+    probabilities of teacher and student, is at least ``strictness`` times its mean in the batch: unlabelled data from
+    elsewhere shows things of no class, on which the teacher is unsure. The paper's rule could not be verified; it moves with
+    training, as this does. Zero when the logits agree. Logits of shape (samples, ..., classes), targets (samples, ...).
+    """
+    _, known = labels(student_logits, targets)
+    student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
+    sure = torch.stack([rows(z).softmax(dim=1).amax(dim=1) for z in (student_logits, teacher_logits)]).prod(dim=0).detach()
+    familiar = sure >= strictness * sure.mean()
+    return temperature**2 * mean_where(divergence(teacher, student), known | familiar)
+
+
 def collaborative(
     student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0, regions: int = 4
 ) -> Tensor:

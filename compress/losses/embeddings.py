@@ -15,7 +15,7 @@ from profiles.errors import UserError
 
 @final
 class Nd(nn.Module):
-    """Towards the teacher's mean of the class, and at least as long (KD++, Wang et al. 2023, equation 5, paper 39).
+    """Towards the teacher's mean of the class, and at least as long (KD++, Wang et al. 2023, paper 39).
 
     Mean over the samples with a label of 1 - <s, c_y / |c_y|> / max(|s|, |t|), c_y the running mean of the teacher's
     embeddings of the class; 0 for a student that lies along c_y and is as long as t or longer. Where widths differ the
@@ -59,7 +59,7 @@ class Nd(nn.Module):
 class MiAlpha(nn.Module):
     """A lower bound of the mutual information of both embeddings, raised (Distiller, He et al. 2021, paper 16).
 
-    The bound is Poole et al. 2019's I_alpha, equation 16.
+    The bound is Poole et al. 2019's I_alpha.
 
     -I, I = 1 + mean over i of log(e^f(i,i) / d_i) - mean over i != j of e^f(j,i) / d_i, d_i = a m_i + (1 - a) q, m_i the
     mean over k of e^f(k,i), and a = ``alpha``: 1 is low variance and at most log(batch), 0 high variance. The critic f is
@@ -97,7 +97,7 @@ def bound(critic: Tensor, alpha: float) -> Tensor:
 
 @final
 class Align(nn.Module):
-    """Cosine to the embeddings of a model of images and texts (VL2V-ADiP, Addepalli et al. 2024, equation 2, paper 48).
+    """Cosine to the embeddings of a model of images and texts (VL2V-ADiP, Addepalli et al. 2024, paper 48).
 
     ``share`` * (1 - cos(P s, image)) + (1 - ``share``) * (1 - cos(P s, text of the class)), P linear. Images: the .npy
     file ``images`` of shape (training samples, width) in the order of the training split, or without it the teacher's

@@ -26,7 +26,7 @@ def attention(student_features: list[Tensor], teacher_features: list[Tensor]) ->
 
 @final
 class Cwd(nn.Module):
-    """KL of each channel's softmax over space (CWD, Shu et al. 2021, equation 5; paper 67's weight is 3).
+    """KL of each channel's softmax over space (CWD, Shu et al. 2021; paper 67's weight is 3).
 
     T^2 * mean over samples and channels of KL(softmax(t / T) || softmax(s / T)) over places, summed over pairs; an
     adapter where channels differ. Blind to a constant a channel. Maps (samples, channels, height, width).
@@ -63,7 +63,7 @@ class Hcl(nn.Module):
 
 @final
 class Dsi(nn.Module):
-    """One minus the cosine at each place of the deepest map (RT-DETRv4's DSI, 2025, equation 2, paper 20).
+    """One minus the cosine at each place of the deepest map (RT-DETRv4's DSI, 2025, paper 20).
 
     The student's map through a linear projector, the teacher's resized to it bilinearly; mean over places. Blind to the
     length of the teacher's features. Maps (samples, channels, height, width). Its weight in the paper is {use =
@@ -83,7 +83,7 @@ class Dsi(nn.Module):
 
 @final
 class BlockMse(nn.Module):
-    """Mean square of every block's outputs (PELA, Guo et al. 2024, equation 6, paper 40), mean over blocks.
+    """Mean square of every block's outputs (PELA, Guo et al. 2024, paper 40), mean over blocks.
 
     Blocks are paired by depth, so a factorised or pruned model has its own; an adapter where widths differ. Zero when
     they agree. The paper's second term, on the weights' products, belongs to the factorised layers, not here. Maps or

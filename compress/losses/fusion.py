@@ -14,7 +14,7 @@ from compress.losses.base import Example, alike, by_levels, full
 
 @final
 class Transkd(nn.Module):
-    """Maps fused across stages, and patch embeddings (TransKD, Liu et al. 2024, equations 2 to 6, paper 74).
+    """Maps fused across stages, and patch embeddings (TransKD, Liu et al. 2024, paper 74).
 
     Going from deep to shallow, each stage of the student is mixed with what came from below it by a softmax over both of
     their channels' attention, and compared with the teacher's map by the mean square at full size and averaged to 4, 2

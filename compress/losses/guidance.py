@@ -13,7 +13,7 @@ from compress.losses.base import Example, labels, mean_where, rows
 
 @final
 class SelfGt(nn.Module):
-    """Squared distance to labels and to an earlier model, weighed by ``labels`` (Borup and Andersen 2021, eq. 2, paper 21).
+    """Squared distance to labels and to an earlier model, weighed by ``labels`` (Borup and Andersen 2021, paper 21).
 
     a * |p - y|^2 + (1 - a) * |p - q|^2, mean over samples and classes, p and q the softmax of student and teacher (the
     model of the generation before). ``share`` is a; below 0 it is found in closed form: a* = <y - g, h - g> / |h - g|^2

@@ -80,7 +80,7 @@ class DeitLt(nn.Module):
 
 @final
 class Aspects(nn.Module):
-    """Answers to yes-or-no questions about each image, on a head of their own (MaKD, Lee et al. 2025, equation 3, paper 31).
+    """Answers to yes-or-no questions about each image, on a head of their own (MaKD, Lee et al. 2025, paper 31).
 
     Binary cross-entropy of a linear head on the student's embedding with the probabilities of "yes" that ``answers``
     holds: a .npy file of shape (training samples, questions), rows in the order of the training split, NaN where nothing

@@ -63,7 +63,7 @@ def bd_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float 
 def dist(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, between: float = 2.0, within: float = 2.0
 ) -> Tensor:
-    """One minus the correlation of class probabilities, within samples and within classes (DIST, Huang et al. 2022, eq. 10).
+    """One minus the correlation of class probabilities, within samples and within classes (DIST, Huang et al. 2022).
 
     T^2 * (``between`` * mean over samples of 1 - corr over classes + ``within`` * mean over classes of 1 - corr over
     samples): blind to scale and shift of the probabilities, not of the logits. Logits of shape (samples, ..., classes).

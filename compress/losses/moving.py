@@ -49,7 +49,7 @@ class Taid(nn.Module):
 
 @final
 class PsKd(nn.Module):
-    """Cross-entropy with labels softened by the student's own earlier predictions (PS-KD, Kim et al. 2021, eq. 5, paper 59).
+    """Cross-entropy with labels softened by the student's own earlier predictions (PS-KD, Kim et al. 2021, paper 59).
 
     Target (1 - a) one-hot + a p, p what the student said of this sample when it last saw it, a = ``share`` * progress;
     one-hot where it has not. Reads no teacher. Remembers a distribution for each sample of the training split, in

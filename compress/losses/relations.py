@@ -24,7 +24,7 @@ def sp(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor
 
 @final
 class Ickd(nn.Module):
-    """Distance of the channels' similarity matrices (ICKD, Liu et al. 2021, equation 5).
+    """Distance of the channels' similarity matrices (ICKD, Liu et al. 2021).
 
     |n(G_S) - n(G_T)|^2 / (channels * samples) with G = F F^T over space, a matrix a sample, rows of unit length, summed
     over pairs; an adapter where channels differ. Blind to where in the map a channel answers. Maps (samples, channels,
@@ -44,7 +44,7 @@ class Ickd(nn.Module):
 
 
 def rkd(student_embedding: Tensor, teacher_embedding: Tensor, *, distance: float = 25.0, angle: float = 50.0) -> Tensor:
-    """Distances of pairs and angles of triples of embeddings (RKD, Park et al. 2019, equations 5 and 9).
+    """Distances of pairs and angles of triples of embeddings (RKD, Park et al. 2019).
 
     ``distance`` * smooth L1 of the distances over their mean + ``angle`` * smooth L1 of the cosines at each sample
     between each two others: blind to scale, shift and rotation. Embeddings of shape (samples, width); widths may differ.
@@ -64,7 +64,7 @@ def diswot(
     teacher_embedding: Tensor,
     targets: Tensor,
 ) -> Tensor:
-    """Both metrics of DisWOT as a loss (Dong et al. 2023, equations 1 to 4, paper 12).
+    """Both metrics of DisWOT as a loss (Dong et al. 2023, paper 12).
 
     Relation: as 'sp' on the last pair of maps. Semantic: |n(E_S) - n(E_T)|^2 / classes^2 with E = g g^T of the
     cross-entropy's gradient g by the last layer's weight, which is (softmax - one-hot)^T f / samples; over classes,
@@ -83,7 +83,7 @@ def diswot(
 
 
 def affinity(student_embedding: Tensor, teacher_embedding: Tensor, *, scale: float = 50.0) -> Tensor:
-    """Cross-entropy of the samples' affinities (TinyCLIP's affinity mimicking, Wu et al. 2023, equation 3, paper 53).
+    """Cross-entropy of the samples' affinities (TinyCLIP's affinity mimicking, Wu et al. 2023, paper 53).
 
     Each sample's softmax over the others of ``scale`` * cosine, teacher against student. The paper's affinities are those
     of images with texts, both ways; with one tower the matrix is symmetric and its diagonal, always 1, is left out. Least
@@ -103,7 +103,7 @@ def edges(
     low: float = 1.0,
     high: float = 1.0,
 ) -> Tensor:
-    """What neighbours share, and how they differ (FF-G2M, Wu et al. 2023, equations 7 and 8, paper 71).
+    """What neighbours share, and how they differ (FF-G2M, Wu et al. 2023, paper 71).
 
     ``low`` * KL(softmax(t_j) || softmax(s_i)) + ``high`` * KL of softmax(|z_i - z_j| / T) of teacher and student, mean
     over samples i and their ``neighbours`` nearest j. The paper's neighbours are a graph's; here they are nearest by the
@@ -120,7 +120,7 @@ def edges(
 
 
 def self_similarity(student_features: list[Tensor], teacher_features: list[Tensor], *, side: int = 7) -> Tensor:
-    """Distance of the regions' cosine similarities within each image (MGD, Qin et al. 2022, paper 37; DistillDIFT, 2024, paper 46).
+    """Distance of the regions' cosine similarities within each image (MGD, Qin et al. 2022, paper 37; also 46).
 
     Maps averaged down to ``side`` x ``side`` regions; mean square of the difference of the cosines of each two regions,
     summed over pairs: blind to channels and scale. Maps (samples, channels, height, width). The paper's weight is 100.

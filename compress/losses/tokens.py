@@ -15,7 +15,7 @@ from compress.losses.base import TINY, Example, alike, divergence, full
 def token_relations(
     student_tokens: list[Tensor], teacher_tokens: list[Tensor], *, fused: bool = False, most: int = 256
 ) -> Tensor:
-    """KL of the tokens' relations in the last pair of blocks (Hybrid Distill, Shi et al. 2023, equation 5, paper 2).
+    """KL of the tokens' relations in the last pair of blocks (Hybrid Distill, Shi et al. 2023, paper 2).
 
     R = softmax(X X^T / sqrt(width)) of the hidden tokens, mean over tokens of KL(R_T || R_S). With ``fused`` the
     ``layers`` of the recipe give queries, keys and values side by side, and the relations are Q K^T and V V^T, the
@@ -31,7 +31,7 @@ def token_relations(
 
 @final
 class VisibleTokens(nn.Module):
-    """L1 of unit-length tokens at three quarters of the depth (DMAE, Bai et al. 2023, equation 2, paper 6).
+    """L1 of unit-length tokens at three quarters of the depth (DMAE, Bai et al. 2023, paper 6).
 
     Mean of |n(P s) - n(t)| over the tokens that stay visible, a random share of ``visible`` of them in each step (the
     paper's encoder sees no others; here the model sees all, and the loss those). P is an adapter where widths differ.
@@ -53,7 +53,7 @@ class VisibleTokens(nn.Module):
 
 @final
 class LnHidden(nn.Module):
-    """Smooth L1 to the teacher's last hidden tokens, normalised (G2SD, Huang et al. 2023, equation 3, paper 36).
+    """Smooth L1 to the teacher's last hidden tokens, normalised (G2SD, Huang et al. 2023, paper 36).
 
     Mean over all tokens and channels of smooth L1 (``beta``) of P s and LN(t); P is a linear layer, always there, since a
     student is not normalised. The released code multiplies a second such term, on the encoder, by 0; ``depth`` asks for

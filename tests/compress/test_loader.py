@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from compress import processes
+from compress.data.transforms import self_mixed
 from compress.loader import Batches, Place
 from compress.schedule import Schedule
 from profiles.errors import UserError
@@ -69,3 +70,22 @@ def test_an_error_while_loading_reaches_the_loop():
     loader._samples.images = None
     with pytest.raises(TypeError), loader.fetched(0) as steps:
         next(steps)
+
+
+def test_self_mix_shows_parts_of_the_same_image_and_leaves_the_label():
+    """All values of a mixed image are its own; a quarter to a half of each side changes; the share is about as asked."""
+    images = np.arange(200 * 64, dtype=np.float32).reshape(200, 1, 8, 8)
+    mixed = self_mixed(images, 0.5, np.random.default_rng(0))
+    changed = (mixed != images).reshape(200, -1).sum(axis=1)
+    assert set(changed) <= {0, *(h * w for h in (2, 3) for w in (2, 3))}
+    assert 60 < (changed > 0).sum() < 110
+    assert all(set(m.flat) <= set(i.flat) for m, i in zip(mixed, images, strict=True))
+    np.testing.assert_array_equal(self_mixed(images, 0.0, np.random.default_rng(0)), images)
+
+
+def test_self_mix_is_decided_by_the_place_and_is_for_class_labels():
+    plain, mixed, again = batches(), batches(self_mix=1.0), batches(self_mix=1.0)
+    place = plain.places(1)[0]
+    np.testing.assert_array_equal(mixed.load(place).inputs, again.load(place).inputs)
+    assert (mixed.load(place).inputs != plain.load(place).inputs).any()
+    np.testing.assert_array_equal(mixed.load(place).targets, plain.load(place).targets)

@@ -9,7 +9,7 @@ from torch import nn
 from compress.losses.adversary import Meal
 from compress.losses.branches import Ofa
 from compress.losses.codes import Codebook
-from compress.losses.confidence import collaborative, fer, mdcs
+from compress.losses.confidence import collaborative, fer, mdcs, open_set
 from compress.losses.controller import Tgeo
 from compress.losses.decoupled import dkd, nkd, top_k_ld
 from compress.losses.embeddings import Align, MiAlpha, Nd, bound
@@ -192,6 +192,13 @@ def test_mdcs_learns_from_views_that_are_right():
     assert mdcs(student, plain, torch.tensor([1, 1])).item() == 0
 
 
+def test_open_set_leaves_out_what_nobody_finds_familiar():
+    """Confidence 1/2 * 3/4 and 1/2 * 1/2: the second is below their mean, unless it has a label."""
+    student, teacher = EVEN.expand(2, 2), torch.cat([SURE, EVEN])
+    assert open_set(student, teacher, torch.tensor([-1, -1]), temperature=1.0).item() == near(FORWARD)
+    assert open_set(student, teacher, torch.tensor([-1, 0]), temperature=1.0).item() == near(FORWARD / 2)
+
+
 def test_collaborative_learns_where_the_teacher_is_better():
     student = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
     found = collaborative(student, SURE.expand(2, 2), torch.tensor([0, 1]))
@@ -201,7 +208,7 @@ def test_collaborative_learns_where_the_teacher_is_better():
 
 
 def test_collaborative_by_regions():
-    """Of four places in one region the teacher is better in three by a little, in one worse by much: places yes, region no."""
+    """In three of a region's places the teacher is better by a little, in one worse by much: places yes, region no."""
     teacher = SURE.expand(1, 2, 2, 2).clone()
     teacher[0, 1, 1, 0] = 5.0
     targets = torch.tensor([[[0, 0], [0, 1]]])
@@ -218,22 +225,28 @@ def learn(loss, steps, *given):
 
 
 def test_tgeo_learns_to_trust_the_teacher_where_it_is_right():
-    """The released controller gets no gradient (E2). Even samples have a teacher that is right, odd ones one that is wrong."""
+    """The released controller gets no gradient (E2).
+
+    Even samples have a sure teacher that is right and wrong labels, odd ones a weak teacher that is wrong and right labels;
+    what is held out has its true label.
+    """
     torch.manual_seed(0)
-    count = 80
-    targets = torch.arange(count) // 2 % 2
-    right = torch.arange(count) % 2 == 0
-    teacher = 4.0 * nn.functional.one_hot(torch.where(right, targets, 1 - targets), 2).double()
+    number = torch.arange(80)
+    truth, even, held = number // 2 % 2, number % 2 == 0, number % 5 == 4
+    said, sure = torch.where(even, truth, 1 - truth), torch.where(even, 4.0, 1.0)
+    teacher = sure[:, None].double() * nn.functional.one_hot(said, 2)
+    targets = torch.where(even & ~held, 1 - truth, truth)
     # an embedding by which a sample is near those of its class and of its kind of teacher
-    kind = nn.functional.one_hot(2 * targets + right.long(), 4).double()
-    student = 0.1 * torch.randn(count, 2, dtype=torch.float64)
+    kind = nn.functional.one_hot(2 * truth + even.long(), 4).double()
+    student = 0.1 * torch.randn(80, 2, dtype=torch.float64)
     loss = Tgeo({"student_logits": student}, held=5).double()
-    known = torch.ones(count, dtype=torch.bool)
-    before = loss.shares(student, teacher, targets, known).detach()
-    learn(loss, 150, student, teacher, kind, targets)
-    after = loss.shares(student, teacher, targets, known).detach()
-    assert after[right].mean() - after[~right].mean() > 0.5
-    assert abs(before[right].mean() - before[~right].mean()) < 0.2
+    shares = []
+    for steps in (0, 150):
+        learn(loss, steps, student, teacher, kind, targets)
+        found = loss.shares(student, teacher, targets, targets >= 0).detach()
+        shares.append(float(found[even & ~held].mean() - found[~even & ~held].mean()))
+    assert abs(shares[0]) < 0.2
+    assert shares[1] > 0.5
 
 
 def test_tgeo_mixes_by_the_controllers_share():
@@ -275,7 +288,7 @@ def test_dho():
 
 
 def test_deit_lt_weighs_samples_not_log_probabilities():
-    """Three labels of class 0, one of class 1, b = 1/2: weights 8/11 and 14/11. The released soft variant weighs log p (E8)."""
+    """Labels 0, 0, 0, 1 and b = 1/2: weights 8/11 and 14/11. The released soft variant weighs log p (E8)."""
     loss = zeroed(DeitLt(heads_example(), rarity=0.5))
     student, teacher = EVEN.expand(4, 2), SURE.flip(1).expand(4, 2)
     targets = torch.tensor([0, 0, 0, 1])

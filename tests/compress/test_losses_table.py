@@ -16,7 +16,7 @@ SAMPLES, CLASSES, PLACES = 12, 5, 3
 MAPS = {"student": [(4, 4), (6, 2)], "teacher": [(6, 4), (8, 2)]}
 
 ZERO = {
-    *("kd", "bce_kd", "js", "dist", "bd_kd", "dkd", "top_k_ld", "taid", "boxes", "mdcs", "collaborative"),
+    *("kd", "bce_kd", "js", "dist", "bd_kd", "dkd", "top_k_ld", "taid", "boxes", "mdcs", "collaborative", "open_set"),
     *("sp", "ickd", "rkd", "diswot", "codebook", "token_relations", "self_similarity"),
     *("attention", "cwd", "hcl", "dsi", "block_mse", "visible_tokens"),
 }

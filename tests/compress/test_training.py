@@ -19,9 +19,10 @@ from profiles.errors import UserError
 from tests.conftest import ROOT, small_model
 
 
-def fit(module, data, folder, quiet, example, **settings):
+def fit(module, data, folder, quiet, example, losses=("task",), **settings):
     schedule = Schedule(**{"epochs": 3, "batch_size": 32, "learning_rate": 0.1, **settings})
-    objective = Objective(parse_losses(["task"]), Classification(), module, None, example)
+    teacher = None if losses == ("task",) else small_model(7, width=1.0)
+    objective = Objective(parse_losses(losses), Classification(), module, teacher, example, len(data.train))
     return Trainer(0, quiet).fit("test", module, objective, data.train, schedule, folder)
 
 
@@ -72,7 +73,15 @@ fit(small_model(), data, Path(sys.argv[1]), quiet, torch.from_numpy(data.train.i
 """
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "adamw", "learning_rate": 0.003, "ema": 0.9}])
+LEARNT = ["task", "taid", "ps_kd", "tgeo", "nd", "codebook", "mdcs", "visible_tokens"]
+LEARNT_WEIGHT = {"use": "cwd", "weight": {"use": "gradient_share", "every": 1}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "adamw", "learning_rate": 0.003, "ema": 0.9, "losses": [*LEARNT, LEARNT_WEIGHT]}],
+    ids=["plain", "with parts of losses"],
+)
 def test_killed_in_the_middle_of_an_epoch_and_resumed_it_ends_the_same(settings, data, tmp_path, quiet, example):
     whole = small_model()
     fit(whole, data, tmp_path / "whole", quiet, example, **settings)

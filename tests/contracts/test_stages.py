@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from compress import surgery
+from compress.objective import parse_losses
 from compress.quantizers import QuantizedProgram
 from compress.stage import Artifact, Stage, StageError, StageResult, run_stage
 from compress.stages import STAGES, stages
@@ -59,6 +60,17 @@ def test_it_changes_nothing_it_was_given_and_replays_bit_equal_and_exports(name,
     module = result.artifact.module
     model = to_onnx(module.float_program() if isinstance(module, QuantizedProgram) else capture(module, [context.example]))
     onnx.checker.check_model(model)
+
+
+def test_the_exported_graph_is_the_same_whichever_losses_trained_it(context):
+    """What losses have of their own is not in the model: adapters, exits, heads and codes leave no trace."""
+    graphs = []
+    for losses in (["kd"], ["task", "ofa", "cwd", "dho", "codebook", "tgeo"]):
+        stage = load_object(stages()["distill"])(epochs=1, losses=parse_losses(losses))
+        module = run_stage(stage, start(), context, 0)[0].artifact.module
+        program = capture(module, [context.example])
+        graphs.append((str(program.graph), {name: tuple(v.shape) for name, v in program.state_dict.items()}))
+    assert graphs[0] == graphs[1]
 
 
 def test_any_sequence_replays_bit_equal(context, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from compress.data import DATA
+from compress.loss_specs import reads_of
 from compress.losses import LOSSES
 from compress.objective import VOCABULARY
 from compress.stage import Stage
@@ -53,9 +54,9 @@ def test_each_file_is_in_its_table(folder):
 
 def test_losses_read_only_what_the_vocabulary_has():
     for name, reference in LOSSES.items():
-        signature = inspect.signature(load_object(reference))
-        reads = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        assert set(reads) <= set(VOCABULARY), name
+        loss = load_object(reference)
+        assert set(reads_of(loss)) <= set(VOCABULARY), name
+        signature = inspect.signature(loss)
         options = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
         assert all(p.default is not p.empty for p in options), f"an option of {name} has no default"
 

@@ -1,0 +1,165 @@
+"""Several teachers, and the choice among them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from compress.committee import Committee
+from compress.recipe import load, parse
+from compress.similarity import cka, parc, shares
+from compress.tensors import save_tensors
+from profiles.errors import UserError
+from tests.conftest import small_model
+
+
+class Says(torch.nn.Module):
+    def __init__(self, *probabilities):
+        super().__init__()
+        self.logs = torch.tensor([probabilities]).log()
+
+    def forward(self, x):
+        return self.logs.expand(len(x), -1)
+
+
+def test_a_committee_is_the_weighted_mean_of_probabilities():
+    inputs = torch.zeros(3, 1)
+    mean = Committee([Says(0.9, 0.1), Says(0.5, 0.5)], [1.0, 1.0])(inputs).exp()
+    torch.testing.assert_close(mean, torch.tensor([[0.7, 0.3]]).expand(3, 2))
+    weighted = Committee([Says(0.9, 0.1), Says(0.5, 0.5)], [3.0, 1.0])(inputs).exp()
+    torch.testing.assert_close(weighted, torch.tensor([[0.8, 0.2]]).expand(3, 2))
+
+
+def test_a_committee_of_one_says_what_it_says():
+    model, x = small_model(1).eval(), torch.randn(4, 1, 16, 16)
+    torch.testing.assert_close(Committee([model], [2.0])(x), model(x).log_softmax(1))
+
+
+def test_a_committee_is_for_class_scores(example):
+    dense = torch.nn.Conv2d(1, 4, 1)
+    with pytest.raises(UserError, match="several teachers are for classification"):
+        Committee([dense, dense], [1, 1])(example)
+
+
+def test_parc_by_hand():
+    """Distances by labels are 0 within a class and 2 between two; features that rank them alike correlate by 1."""
+    labels = np.array([0, 0, 1, 1])
+    apart = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    assert parc(apart, labels) == pytest.approx(1)
+    crossed = np.array([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    # pairs in order 01 02 03 12 13 23: labels 0 2 2 2 2 0, features 2 0 2 2 0 2: correlation -1/2
+    assert parc(crossed, labels) == pytest.approx(-0.5)
+    assert parc(np.ones((4, 3)), labels) == 0
+
+
+def test_cka_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    assert cka(np.array([[1.0], [1], [-1], [-1]]), labels) == pytest.approx(1)
+    assert cka(np.array([[1.0], [-1], [1], [-1]]), labels) == pytest.approx(0)
+    both = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    assert cka(both, labels) == pytest.approx(1 / math.sqrt(2))
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))[0]
+    assert cka(3 * both @ turn, labels) == pytest.approx(1 / math.sqrt(2))
+
+
+def test_shares():
+    assert shares([0.6, 0.2, -0.5]) == pytest.approx([0.75, 0.25, 0])
+    assert shares([0.6, 0.2], power=2.0) == pytest.approx([0.9, 0.1])
+    assert shares([-1.0, 0.0]) == [0.5, 0.5]
+
+
+@pytest.fixture
+def several(tmp_path):
+    """A recipe with two teachers: one that was trained on the blobs, one that was not."""
+    from compress.objective import Objective, parse_losses
+    from compress.progress import StreamProgress
+    from compress.schedule import Schedule
+    from compress.tasks.classification import Classification
+    from compress.training import Trainer
+    from tests.conftest import blob_splits
+
+    data, models = blob_splits(), {"trained": small_model(1, 1.0), "fresh": small_model(2, 1.0)}
+    example = torch.from_numpy(data.train.load(np.arange(2)).inputs)
+    objective = Objective(parse_losses(["task"]), Classification(), models["trained"], None, example)
+    schedule = Schedule(epochs=6, batch_size=32)
+    Trainer(0, StreamProgress(open("/dev/null", "w"))).fit(
+        "x", models["trained"], objective, data.train, schedule, tmp_path / "fit"
+    )
+    for name, model in models.items():
+        save_tensors(tmp_path / f"{name}.safetensors", model.state_dict())
+    path = tmp_path / "several.toml"
+    path.write_text(
+        """
+[task]
+data = "tests.conftest:blob_splits"
+[teacher]
+model = "compress.models:resnet"
+arguments = { blocks = 1, width = 1.0, in_channels = 1, classes = 4 }
+weights = "fresh.safetensors"
+[[teacher.also]]
+model = "compress.models:resnet"
+arguments = { blocks = 1, width = 1.0, in_channels = 1, classes = 4 }
+weights = "trained.safetensors"
+share = 3.0
+[student]
+from = "teacher"
+width = 0.5
+[[stage]]
+use = "distill"
+epochs = 1
+batch_size = 32
+losses = [
+    { use = "kd", weight = { use = "gradient_share", share = 0.5, every = 1 } },
+    { use = "attention", layers = [["layer2", "teachers.0.layer2"]] },
+]
+"""
+    )
+    return path
+
+
+def test_the_trained_teacher_is_ranked_first(several, tmp_path, monkeypatch):
+    from compress.commands.teachers import teachers
+
+    monkeypatch.setenv("COMPRESS_STEPS", str(tmp_path / "steps"))
+    done = CliRunner().invoke(teachers, ["rank", str(several), "--json"], standalone_mode=False)
+    assert done.exception is None, done.exception
+    rows = json.loads(done.stdout[done.stdout.index("[") :])
+    assert "trained" in rows[0]["teacher"] and rows[0]["parc"] > rows[1]["parc"] + 0.02
+    assert rows[0]["cka"] > rows[1]["cka"]
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+
+
+def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
+    """Who teaches, and by what share, is part of a step's key; the run compresses the first."""
+    from compress.workshop import Workshop
+    from compress.workspace import Workspace
+    from profiles.device import load as profile
+
+    def attempt(recipe):
+        workshop = Workshop(recipe, profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
+        workshop.check()
+        teacher = workshop.teacher()
+        return teacher, workshop.attempt(recipe.stages[0], workshop.student(teacher), teacher)
+
+    both = attempt(load(str(several)))
+    other = several.with_name("other.toml")
+    other.write_text(several.read_text().replace("share = 3.0", "share = 1.0"))
+    equal = attempt(load(str(other)))
+    assert both[0] == equal[0]
+    assert both[1] != equal[1]
+    states = [made.artifact.module.state_dict() for _, made in (both, equal)]
+    assert any(not torch.equal(v, states[1][k]) for k, v in states[0].items())
+
+
+def test_faults_of_further_teachers():
+    table = {
+        "task": {"data": "digits"},
+        "teacher": {"model": "compress.models:resnet20", "also": [{"model": "compress.models:resnet20", "share": 0}]},
+    }
+    with pytest.raises(UserError) as caught:
+        parse(table, name="x", source="x.toml")
+    words = str(caught.value)
+    assert "weights" in words and "share" in words
