@@ -4,9 +4,9 @@
 
 A piece is measured alone, once for each structure and sizes, at a few widths of the multiples that the device likes, and
 interpolated linearly between them. Copies stand one behind the other where their shapes allow it, and what an empty call
-takes and converts is taken off (``_Overhead``). Alone is not quite as in the whole: caches are warmer. So factor
-and offset are learnt from a few whole models of random widths, and ``error`` says how far the sum then is from those. All of
-this is fitted on least times; the result is scaled to medians by what the whole models' medians were above their least times.
+takes and converts is taken off (``_Overhead``). Alone is not quite as in the whole: caches are warmer. So factor and offset
+are learnt from a few whole models of random widths; ``error`` says how far the sum then is from those. All this is fitted
+on least times; the result is scaled to medians by what the whole models' medians were above their least times.
 """
 
 from __future__ import annotations
