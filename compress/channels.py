@@ -11,8 +11,9 @@ taken for another. So no cut is believed before it was checked (``faithful``); w
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from compress.costs import Coupling
+from compress.importance import Scorer
 from compress.surgery import Narrow
 from compress.training import flat_tensors
 
@@ -34,15 +37,24 @@ class Group:
 
     Attributes:
         root: path of the layer whose outputs name the group.
-        importance: of each channel, mean over the group's layers, scaled to mean 1; shape (channels,).
+        importance: of each channel, mean over the group's layers, scaled to mean 1 (over all groups where the measure is
+            comparable between them); shape (channels,).
+        family: role of the root and scale of its feature map, such as ``stage/4``: a quarter of the input's height.
     """
 
     root: str
     importance: np.ndarray[tuple[int], np.dtype[np.float64]]
+    family: str = ""
 
 
-def rank_groups(module: nn.Module, example: Tensor) -> tuple[list[Group], tuple[str, ...]]:
-    """All groups that may be cut, with the L2 importance of each channel over the coupled layers.
+def rank_groups(
+    module: nn.Module, example: Tensor, measure: Callable[[nn.Module], Scorer] | None = None, *, comparable: bool = False
+) -> tuple[list[Group], tuple[str, ...]]:
+    """All groups that may be cut, with the importance of each channel over the coupled layers.
+
+    Args:
+        measure: gives the scorer for a working copy of ``module``; L2 without.
+        comparable: whether its scores mean the same in every group.
 
     Returns:
         The groups, and notes on layers that torch-pruning cannot follow, with its reason.
@@ -53,6 +65,8 @@ def rank_groups(module: nn.Module, example: Tensor) -> tuple[list[Group], tuple[
         graph = _graph(work, example)
     except Exception as error:  # whatever its tracer trips over, the model is left whole
         return [], (f"no channel is cut: torch-pruning cannot trace the model ({_line(error)})",)
+    scorer = tp.importance.GroupMagnitudeImportance(p=2) if measure is None else measure(work)
+    families = _families(work, graph, example)
     found: list[Group] = []
     notes: list[str] = []
     seen: set[nn.Module] = set()
@@ -64,7 +78,7 @@ def rank_groups(module: nn.Module, example: Tensor) -> tuple[list[Group], tuple[
             continue
         try:
             group = graph.get_pruning_group(layer, _out(layer), list(range(_channels(layer))))
-            scores = tp.importance.GroupMagnitudeImportance(p=2)(group)
+            scores = scorer(group)
         except Exception as error:
             notes.append(f"{path} keeps its channels: torch-pruning cannot follow them ({_line(error)})")
             continue
@@ -74,33 +88,50 @@ def rank_groups(module: nn.Module, example: Tensor) -> tuple[list[Group], tuple[
             notes.append(f"{path} keeps its channels: a grouped convolution reads them")
         elif scores is not None and len(scores) == _channels(layer):
             values = scores.detach().double().numpy()
-            found.append(Group(root=paths[layer], importance=values / max(float(values.mean()), 1e-12)))
-    return found, tuple(notes)
+            found.append(Group(root=paths[layer], importance=values, family=families.get(path, "stage")))
+    means = [float(group.importance.mean()) for group in found]
+    if comparable:
+        means = [float(np.mean(means))] * len(means)
+    scaled = zip(found, means, strict=True)
+    return [replace(g, importance=g.importance / (mean if mean > 0 else 1.0)) for g, mean in scaled], tuple(notes)
 
 
 def cut(
-    module: nn.Module, example: Tensor, groups: Sequence[Group], ratio: float, multiple: int
+    module: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    ratio: float,
+    multiple: int,
+    ratios: Mapping[str, float] | None = None,
 ) -> tuple[Narrow | None, tuple[str, ...]]:
     """Cut the fraction ``ratio`` of all channels, least important first, each group to a multiple.
 
-    A group that cannot be cut without changing more than its channels is left whole and named.
+    Args:
+        ratios: of families or paths that have a fraction, and so a threshold, of their own.
 
     Returns:
         The operation, None when nothing can be cut, and notes on what was left alone.
     """
-    dropped = choose(groups, ratio, multiple)
+    dropped: dict[str, list[int]] = {}
+    for own, members in _by_ratio(groups, ratio, ratios or {}):
+        dropped |= choose(members, own, multiple) if own else {}
     if groups and not dropped:
         widest = max(len(group.importance) for group in groups)
         return None, (f"a ratio of {ratio:g} cuts no {multiple} channels from any group; the widest has {widest}",)
+    return cut_channels(module, example, dropped)
+
+
+def cut_channels(
+    module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]
+) -> tuple[Narrow | None, tuple[str, ...]]:
+    """Cut channels by root. A group that cannot be cut without changing more than its channels is left whole and named."""
     operation = narrow(module, example, dropped)
     if operation is None or faithful(module, operation, example) == "":
         return operation, ()
     safe: dict[str, list[int]] = {}
     notes: list[str] = []
     for root, channels in dropped.items():
-        alone = narrow(module, example, {root: channels})
-        reason = faithful(module, alone, example) if alone is not None else "torch-pruning refuses"
-        if reason:
+        if reason := _why_not(module, example, root, channels):
             notes.append(f"{root} keeps its channels: {reason}")
         else:
             safe[root] = channels
@@ -108,6 +139,70 @@ def cut(
     if operation is not None and (reason := faithful(module, operation, example)):
         return None, (*notes, f"no channel is cut: together, {reason}")
     return operation, tuple(notes)
+
+
+def followed(
+    module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int
+) -> tuple[list[Group], tuple[str, ...]]:
+    """The groups that can lose ``multiple`` channels and nothing else, and notes on the others."""
+    found: list[Group] = []
+    notes: list[str] = []
+    for group in groups:
+        if len(group.importance) <= multiple:
+            continue
+        reason = _why_not(module, example, group.root, least(group, len(group.importance) - multiple))
+        if reason:
+            notes.append(f"{group.root} keeps its channels: {reason}")
+        else:
+            found.append(group)
+    return found, tuple(notes)
+
+
+def least(group: Group, keep: int) -> list[int]:
+    """The channels of a group that go when ``keep`` stay: the least important, in order."""
+    total = len(group.importance)
+    return sorted(int(i) for i in np.argsort(group.importance, kind="stable")[: total - keep])
+
+
+def couplings(module: nn.Module, example: Tensor, groups: Sequence[Group]) -> dict[str, Coupling]:
+    """Which sizes shrink with each group, by root; a group that torch-pruning cannot cut by one channel is left out."""
+    work = copy.deepcopy(module).eval()
+    graph = _graph(work, example)
+    found: dict[str, Coupling] = {}
+    for group in groups:
+        before = {name: tensor.shape for name, tensor in _tensors(work).items()}
+        layer = work.get_submodule(group.root)
+        try:
+            graph.get_pruning_group(layer, _out(layer), [0]).prune()
+        except Exception:  # it keeps its width
+            continue
+        after = {name: tensor.shape for name, tensor in _tensors(work).items()}
+        sizes = {
+            name: {d: old - new for d, (old, new) in enumerate(zip(shape, after[name], strict=True)) if old != new}
+            for name, shape in before.items()
+        }
+        changed = {name: by_dimension for name, by_dimension in sizes.items() if by_dimension}
+        found[group.root] = Coupling(width=len(group.importance), sizes=changed)
+    return found
+
+
+def matching(names: Sequence[str], group: Group) -> str | None:
+    """The first of ``names`` that means a group: its family or a pattern of its root's path."""
+    return next((n for n in names if n == group.family or fnmatch.fnmatchcase(group.root, n)), None)
+
+
+def _by_ratio(groups: Sequence[Group], ratio: float, ratios: Mapping[str, float]) -> Iterable[tuple[float, list[Group]]]:
+    """Groups that share a threshold, with their fraction."""
+    sets: dict[str | None, list[Group]] = {}
+    for group in groups:
+        sets.setdefault(matching(list(ratios), group), []).append(group)
+    return [(ratio if name is None else ratios[name], members) for name, members in sets.items()]
+
+
+def _why_not(module: nn.Module, example: Tensor, root: str, channels: list[int]) -> str:
+    """Why a group cannot be cut alone; empty when it can."""
+    alone = narrow(module, example, {root: channels})
+    return faithful(module, alone, example) if alone is not None else "torch-pruning refuses"
 
 
 def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, list[int]]:
@@ -121,11 +216,11 @@ def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, li
         total = len(group.importance)
         keep = max(1, round(int((group.importance >= threshold).sum()) / multiple)) * multiple
         if keep < total:
-            dropped[group.root] = sorted(int(i) for i in np.argsort(group.importance, kind="stable")[: total - keep])
+            dropped[group.root] = least(group, keep)
     return dropped
 
 
-def narrow(module: nn.Module, example: Tensor, dropped: dict[str, list[int]]) -> Narrow | None:
+def narrow(module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]) -> Narrow | None:
     """What cutting ``dropped`` keeps of every tensor, read off a copy whose elements are their own indices.
 
     None when there is nothing to cut, or torch-pruning fails or refuses.
@@ -205,6 +300,54 @@ def _graph(work: nn.Module, example: Tensor) -> tp.DependencyGraph:
     for parameter in work.parameters():
         parameter.requires_grad_(True)
     return tp.DependencyGraph().build_dependency(work, example_inputs=example)
+
+
+def _families(work: nn.Module, graph: tp.DependencyGraph, example: Tensor) -> dict[str, str]:
+    """Role and scale of each layer by path, found on the traced graph.
+
+    ``neck``: behind an upsampling. ``head``: it makes no feature map, or leads to some of the model's outputs only.
+    ``stage``: everything else. The scale is the input's height over the map's.
+    """
+    heights: dict[str, int] = {}
+
+    def record(path: str) -> Any:
+        return lambda layer, given, made: heights.__setitem__(path, made.shape[-2] if made.dim() == 4 else 0)
+
+    handles = [
+        layer.register_forward_hook(record(path))
+        for path, layer in work.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            work(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    ends = {node for node in graph.module2node.values() if not node.outputs}
+    found: dict[str, str] = {}
+    for path, height in heights.items():
+        node = graph.module2node.get(work.get_submodule(path))
+        if node is None or not height:
+            found[path] = "head/0"
+            continue
+        behind = any("Upsample" in str(other.grad_fn) for other in _reachable(node, "inputs"))
+        part = len(_reachable(node, "outputs") & ends) < len(ends)
+        role = "neck" if behind else "stage"
+        role = "head" if part and len(ends) > 1 and (behind or not _reachable(node, "outputs") - ends) else role
+        found[path] = f"{role}/{round(example.shape[-2] / height)}" if example.dim() == 4 else role
+    return found
+
+
+def _reachable(node: Any, way: str) -> set[Any]:
+    """All nodes that lead to ``node`` (``inputs``) or that it leads to (``outputs``), itself among them."""
+    found, waiting = {node}, [node]
+    while waiting:
+        for other in getattr(waiting.pop(), way):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return found
 
 
 def _out(layer: nn.Module) -> object:

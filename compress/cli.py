@@ -1,7 +1,7 @@
 """The command line: parse, call, print. No logic, and no torch before a command needs it.
 
 Reports go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 the user's
-fault, 3 done but over budget, 130 interrupted.
+fault, 3 over budget or out of reach, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from compress import __version__
-from profiles.errors import UserError
+from profiles.errors import OutOfReachError, UserError
 
 COMMANDS = {
     "run": "compress.commands.run:run",
@@ -92,7 +92,7 @@ def entry(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except UserError as error:
-        return _told("\n".join(error.faults), 2)
+        return _told("\n".join(error.faults), 3 if isinstance(error, OutOfReachError) else 2)
     except Exception as error:
         line = _expected(error)
         if line is None:

@@ -119,7 +119,7 @@ def _try(
     while setting is not None:
         name = stage.name if not attempts else f"{stage.name} {len(attempts) + 1}"
         progress.say(name)
-        made = workshop.attempt(setting, start, teacher)
+        made = workshop.attempt(setting, start, teacher, prover.target(start))
         for note in made.notes[:MOST_NOTES]:
             progress.say(f"  {note}")
         if len(made.notes) > MOST_NOTES:

@@ -20,6 +20,7 @@ from compress.program_files import pte
 from compress.progress import Bar, Progress
 from compress.quantizers import QuantizedProgram
 from compress.surgery import Quantize
+from compress.target import EngineTarget
 from compress.tasks import Metric
 from compress.workshop import Made, Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
@@ -93,6 +94,18 @@ class Prover:
     def url(self) -> str:
         """Where the engines run."""
         return self._device.url
+
+    def target(self, made: Made) -> EngineTarget:
+        """What a model costs here as a function of its widths."""
+        return EngineTarget(
+            lambda: self._exported(made).folder / MODEL,
+            self._device,
+            self._device_key(),
+            self.profile,
+            {name: about["version"] for name, about in self.environment["engines"].items()},
+            self._workspace.root / "latency",
+            self._progress,
+        )
 
     def forms(self, made: Made) -> list[Variant]:
         """Every runtime and precision of the profile that this model can take.

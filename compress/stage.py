@@ -7,24 +7,28 @@ import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
+from compress import processes
+from compress.costs import Target
 from compress.data import Splits
 from compress.objective import LossSpec, Objective, parse_losses
 from compress.schedule import Optimizer, Schedule, Shape
 from compress.surgery import Operation, Plan, Quantize
 from compress.tasks import Task
+from compress.tensors import load_tensors, save_tensors
 from compress.training import Fitted, Trainer, flat_tensors
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
+FINISHED = "finished.safetensors"
 Losses = Annotated[tuple[LossSpec, ...], BeforeValidator(parse_losses)]
 
 
@@ -61,6 +65,7 @@ class Context:
         example: two inputs of shape (2, ...).
         folder: for checkpoints inside the stage; empty or what a killed attempt left.
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
+        target: what the starting model costs on the device; None where there is none to ask.
         quantization: decides placement and ranges for a float module on the profile's first integer runtime
             (module, calibration method, samples) -> operation.
     """
@@ -74,9 +79,27 @@ class Context:
     folder: Path
     outputs: Path
     quantization: Callable[[nn.Module, str], Quantize]
+    target: Target | None = None
 
-    def train(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule) -> Fitted:
-        """Train ``module`` in place with the teacher attached."""
+    def train(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule, part: str = "") -> None:
+        """Train ``module`` in place with the teacher attached.
+
+        Args:
+            part: which training it is, in a stage that has several; a finished one is not done again after a kill.
+        """
+        folder = self.folder / part if part else self.folder
+        done = folder / FINISHED
+        if part and processes.from_main(done.exists()):
+            module.load_state_dict(load_tensors(done)[0])
+            module.eval()
+            return
+        self._fit(name, module, losses, schedule, folder)
+        if part and processes.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            save_tensors(done, module.state_dict())
+        processes.wait()
+
+    def _fit(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule, folder: Path) -> Fitted:
         samples = len(self.data.train)
         objective = Objective(losses, self.task, module, self.teacher, self.example, samples)
         return self.trainer.fit(
@@ -85,7 +108,7 @@ class Context:
             objective,
             self.data.train,
             schedule,
-            self.folder,
+            folder,
             validate=self._validate,
             outputs=self.outputs / objective.teacher_key(schedule),
         )
@@ -97,10 +120,40 @@ class Context:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage made, and what it has to say of it (``notes``: parts left alone, and why)."""
+    """What a stage made, and what it has to say of it.
+
+    Attributes:
+        notes: parts left alone, and why.
+        choices: what was chosen for each part, for the report.
+        about: what the choices rest on.
+    """
 
     artifact: Artifact
     notes: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    about: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a stage chose for one group, layer or block.
+
+    Attributes:
+        family: role and scale, such as ``stage/4``; the kind of factors for a layer.
+        before, after: width or rank; 0 for what was taken out, None for a layer that is not factorised.
+        kept: importance kept, as a fraction.
+        bought: what this choice alone saves, given all others, in ``unit``; None where it has no price.
+    """
+
+    name: str
+    kind: Literal["group", "block", "layer"]
+    family: str
+    before: int
+    after: int | None
+    kept: float
+    bought: float | None
+    unit: str
 
 
 class Stage(ABC):
@@ -115,6 +168,11 @@ class Stage(ABC):
         """Raise ``UserError`` when this stage cannot follow what was done to ``artifact``."""
         if artifact.quantized:
             raise UserError(f"stage {self.name} cannot follow quantize: its ranges would not fit; put quantize last")
+
+    @property
+    def asks_target(self) -> bool:
+        """Whether what the model costs on the device decides the result."""
+        return False
 
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
         """What of the device's profile decides the result, besides the fields."""
@@ -171,10 +229,15 @@ class TrainedStage(Stage):
     losses: Losses = RECOVERY
 
     @final
-    def train(self, module: nn.Module, context: Context) -> None:
-        """Train ``module`` in place, as the fields say; with 0 epochs it stays as it is."""
-        if self.epochs:
-            context.train(self.name, module, self.losses, schedule_of(self))
+    def train(self, module: nn.Module, context: Context, part: str = "", epochs: int | None = None) -> None:
+        """Train ``module`` in place, as the fields say; with 0 epochs it stays as it is.
+
+        Args:
+            part, epochs: where a stage trains several times: which of them it is, and its share of the epochs.
+        """
+        schedule = schedule_of(self) if epochs is None else replace(schedule_of(self), epochs=epochs)
+        if schedule.epochs:
+            context.train(self.name, module, self.losses, schedule, part)
 
 
 def schedule_of(record: Any) -> Schedule:
@@ -204,14 +267,14 @@ def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> 
     try:
         result = stage.run(artifact, context)
     except UserError as error:
-        raise UserError(*[f"stage {stage.name}{before}: {fault}" for fault in error.faults]) from error
+        raise type(error)(*[f"stage {stage.name}{before}: {fault}" for fault in error.faults]) from error
     except Exception as error:
         raise StageError(f"stage {stage.name} failed{before}: {error}") from error
     if (_digest(artifact.module), _digest(context.teacher)) != kept:
         raise StageError(f"stage {stage.name} changed its input or the teacher{before}")
     _check_outputs(stage.name, artifact.module, result.artifact.module, context.example)
     made = Artifact(plan=result.artifact.plan, module=result.artifact.module.eval(), stages=(*artifact.stages, stage.name))
-    return StageResult(artifact=made, notes=result.notes), time.perf_counter() - started
+    return replace(result, artifact=made), time.perf_counter() - started
 
 
 def copied(artifact: Artifact) -> nn.Module:

@@ -75,6 +75,21 @@ class Narrow:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Remove:
+    """Residual blocks taken out by path: their input goes on as their output."""
+
+    name: ClassVar[str] = "remove"
+    blocks: tuple[str, ...]
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        for path in self.blocks:
+            owner, _, leaf = path.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, nn.Identity())
+        return module
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Factorise:
     """Layers replaced by low-rank factors; ``layers`` gives kind and rank by module path."""
 
@@ -115,8 +130,8 @@ class Quantize:
         return QuantizedProgram(program, self.placement, scales, QUANTIZATION[self.recipe])
 
 
-OPERATIONS: dict[str, type[Narrow] | type[Factorise] | type[Quantize]] = {
-    operation.name: operation for operation in (Narrow, Factorise, Quantize)
+OPERATIONS: dict[str, type[Narrow] | type[Remove] | type[Factorise] | type[Quantize]] = {
+    operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize)
 }
 
 
@@ -207,6 +222,8 @@ def _operation(entry: dict[str, Any]) -> Operation:
     kind = OPERATIONS[entry.pop("operation")]
     if kind is Factorise:
         entry["layers"] = {path: (kind_, int(rank)) for path, (kind_, rank) in entry["layers"].items()}
+    if kind is Remove:
+        entry["blocks"] = tuple(entry["blocks"])
     if kind is Quantize:
         entry["input_shape"] = tuple(entry["input_shape"])
         entry["activations"] = {k: (float(s), int(z)) for k, (s, z) in entry["activations"].items()}

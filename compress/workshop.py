@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compress import post_training, surgery
 from compress.committee import Committee
+from compress.costs import Target
 from compress.data import Splits
 from compress.inherit import inherit
 from compress.loss_specs import modules_of, needs_labels, parse_losses
@@ -22,7 +23,7 @@ from compress.objective import Objective
 from compress.progress import Progress
 from compress.recipe import Recipe, made, sources, student_plan, tasks
 from compress.similarity import cka, parc, shares
-from compress.stage import Artifact, Context, Stage, TrainedStage, run_stage, schedule_of
+from compress.stage import Artifact, Choice, Context, Stage, TrainedStage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
 from compress.surgery import Plan, Quantize
 from compress.taps import embeddings
@@ -55,6 +56,12 @@ ROOM = (
     "compress.surgery",
     "compress.factorise",
     "compress.channels",
+    "compress.allocation",
+    "compress.blocks",
+    "compress.budget",
+    "compress.compensate",
+    "compress.importance",
+    "compress.sparse",
     "compress.quantizers",
     "compress.post_training",
     "calib.ranges",
@@ -92,6 +99,16 @@ class Made:
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(self.step.facts["notes"])
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What its stage chose for each part."""
+        return tuple(Choice(**choice) for choice in self.step.facts.get("choices", ()))
+
+    @property
+    def about(self) -> str:
+        """What its choices rest on."""
+        return str(self.step.facts.get("about", ""))
 
     @property
     def recipe(self) -> str | None:
@@ -334,8 +351,8 @@ class Workshop:
             decided |= {"teacher": teacher.step.key, "how": code_digest(["compress.inherit", "compress.channels"])}
         return Made(self._workspace.step("student", decided, make))
 
-    def attempt(self, stage: Stage, start: Made, teacher: Made) -> Made:
-        """The result of ``stage`` on ``start``."""
+    def attempt(self, stage: Stage, start: Made, teacher: Made, target: Target | None = None) -> Made:
+        """The result of ``stage`` on ``start``, which costs on the device what ``target`` says."""
         decided = {
             "stage": stage.name,
             "fields": stage.fields(),
@@ -345,15 +362,18 @@ class Workshop:
             "calibration": self.data.calibration.fingerprint(),
             **self._training_key([type(stage).__module__, *_loss_modules(stage)]),
         }
+        if stage.asks_target and target is not None:
+            decided |= {"target": target.key}
 
         def make(folder: Path) -> dict[str, Any]:
-            context = self._context(teacher, folder / UNFINISHED)
+            context = self._context(teacher, folder / UNFINISHED, target)
             result, _ = run_stage(stage, start.artifact, context, self.recipe.seed)
             surgery.save(folder, result.artifact.plan, result.artifact.module)
             quantize = next((o for o in result.artifact.plan.operations if isinstance(o, Quantize)), None)
             unchanged = result.artifact.module is start.artifact.module
             recipe = quantize.recipe if quantize else None
-            return _facts(result.artifact.stages, result.notes, recipe, changed=not unchanged)
+            facts = _facts(result.artifact.stages, result.notes, recipe, changed=not unchanged)
+            return {**facts, "choices": [asdict(choice) for choice in result.choices], "about": result.about}
 
         return Made(self._workspace.step(stage.name, decided, make, together=True))
 
@@ -367,7 +387,7 @@ class Workshop:
         """The module in fp32 here, as the task evaluates it."""
         return self._trainer.predictor(module)
 
-    def _context(self, teacher: Made, folder: Path) -> Context:
+    def _context(self, teacher: Made, folder: Path, target: Target | None) -> Context:
         module = teacher.artifact.module
         spec = self.recipe.teacher
         if spec.also:
@@ -386,6 +406,7 @@ class Workshop:
             folder=folder,
             outputs=self._workspace.root / f"teacher-outputs-{digest(asked)[:20]}",
             quantization=self._quantization,
+            target=target,
         )
 
     def _quantization(self, module: nn.Module, ranges: str) -> Quantize:

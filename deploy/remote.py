@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -100,6 +101,18 @@ class RemoteWorker:
     def time(self, seconds: float) -> Times:
         """Single inferences in one warmed block of about ``seconds``."""
         return Times(**self._call("time", lasting_s=seconds, seconds=seconds))
+
+    def time_models(
+        self, models: Sequence[Path], plan: BuildPlan, seconds: float, passes: int
+    ) -> tuple[list[float], list[float]]:
+        """Least and median milliseconds of many small models on random inputs, timed in turns; nothing of them is kept."""
+        there = [self._device.put(model) for model in models]
+        found = self._call(
+            "time_models", lasting_s=HOUR_S, models=there, plan=plan.as_json(), seconds=seconds, passes=passes
+        )
+        for remote in there:
+            self._device.forget(remote)
+        return found["least_ms"], found["p50_ms"]
 
     def conditions(self) -> Conditions:
         """What the device measures under now."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -81,6 +82,26 @@ class Worker:
     def time(self, seconds: float) -> dict[str, Any]:
         """Time one warmed block of single inferences."""
         return asdict(time_block(self._opened(), seconds))
+
+    def time_models(self, models: list[str], plan: dict[str, Any], seconds: float, passes: int) -> dict[str, Any]:
+        """Least and median milliseconds of many small models on random inputs, their engines built, opened and forgotten.
+
+        In turns, ``passes`` times over, so that a moment in which the machine did something else hits no model alone.
+        """
+        decided, random = BuildPlan(**plan), np.random.default_rng(0)
+        with tempfile.TemporaryDirectory() as scratch:
+            sessions = []
+            for number, model in enumerate(models):
+                folder = Path(scratch) / str(number)
+                folder.mkdir()
+                engine(decided.engine).build(Path(model), decided, folder)
+                session = engine(decided.engine).open(folder, decided)
+                # Never negative, as what comes out of an activation: a model's inside sees little else.
+                session.bind({s.name: np.abs(random.normal(size=s.shape)).astype(s.dtype) for s in session.inputs})
+                sessions.append(session)
+            blocks = [[time_block(session, seconds) for session in sessions] for _ in range(passes)]
+        times = [np.concatenate(each) for each in zip(*blocks, strict=True)]
+        return {"least_ms": [float(t.min()) for t in times], "p50_ms": [float(np.median(t)) for t in times]}
 
     def conditions(self) -> dict[str, Any]:
         """Power mode, clocks, temperatures, throttling and power as they are now."""

@@ -19,6 +19,10 @@ class UserError(Exception):
         self.faults = faults
 
 
+class OutOfReachError(UserError):
+    """What was asked cannot be had on this device, found out before any work was lost; the command line exits with 3."""
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str], where: str = "") -> str:
     """The line for a name that is not in a table: ``unknown stage 'prun' (did you mean 'prune'?)``."""
     names = sorted(allowed)

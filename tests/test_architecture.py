@@ -26,6 +26,8 @@ HOST_ONLY = {
     "deploy/observe.py",
     "deploy/count.py",
     "deploy/estimate.py",
+    "deploy/latency.py",
+    "deploy/template.py",
 }
 
 

@@ -84,9 +84,9 @@ def test_its_steps_run_on_a_board_and_its_commands_as_its_user(tmp_path):
             for copied in ("profiles", "calib", "deploy"):
                 _unpack(board, ROOT, copied, "/opt/edge-image")
             as_user = "cd ~ && PYTHONPATH=/opt/edge-image /opt/venv/bin/python -m deploy"
-            refused = board.run(["su", "app", "-c", f"{as_user} prepare /bundle /cache -- true"], timeout_s=300)
+            refused = board.run(["su", "-", "app", "-c", f"{as_user} prepare /bundle /cache -- true"], timeout_s=300)
             assert refused.code != 0 and "/bundle" in refused.stderr and "Traceback" not in refused.stderr, refused
-            assert "numpy" in board.run(["su", "app", "-c", "/opt/venv/bin/pip list"], timeout_s=300).stdout
+            assert "numpy" in board.run(["su", "-", "app", "-c", "/opt/venv/bin/pip list"], timeout_s=300).stdout
         finally:
             board.run(["bash", "-c", "userdel -r app; rm -rf /opt/venv /opt/wheels /opt/edge-image /bundle /cache"])
 

@@ -1,45 +1,278 @@
-"""prune: whole groups of coupled channels are cut out, then the rest recovers under the teacher's eye."""
+"""prune: groups of coupled channels and whole residual blocks go, then the rest recovers under the teacher's eye."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, final
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, final
 
-from annotated_types import Ge, Gt, Lt
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor, nn
 
-from compress.channels import cut, rank_groups
-from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
+from compress import budget
+from compress.allocation import Allocation
+from compress.blocks import removable
+from compress.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
+from compress.compensate import compensate
+from compress.importance import COMPARABLE, IMPORTANCES
+from compress.sparse import drawn_to_zero
+from compress.stage import Artifact, Choice, Context, StageResult, TrainedStage, copied
+from compress.surgery import Narrow, Remove
 from profiles.device import DeviceProfile
+from profiles.errors import UserError
 
-MILDEST = 0.05
+MILDEST, MILDEST_SPEED_UP = 0.05, 1.1
+SAMPLES, BATCH = 512, 64
+"""Training samples that importance is measured on."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Prune(TrainedStage):
-    """Cut the channels of least importance across all groups, keeping counts a multiple of the profile's.
+    """Cut channels, counts a multiple of the profile's: a fraction of them, or what a budget on the device asks.
 
     Attributes:
-        ratio: fraction of all prunable channels to cut.
+        ratio: fraction of all prunable channels to cut; without a budget.
+        speed_up: budget: so many times faster (or fewer of what ``by`` counts); 1 for none.
+        latency_ms: budget: median milliseconds on the device; 0 for none.
+        by: what the budget is of. ``latency``: measured on the device; ``macs``, ``params``: counted; ``uniform``: the same
+            fraction of every group, by latency.
+        precision: that latency is measured in; empty for what is fastest on the device.
+        importance: what a channel is worth; ``taylor`` needs labels.
+        depth: under a budget, whole residual blocks may go too.
+        groups: by family (``stage/4``) or pattern of paths, a fraction of its own: with ``ratio`` it replaces that, and has
+            a threshold of its own; under a budget it is the most that may be cut. 0 leaves a group whole.
+        rounds: cuts, each followed by its share of the epochs.
+        compensate: constants that pruned channels made are folded into the layers that read them.
+        sparse_epochs: epochs before the first cut in which batch norm scales are drawn to zero; ``sparse_rate`` at
+            first, from ``sparse_start`` of them on ``relief_factor`` of it for the largest ``relief_fraction``.
     """
 
     name = "prune"
 
     ratio: Annotated[float, Gt(0), Lt(1)] = 0.3
+    speed_up: Annotated[float, Ge(1)] = 1.0
+    latency_ms: Annotated[float, Ge(0)] = 0.0
+    by: Literal["latency", "macs", "params", "uniform"] = "latency"
+    precision: str = ""
+    importance: Literal["l2", "bn_scale", "taylor", "activation"] = "l2"
+    depth: bool = True
+    groups: Mapping[str, Annotated[float, Ge(0), Lt(1)]] = field(default_factory=dict)
+    rounds: Annotated[int, Ge(1)] = 1
+    compensate: bool = True
+    sparse_epochs: Annotated[int, Ge(0)] = 0
+    sparse_rate: Annotated[float, Gt(0)] = 1e-3
+    sparse_start: Annotated[float, Ge(0), Le(1)] = 0.4
+    relief_fraction: Annotated[float, Ge(0), Lt(1)] = 0.35
+    relief_factor: Annotated[float, Ge(0), Le(1)] = 0.01
     epochs: Annotated[int, Ge(0)] = 15
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether a budget decides, rather than ``ratio``."""
+        return self.speed_up > 1 or self.latency_ms > 0
+
+    @property
+    def asks_target(self) -> bool:
+        return self.budgeted
 
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
         return {"channel_multiple": profile.channel_multiple}
 
+    def requires(self, artifact: Artifact, context: Context) -> None:
+        super().requires(artifact, context)
+        faults: list[str] = []
+        if self.speed_up > 1 and self.latency_ms > 0:
+            faults.append(
+                f"stage prune: speed_up = {self.speed_up:g} and latency_ms = {self.latency_ms:g}; give one of them"
+            )
+        if self.latency_ms > 0 and self.by in ("macs", "params"):
+            faults.append(
+                f'stage prune: latency_ms is a budget of milliseconds and by = "{self.by}" has none; give speed_up'
+            )
+        if self.importance == "taylor" and not context.task.has_labels(context.data.train):
+            faults.append('stage prune: importance = "taylor" needs labels, and the training data has none; use "l2"')
+        if faults:
+            raise UserError(*faults)
+
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        groups, unfollowed = rank_groups(artifact.module, context.example)
-        operation, whole = cut(artifact.module, context.example, groups, self.ratio, context.profile.channel_multiple)
-        notes = (*whole, *unfollowed)
-        if operation is None:
-            return StageResult(artifact=artifact, notes=notes or ("no group has channels to spare",))
-        module = operation.apply(copied(artifact))
-        self.train(module, context)
-        return StageResult(artifact=artifact.changed(operation, module), notes=notes)
+        groups, unfollowed = self._rank(artifact.module, context)
+        self._check_names(groups)
+        if not self.budgeted:
+            return self._by_ratio(artifact, context, groups, unfollowed)
+        return self._by_budget(artifact, context, groups, unfollowed)
 
     def softer(self) -> Prune | None:
+        if self.latency_ms > 0:
+            return None
+        if self.budgeted:
+            milder = 1 + (self.speed_up - 1) / 2
+            return replace(self, speed_up=milder) if milder >= MILDEST_SPEED_UP else None
         return replace(self, ratio=self.ratio / 2) if self.ratio / 2 >= MILDEST else None
+
+    def _by_ratio(
+        self, artifact: Artifact, context: Context, start: Sequence[Group], unfollowed: tuple[str, ...]
+    ) -> StageResult:
+        multiple = context.profile.channel_multiple
+        ratio = 1 - (1 - self.ratio) ** (1 / self.rounds)
+        own = {name: 1 - (1 - share) ** (1 / self.rounds) for name, share in self.groups.items()}
+        now = replace(artifact, module=self._sparse(artifact, context))
+        kept = dict.fromkeys((group.root for group in start), 1.0)
+        notes: tuple[str, ...] = ()
+        for turn in range(self.rounds):
+            groups = list(start) if turn == 0 and not self.sparse_epochs else self._rank(now.module, context)[0]
+            operation, notes = cut(now.module, context.example, groups, ratio, multiple, own)
+            if operation is None:
+                break
+            kept = _still_kept(kept, groups, operation)
+            now = self._recovered(self._narrowed(now, operation, context), context, turn)
+        if not now.plan.operations[len(artifact.plan.operations) :]:
+            return StageResult(artifact=artifact, notes=(*notes, *unfollowed) or ("no group has channels to spare",))
+        widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
+        found = [_choice(group, widths.get(group.root, len(group.importance)), kept[group.root]) for group in start]
+        return StageResult(artifact=now, notes=(*notes, *unfollowed), choices=tuple(found), about=f"ratio {self.ratio:g}")
+
+    def _by_budget(
+        self, artifact: Artifact, context: Context, start: Sequence[Group], unfollowed: tuple[str, ...]
+    ) -> StageResult:
+        room, able, notes = self._room(artifact, context, start)
+        now_cost, goal = room.costs.now, self.latency_ms or room.costs.now / self.speed_up
+        if goal >= now_cost:
+            return StageResult(artifact=artifact, notes=(f"the model takes {now_cost:.3f} {room.costs.unit} already",))
+        budget.choose(room, able, (), goal, evenly=self.by == "uniform")  # out of reach? say so before any training
+        now = replace(artifact, module=self._sparse(artifact, context))
+        kept = dict.fromkeys((group.root for group in able), 1.0)
+        removed: list[str] = []
+        for turn in range(self.rounds):
+            groups = [group for group in self._rank(now.module, context)[0] if group.root in room.couplings]
+            share = now_cost * (goal / now_cost) ** ((turn + 1) / self.rounds)
+            chosen = budget.choose(room, groups, removed, share, evenly=self.by == "uniform")
+            removed += chosen.removed
+            now, kept, told = self._cut_to(now, chosen, groups, kept, context)
+            notes = (*notes, *told)
+            now = self._recovered(now, context, turn)
+        widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
+        found = budget.choices(room, able, widths, {**kept, **dict.fromkeys(removed, 0.0)})
+        notes = (*notes, *unfollowed)
+        return StageResult(artifact=now, notes=notes, choices=found, about=room.costs.about)
+
+    def _room(
+        self, artifact: Artifact, context: Context, groups: Sequence[Group]
+    ) -> tuple[budget.Room, list[Group], tuple[str, ...]]:
+        """What may be cut and what it costs, the groups that may be, and notes on what may not."""
+        if context.target is None:
+            raise UserError("a budget needs a device to measure on, and there is none here; give ratio")
+        multiple = context.profile.channel_multiple
+        able, notes = followed(artifact.module, context.example, groups, multiple)
+        couples = couplings(artifact.module, context.example, able)
+        blocks = removable(artifact.module, context.example) if self.depth and self.by != "uniform" else ()
+        blocks = tuple(b for b in blocks if not _kept_whole(b, self.groups))
+        by = "latency" if self.by == "uniform" else self.by
+        costs = context.target.costs(couples, blocks, by, self.precision)
+        notes = (*notes, *(f"{name} is left alone: {why}" for name, why in costs.unfollowed.items()))
+        couples = {root: c for root, c in couples.items() if root not in costs.unfollowed}
+        able = [group for group in able if group.root in couples]
+        there = budget.inside([b for b in blocks if b not in costs.unfollowed], couples)
+        floors = {group.root: self._floor(group, multiple) for group in able}
+        return budget.Room(costs=costs, couplings=couples, floors=floors, blocks=there, multiple=multiple), able, notes
+
+    def _floor(self, group: Group, multiple: int) -> int:
+        name = matching(list(self.groups), group)
+        width = len(group.importance)
+        return multiple if name is None else max(multiple, math.ceil((1 - self.groups[name]) * width - 1e-9))
+
+    def _cut_to(
+        self, now: Artifact, chosen: Allocation, groups: Sequence[Group], kept: Mapping[str, float], context: Context
+    ) -> tuple[Artifact, dict[str, float], tuple[str, ...]]:
+        """The model without the blocks and channels that an allocation leaves out, the importance kept, and notes."""
+        if chosen.removed:
+            removal = Remove(blocks=chosen.removed)
+            now = now.changed(removal, removal.apply(copied(now)))
+        wanted = {g.root: least(g, chosen.widths[g.root]) for g in groups if g.root in chosen.widths}
+        dropped = {root: channels for root, channels in wanted.items() if channels}
+        operation, notes = cut_channels(now.module, context.example, dropped)
+        if operation is None:
+            return now, dict(kept), notes
+        return self._narrowed(now, operation, context), _still_kept(kept, groups, operation), notes
+
+    def _narrowed(self, now: Artifact, operation: Narrow, context: Context) -> Artifact:
+        whole = now.module
+        module = operation.apply(copied(now))
+        if self.compensate:
+            compensate(whole, module, operation, _inputs(context))
+        return now.changed(operation, module)
+
+    def _recovered(self, now: Artifact, context: Context, turn: int) -> Artifact:
+        epochs = self.epochs // self.rounds + (self.epochs % self.rounds if turn == self.rounds - 1 else 0)
+        module = copied(now)
+        self.train(module, context, part=f"round-{turn}", epochs=epochs)
+        return replace(now, module=module)
+
+    def _sparse(self, artifact: Artifact, context: Context) -> nn.Module:
+        """A copy of the model, sparsely trained as the fields say."""
+        module = copied(artifact)
+        first = round(self.sparse_start * self.sparse_epochs)
+        relief = (self.relief_fraction, self.relief_factor)
+        parts = (("sparse", first, (0.0, 1.0)), ("sparse-relieved", self.sparse_epochs - first, relief))
+        for part, epochs, (fraction, factor) in parts:
+            if epochs:
+                with drawn_to_zero(module, self.sparse_rate, fraction, factor):
+                    self.train(module, context, part=part, epochs=epochs)
+        return module
+
+    def _rank(self, module: nn.Module, context: Context) -> tuple[list[Group], tuple[str, ...]]:
+        measure = IMPORTANCES[self.importance]
+        return rank_groups(
+            module,
+            context.example,
+            lambda work: measure(work, _batches(context), context.task.loss),
+            comparable=self.importance in COMPARABLE,
+        )
+
+    def _check_names(self, groups: Sequence[Group]) -> None:
+        unknown = [name for name in self.groups if not any(matching([name], group) for group in groups)]
+        if unknown:
+            known = ", ".join(sorted({group.family for group in groups}))
+            fault = f"groups: {', '.join(map(repr, unknown))} means no group of channels"
+            raise UserError(f"{fault}; families here: {known}; or give a pattern of paths, such as 'layer3.*'")
+
+
+def _choice(group: Group, after: int, kept: float) -> Choice:
+    before = len(group.importance)
+    return Choice(
+        name=group.root, kind="group", family=group.family, before=before, after=after, kept=kept, bought=None, unit=""
+    )
+
+
+def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: Narrow) -> dict[str, float]:
+    """Fractions of importance kept after one more cut."""
+    now = dict(kept)
+    for group in groups:
+        stays = operation.tensors.get(f"{group.root}.weight", {}).get("0")
+        if stays is not None and group.root in now:
+            now[group.root] *= float(group.importance[stays].sum() / max(float(group.importance.sum()), 1e-12))
+    return now
+
+
+def _kept_whole(block: str, groups: Mapping[str, float]) -> bool:
+    """Whether the recipe says that nothing under a path may be cut."""
+    return any(share == 0 and fnmatch.fnmatchcase(block, name.removesuffix(".*")) for name, share in groups.items())
+
+
+def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training samples from all over the split, not augmented."""
+    total = len(context.data.train)
+    chosen = np.unique(np.linspace(0, total - 1, min(SAMPLES, total)).astype(np.int64))
+    for start in range(0, len(chosen), BATCH):
+        batch = context.data.train.load(chosen[start : start + BATCH])
+        yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+
+
+def _inputs(context: Context) -> Iterator[Tensor]:
+    """Calibration inputs."""
+    for batch in context.data.calibration.batches(BATCH):
+        yield torch.from_numpy(batch.inputs)

@@ -1,0 +1,332 @@
+"""Which width every group of channels gets, and which blocks go, under one budget: a knapsack over a cost table.
+
+After HALP (Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack"): kept importance is the value, measured
+latency the weight, one budget for all. What a layer costs depends on the groups on both its sides, so items are not
+independent. HALP prices a layer at its neighbours' present widths; here the few groups that couple the others (residual
+streams) are held at each combination of their widths in turn. Given those, the rest falls into small parts that share no
+cost term, and a multiple-choice knapsack by dynamic programming is exact, up to ``BINS``. Where the combinations are too
+many, hubs move one at a time from several starts, which is a local search and no longer proven best.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+BINS = 2000
+"""Into which the budget is divided; costs are rounded up, so a budget is kept, and at most parts / BINS of it is unused."""
+MOST_COMBINATIONS = 4000
+MOST_CHOICES = 600
+"""Of one part: as many as its groups' widths have combinations."""
+
+Curve = Mapping[int, float]
+"""Importance kept at each width that a group may have."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A part of the cost.
+
+    Attributes:
+        groups: on whose widths it depends, in the order in which ``cost`` takes them.
+        block: that it is part of; it costs nothing when the block is removed.
+    """
+
+    groups: tuple[str, ...]
+    cost: Callable[[Sequence[int]], float]
+    block: str | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is to be chosen.
+
+    Attributes:
+        curves: of each group.
+        blocks: of each removable block, the groups that go with it; they then keep nothing.
+        block_importance: kept by each removable block besides its groups'.
+        budget: largest sum of all terms.
+    """
+
+    curves: Mapping[str, Curve]
+    terms: Sequence[Term]
+    budget: float
+    blocks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    block_importance: Mapping[str, float] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """A choice: the width of every group that stays, the blocks that go, what it keeps and what it costs."""
+
+    widths: Mapping[str, int]
+    removed: tuple[str, ...]
+    importance: float
+    cost: float
+
+
+class OutOfReachError(Exception):
+    """No choice keeps the budget; ``least`` is what the cheapest costs."""
+
+    def __init__(self, least: float, budget: float) -> None:
+        super().__init__(f"the cheapest choice costs {least:g}; the budget is {budget:g}")
+        self.least, self.budget = least, budget
+
+
+def allocate(problem: Problem) -> Allocation:
+    """The choice of greatest kept importance within the budget.
+
+    Raises:
+        OutOfReachError: there is none.
+    """
+    hubs = _hubs(problem)
+    best: _Chosen | None = None
+    least, many = math.inf, _too_many(problem, hubs)
+    for held in _combinations(problem, hubs):
+        found, cheapest = _given(problem, held)
+        least = min(least, cheapest)
+        if found is not None and many:
+            found = _improved(problem, hubs, found)
+        if found is not None and (best is None or found.importance > best.importance):
+            best = found
+    if best is None:
+        raise OutOfReachError(least, problem.budget)
+    return _told(problem, best)
+
+
+def uniform(problem: Problem) -> Allocation:
+    """Every group at the same fraction of its widest, the largest that keeps the budget; no block is removed.
+
+    Raises:
+        OutOfReachError: not even the smallest does.
+    """
+    fractions = sorted({w / max(c) for c in problem.curves.values() for w in c}, reverse=True)
+    least = math.inf
+    for fraction in fractions or [1.0]:
+        widths = {g: min(c, key=lambda w, c=c: (abs(w - fraction * max(c)), w)) for g, c in problem.curves.items()}  # type: ignore[misc]
+        spent = cost(problem, widths)
+        least = min(least, spent)
+        if spent <= problem.budget:
+            kept = sum(problem.curves[g][w] for g, w in widths.items()) + sum(problem.block_importance.values())
+            return Allocation(widths=widths, removed=(), importance=kept, cost=spent)
+    raise OutOfReachError(least, problem.budget)
+
+
+def cost(problem: Problem, widths: Mapping[str, int], removed: Sequence[str] = ()) -> float:
+    """The sum of all terms outside of removed blocks."""
+    gone = set(removed)
+    return sum(t.cost([widths[g] for g in t.groups]) for t in problem.terms if t.block is None or t.block not in gone)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    widths: Mapping[str, int]
+    removed: tuple[str, ...]
+    importance: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """One option of a part: the widths of its groups, the block that goes, its value and cost."""
+
+    widths: Mapping[str, int]
+    removed: tuple[str, ...]
+    value: float
+    cost: float
+
+
+def _hubs(problem: Problem) -> tuple[str, ...]:
+    """Groups to hold, so that the others fall into parts of few choices: those that touch most others first.
+
+    Those that a block without groups of its own reads are held from the start: the block is then an item by itself.
+    """
+    bare = {block for block, groups in problem.blocks.items() if not any(g in problem.curves for g in groups)}
+    hubs = list(dict.fromkeys(g for t in problem.terms if t.block in bare for g in t.groups))
+    while True:
+        parts = _parts(problem, hubs)
+        large = [part for part in parts if _choices(problem, part) > MOST_CHOICES]
+        if not large:
+            return tuple(hubs)
+        touching = {g: len({o for t in problem.terms if g in t.groups for o in t.groups}) for part in large for g in part}
+        hubs.append(max(touching, key=lambda g: (touching[g], -len(hubs))))
+
+
+def _choices(problem: Problem, part: Sequence[str]) -> int:
+    return math.prod(len(problem.curves[g]) for g in part)
+
+
+def _parts(problem: Problem, hubs: Sequence[str]) -> list[tuple[str, ...]]:
+    """Groups that share a term or a block, once the hubs are held."""
+    root = {g: g for g in problem.curves if g not in hubs}
+
+    def find(group: str) -> str:
+        while root[group] != group:
+            root[group] = root[root[group]]
+            group = root[group]
+        return group
+
+    for together in (*(t.groups for t in problem.terms), *problem.blocks.values()):
+        free = [g for g in together if g in root]
+        for other in free[1:]:
+            root[find(free[0])] = find(other)
+    parts: dict[str, list[str]] = {}
+    for group in root:
+        parts.setdefault(find(group), []).append(group)
+    return [tuple(part) for part in parts.values()]
+
+
+def _too_many(problem: Problem, hubs: Sequence[str]) -> bool:
+    return _choices(problem, hubs) > MOST_COMBINATIONS
+
+
+def _combinations(problem: Problem, hubs: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Every combination of the hubs' widths; where they are too many, some starts to search from."""
+    if not _too_many(problem, hubs):
+        for widths in itertools.product(*(problem.curves[h] for h in hubs)):
+            yield dict(zip(hubs, widths, strict=True))
+        return
+    for fraction in (1.0, 0.75, 0.5, 0.25, 0.0):
+        yield {h: min(problem.curves[h], key=lambda w, h=h: abs(w - fraction * max(problem.curves[h]))) for h in hubs}  # type: ignore[misc]
+
+
+def _improved(problem: Problem, hubs: Sequence[str], start: _Chosen) -> _Chosen:
+    """The best found by moving one hub, or two against each other, as long as that keeps more."""
+    best, improved = start, True
+    while improved:
+        improved = False
+        held = {h: best.widths[h] for h in hubs}
+        for moved in _moves(problem, hubs, held):
+            found, _ = _given(problem, moved)
+            if found is not None and found.importance > best.importance + 1e-12:
+                best, improved = found, True
+                break
+    return best
+
+
+def _moves(problem: Problem, hubs: Sequence[str], held: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    for hub in hubs:
+        yield from ({**held, hub: width} for width in problem.curves[hub] if width != held[hub])
+    for one, other in itertools.permutations(hubs, 2):
+        wider = [w for w in sorted(problem.curves[one]) if w > held[one]][:1]
+        narrower = [w for w in sorted(problem.curves[other]) if w < held[other]][-1:]
+        yield from ({**held, one: up, other: down} for up in wider for down in narrower)
+
+
+def _given(problem: Problem, held: Mapping[str, int]) -> tuple[_Chosen | None, float]:
+    """The best choice with the hubs held, and what the cheapest costs."""
+    parts = [_options(problem, part, held) for part in _parts(problem, tuple(held))]
+    parts += [_lone(problem, block, held) for block in problem.blocks if _is_lone(problem, block, held)]
+    fixed = sum(
+        t.cost([held[g] for g in t.groups])
+        for t in problem.terms
+        if all(g in held for g in t.groups) and t.block not in problem.blocks
+    )
+    least = fixed + sum(min(c.cost for c in part) for part in parts)
+    kept = sum(problem.curves[h][w] for h, w in held.items())
+    chosen = _knapsack(parts, problem.budget - fixed) if least <= problem.budget else None
+    if chosen is None:
+        return None, least
+    widths = {**held, **{g: w for choice in chosen for g, w in choice.widths.items()}}
+    removed = tuple(sorted(block for choice in chosen for block in choice.removed))
+    return _Chosen(widths=widths, removed=removed, importance=kept + sum(c.value for c in chosen)), least
+
+
+def _is_lone(problem: Problem, block: str, held: Mapping[str, int]) -> bool:
+    """Whether a block has no group of its own that is free: it is an item by itself."""
+    return all(g in held or g not in problem.curves for g in problem.blocks[block])
+
+
+def _lone(problem: Problem, block: str, held: Mapping[str, int]) -> list[_Choice]:
+    spent = sum(
+        t.cost([held[g] for g in t.groups]) for t in problem.terms if t.block == block and set(t.groups) <= set(held)
+    )
+    whole = _Choice(widths={}, removed=(), value=problem.block_importance.get(block, 0.0), cost=spent)
+    own = sum(problem.curves[g][held[g]] for g in problem.blocks[block] if g in held)
+    return [whole, _Choice(widths={}, removed=(block,), value=-own, cost=0.0)]
+
+
+def _options(problem: Problem, part: tuple[str, ...], held: Mapping[str, int]) -> list[_Choice]:
+    """All choices of a part that no other beats in both value and cost, cheapest first."""
+    inside = set(part)
+    terms = [t for t in problem.terms if inside & set(t.groups)]
+    blocks = [b for b, groups in problem.blocks.items() if inside & set(groups)]
+    # A block's terms that lie between held groups alone still come and go with it.
+    terms += [t for t in problem.terms if t.block in blocks and not inside & set(t.groups)]
+    found: list[_Choice] = []
+    for removed in itertools.chain.from_iterable(itertools.combinations(blocks, n) for n in range(len(blocks) + 1)):
+        gone = {g for b in removed for g in problem.blocks[b]} & inside
+        stay = [g for g in part if g not in gone]
+        present = [t for t in terms if t.block not in removed]
+        for widths in itertools.product(*(problem.curves[g] for g in stay)):
+            chosen = {**dict(zip(stay, widths, strict=True)), **{g: min(problem.curves[g]) for g in gone}}
+            at = {**held, **chosen}
+            value = sum(problem.curves[g][at[g]] for g in stay)
+            value += sum(problem.block_importance.get(b, 0.0) for b in blocks if b not in removed)
+            spent = sum(t.cost([at[g] for g in t.groups]) for t in present)
+            found.append(_Choice(widths=chosen, removed=removed, value=value, cost=spent))
+    return _undominated(found)
+
+
+def _undominated(choices: list[_Choice]) -> list[_Choice]:
+    kept: list[_Choice] = []
+    for choice in sorted(choices, key=lambda c: (c.cost, -c.value)):
+        if not kept or choice.value > kept[-1].value:
+            kept.append(choice)
+    return kept
+
+
+def _knapsack(parts: Sequence[Sequence[_Choice]], budget: float) -> list[_Choice] | None:
+    """One choice of each part, their value greatest within the budget; None when rounding leaves none.
+
+    The cheapest choices are paid first and exactly; only what is left is divided into bins.
+    """
+    base = [min(part, key=lambda c: c.cost) for part in parts]
+    left = budget - sum(c.cost for c in base)
+    if left < 0:
+        return None
+    size = left / BINS
+    value: npt.NDArray[np.float64] = np.zeros(BINS + 1)
+    taken: list[npt.NDArray[np.int64]] = []
+    for part, cheapest in zip(parts, base, strict=True):
+        best = np.full(BINS + 1, -np.inf)
+        pick = np.zeros(BINS + 1, np.int64)
+        for index, choice in enumerate(part):
+            extra = choice.cost - cheapest.cost
+            bins = 0 if extra <= 0 else (math.ceil(extra / size - 1e-9) if size > 0 else BINS + 1)
+            if bins > BINS:
+                continue
+            candidate = np.full(BINS + 1, -np.inf)
+            candidate[bins:] = value[: BINS + 1 - bins] + choice.value
+            better = candidate > best
+            best[better], pick[better] = candidate[better], index
+        value = best
+        taken.append(pick)
+    at, chosen = BINS, []
+    for part, cheapest, pick in zip(reversed(parts), reversed(base), reversed(taken), strict=True):
+        choice = part[int(pick[at])]
+        extra = choice.cost - cheapest.cost
+        at -= 0 if extra <= 0 else math.ceil(extra / size - 1e-9)
+        chosen.append(choice)
+    return chosen
+
+
+def _told(problem: Problem, best: _Chosen) -> Allocation:
+    gone = {g for block in best.removed for g in problem.blocks[block]}
+    widths = {g: best.widths[g] for g in problem.curves}
+    return Allocation(
+        widths={g: w for g, w in widths.items() if g not in gone},
+        removed=best.removed,
+        importance=best.importance,
+        cost=cost(problem, widths, best.removed),
+    )

@@ -1,0 +1,59 @@
+"""What a stage may ask about the device: what its model costs there as a function of widths. The engine side answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from compress.allocation import Term
+
+By = Literal["latency", "macs", "params"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """A group of coupled channels, as far as its cost is concerned.
+
+    Attributes:
+        width: channels now.
+        sizes: of each parameter and buffer and each of its dimensions that shrinks, how many elements one channel is.
+    """
+
+    width: int
+    sizes: Mapping[str, Mapping[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a model costs: a sum of terms, and what no choice changes.
+
+    Attributes:
+        unit: ``ms``, ``MACs`` or ``parameters``.
+        now: of the model as it is; ``least``: of the smallest choice. Both measured where it is latency.
+        about: where the figures come from and how far off they may be, for the report.
+        unfollowed: groups and blocks that have no price, with the reason.
+    """
+
+    unit: str
+    terms: Sequence[Term]
+    fixed: float
+    now: float
+    least: float
+    about: str
+    unfollowed: Mapping[str, str] = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """The device that a stage's model is for."""
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """What decides its answers, besides the model; part of a step's key."""
+
+    def costs(self, couplings: Mapping[str, Coupling], blocks: Sequence[str], by: By, precision: str) -> Costs:
+        """The costs of the stage's starting model; ``precision`` empty: what it is fastest in there.
+
+        Raises:
+            UserError: they cannot be measured on the device's first runtime.
+        """

@@ -1,0 +1,44 @@
+"""Sparse training: batch norm scales are drawn to zero, so that pruning finds channels that do little (paper 15, step 1).
+
+    gradient of gamma += s * sign(gamma)                      until ``start`` of the epochs
+    then, for the largest ``relief_fraction`` of |gamma|:     += s * relief_factor * sign(gamma)
+
+The threshold between the two is taken again at every step, over all batch norms together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def drawn_to_zero(
+    module: nn.Module, rate: float, relief_fraction: float = 0.0, relief_factor: float = 1.0
+) -> Iterator[None]:
+    """While the block lasts, each backward pass adds the L1 rate to the gradients of all batch norm scales."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    scales = [m.weight for m in module.modules() if isinstance(m, norms) and isinstance(m.weight, Tensor)]
+
+    def add(scale: Tensor) -> None:
+        assert scale.grad is not None
+        scale.grad += rate_of(scale.detach(), scales, rate, relief_fraction, relief_factor)
+
+    handles = [scale.register_post_accumulate_grad_hook(add) for scale in scales]  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rate_of(scale: Tensor, scales: Sequence[Tensor], rate: float, relief_fraction: float, relief_factor: float) -> Tensor:
+    """The subgradient of one batch norm's scales; shape (channels,)."""
+    pull = rate * scale.sign()
+    if relief_fraction <= 0:
+        return pull
+    threshold = torch.cat([s.detach().abs().flatten() for s in scales]).quantile(1 - relief_fraction)
+    return torch.where(scale.abs() >= threshold, relief_factor * pull, pull)

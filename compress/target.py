@@ -1,0 +1,142 @@
+"""The engine side's answer to what a model costs on the device: a latency table, or counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, final
+
+import onnx
+
+from compress import processes
+from compress.allocation import Term
+from compress.costs import By, Costs, Coupling
+from compress.progress import Progress
+from compress.workspace import code_digest, digest
+from deploy import count, latency
+from deploy.devices import Device
+from deploy.engines import engine
+from deploy.latency import Form, LatencyTable, PieceCost, Stopwatch
+from deploy.template import Axis, Template
+from profiles.device import DeviceProfile, Runtime
+from profiles.errors import UserError
+from profiles.quantization import QUANTIZATION
+
+COUNTS: dict[str, tuple[str, Callable[[onnx.ModelProto], int]]] = {
+    "macs": ("MACs", count.macs),
+    "params": ("parameters", count.parameters),
+}
+
+
+@final
+class EngineTarget:
+    """What one exported model costs on one device.
+
+    Args:
+        model: gives the float ONNX file.
+        about: the device's facts as its worker told them: ``device`` and ``engines``.
+        folder: of the files that keep measured pieces, for all runs.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[], Path],
+        device: Device,
+        device_key: Mapping[str, Any],
+        profile: DeviceProfile,
+        versions: Mapping[str, str],
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self._model, self._device, self._profile, self._versions = model, device, profile, versions
+        self._device_key, self._folder, self._progress = device_key, folder, progress
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        code = ["deploy.latency", "deploy.template", "deploy.placement", "deploy.qdq", "deploy.measure"]
+        runtime = self._profile.runtimes[0]
+        plans = [engine(runtime.engine).plan(self._profile, p, self._versions[runtime.engine]) for p in runtime.precisions]
+        return {
+            "device": dict(self._device_key),
+            "plans": [plan.as_json() for plan in plans],
+            "recipe": None if runtime.quantization is None else asdict(QUANTIZATION[runtime.quantization]),
+            "code": code_digest(code),
+        }
+
+    def costs(self, couplings: Mapping[str, Coupling], blocks: Sequence[str], by: By, precision: str) -> Costs:
+        axes = {name: Axis(width=c.width, sizes=c.sizes) for name, c in couplings.items()}
+        template = Template(onnx.load(str(self._model())), axes, blocks, self._profile.batch)
+        if by != "latency":
+            return _counted(template, by)
+        table = processes.from_main(self._table(template, precision) if processes.is_main() else None)
+        assert table is not None
+        return _timed(*table)
+
+    def _table(self, template: Template, precision: str) -> tuple[LatencyTable, str]:
+        runtime = self._runtime(precision)
+        with self._progress.task("latency table", 1) as bar:
+            told = precision or self._fastest(template, runtime)
+            stopwatch = self._stopwatch(runtime, told)
+            table = latency.measure(template, stopwatch, self._profile.channel_multiple)
+            bar.advance(1, f"{told}, off by {100 * table.error:.0f} %")
+        return table, f"{runtime.engine} {told}"
+
+    def _runtime(self, precision: str) -> Runtime:
+        runtime = self._profile.runtimes[0]
+        if engine(runtime.engine).built_from != "onnx":
+            raise UserError(
+                f'by = "latency": {runtime.engine} is not built from ONNX files, of which the table is cut; use by = "macs"'
+            )
+        if precision and precision not in runtime.precisions:
+            allowed = ", ".join(runtime.precisions)
+            raise UserError(f"precision {precision!r}: {runtime.engine} on this device has {allowed}")
+        return runtime
+
+    def _fastest(self, template: Template, runtime: Runtime) -> str:
+        taken = {p: latency.whole_times(template, self._stopwatch(runtime, p), [({}, [])])[0] for p in runtime.precisions}
+        return min(taken, key=lambda p: taken[p].least_ms)
+
+    def _stopwatch(self, runtime: Runtime, precision: str) -> Stopwatch:
+        plan = engine(runtime.engine).plan(self._profile, precision, self._versions[runtime.engine])
+        recipe = QUANTIZATION[runtime.quantization] if precision == "int8" and runtime.quantization else None
+        decided = {**self.key, "plan": plan.as_json(), "int8": recipe is not None}
+        form = Form(device=self._device, plan=plan, recipe=recipe, key=f"{plan.engine}-{precision}-{digest(decided)[:20]}")
+        return Stopwatch(form, self._folder)
+
+
+def _timed(table: LatencyTable, form: str) -> Costs:
+    terms = [_term(piece, table.factor) for piece in table.pieces]
+    about = (
+        f"measured on {form} from pieces of the model; the sum x {table.factor:.2f} + {table.offset_ms:.3f} ms was off by "
+        f"{100 * table.error:.0f} % on whole models (median)"
+    )
+    return Costs(
+        unit="ms",
+        terms=terms,
+        fixed=table.offset_ms,
+        now=table.predict_ms({}),
+        least=table.fastest_ms,
+        about=about,
+        unfollowed=table.unfollowed,
+    )
+
+
+def _counted(template: Template, by: str) -> Costs:
+    unit, how = COUNTS[by]
+    pieces = latency.counted(template, how)
+    full = {name: axis.width for name, axis in template.axes.items()}
+    least = latency.total(pieces, dict.fromkeys(full, 1), list(template.blocks))
+    return Costs(
+        unit=unit,
+        terms=[_term(piece, 1.0) for piece in pieces],
+        fixed=0.0,
+        now=latency.total(pieces, full),
+        least=least,
+        about="counted",
+        unfollowed=template.unfollowed,
+    )
+
+
+def _term(piece: PieceCost, factor: float) -> Term:
+    return Term(groups=piece.axes, cost=lambda widths: factor * piece.at(widths), block=piece.block)

@@ -1,0 +1,419 @@
+"""The latency table: milliseconds of a model's pieces on one engine of one device, as a function of widths. Host only.
+
+    ms = offset + factor x ( sum over pieces of  ms of the piece at its groups' widths )
+
+A piece is measured alone, once for each structure and sizes, at a few widths of the multiples that the device likes, and
+interpolated linearly between them. Copies stand one behind the other where their shapes allow it, and what an empty call
+takes and converts is taken off (``_Overhead``). Alone is not quite as in the whole: caches are warmer. So factor and offset
+are learnt from a few whole models of random widths; ``error`` says how far the sum then is from those. All this is fitted
+on least times; the result is scaled to medians by what the whole models' medians were above their least times.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy.devices import Device
+from deploy.engines import BuildPlan
+from deploy.graph import Graph
+from deploy.half import half
+from deploy.placement import Placement, place
+from deploy.qdq import Scales, insert, scale_of_range, scales_of_weight
+from deploy.remote import RemoteWorker
+from deploy.template import NEVER_NEGATIVE, Piece, Sizes, Template
+from profiles.quantization import QuantizationRecipe
+
+COPIES = 3
+SECONDS, PASSES, AT_ONCE = 0.03, 8, 64
+POINTS = {1: 6, 2: 4, 3: 3}
+"""Widths of each axis at which a piece of so many axes is measured; more axes, fewer widths, never fewer than both ends."""
+MOST_CORNERS = 4
+WHOLES = 8
+EMPTY = ((16, 32), (32, 16), (64, 8), (64, 32), (32, 56))
+"""Channels and height of the layers by which an empty call is measured."""
+RANGE = 4.0
+
+Progress = Callable[[int, int], None]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a table is of: an engine in a precision on a device.
+
+    Attributes:
+        recipe: how int8 is placed; None in float.
+        key: everything that decides a measurement besides the model; names the file that keeps it.
+    """
+
+    device: Device
+    plan: BuildPlan
+    recipe: QuantizationRecipe | None
+    key: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Time:
+    """Milliseconds of a model: the least of all inferences, and their median.
+
+    The least is what a sum can be made of: what else runs on a machine only ever adds, to one piece more than to another.
+    """
+
+    least_ms: float
+    p50_ms: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PieceCost:
+    """What a piece costs as a function of its axes' widths.
+
+    Attributes:
+        axes: names; ``grid`` has the widths of each, ascending, and ``cost`` a value for each combination of them.
+        slopes: with many axes: cost of a channel of each, off ``cost`` at full width; then ``grid`` has full widths only.
+    """
+
+    axes: tuple[str, ...]
+    grid: tuple[tuple[int, ...], ...]
+    cost: npt.NDArray[np.float64]
+    slopes: tuple[float, ...] = ()
+    block: str | None = None
+    layers: tuple[str, ...] = ()
+
+    def at(self, widths: Sequence[int]) -> float:
+        """The cost at one width for each axis, multilinear between grid points."""
+        if self.slopes:
+            less = sum(s * (g[0] - w) for s, g, w in zip(self.slopes, self.grid, widths, strict=True))
+            return max(float(self.cost.flat[0]) - less, 0.0)
+        value = self.cost
+        for points, width in zip(self.grid, widths, strict=True):
+            value = _between(value, points, width)
+        return float(value)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable:
+    """Milliseconds as a function of widths and removed blocks.
+
+    Attributes:
+        pieces: uncorrected.
+        error: median of the relative errors on the whole models that factor and offset were learnt from.
+        full_ms: the whole model at full widths, measured.
+        fastest_ms: the whole model at its least widths without its blocks, measured.
+        unfollowed: groups and blocks that the table cannot price, with the reason.
+    """
+
+    pieces: tuple[PieceCost, ...]
+    widths: Mapping[str, int]
+    factor: float
+    offset_ms: float
+    error: float
+    full_ms: float
+    fastest_ms: float
+    unfollowed: Mapping[str, str] = field(default_factory=dict)
+
+    def predict_ms(self, widths: Sizes, removed: Sequence[str] = ()) -> float:
+        """The whole model's milliseconds; an axis that is not named has its full width."""
+        return self.offset_ms + self.factor * total(self.pieces, {**self.widths, **widths}, removed)
+
+
+def total(pieces: Sequence[PieceCost], widths: Sizes, removed: Sequence[str] = ()) -> float:
+    """The sum of all pieces that are not part of a removed block."""
+    gone = set(removed)
+    return sum(piece.at([widths[a] for a in piece.axes]) for piece in pieces if piece.block not in gone)
+
+
+def counted(template: Template, count: Callable[[onnx.ModelProto], int]) -> tuple[PieceCost, ...]:
+    """Pieces whose cost is a count that is multilinear in the widths, such as multiply-accumulates."""
+
+    def corners(piece: Piece) -> PieceCost:
+        grid = tuple((1, template.axes[a].width) for a in piece.axes)
+        if len(piece.axes) > MOST_CORNERS:
+            return _star(template, piece, 1, lambda widths: float(count(template.model(piece.nodes, widths))))
+        return _filled(piece, grid, lambda widths: float(count(template.model(piece.nodes, widths))))
+
+    return tuple(corners(piece) for piece in template.pieces)
+
+
+@final
+class Stopwatch:
+    """Times models on a form; what it has timed once is kept in a file that all runs share."""
+
+    def __init__(self, form: Form, folder: Path, progress: Progress = lambda done, total: None) -> None:
+        self._form, self._progress = form, progress
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"{form.key}.jsonl"
+
+    def times(self, models: Mapping[str, Callable[[], onnx.ModelProto]]) -> dict[str, Time]:
+        """The time of each model by name; a name stands for what decides it.
+
+        Raises:
+            EngineError: the runtime refuses a model.
+        """
+        with self._file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = self._known()
+            missing = [name for name in models if name not in known]
+            for start in range(0, len(missing), AT_ONCE):
+                known |= self._timed({name: models[name] for name in missing[start : start + AT_ONCE]})
+                self._progress(min(start + AT_ONCE, len(missing)), len(missing))
+        return {name: known[name] for name in models}
+
+    def _known(self) -> dict[str, Time]:
+        if not self._file.exists():
+            return {}
+        entries = [json.loads(line) for line in self._file.read_text().splitlines() if line.endswith("}")]
+        return {entry["model"]: Time(least_ms=entry["least_ms"], p50_ms=entry["p50_ms"]) for entry in entries}
+
+    def _timed(self, models: Mapping[str, Callable[[], onnx.ModelProto]]) -> dict[str, Time]:
+        with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._form.device) as worker:
+            files = [Path(scratch) / f"{number}.onnx" for number in range(len(models))]
+            for file, make in zip(files, models.values(), strict=True):
+                onnx.save(_as_formed(make(), self._form), str(file))
+            least, p50 = worker.time_models(files, self._form.plan, SECONDS, PASSES)
+        found = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
+        with self._file.open("a") as file_:
+            file_.write("".join(json.dumps({"model": name, **asdict(time)}) + "\n" for name, time in found.items()))
+        return found
+
+
+def measure(template: Template, stopwatch: Stopwatch, multiple: int, seed: int = 0) -> LatencyTable:
+    """The table of a template: its pieces on their grids, and the correction from whole models.
+
+    Raises:
+        EngineError: the runtime refuses a piece.
+    """
+    overhead = _Overhead.measured(stopwatch)
+    wanted: dict[str, tuple[Piece, Sizes, int]] = {}
+    named: dict[tuple[int, tuple[tuple[str, int], ...]], str] = {}
+    for number, piece in enumerate(template.pieces):
+        for widths in _places(template, piece, multiple):
+            copies = COPIES if template.chainable(piece.nodes, widths) else 1
+            name = f"{template.signature(piece.nodes, widths)}-{copies}"
+            wanted[name] = (piece, widths, copies)
+            named[number, tuple(sorted(widths.items()))] = name
+    makers = {n: _maker(template, piece.nodes, widths, copies) for n, (piece, widths, copies) in wanted.items()}
+    raw = stopwatch.times(makers)
+    alone = {n: _one(raw[n].least_ms, overhead, template, *wanted[n]) for n in wanted}
+
+    def cost(number: int) -> Callable[[Sizes], float]:
+        return lambda widths: alone[named[number, tuple(sorted(widths.items()))]]
+
+    pieces = []
+    for number, piece in enumerate(template.pieces):
+        if len(piece.axes) > MOST_CORNERS:
+            pieces.append(_star(template, piece, multiple, cost(number)))
+        else:
+            pieces.append(_filled(piece, _grid(template, piece, multiple), cost(number)))
+    return _corrected(template, tuple(pieces), stopwatch, multiple, seed)
+
+
+def multiples(width: int, multiple: int) -> tuple[int, ...]:
+    """The widths that a group of ``width`` channels may have, ascending, its own with them."""
+    return (*range(multiple, width, multiple), width)
+
+
+def random_pruning(template: Template, multiple: int, random: np.random.Generator) -> tuple[dict[str, int], list[str]]:
+    """Random widths of every axis, and random blocks to remove."""
+    keep = random.uniform(0, 1)
+    widths = {a: int(random.choice(multiples(axis.width, multiple))) for a, axis in template.axes.items()}
+    return widths, [path for path in template.blocks if random.uniform(0, 1) > max(keep, 0.3)]
+
+
+def whole_times(template: Template, stopwatch: Stopwatch, variants: Sequence[tuple[Sizes, Sequence[str]]]) -> list[Time]:
+    """Measured times of whole models at some widths, without some blocks."""
+    everything = range(len(template.nodes))
+    makers = {}
+    for widths, removed in variants:
+        name = f"whole-{template.signature(everything, widths)}-{'+'.join(sorted(removed))}"
+        makers[name] = _whole_maker(template, widths, removed)
+    found = stopwatch.times(makers)
+    return [found[f"whole-{template.signature(everything, w)}-{'+'.join(sorted(r))}"] for w, r in variants]
+
+
+def _corrected(
+    template: Template, pieces: tuple[PieceCost, ...], stopwatch: Stopwatch, multiple: int, seed: int
+) -> LatencyTable:
+    """The table whose factor and offset fit some whole models best, by relative error."""
+    full = {a: axis.width for a, axis in template.axes.items()}
+    least = {a: multiples(axis.width, multiple)[0] for a, axis in template.axes.items()}
+    random = np.random.default_rng(seed)
+    variants: list[tuple[Sizes, Sequence[str]]] = [(full, []), (least, list(template.blocks)), (least, [])]
+    variants += [random_pruning(template, multiple, random) for _ in range(WHOLES - len(variants))]
+    times = whole_times(template, stopwatch, variants)
+    taken = np.array([time.least_ms for time in times])
+    sums = np.array([total(pieces, widths, removed) for widths, removed in variants])
+    factor, offset = _fit(sums, taken)
+    errors = np.abs(offset + factor * sums - taken) / taken
+    busy = float(np.median([time.p50_ms / time.least_ms for time in times]))
+    return LatencyTable(
+        pieces=pieces,
+        widths=full,
+        factor=factor * busy,
+        offset_ms=offset * busy,
+        error=float(np.median(errors)),
+        full_ms=float(taken[0]) * busy,
+        fastest_ms=float(taken[1]) * busy,
+        unfollowed=template.unfollowed,
+    )
+
+
+def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Factor and offset of least squares of relative errors, neither negative."""
+    rows = np.stack([sums / taken, 1 / taken], axis=1)
+    factor, offset = np.linalg.lstsq(rows, np.ones(len(taken)), rcond=None)[0]
+    if offset < 0 or factor <= 0:
+        ratio = sums / taken
+        return float(ratio.sum() / (ratio**2).sum()), 0.0
+    return float(factor), float(offset)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Overhead:
+    """What a call takes besides its layers: fixed, and for each element that goes in and out (layout, integers)."""
+
+    fixed_ms: float
+    element_ms: float
+
+    def of(self, elements: int) -> float:
+        return self.fixed_ms + self.element_ms * elements
+
+    @classmethod
+    def measured(cls, stopwatch: Stopwatch) -> _Overhead:
+        """From stacks of one and of more equal layers: what does not grow with their number."""
+        makers: dict[str, Callable[[], onnx.ModelProto]] = {}
+        for channels, height in EMPTY:
+            for depth in (1, 1 + COPIES):
+                makers[f"stack-{channels}x{height}-{depth}"] = _stack_maker(channels, height, depth)
+        ms = {name: time.least_ms for name, time in stopwatch.times(makers).items()}
+        rows, values = [], []
+        for channels, height in EMPTY:
+            one, more = (ms[f"stack-{channels}x{height}-{depth}"] for depth in (1, 1 + COPIES))
+            rows.append((1.0, 2.0 * channels * height**2))
+            values.append(max(one - (more - one) / COPIES, 0.0))
+        matrix, right = np.array(rows), np.array(values)
+        fixed, element = np.linalg.lstsq(matrix, right, rcond=None)[0]
+        if fixed < 0:
+            fixed, element = 0.0, float((matrix[:, 1] @ right) / (matrix[:, 1] @ matrix[:, 1]))
+        return cls(fixed_ms=float(fixed), element_ms=max(float(element), 0.0))
+
+
+def _one(ms: float, overhead: _Overhead, template: Template, piece: Piece, widths: Sizes, copies: int) -> float:
+    """Milliseconds of one copy of a piece without what its call took; never less than a tenth of what was measured."""
+    inputs, outputs = template.ends(piece.nodes)
+    elements = sum(int(np.prod(template.shape(t, widths))) for t in (*inputs, *outputs))
+    return max(ms - overhead.of(elements), 0.1 * ms) / copies
+
+
+def _places(template: Template, piece: Piece, multiple: int) -> list[dict[str, int]]:
+    """The widths at which a piece is measured."""
+    if len(piece.axes) > MOST_CORNERS:
+        full = {a: template.axes[a].width for a in piece.axes}
+        return [full, *({**full, a: multiples(full[a], multiple)[0]} for a in piece.axes)]
+    return [dict(zip(piece.axes, point, strict=True)) for point in itertools.product(*_grid(template, piece, multiple))]
+
+
+def _grid(template: Template, piece: Piece, multiple: int) -> tuple[tuple[int, ...], ...]:
+    points = POINTS.get(len(piece.axes), 2)
+    return tuple(_spread(multiples(template.axes[a].width, multiple), points) for a in piece.axes)
+
+
+def _spread(widths: tuple[int, ...], points: int) -> tuple[int, ...]:
+    """At most ``points`` of ``widths``, evenly spread, both ends among them."""
+    if len(widths) <= points:
+        return widths
+    return tuple(widths[round(i * (len(widths) - 1) / (points - 1))] for i in range(points))
+
+
+def _filled(piece: Piece, grid: tuple[tuple[int, ...], ...], cost: Callable[[Sizes], float]) -> PieceCost:
+    values = [cost(dict(zip(piece.axes, point, strict=True))) for point in itertools.product(*grid)]
+    shaped = np.array(values, np.float64).reshape([len(points) for points in grid])
+    return PieceCost(axes=piece.axes, grid=grid, cost=shaped, block=piece.block, layers=piece.layers)
+
+
+def _star(template: Template, piece: Piece, multiple: int, cost: Callable[[Sizes], float]) -> PieceCost:
+    """A piece of many axes: full width, and each axis alone at its least."""
+    full = {a: template.axes[a].width for a in piece.axes}
+    top, slopes = cost(full), []
+    for axis in piece.axes:
+        least = multiples(full[axis], multiple)[0]
+        slopes.append((top - cost({**full, axis: least})) / max(full[axis] - least, 1))
+    grid = tuple((width,) for width in full.values())
+    shaped = np.full([1] * len(grid), top)
+    return PieceCost(axes=piece.axes, grid=grid, cost=shaped, slopes=tuple(slopes), block=piece.block, layers=piece.layers)
+
+
+def _between(values: npt.NDArray[np.float64], points: tuple[int, ...], width: int) -> npt.NDArray[np.float64]:
+    """Values along the first axis, linear between ``points`` and beyond the last two of them."""
+    if len(points) == 1:
+        return np.asarray(values[0])
+    upper = int(np.clip(np.searchsorted(points, width), 1, len(points) - 1))
+    low, high = points[upper - 1], points[upper]
+    part = (width - low) / (high - low)
+    return np.asarray(values[upper - 1] * (1 - part) + values[upper] * part)
+
+
+def _maker(template: Template, nodes: Sequence[int], widths: Sizes, copies: int) -> Callable[[], onnx.ModelProto]:
+    return lambda: template.model(nodes, widths, copies)
+
+
+def _whole_maker(template: Template, widths: Sizes, removed: Sequence[str]) -> Callable[[], onnx.ModelProto]:
+    return lambda: template.whole(widths, removed)
+
+
+def _stack_maker(channels: int, height: int, depth: int) -> Callable[[], onnx.ModelProto]:
+    def make() -> onnx.ModelProto:
+        shape, random = (1, channels, height, height), np.random.default_rng(0)
+        nodes, weights, at = [], [], "input"
+        for index in range(depth):
+            kernel = random.normal(size=(channels, channels, 3, 3)) / (9 * channels) ** 0.5
+            weights.append(numpy_helper.from_array(kernel.astype(np.float32), f"w{index}"))
+            made = f"c{index}"
+            nodes.append(
+                helper.make_node("Conv", [at, f"w{index}"], [made], name=f"{index}/Conv", pads=[1] * 4, kernel_shape=[3, 3])
+            )
+            nodes.append(helper.make_node("Relu", [made], [f"r{index}"], name=f"{index}/Relu"))
+            at = f"r{index}"
+        given = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
+        graph = helper.make_graph(nodes, "stack", [given], [helper.make_tensor_value_info(at, 1, None)], weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+    return make
+
+
+def _as_formed(model: onnx.ModelProto, form: Form) -> onnx.ModelProto:
+    """A float model as the form's engine is built from: with Q/DQ pairs in int8, halved in fp16."""
+    if form.recipe is not None:
+        placement = place(model, form.recipe)
+        if placement.weights:
+            model = insert(model, placement, _plausible(model, placement, form.recipe), form.recipe)
+    return half(model) if form.plan.source == "onnx-fp16" else model
+
+
+def _plausible(model: onnx.ModelProto, placement: Placement, recipe: QuantizationRecipe) -> Scales:
+    """Scales as calibration would give them, as far as time depends on them: zero points where values may be negative."""
+    graph = Graph(model)
+    scales: dict[str, tuple[float, int]] = {}
+    for activation in placement.activations:
+        source = activation.like or activation.tensor
+        producer = graph.producer(source)
+        positive = source.startswith("positive/") if producer is None else producer.op_type in NEVER_NEGATIVE
+        scales[activation.tensor] = scale_of_range(0.0 if positive else -RANGE, RANGE, recipe)
+    weights = {w.tensor: scales_of_weight(graph.constant(w.tensor), w.axis, recipe) for w in placement.weights}
+    return Scales(activations=scales, weights=weights)

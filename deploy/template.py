@@ -1,0 +1,413 @@
+"""An ONNX model as a function of its widths, cut into pieces that are models of their own. Host only.
+
+What a layer takes depends on its shapes, not on its weights. So one exported model stands for all its prunings: an
+``Axis`` says which sizes of which tensors shrink with a group of channels, and a piece is written out at any widths with
+weights drawn at random. Pieces end where one tensor alone is alive, behind what a runtime fuses into the layer before
+(batch norm, activation, residual add), so that each is timed as it will run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy.graph import Graph, attribute, drop_unread_constants
+from profiles.errors import UserError
+
+COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+FUSED = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "BatchNormalization"}
+)
+NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})
+MOST_LAYERS, MOST_AXES = 6, 4
+"""A piece with more layers or groups than this is cut at every layer, though several tensors are alive there."""
+
+Sizes = Mapping[str, int]
+"""Channels of each axis by name; an axis that is not named has all."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A group of channels that shrink together.
+
+    Attributes:
+        width: channels as the model is.
+        sizes: of each initializer and each of its dimensions that shrinks, how many elements one channel is.
+    """
+
+    width: int
+    sizes: Mapping[str, Mapping[int, int]]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Consecutive nodes of a template, by index.
+
+    Attributes:
+        axes: names of the axes that its time depends on, in the order in which they come up.
+        block: path of the removable block that it is part of; None when it always runs.
+    """
+
+    nodes: tuple[int, ...]
+    axes: tuple[str, ...]
+    block: str | None
+    layers: tuple[str, ...]
+
+
+@final
+class Template:
+    """``model`` at any widths of ``axes``.
+
+    Args:
+        model: a float model, shapes inferred, all but the batch fixed.
+        blocks: paths of modules that can be taken out, their input going on as their output.
+
+    Attributes:
+        axes: those that the graph follows. blocks: those that can be taken out of the graph.
+        unfollowed: why an axis or a block is not among them, by name.
+    """
+
+    def __init__(self, model: onnx.ModelProto, axes: Mapping[str, Axis], blocks: Sequence[str] = (), batch: int = 1) -> None:
+        self._model = _fixed(model, batch)
+        self._graph = Graph(self._model)
+        self.nodes = self._graph.nodes
+        self._constants = {t.name: t for t in self._model.graph.initializer}
+        self.unfollowed: dict[str, str] = {}
+        self.axes: dict[str, Axis] = {}
+        values = [*self._model.graph.value_info, *self._model.graph.input, *self._model.graph.output]
+        self._kinds = {v.name: v.type.tensor_type.elem_type for v in values}
+        made = {o: i for i, node in enumerate(self.nodes) for o in node.output if o}
+        self._order = {**dict.fromkeys(self._graph.inputs, -1), **made}
+        self._base = self._inferred({})
+        self._slopes: dict[str, dict[int, dict[str, int]]] = {}
+        for name, axis in axes.items():
+            self._follow(name, axis)
+        self.blocks: dict[str, tuple[frozenset[int], str, str]] = {}
+        for path in blocks:
+            self._add_block(path)
+        self.pieces = tuple(self._pieces())
+
+    def shape(self, tensor: str, widths: Sizes) -> tuple[int, ...]:
+        """Sizes of a tensor at ``widths``."""
+        sizes = list(self._base[tensor])
+        for dimension, slopes in self._slopes.get(tensor, {}).items():
+            sizes[dimension] -= sum(m * (self.axes[a].width - widths.get(a, self.axes[a].width)) for a, m in slopes.items())
+        return tuple(sizes)
+
+    def model(self, nodes: Iterable[int], widths: Sizes, copies: int = 1) -> onnx.ModelProto:
+        """The nodes as a model with random weights, ``copies`` of them one behind the other."""
+        return _Writer(self, tuple(nodes), widths).model(copies)
+
+    def chainable(self, nodes: Iterable[int], widths: Sizes) -> bool:
+        """Whether copies of the nodes can stand one behind the other."""
+        inputs, outputs = self.ends(tuple(nodes))
+        return len(inputs) == len(outputs) == 1 and self.shape(inputs[0], widths) == self.shape(outputs[0], widths)
+
+    def signature(self, nodes: Iterable[int], widths: Sizes) -> str:
+        """A name for what decides the nodes' time: equal structure and sizes, equal name."""
+        told = _Writer(self, tuple(nodes), widths).structure()
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+
+    def whole(self, widths: Sizes, removed: Iterable[str] = ()) -> onnx.ModelProto:
+        """The whole model with random weights, without the blocks ``removed``."""
+        gone, through = self._without(removed)
+        kept = [index for index in range(len(self.nodes)) if index not in gone]
+        return _Writer(self, tuple(kept), widths, through).model(1)
+
+    def _without(self, removed: Iterable[str]) -> tuple[set[int], dict[str, str]]:
+        gone: set[int] = set()
+        through: dict[str, str] = {}
+        for path in removed:
+            nodes, given, made = self.blocks[path]
+            gone |= nodes
+            through[made] = given
+        return gone, through
+
+    def _kind(self, tensor: str) -> int:
+        """ONNX's data type of an activation."""
+        return int(self._kinds.get(tensor, TensorProto.FLOAT))
+
+    def _follow(self, name: str, axis: Axis) -> None:
+        """Learn which tensors shrink with ``axis`` by inferring shapes with one channel, then two, less."""
+        missing = [tensor for tensor in axis.sizes if tensor not in self._base]
+        known = {t: s for t, s in axis.sizes.items() if t not in missing}
+        self.axes[name] = Axis(width=axis.width, sizes=known)
+        try:
+            once, twice = self._inferred({name: axis.width - 1}), self._inferred({name: axis.width - 2})
+        except Exception as error:  # whatever shape inference trips over
+            del self.axes[name]
+            self.unfollowed[name] = f"the exported graph has its width written into it ({_line(error)})"
+            return
+        for tensor, before in self._base.items():
+            for dimension, (full, less, least) in enumerate(zip(before, once[tensor], twice[tensor], strict=True)):
+                assert full - less == less - least, f"{tensor} does not shrink evenly"
+                if full != less:
+                    self._slopes.setdefault(tensor, {}).setdefault(dimension, {})[name] = full - less
+
+    def _inferred(self, widths: Sizes) -> dict[str, tuple[int, ...]]:
+        """Sizes of every tensor, by shape inference on a model whose weights are left out."""
+        light = onnx.ModelProto()
+        light.CopyFrom(self._model)
+        del light.graph.initializer[:], light.graph.value_info[:]
+        for name, tensor in self._constants.items():
+            if _is_weight(tensor):
+                light.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, self._weight(tensor, widths)))
+            else:
+                light.graph.initializer.append(tensor)
+        for node in light.graph.node:
+            if node.op_type == "Conv" and attribute(node, "group", 1) > 1:
+                _set(node, "group", self._groups(node, widths))
+        for output in light.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        found = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
+        values = [*found.graph.value_info, *found.graph.input, *found.graph.output]
+        sizes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+        return {**{n: tuple(t.dims) for n, t in self._constants.items() if not _is_weight(t)}, **sizes}
+
+    def _weight(self, tensor: TensorProto, widths: Sizes) -> list[int]:
+        sizes = list(tensor.dims)
+        for name, width in widths.items():
+            for dimension, elements in self.axes[name].sizes.get(tensor.name, {}).items():
+                sizes[dimension] -= elements * (self.axes[name].width - width)
+        return sizes
+
+    def _groups(self, node: onnx.NodeProto, widths: Sizes) -> int:
+        """Groups of a convolution: a depthwise one has as many as channels."""
+        weight = self._constants[node.input[1]]
+        full, now = list(weight.dims), self._weight(weight, {a: w for a, w in widths.items() if a in self.axes})
+        return int(attribute(node, "group", 1) * now[0] // full[0])
+
+    def _add_block(self, path: str) -> None:
+        inside = frozenset(i for i, node in enumerate(self.nodes) if _within(node, path))
+        inputs, outputs = self.ends(tuple(sorted(inside)))
+        if len(inputs) == len(outputs) == 1 and self._base[inputs[0]] == self._base[outputs[0]]:
+            self.blocks[path] = (inside, inputs[0], outputs[0])
+        else:
+            self.unfollowed[path] = "the exported graph does not have it in one piece"
+
+    def ends(self, nodes: tuple[int, ...]) -> tuple[list[str], list[str]]:
+        """Activations that the nodes read and do not make, and those that they make for others."""
+        inside = set(nodes)
+        made = [o for i in nodes for o in self.nodes[i].output if o]
+        read = [t for i in nodes for t in self.nodes[i].input if t and not self._graph.is_constant(t)]
+        last = {o: max((j for j, n in enumerate(self.nodes) if o in n.input and j not in inside), default=-1) for o in made}
+        outputs = [o for o in made if last[o] >= 0 or o in self._graph.outputs]
+        return [t for t in dict.fromkeys(read) if t not in set(made)], outputs
+
+    def _pieces(self) -> Iterable[Piece]:
+        for nodes in self._runs():
+            layers = sum(self.nodes[i].op_type in COMPUTE for i in nodes)
+            whole = self._piece(nodes)
+            if layers > MOST_LAYERS or len(whole.axes) > MOST_AXES:
+                yield from (self._piece(part) for part in self._by_layer(nodes))
+            else:
+                yield whole
+
+    def _piece(self, nodes: Sequence[int]) -> Piece:
+        tensors = dict.fromkeys(t for i in nodes for t in (*self.nodes[i].input, *self.nodes[i].output) if t)
+        axes = dict.fromkeys(a for t in tensors for slopes in self._slopes.get(t, {}).values() for a in slopes)
+        block = next((path for path, (inside, _, _) in self.blocks.items() if inside.issuperset(nodes)), None)
+        layers = tuple(self.nodes[i].name.partition("/")[0] for i in nodes if self.nodes[i].op_type in COMPUTE)
+        return Piece(nodes=tuple(nodes), axes=tuple(axes), block=block, layers=layers)
+
+    def _runs(self) -> list[list[int]]:
+        """Nodes between places where one tensor alone is alive, each run with a layer in it."""
+        runs: list[list[int]] = [[]]
+        for index in range(len(self.nodes)):
+            runs[-1].append(index)
+            if self._alone(index) and index + 1 < len(self.nodes):
+                runs.append([])
+        joined: list[list[int]] = []
+        waiting: list[int] = []
+        for run in runs:
+            kinds = {self.nodes[i].op_type for i in run}
+            if joined and not waiting and kinds <= FUSED:
+                joined[-1] += run
+            elif kinds & COMPUTE:
+                joined.append(waiting + run)
+                waiting = []
+            else:
+                waiting += run
+        if waiting and joined:
+            joined[-1] += waiting
+        return joined or [waiting]
+
+    def _by_layer(self, nodes: Sequence[int]) -> list[list[int]]:
+        """The nodes cut before every layer, and before what no runtime fuses into the layer before it."""
+        parts: list[list[int]] = []
+        open_part = False
+        for index in nodes:
+            kind = self.nodes[index].op_type
+            if not parts or (kind in COMPUTE and open_part):
+                parts.append([])
+                open_part = False
+            parts[-1].append(index)
+            open_part = open_part or kind in COMPUTE
+        return parts
+
+    def _alone(self, index: int) -> bool:
+        """Whether a single tensor that was made up to ``index`` is read after it."""
+        alive = set()
+        for later in range(index + 1, len(self.nodes)):
+            alive |= {t for t in self.nodes[later].input if t in self._order and self._order[t] <= index}
+            if len(alive) > 1:
+                return False
+        alive |= {o for o in self._graph.outputs if self._order[o] <= index}
+        return len(alive) <= 1
+
+
+@final
+class _Writer:
+    """Some nodes of a template at some widths, tensors called by number."""
+
+    def __init__(
+        self, template: Template, nodes: tuple[int, ...], widths: Sizes, through: Mapping[str, str] | None = None
+    ) -> None:
+        self._template, self._nodes, self._widths, self._through = template, nodes, widths, through or {}
+        self._constants = template._constants
+        made = {o for i in nodes for o in template.nodes[i].output if o}
+        read = dict.fromkeys(self._source(t) for i in nodes for t in template.nodes[i].input if t)
+        self._read = read
+        self._inputs = [t for t in read if t not in made and t not in self._constants]
+        if through is None:
+            self._outputs = template.ends(nodes)[1]
+        else:
+            self._outputs = [self._source(o) for o in template._graph.outputs]
+
+    def _source(self, tensor: str) -> str:
+        while tensor in self._through:
+            tensor = self._through[tensor]
+        return tensor
+
+    def structure(self) -> dict[str, Any]:
+        names: dict[str, str] = {}
+        for tensor in [*self._inputs, *(t for i in self._nodes for t in self._template.nodes[i].output)]:
+            names.setdefault(tensor, f"t{len(names)}")
+        nodes = []
+        for index in self._nodes:
+            node = self._written(index)
+            reads = [self._told(t, names) if t else "" for t in node.input]
+            about = [str(a).strip() for a in sorted(node.attribute, key=lambda a: a.name)]
+            nodes.append([node.op_type, node.domain, about, reads, [names.get(o, "") for o in node.output]])
+        inputs = [[names[t], *self._template.shape(t, self._widths), self._positive(t)] for t in self._inputs]
+        return {"nodes": nodes, "inputs": inputs, "outputs": [names[o] for o in self._outputs]}
+
+    def model(self, copies: int) -> onnx.ModelProto:
+        random = np.random.default_rng(0)
+        nodes: list[onnx.NodeProto] = []
+        constants: dict[str, TensorProto] = {}
+        names = {tensor: self._input_name(tensor) for tensor in self._inputs}
+        for copy in range(copies):
+            for tensor in self._read:
+                if tensor in self._constants:
+                    names[tensor] = f"c{copy}/{tensor}"
+                    constants[names[tensor]] = self._constant(tensor, names[tensor], random)
+            for index in self._nodes:
+                node = self._written(index)
+                made = {o: f"c{copy}/{o}" for o in node.output if o}
+                reads = [names[t] if t else "" for t in node.input]
+                node.input[:], node.output[:] = reads, [made.get(o, "") for o in node.output]
+                node.name = f"c{copy}/{index}/{node.op_type}"
+                del node.metadata_props[:]
+                nodes.append(node)
+                names |= made
+            if copies > 1:
+                names[self._inputs[0]] = names[self._outputs[0]]
+        template = self._template
+        shapes = {t: template.shape(t, self._widths) for t in self._inputs}
+        inputs = [helper.make_tensor_value_info(self._input_name(t), template._kind(t), shapes[t]) for t in self._inputs]
+        outputs = [helper.make_tensor_value_info(names[o], template._kind(o), None) for o in self._outputs]
+        graph = helper.make_graph(nodes, "piece", inputs, outputs, list(constants.values()))
+        model = helper.make_model(graph, opset_imports=template._model.opset_import, ir_version=template._model.ir_version)
+        drop_unread_constants(model)
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+
+    def _written(self, index: int) -> onnx.NodeProto:
+        node = onnx.NodeProto()
+        node.CopyFrom(self._template.nodes[index])
+        if node.op_type == "Conv" and attribute(node, "group", 1) > 1:
+            _set(node, "group", self._template._groups(node, self._widths))
+        node.input[:] = [self._source(t) for t in node.input]
+        return node
+
+    def _input_name(self, tensor: str) -> str:
+        return f"{'positive' if self._positive(tensor) else 'input'}/{tensor}"
+
+    def _positive(self, tensor: str) -> bool:
+        producer = self._template._graph.producer(tensor)
+        return producer is not None and producer.op_type in NEVER_NEGATIVE
+
+    def _told(self, tensor: str, names: Mapping[str, str]) -> Any:
+        if tensor not in self._constants:
+            return names[tensor]
+        constant = self._constants[tensor]
+        if _is_weight(constant):
+            return list(self._template.shape(tensor, self._widths))
+        return [constant.data_type, np.asarray(numpy_helper.to_array(constant)).tolist()]
+
+    def _constant(self, tensor: str, name: str, random: np.random.Generator) -> TensorProto:
+        constant = self._constants[tensor]
+        if not _is_weight(constant):
+            same = TensorProto()
+            same.CopyFrom(constant)
+            same.name = name
+            return same
+        shape = self._template.shape(tensor, self._widths)
+        # Never negative, so that it can be a variance too; centred where it is a matrix or a kernel.
+        values = (
+            random.random(shape) + 0.1 if len(shape) < 2 else random.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
+        )
+        return numpy_helper.from_array(np.asarray(values, helper.tensor_dtype_to_np_dtype(constant.data_type)), name)
+
+
+def _fixed(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """A copy with its batch fixed, and ``[batch, everything else]`` written so that it holds at any width."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in [*fixed.graph.input, *fixed.graph.output]:
+        dimensions = value.type.tensor_type.shape.dim
+        if dimensions and not dimensions[0].dim_value:
+            dimensions[0].dim_value = batch
+    del fixed.graph.value_info[:]
+    fixed = onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True, data_prop=True)
+    graph = Graph(fixed)
+    for node in fixed.graph.node:
+        if node.op_type == "Reshape" and graph.is_constant(node.input[1]) and len(graph.constant(node.input[1])) == 2:
+            flat = numpy_helper.from_array(np.asarray([graph.shape(node.output[0])[0] or batch, -1], np.int64))
+            flat.name = f"{node.output[0]}/flat"
+            fixed.graph.initializer.append(flat)
+            node.input[1] = flat.name
+    drop_unread_constants(fixed)
+    if not fixed.graph.input or any(not d.dim_value for v in fixed.graph.input for d in v.type.tensor_type.shape.dim):
+        raise UserError("a latency table needs a model whose inputs have fixed sizes, all but the batch")
+    return fixed
+
+
+def _is_weight(tensor: TensorProto) -> bool:
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    return tensor.data_type in floats and math.prod(tensor.dims) > 1
+
+
+def _within(node: onnx.NodeProto, path: str) -> bool:
+    module = node.name.partition("/")[0]
+    return module == path or module.startswith(f"{path}.")
+
+
+def _set(node: onnx.NodeProto, name: str, value: int) -> None:
+    for found in node.attribute:
+        if found.name == name:
+            found.i = value
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

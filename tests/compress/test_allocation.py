@@ -1,0 +1,128 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress import allocation
+from compress.allocation import OutOfReachError, Problem, Term, allocate, cost, uniform
+
+
+def brute(problem):
+    """The greatest importance of all choices that keep the budget; None when none does."""
+    best = None
+    groups = list(problem.curves)
+    for count in range(len(problem.blocks) + 1):
+        for removed in itertools.combinations(problem.blocks, count):
+            gone = {g for b in removed for g in problem.blocks[b]}
+            for widths in itertools.product(*(problem.curves[g] for g in groups)):
+                at = dict(zip(groups, widths, strict=True))
+                if cost(problem, at, removed) > problem.budget:
+                    continue
+                kept = sum(problem.curves[g][w] for g, w in at.items() if g not in gone)
+                kept += sum(v for b, v in problem.block_importance.items() if b not in removed)
+                best = kept if best is None else max(best, kept)
+    return best
+
+
+def product(groups, factor, block=None):
+    return Term(groups=groups, cost=lambda w: factor * float(np.prod(w)), block=block)
+
+
+def test_a_layer_is_bought_where_it_is_cheap():
+    """Two groups of equal importance, one four times as dear: by hand, all of the cheap one and half of the other."""
+    curve = {1: 1.0, 2: 2.0}
+    problem = Problem(
+        curves={"cheap": curve, "dear": curve}, terms=[product(("cheap",), 1), product(("dear",), 4)], budget=6
+    )
+    found = allocate(problem)
+    assert (found.widths, found.importance, found.cost) == ({"cheap": 2, "dear": 1}, 3.0, 6.0)
+
+
+def test_both_sides_of_a_layer_count():
+    """a x b <= 4 with b worth more: (1, 4) keeps 1 + 8, (2, 2) keeps 2 + 4, (4, 1) keeps 4 + 2."""
+    curves = {"a": {1: 1.0, 2: 2.0, 4: 4.0}, "b": {1: 2.0, 2: 4.0, 4: 8.0}}
+    assert allocate(Problem(curves=curves, terms=[product(("a", "b"), 1)], budget=4)).widths == {"a": 1, "b": 4}
+
+
+def test_a_block_goes_where_its_channels_are_worth_less_than_they_cost():
+    curves = {"stream": {4: 10.0, 8: 20.0}, "inner": {4: 1.0, 8: 2.0}}
+    terms = [product(("stream",), 1), product(("stream", "inner"), 1, "block")]
+    found = allocate(Problem(curves=curves, terms=terms, budget=10, blocks={"block": ("inner",)}))
+    assert found.removed == ("block",) and found.widths == {"stream": 8} and found.cost == 8
+
+
+def test_a_block_without_groups_of_its_own_can_go():
+    terms = [product(("stream",), 1), product(("stream",), 3, "block")]
+    problem = Problem(
+        curves={"stream": {1: 1.0, 2: 2.0}}, terms=terms, budget=4, blocks={"block": ()}, block_importance={"block": 0.5}
+    )
+    found = allocate(problem)
+    assert (found.widths, found.removed, found.importance) == ({"stream": 2}, ("block",), 2.0)
+
+
+def test_what_is_out_of_reach_is_told_with_the_least():
+    problem = Problem(curves={"a": {2: 1.0, 4: 2.0}}, terms=[product(("a",), 3)], budget=5)
+    with pytest.raises(OutOfReachError) as caught:
+        allocate(problem)
+    assert caught.value.least == 6
+    with pytest.raises(OutOfReachError):
+        uniform(problem)
+
+
+def test_uniform_is_the_largest_common_fraction():
+    curves = {"a": {2: 1.0, 4: 2.0}, "b": {4: 1.0, 8: 2.0}}
+    problem = Problem(curves=curves, terms=[product(("a",), 1), product(("b",), 1)], budget=11)
+    assert uniform(problem).widths == {"a": 2, "b": 4}
+
+
+@st.composite
+def residual(draw):
+    """Streams with blocks on them, random costs that are integers so that bins are exact."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    widths = (1, 2, 3)
+
+    def curve():
+        return dict(zip(widths, np.cumsum(random.integers(1, 20, 3)).astype(float), strict=True))
+
+    curves = {"s0": curve(), "s1": curve()}
+    terms = [product(("s0", "s1"), int(random.integers(1, 4)))]
+    blocks = {}
+    for number in range(3):
+        stream, inner = f"s{number % 2}", f"i{number}"
+        curves[inner] = curve()
+        terms.append(product((stream, inner), int(random.integers(1, 5)), f"b{number}"))
+        blocks[f"b{number}"] = (inner,)
+    problem = Problem(
+        curves=curves, terms=terms, budget=0, blocks=blocks, block_importance={"b0": float(random.integers(5))}
+    )
+    most = cost(problem, dict.fromkeys(curves, 3))
+    return Problem(**{**vars(problem), "budget": float(random.integers(1, int(most) + 1))})
+
+
+@given(problem=residual())
+@settings(max_examples=40, deadline=None)
+def test_it_is_as_good_as_brute_force(problem):
+    expected = brute(problem)
+    if expected is None:
+        with pytest.raises(OutOfReachError):
+            allocate(problem)
+        return
+    found = allocate(problem)
+    assert found.cost <= problem.budget
+    assert found.importance == pytest.approx(expected)
+
+
+def test_searching_keeps_the_budget_and_comes_close(monkeypatch):
+    """A chain of layers, each between two groups; with few combinations allowed the hubs are searched, not enumerated."""
+    random = np.random.default_rng(3)
+    curves = {f"g{i}": dict(zip((1, 2, 4), np.cumsum(random.random(3)), strict=True)) for i in range(7)}
+    terms = [product((f"g{i}", f"g{i + 1}"), float(random.integers(1, 5))) for i in range(6)]
+    problem = Problem(curves=curves, terms=terms, budget=60.0)
+    expected = brute(problem)
+    monkeypatch.setattr(allocation, "MOST_COMBINATIONS", 2)
+    monkeypatch.setattr(allocation, "MOST_CHOICES", 9)
+    found = allocate(problem)
+    assert found.cost <= problem.budget
+    assert found.importance >= 0.95 * expected

@@ -1,0 +1,209 @@
+"""prune under a budget, on a real small network; latency on this machine's engine, with short blocks."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compress import surgery
+from compress.blocks import removable
+from compress.channels import couplings, rank_groups
+from compress.compensate import compensate
+from compress.importance import IMPORTANCES
+from compress.sparse import rate_of
+from compress.stage import Artifact, run_stage
+from compress.stages.prune import Prune
+from compress.surgery import Narrow, Remove
+from compress.target import EngineTarget
+from deploy import latency
+from deploy.devices import device
+from deploy.engines import engine
+from deploy.export import capture, to_onnx
+from profiles.device import load
+from profiles.errors import OutOfReachError, UserError
+from tests.conftest import randomise_batch_norms
+
+ARGUMENTS = {"blocks": 2, "in_channels": 1, "classes": 4}
+PLAN = surgery.Plan(factory="compress.models:resnet", arguments=ARGUMENTS)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    torch.manual_seed(0)
+    module = PLAN.build()
+    randomise_batch_norms(module)
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    onnx.save(to_onnx(capture(module, [torch.zeros(2, 1, 16, 16)])), str(path))
+    return module.eval(), path
+
+
+@pytest.fixture
+def given(exported, context, quiet, tmp_path):
+    module, path = exported
+    profile = dataclasses.replace(load("cpu"), threads=1)
+    versions = {r.engine: engine(r.engine).affinity().version for r in profile.runtimes}
+    target = EngineTarget(lambda: path, device("local"), {"url": "local"}, profile, versions, tmp_path / "latency", quiet)
+    return Artifact(plan=PLAN, module=module), dataclasses.replace(context, target=target, profile=profile)
+
+
+def run(given, **settings):
+    stage = Prune(**{"epochs": 0, "by": "macs", **settings})
+    return run_stage(stage, *given, 0)[0]
+
+
+def macs(module):
+    """Multiply-accumulates of one sample, counted layer by layer as it runs."""
+    found = []
+
+    def keep(layer, given, made):
+        found.append(layer.weight[0].numel() * made[0].numel())
+
+    handles = [m.register_forward_hook(keep) for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        module(torch.zeros(1, 1, 16, 16))
+    for handle in handles:
+        handle.remove()
+    return sum(found)
+
+
+def test_a_budget_of_macs_is_kept_and_replays_bit_equal(given, tmp_path):
+    result = run(given, speed_up=2.0)
+    before, after = macs(given[0].module), macs(result.artifact.module)
+    assert 0.35 * before < after <= before / 2
+    surgery.save(tmp_path, result.artifact.plan, result.artifact.module)
+    _, again = surgery.load(tmp_path)
+    inputs = given[1].example
+    with torch.no_grad():
+        assert torch.equal(again(inputs), result.artifact.module(inputs))
+    told = {choice.name: choice for choice in result.choices}
+    for path, layer in result.artifact.module.named_modules():
+        if isinstance(layer, nn.Conv2d) and path in told:
+            assert told[path].after == layer.out_channels
+
+
+def test_blocks_go_whole_where_that_keeps_more(given):
+    result = run(given, speed_up=6.0)
+    removed = [o for o in result.artifact.plan.operations if isinstance(o, Remove)]
+    assert removed and all(isinstance(result.artifact.module.get_submodule(b), nn.Identity) for b in removed[0].blocks)
+    assert {c.name for c in result.choices if c.kind == "block"} == set(removed[0].blocks)
+    shallow = run(given, speed_up=2.0, depth=False)
+    assert not any(isinstance(o, Remove) for o in shallow.artifact.plan.operations)
+
+
+def test_rounds_reach_the_same_budget_in_steps(given):
+    result = run(given, speed_up=2.0, rounds=2)
+    narrows = [o for o in result.artifact.plan.operations if isinstance(o, Narrow)]
+    assert len(narrows) == 2
+    assert macs(result.artifact.module) <= macs(given[0].module) / 2
+
+
+def test_a_group_that_the_recipe_keeps_is_kept(given):
+    result = run(given, speed_up=1.5, groups={"layer3.*": 0.0, "stage/1": 0.9}, depth=False)
+    assert all(c.before == c.after for c in result.choices if c.name.startswith("layer3."))
+    with pytest.raises(UserError, match=r"groups: 'stage/7' means no group.*stage/1, stage/2, stage/4"):
+        run(given, speed_up=1.5, groups={"stage/7": 0.5})
+
+
+def test_own_thresholds_with_a_ratio(given):
+    result = run(given, ratio=0.5, groups={"stage/1": 0.0})
+    assert all(c.before == c.after for c in result.choices if c.family == "stage/1")
+    assert any(c.before > c.after for c in result.choices)
+
+
+def test_what_is_out_of_reach_is_said_before_training(given):
+    with pytest.raises(OutOfReachError, match=r"stage prune: the least MACs are [\d.]+x fewer; asked 500x"):
+        run(given, speed_up=500.0, epochs=1000)
+
+
+def test_settings_that_contradict_each_other(given):
+    with pytest.raises(UserError, match="give one of them") as caught:
+        run(given, speed_up=2.0, latency_ms=1.0)
+    assert len(caught.value.faults) == 2
+
+
+@pytest.mark.slow
+def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
+    monkeypatch.setattr(latency, "PASSES", 2)
+    monkeypatch.setattr(latency, "SECONDS", 0.004)
+    result = run(given, speed_up=1.6, by="latency", precision="fp32")
+    assert "measured on openvino fp32" in result.about
+    assert all(c.unit == "ms" for c in result.choices)
+    assert any(c.after < c.before and c.bought > 0 for c in result.choices)
+    assert surgery.count_parameters(result.artifact.module) < surgery.count_parameters(given[0].module)
+
+
+def test_the_residual_blocks_of_a_network(exported, example):
+    assert removable(exported[0], example) == ("layer1.0", "layer1.1", "layer2.1", "layer3.1")
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.linear = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.linear(torch.relu(self.b(torch.relu(self.a(x)))).mean((2, 3)))
+
+
+def test_a_network_without_shortcuts_has_no_blocks_to_take_out(example):
+    assert removable(Plain(), example) == ()
+
+
+def test_sizes_that_shrink_with_a_group(exported, example):
+    groups, _ = rank_groups(exported[0], example)
+    found = couplings(exported[0], example, [g for g in groups if g.root == "layer1.0.conv1"])
+    names = {f"layer1.0.{n}" for n in ("conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var")}
+    assert found["layer1.0.conv1"].sizes == {**{n: {0: 1} for n in names}, "layer1.0.conv2.weight": {1: 1}}
+
+
+def test_families_are_role_and_scale(exported, example):
+    groups, _ = rank_groups(exported[0], example)
+    families = {g.root: g.family for g in groups}
+    assert (families["conv1"], families["layer2.0.conv1"], families["layer3.1.conv1"]) == ("stage/1", "stage/2", "stage/4")
+    assert families["linear"] == "head/0"
+
+
+def test_a_constant_channel_is_folded_exactly():
+    """Two convolutions with batch norms, no padding: a channel of scale 0 makes relu(shift); cutting it loses nothing."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3, bias=False), nn.BatchNorm2d(3)
+    ).eval()
+    with torch.no_grad():
+        whole[1].weight[2], whole[1].bias[2] = 0.0, 1.7
+    kept = [0, 1, 3]
+    tensors = {"0.weight": {"0": kept}, "0.bias": {"0": kept}, "3.weight": {"1": kept}}
+    tensors |= {f"1.{name}": {"0": kept} for name in ("weight", "bias", "running_mean", "running_var")}
+    operation = Narrow(tensors=tensors, attributes={"1": {"num_features": 3}})
+    inputs = torch.randn(8, 1, 9, 9)
+    cut = operation.apply(surgery.copy.deepcopy(whole))
+    with torch.no_grad():
+        assert (cut(inputs) - whole(inputs)).abs().max() > 0.1
+        assert compensate(whole, cut, operation, [inputs]) == ()
+        torch.testing.assert_close(cut(inputs), whole(inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_the_sparse_rate_by_hand():
+    """Five scales, relief for the top 40 %: the two largest get a hundredth, whatever their sign."""
+    scales = [torch.tensor([0.1, -0.9, 0.3]), torch.tensor([-0.2, 0.8])]
+    found = rate_of(scales[0], scales, 1e-3, 0.4, 0.01)
+    torch.testing.assert_close(found, torch.tensor([1e-3, -1e-5, 1e-3]))
+    torch.testing.assert_close(rate_of(scales[1], scales, 1e-3, 0.0, 1.0), torch.tensor([-1e-3, 1e-3]))
+
+
+@pytest.mark.parametrize("name", sorted(IMPORTANCES))
+def test_a_channel_that_does_nothing_is_the_least_important(name, exported, context):
+    module = surgery.copy.deepcopy(exported[0])
+    with torch.no_grad():
+        block = module.layer1[0]
+        for tensor in (block.conv1.weight, block.bn1.weight, block.bn1.bias):
+            tensor[5] = 0
+        block.conv2.weight[:, 5] = 0
+    batch = context.data.train.load(np.arange(32))
+    batches = [(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))]
+    groups, _ = rank_groups(module, context.example, lambda work: IMPORTANCES[name](work, batches, context.task.loss))
+    group = next(g for g in groups if g.root == "layer1.0.conv1")
+    assert group.importance[5] == group.importance.min() < group.importance.mean()
