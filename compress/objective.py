@@ -31,6 +31,10 @@ HOW: dict[str, tuple[Callable[[Layout, Layout], Pairs], Callable[[Tensor], Tenso
 }
 """How layers of student and teacher are paired, and in which layout a loss gets their outputs."""
 
+WHO = ("student", "teacher")
+Layers = Mapping[str, list[str]]
+"""Names of modules, for each word of the vocabulary that stands for outputs of layers."""
+
 SEED = 0
 """Of the losses' own parts: they are the same whatever was drawn before, in every process."""
 
@@ -42,14 +46,14 @@ class Term:
 
     Attributes:
         loss: the function, or the module with parts of its own.
-        pairs: the layers compared, for each kind of ``HOW`` that it reads.
+        layers: what it compares, for each word of ``reads`` that stands for layers.
     """
 
     spec: LossSpec
     loss: Callable[..., Tensor]
     weight: Weight
     reads: tuple[str, ...]
-    pairs: Mapping[str, Pairs]
+    layers: Layers
 
 
 @final
@@ -87,19 +91,19 @@ class Objective:
             raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
         layouts = self._layouts(example)
         self._heads = _heads(self.reads, layouts)
-        self._names: tuple[list[str], list[str]] = ([], [])
-        planned = [(spec, loss, self._pairs(spec, loss, layouts)) for spec, loss in found]
+        self._names: dict[str, list[str]] = {who: [] for who in WHO}
+        planned = [(spec, loss, self._chosen(spec, loss, layouts)) for spec, loss in found]
         self._stack = ExitStack()
-        shown = self._shown(planned, example, samples) if any(asks_example(loss) for _, loss in found) else {}
+        shown = self._shown(example) if any(asks_example(loss) for _, loss in found) else {}
         self._terms = [
             Term(
                 spec=spec,
-                loss=_made(spec, loss, {**shown, **self._layers(pairs, shown)}, samples),
+                loss=_made(spec, loss, {**shown, **(self._layers(layers, shown) if shown else {})}, samples),
                 weight=weight_of(spec.weight, kinds),
                 reads=tuple(reads_of(loss)),
-                pairs=pairs,
+                layers=layers,
             )
-            for spec, loss, pairs in planned
+            for spec, loss, layers in planned
         ]
         own = [part for term in self._terms for part in (term.loss, term.weight) if isinstance(part, nn.Module)]
         self.parts = nn.ModuleList(own)
@@ -127,22 +131,22 @@ class Objective:
         """A name for what the teacher is asked in the course of a schedule: equal questions share their answers."""
         asked = sorted(name for name in self.reads if name.startswith("teacher") and not reads_layers(name))
         settings = (schedule.batch_size, schedule.accumulate, schedule.realisations, schedule.self_mix)
-        return hashlib.sha256(repr((asked, self._names[1], settings)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((asked, self._names["teacher"], settings)).encode()).hexdigest()[:16]
 
     def ask_teacher(self, inputs: Tensor) -> dict[str, Any]:
         """What losses read of the teacher on a batch."""
         assert self._teacher is not None
         with torch.no_grad():
             found = self._read("teacher", self._teacher(inputs), self._teacher_taps)
-        if self._names[1]:
+        if self._names["teacher"]:
             found["teacher_layers"] = self._teacher_taps.features()
         return found
 
     def __enter__(self) -> Objective:
-        self._student_taps = self._stack.enter_context(Taps(self._student, self._names[0], self._heads[0]))
+        self._student_taps = self._stack.enter_context(Taps(self._student, self._names["student"], self._heads[0]))
         if self._teacher is not None and self.asks_teacher:
             self._teacher.eval()
-            self._teacher_taps = self._stack.enter_context(Taps(self._teacher, self._names[1], self._heads[1]))
+            self._teacher_taps = self._stack.enter_context(Taps(self._teacher, self._names["teacher"], self._heads[1]))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -171,7 +175,7 @@ class Objective:
         # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
         with torch.autocast(inputs.device.type, enabled=False):
             for term in self._terms:
-                known = {**given, **self._layers(term.pairs, given)}
+                known = {**given, **self._layers(term.layers, given)}
                 values.append(term.loss(*[known[name] for name in term.reads]))
         weighted = [term.weight.at(moment) * value for term, value in zip(self._terms, values, strict=True)]
         self._watch(weighted, moment)
@@ -189,7 +193,7 @@ class Objective:
                 given["plain_logits"] = self._task.logits(forward(plain))
         outputs = forward(inputs)
         given |= self._read("student", outputs, self._student_taps)
-        if self._names[0]:
+        if self._names["student"]:
             given["student_layers"] = self._student_taps.features()
         if "task_loss" in self.reads:
             given["task_loss"] = self._task.loss(outputs, targets)
@@ -207,13 +211,13 @@ class Objective:
             found |= {f"{who}_{name}": signal for name, signal in self._task.signals(outputs).items()}
         return found
 
-    def _layers(self, pairs: Mapping[str, Pairs], given: Mapping[str, Any]) -> dict[str, list[Tensor]]:
+    def _layers(self, words: Layers, given: Mapping[str, Any]) -> dict[str, list[Tensor]]:
         """The outputs of one loss's layers, in the layout that it reads, from those of all layers."""
         found: dict[str, list[Tensor]] = {}
-        for kind, chosen in pairs.items():
-            for who, names, side in (("student", self._names[0], 0), ("teacher", self._names[1], 1)):
-                outputs = given.get(f"{who}_layers", [])
-                found[f"{who}_{kind}"] = [HOW[kind][1](outputs[names.index(pair[side])]) for pair in chosen if outputs]
+        for word, names in words.items():
+            who, _, kind = word.partition("_")
+            outputs = given[f"{who}_layers"]
+            found[word] = [HOW[kind][1](outputs[self._names[who].index(name)]) for name in names]
         return found
 
     def _layouts(self, example: Tensor) -> tuple[Layout, Layout] | None:
@@ -224,26 +228,28 @@ class Objective:
         ours = Layout.of(self._student, example)
         return ours, ours if self._teacher is None else Layout.of(self._teacher, example)
 
-    def _pairs(self, spec: LossSpec, loss: Callable[..., Any], layouts: tuple[Layout, Layout] | None) -> dict[str, Pairs]:
-        kinds = sorted({name.partition("_")[2] for name in reads_of(loss) if reads_layers(name)})
-        found: dict[str, Pairs] = {}
-        for kind in kinds:
+    def _chosen(self, spec: LossSpec, loss: Callable[..., Any], layouts: tuple[Layout, Layout] | None) -> Layers:
+        """The layers that a loss compares, for each word of its own; they will be tapped."""
+        found: dict[str, list[str]] = {}
+        words = [name for name in reads_of(loss) if reads_layers(name)]
+        for word in words:
             assert layouts is not None
-            pairs = list(spec.layers) or HOW[kind][0](*layouts)
-            _check(spec.use, pairs, layouts)
-            found[kind] = pairs
-            for side, names in enumerate(self._names):
-                names += dict.fromkeys(pair[side] for pair in pairs if pair[side] not in names)
+            who, _, kind = word.partition("_")
+            both = layouts if f"teacher_{kind}" in words else (layouts[0], layouts[0])
+            pairs = list(spec.layers) or HOW[kind][0](*both)
+            _check(spec.use, pairs, both)
+            found[word] = [pair[WHO.index(who)] for pair in pairs]
+            self._names[who] += dict.fromkeys(name for name in found[word] if name not in self._names[who])
         return found
 
-    def _shown(self, planned: list[tuple[LossSpec, Any, dict[str, Pairs]]], example: Tensor, samples: int) -> dict[str, Any]:
+    def _shown(self, example: Tensor) -> dict[str, Any]:
         """What the losses read, on the example, for the shapes of their parts."""
         training = self._student.training
         self._student.eval()
         try:
             with torch.no_grad(), self:
                 shown = self._read("student", self._student(example), self._student_taps)
-                if self._names[0]:
+                if self._names["student"]:
                     shown["student_layers"] = self._student_taps.features()
                 return {**shown, **(self.ask_teacher(example) if self.asks_teacher else {})}
         finally:

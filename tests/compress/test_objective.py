@@ -206,3 +206,14 @@ def test_only_what_a_loss_reads_is_tapped(example):
     assert [n for n, _ in student.named_parameters()] == names
     plain = Objective(parse_losses(["task", "kd"]), Classification(), student, teacher, example)
     assert not list(plain.parts.parameters()) and not list(plain.parts.buffers()) and not plain.asks_plain
+
+
+def test_a_loss_that_reads_the_student_alone_taps_no_teacher(example):
+    """The exits of ofa: a teacher without maps will do, and none of its layers is kept."""
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 4))
+    _, total, _ = call(["ofa"], small_model(1), flat, example)
+    assert torch.isfinite(total)
+    teacher = small_model(2)
+    with Objective(parse_losses(["ofa"]), Classification(), small_model(1), teacher, example) as objective:
+        assert not any(m._forward_hooks for m in teacher.modules())
+        assert set(objective.ask_teacher(example)) == {"teacher_logits"}

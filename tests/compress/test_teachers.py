@@ -140,7 +140,6 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
 
     def attempt(recipe):
         workshop = Workshop(recipe, profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
-        workshop.check()
         teacher = workshop.teacher()
         return teacher, workshop.attempt(recipe.stages[0], workshop.student(teacher), teacher)
 
