@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from compress import post_training, surgery
+from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
 from compress.inherit import inherit
 from compress.objective import Objective, losses, needs_labels, parse_losses
 from compress.progress import Progress
 from compress.recipe import Recipe, made, sources, student_plan, tasks
-from compress.stage import Artifact, Choice, Context, Stage, TrainedStage, run_stage, schedule_of
+from compress.stage import Artifact, Context, Stage, TrainedStage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
 from compress.surgery import Plan, Quantize
 from compress.tasks import Task
