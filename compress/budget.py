@@ -11,8 +11,8 @@ import numpy as np
 from compress import allocation
 from compress.allocation import Allocation, Problem
 from compress.channels import Group
+from compress.choice import Choice
 from compress.costs import Costs, Coupling
-from compress.stage import Choice
 from profiles.errors import OutOfReachError
 
 

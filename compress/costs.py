@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 
 from compress.allocation import Term
 
+Option = tuple[str, int]
+"""A kind of factors and a rank."""
 By = Literal["latency", "macs", "params"]
 
 
@@ -44,6 +46,14 @@ class Costs:
     unfollowed: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerPrice:
+    """Milliseconds of one layer, whole and in each of its factorisations."""
+
+    whole_ms: float
+    factors_ms: Mapping[Option, float]
+
+
 class Target(Protocol):
     """The device that a stage's model is for."""
 
@@ -57,3 +67,6 @@ class Target(Protocol):
         Raises:
             UserError: they cannot be measured on the device's first runtime.
         """
+
+    def layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> Mapping[str, LayerPrice]:
+        """Milliseconds of layers whole and as factors, by path; what the exported model does not have is left out."""

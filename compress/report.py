@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
+from compress.choice import Choice
 from compress.gate import Budget
 from compress.tasks import Metric
 from deploy.files import write_atomically
@@ -30,6 +31,7 @@ class Row:
         stage: the stage that made it; None for the teacher.
         runs_on: the device's URL.
         energy_mj: of one inference, the whole module's; None where the device has no power rails.
+        choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
         seconds: that making the model took (training included), None where it is told in another row.
     """
 
@@ -51,6 +53,8 @@ class Row:
     reason: str | None
     notes: tuple[str, ...] = ()
     energy_mj: float | None = None
+    choices: tuple[Choice, ...] = ()
+    about: str = ""
 
     @property
     def p50(self) -> float:
@@ -201,5 +205,6 @@ def _row(data: Mapping[str, Any]) -> Row:
         "latency_ms": Latency(**data["latency_ms"]),
         "parity": Parity(**data["parity"]),
         "notes": tuple(data["notes"]),
+        "choices": tuple(Choice(**choice) for choice in data.get("choices", ())),
     }
     return Row(**{**data, **parts})

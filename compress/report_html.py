@@ -1,4 +1,4 @@
-"""The report as one self-contained page with two pictures."""
+"""The report as one self-contained page with pictures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
+from compress.choice import summary
 from compress.report import Report, Row
 
 COLOURS = {"baseline": "#5b6770", "stage": "#c77700", "student": "#00796b"}
+FAMILIES = ("#00796b", "#c77700", "#5b6770", "#6a4c93", "#1f6fb2", "#8d6e63")
 INK, GRID, BUDGET = "#22282c", "#dfe3e6", "#b3261e"
 
 
@@ -27,6 +29,8 @@ def html(report: Report) -> str:
         verdict=verdict(report).strip().splitlines(),
         trade_off=trade_off(report),
         stages=stages(report),
+        choices=choices,
+        summary=summary,
     )
 
 
@@ -111,6 +115,28 @@ def stages(report: Report) -> str:
         axes.set_yticklabels([])
     names = [f"{_title(after)}\n{after.decision}, {after.precision}" for _, after in steps]
     panels[0].set_yticklabels(names)
+    return _svg(figure)
+
+
+def choices(row: Row) -> str:
+    """SVG: width or rank of each group and layer before (outline) and after (filled), and what each bought."""
+    shown = row.choices
+    if not shown:
+        return ""
+    figure, axes = _figure(8.6, 0.8 + 0.19 * len(shown))
+    families = list(dict.fromkeys(c.family for c in shown))
+    for line, choice in enumerate(shown):
+        colour = FAMILIES[families.index(choice.family) % len(FAMILIES)]
+        axes.barh(line, choice.before, height=0.7, facecolor="none", edgecolor=GRID)
+        axes.barh(line, choice.after, height=0.7, color=colour)
+        price = "" if choice.bought is None or not choice.unit else f", {choice.bought:.3g} {choice.unit}"
+        told = "taken out" if choice.kind == "block" else f"{choice.before} \u2192 {choice.after}, {100 * choice.kept:.0f} %"
+        axes.annotate(f"{told}{price}", (choice.before, line), (4, 0), textcoords="offset points", va="center", fontsize=6.5)
+    axes.set_yticks(range(len(shown)))
+    axes.set_yticklabels([f"{c.name} ({c.family})" if c.family else c.name for c in shown], fontsize=6.5)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0, 1.35 * max(c.before for c in shown))
+    axes.set_xlabel("width or rank; importance kept; saved, given all others")
     return _svg(figure)
 
 

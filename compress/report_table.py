@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from compress.choice import summary
 from compress.report import Report, Row
 
 LEAST_WIDTH = 116
@@ -20,6 +21,8 @@ def table(report: Report, width: int | None = None) -> str:
     console.print(_table(report))
     for row in _one_a_stage(report):
         console.print(f"[bold]{row.name.split('/')[0]}[/bold] {row.decision}: {row.reason}", soft_wrap=True)
+        for line in [*summary(row.choices), *([f"({row.about})"] if row.choices and row.about else [])]:
+            console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print(verdict(report), soft_wrap=True)
     text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
     return "\n".join(line.rstrip() for line in str(text).splitlines())

@@ -85,4 +85,6 @@ def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
         seconds=variant.made.step.seconds if entry.kind != "student" else None,
         reason=attempt.decision.reason if attempt else None,
         notes=variant.made.notes if attempt else (),
+        choices=variant.made.choices if attempt else (),
+        about=variant.made.about if attempt else "",
     )

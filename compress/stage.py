@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, final
+from typing import Annotated, Any, ClassVar, final
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -17,6 +17,7 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from compress import processes
+from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
 from compress.objective import LossSpec, Objective, parse_losses
@@ -132,28 +133,6 @@ class StageResult:
     notes: tuple[str, ...] = ()
     choices: tuple[Choice, ...] = ()
     about: str = ""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What a stage chose for one group, layer or block.
-
-    Attributes:
-        family: role and scale, such as ``stage/4``; the kind of factors for a layer.
-        before, after: width or rank; 0 for what was taken out, None for a layer that is not factorised.
-        kept: importance kept, as a fraction.
-        bought: what this choice alone saves, given all others, in ``unit``; None where it has no price.
-    """
-
-    name: str
-    kind: Literal["group", "block", "layer"]
-    family: str
-    before: int
-    after: int | None
-    kept: float
-    bought: float | None
-    unit: str
 
 
 class Stage(ABC):

@@ -11,10 +11,10 @@ import onnx
 
 from compress import processes
 from compress.allocation import Term
-from compress.costs import By, Costs, Coupling
+from compress.costs import By, Costs, Coupling, LayerPrice, Option
 from compress.progress import Progress
 from compress.workspace import code_digest, digest
-from deploy import count, latency
+from deploy import count, factor_times, latency
 from deploy.devices import Device
 from deploy.engines import engine
 from deploy.latency import Form, LatencyTable, PieceCost, Stopwatch
@@ -54,7 +54,14 @@ class EngineTarget:
 
     @property
     def key(self) -> Mapping[str, Any]:
-        code = ["deploy.latency", "deploy.template", "deploy.placement", "deploy.qdq", "deploy.measure"]
+        code = [
+            "deploy.latency",
+            "deploy.factor_times",
+            "deploy.template",
+            "deploy.placement",
+            "deploy.qdq",
+            "deploy.measure",
+        ]
         runtime = self._profile.runtimes[0]
         plans = [engine(runtime.engine).plan(self._profile, p, self._versions[runtime.engine]) for p in runtime.precisions]
         return {
@@ -73,11 +80,26 @@ class EngineTarget:
         assert table is not None
         return _timed(*table)
 
+    def layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> Mapping[str, LayerPrice]:
+        found = processes.from_main(self._layers(options, precision) if processes.is_main() else None)
+        assert found is not None
+        return found
+
+    def _layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> dict[str, LayerPrice]:
+        model, runtime = onnx.load(str(self._model())), self._runtime(precision)
+        told = precision or self._fastest(Template(model, {}, (), self._profile.batch), runtime)
+        sizes = factor_times.layers(model, self._profile.batch)
+        asked = {path: choices for path, choices in options.items() if path in sizes}
+        with self._progress.task("layers as factors", 1) as bar:
+            found = factor_times.times(sizes, asked, self.stopwatch(runtime, told))
+            bar.advance(1, told)
+        return {path: LayerPrice(whole_ms=each.whole_ms, factors_ms=each.factors_ms) for path, each in found.items()}
+
     def _table(self, template: Template, precision: str) -> tuple[LatencyTable, str]:
         runtime = self._runtime(precision)
         with self._progress.task("latency table", 1) as bar:
             told = precision or self._fastest(template, runtime)
-            stopwatch = self._stopwatch(runtime, told)
+            stopwatch = self.stopwatch(runtime, told)
             table = latency.measure(template, stopwatch, self._profile.channel_multiple)
             bar.advance(1, f"{told}, off by {100 * table.error:.0f} %")
         return table, f"{runtime.engine} {told}"
@@ -94,10 +116,11 @@ class EngineTarget:
         return runtime
 
     def _fastest(self, template: Template, runtime: Runtime) -> str:
-        taken = {p: latency.whole_times(template, self._stopwatch(runtime, p), [({}, [])])[0] for p in runtime.precisions}
+        taken = {p: latency.whole_times(template, self.stopwatch(runtime, p), [({}, [])])[0] for p in runtime.precisions}
         return min(taken, key=lambda p: taken[p].least_ms)
 
-    def _stopwatch(self, runtime: Runtime, precision: str) -> Stopwatch:
+    def stopwatch(self, runtime: Runtime, precision: str) -> Stopwatch:
+        """What times models on a runtime in a precision."""
         plan = engine(runtime.engine).plan(self._profile, precision, self._versions[runtime.engine])
         recipe = QUANTIZATION[runtime.quantization] if precision == "int8" and runtime.quantization else None
         decided = {**self.key, "plan": plan.as_json(), "int8": recipe is not None}

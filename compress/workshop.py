@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import post_training, surgery
+from compress.choice import Choice
 from compress.committee import Committee
 from compress.costs import Target
 from compress.data import Splits
@@ -23,7 +24,7 @@ from compress.objective import Objective
 from compress.progress import Progress
 from compress.recipe import Recipe, made, sources, student_plan, tasks
 from compress.similarity import cka, parc, shares
-from compress.stage import Artifact, Choice, Context, Stage, TrainedStage, run_stage, schedule_of
+from compress.stage import Artifact, Context, Stage, TrainedStage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
 from compress.surgery import Plan, Quantize
 from compress.taps import embeddings

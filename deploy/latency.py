@@ -4,7 +4,7 @@
 
 A piece is measured alone, once for each structure and sizes, at a few widths of the multiples that the device likes, and
 interpolated linearly between them. Copies stand one behind the other where their shapes allow it, and what an empty call
-takes and converts is taken off (``_Overhead``). Alone is not quite as in the whole: caches are warmer. So factor and offset
+takes and converts is taken off (``Overhead``). Alone is not quite as in the whole: caches are warmer. So factor and offset
 are learnt from a few whole models of random widths; ``error`` says how far the sum then is from those. All this is fitted
 on least times; the result is scaled to medians by what the whole models' medians were above their least times.
 """
@@ -197,7 +197,7 @@ def measure(template: Template, stopwatch: Stopwatch, multiple: int, seed: int =
     Raises:
         EngineError: the runtime refuses a piece.
     """
-    overhead = _Overhead.measured(stopwatch)
+    overhead = Overhead.measured(stopwatch)
     wanted: dict[str, tuple[Piece, Sizes, int]] = {}
     named: dict[tuple[int, tuple[tuple[str, int], ...]], str] = {}
     for number, piece in enumerate(template.pieces):
@@ -284,7 +284,7 @@ def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class _Overhead:
+class Overhead:
     """What a call takes besides its layers: fixed, and for each element that goes in and out (layout, integers)."""
 
     fixed_ms: float
@@ -294,7 +294,7 @@ class _Overhead:
         return self.fixed_ms + self.element_ms * elements
 
     @classmethod
-    def measured(cls, stopwatch: Stopwatch) -> _Overhead:
+    def measured(cls, stopwatch: Stopwatch) -> Overhead:
         """From stacks of one and of more equal layers: what does not grow with their number."""
         makers: dict[str, Callable[[], onnx.ModelProto]] = {}
         for channels, height in EMPTY:
@@ -313,7 +313,7 @@ class _Overhead:
         return cls(fixed_ms=float(fixed), element_ms=max(float(element), 0.0))
 
 
-def _one(ms: float, overhead: _Overhead, template: Template, piece: Piece, widths: Sizes, copies: int) -> float:
+def _one(ms: float, overhead: Overhead, template: Template, piece: Piece, widths: Sizes, copies: int) -> float:
     """Milliseconds of one copy of a piece without what its call took; never less than a tenth of what was measured."""
     inputs, outputs = template.ends(piece.nodes)
     elements = sum(int(np.prod(template.shape(t, widths))) for t in (*inputs, *outputs))

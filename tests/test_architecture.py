@@ -26,6 +26,7 @@ HOST_ONLY = {
     "deploy/observe.py",
     "deploy/count.py",
     "deploy/estimate.py",
+    "deploy/factor_times.py",
     "deploy/latency.py",
     "deploy/template.py",
 }

@@ -3,81 +3,231 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, final
+from typing import Annotated, Any, Literal, final
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from compress.factorise import Kind, factors, kinds, multiplies, relative_error
+from compress import allocation
+from compress.allocation import Problem, Term, allocate
+from compress.choice import Choice
+from compress.costs import LayerPrice
+from compress.factorise import Kind, factors, kinds, multiplies
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Factorise
 from profiles.device import DeviceProfile
+from profiles.errors import OutOfReachError
 
 MILDEST = 0.85
+LEAST_GAIN = 1.03
+PARTS = (1.0, 0.75, 0.5, 0.25)
+"""Of the largest rank that ``keep`` allows: the ranks that are timed."""
+SAMPLES = 64
+Errors = Mapping[tuple[Kind, int], float]
+"""Of a layer's options, what they miss of its output."""
 Chosen = dict[str, tuple[Kind, int]]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class LowRank(TrainedStage):
-    """Factorise linear and 1x1 layers by SVD, k x k convolutions by whichever of spatial and Tucker-2 errs less.
+    """Factorise linear and 1x1 layers by SVD, k x k convolutions by spatial or Tucker-2, as is better on the device.
 
     Attributes:
-        keep: multiply-accumulates that a layer's factors may cost, as a fraction of the layer's own; the
-            rank is the largest that does, rounded down to the profile's channel multiple.
-        largest_error: a layer whose factors miss more of its weight (relative Frobenius norm) stays whole.
+        keep: multiply-accumulates that a layer's factors may cost, as a fraction of the layer's own; ranks are the
+            largest that do, rounded down to the profile's channel multiple, and fractions of them.
+        largest_error: a layer whose factors miss more of its output on calibration data (relative L2) stays whole.
+        by: ``latency``: only factors that are measured to be faster than the layer, and of those the ones that err least
+            for their time; ``macs``: the largest rank that ``keep`` allows, unmeasured.
+        speed_up: with ``latency``, all layers together so many times faster, ranks chosen together; 1: each layer alone.
+        precision: that latency is measured in; empty for what is fastest on the device.
     """
 
     name = "low_rank"
 
     keep: Annotated[float, Gt(0), Lt(1)] = 0.5
     largest_error: Annotated[float, Gt(0), Lt(1)] = 0.5
+    by: Literal["latency", "macs"] = "latency"
+    speed_up: Annotated[float, Ge(1)] = 1.0
+    precision: str = ""
     epochs: Annotated[int, Ge(0)] = 10
     learning_rate: Annotated[float, Gt(0)] = 0.02
+
+    @property
+    def asks_target(self) -> bool:
+        return self.by == "latency"
 
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
         return {"channel_multiple": profile.channel_multiple}
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        chosen, notes = self._choose(artifact.module, context.profile.channel_multiple)
-        chosen, refused = _running(artifact.module, chosen, context.example)
-        notes = (*notes, *refused)
+        errors, notes = self._errors(artifact.module, context)
+        runs, refused = _running(
+            artifact.module, {path: next(iter(found)) for path, found in errors.items()}, context.example
+        )
+        errors = {path: found for path, found in errors.items() if path in runs}
+        prices = self._prices(errors, context)
+        chosen, whole = self._choose(errors, prices)
+        notes = (*notes, *refused, *whole)
         if not chosen:
             return StageResult(artifact=artifact, notes=("no layer has factors that are cheaper than itself", *notes))
-        operation = Factorise(layers=chosen)
         module = _factorised(copied(artifact), chosen)
         self.train(module, context)
-        return StageResult(artifact=artifact.changed(operation, module), notes=notes)
+        told = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
+        about = "each layer timed alone on the device, whole and as factors" if prices else "multiply-accumulates"
+        changed = artifact.changed(Factorise(layers=chosen), module)
+        return StageResult(artifact=changed, notes=notes, choices=told, about=about)
 
     def softer(self) -> LowRank | None:
         keep = (1 + self.keep) / 2
         return replace(self, keep=keep) if keep <= MILDEST else None
 
-    def _choose(self, module: nn.Module, multiple: int) -> tuple[Chosen, tuple[str, ...]]:
-        chosen: Chosen = {}
-        notes: list[str] = []
-        for path, layer in module.named_modules():
-            if not isinstance(layer, nn.Linear | nn.Conv2d):
+    def _errors(self, module: nn.Module, context: Context) -> tuple[dict[str, Errors], tuple[str, ...]]:
+        """Of each layer the options within ``keep`` and ``largest_error``, with their error on the layer's output."""
+        multiple = context.profile.channel_multiple
+        options = {path: self._options(layer, multiple) for path, layer in module.named_modules() if _has_factors(layer)}
+        asked = {path: found for path, found in options.items() if found}
+        notes = [f"{path} stays whole: no factors of it cost at most {self.keep:g} of it" for path in options.keys() - asked]
+        samples = context.data.calibration.load(np.arange(min(SAMPLES, len(context.data.calibration)))).inputs
+        inputs = _inputs_of(module, list(asked), torch.from_numpy(samples))
+        errors: dict[str, Errors] = {}
+        for path, found in asked.items():
+            layer = module.get_submodule(path)
+            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            if path not in inputs:
+                notes.append(f"{path} stays whole: it is not called")
                 continue
-            options = [(k, r) for k in kinds(layer) if (r := self._rank(layer, k, multiple))]
-            errors = {option: relative_error(layer, *option) for option in options}
-            if not errors:
-                notes.append(f"{path} stays whole: no factors of it cost at most {self.keep:g} of it")
-                continue
-            best = min(errors, key=lambda option: errors[option])
-            if errors[best] > self.largest_error:
-                notes.append(f"{path} stays whole: its factors miss {errors[best]:.0%} of its weight")
-                continue
-            chosen[path] = best
-        return chosen, tuple(notes)
+            each = {option: output_error(layer, factors(layer, *option), inputs[path]) for option in found}
+            errors[path] = {option: error for option, error in each.items() if error <= self.largest_error}
+            if not errors[path]:
+                notes.append(f"{path} stays whole: its factors miss {min(each.values()):.0%} of its output")
+        return {path: found for path, found in errors.items() if found}, tuple(sorted(notes))
+
+    def _options(self, layer: nn.Module, multiple: int) -> list[tuple[Kind, int]]:
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        found: list[tuple[Kind, int]] = []
+        for kind in kinds(layer):
+            largest = self._rank(layer, kind, multiple)
+            ranks = {max(int(largest * part) // multiple, 1) * multiple for part in PARTS} if self.asks_target else {largest}
+            found += [(kind, rank) for rank in sorted(ranks, reverse=True) if 0 < rank <= largest]
+        return found
 
     def _rank(self, layer: nn.Linear | nn.Conv2d, kind: Kind, multiple: int) -> int:
         """The largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; 0 for none."""
         whole = multiplies(layer, None, 0)
         affordable = [r for r in range(multiple, 4097, multiple) if multiplies(layer, kind, r) <= self.keep * whole]
         return max(affordable, default=0)
+
+    def _prices(self, errors: Mapping[str, Errors], context: Context) -> Mapping[str, LayerPrice]:
+        if not self.asks_target or context.target is None or not errors:
+            return {}
+        return context.target.layers({path: list(found) for path, found in errors.items()}, self.precision)
+
+    def _choose(self, errors: Mapping[str, Errors], prices: Mapping[str, LayerPrice]) -> tuple[Chosen, tuple[str, ...]]:
+        if not prices:
+            return {path: min(found, key=lambda option: found[option]) for path, found in errors.items()}, ()
+        faster, notes = _faster(errors, prices)
+        if self.speed_up > 1:
+            return _together(errors, faster, prices, self.speed_up), notes
+        return {path: min(options, key=lambda o: errors[path][o]) for path, options in faster.items()}, notes
+
+
+def _faster(
+    errors: Mapping[str, Errors], prices: Mapping[str, LayerPrice]
+) -> tuple[dict[str, list[tuple[Kind, int]]], tuple[str, ...]]:
+    """The options of each layer that are measured faster than it, and notes on layers without."""
+    found: dict[str, list[tuple[Kind, int]]] = {}
+    notes: list[str] = []
+    for path, each in errors.items():
+        if path not in prices:
+            notes.append(f"{path} stays whole: the exported model does not have it as one layer")
+            continue
+        price = prices[path]
+        options = [o for o in each if price.factors_ms[o] * LEAST_GAIN <= price.whole_ms]
+        if options:
+            found[path] = options
+        else:
+            least = min(price.factors_ms.values())
+            notes.append(f"{path} stays whole: its factors are not faster ({least:.4f} ms; whole {price.whole_ms:.4f})")
+    return found, tuple(notes)
+
+
+def _together(
+    errors: Mapping[str, Errors],
+    faster: Mapping[str, list[tuple[Kind, int]]],
+    prices: Mapping[str, LayerPrice],
+    speed_up: float,
+) -> Chosen:
+    """The options of least total squared error with all layers together so many times faster."""
+    curves = {p: {0: 0.0, **{i + 1: -(errors[p][o] ** 2) for i, o in enumerate(os)}} for p, os in faster.items()}
+    total = sum(price.whole_ms for price in prices.values())
+    rest = sum(price.whole_ms for path, price in prices.items() if path not in faster)
+    terms = [Term(groups=(path,), cost=_step(prices[path], options)) for path, options in faster.items()]
+    try:
+        found = allocate(Problem(curves=curves, terms=terms, budget=total / speed_up - rest))
+    except allocation.OutOfReachError as error:
+        most = total / (error.least + rest)
+        raise OutOfReachError(
+            f"the fastest factors measured make the layers {most:.1f}x faster; asked {speed_up:g}x"
+        ) from None
+    return {path: faster[path][index - 1] for path, index in found.widths.items() if index}
+
+
+def _step(price: LayerPrice, options: Sequence[tuple[Kind, int]]) -> Callable[[Sequence[int]], float]:
+    costs = [price.whole_ms, *(price.factors_ms[option] for option in options)]
+    return lambda index: costs[index[0]]
+
+
+def _choice(
+    path: str, module: nn.Module, option: tuple[Kind, int], errors: Mapping[str, Errors], prices: Mapping[str, LayerPrice]
+) -> Choice:
+    layer, price = module.get_submodule(path), prices.get(path)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    return Choice(
+        name=path,
+        kind="layer",
+        family=option[0],
+        before=min(layer.weight.flatten(1).shape),
+        after=option[1],
+        kept=1 - errors[path][option] ** 2,
+        bought=None if price is None else price.whole_ms - price.factors_ms[option],
+        unit="" if price is None else "ms",
+    )
+
+
+def output_error(layer: nn.Module, made: nn.Module, inputs: Tensor) -> float:
+    """How far the factors' outputs are from the layer's own, over the size of these, in L2."""
+    with torch.no_grad():
+        expected = layer(inputs)
+        return float((made(inputs) - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+def _inputs_of(module: nn.Module, paths: Sequence[str], samples: Tensor) -> dict[str, Tensor]:
+    """What each layer is given for some samples."""
+    found: dict[str, Tensor] = {}
+
+    def keep(path: str) -> Any:
+        return lambda layer, given: found.setdefault(path, given[0].detach())
+
+    handles = [module.get_submodule(path).register_forward_pre_hook(keep(path)) for path in paths]
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(samples)
+    finally:
+        module.train(training)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _has_factors(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | nn.Conv2d)
 
 
 def _factorised(module: nn.Module, chosen: Chosen) -> nn.Module:

@@ -17,10 +17,11 @@ from compress import budget
 from compress.allocation import Allocation
 from compress.blocks import removable
 from compress.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
+from compress.choice import Choice
 from compress.compensate import compensate
 from compress.importance import COMPARABLE, IMPORTANCES
 from compress.sparse import drawn_to_zero
-from compress.stage import Artifact, Choice, Context, StageResult, TrainedStage, copied
+from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Narrow, Remove
 from profiles.device import DeviceProfile
 from profiles.errors import UserError

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from compress.choice import Choice
 from compress.gate import Budget
 from compress.report import Report, Row, conclude, read, suspicions
 from compress.report_html import html, pareto
@@ -157,3 +158,24 @@ def test_a_teacher_that_has_seen_validation_is_suspected():
     assert suspicions([TEACHER, FREE]) == ()
     (told,) = suspicions([row("teacher/openvino/fp32", "baseline", 93.4, 99.9, 1.0)])
     assert "trained on the validation samples" in told
+
+
+CHOICES = (
+    Choice(name="a", kind="group", family="stage/1", before=16, after=8, kept=0.75, bought=0.2, unit="ms"),
+    Choice(name="b", kind="group", family="stage/1", before=16, after=16, kept=1.0, bought=0.0, unit="ms"),
+    Choice(name="layer1.1", kind="block", family="", before=16, after=0, kept=0.0, bought=0.125, unit="ms"),
+)
+
+
+def test_what_a_stage_chose_is_in_json_text_and_picture(report, tmp_path):
+    tried = replace(TRIED, choices=CHOICES, about="measured on <it>")
+    told = replace(report, rows=(TEACHER, FREE, tried, STUDENT))
+    told.write(tmp_path)
+    assert read(tmp_path) == told
+    text = table(told)
+    assert "stage/1: 32 -> 24 channels in 2 groups, 88 % kept, 0.200 ms" in text
+    assert "taken out: layer1.1, 0.125 ms" in text
+    assert "(measured on <it>)" in text
+    page = html(told)
+    assert page.count("<svg") == 3
+    assert "measured on &lt;it&gt;" in page and "layer1.1" in page

@@ -1,0 +1,54 @@
+"""What a stage chose for one part of the model, as the report tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a stage chose for one group, layer or block.
+
+    Attributes:
+        family: role and scale of a group, such as ``stage/4``; kind of the factors of a layer.
+        before, after: width, or largest and chosen rank; 0 for a block that was taken out.
+        kept: importance (of a layer: of its output's energy) that is kept, as a fraction.
+        bought: what this choice alone saves, given all others, in ``unit``; None where it has no price.
+    """
+
+    name: str
+    kind: Literal["group", "block", "layer"]
+    family: str
+    before: int
+    after: int
+    kept: float
+    bought: float | None
+    unit: str
+
+
+def summary(choices: Sequence[Choice]) -> list[str]:
+    """A line for each family of groups or kind of factors, and one for the blocks that went."""
+    lines: list[str] = []
+    for family in dict.fromkeys(c.family for c in choices if c.kind != "block"):
+        members = [c for c in choices if c.kind != "block" and c.family == family]
+        what = "channels in" if members[0].kind == "group" else "of rank in"
+        parts = "group" if members[0].kind == "group" else "layer"
+        count = f"{len(members)} {parts}{'s' if len(members) > 1 else ''}"
+        before, after = (sum(getattr(c, end) for c in members) for end in ("before", "after"))
+        kept = sum(c.kept * c.before for c in members) / max(before, 1)
+        lines.append(f"{family or 'other'}: {before} -> {after} {what} {count}, {100 * kept:.0f} % kept{_bought(members)}")
+    gone = [c for c in choices if c.kind == "block"]
+    if gone:
+        lines.append(f"taken out: {', '.join(c.name for c in gone)}{_bought(gone)}")
+    return lines
+
+
+def _bought(choices: Sequence[Choice]) -> str:
+    prices = [c.bought for c in choices if c.bought is not None]
+    if not prices:
+        return ""
+    total = sum(prices)
+    return f", {total:.3f} ms" if choices[0].unit == "ms" else f", {total:.3g} {choices[0].unit}"

@@ -1,0 +1,157 @@
+"""Milliseconds of a layer whole and as low-rank factors, on one engine of one device. Host only.
+
+The layer is written out with the sizes it has in its model and a ReLU behind it, its factors as the stage will make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy.graph import Graph, attribute
+from deploy.latency import Overhead, Stopwatch
+
+Option = tuple[str, int]
+"""``svd``, ``spatial`` or ``tucker2``, and a rank."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LayerTimes:
+    """Milliseconds of one layer."""
+
+    whole_ms: float
+    factors_ms: Mapping[Option, float]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """A convolution or matrix product as it stands in a model.
+
+    Attributes:
+        given: shape of its input. weight: (outputs, inputs, height, width), or (outputs, inputs).
+    """
+
+    given: tuple[int, ...]
+    weight: tuple[int, ...]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)
+    dilations: tuple[int, int] = (1, 1)
+
+
+def layers(model: onnx.ModelProto, batch: int) -> dict[str, Sizes]:
+    """The layers of a float model by module path; those that are not one plain node with a constant weight are left out."""
+    graph, found = Graph(model), {}
+    for node in graph.nodes:
+        path = node.name.partition("/")[0]
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or not graph.is_constant(node.input[1]):
+            continue
+        given, weight = _with_batch(graph.shape(node.input[0]), batch), graph.constant(node.input[1]).shape
+        if node.op_type == "Conv" and len(weight) == 4 and attribute(node, "group", 1) == 1:
+            pads = attribute(node, "pads", [0, 0, 0, 0])
+            found[path] = Sizes(
+                given=given,
+                weight=weight,
+                strides=tuple(attribute(node, "strides", [1, 1])),
+                pads=(pads[0], pads[1]),
+                dilations=tuple(attribute(node, "dilations", [1, 1])),
+            )
+        elif node.op_type != "Conv" and len(weight) == 2:
+            turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
+            found[path] = Sizes(given=given, weight=weight if turned else weight[::-1])
+    return found
+
+
+def times(
+    sizes: Mapping[str, Sizes], options: Mapping[str, Sequence[Option]], stopwatch: Stopwatch
+) -> dict[str, LayerTimes]:
+    """Times of each layer in ``options``, whole and in each of its factorisations."""
+    makers: dict[str, Callable[[], onnx.ModelProto]] = {}
+    for path, choices in options.items():
+        for option in (None, *choices):
+            makers[_name(sizes[path], option)] = _maker(sizes[path], option)
+    overhead, taken = Overhead.measured(stopwatch), stopwatch.times(makers)
+
+    def alone(layer: Sizes, option: Option | None) -> float:
+        elements = int(np.prod(layer.given)) * (1 + layer.weight[0] / layer.weight[1])
+        ms = taken[_name(layer, option)].least_ms
+        return max(ms - overhead.of(int(elements)), 0.1 * ms)
+
+    return {
+        path: LayerTimes(
+            whole_ms=alone(sizes[path], None), factors_ms={option: alone(sizes[path], option) for option in choices}
+        )
+        for path, choices in options.items()
+    }
+
+
+def _name(layer: Sizes, option: Option | None) -> str:
+    kind = "whole" if option is None else f"{option[0]}-{option[1]}"
+    return f"layer-{kind}-{layer.given}-{layer.weight}-{layer.strides}-{layer.pads}-{layer.dilations}"
+
+
+def _maker(layer: Sizes, option: Option | None) -> Callable[[], onnx.ModelProto]:
+    return lambda: written(layer, option)
+
+
+def written(layer: Sizes, option: Option | None) -> onnx.ModelProto:
+    """The layer, or its factors, as a model with random weights."""
+    chain = _matrices(layer, option) if len(layer.weight) == 2 else _convolutions(layer, option)
+    random, nodes, weights, at = np.random.default_rng(0), [], [], "positive/input"
+    for index, (shape, settings) in enumerate(chain):
+        values = random.normal(size=shape) / np.sqrt(np.prod(shape[1:] if settings else shape[:1]))
+        weights.append(numpy_helper.from_array(values.astype(np.float32), f"w{index}"))
+        kind = "Conv" if settings else "MatMul"
+        nodes.append(helper.make_node(kind, [at, f"w{index}"], [f"y{index}"], name=f"{index}/{kind}", **settings))
+        at = f"y{index}"
+    nodes.append(helper.make_node("Relu", [at], ["output"], name="last/Relu"))
+    given = helper.make_tensor_value_info("positive/input", TensorProto.FLOAT, layer.given)
+    made = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "layer", [given], [made], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+
+
+def _matrices(layer: Sizes, option: Option | None) -> list[tuple[tuple[int, ...], dict[str, Any]]]:
+    outputs, inputs = layer.weight
+    if option is None:
+        return [((inputs, outputs), {})]
+    return [((inputs, option[1]), {}), ((option[1], outputs), {})]
+
+
+def _convolutions(layer: Sizes, option: Option | None) -> list[tuple[tuple[int, ...], dict[str, Any]]]:
+    outputs, inputs, height, width = layer.weight
+    (sh, sw), (ph, pw), (dh, dw) = layer.strides, layer.pads, layer.dilations
+
+    def conv(
+        out: int,
+        into: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        pad: tuple[int, int],
+        dilation: tuple[int, int],
+    ) -> tuple[tuple[int, ...], dict[str, Any]]:
+        settings = {"kernel_shape": kernel, "strides": stride, "pads": [*pad, *pad], "dilations": dilation}
+        return (out, into, *kernel), settings
+
+    one, none = (1, 1), (0, 0)
+    if option is None:
+        return [conv(outputs, inputs, (height, width), (sh, sw), (ph, pw), (dh, dw))]
+    kind, rank = option
+    if kind == "svd":
+        return [conv(rank, inputs, one, (sh, sw), (ph, pw), one), conv(outputs, rank, one, one, none, one)]
+    if kind == "spatial":
+        first = conv(rank, inputs, (height, 1), (sh, 1), (ph, 0), (dh, 1))
+        return [first, conv(outputs, rank, (1, width), (1, sw), (0, pw), (1, dw))]
+    core = conv(rank, rank, (height, width), (sh, sw), (ph, pw), (dh, dw))
+    return [conv(rank, inputs, one, one, none, one), core, conv(outputs, rank, one, one, none, one)]
+
+
+def _with_batch(shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
+    return tuple(size or batch for size in shape)

@@ -1,0 +1,108 @@
+"""The latency table against whole models: random prunings of two networks, predicted, then measured.
+
+Prunings are measured in turns with the model as it is, and compared as fractions of it: on a machine whose clock or
+neighbours change from one minute to the next, milliseconds of two minutes cannot be compared. What that shift was is told.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.blocks import removable
+from compress.channels import couplings, followed, rank_groups
+from compress.models import resnet
+from compress.progress import StreamProgress
+from compress.target import EngineTarget
+from deploy import latency
+from deploy.devices import device
+from deploy.engines import engine
+from deploy.export import capture, to_onnx
+from deploy.latency import Stopwatch
+from deploy.template import Axis, Template
+from profiles.device import load
+from tests.bench.figure import Figure, Table, at_most
+
+PRUNINGS, MOST_ERROR, MOST_SECONDS = 20, 10.0, 180.0
+
+
+class Plain(nn.Module):
+    """A VGG-like stack without shortcuts: every layer's cost depends on two groups, none can be chained."""
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 64, 128, 128, 256)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index, (inputs, outputs) in enumerate(zip((3, *widths), widths, strict=False)):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if index % 2 else []
+        self.features, self.linear = nn.Sequential(*layers), nn.Linear(widths[-1], 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(samples, 3, height, width) to (samples, 10)."""
+        logits: torch.Tensor = self.linear(self.features(inputs).mean((2, 3)))
+        return logits
+
+
+def run() -> Table:
+    torch.manual_seed(0)
+    models = {"ResNet-56, 32x32": resnet(blocks=9, shortcut="pad"), "plain stack, 64x64": Plain()}
+    sizes = {"ResNet-56, 32x32": 32, "plain stack, 64x64": 64}
+    figures: list[Figure] = []
+    remarks: list[str] = []
+    for name, model in models.items():
+        found, told = _compared(name, model.eval(), sizes[name])
+        figures += found
+        remarks += told
+    return Table(figures=figures, remarks=remarks)
+
+
+def _compared(name: str, model: nn.Module, size: int) -> tuple[list[Figure], list[str]]:
+    template = _template(model, size)
+    figures, remarks = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        for precision in ("fp32", "int8"):
+            clock, fresh = (_stopwatch(precision, Path(scratch) / part) for part in ("table", "wholes"))
+            started = time.monotonic()
+            table = latency.measure(template, clock, load("cpu").channel_multiple)
+            seconds = time.monotonic() - started
+            random = np.random.default_rng(1)
+            chosen = [latency.random_pruning(template, load("cpu").channel_multiple, random) for _ in range(PRUNINGS)]
+            times = latency.whole_times(template, fresh, [({}, []), *chosen])
+            shift = times[0].p50_ms / table.predict_ms({})
+            ratios = np.array([times[0].p50_ms / t.p50_ms for t in times[1:]])
+            predicted = np.array([table.predict_ms({}) / table.predict_ms(*each) for each in chosen])
+            errors = 100 * np.abs(predicted / ratios - 1)
+            what = f"{name}, {precision} on openvino: speed-up of {PRUNINGS} random prunings, median error"
+            figures.append(at_most(what, MOST_ERROR, float(np.median(errors)), " %"))
+            spread = ", ".join(f"{q} %: {np.percentile(errors, q):.1f}" for q in (25, 50, 75, 90, 100))
+            remarks.append(
+                f"{name}, {precision}: errors by quantile {spread}; speed-ups {ratios.min():.1f}x to {ratios.max():.1f}x; "
+                f"sum x {table.factor:.2f} + {table.offset_ms:.3f} ms; from then on the machine shifted {shift:.2f}x"
+            )
+            if name.startswith("ResNet-56"):
+                figures.append(at_most(f"building the table of {name}, {precision}", MOST_SECONDS, seconds, " s"))
+    return figures, remarks
+
+
+def _template(model: nn.Module, size: int) -> Template:
+    """The model's template with everything that pruning may change."""
+    example = torch.randn(2, 3, size, size)
+    groups, _ = rank_groups(model, example)
+    able, _ = followed(model, example, groups, load("cpu").channel_multiple)
+    axes = {n: Axis(width=c.width, sizes=c.sizes) for n, c in couplings(model, example, able).items()}
+    return Template(to_onnx(capture(model, [example])), axes, removable(model, example))
+
+
+def _stopwatch(precision: str, folder: Path) -> Stopwatch:
+    profile = replace(load("cpu"), threads=1)
+    versions = {r.engine: engine(r.engine).affinity().version for r in profile.runtimes}
+    silent = StreamProgress(io.StringIO())
+    target = EngineTarget(lambda: folder, device("local"), {"url": "local"}, profile, versions, folder, silent)
+    return target.stopwatch(profile.runtimes[0], precision)

@@ -1,0 +1,60 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from compress.costs import LayerPrice
+from compress.factorise import factors, relative_error
+from compress.stage import Artifact, run_stage
+from compress.stages.low_rank import LowRank, output_error
+from profiles.errors import OutOfReachError
+from tests.conftest import small_model, small_plan
+
+
+class Priced:
+    """A device on which spatial factors of rank r take r / 16 of a layer, and all others are no faster than it."""
+
+    key = {"device": "by hand"}
+
+    def layers(self, options, precision):
+        return {
+            path: LayerPrice(whole_ms=1.0, factors_ms={o: o[1] / 16 if o[0] == "spatial" else 1.0 for o in found})
+            for path, found in options.items()
+        }
+
+
+def run(context, target, **settings):
+    given = Artifact(plan=small_plan(1.0), module=small_model(width=1.0))
+    stage = LowRank(epochs=0, **{"keep": 0.75, "largest_error": 0.99, **settings})
+    return run_stage(stage, given, dataclasses.replace(context, target=target), 0)[0]
+
+
+def test_only_what_the_device_runs_faster_is_factorised(context):
+    result = run(context, Priced())
+    (operation,) = result.artifact.plan.operations
+    assert operation.layers and all(kind == "spatial" and rank < 16 for kind, rank in operation.layers.values())
+    assert any(note.startswith("linear stays whole") for note in result.notes)
+    assert all(c.bought == pytest.approx(1 - c.after / 16) and 0 < c.kept <= 1 for c in result.choices)
+
+
+def test_ranks_are_chosen_together_under_a_speed_up(context):
+    mild, strong = (run(context, Priced(), speed_up=s).artifact.plan.operations[0].layers for s in (1.1, 1.4))
+    assert len(mild) < len(strong)
+    with pytest.raises(OutOfReachError, match=r"the fastest factors measured make the layers [\d.]+x faster; asked 50x"):
+        run(context, Priced(), speed_up=50.0)
+
+
+def test_without_a_device_the_largest_rank_is_taken(context):
+    assert run(context, None).artifact.plan.operations[0].layers
+    assert run(context, None, by="macs").about == "multiply-accumulates"
+
+
+def test_the_error_is_that_of_the_output():
+    """Given the unit vectors the output is the weight, so its error is the weight's; on what the factors keep it is 0."""
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 7, bias=False)
+    made = factors(layer, "svd", 3)
+    assert output_error(layer, made, torch.eye(8)) == pytest.approx(relative_error(layer, "svd", 3), rel=1e-4)
+    right = torch.linalg.svd(layer.weight.detach())[2][:3]
+    assert output_error(layer, made, right) < 1e-5
