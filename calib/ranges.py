@@ -17,6 +17,7 @@ FloatArray = npt.NDArray[np.floating]
 Range = tuple[float, float]
 
 BINS = 2048
+SHORTEST, SWEEPS, TIE = 0.2, 3, 1e-9
 
 
 @dataclass
@@ -87,27 +88,105 @@ def percentile(histogram: Histogram, levels: int, *, keep: float = 0.9999) -> Ra
     return _with_zero(max(float(low), histogram.minimum), min(float(high), histogram.maximum))
 
 
-def mse(histogram: Histogram, levels: int, *, steps: int = 80) -> Range:
-    """The range ``t * [min, max]`` of least squared quantisation error over ``steps`` values of t.
+def mse(histogram: Histogram, levels: int) -> Range:
+    """The range of least squared quantisation error, each end searched from what was seen down to a fifth of it.
 
     Clipping error of what falls outside and rounding error of what falls inside are both counted on
     the histogram, bin centre by bin centre.
     """
-    low, high = minmax(histogram, levels)
+    return norm(histogram, levels, power=2.0)
+
+
+def norm(histogram: Histogram, levels: int, *, power: float = 2.4, steps: int = 40) -> Range:
+    """As ``mse`` with a larger power of the error: what is clipped, a few large values, counts more than rounding.
+
+    The power is BRECQ's (Li et al. 2021), after the Lp ranges of LAPQ (Nahshan et al. 2021).
+    """
     occupied = histogram.counts > 0
     values, counts = histogram.centres[occupied], histogram.counts[occupied]
-    best, least = (low, high), float("inf")
-    for t in np.linspace(1.0, 0.2, steps):
-        error = float(np.dot(counts, (values - quantize_dequantize(values, (low * t, high * t), levels)) ** 2))
-        if error < least:
-            best, least = (low * float(t), high * float(t)), error
+
+    def error(span: Range) -> float:
+        return float(np.dot(counts, np.abs(values - quantize_dequantize(values, span, levels)) ** power))
+
+    return _least(error, minmax(histogram, levels), steps)
+
+
+def _least(cost: Callable[[Range], float], whole: Range, steps: int) -> Range:
+    """The range of least cost, its ends moved in turns: what has a long tail on one side keeps the other side whole."""
+    best, least = whole, cost(whole)
+    for _ in range(SWEEPS):
+        before = best
+        for end in (1, 0):
+            for t in np.linspace(1.0, SHORTEST, steps):
+                tried = (best[0], whole[1] * float(t)) if end else (whole[0] * float(t), best[1])
+                if tried != best and (found := cost(tried)) < least - TIE * abs(least):
+                    best, least = tried, found
+        if best == before:
+            break
     return best
+
+
+def entropy(histogram: Histogram, levels: int, *, steps: int = 40) -> Range:
+    """The range, its ends searched as for ``mse``, whose quantised distribution is nearest to the values' (Kullback-Leibler).
+
+    TensorRT's calibration (Migacz 2017, "8-bit Inference with TensorRT"): what a range clips is counted at its ends in the
+    reference and not in the quantised distribution, in which each level's count is spread over its occupied bins.
+    """
+    occupied = histogram.counts > 0
+    values, counts = histogram.centres[occupied], histogram.counts[occupied].astype(np.float64)
+    return _least(lambda span: _divergence(values, counts, span, levels), minmax(histogram, levels), steps)
+
+
+def _divergence(values: FloatArray, counts: FloatArray, span: Range, levels: int) -> float:
+    """KL divergence of clipped counts from their quantised form, in nats; infinite when a range holds no value."""
+    low, high = span
+    inside = (values >= low) & (values <= high)
+    if high <= low or not inside.any():
+        return float("inf")
+    kept, seen = values[inside], counts[inside]
+    reference = seen.copy()
+    reference[0] += counts[values < low].sum()
+    reference[-1] += counts[values > high].sum()
+    level = np.round((kept - low) / (high - low) * (levels - 1)).astype(np.int64)
+    spread = np.bincount(level, seen, levels)[level] / np.bincount(level, minlength=levels)[level]
+    p, q = reference / reference.sum(), spread / spread.sum()
+    return float(np.dot(p, np.log(p / q)))
+
+
+def symmetric_scales(channels: FloatArray, limit: int, *, steps: int = 40) -> npt.NDArray[np.float32]:
+    """For each row the scale of least squared error when it is rounded to ``-limit .. limit``.
+
+    Args:
+        channels: (channels, values); the whole of it in one row for a scale a tensor.
+
+    Returns:
+        (channels,); 1 / limit for a row of zeros.
+    """
+    largest = np.abs(channels).max(axis=1)
+    whole = np.where(largest > 0, largest, 1.0) / limit
+    best, least = whole.copy(), np.full(len(channels), np.inf)
+    for t in np.linspace(1.0, 0.4, steps):
+        scale = (whole * t)[:, None]
+        error = np.square(channels - np.clip(np.rint(channels / scale), -limit, limit) * scale).sum(axis=1)
+        better = error < least
+        best[better], least[better] = (whole * t)[better], error[better]
+    return np.asarray(best, np.float32)
+
+
+def channel_histograms(values: FloatArray, axis: int) -> list[Histogram]:
+    """A histogram of each slice of ``values`` along ``axis``; any method then gives ranges per channel."""
+    made = [Histogram() for _ in range(values.shape[axis])]
+    for histogram, part in zip(made, np.moveaxis(values, axis, 0), strict=True):
+        histogram.update(part)
+    return made
 
 
 METHODS: dict[str, Callable[[Histogram, int], Range]] = {
     "minmax": minmax,
     "percentile": percentile,
     "mse": mse,
+    "norm": norm,
+    "entropy": entropy,
 }
 
 

@@ -111,14 +111,14 @@ class Prover:
         """Every runtime and precision of the profile that this model can take.
 
         A float model's int8 is post-training; a model trained in int8 has no float form, and no form on a
-        runtime that wants another Q/DQ recipe.
+        runtime that computes with other integers.
         """
         variants: list[Variant] = []
         for runtime in self.profile.runtimes:
             if made.is_onnx and engine(runtime.engine).built_from == "program":
                 continue  # an ONNX file without source code has no program
             for precision in runtime.precisions:
-                if made.recipe is None or (precision == "int8" and runtime.quantization == made.recipe):
+                if made.recipe is None or (precision == "int8" and _same_numbers(runtime.quantization, made.recipe)):
                     variants.append(Variant(made, runtime.engine, precision))
         return variants
 
@@ -373,6 +373,10 @@ class _Recorder:
     @property
     def outputs(self) -> npt.NDArray[Any]:
         return np.concatenate(self._outputs)
+
+
+def _same_numbers(one: str | None, other: str) -> bool:
+    return one is not None and QUANTIZATION[one].numbers() == QUANTIZATION[other].numbers()
 
 
 def host_environment() -> dict[str, Any]:

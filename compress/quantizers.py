@@ -138,7 +138,7 @@ class QuantizedProgram(nn.Module):
             with self.graph.graph.inserting_after(node):
                 quantized = self.graph.graph.call_module(module, (node,))
             quantized.meta = dict(node.meta)
-            _reroute(node, quantized, outputs=self.recipe.quantizes_results)
+            _reroute(node, quantized, outputs=bool(self.recipe.integer_results))
         return placed
 
     def _place_weights(self, names: dict[str, fx.Node]) -> dict[str, str]:

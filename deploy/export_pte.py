@@ -85,7 +85,7 @@ def _quantise_activation(
     operators: Any = torch.ops.quantized_decomposed
     integer = torch.int8 if recipe.activation == "int8" else torch.uint8
     how = (scale, zero_point, *activation_limits(recipe), integer)
-    readers = [reader for reader in node.users if reader.op != "output" or recipe.quantizes_results]
+    readers = [reader for reader in node.users if reader.op != "output" or recipe.integer_results]
     with graph.graph.inserting_after(node):
         quantized = graph.graph.call_function(operators.quantize_per_tensor.default, (node, *how))
     for reader in readers:

@@ -13,7 +13,8 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 6. Graph outputs stay float.
 
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
-``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``quantizes_results`` ends rules 2 and 6.
+``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
+``integer_operators`` adds to rule 3.
 
 Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
 that what was trained is what runs.
@@ -21,6 +22,7 @@ that what was trained is what runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -46,6 +48,7 @@ CARRY = frozenset(
     }
 )
 FUSED = frozenset({"Relu", "Clip"})
+NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +83,15 @@ class Placement:
     kept_float: tuple[tuple[str, str], ...]
 
 
-def place(model: onnx.ModelProto, recipe: QuantizationRecipe) -> Placement:
-    """The placement of ``recipe`` for a float model whose shapes are inferred."""
+def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str, str] = NONE) -> Placement:
+    """The placement of ``recipe`` for a float model whose shapes are inferred.
+
+    Args:
+        kept: layers (names of ONNX nodes) that stay float, each with the reason.
+    """
     graph = Graph(model)
-    integer = _integer_nodes(graph)
+    reasons = {n.name: kept.get(n.name) or _why_float(graph, n) for n in graph.nodes if n.op_type in COMPUTE}
+    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, JOIN | recipe.integer_operators)
     activations: dict[str, Activation] = {}
     weights: dict[str, Weight] = {}
     for node in graph.nodes:
@@ -93,8 +101,8 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe) -> Placement:
             activations.setdefault(tensor, _activation(graph, tensor, integer))
         if node.op_type in COMPUTE and (weight := _weight(graph, node)):
             weights.setdefault(weight.tensor, weight)
-    kept = tuple((n.name, _why_float(graph, n)) for n in graph.nodes if n.op_type in COMPUTE and n.name not in integer)
-    return Placement(activations=_in_order(graph, activations), weights=tuple(weights.values()), kept_float=kept)
+    floats = tuple((name, why) for name, why in reasons.items() if why)
+    return Placement(activations=_in_order(graph, activations), weights=tuple(weights.values()), kept_float=floats)
 
 
 def _placed(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe) -> list[str]:
@@ -107,7 +115,7 @@ def _placed(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe) -> l
         tensors = [tensor for tensor in tensors if tensor != fused]
     if node.op_type in COMPUTE and recipe.fuses_pad:
         tensors = [_before_pad(graph, tensor) for tensor in tensors]
-    if node.op_type in COMPUTE and recipe.quantizes_results:
+    if node.op_type in recipe.integer_results:
         tensors.append(_result(graph, node))
     return tensors
 
@@ -147,14 +155,14 @@ def layer_of(node: onnx.NodeProto) -> str:
     return next((p.value for p in node.metadata_props if p.key == FX_NODE), node.name)
 
 
-def _integer_nodes(graph: Graph) -> set[str]:
-    """Names of the nodes that run in integers: compute nodes, and what rules 3 and 4 join to them."""
-    integer = {n.name for n in graph.nodes if n.op_type in COMPUTE and _why_float(graph, n) == ""}
+def _integer_nodes(graph: Graph, layers: set[str], joins: frozenset[str]) -> set[str]:
+    """Names of the nodes that run in integers: ``layers``, and what rules 3 and 4 join to them."""
+    integer = set(layers)
     grew = True
     while grew:
         grew = False
         for node in graph.nodes:
-            if node.name not in integer and _joins(graph, node, integer):
+            if node.name not in integer and _joins(graph, node, integer, joins):
                 integer.add(node.name)
                 grew = True
     return integer
@@ -171,16 +179,16 @@ def _why_float(graph: Graph, node: onnx.NodeProto) -> str:
     return ""
 
 
-def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str]) -> bool:
+def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str], joins: frozenset[str]) -> bool:
     """Whether a join or carry node can run in integers between nodes that do."""
-    if node.op_type not in JOIN | CARRY:
+    if node.op_type not in joins | CARRY:
         return False
     feeds = [t for t in node.input if t and graph.rank(t) > 0 and not _is_parameter(node, t)]
     if any(graph.is_constant(t) for t in feeds) or not all(graph.is_activation(t) for t in feeds):
         return False
     made = _result(graph, node)
     read_by_integer = any(reader.name in integer for reader in graph.consumers(made))
-    return read_by_integer and all(_from_integer(graph, t, integer) for t in feeds)
+    return read_by_integer and all(_from_integer(graph, t, integer, joins) for t in feeds)
 
 
 def _is_parameter(node: onnx.NodeProto, tensor: str) -> bool:
@@ -188,7 +196,7 @@ def _is_parameter(node: onnx.NodeProto, tensor: str) -> bool:
     return node.op_type in CARRY and tensor != node.input[0]
 
 
-def _from_integer(graph: Graph, tensor: str, integer: set[str]) -> bool:
+def _from_integer(graph: Graph, tensor: str, integer: set[str], joins: frozenset[str]) -> bool:
     """Whether ``tensor`` comes out of integer arithmetic, or will when rule 3 has spread."""
     node = graph.producer(tensor)
     while node is not None and node.op_type in FUSED:
@@ -198,9 +206,9 @@ def _from_integer(graph: Graph, tensor: str, integer: set[str]) -> bool:
     if node.name in integer:
         return True
     if node.op_type in CARRY:
-        return _from_integer(graph, node.input[0], integer)
-    if node.op_type in JOIN:
-        return all(_from_integer(graph, t, integer) for t in node.input if not graph.is_constant(t))
+        return _from_integer(graph, node.input[0], integer, joins)
+    if node.op_type in joins:
+        return all(_from_integer(graph, t, integer, joins) for t in node.input if not graph.is_constant(t))
     return False
 
 

@@ -141,7 +141,7 @@ def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Sc
 def _ends(graph: Graph, name: str, recipe: QuantizationRecipe) -> tuple[str, str]:
     """What the pair at a tensor reads and makes. An output that is quantised keeps its name behind the pair."""
     producer = graph.producer(name)
-    if not (recipe.quantizes_results and name in graph.outputs and producer is not None):
+    if not (recipe.integer_results and name in graph.outputs and producer is not None):
         return name, f"{name}_dequantized"
     for index, output in enumerate(producer.output):
         if output == name:

@@ -18,8 +18,8 @@ RECIPES = {
     "ort-mobile": (("arm-dotprod", ("asimddp",)),),
     "openvino": (("x86-vnni", ("avx512_vnni", "avx_vnni")), ("x86-no-vnni", ("x86_64", "AMD64"))),
     "onnxruntime": (
-        ("x86-vnni", ("avx512_vnni", "avx_vnni")),
-        ("x86-no-vnni", ("x86_64", "AMD64")),
+        ("ort-x86-vnni", ("avx512_vnni", "avx_vnni")),
+        ("ort-x86-no-vnni", ("x86_64", "AMD64")),
         ("arm-dotprod", ("asimddp",)),
     ),
 }

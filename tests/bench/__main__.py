@@ -1,4 +1,7 @@
-"""Run benches by name (all without one), print their tables, and keep them in docs/benchmarks.md."""
+"""Run benches by name (all without one), print their tables, and keep them in docs/benchmarks.md.
+
+A bench with ``PARTS`` has a table for each; ``int8:vit`` runs one of them.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ NAMES = (
     "fastestdet",
     "ship",
     "estimate",
+    "int8",
     "latency_table",
     "pruning",
 )
@@ -30,11 +34,15 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 
 def main(names: list[str]) -> int:
     for name in names or NAMES:
-        started = time.monotonic()
-        table: Table = importlib.import_module(f"tests.bench.{name}").run()
-        text = _section(name, table, time.monotonic() - started)
-        print(text, flush=True)
-        _keep(name, text)
+        bench, _, part = name.partition(":")
+        module = importlib.import_module(f"tests.bench.{bench}")
+        for each in [part] if part else getattr(module, "PARTS", [""]):
+            started = time.monotonic()
+            table: Table = module.run(each) if each else module.run()
+            title = f"{bench}:{each}" if each else bench
+            text = _section(title, table, time.monotonic() - started)
+            print(text, flush=True)
+            _keep(title, text)
     return 0
 
 

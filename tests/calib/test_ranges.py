@@ -4,7 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from calib.ranges import BINS, METHODS, Histogram, minmax, mse, percentile, quantize_dequantize
+from calib.ranges import (
+    BINS,
+    METHODS,
+    Histogram,
+    channel_histograms,
+    entropy,
+    minmax,
+    mse,
+    percentile,
+    quantize_dequantize,
+    symmetric_scales,
+)
 
 finite = st.floats(-1e4, 1e4, width=32)
 
@@ -68,7 +79,7 @@ def test_mse_clips_where_clipping_costs_less_than_rounding():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(0, 1, 200_000), [60.0]]).astype(np.float32)
     low, high = mse(histogram_of(values), 16)
-    assert high < 20
+    assert high < 20, "the tail of the other side does not hold it"
     wide = np.square(values - quantize_dequantize(values, (float(values.min()), 60.0), 16)).sum()
     assert np.square(values - quantize_dequantize(values, (low, high), 16)).sum() < wide
 
@@ -82,3 +93,34 @@ def test_mse_keeps_the_whole_range_of_a_uniform():
 def test_quantize_dequantize_by_hand():
     values = np.array([-1.0, 0.0, 0.4, 0.6, 5.0])
     np.testing.assert_allclose(quantize_dequantize(values, (-1.0, 2.0), 4), [-1, 0, 0, 1, 2])
+
+
+def test_entropy_keeps_a_uniform_and_clips_a_lone_outlier():
+    assert entropy(histogram_of(np.linspace(-1, 1, 20_000)), 64)[1] == pytest.approx(1, abs=0.03)
+    values = np.concatenate([np.random.default_rng(0).normal(0, 1, 200_000), [40.0]])
+    assert 2 < entropy(histogram_of(values), 64)[1] < 20, "the tail of the other side does not hold it"
+
+
+def test_entropy_is_zero_divergence_where_each_value_has_a_level():
+    histogram = histogram_of(np.repeat([0.0, 1.0, 2.0, 3.0], [5, 3, 2, 1]))
+    low, high = entropy(histogram, 4)
+    assert (low, high) == (0.0, 3.0)
+
+
+def test_symmetric_scales_by_hand_and_never_worse_than_the_largest_value():
+    rows = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(symmetric_scales(rows, 3), [1.0, 1 / 3])
+    rows = np.random.default_rng(0).standard_t(3, (8, 500)).astype(np.float32)
+
+    def error(scale):
+        return np.square(rows - np.clip(np.rint(rows / scale[:, None]), -7, 7) * scale[:, None]).sum(1)
+
+    whole = np.abs(rows).max(1) / 7
+    assert (error(symmetric_scales(rows, 7)) <= error(whole) + 1e-6).all()
+    assert (error(symmetric_scales(rows, 7)) < 0.9 * error(whole)).any()
+
+
+def test_ranges_a_channel():
+    values = np.stack([np.linspace(0, 1, 100), np.linspace(-4, 2, 100)], axis=1)
+    found = [minmax(histogram, 256) for histogram in channel_histograms(values, axis=1)]
+    assert found == [(0.0, 1.0), (-4.0, 2.0)]

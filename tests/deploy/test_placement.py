@@ -116,3 +116,23 @@ def test_graph_outputs_stay_float():
     model, placement, _ = placed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)))
     assert "output" not in {a.tensor for a in placement.activations}
     assert model.graph.output[0].name == "output"
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        y = functional.silu(self.a(x))
+        return self.c(y * torch.sigmoid(self.b(functional.adaptive_avg_pool2d(y, 1))))
+
+
+def test_onnxruntime_s_convolutions_always_make_integers_and_gates_stay_in_them():
+    _, _, makers = placed(Gated(), recipe="ort-x86-vnni")
+    assert sorted(makers) == ["Conv", "Conv", "Conv", "GlobalAveragePool", "Mul", "Mul", "Sigmoid", "Sigmoid", "input"]
+
+
+def test_gates_are_float_where_the_runtime_has_no_integer_kernels_for_them():
+    _, _, makers = placed(Gated())
+    assert sorted(makers) == ["GlobalAveragePool", "Mul", "input"]

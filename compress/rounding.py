@@ -1,0 +1,162 @@
+"""Rounding learned per layer (AdaRound, Nagel et al. 2020): which weights go up and which down, so that outputs stay.
+
+A layer's squared error depends on its inputs through their second moments only, so those are summed over the samples
+and the inputs are not kept: memory does not grow with the calibration set, nor the time of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+from torch.nn import functional
+
+from deploy.graph import Graph, attribute
+from deploy.observe import run_batches
+from deploy.placement import Placement
+from deploy.qdq import Scales, activation_limits, weight_limit
+from profiles.quantization import QuantizationRecipe
+
+STEPS, RATE, WEIGHT = 400, 0.03, 0.05
+STRETCH = (-0.1, 1.1)
+SHARPNESS = (20.0, 2.0)
+WARMUP = 0.2
+PLACES = 64
+"""Output places of a sample that are drawn; more of the same picture tell little."""
+MOST_COLUMNS = 4608
+"""Weights of one output; second moments of more would not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    node: onnx.NodeProto
+    weight: Tensor  # (groups, outputs, columns)
+    scale: Tensor  # (groups, outputs, 1)
+    restore: Callable[[Tensor], npt.NDArray[np.float32]]
+
+
+def learn_rounding(
+    model: onnx.ModelProto,
+    placement: Placement,
+    scales: Scales,
+    recipe: QuantizationRecipe,
+    batches: Callable[[], Iterator[npt.NDArray[Any]]],
+) -> onnx.ModelProto:
+    """A copy of a float ``model`` whose placed weights lie on their scales' grid, each rounded up or down as learned.
+
+    Args:
+        batches: gives the calibration samples anew, arrays of shape (samples, ...); a pass for each layer.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    rounded: dict[str, npt.NDArray[np.float32]] = {}
+    for layer in _layers(Graph(model), placement, scales):
+        moments = _moments(model, layer, scales, recipe, batches())
+        rounded[layer.node.input[1]] = layer.restore(_rounded(layer, *moments, weight_limit(recipe)))
+    for tensor in made.graph.initializer:
+        if tensor.name in rounded:
+            tensor.CopyFrom(numpy_helper.from_array(rounded[tensor.name], tensor.name))
+    return made
+
+
+def _layers(graph: Graph, placement: Placement, scales: Scales) -> Iterator[_Layer]:
+    """The placed layers that alone read their weight, each weight as (groups, outputs, columns)."""
+    placed = {weight.tensor: weight for weight in placement.weights}
+    for node in graph.nodes:
+        if len(node.input) < 2 or node.input[1] not in placed or len(graph.consumers(node.input[1])) > 1:
+            continue
+        value = torch.from_numpy(graph.constant(node.input[1]).astype(np.float32))
+        axis, scale = placed[node.input[1]].axis, torch.from_numpy(scales.weights[node.input[1]])
+        if value.dim() not in (2, 4) or (value.dim() == 4 and node.op_type != "Conv"):
+            continue
+        turned = value.movedim(axis, 0)
+        groups = int(attribute(node, "group", 1))
+        flat = turned.reshape(groups, len(turned) // groups, -1)
+        if flat.shape[-1] > MOST_COLUMNS:
+            continue
+
+        def restore(found: Tensor, turned: Tensor = turned, axis: int = axis) -> npt.NDArray[np.float32]:
+            return np.ascontiguousarray(found.reshape(turned.shape).movedim(0, axis).numpy())
+
+        yield _Layer(node=node, weight=flat, scale=scale.reshape(groups, -1, 1), restore=restore)
+
+
+def _moments(
+    model: onnx.ModelProto, layer: _Layer, scales: Scales, recipe: QuantizationRecipe, batches: Iterator[npt.NDArray[Any]]
+) -> tuple[Tensor, Tensor]:
+    """Sums of q q' and q x' over what the layer reads, quantised (q) and float (x): (groups, columns, columns) each."""
+    groups, _, columns = layer.weight.shape
+    own, cross = (torch.zeros(groups, columns, columns) for _ in range(2))
+    name, generator = layer.node.input[0], torch.Generator().manual_seed(0)
+    smallest, largest = activation_limits(recipe)
+    for _, values in run_batches(model, [name], batches):
+        plain = torch.from_numpy(np.array(values[name], np.float32))
+        quantised = plain
+        if name in scales.activations:
+            step, zero = scales.activations[name]
+            quantised = (((plain / step).round() + zero).clamp(smallest, largest) - zero) * step
+        both = _columns(torch.cat([plain, quantised]), layer.node, groups)
+        before, after = both.chunk(2, dim=1)  # (groups, samples, places, columns)
+        drawn = torch.randint(before.shape[2], (min(PLACES, before.shape[2]),), generator=generator)
+        x, q = (each[:, :, drawn].reshape(groups, -1, columns) for each in (before, after))
+        own += q.transpose(1, 2) @ q
+        cross += q.transpose(1, 2) @ x
+    return own, cross
+
+
+def _columns(values: Tensor, node: onnx.NodeProto, groups: int) -> Tensor:
+    """What each output place reads: (groups, samples, places, columns)."""
+    if node.op_type != "Conv":
+        samples = values.t() if attribute(node, "transA", 0) else values
+        return samples.reshape(1, len(values), -1, samples.shape[-1])
+    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
+    padded = functional.pad(values, (left, right, top, bottom))
+    kernel = attribute(node, "kernel_shape")
+    dilation, stride = attribute(node, "dilations", [1, 1]), attribute(node, "strides", [1, 1])
+    unfolded = functional.unfold(padded, kernel, dilation, 0, stride)
+    return unfolded.reshape(len(values), groups, -1, unfolded.shape[-1]).permute(1, 0, 3, 2)
+
+
+def _rounded(layer: _Layer, own: Tensor, cross: Tensor, limit: int) -> Tensor:
+    """The weights on the grid, of least error; never worse than the nearest."""
+    size = own.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-30)
+    own, cross = own / size, cross / size
+    target = (layer.weight / layer.scale) @ cross.transpose(1, 2)  # in steps of the grid, so that all channels count alike
+    plain = (layer.weight / layer.scale).clamp(-limit, limit)
+
+    def error(integers: Tensor) -> Tensor:
+        """Squared error of the outputs, less what no rounding changes; (groups, outputs)."""
+        return ((integers @ own - 2 * target) * integers).sum(-1)
+
+    floor = plain.floor()
+    low, high = STRETCH
+    share = ((plain - floor) - low) / (high - low)
+    raised = torch.logit(share.clamp(1e-4, 1 - 1e-4)).requires_grad_(True)
+    optimizer = torch.optim.Adam([raised], lr=RATE)
+
+    def soft() -> Tensor:
+        """Rectified sigmoid, equation 23."""
+        return (torch.sigmoid(raised) * (high - low) + low).clamp(0, 1)
+
+    for step in range(STEPS):
+        up = soft()
+        loss = error(floor + up).sum()
+        if step > WARMUP * STEPS:
+            passed = (step / STEPS - WARMUP) / (1 - WARMUP)
+            beta = SHARPNESS[1] + (SHARPNESS[0] - SHARPNESS[1]) * (1 - passed)
+            loss = loss + WEIGHT * (1 - (2 * up - 1).abs().pow(beta)).sum()  # equation 24
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    with torch.no_grad():
+        nearest = plain.round()
+        learned = (floor + (soft() > 0.5)).clamp(-limit, limit)
+        better = (error(learned) < error(nearest)).unsqueeze(-1)
+        return torch.where(better, learned, nearest) * layer.scale

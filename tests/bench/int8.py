@@ -1,0 +1,119 @@
+"""Our post-training int8 against NNCF's and onnxruntime's own: same float file, same samples, on both engines.
+
+``python -m tests.bench int8`` takes a network after the other; ``int8:vit`` one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from compress import post_training
+from deploy.devices import device
+from deploy.engines import engine
+from deploy.parity import parity
+from deploy.remote import RemoteWorker
+from profiles.device import load
+from tests.bench.figure import Figure, Table, at_most
+from tests.bench.int8_subjects import CALIBRATION, FROM_DATA, SUBJECTS, Subject
+from tests.bench.running import MISSING
+from tests.bench.timing import Variant, p50_ms
+from tests.bench.tools import nncf_int8, ort_int8
+
+PARTS = tuple(SUBJECTS)
+ENGINES = ("openvino", "onnxruntime")
+LEEWAY_POINTS, LEEWAY_TIME = 0.1, 1.02
+SECONDS = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a file is worth on an engine; ``cosine`` of its outputs to the float file's there."""
+
+    accuracy: float
+    cosine: float
+    p50_ms: float
+
+
+def run(part: str) -> Table:
+    if part in FROM_DATA and "EDGE_DATA" not in os.environ:
+        return Table(figures=[], remarks=[MISSING])
+    subject = SUBJECTS[part]()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measured(subject, files(subject, Path(scratch)))
+    figures = [figure for name in ENGINES for figure in _figures(name, found)]
+    return Table(figures=figures)
+
+
+def files(subject: Subject, scratch: Path) -> dict[str, dict[str, Path]]:
+    """The float file and the three int8 files by who made them and engine; ours is made for each engine's recipe."""
+    samples = subject.calibration.load(np.arange(min(CALIBRATION, len(subject.calibration)))).inputs
+    paths = {who: scratch / f"{who}.onnx" for who in ("float", "nncf", "onnxruntime")}
+    onnx.save(subject.model, str(paths["float"]))
+    onnx.save(nncf_int8(subject.model, samples, transformer=subject.transformer), str(paths["nncf"]))
+    ort_int8(paths["float"], paths["onnxruntime"], samples, scratch)
+    made = {who: dict.fromkeys(ENGINES, path) for who, path in paths.items()}
+    made["ours"] = {}
+    recipes = {name: load("cpu").runtime(name).quantization for name in ENGINES}
+    for recipe in set(recipes.values()):
+        quantize = post_training.calibrate(subject.model, subject.calibration, recipe, "mse")
+        path = scratch / f"ours-{recipe}.onnx"
+        onnx.save(post_training.apply(subject.model, quantize, subject.calibration), str(path))
+        made["ours"] |= {name: path for name in ENGINES if recipes[name] == recipe}
+    return made
+
+
+def measured(subject: Subject, made: dict[str, dict[str, Path]], seconds: float = SECONDS) -> dict[tuple[str, str], Found]:
+    """Accuracy, cosine and p50 of each file on each engine, all latencies interleaved."""
+    variants: dict[str, Variant] = {
+        f"{who} {name}": (path, name, "fp32" if who == "float" else "int8")
+        for who, paths in made.items()
+        for name, path in paths.items()
+    }
+    feed = {subject.model.graph.input[0].name: subject.test.load(np.arange(1)).inputs}
+    p50 = p50_ms(variants, feed, seconds) if seconds else dict.fromkeys(variants, float("nan"))
+    outputs = {key: _judged(subject, *variant) for key, variant in variants.items()}
+    found = {}
+    for key, (accuracy, made_there) in outputs.items():
+        who, name = key.split()
+        cosine = parity(outputs[f"float {name}"][1], made_there).cosine
+        found[who, name] = Found(accuracy=accuracy, cosine=cosine, p50_ms=p50[key])
+    return found
+
+
+def _judged(subject: Subject, path: Path, name: str, precision: str) -> tuple[float, npt.NDArray[Any]]:
+    """The metric on the engine, and its first outputs."""
+    kept: list[npt.NDArray[Any]] = []
+    runtime = engine(name)
+    with tempfile.TemporaryDirectory() as scratch, RemoteWorker(device("local")) as worker:
+        folder = Path(scratch) / "engine"
+        worker.build(path, runtime.plan(load("cpu"), precision, runtime.affinity().version), folder)
+        given = worker.open(folder)["inputs"][0]["name"]
+
+        def predict(inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+            made = list(worker.infer({given: inputs}).values())
+            kept.append(made[0])
+            return made
+
+        value = subject.task.evaluate(predict, subject.test).value
+    return value, np.concatenate(kept)
+
+
+def _figures(name: str, found: dict[tuple[str, str], Found]) -> Iterator[Figure]:
+    theirs = [found[who, name] for who in ("nncf", "onnxruntime")]
+    ours = found["ours", name]
+    behind = max(t.accuracy for t in theirs) - ours.accuracy
+    yield at_most(f"{name}: points below the better of the two", LEEWAY_POINTS, behind, "")
+    yield at_most(f"{name}: p50 against the faster of the two", LEEWAY_TIME, ours.p50_ms / min(t.p50_ms for t in theirs))
+    for who in ("float", "ours", "nncf", "onnxruntime"):
+        each = found[who, name]
+        told = f"{each.accuracy:.2f} (cosine {each.cosine:.5f}); {each.p50_ms:.3f} ms"
+        yield Figure(what=f"{who} on {name}", asked="", measured=told, met=None)

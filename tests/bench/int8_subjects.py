@@ -1,0 +1,137 @@
+"""The networks on which post-training int8 is compared, each with its float file, calibration samples and test."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from compress.data import Samples
+from compress.data.base import ArraySamples, Splits
+from compress.data.digits import digits
+from compress.data.yolo import yolo
+from compress.factories import factory
+from compress.models.resnet import resnet
+from compress.objective import Objective, parse_losses
+from compress.progress import StreamProgress
+from compress.schedule import Schedule
+from compress.tasks import Task
+from compress.tasks.classification import Classification
+from compress.tensors import load_foreign, load_into
+from compress.training import Trainer
+from deploy import foreign
+from deploy.export import capture, to_onnx
+from tests.bench.small_models import gated, vit
+
+ROOT = Path(__file__).parent.parent.parent
+CALIBRATION, TESTED = 300, 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A float network as ONNX, what its ranges are taken from, and what it is judged on."""
+
+    model: onnx.ModelProto
+    calibration: Samples
+    test: Samples
+    task: Task
+    transformer: bool = False
+
+
+def _cifar(blocks: int, checkpoint: str) -> Subject:
+    data = Path(os.environ["EDGE_DATA"])
+    splits = factory(f"{ROOT / 'examples' / 'cifar_sheets.py'}:splits")(
+        path=str(data / "data" / "cifar10"), calibration=CALIBRATION
+    )
+    module = resnet(blocks=blocks, shortcut="pad")
+    load_into(module, load_foreign(data / "weights" / "resnet_cifar10" / checkpoint), checkpoint)
+    test = splits.test
+    test = ArraySamples(test.images[:TESTED], test.labels[:TESTED], normalise=test._normalise)
+    return _of_module(module, splits, test)
+
+
+def _of_module(module: nn.Module, splits: Splits, test: Samples, *, transformer: bool = False) -> Subject:
+    example = torch.from_numpy(splits.calibration.load(np.arange(2)).inputs)
+    model = to_onnx(capture(module, [example]))
+    return Subject(model=model, calibration=splits.calibration, test=test, task=Classification(), transformer=transformer)
+
+
+def _squeezenet() -> Subject:
+    example = _example("squeezenet")
+    data = Path(os.environ["EDGE_DATA"])
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch) / "squeezenet.safetensors"
+        example.convert(data / "weights" / "squeezenet_imagenet" / "squeezenet1_0_f32.npz", weights)
+        module = example.squeezenet()
+        load_into(module, load_foreign(weights), weights.name)
+    splits = example.imagenette(path=str(data / "data" / "imagenette224"), per_class=CALIBRATION // 10)
+    return _of_module(module, splits, splits.test)
+
+
+def _fastestdet() -> Subject:
+    data = Path(os.environ["EDGE_DATA"])
+    splits = yolo(
+        path=str(data / "data" / "coco256"),
+        names="coco.names",
+        size=[352, 352],
+        antialias=False,
+        order="bgr",
+        validation=16,
+        calibration=CALIBRATION,
+    )
+    model = foreign.read(data / "weights" / "fastestdet" / "FastestDet.onnx")
+    task = _example("fastestdet").FastestDet()
+    return Subject(model=model, calibration=splits.calibration, test=splits.test, task=task)
+
+
+def _digits(name: str, make: Callable[[], nn.Module], schedule: Schedule) -> Subject:
+    """A network trained here on digits; kept in $COMPRESS_STEPS, if there is such."""
+    splits = digits()
+    torch.manual_seed(0)
+    module = make()
+    kept = Path(os.environ["COMPRESS_STEPS"]) / f"bench-{name}.safetensors" if "COMPRESS_STEPS" in os.environ else None
+    if kept is not None and kept.is_file():
+        module.load_state_dict(load_file(kept))
+    else:
+        example = torch.from_numpy(splits.train.load(np.arange(2)).inputs)
+        objective = Objective(parse_losses(["task"]), Classification(), module, None, example)
+        with tempfile.TemporaryDirectory() as scratch:
+            Trainer(0, StreamProgress(io.StringIO())).fit(name, module, objective, splits.train, schedule, Path(scratch))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_file({k: v.contiguous() for k, v in module.state_dict().items()}, kept)
+    return _of_module(module.eval(), splits, splits.test, transformer=name == "vit")
+
+
+def _example(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ADAM = Schedule(epochs=25, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, warmup=0.1)
+
+SUBJECTS: dict[str, Callable[[], Subject]] = {
+    "resnet20": partial(_cifar, 3, "resnet20-12fca82f.th"),
+    "resnet56": partial(_cifar, 9, "resnet56-4bfd9763.th"),
+    "squeezenet": _squeezenet,
+    "fastestdet": _fastestdet,
+    "gated": partial(_digits, "gated", gated, ADAM),
+    "vit": partial(_digits, "vit", vit, ADAM),
+}
+FROM_DATA = ("resnet20", "resnet56", "squeezenet", "fastestdet")
+"""Those that need what $EDGE_DATA holds."""
