@@ -38,7 +38,8 @@ from profiles.quantization import QUANTIZATION
 
 MODEL, PROGRAM = "model.onnx", "model.pte"
 PARITY_SAMPLES = 512
-CALIBRATION_RANGES = "mse"
+FREE = post_training.PostTraining()
+"""How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 
 
 @final
@@ -264,7 +265,7 @@ class Prover:
 
         def calibrated() -> Quantize:
             model = onnx.load(str(self._exported(made).folder / MODEL))
-            return post_training.calibrate(model, self._workshop.data.calibration, recipe or "", CALIBRATION_RANGES)
+            return post_training.calibrate(model, self._workshop.data.calibration, recipe or "", FREE.ranges)
 
         def make(folder: Path) -> None:
             module, example = made.artifact.module, self._workshop.example
@@ -280,7 +281,7 @@ class Prover:
     def _calibration_key(self) -> dict[str, Any]:
         return {
             "samples": self._workshop.data.calibration.fingerprint(),
-            "ranges": CALIBRATION_RANGES,
+            "options": asdict(FREE),
             "calibration": code_digest(["compress.post_training", "calib.ranges", "deploy.observe", "deploy.bias"]),
         }
 
@@ -322,9 +323,9 @@ class Prover:
         def make(folder: Path) -> dict[str, Any]:
             model = onnx.load(str(exported.folder / MODEL))
             samples = self._workshop.data.calibration
-            quantize = post_training.calibrate(model, samples, recipe, CALIBRATION_RANGES)
-            onnx.save(post_training.apply(model, quantize, samples), str(folder / MODEL))
-            return {"kept_float": dict(quantize.placement.kept_float)}
+            found = post_training.quantise(model, samples, recipe, FREE)
+            onnx.save(found.onnx(), str(folder / MODEL))
+            return {"kept_float": dict(found.quantize.placement.kept_float)}
 
         return self._workspace.step("post-training", decided, make)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compress.data import Splits
 from compress.objective import LossSpec, Objective, parse_losses
+from compress.post_training import PostTraining, Quantised
 from compress.schedule import Optimizer, Schedule, Shape
 from compress.surgery import Operation, Plan, Quantize
 from compress.tasks import Task
@@ -61,8 +62,7 @@ class Context:
         example: two inputs of shape (2, ...).
         folder: for checkpoints inside the stage; empty or what a killed attempt left.
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
-        quantization: decides placement and ranges for a float module on the profile's first integer runtime
-            (module, calibration method, samples) -> operation.
+        quantization: quantises a float module without training for the profile's first integer runtime.
     """
 
     task: Task
@@ -73,7 +73,7 @@ class Context:
     example: Tensor
     folder: Path
     outputs: Path
-    quantization: Callable[[nn.Module, str], Quantize]
+    quantization: Callable[[nn.Module, PostTraining], Quantised]
 
     def train(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule) -> Fitted:
         """Train ``module`` in place with the teacher attached."""

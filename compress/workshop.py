@@ -17,6 +17,7 @@ from compress import post_training, surgery
 from compress.data import Splits
 from compress.inherit import inherit
 from compress.objective import Objective, losses, needs_labels, parse_losses
+from compress.post_training import PostTraining, Quantised
 from compress.progress import Progress
 from compress.recipe import Recipe, made, sources, student_plan, tasks
 from compress.stage import Artifact, Context, Stage, TrainedStage, run_stage, schedule_of
@@ -47,7 +48,11 @@ ROOM = (
     "compress.channels",
     "compress.quantizers",
     "compress.post_training",
+    "compress.rounding",
     "calib.ranges",
+    "deploy.bias",
+    "deploy.equalise",
+    "deploy.sensitivity",
     "deploy.placement",
     "deploy.qdq",
     "deploy.export",
@@ -302,11 +307,11 @@ class Workshop:
             quantization=self._quantization,
         )
 
-    def _quantization(self, module: nn.Module, ranges: str) -> Quantize:
+    def _quantization(self, module: nn.Module, options: PostTraining) -> Quantised:
         recipe = integer_recipe(self.profile)
         assert recipe is not None, "the quantize stage has asked for a runtime with int8"
         model = to_onnx(capture(module, [self.example]))
-        return post_training.calibrate(model, self.data.calibration, recipe, ranges)
+        return post_training.quantise(model, self.data.calibration, recipe, options)
 
     def _training_key(self, modules: list[str]) -> dict[str, Any]:
         return {
