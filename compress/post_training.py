@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from calib.ranges import METHODS, symmetric_scales
+from compress.calibration_data import check
 from compress.data import Samples
 from compress.surgery import Quantize
 from deploy.bias import correct_biases
@@ -82,6 +83,8 @@ def quantise(model: onnx.ModelProto, samples: Samples, recipe: str, options: Pos
         UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
     """
     rules = QUANTIZATION[recipe]
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise UserError("the model is quantised already; give the float model that it was made from")
     if options.equalise:
         model = equalise(model)
     quantize = calibrate(model, samples, recipe, options.ranges)
@@ -107,9 +110,11 @@ def calibrate(
         kept: layers that stay float, with the reason.
 
     Raises:
-        UserError: a tensor held NaN or infinity.
+        UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
     """
     rules = QUANTIZATION[recipe]
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
+    check(samples, shape)
     placement = place(model, rules, kept)
     own = [a.tensor for a in placement.activations if a.like is None]
     own += [a.like for a in placement.activations if a.like is not None]
@@ -125,7 +130,6 @@ def calibrate(
         histogram = histograms[activation.like or activation.tensor]
         low, high = METHODS[method](histogram, levels(histogram.minimum, rules))
         scales[activation.tensor] = scale_of_range(low, high, rules)
-    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
 
 

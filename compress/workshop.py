@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress import post_training, surgery
+from compress import calibration_data, post_training, surgery
 from compress.data import Splits
 from compress.inherit import inherit
 from compress.objective import Objective, losses, needs_labels, parse_losses
@@ -118,6 +118,9 @@ class Workshop:
         self.data_key = self.data.fingerprint()
         for note in self.data.notes:
             progress.say(f"data: {note}")
+        shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
+        for doubt in calibration_data.check(self.data.calibration, shape):
+            progress.say(f"data: {doubt}")
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
 

@@ -14,6 +14,7 @@ from compress.rounding import learn_rounding
 from compress.stages.quantize import QuantizeStage
 from deploy.export import capture, to_onnx
 from deploy.sensitivity import sensitivities
+from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION
 from tests.conftest import blob_splits, small_model
 
@@ -39,7 +40,6 @@ def far_off(model, samples, found):
 LAYERS = {
     "conv": nn.Conv2d(3, 8, 3, 2, 1),
     "depthwise": nn.Conv2d(3, 3, 3, padding=1, groups=3),
-    "grouped": nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=2)),
     "linear": nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
 }
 
@@ -94,6 +94,13 @@ def test_the_stage_s_program_computes_what_the_file_does(float_model, options):
     with torch.no_grad():
         ours = program.eval()(torch.from_numpy(inputs)).numpy()
     np.testing.assert_allclose(ours, outputs(found.onnx(), inputs), atol=0.05 * np.abs(ours).max())
+
+
+def test_a_model_that_is_quantised_already_is_refused(float_model):
+    model, samples = float_model
+    int8 = quantise(model, samples, RECIPE, PostTraining(biases=False)).onnx()
+    with pytest.raises(UserError, match="quantised already"):
+        quantise(int8, samples, RECIPE, PostTraining())
 
 
 def test_training_is_the_last_resort():
