@@ -94,7 +94,7 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
     """
     graph = Graph(model)
     reasons = {n.name: kept.get(n.name) or _why_float(graph, n) for n in graph.nodes if n.op_type in COMPUTE}
-    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, JOIN | recipe.integer_operators)
+    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, JOIN | set(recipe.integer_operators))
     activations: dict[str, Activation] = {}
     weights: dict[str, Weight] = {}
     for node in graph.nodes:
