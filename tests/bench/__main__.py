@@ -15,7 +15,7 @@ from pathlib import Path
 from profiles.device import facts
 from tests.bench.figure import Table
 
-NAMES = ("spine", "loader", "squeezenet", "cifar", "detection", "fastestdet", "ship", "estimate", "int8")
+NAMES = ("spine", "loader", "squeezenet", "cifar", "detection", "fastestdet", "ship", "estimate", "int8", "select")
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 
 
