@@ -127,7 +127,7 @@ def _least(cost: Callable[[Range], float], whole: Range, steps: int) -> Range:
 
 
 def entropy(histogram: Histogram, levels: int, *, steps: int = 40) -> Range:
-    """The range, its ends searched as for ``mse``, whose quantised distribution is nearest to the values' (Kullback-Leibler).
+    """The range, its ends searched as for ``mse``, whose quantised distribution is nearest to the values' (KL).
 
     TensorRT's calibration (Migacz 2017, "8-bit Inference with TensorRT"): what a range clips is counted at its ends in the
     reference and not in the quantised distribution, in which each level's count is spread over its occupied bins.

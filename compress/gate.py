@@ -13,6 +13,7 @@ from typing import Literal
 # Repeatability of interleaved medians on a shared two-core machine is about 1 %; three times that is a gain.
 LEAST_GAIN = 1.03
 LEAST_POINTS = 0.1
+COLLAPSE_POINTS = 10.0
 
 Verdict = Literal["accepted", "softened", "rejected"]
 
@@ -97,4 +98,5 @@ def _warning(after: Standing, teacher: float, budget: Budget) -> str:
     drop = teacher - after.shipped_accuracy
     if drop <= budget.accuracy_drop_points + 1e-9:
         return ""
-    return f"; as {after.form} without training it falls to {after.shipped_accuracy:.2f}, which quantize has to win back"
+    falls = "collapses" if after.accuracy - after.shipped_accuracy > COLLAPSE_POINTS else "falls"
+    return f"; as {after.form} without training it {falls} to {after.shipped_accuracy:.2f}, which quantize has to win back"

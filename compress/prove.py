@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from calib import tensorrt_table
 from compress import post_training, processes
 from compress.data import Samples
 from compress.program_files import pte
@@ -33,14 +35,18 @@ from deploy.export import capture, to_onnx
 from deploy.half import half
 from deploy.measure import Latency, summarise
 from deploy.parity import Parity, parity
+from deploy.parting import LEAST_COSINE, first_parting
 from deploy.qdq import insert
 from deploy.remote import RemoteWorker
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
 MODEL, PROGRAM = "model.onnx", "model.pte"
-PARITY_SAMPLES = 512
-CALIBRATION_RANGES = "mse"
+TABLE = "calibration.cache"
+"""The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
+PARITY_SAMPLES, PARTING_SAMPLES = 512, 4
+FREE = post_training.PostTraining()
+"""How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 
 
 @final
@@ -60,10 +66,11 @@ class Variant:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A variant on one split, on its engine."""
+    """A variant on one split, on its engine; ``parted`` names the tensor where it parts from the module, if it does."""
 
     metric: Metric
     parity: Parity
+    parted: str | None = None
 
 
 @final
@@ -153,7 +160,7 @@ class Prover:
             "engine": built.key,
             "samples": samples.fingerprint(),
             "task": self._workshop.task_key(),
-            "code": code_digest(["deploy.parity"]),
+            "code": code_digest(["deploy.parity", "deploy.parting"]),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -163,10 +170,30 @@ class Prover:
                     recorder = _Recorder(worker, opened["inputs"][0]["name"], bar)
                     metric = self._workshop.task.evaluate(recorder, samples)
             expected = self._workshop.reference(variant.made)(recorder.inputs)
-            return {"metric": asdict(metric), "parity": asdict(parity(expected[0], recorder.outputs))}
+            found = parity(expected[0], recorder.outputs)
+            parted = None if _alike(found, variant) else self._parted(variant, recorder.inputs[:PARTING_SAMPLES])
+            return {"metric": asdict(metric), "parity": asdict(found), "parted": parted}
 
         facts = self._workspace.step("judged", decided, make).facts
-        return Judged(metric=Metric(**facts["metric"]), parity=Parity(**facts["parity"]))
+        return Judged(metric=Metric(**facts["metric"]), parity=Parity(**facts["parity"]), parted=facts["parted"])
+
+    def _parted(self, variant: Variant, inputs: npt.NDArray[Any]) -> str | None:
+        """Where the engine parts from the float model; None where no single tensor is far off, or none can be seen."""
+        plan = self._plan(variant)
+        if plan.source != "onnx" or variant.made.recipe is not None:
+            return None  # of a model trained in int8 there is no float file with the same weights
+        plain = onnx.load(str(self._exported(variant.made).folder / MODEL))
+        built = onnx.load(str(self.model_path(variant)))
+
+        def run(model: onnx.ModelProto, given: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+            with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._device) as worker:
+                onnx.save(model, str(Path(scratch) / MODEL))
+                worker.build(Path(scratch) / MODEL, plan, Path(scratch) / "engine")
+                name = worker.open(Path(scratch) / "engine")["inputs"][0]["name"]
+                return worker.infer({name: given})
+
+        found = first_parting(plain, built, run, inputs, variant.precision)
+        return None if found is None else str(found)
 
     def race(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, Latency]:
         """Latency of all variants, interleaved, ``seconds`` of each; equal engines run once."""
@@ -281,7 +308,7 @@ class Prover:
 
         def calibrated() -> Quantize:
             model = onnx.load(str(self._exported(made).folder / MODEL))
-            return post_training.calibrate(model, self._workshop.data.calibration, recipe or "", CALIBRATION_RANGES)
+            return post_training.calibrate(model, self._workshop.data.calibration, recipe or "", FREE.ranges)
 
         def make(folder: Path) -> None:
             module, example = made.artifact.module, self._workshop.example
@@ -297,7 +324,7 @@ class Prover:
     def _calibration_key(self) -> dict[str, Any]:
         return {
             "samples": self._workshop.data.calibration.fingerprint(),
-            "ranges": CALIBRATION_RANGES,
+            "options": asdict(FREE),
             "calibration": code_digest(["compress.post_training", "calib.ranges", "deploy.observe", "deploy.bias"]),
         }
 
@@ -339,9 +366,11 @@ class Prover:
         def make(folder: Path) -> dict[str, Any]:
             model = onnx.load(str(exported.folder / MODEL))
             samples = self._workshop.data.calibration
-            quantize = post_training.calibrate(model, samples, recipe, CALIBRATION_RANGES)
-            onnx.save(post_training.apply(model, quantize, samples), str(folder / MODEL))
-            return {"kept_float": dict(quantize.placement.kept_float)}
+            found = post_training.quantise(model, samples, recipe, FREE)
+            onnx.save(found.onnx(), str(folder / MODEL))
+            if QUANTIZATION[recipe].activation_symmetric:
+                (folder / TABLE).write_text(tensorrt_table.written(found.scales.activations))
+            return {"kept_float": dict(found.quantize.placement.kept_float)}
 
         return self._workspace.step("post-training", decided, make)
 
@@ -373,6 +402,10 @@ class _Recorder:
     @property
     def outputs(self) -> npt.NDArray[Any]:
         return np.concatenate(self._outputs)
+
+
+def _alike(found: Parity, variant: Variant) -> bool:
+    return found.cosine >= LEAST_COSINE[variant.precision]
 
 
 def _same_numbers(one: str | None, other: str) -> bool:

@@ -6,8 +6,11 @@ scales and zero points are read from these modules when Q/DQ pairs are written.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from brevitas.core.function_wrapper import RoundSte, TensorClamp
 from brevitas.core.quant import IntQuant
@@ -95,6 +98,17 @@ class QuantizedProgram(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.graph(*inputs)
+
+    def adopt(self, tensors: Mapping[str, npt.NDArray[Any]], scales: Scales) -> None:
+        """Take over weights and biases by name, and the weights' scales; names that the program has not stay out."""
+        own = dict(self.graph.named_parameters())
+        with torch.no_grad():
+            for name, value in tensors.items():
+                if name in own and own[name].shape == value.shape:
+                    own[name].copy_(torch.from_numpy(np.array(value)))
+            for name, module in self._weights.items():
+                scale = self._quantizer(module).scaling.value
+                scale.copy_(torch.from_numpy(scales.weights[name]).reshape(scale.shape))
 
     def scales(self) -> Scales:
         """The scales as trained; those of tensors that only the ONNX file has stay as they were measured."""

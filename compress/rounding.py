@@ -6,7 +6,7 @@ and the inputs are not kept: memory does not grow with the calibration set, nor 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ STEPS, RATE, WEIGHT = 400, 0.03, 0.05
 STRETCH = (-0.1, 1.1)
 SHARPNESS = (20.0, 2.0)
 WARMUP = 0.2
-PLACES = 64
-"""Output places of a sample that are drawn; more of the same picture tell little."""
+PLACES, FEW = 64, 8
+"""Output places of a sample that are drawn, as more of the same picture tell little; samples that are run at once."""
 MOST_COLUMNS = 4608
 """Weights of one output; second moments of more would not fit."""
 
@@ -47,19 +47,23 @@ def learn_rounding(
     placement: Placement,
     scales: Scales,
     recipe: QuantizationRecipe,
-    batches: Callable[[], Iterator[npt.NDArray[Any]]],
+    batches: Iterable[npt.NDArray[Any]],
 ) -> onnx.ModelProto:
     """A copy of a float ``model`` whose placed weights lie on their scales' grid, each rounded up or down as learned.
 
     Args:
-        batches: gives the calibration samples anew, arrays of shape (samples, ...); a pass for each layer.
+        batches: calibration samples, arrays of shape (samples, ...).
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    rounded: dict[str, npt.NDArray[np.float32]] = {}
-    for layer in _layers(Graph(model), placement, scales):
-        moments = _moments(model, layer, scales, recipe, batches())
-        rounded[layer.node.input[1]] = layer.restore(_rounded(layer, *moments, weight_limit(recipe)))
+    layers = list(_layers(Graph(model), placement, scales))
+    sums = [_Moments(layer) for layer in layers]
+    names = [layer.node.input[0] for layer in layers]
+    for _, values in run_batches(model, names, _small(batches)):
+        for each in sums:
+            each.add(values[each.layer.node.input[0]], scales, recipe)
+    limit = weight_limit(recipe)
+    rounded = {each.layer.node.input[1]: each.layer.restore(_rounded(each, limit)) for each in sums}
     for tensor in made.graph.initializer:
         if tensor.name in rounded:
             tensor.CopyFrom(numpy_helper.from_array(rounded[tensor.name], tensor.name))
@@ -88,27 +92,35 @@ def _layers(graph: Graph, placement: Placement, scales: Scales) -> Iterator[_Lay
         yield _Layer(node=node, weight=flat, scale=scale.reshape(groups, -1, 1), restore=restore)
 
 
-def _moments(
-    model: onnx.ModelProto, layer: _Layer, scales: Scales, recipe: QuantizationRecipe, batches: Iterator[npt.NDArray[Any]]
-) -> tuple[Tensor, Tensor]:
-    """Sums of q q' and q x' over what the layer reads, quantised (q) and float (x): (groups, columns, columns) each."""
-    groups, _, columns = layer.weight.shape
-    own, cross = (torch.zeros(groups, columns, columns) for _ in range(2))
-    name, generator = layer.node.input[0], torch.Generator().manual_seed(0)
-    smallest, largest = activation_limits(recipe)
-    for _, values in run_batches(model, [name], batches):
-        plain = torch.from_numpy(np.array(values[name], np.float32))
+class _Moments:
+    """Sums of q q' and q x' over what a layer reads, quantised (q) and float (x): (groups, columns, columns) each."""
+
+    def __init__(self, layer: _Layer) -> None:
+        groups, _, columns = layer.weight.shape
+        self.layer = layer
+        self.own, self.cross = (torch.zeros(groups, columns, columns) for _ in range(2))
+        self._generator = torch.Generator().manual_seed(0)
+
+    def add(self, values: npt.NDArray[Any], scales: Scales, recipe: QuantizationRecipe) -> None:
+        name, (groups, _, columns) = self.layer.node.input[0], self.layer.weight.shape
+        plain = torch.from_numpy(np.array(values, np.float32))
         quantised = plain
         if name in scales.activations:
-            step, zero = scales.activations[name]
+            (step, zero), (smallest, largest) = scales.activations[name], activation_limits(recipe)
             quantised = (((plain / step).round() + zero).clamp(smallest, largest) - zero) * step
-        both = _columns(torch.cat([plain, quantised]), layer.node, groups)
+        both = _columns(torch.cat([plain, quantised]), self.layer.node, groups)
         before, after = both.chunk(2, dim=1)  # (groups, samples, places, columns)
-        drawn = torch.randint(before.shape[2], (min(PLACES, before.shape[2]),), generator=generator)
+        drawn = torch.randint(before.shape[2], (min(PLACES, before.shape[2]),), generator=self._generator)
         x, q = (each[:, :, drawn].reshape(groups, -1, columns) for each in (before, after))
-        own += q.transpose(1, 2) @ q
-        cross += q.transpose(1, 2) @ x
-    return own, cross
+        self.own += q.transpose(1, 2) @ q
+        self.cross += q.transpose(1, 2) @ x
+
+
+def _small(batches: Iterable[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
+    """The samples a few at a time: the inputs of all layers are in memory at once."""
+    for batch in batches:
+        for start in range(0, len(batch), FEW):
+            yield batch[start : start + FEW]
 
 
 def _columns(values: Tensor, node: onnx.NodeProto, groups: int) -> Tensor:
@@ -124,8 +136,9 @@ def _columns(values: Tensor, node: onnx.NodeProto, groups: int) -> Tensor:
     return unfolded.reshape(len(values), groups, -1, unfolded.shape[-1]).permute(1, 0, 3, 2)
 
 
-def _rounded(layer: _Layer, own: Tensor, cross: Tensor, limit: int) -> Tensor:
+def _rounded(sums: _Moments, limit: int) -> Tensor:
     """The weights on the grid, of least error; never worse than the nearest."""
+    layer, own, cross = sums.layer, sums.own, sums.cross
     size = own.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-30)
     own, cross = own / size, cross / size
     target = (layer.weight / layer.scale) @ cross.transpose(1, 2)  # in steps of the grid, so that all channels count alike

@@ -84,7 +84,7 @@ def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
         parity=judged.parity,
         seconds=variant.made.step.seconds if entry.kind != "student" else None,
         reason=attempt.decision.reason if attempt else None,
-        notes=variant.made.notes if attempt else (),
+        notes=(*(variant.made.notes if attempt else ()), *([judged.parted] if judged.parted else ())),
         choices=variant.made.choices if attempt else (),
         about=variant.made.about if attempt else "",
     )

@@ -21,6 +21,7 @@ from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
 from compress.objective import LossSpec, Objective, parse_losses
+from compress.post_training import PostTraining, Quantised
 from compress.schedule import Optimizer, Schedule, Shape
 from compress.surgery import Operation, Plan, Quantize
 from compress.tasks import Task
@@ -67,8 +68,7 @@ class Context:
         folder: for checkpoints inside the stage; empty or what a killed attempt left.
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
         target: what the starting model costs on the device; None where there is none to ask.
-        quantization: decides placement and ranges for a float module on the profile's first integer runtime
-            (module, calibration method, samples) -> operation.
+        quantization: quantises a float module without training for the profile's first integer runtime.
     """
 
     task: Task
@@ -79,7 +79,7 @@ class Context:
     example: Tensor
     folder: Path
     outputs: Path
-    quantization: Callable[[nn.Module, str], Quantize]
+    quantization: Callable[[nn.Module, PostTraining], Quantised]
     target: Target | None = None
 
     def train(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule, part: str = "") -> None:

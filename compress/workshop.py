@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress import post_training, surgery
+from compress import calibration_data, post_training, surgery
 from compress.choice import Choice
 from compress.committee import Committee
 from compress.costs import Target
@@ -21,6 +21,7 @@ from compress.data import Splits
 from compress.inherit import inherit
 from compress.loss_specs import modules_of, needs_labels, parse_losses
 from compress.objective import Objective
+from compress.post_training import PostTraining, Quantised
 from compress.progress import Progress
 from compress.recipe import Recipe, made, sources, student_plan, tasks
 from compress.similarity import cka, parc, shares
@@ -65,7 +66,11 @@ ROOM = (
     "compress.sparse",
     "compress.quantizers",
     "compress.post_training",
+    "compress.rounding",
     "calib.ranges",
+    "deploy.bias",
+    "deploy.equalise",
+    "deploy.sensitivity",
     "deploy.placement",
     "deploy.qdq",
     "deploy.export",
@@ -141,6 +146,9 @@ class Workshop:
         self.data_key = self.data.fingerprint()
         for note in self.data.notes:
             progress.say(f"data: {note}")
+        shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
+        for doubt in calibration_data.check(self.data.calibration, shape):
+            progress.say(f"data: {doubt}")
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
 
@@ -410,11 +418,11 @@ class Workshop:
             target=target,
         )
 
-    def _quantization(self, module: nn.Module, ranges: str) -> Quantize:
+    def _quantization(self, module: nn.Module, options: PostTraining) -> Quantised:
         recipe = integer_recipe(self.profile)
         assert recipe is not None, "the quantize stage has asked for a runtime with int8"
         model = to_onnx(capture(module, [self.example]))
-        return post_training.calibrate(model, self.data.calibration, recipe, ranges)
+        return post_training.quantise(model, self.data.calibration, recipe, options)
 
     def _training_key(self, modules: list[str]) -> dict[str, Any]:
         return {

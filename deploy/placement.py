@@ -48,6 +48,9 @@ CARRY = frozenset(
     }
 )
 FUSED = frozenset({"Relu", "Clip"})
+LAYERS_UNKNOWN = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
+"""Layers that no recipe has integers for."""
+STANDARD = ("", "ai.onnx")
 NONE: Mapping[str, str] = {}
 
 
@@ -91,7 +94,7 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
     """
     graph = Graph(model)
     reasons = {n.name: kept.get(n.name) or _why_float(graph, n) for n in graph.nodes if n.op_type in COMPUTE}
-    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, JOIN | recipe.integer_operators)
+    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, JOIN | set(recipe.integer_operators))
     activations: dict[str, Activation] = {}
     weights: dict[str, Weight] = {}
     for node in graph.nodes:
@@ -101,8 +104,13 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
             activations.setdefault(tensor, _activation(graph, tensor, integer))
         if node.op_type in COMPUTE and (weight := _weight(graph, node)):
             weights.setdefault(weight.tensor, weight)
+    reasons |= {n.name: f"no recipe knows the operator {n.op_type}" for n in graph.nodes if _is_unknown(n)}
     floats = tuple((name, why) for name, why in reasons.items() if why)
     return Placement(activations=_in_order(graph, activations), weights=tuple(weights.values()), kept_float=floats)
+
+
+def _is_unknown(node: onnx.NodeProto) -> bool:
+    return node.op_type in LAYERS_UNKNOWN or node.domain not in STANDARD
 
 
 def _placed(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe) -> list[str]:

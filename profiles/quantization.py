@@ -40,8 +40,8 @@ class QuantizationRecipe:
     fuses_add: bool = False
     fuses_pad: bool = False
     quantizes_branches: bool = True
-    integer_results: frozenset[str] = frozenset()
-    integer_operators: frozenset[str] = frozenset()
+    integer_results: tuple[str, ...] = ()
+    integer_operators: tuple[str, ...] = ()
     why: str
 
     def numbers(self) -> tuple[object, ...]:
@@ -49,9 +49,9 @@ class QuantizationRecipe:
         return self.activation, self.activation_symmetric, self.weight_bits, self.weight_per_channel
 
 
-LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
-ORT_RESULTS = frozenset({"Conv"})
-ORT_OPERATORS = frozenset({"Sigmoid", "LeakyRelu", "Mul"})
+LAYERS = ("Conv", "Gemm", "MatMul")
+ORT_RESULTS = ("Conv",)
+ORT_OPERATORS = ("Sigmoid", "LeakyRelu", "Mul")
 ORT_WHY = (
     "ONNX Runtime has QLinearConv, which makes integers, and QLinearSigmoid and QLinearMul for gates and SiLU: without "
 )

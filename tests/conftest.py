@@ -18,7 +18,7 @@ from compress.data import Splits
 from compress.data.base import ArraySamples
 from compress.progress import StreamProgress
 from compress.stage import Context
-from compress.surgery import Plan, Quantize
+from compress.surgery import Plan
 from compress.tasks.classification import Classification
 from compress.training import Trainer
 from profiles.device import load as load_profile
@@ -87,8 +87,8 @@ def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path
     from compress import post_training
     from deploy.export import capture, to_onnx
 
-    def quantization(module: nn.Module, ranges: str) -> Quantize:
-        return post_training.calibrate(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", ranges)
+    def quantization(module: nn.Module, options: post_training.PostTraining) -> post_training.Quantised:
+        return post_training.quantise(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", options)
 
     return Context(
         task=Classification(),

@@ -1,14 +1,16 @@
-"""quantize: quantisation-aware training under the distillation loss."""
+"""quantize: int8 without training where that is enough, else by training under the distillation loss."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, final
 
 from annotated_types import Ge, Gt
 
 from compress.objective import parse_losses
-from compress.stage import Artifact, Context, Losses, StageResult, TrainedStage, copied
+from compress.post_training import PostTraining, Ranges
+from compress.quantizers import QuantizedProgram
+from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -18,18 +20,25 @@ LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0
 @final
 @dataclass(frozen=True, kw_only=True)
 class QuantizeStage(TrainedStage):
-    """Fake-quantise weights and activations where the first integer runtime wants them, and train through it.
+    """Int8 where the first integer runtime wants it, by the cheapest way that the gate accepts.
 
-    Ranges start from ``calib`` on the calibration split; scales are learned (Polino et al. 2018's quantized
-    distillation, with learned step sizes).
+    First without training; then with the layers float that hurt most; then trained through fake quantisers (Polino et
+    al. 2018's quantized distillation, with learned step sizes). Each starts from ranges of the calibration split.
 
     Attributes:
-        ranges: which range a tensor's scale starts from.
+        attempt: what is tried first.
+        ranges, weights, equalise, rounding, biases: of the quantisation without training; ``compress.post_training``
+            explains each.
     """
 
     name = "quantize"
 
-    ranges: Literal["minmax", "percentile", "mse"] = "mse"
+    attempt: Literal["post_training", "mixed", "trained"] = "post_training"
+    ranges: Ranges = "norm"
+    weights: Literal["largest", "mse"] = "mse"
+    equalise: bool = False
+    rounding: Literal["nearest", "learned"] = "nearest"
+    biases: bool = True
     epochs: Annotated[int, Ge(0)] = 8
     learning_rate: Annotated[float, Gt(0)] = 0.005
     losses: Losses = LOSSES
@@ -46,11 +55,34 @@ class QuantizeStage(TrainedStage):
         return {"recipe": integer_recipe(profile)}
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        operation = context.quantization(artifact.module, self.ranges)
-        module = operation.apply(copied(artifact))
-        self.train(module, context)
-        notes = tuple(f"{layer} stays float: {reason}" for layer, reason in operation.placement.kept_float)
-        return StageResult(artifact=artifact.changed(operation, module), notes=notes)
+        found = context.quantization(artifact.module, self._options())
+        module = found.quantize.apply(copied(artifact))
+        assert isinstance(module, QuantizedProgram)
+        if self.attempt == "trained":
+            self.train(module, context)
+        else:
+            module.adopt(found.tensors(), found.scales)
+        notes = tuple(f"{layer} stays float: {reason}" for layer, reason in found.quantize.placement.kept_float)
+        return StageResult(artifact=artifact.changed(found.quantize, module), notes=notes)
+
+    def softer(self) -> Stage | None:
+        """What costs less accuracy, and more time: layers in float, then training."""
+        if self.attempt == "post_training":
+            return replace(self, attempt="mixed")
+        return replace(self, attempt="trained") if self.attempt == "mixed" and self.epochs else None
+
+    def _options(self) -> PostTraining:
+        """Training starts from rounding to the nearest of largest values: it moves weights and scales itself."""
+        if self.attempt == "trained":
+            return PostTraining(ranges=self.ranges, weights="largest", biases=False)
+        return PostTraining(
+            ranges=self.ranges,
+            weights=self.weights,
+            equalise=self.equalise,
+            rounding=self.rounding,
+            biases=self.biases,
+            mixed=self.attempt == "mixed",
+        )
 
 
 def integer_recipe(profile: DeviceProfile) -> str | None:

@@ -26,6 +26,7 @@ NAMES = (
     "ship",
     "estimate",
     "int8",
+    "select",
     "latency_table",
     "pruning",
 )

@@ -64,9 +64,9 @@ def files(subject: Subject, scratch: Path) -> dict[str, dict[str, Path]]:
     made["ours"] = {}
     recipes = {name: load("cpu").runtime(name).quantization for name in ENGINES}
     for recipe in set(recipes.values()):
-        quantize = post_training.calibrate(subject.model, subject.calibration, recipe, "mse")
+        found = post_training.quantise(subject.model, subject.calibration, recipe, post_training.PostTraining())
         path = scratch / f"ours-{recipe}.onnx"
-        onnx.save(post_training.apply(subject.model, quantize, subject.calibration), str(path))
+        onnx.save(found.onnx(), str(path))
         made["ours"] |= {name: path for name in ENGINES if recipes[name] == recipe}
     return made
 

@@ -56,7 +56,9 @@ def test_smaller_counts_only_while_the_size_budget_is_not_met():
 def test_a_model_that_collapses_in_int8_is_named():
     decision = word(standing(), standing(90.0, 0.5, shipped=40.0))
     assert decision.verdict == "accepted"
-    assert "as openvino int8 without training it falls to 40.00" in decision.reason
+    assert "as openvino int8 without training it collapses to 40.00" in decision.reason
+    little = word(standing(), standing(90.0, 0.5, shipped=87.0)).reason
+    assert "as openvino int8 without training it falls to 87.00" in little
 
 
 def test_trained_int8_is_shown_beside_what_was_free():

@@ -3,6 +3,7 @@ import onnxruntime
 import pytest
 import torch
 
+from compress.post_training import PostTraining
 from compress.quantizers import QuantizedProgram, Quantizer
 from compress.surgery import Quantize
 from deploy.export import to_onnx
@@ -46,7 +47,7 @@ def test_the_scale_learns_and_stays_positive():
 
 @pytest.fixture
 def program(context) -> tuple[QuantizedProgram, Quantize]:
-    operation = context.quantization(small_model(), "minmax")
+    operation = context.quantization(small_model(), PostTraining(ranges="minmax")).quantize
     return operation.apply(small_model()), operation
 
 
@@ -75,7 +76,7 @@ def test_what_was_trained_is_what_runs(program, context):
 def test_training_moves_weights_and_scales_and_not_the_source(context):
     source = small_model()
     before = {k: v.clone() for k, v in source.state_dict().items()}
-    operation = context.quantization(source, "minmax")
+    operation = context.quantization(source, PostTraining(ranges="minmax")).quantize
     module = operation.apply(small_model())
     scales = module.scales()
     context.train("quantize", module, _losses(), _one_step())

@@ -40,8 +40,8 @@ def context(start, quiet, tmp_path):
     data = squares.splits(tmp_path / "data")
     example = torch.from_numpy(data.train.load(np.arange(2)).inputs)
 
-    def quantization(module, ranges):
-        return post_training.calibrate(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", ranges)
+    def quantization(module, options):
+        return post_training.quantise(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", options)
 
     return Context(
         task=Detection(strides=[8, 16]),

@@ -43,8 +43,8 @@ def zoo_context(quiet, tmp_path):
     example = torch.from_numpy(data.train.load(np.arange(2)).inputs)
 
     def context(teacher):
-        def quantization(module, ranges):
-            return post_training.calibrate(to_onnx(capture(module, [example])), data.calibration, RECIPE, ranges)
+        def quantization(module, options):
+            return post_training.quantise(to_onnx(capture(module, [example])), data.calibration, RECIPE, options)
 
         return Context(
             task=Classification(),

@@ -136,3 +136,9 @@ def test_onnxruntime_s_convolutions_always_make_integers_and_gates_stay_in_them(
 def test_gates_are_float_where_the_runtime_has_no_integer_kernels_for_them():
     _, _, makers = placed(Gated())
     assert sorted(makers) == ["GlobalAveragePool", "Mul", "input"]
+
+
+def test_a_layer_that_no_recipe_knows_stays_float_and_is_named():
+    _, placement, makers = placed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3)))
+    assert [reason for _, reason in placement.kept_float] == ["no recipe knows the operator ConvTranspose"]
+    assert makers == ["input"]

@@ -1,0 +1,62 @@
+"""Weights as indices: exact when decoded, near what they were, and counted whole."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.packing import huffman_lengths, pack, quantile_points, size
+
+WEIGHT = np.random.default_rng(0).normal(size=(16, 32, 3, 3)).astype(np.float32)
+
+
+@given(bits=st.integers(1, 8), number=st.integers(1, 700), bucket=st.sampled_from([7, 64, 256]))
+def test_what_is_decoded_is_what_was_chosen(bits, number, bucket):
+    weight = np.random.default_rng(number).normal(size=number).astype(np.float32)
+    packed = pack(weight, bits, bucket=bucket)
+    decoded = packed.unpacked()
+    span = np.repeat(packed.span, bucket)[:number]
+    assert (np.abs(decoded - weight) <= span / (2**bits - 1) / 2 * 1.001 + 1e-6).all()
+    np.testing.assert_array_equal(pack(weight, bits, bucket=bucket).unpacked(), decoded)
+    assert len(packed.indices) == -(-number * bits // 8)
+
+
+def test_by_hand():
+    packed = pack(np.array([0.0, 1.0, 2.0, 3.0], np.float32), 2)
+    assert packed.indices == bytes([0b00011011])
+    assert packed.unpacked().tolist() == [0, 1, 2, 3]
+    found = size(packed)
+    assert (found.indices, found.points, found.scales) == (1, 0, 8)
+
+
+@pytest.mark.parametrize(("bits", "gain"), [(2, 14.22), (4, 7.53), (8, 3.88)])
+def test_the_paper_s_gain_in_buckets_of_256(bits, gain):
+    weight = np.random.default_rng(0).normal(size=256 * 100).astype(np.float32)
+    assert weight.nbytes / size(pack(weight, bits)).total == pytest.approx(gain, abs=0.01)
+
+
+def test_points_where_the_weights_are_err_less_than_even_ones():
+    skewed = np.random.default_rng(0).standard_t(2, 4096).astype(np.float32)
+    even = np.abs(pack(skewed, 3).unpacked() - skewed).mean()
+    placed = np.abs(pack(skewed, 3, quantile_points(skewed, 3)).unpacked() - skewed).mean()
+    assert placed < even
+
+
+def test_huffman_by_hand_and_never_longer_than_it_must_be():
+    assert huffman_lengths(np.array([5, 2, 1, 1])).tolist() == [1, 2, 3, 3]
+    assert huffman_lengths(np.array([0, 7])).tolist() == [0, 1]
+    frequencies = np.bincount(np.random.default_rng(0).geometric(0.5, 1000))
+    lengths = huffman_lengths(frequencies)
+    assert sum(2.0**-length for length in lengths if length) == 1.0  # Kraft
+    p = frequencies[frequencies > 0] / 1000
+    mean = np.dot(frequencies, lengths) / 1000
+    assert -(p * np.log2(p)).sum() <= mean < -(p * np.log2(p)).sum() + 1
+
+
+def test_equal_weights_and_what_cannot_be():
+    assert (pack(np.full((4, 4), 0.3, np.float32), 4).unpacked() == np.float32(0.3)).all()
+    for wrong in ({"bits": 9}, {"bits": 1, "points": [0, 0.5, 1]}):
+        with pytest.raises(ValueError, match="bits"):
+            pack(WEIGHT, **wrong)
+    with pytest.raises(ValueError, match="NaN"):
+        pack(np.array([np.nan], np.float32), 4)
