@@ -79,7 +79,7 @@ class Prune(TrainedStage):
 
     @property
     def asks_target(self) -> bool:
-        return self.budgeted
+        return self.budgeted and self.by in ("latency", "uniform")
 
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
         return {"channel_multiple": profile.channel_multiple}

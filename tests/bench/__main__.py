@@ -12,7 +12,19 @@ from pathlib import Path
 from profiles.device import facts
 from tests.bench.figure import Table
 
-NAMES = ("spine", "loader", "squeezenet", "cifar", "detection", "fastestdet", "ship", "estimate", "latency_table", "pruning")
+NAMES = (
+    "spine",
+    "loader",
+    "squeezenet",
+    "cifar",
+    "detection",
+    "fastestdet",
+    "ship",
+    "estimate",
+    "latency_table",
+    "pruning",
+    "pruning_trained",
+)
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 
 
