@@ -62,7 +62,9 @@ ROOM = (
     "compress.blocks",
     "compress.budget",
     "compress.compensate",
+    "compress.costs",
     "compress.importance",
+    "compress.perturbation",
     "compress.sparse",
     "compress.quantizers",
     "compress.post_training",
@@ -74,6 +76,7 @@ ROOM = (
     "deploy.placement",
     "deploy.qdq",
     "deploy.export",
+    "deploy.template",
 )
 MODEL = "model.onnx"
 PACKAGES = ("torch", "numpy", "accelerate", "torch-pruning", "brevitas")

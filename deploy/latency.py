@@ -3,10 +3,11 @@
     ms = offset + factor x ( sum over pieces of  ms of the piece at its groups' widths )
 
 A piece is measured alone, once for each structure and sizes, at a few widths of the multiples that the device likes, and
-interpolated linearly between them. Copies stand one behind the other where their shapes allow it, and what an empty call
-takes and converts is taken off (``Overhead``). Alone is not quite as in the whole: caches are warmer. So factor and offset
-are learnt from a few whole models of random widths; ``error`` says how far the sum then is from those. All this is fitted
-on least times; the result is scaled to medians by what the whole models' medians were above their least times.
+interpolated linearly between them. Copies stand one behind the other where their shapes allow it; else the piece stands
+behind the one before it, whose own time is taken off, as is what an empty call takes and converts (``Overhead``). Alone is
+not quite as in the whole: caches are warmer. So factor and offset are learnt from a few whole models of random widths;
+``error`` says how far the sum then is from those. All this is fitted on least times; the result is scaled to medians by
+what the whole models' medians were above their least times.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from profiles.quantization import QuantizationRecipe
 
 COPIES = 3
 SECONDS, PASSES, AT_ONCE = 0.03, 8, 64
+WHOLE_PASSES = 20
 POINTS = {1: 6, 2: 4, 3: 3}
 """Widths of each axis at which a piece of so many axes is measured; more axes, fewer widths, never fewer than both ends."""
 MOST_CORNERS = 4
@@ -158,8 +160,11 @@ class Stopwatch:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{form.key}.jsonl"
 
-    def times(self, models: Mapping[str, Callable[[], onnx.ModelProto]]) -> dict[str, Time]:
+    def times(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int = PASSES) -> dict[str, Time]:
         """The time of each model by name; a name stands for what decides it.
+
+        Args:
+            passes: blocks of each model, in turns.
 
         Raises:
             EngineError: the runtime refuses a model.
@@ -169,7 +174,7 @@ class Stopwatch:
             known = self._known()
             missing = [name for name in models if name not in known]
             for start in range(0, len(missing), AT_ONCE):
-                known |= self._timed({name: models[name] for name in missing[start : start + AT_ONCE]})
+                known |= self._timed({name: models[name] for name in missing[start : start + AT_ONCE]}, passes)
                 self._progress(min(start + AT_ONCE, len(missing)), len(missing))
         return {name: known[name] for name in models}
 
@@ -179,12 +184,12 @@ class Stopwatch:
         entries = [json.loads(line) for line in self._file.read_text().splitlines() if line.endswith("}")]
         return {entry["model"]: Time(least_ms=entry["least_ms"], p50_ms=entry["p50_ms"]) for entry in entries}
 
-    def _timed(self, models: Mapping[str, Callable[[], onnx.ModelProto]]) -> dict[str, Time]:
+    def _timed(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int) -> dict[str, Time]:
         with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._form.device) as worker:
             files = [Path(scratch) / f"{number}.onnx" for number in range(len(models))]
             for file, make in zip(files, models.values(), strict=True):
                 onnx.save(_as_formed(make(), self._form), str(file))
-            least, p50 = worker.time_models(files, self._form.plan, SECONDS, PASSES)
+            least, p50 = worker.time_models(files, self._form.plan, SECONDS, passes)
         found = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
         with self._file.open("a") as file_:
             file_.write("".join(json.dumps({"model": name, **asdict(time)}) + "\n" for name, time in found.items()))
@@ -198,20 +203,16 @@ def measure(template: Template, stopwatch: Stopwatch, multiple: int, seed: int =
         EngineError: the runtime refuses a piece.
     """
     overhead = Overhead.measured(stopwatch)
-    wanted: dict[str, tuple[Piece, Sizes, int]] = {}
-    named: dict[tuple[int, tuple[tuple[str, int], ...]], str] = {}
-    for number, piece in enumerate(template.pieces):
-        for widths in _places(template, piece, multiple):
-            copies = COPIES if template.chainable(piece.nodes, widths) else 1
-            name = f"{template.signature(piece.nodes, widths)}-{copies}"
-            wanted[name] = (piece, widths, copies)
-            named[number, tuple(sorted(widths.items()))] = name
-    makers = {n: _maker(template, piece.nodes, widths, copies) for n, (piece, widths, copies) in wanted.items()}
-    raw = stopwatch.times(makers)
-    alone = {n: _one(raw[n].least_ms, overhead, template, *wanted[n]) for n in wanted}
+    asked = {
+        (number, _at(widths)): _sample(template, number, widths)
+        for number, piece in enumerate(template.pieces)
+        for widths in _places(template, piece, multiple)
+    }
+    raw = stopwatch.times({name: maker for sample in asked.values() for name, maker in sample.makers.items()})
+    alone = {place: sample.alone_ms(raw, overhead) for place, sample in asked.items()}
 
     def cost(number: int) -> Callable[[Sizes], float]:
-        return lambda widths: alone[named[number, tuple(sorted(widths.items()))]]
+        return lambda widths: alone[number, _at(widths)]
 
     pieces = []
     for number, piece in enumerate(template.pieces):
@@ -241,7 +242,7 @@ def whole_times(template: Template, stopwatch: Stopwatch, variants: Sequence[tup
     for widths, removed in variants:
         name = f"whole-{template.signature(everything, widths)}-{'+'.join(sorted(removed))}"
         makers[name] = _whole_maker(template, widths, removed)
-    found = stopwatch.times(makers)
+    found = stopwatch.times(makers, WHOLE_PASSES)
     return [found[f"whole-{template.signature(everything, w)}-{'+'.join(sorted(r))}"] for w, r in variants]
 
 
@@ -313,11 +314,51 @@ class Overhead:
         return cls(fixed_ms=float(fixed), element_ms=max(float(element), 0.0))
 
 
-def _one(ms: float, overhead: Overhead, template: Template, piece: Piece, widths: Sizes, copies: int) -> float:
-    """Milliseconds of one copy of a piece without what its call took; never less than a tenth of what was measured."""
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """How a piece is timed at some widths.
+
+    Attributes:
+        whole: name of the model that holds it, and how many copies of it; ``without``: of the model that is the same but
+            for the piece, where there is one. elements: that go in and out of ``whole`` and not of ``without``.
+    """
+
+    makers: Mapping[str, Callable[[], onnx.ModelProto]]
+    whole: str
+    without: str | None
+    copies: int
+    elements: int
+
+    def alone_ms(self, raw: Mapping[str, Time], overhead: Overhead) -> float:
+        """Milliseconds of one copy, never negative."""
+        ms = raw[self.whole].least_ms
+        if self.without is not None:
+            return max(ms - raw[self.without].least_ms - overhead.element_ms * self.elements, 0.0)
+        return max(ms - overhead.of(self.elements), 0.0) / self.copies
+
+
+def _sample(template: Template, number: int, widths: Sizes) -> _Sample:
+    """Copies where the piece can always follow itself; else the piece behind the one before it, less that one alone."""
+    piece = template.pieces[number]
+    copies = COPIES if template.chainable(piece.nodes, {}) and template.chainable(piece.nodes, widths) else 1
+    before = template.pieces[number - 1].nodes if copies == 1 and number else ()
+    if before and template.ends(before)[1] != template.ends(piece.nodes)[0]:
+        before = ()
+    nodes = (*before, *piece.nodes)
+    makers = {f"{template.signature(nodes, widths)}-{copies}": _maker(template, nodes, widths, copies)}
+    (whole,) = makers
+    without = f"{template.signature(before, widths)}-1" if before else None
+    if without is not None:
+        makers[without] = _maker(template, before, widths, 1)
     inputs, outputs = template.ends(piece.nodes)
-    elements = sum(int(np.prod(template.shape(t, widths))) for t in (*inputs, *outputs))
-    return max(ms - overhead.of(elements), 0.1 * ms) / copies
+    sizes = {t: int(np.prod(template.shape(t, widths))) for t in (*inputs, *outputs)}
+    into, out = sum(sizes[t] for t in inputs), sum(sizes[t] for t in outputs)
+    return _Sample(makers=makers, whole=whole, without=without, copies=copies, elements=out - into if before else out + into)
+
+
+def _at(widths: Sizes) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(widths.items()))
 
 
 def _places(template: Template, piece: Piece, multiple: int) -> list[dict[str, int]]:

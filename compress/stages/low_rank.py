@@ -17,6 +17,7 @@ from compress.allocation import Problem, Term, allocate
 from compress.choice import Choice
 from compress.costs import LayerPrice
 from compress.factorise import Kind, factors, kinds, multiplies
+from compress.perturbation import Pair, held_near
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Factorise
 from profiles.device import DeviceProfile
@@ -45,6 +46,8 @@ class LowRank(TrainedStage):
             for their time; ``macs``: the largest rank that ``keep`` allows, unmeasured.
         speed_up: with ``latency``, all layers together so many times faster, ranks chosen together; 1: each layer alone.
         precision: that latency is measured in; empty for what is fastest on the device.
+        perturbation: weight of the bound that holds SVD factors near their layer while they train (PELA); 0 for none.
+        perturbation_bound: how far an entry may be off without being pulled.
     """
 
     name = "low_rank"
@@ -54,6 +57,8 @@ class LowRank(TrainedStage):
     by: Literal["latency", "macs"] = "latency"
     speed_up: Annotated[float, Ge(1)] = 1.0
     precision: str = ""
+    perturbation: Annotated[float, Ge(0)] = 0.0
+    perturbation_bound: Annotated[float, Ge(0)] = 0.0
     epochs: Annotated[int, Ge(0)] = 10
     learning_rate: Annotated[float, Gt(0)] = 0.02
 
@@ -76,7 +81,8 @@ class LowRank(TrainedStage):
         if not chosen:
             return StageResult(artifact=artifact, notes=("no layer has factors that are cheaper than itself", *notes))
         module = _factorised(copied(artifact), chosen)
-        self.train(module, context)
+        with held_near(_pairs(artifact.module, module, chosen), self.perturbation, self.perturbation_bound):
+            self.train(module, context)
         told = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
         about = "each layer timed alone on the device, whole and as factors" if prices else "multiply-accumulates"
         changed = artifact.changed(Factorise(layers=chosen), module)
@@ -197,6 +203,18 @@ def _choice(
         bought=None if price is None else price.whole_ms - price.factors_ms[option],
         unit="" if price is None else "ms",
     )
+
+
+def _pairs(whole: nn.Module, made: nn.Module, chosen: Chosen) -> list[Pair]:
+    """The SVD factors with the weights that they stand for."""
+    pairs: list[Pair] = []
+    for path, (kind, _) in chosen.items():
+        if kind == "svd":
+            first, second = (made.get_submodule(f"{path}.{index}").weight for index in (0, 1))
+            weight = whole.get_submodule(path).weight
+            assert isinstance(first, nn.Parameter) and isinstance(second, nn.Parameter) and isinstance(weight, Tensor)
+            pairs.append(Pair(first, second, weight.detach().clone()))
+    return pairs
 
 
 def output_error(layer: nn.Module, made: nn.Module, inputs: Tensor) -> float:

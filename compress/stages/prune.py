@@ -79,7 +79,7 @@ class Prune(TrainedStage):
 
     @property
     def asks_target(self) -> bool:
-        return self.budgeted
+        return self.budgeted and self.by in ("latency", "uniform")
 
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
         return {"channel_multiple": profile.channel_multiple}
@@ -140,7 +140,7 @@ class Prune(TrainedStage):
     def _by_budget(
         self, artifact: Artifact, context: Context, start: Sequence[Group], unfollowed: tuple[str, ...]
     ) -> StageResult:
-        room, able, notes = self._room(artifact, context, start)
+        room, able, notes = self.room(artifact, context, start)
         now_cost, goal = room.costs.now, self.latency_ms or room.costs.now / self.speed_up
         if goal >= now_cost:
             return StageResult(artifact=artifact, notes=(f"the model takes {now_cost:.3f} {room.costs.unit} already",))
@@ -161,7 +161,7 @@ class Prune(TrainedStage):
         notes = (*notes, *unfollowed)
         return StageResult(artifact=now, notes=notes, choices=found, about=room.costs.about)
 
-    def _room(
+    def room(
         self, artifact: Artifact, context: Context, groups: Sequence[Group]
     ) -> tuple[budget.Room, list[Group], tuple[str, ...]]:
         """What may be cut and what it costs, the groups that may be, and notes on what may not."""
@@ -204,7 +204,7 @@ class Prune(TrainedStage):
         whole = now.module
         module = operation.apply(copied(now))
         if self.compensate:
-            compensate(whole, module, operation, _inputs(context))
+            compensate(whole, module, operation, inputs(context))
         return now.changed(operation, module)
 
     def _recovered(self, now: Artifact, context: Context, turn: int) -> Artifact:
@@ -273,7 +273,7 @@ def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
 
 
-def _inputs(context: Context) -> Iterator[Tensor]:
+def inputs(context: Context) -> Iterator[Tensor]:
     """Calibration inputs."""
     for batch in context.data.calibration.batches(BATCH):
         yield torch.from_numpy(batch.inputs)

@@ -29,6 +29,7 @@ NAMES = (
     "select",
     "latency_table",
     "pruning",
+    "pruning_trained",
 )
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 

@@ -79,11 +79,14 @@ def _compared(name: str, model: nn.Module, size: int) -> tuple[list[Figure], lis
             ratios = np.array([times[0].p50_ms / t.p50_ms for t in times[1:]])
             predicted = np.array([table.predict_ms({}) / table.predict_ms(*each) for each in chosen])
             errors = 100 * np.abs(predicted / ratios - 1)
+            least = np.array([times[0].least_ms / t.least_ms for t in times[1:]])
+            of_least = float(np.median(100 * np.abs(predicted / least - 1)))
             what = f"{name}, {precision} on openvino: speed-up of {PRUNINGS} random prunings, median error"
             figures.append(at_most(what, MOST_ERROR, float(np.median(errors)), " %"))
             spread = ", ".join(f"{q} %: {np.percentile(errors, q):.1f}" for q in (25, 50, 75, 90, 100))
             remarks.append(
                 f"{name}, {precision}: errors by quantile {spread}; speed-ups {ratios.min():.1f}x to {ratios.max():.1f}x; "
+                f"median error of least times {of_least:.1f}; "
                 f"sum x {table.factor:.2f} + {table.offset_ms:.3f} ms; from then on the machine shifted {shift:.2f}x"
             )
             if name.startswith("ResNet-56"):

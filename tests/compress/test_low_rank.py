@@ -6,6 +6,7 @@ from torch import nn
 
 from compress.costs import LayerPrice
 from compress.factorise import factors, relative_error
+from compress.perturbation import Pair, gradients, held_near
 from compress.stage import Artifact, run_stage
 from compress.stages.low_rank import LowRank, output_error
 from profiles.errors import OutOfReachError
@@ -58,3 +59,17 @@ def test_the_error_is_that_of_the_output():
     assert output_error(layer, made, torch.eye(8)) == pytest.approx(relative_error(layer, "svd", 3), rel=1e-4)
     right = torch.linalg.svd(layer.weight.detach())[2][:3]
     assert output_error(layer, made, right) < 1e-5
+
+
+def test_the_perturbation_bound_has_autograds_gradient():
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 5, bias=False)
+    made = factors(layer, "svd", 2)
+    pair = Pair(made[0].weight, made[1].weight, layer.weight.detach())
+    loss = ((made[1].weight @ made[0].weight - pair.whole).abs().max() - 0.01) ** 2
+    expected = torch.autograd.grad(loss, [pair.first, pair.second])
+    for ours, theirs in zip(gradients(pair, 0.01), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with held_near([pair], 0.5, 0.01):
+        made(torch.zeros(1, 6)).sum().backward()  # a loss without a gradient of its own
+    torch.testing.assert_close(made[1].weight.grad, 0.5 * expected[1])

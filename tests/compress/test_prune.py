@@ -126,7 +126,7 @@ def test_settings_that_contradict_each_other(given):
 
 @pytest.mark.slow
 def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
-    monkeypatch.setattr(latency, "PASSES", 2)
+    monkeypatch.setattr(latency, "WHOLE_PASSES", 2)
     monkeypatch.setattr(latency, "SECONDS", 0.004)
     result = run(given, speed_up=1.6, by="latency", precision="fp32")
     assert "measured on openvino fp32" in result.about
@@ -207,3 +207,14 @@ def test_a_channel_that_does_nothing_is_the_least_important(name, exported, cont
     groups, _ = rank_groups(module, context.example, lambda work: IMPORTANCES[name](work, batches, context.task.loss))
     group = next(g for g in groups if g.root == "layer1.0.conv1")
     assert group.importance[5] == group.importance.min() < group.importance.mean()
+
+
+def test_out_of_reach_is_exit_code_3(monkeypatch, capsys):
+    from compress import cli
+
+    def asked(**settings):
+        raise OutOfReachError("the fastest allocation measured is 1.8x; asked 5x")
+
+    monkeypatch.setattr(cli.main, "main", asked)
+    assert cli.entry([]) == 3
+    assert "the fastest allocation measured is 1.8x; asked 5x" in capsys.readouterr().err

@@ -47,7 +47,7 @@ def test_layers_are_read_off_a_model_by_path():
 class Fixed:
     """A stopwatch: a factor's convolution takes 0.3 ms, every other model 1 ms and a call nothing."""
 
-    def times(self, models):
+    def times(self, models, passes=1):
         return {name: latency.Time(least_ms=self._ms(name), p50_ms=1.0) for name in models}
 
     def _ms(self, name):
