@@ -14,13 +14,14 @@ from pathlib import Path
 from compress import bundling, processes
 from compress import students as searching
 from compress.gate import Decision, Standing, decide
+from compress.made import Made
 from compress.progress import Progress
 from compress.prove import Prover, Variant, host_environment
 from compress.recipe import Recipe
 from compress.report import Report, conclude, suspicions
 from compress.rows import Attempt, entries, measured
 from compress.stage import Stage
-from compress.workshop import Made, Workshop
+from compress.workshop import Workshop
 from compress.workspace import Workspace, check_writable
 from deploy.devices import Device
 from deploy.measure import Latency

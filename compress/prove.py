@@ -18,13 +18,15 @@ import torch
 from calib import tensorrt_table
 from compress import post_training, processes
 from compress.data import Samples
+from compress.made import Made
 from compress.program_files import pte
-from compress.progress import Bar, Progress
+from compress.progress import Progress
 from compress.quantizers import QuantizedProgram
+from compress.recorder import Recorder
 from compress.surgery import Quantize
 from compress.target import EngineTarget
 from compress.tasks import Metric
-from compress.workshop import Made, Workshop
+from compress.workshop import Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
 from deploy import count
 from deploy import race as races
@@ -35,7 +37,7 @@ from deploy.export import capture, to_onnx
 from deploy.half import half
 from deploy.measure import Latency, summarise
 from deploy.parity import Parity, parity
-from deploy.parting import LEAST_COSINE, first_parting
+from deploy.parting import first_parting
 from deploy.qdq import insert
 from deploy.remote import RemoteWorker
 from profiles.device import DeviceProfile
@@ -44,7 +46,7 @@ from profiles.quantization import QUANTIZATION
 MODEL, PROGRAM = "model.onnx", "model.pte"
 TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
-PARITY_SAMPLES, PARTING_SAMPLES = 512, 4
+PARTING_SAMPLES = 4
 FREE = post_training.PostTraining()
 """How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 
@@ -167,7 +169,7 @@ class Prover:
             with RemoteWorker(self._device) as worker:
                 opened = worker.open(built.folder / "engine")
                 with self._progress.task(f"evaluate {variant.form}", len(samples)) as bar:
-                    recorder = _Recorder(worker, opened["inputs"][0]["name"], bar)
+                    recorder = Recorder(worker, opened["inputs"][0]["name"], bar)
                     metric = self._workshop.task.evaluate(recorder, samples)
             expected = self._workshop.reference(variant.made)(recorder.inputs)
             found = parity(expected[0], recorder.outputs)
@@ -377,31 +379,6 @@ class Prover:
     def _device_key(self) -> dict[str, Any]:
         device = self.environment["device"]
         return {"url": self._device.url, **{k: device[k] for k in ("arch", "processor", "cores", "flags")}}
-
-
-class _Recorder:
-    """An engine as a function of arrays, that keeps the first samples it saw and what came out."""
-
-    def __init__(self, worker: RemoteWorker, name: str, bar: Bar) -> None:
-        self._worker, self._name, self._bar = worker, name, bar
-        self._inputs: list[npt.NDArray[Any]] = []
-        self._outputs: list[npt.NDArray[Any]] = []
-
-    def __call__(self, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        outputs = list(self._worker.infer({self._name: inputs}).values())
-        if sum(len(kept) for kept in self._inputs) < PARITY_SAMPLES:
-            self._inputs.append(inputs)
-            self._outputs.append(outputs[0])
-        self._bar.advance(len(inputs))
-        return outputs
-
-    @property
-    def inputs(self) -> npt.NDArray[Any]:
-        return np.concatenate(self._inputs)
-
-    @property
-    def outputs(self) -> npt.NDArray[Any]:
-        return np.concatenate(self._outputs)
 
 
 def _alike(found: Parity, variant: Variant) -> bool:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, final
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from compress import factories
 from compress.data import DATA
 from compress.gate import Budget
 from compress.models import resnet20  # noqa: F401  # the built-in models are part of what a recipe can name
+from compress.records import build
 from compress.schedule import Optimizer, Shape
 from compress.stage import Stage
 from compress.stages import stages
+from compress.student_spec import StudentSpec, parse_student
 from compress.surgery import Plan
 from compress.tasks import TASKS
 from profiles.errors import UserError, unknown
@@ -107,48 +109,6 @@ class TeacherSpec:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class StudentSearch:
-    """How the student's arguments are searched: without training, by a score and by measured latency.
-
-    Attributes:
-        choices: for each argument of the factory, the values that it may take.
-        speed_up: over the teacher in fp32, at least.
-        latency_ms: at most.
-        population, generations: candidates in each round of the evolution, and rounds.
-        draws: of random weights that a score is averaged over.
-        samples: in the batch that it is computed on.
-    """
-
-    choices: Mapping[str, tuple[Any, ...]]
-    speed_up: Annotated[float, Gt(0)] | None = None
-    latency_ms: Annotated[float, Gt(0)] | None = None
-    population: Annotated[int, Ge(2)] = 16
-    generations: Annotated[int, Ge(1)] = 8
-    draws: Annotated[int, Ge(1)] = 3
-    samples: Annotated[int, Ge(2)] = 64
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class StudentSpec:
-    """The student before the first stage: a factory of its own, or the teacher's with other arguments.
-
-    Attributes:
-        inherits: whether it starts from the teacher's weights as far as they fit.
-        between: arguments of a model of the student's depth and the teacher's width.
-        search: chooses arguments before the first stage.
-    """
-
-    model: str
-    arguments: Mapping[str, Any]
-    same_as_teacher: bool
-    inherits: bool
-    between: Mapping[str, Any] | None = None
-    search: StudentSearch | None = None
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything a run is asked to do, but not where."""
 
@@ -213,8 +173,10 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     faults += [unknown("key", key, TABLES, source) for key in table if key not in TABLES]
     task, data = _task(table.get("task", {}), source, faults)
     teacher = _teacher(table.get("teacher", {}), source, faults)
-    student = _student(table.get("student", {"from": "teacher"}), teacher, source, faults)
-    budget = _build(Budget, table.get("budget", {}), f"{source}: [budget]", faults)
+    taught_by = None if teacher is None else (teacher.model, teacher.arguments)
+    given = table.get("student", {"from": "teacher"})
+    student = parse_student(given, taught_by, lambda model: _model(model, Path(source).parent), source, faults)
+    budget = build(Budget, table.get("budget", {}), f"{source}: [budget]", faults)
     chain = [_stage(entry, f"{source}: [[stage]] {i + 1}", faults) for i, entry in enumerate(table.get("stage", []))]
     seed = table.get("seed", 0)
     if not isinstance(seed, int):
@@ -223,7 +185,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         faults += [_untrainable(stage, number, source) for number, stage in enumerate(chain, 1) if stage is not None]
         if "student" in table:
             faults.append(f"{source}: [student] cannot be made from an .onnx file; leave it out")
-    measure = _build(Measure, table.get("measure", {}), f"{source}: [measure]", faults)
+    measure = build(Measure, table.get("measure", {}), f"{source}: [measure]", faults)
     trackers = _trackers(table.get("trackers", []), source, faults)
     if faults:
         raise UserError(*faults)
@@ -322,7 +284,7 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     if "model" not in table:
         faults.append(f"{where} model is missing; write it as package.module:callable")
         return None
-    spec: TeacherSpec | None = _build(TeacherSpec, table, where, faults)
+    spec: TeacherSpec | None = build(TeacherSpec, table, where, faults)
     if spec is None:
         return None
     folder = Path(source).parent
@@ -331,54 +293,6 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     if also and (spec.is_onnx or any(a.model.endswith(".onnx") for a in also)):
         faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
-
-
-def _student(table: Mapping[str, Any], teacher: TeacherSpec | None, source: str, faults: list[str]) -> StudentSpec | None:
-    where = f"{source}: [student]"
-    allowed = ("from", "model", "width", "depth", "arguments", "inherit", "search")
-    faults += [unknown("key", key, allowed, where) for key in table if key not in allowed]
-    if ("from" in table) == ("model" in table):
-        faults.append(f'{where} takes either from = "teacher" or model = "package.module:callable"')
-        return None
-    if "from" in table and table["from"] != "teacher":
-        faults.append(f'{where} from: the student starts from "teacher"; given: {table["from"]!r}')
-        return None
-    if teacher is None:
-        return None
-    scaled = {key: table[key] for key in ("width", "depth") if key in table}
-    own = {**table.get("arguments", {}), **scaled}
-    searched = _search(table["search"], own, where, faults) if "search" in table else None
-    if "model" in table:
-        return StudentSpec(
-            model=_model(table["model"], Path(source).parent),
-            arguments=own,
-            same_as_teacher=False,
-            inherits=bool(table.get("inherit", False)),
-            search=searched,
-        )
-    arguments = {**teacher.arguments, **own}
-    return StudentSpec(
-        model=teacher.model,
-        arguments=arguments,
-        same_as_teacher=not own and searched is None,
-        inherits=bool(table.get("inherit", True)),
-        between={key: value for key, value in arguments.items() if key != "width"} if "width" in own else None,
-        search=searched,
-    )
-
-
-def _search(table: Any, arguments: Mapping[str, Any], where: str, faults: list[str]) -> StudentSearch | None:
-    place = where.removesuffix("]") + ".search]"
-    if not isinstance(table, dict):
-        faults.append(f"{place} is a table with choices; given: {table!r}")
-        return None
-    choices = table.get("choices", {})
-    if not isinstance(choices, dict) or not choices or not all(isinstance(v, list) and v for v in choices.values()):
-        faults.append(f"{place} choices: a list of values for each argument, such as blocks = [1, 2, 3]; given: {choices!r}")
-        return None
-    faults += [f"{place} choices: {name} is in arguments too; keep one" for name in choices if name in arguments]
-    found: StudentSearch | None = _build(StudentSearch, table, place, faults)
-    return found
 
 
 def _model(reference: str, folder: Path) -> str:
@@ -396,35 +310,14 @@ def _stage(entry: Mapping[str, Any], where: str, faults: list[str]) -> Stage | N
         faults.append(unknown("stage", name, stages(), where))
         return None
     settings = {key: value for key, value in entry.items() if key != "use"}
-    stage: Stage | None = _build(load_object(stages()[name]), settings, f"{where} ({name})", faults)
+    stage: Stage | None = build(load_object(stages()[name]), settings, f"{where} ({name})", faults)
     return stage
-
-
-def _build(kind: Any, table: Mapping[str, Any], where: str, faults: list[str]) -> Any:
-    """An instance of the dataclass ``kind`` from a table, its types and bounds checked."""
-    allowed = [f.name for f in fields(kind)]
-    wrong = [unknown("key", key, allowed, where) for key in table if key not in allowed]
-    faults += wrong
-    try:
-        known = {key: value for key, value in table.items() if key in allowed}
-        made = TypeAdapter(kind).validate_python(known)
-    except ValidationError as error:
-        faults += [_told(detail, where) for detail in error.errors()]
-        return None
-    return None if wrong else made
-
-
-def _told(detail: Any, where: str) -> str:
-    key = ".".join(str(part) for part in detail["loc"]) or "?"
-    words = str(detail["msg"]).removeprefix("Value error, ")
-    given = "" if "Value error" in detail["msg"] else f"; given: {detail['input']!r}"
-    return f"{where} {key}: {words}{given}"
 
 
 def _asdict(record: Any) -> dict[str, Any]:
     return {f.name: getattr(record, f.name) for f in fields(record)}
 
 
-def student_plan(student: StudentSpec, chosen: Mapping[str, Any] | None = None) -> Plan:
-    """The plan of the student before any stage; ``chosen`` are arguments that a search gives."""
-    return Plan(factory=student.model, arguments={**student.arguments, **(chosen or {})})
+def teacher_plan(teacher: TeacherSpec) -> Plan:
+    """The plan of the teacher before its weights are loaded."""
+    return Plan(factory=teacher.model, arguments=teacher.arguments)

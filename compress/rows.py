@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compress.gate import Decision
+from compress.made import Made
 from compress.prove import Prover, Variant
 from compress.report import Row
 from compress.stage import Stage
-from compress.workshop import Made
 from deploy.measure import Latency
 
 

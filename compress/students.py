@@ -15,13 +15,15 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from compress.made import Made
 from compress.objective import Objective, parse_losses
 from compress.progress import Bar, Progress
 from compress.prove import Prover, Variant
-from compress.recipe import Recipe, StudentSearch, student_plan
+from compress.recipe import Recipe, teacher_plan
 from compress.search import Candidate, front, search
+from compress.student_spec import StudentSearch, student_plan
 from compress.surgery import Plan
-from compress.workshop import Made, Workshop
+from compress.workshop import Workshop
 from compress.workspace import Workspace, code_digest
 from profiles.errors import UserError
 
@@ -138,7 +140,7 @@ class _Judge:
         return self._own_ms * (raced[variant].p50 or math.inf) / (raced[self.form].p50 or math.inf)
 
     def _score(self, made: Made, plan: Plan) -> float:
-        teacher = self._workshop.teacher_plan()
+        teacher = teacher_plan(self._recipe.teacher)
         size = min(self._asked.samples, len(self._workshop.data.train))
         decided = {
             "student": made.step.key,

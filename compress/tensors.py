@@ -131,3 +131,11 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def existing(weights: str) -> Path:
+    """The path of a checkpoint; raises ``UserError`` where there is none."""
+    path = Path(weights)
+    if not path.is_file():
+        load_foreign(path)  # says so
+    return path

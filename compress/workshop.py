@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -14,29 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from compress import calibration_data, post_training, surgery
-from compress.choice import Choice
+from compress.checks import Checks
 from compress.committee import Committee
 from compress.costs import Target
 from compress.data import Splits
+from compress.float_session import float_session
 from compress.inherit import inherit
-from compress.loss_specs import modules_of, needs_labels, parse_losses
+from compress.loss_specs import modules_of, parse_losses
+from compress.made import Made, model_key
 from compress.objective import Objective
 from compress.post_training import PostTraining, Quantised
 from compress.progress import Progress
-from compress.recipe import Recipe, made, sources, student_plan, tasks
-from compress.similarity import cka, parc, shares
-from compress.stage import Artifact, Context, Stage, TrainedStage, run_stage, schedule_of
+from compress.recipe import Recipe, made, sources, tasks, teacher_plan
+from compress.stage import Context, Stage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
+from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
-from compress.taps import embeddings
 from compress.tasks import Task
-from compress.tensors import load_foreign, load_into
+from compress.tensors import existing, load_foreign, load_into
 from compress.training import Trainer
-from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, source_digest, versions
+from compress.workspace import UNFINISHED, Workspace, code_digest, digest, versions
 from deploy import foreign
 from deploy.export import capture, to_onnx
 from deploy.files import sha256
-from deploy.worker import padded
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -83,55 +83,6 @@ PACKAGES = ("torch", "numpy", "accelerate", "torch-pruning", "brevitas")
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class Made:
-    """A step that holds an artifact; it is loaded from disk when someone first needs it. Equal by key."""
-
-    step: Step
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Made) and other.step.key == self.step.key
-
-    def __hash__(self) -> int:
-        return hash(self.step.key)
-
-    @cached_property
-    def artifact(self) -> Artifact:
-        plan, module = surgery.load(self.step.folder)
-        return Artifact(plan=plan, module=module, stages=tuple(self.step.facts["stages"]))
-
-    @property
-    def is_onnx(self) -> bool:
-        """Whether it is an ONNX file without source code, so that it has no artifact."""
-        return not (self.step.folder / surgery.PLAN).exists()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return tuple(self.step.facts["notes"])
-
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        """What its stage chose for each part."""
-        return tuple(Choice(**choice) for choice in self.step.facts.get("choices", ()))
-
-    @property
-    def about(self) -> str:
-        """What its choices rest on."""
-        return str(self.step.facts.get("about", ""))
-
-    @property
-    def recipe(self) -> str | None:
-        """The Q/DQ recipe it was trained for; None for a float model."""
-        found: str | None = self.step.facts["recipe"]
-        return found
-
-    @property
-    def changed(self) -> bool:
-        """Whether the stage did anything to the model."""
-        return bool(self.step.facts["changed"])
-
-
-@final
 class Workshop:
     """Makes artifacts; knows the data, the task and the teacher, and nothing of engines."""
 
@@ -156,75 +107,8 @@ class Workshop:
         self._progress = progress
 
     def check(self) -> None:
-        """Fail in seconds rather than after hours: does the data fit the task, the models the data, do they export?
-
-        Raises:
-            UserError: everything that does not, of the data and then of both models.
-        """
-        decided = {"data": self.data_key, "task": self.task_key()}
-        self._workspace.step("check-data", decided, lambda folder: self.task.check(self.data))
-        if self.recipe.teacher.is_onnx:
-            self._check_onnx(Path(self.recipe.teacher.model), decided)
-            return
-        faults = [] if self.task.has_labels(self.data.train) else self._unlabelled()
-        faults += self._faults("teacher", self.teacher_plan(), decided)
-        for spec in self.recipe.teacher.also:
-            faults += self._faults("teacher", Plan(factory=spec.model, arguments=spec.arguments), decided)
-        if not self.recipe.student.same_as_teacher and self.recipe.student.search is None:
-            faults += self._faults("student", student_plan(self.recipe.student), decided)
-        if faults:
-            raise UserError(*faults)
-
-    def _check_onnx(self, path: Path, decided: dict[str, Any]) -> None:
-        try:
-            about = {**decided, "model": sha256(_existing(str(path)))}
-            self._workspace.step("check-model", about, lambda folder: self._check_file(path))
-        except UserError as error:
-            raise UserError(*[f"teacher {path.name}: {fault}" for fault in error.faults]) from None
-
-    def _unlabelled(self) -> list[str]:
-        """What cannot be done with training data that has no labels."""
-        faults: list[str] = []
-        if self.recipe.teacher.weights is None:
-            faults.append("teacher: the training data has no labels to train it on; give its weights")
-        for stage in self.recipe.stages:
-            if isinstance(stage, TrainedStage) and (readers := needs_labels(stage.losses)):
-                told = ", ".join(repr(name) for name in readers)
-                fact = f"stage {stage.name}: its loss {told} needs labels, and the training data has none"
-                faults.append(f"{fact}; leave it out of losses")
-        return faults
-
-    def _faults(self, role: str, plan: Plan, decided: dict[str, Any]) -> list[str]:
-        try:
-            about = {**decided, "plan": plan.as_json(), "code": self._model_key(plan)}
-            self._workspace.step("check-model", about, lambda folder: self._check_model(plan))
-        except UserError as error:
-            return [f"{role} {plan.factory}: {fault}" for fault in error.faults]
-        return []
-
-    def _check_model(self, plan: Plan) -> None:
-        module = plan.build()
-        try:
-            with torch.no_grad():
-                outputs = module.eval()(self.example)
-        except Exception as error:
-            shape = tuple(self.example.shape)
-            raise UserError(f"does not take the data's inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-        self.task.check_outputs(outputs, self.data)
-        capture(module, [self.example])
-
-    def _check_file(self, path: Path) -> None:
-        model = foreign.read(path)
-        given = model.graph.input[0].type.tensor_type.shape.dim
-        wanted = tuple(d.dim_value or "free" for d in given)[1:]
-        if any(w not in ("free", s) for w, s in zip(wanted, self.example.shape[1:], strict=True)):
-            raise UserError(f"takes samples of shape {wanted}; the data's are {tuple(self.example.shape[1:])}")
-        outputs = [torch.from_numpy(output) for output in _session(model)(self.example.numpy())]
-        self.task.check_outputs(outputs[0] if len(outputs) == 1 else tuple(outputs), self.data)
-
-    def teacher_plan(self) -> Plan:
-        """The teacher before its weights are loaded."""
-        return Plan(factory=self.recipe.teacher.model, arguments=self.recipe.teacher.arguments)
+        """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
+        Checks(self.recipe, self.task, self.data, self._workspace, self.example).all(self.task_key())
 
     @cached_property
     def example(self) -> Tensor:
@@ -236,10 +120,10 @@ class Workshop:
         spec = self.recipe.teacher
         if spec.is_onnx:
             return self._teacher_file(Path(spec.model))
-        plan = self.teacher_plan()
-        weights = None if spec.weights is None else sha256(_existing(spec.weights))
+        plan = teacher_plan(self.recipe.teacher)
+        weights = None if spec.weights is None else sha256(existing(spec.weights))
         schedule = schedule_of(spec)
-        decided = {"plan": plan.as_json(), "code": self._model_key(plan), "weights": weights}
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": weights}
         if weights is None:
             decided |= {"schedule": asdict(schedule), **self._training_key(["compress.losses.task"])}
 
@@ -285,12 +169,12 @@ class Workshop:
             raise UserError(f"cannot be built: {error}") from error
 
         def make(folder: Path) -> dict[str, Any]:
-            self._check_model(plan)
+            Checks(self.recipe, self.task, self.data, self._workspace, self.example).model(plan)
             torch.manual_seed(self.recipe.seed)
             surgery.save(folder, plan, plan.build())
             return _facts((), (), None)
 
-        decided = {"plan": plan.as_json(), "code": self._model_key(plan), "seed": self.recipe.seed}
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
         return Made(self._workspace.step("candidate", decided, make))
 
     def also(self) -> list[Made]:
@@ -298,7 +182,7 @@ class Workshop:
         found: list[Made] = []
         for spec in self.recipe.teacher.also:
             plan = Plan(factory=spec.model, arguments=spec.arguments)
-            decided = {"plan": plan.as_json(), "code": self._model_key(plan), "weights": sha256(_existing(spec.weights))}
+            decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(spec.weights))}
 
             def make(folder: Path, plan: Plan = plan, weights: str = spec.weights) -> dict[str, Any]:
                 torch.manual_seed(self.recipe.seed)
@@ -309,29 +193,6 @@ class Workshop:
 
             found.append(Made(self._workspace.step("teacher", decided, make, together=True)))
         return found
-
-    def rank_teachers(self, samples: int, power: float) -> list[dict[str, Any]]:
-        """Every teacher with its similarities to the labels and its share, the best first (paper 1).
-
-        Raises:
-            UserError: the training data has no labels, or a teacher no embedding.
-        """
-        spec = self.recipe.teacher
-        given = [(spec.model, spec.weights), *((a.model, a.weights) for a in spec.also)]
-        names = [f"{model} {weights or ''}".strip() for model, weights in given]
-        chosen = np.random.default_rng(self.recipe.seed).permutation(len(self.data.train))[:samples].astype(np.int64)
-        batch = self.data.train.load(np.sort(chosen))
-        if batch.targets.ndim != 1 or len(np.unique(batch.targets[batch.targets >= 0])) < 2:
-            raise UserError("teachers are ranked by class labels of the training data; it has less than two classes of them")
-        known = batch.targets >= 0
-        rows: list[dict[str, Any]] = []
-        for name, found in zip(names, [self.teacher(), *self.also()], strict=True):
-            features = embeddings(found.artifact.module, batch.inputs[known], name)
-            fits = {"parc": parc(features, batch.targets[known]), "cka": cka(features, batch.targets[known])}
-            rows.append({"teacher": name, **fits})
-        for row, share in zip(rows, shares([row["parc"] for row in rows], power), strict=True):
-            row["share"] = share
-        return sorted(rows, key=lambda row: row["parc"], reverse=True)
 
     def _taught_by(self, teacher: Made) -> str:
         """A name for all who teach."""
@@ -358,7 +219,7 @@ class Workshop:
             self._progress.say("  student: " + "; ".join(notes))
             return _facts((), notes, None)
 
-        decided = {"plan": plan.as_json(), "code": self._model_key(plan), "seed": self.recipe.seed}
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
         if spec.inherits:
             decided |= {"teacher": teacher.step.key, "how": code_digest(["compress.inherit", "compress.channels"])}
         return Made(self._workspace.step("student", decided, make))
@@ -392,7 +253,7 @@ class Workshop:
     def reference(self, made: Made) -> Callable[[Any], list[Any]]:
         """What an engine's outputs are compared with: the module in fp32, or the file in ONNX Runtime."""
         if made.is_onnx:
-            return _session(onnx.load(str(made.step.folder / MODEL)))
+            return float_session(onnx.load(str(made.step.folder / MODEL)))
         return self.predictor(made.artifact.module)
 
     def predictor(self, module: nn.Module) -> Callable[[Any], list[Any]]:
@@ -442,10 +303,6 @@ class Workshop:
         use, modules = self.recipe.task, [type(self.task).__module__, *self.task.parts]
         return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code_digest(modules)})
 
-    def _model_key(self, plan: Plan) -> str:
-        module = plan.build()
-        return digest([source_digest(source) for source in surgery.sources(plan, module)])
-
 
 def _facts(stages: tuple[str, ...], notes: tuple[str, ...], recipe: str | None, *, changed: bool = True) -> dict[str, Any]:
     return {"stages": list(stages), "notes": list(notes), "recipe": recipe, "changed": changed}
@@ -453,28 +310,3 @@ def _facts(stages: tuple[str, ...], notes: tuple[str, ...], recipe: str | None, 
 
 def _loss_modules(stage: Stage) -> list[str]:
     return modules_of(getattr(stage, "losses", ()))
-
-
-def _session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:
-    """A float model in ONNX Runtime as a function of arrays, whatever batch it is fixed to."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
-
-    def predict(inputs: Any) -> list[Any]:
-        size = given.shape[0] if isinstance(given.shape[0], int) else len(inputs)
-        starts = range(0, len(inputs), size)
-        parts = [session.run(None, {given.name: padded(inputs[i : i + size], size)}) for i in starts]
-        return [np.concatenate(outputs)[: len(inputs)] for outputs in zip(*parts, strict=True)]
-
-    return predict
-
-
-def _existing(weights: str) -> Path:
-    path = Path(weights)
-    if not path.is_file():
-        load_foreign(path)  # says so
-    return path

@@ -25,6 +25,7 @@ def rank(recipe: str, samples: int, power: float, as_json: bool) -> int:
     The first is the one to distil from (DistillNearest); the shares are what [[teacher.also]] takes (DistillWeighted). Reads
     training samples only.
     """
+    from compress import teacher_ranks
     from compress.progress import StreamProgress
     from compress.recipe import load
     from compress.workshop import Workshop
@@ -34,7 +35,7 @@ def rank(recipe: str, samples: int, power: float, as_json: bool) -> int:
     progress = StreamProgress(None)
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
     workshop = Workshop(load(recipe), profile("cpu"), Workspace(steps, progress), progress)
-    found = workshop.rank_teachers(samples, power)
+    found = teacher_ranks.rank(workshop, samples, power)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return 0

@@ -3,6 +3,7 @@ import tomllib
 
 from compress import recipe
 from compress.stages.prune import Prune
+from compress.student_spec import student_plan
 from profiles.errors import UserError
 
 GOOD = """
@@ -116,7 +117,7 @@ def test_a_searched_student_has_choices_and_its_factory_gets_one_of_each():
     found = parse(SEARCH)
     assert found.student.search.choices == {"blocks": (1, 2)} and found.student.search.speed_up == 4
     assert not found.student.same_as_teacher
-    assert recipe.student_plan(found.student, {"blocks": 2}).arguments == {"blocks": 2}
+    assert student_plan(found.student, {"blocks": 2}).arguments == {"blocks": 2}
     ofs = parse(SEARCH.replace('model = "compress.models:resnet"\n[student.', 'from = "teacher"\n[student.'))
     assert not ofs.student.same_as_teacher, "what it becomes is not known yet"
 

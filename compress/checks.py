@@ -1,0 +1,101 @@
+"""What can be known before hours of work: does the data fit the task, the models the data, do they export?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from compress.data import Splits
+from compress.float_session import float_session
+from compress.loss_specs import needs_labels
+from compress.made import model_key
+from compress.recipe import Recipe, teacher_plan
+from compress.stage import TrainedStage
+from compress.student_spec import student_plan
+from compress.surgery import Plan
+from compress.tasks import Task
+from compress.tensors import existing
+from compress.workspace import Workspace
+from deploy import foreign
+from deploy.export import capture
+from deploy.files import sha256
+from profiles.errors import UserError
+
+
+@final
+class Checks:
+    """The checks of one recipe."""
+
+    def __init__(self, recipe: Recipe, task: Task, data: Splits, workspace: Workspace, example: Tensor) -> None:
+        self._recipe, self._task, self._data, self._workspace, self._example = recipe, task, data, workspace, example
+
+    def all(self, task_key: str) -> None:
+        """Each check a step, so that what fits is not asked again.
+
+        Raises:
+            UserError: everything that does not, of the data and then of both models.
+        """
+        decided = {"data": self._data.fingerprint(), "task": task_key}
+        self._workspace.step("check-data", decided, lambda folder: self._task.check(self._data))
+        if self._recipe.teacher.is_onnx:
+            self._check_onnx(Path(self._recipe.teacher.model), decided)
+            return
+        faults = [] if self._task.has_labels(self._data.train) else self._unlabelled()
+        faults += self._faults("teacher", teacher_plan(self._recipe.teacher), decided)
+        for spec in self._recipe.teacher.also:
+            faults += self._faults("teacher", Plan(factory=spec.model, arguments=spec.arguments), decided)
+        if not self._recipe.student.same_as_teacher and self._recipe.student.search is None:
+            faults += self._faults("student", student_plan(self._recipe.student), decided)
+        if faults:
+            raise UserError(*faults)
+
+    def _check_onnx(self, path: Path, decided: dict[str, Any]) -> None:
+        try:
+            about = {**decided, "model": sha256(existing(str(path)))}
+            self._workspace.step("check-model", about, lambda folder: self._file(path))
+        except UserError as error:
+            raise UserError(*[f"teacher {path.name}: {fault}" for fault in error.faults]) from None
+
+    def _unlabelled(self) -> list[str]:
+        """What cannot be done with training data that has no labels."""
+        faults: list[str] = []
+        if self._recipe.teacher.weights is None:
+            faults.append("teacher: the training data has no labels to train it on; give its weights")
+        for stage in self._recipe.stages:
+            if isinstance(stage, TrainedStage) and (readers := needs_labels(stage.losses)):
+                told = ", ".join(repr(name) for name in readers)
+                fact = f"stage {stage.name}: its loss {told} needs labels, and the training data has none"
+                faults.append(f"{fact}; leave it out of losses")
+        return faults
+
+    def _faults(self, role: str, plan: Plan, decided: dict[str, Any]) -> list[str]:
+        try:
+            about = {**decided, "plan": plan.as_json(), "code": model_key(plan)}
+            self._workspace.step("check-model", about, lambda folder: self.model(plan))
+        except UserError as error:
+            return [f"{role} {plan.factory}: {fault}" for fault in error.faults]
+        return []
+
+    def model(self, plan: Plan) -> None:
+        """Raise ``UserError`` unless the plan's model takes the data, answers as the task asks, and exports."""
+        module = plan.build()
+        try:
+            with torch.no_grad():
+                outputs = module.eval()(self._example)
+        except Exception as error:
+            shape = tuple(self._example.shape)
+            raise UserError(f"does not take the data's inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+        self._task.check_outputs(outputs, self._data)
+        capture(module, [self._example])
+
+    def _file(self, path: Path) -> None:
+        model = foreign.read(path)
+        given = model.graph.input[0].type.tensor_type.shape.dim
+        wanted = tuple(d.dim_value or "free" for d in given)[1:]
+        if any(w not in ("free", s) for w, s in zip(wanted, self._example.shape[1:], strict=True)):
+            raise UserError(f"takes samples of shape {wanted}; the data's are {tuple(self._example.shape[1:])}")
+        outputs = [torch.from_numpy(output) for output in float_session(model)(self._example.numpy())]
+        self._task.check_outputs(outputs[0] if len(outputs) == 1 else tuple(outputs), self._data)

@@ -1,0 +1,67 @@
+"""A step that holds an artifact, and what decides a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+from compress import surgery
+from compress.choice import Choice
+from compress.stage import Artifact
+from compress.surgery import Plan
+from compress.workspace import Step, digest, source_digest
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A step that holds an artifact; it is loaded from disk when someone first needs it. Equal by key."""
+
+    step: Step
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Made) and other.step.key == self.step.key
+
+    def __hash__(self) -> int:
+        return hash(self.step.key)
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        plan, module = surgery.load(self.step.folder)
+        return Artifact(plan=plan, module=module, stages=tuple(self.step.facts["stages"]))
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is an ONNX file without source code, so that it has no artifact."""
+        return not (self.step.folder / surgery.PLAN).exists()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self.step.facts["notes"])
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What its stage chose for each part."""
+        return tuple(Choice(**choice) for choice in self.step.facts.get("choices", ()))
+
+    @property
+    def about(self) -> str:
+        """What its choices rest on."""
+        return str(self.step.facts.get("about", ""))
+
+    @property
+    def recipe(self) -> str | None:
+        """The Q/DQ recipe it was trained for; None for a float model."""
+        found: str | None = self.step.facts["recipe"]
+        return found
+
+    @property
+    def changed(self) -> bool:
+        """Whether the stage did anything to the model."""
+        return bool(self.step.facts["changed"])
+
+
+def model_key(plan: Plan) -> str:
+    """A name for the code of a plan's model."""
+    return digest([source_digest(source) for source in surgery.sources(plan, plan.build())])

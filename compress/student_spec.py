@@ -1,0 +1,120 @@
+"""[student] of a recipe: the teacher's factory with other arguments, one of its own, or a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, final
+
+from annotated_types import Ge, Gt
+
+from compress.records import build
+from compress.surgery import Plan
+from profiles.errors import unknown
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudentSearch:
+    """How the student's arguments are searched: without training, by a score and by measured latency.
+
+    Attributes:
+        choices: for each argument of the factory, the values that it may take.
+        speed_up: over the teacher in fp32, at least.
+        latency_ms: at most.
+        population, generations: candidates in each round of the evolution, and rounds.
+        draws: of random weights that a score is averaged over.
+        samples: in the batch that it is computed on.
+    """
+
+    choices: Mapping[str, tuple[Any, ...]]
+    speed_up: Annotated[float, Gt(0)] | None = None
+    latency_ms: Annotated[float, Gt(0)] | None = None
+    population: Annotated[int, Ge(2)] = 16
+    generations: Annotated[int, Ge(1)] = 8
+    draws: Annotated[int, Ge(1)] = 3
+    samples: Annotated[int, Ge(2)] = 64
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec:
+    """The student before the first stage: a factory of its own, or the teacher's with other arguments.
+
+    Attributes:
+        inherits: whether it starts from the teacher's weights as far as they fit.
+        between: arguments of a model of the student's depth and the teacher's width.
+        search: chooses arguments before the first stage.
+    """
+
+    model: str
+    arguments: Mapping[str, Any]
+    same_as_teacher: bool
+    inherits: bool
+    between: Mapping[str, Any] | None = None
+    search: StudentSearch | None = None
+
+
+def parse_student(
+    table: Mapping[str, Any],
+    teacher: tuple[str, Mapping[str, Any]] | None,
+    resolve: Callable[[str], str],
+    source: str,
+    faults: list[str],
+) -> StudentSpec | None:
+    """The student in a table; its faults are added to ``faults``.
+
+    Args:
+        teacher: its model and arguments; None when it has faults itself.
+        resolve: makes a reference to a model absolute.
+    """
+    where = f"{source}: [student]"
+    allowed = ("from", "model", "width", "depth", "arguments", "inherit", "search")
+    faults += [unknown("key", key, allowed, where) for key in table if key not in allowed]
+    if ("from" in table) == ("model" in table):
+        faults.append(f'{where} takes either from = "teacher" or model = "package.module:callable"')
+        return None
+    if "from" in table and table["from"] != "teacher":
+        faults.append(f'{where} from: the student starts from "teacher"; given: {table["from"]!r}')
+        return None
+    if teacher is None:
+        return None
+    scaled = {key: table[key] for key in ("width", "depth") if key in table}
+    own = {**table.get("arguments", {}), **scaled}
+    searched = _search(table["search"], own, where, faults) if "search" in table else None
+    if "model" in table:
+        return StudentSpec(
+            model=resolve(table["model"]),
+            arguments=own,
+            same_as_teacher=False,
+            inherits=bool(table.get("inherit", False)),
+            search=searched,
+        )
+    arguments = {**teacher[1], **own}
+    return StudentSpec(
+        model=teacher[0],
+        arguments=arguments,
+        same_as_teacher=not own and searched is None,
+        inherits=bool(table.get("inherit", True)),
+        between={key: value for key, value in arguments.items() if key != "width"} if "width" in own else None,
+        search=searched,
+    )
+
+
+def _search(table: Any, arguments: Mapping[str, Any], where: str, faults: list[str]) -> StudentSearch | None:
+    place = where.removesuffix("]") + ".search]"
+    if not isinstance(table, dict):
+        faults.append(f"{place} is a table with choices; given: {table!r}")
+        return None
+    choices = table.get("choices", {})
+    if not isinstance(choices, dict) or not choices or not all(isinstance(v, list) and v for v in choices.values()):
+        faults.append(f"{place} choices: a list of values for each argument, such as blocks = [1, 2, 3]; given: {choices!r}")
+        return None
+    faults += [f"{place} choices: {name} is in arguments too; keep one" for name in choices if name in arguments]
+    found: StudentSearch | None = build(StudentSearch, table, place, faults)
+    return found
+
+
+def student_plan(student: StudentSpec, chosen: Mapping[str, Any] | None = None) -> Plan:
+    """The plan of the student before any stage; ``chosen`` are arguments that a search gives."""
+    return Plan(factory=student.model, arguments={**student.arguments, **(chosen or {})})
