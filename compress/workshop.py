@@ -50,6 +50,7 @@ ROOM = (
     "compress.teacher_outputs",
     "compress.objective",
     "compress.loss_specs",
+    "compress.readings",
     "compress.losses.base",
     "compress.adapters",
     "compress.weights",

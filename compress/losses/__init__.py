@@ -62,9 +62,8 @@ LOSSES: dict[str, str] = {
     "diswot": "compress.losses.relations:diswot",
     "affinity": "compress.losses.relations:affinity",
     "edges": "compress.losses.relations:edges",
-    "codebook": "compress.losses.codes:Codebook",
-    "token_relations": "compress.losses.tokens:token_relations",
     "self_similarity": "compress.losses.relations:self_similarity",
+    "codebook": "compress.losses.codes:Codebook",
     # features
     "attention": "compress.losses.features:attention",
     "cwd": "compress.losses.features:Cwd",
@@ -73,6 +72,7 @@ LOSSES: dict[str, str] = {
     "block_mse": "compress.losses.features:BlockMse",
     "transkd": "compress.losses.fusion:Transkd",
     "acam": "compress.losses.masks:Acam",
+    "token_relations": "compress.losses.tokens:token_relations",
     "visible_tokens": "compress.losses.tokens:VisibleTokens",
     "ln_hidden": "compress.losses.tokens:LnHidden",
     "nd": "compress.losses.embeddings:Nd",
