@@ -37,7 +37,7 @@ from deploy.export import capture, to_onnx
 from deploy.half import half
 from deploy.measure import Latency, summarise
 from deploy.parity import Parity, parity
-from deploy.parting import first_parting
+from deploy.parting import LEAST_COSINE, first_parting
 from deploy.qdq import insert
 from deploy.remote import RemoteWorker
 from profiles.device import DeviceProfile
