@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -310,7 +311,8 @@ class Workshop:
         return self._trainer.predictor(module)
 
     def _context(self, teacher: Made, folder: Path, target: Target | None) -> Context:
-        module = teacher.artifact.module
+        # A copy: where the student is the teacher, the stage has to be able to train what it is given.
+        module = copy.deepcopy(teacher.artifact.module)
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         asked = {"teacher": teacher.step.key, "data": self.data.train.fingerprint(), "seed": self.recipe.seed}
