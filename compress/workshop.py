@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -262,10 +263,11 @@ class Workshop:
         return self._trainer.predictor(module)
 
     def _context(self, teacher: Made, folder: Path, target: Target | None) -> Context:
-        module = teacher.artifact.module
+        # A copy: where the student is the teacher, the stage has to be able to train what it is given.
+        module = copy.deepcopy(teacher.artifact.module)
         spec = self.recipe.teacher
         if spec.also:
-            others = [made.artifact.module for made in self.also()]
+            others = [copy.deepcopy(made.artifact.module) for made in self.also()]
             module = Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)

@@ -384,7 +384,16 @@ def _spread(widths: tuple[int, ...], points: int) -> tuple[int, ...]:
 def _filled(piece: Piece, grid: tuple[tuple[int, ...], ...], cost: Callable[[Sizes], float]) -> PieceCost:
     values = [cost(dict(zip(piece.axes, point, strict=True))) for point in itertools.product(*grid)]
     shaped = np.array(values, np.float64).reshape([len(points) for points in grid])
-    return PieceCost(axes=piece.axes, grid=grid, cost=shaped, block=piece.block, layers=piece.layers)
+    return PieceCost(axes=piece.axes, grid=grid, cost=_rising(shaped), block=piece.block, layers=piece.layers)
+
+
+def _rising(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """``values`` made to rise along every axis: a knapsack would seek out each width that noise made look cheap."""
+    for axis in range(values.ndim):
+        up = np.maximum.accumulate(values, axis)
+        down = np.flip(np.minimum.accumulate(np.flip(values, axis), axis), axis)
+        values = (up + down) / 2
+    return values
 
 
 def _star(template: Template, piece: Piece, multiple: int, cost: Callable[[Sizes], float]) -> PieceCost:

@@ -156,3 +156,9 @@ def test_the_table_finds_what_a_known_clock_says(template):
         expected = clock._time(template.whole(widths, removed)).p50_ms
         assert table.predict_ms(widths, removed) == pytest.approx(expected, rel=0.02)
     assert table.error < 0.02 and table.factor == pytest.approx(1.2, rel=0.02)
+
+
+def test_noise_makes_no_width_look_cheap():
+    assert latency._rising(np.array([1.0, 3.0, 2.0, 4.0])).tolist() == [1.0, 2.5, 2.5, 4.0]
+    rising = np.array([[1.0, 2.0], [2.0, 4.0]])
+    assert np.array_equal(latency._rising(rising), rising)
