@@ -15,7 +15,19 @@ from pathlib import Path
 from profiles.device import facts
 from tests.bench.figure import Table
 
-NAMES = ("spine", "loader", "squeezenet", "cifar", "detection", "fastestdet", "ship", "estimate", "int8", "select")
+NAMES = (
+    "spine",
+    "loader",
+    "squeezenet",
+    "cifar",
+    "detection",
+    "fastestdet",
+    "ship",
+    "estimate",
+    "int8",
+    "select",
+    "quantised",
+)
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 
 
