@@ -78,7 +78,7 @@ def learn_points(
         packed[path] = made[path].packed(layer.parametrizations.weight.original)  # type: ignore[union-attr,arg-type]
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(packed[path].unpacked()))
+            layer.weight.copy_(torch.from_numpy(packed[path].unpacked()))  # type: ignore[operator]
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(asked[name])
     return packed
