@@ -118,9 +118,6 @@ class Workshop:
         self.data_key = self.data.fingerprint()
         for note in self.data.notes:
             progress.say(f"data: {note}")
-        shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
-        for doubt in calibration_data.check(self.data.calibration, shape):
-            progress.say(f"data: {doubt}")
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
 
@@ -132,6 +129,9 @@ class Workshop:
         """
         decided = {"data": self.data_key, "task": self.task_key()}
         self._workspace.step("check-data", decided, lambda folder: self.task.check(self.data))
+        shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
+        for doubt in calibration_data.check(self.data.calibration, shape):
+            self._progress.say(f"data: {doubt}")
         if self.recipe.teacher.is_onnx:
             self._check_onnx(Path(self.recipe.teacher.model), decided)
             return
