@@ -102,15 +102,18 @@ class Workshop:
         self.data_key = self.data.fingerprint()
         for note in self.data.notes:
             progress.say(f"data: {note}")
-        shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
-        for doubt in calibration_data.check(self.data.calibration, shape):
-            progress.say(f"data: {doubt}")
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
 
     def check(self) -> None:
         """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
-        Checks(self.recipe, self.task, self.data, self._workspace, self.example).all(self.task_key())
+        self._checks().all(self.task_key())
+        shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
+        for doubt in calibration_data.check(self.data.calibration, shape):
+            self._progress.say(f"data: {doubt}")
+
+    def _checks(self) -> Checks:
+        return Checks(self.recipe, self.task, self.data, self._workspace, self.example)
 
     @cached_property
     def example(self) -> Tensor:
@@ -171,7 +174,7 @@ class Workshop:
             raise UserError(f"cannot be built: {error}") from error
 
         def make(folder: Path) -> dict[str, Any]:
-            Checks(self.recipe, self.task, self.data, self._workspace, self.example).model(plan)
+            self._checks().model(plan)
             torch.manual_seed(self.recipe.seed)
             surgery.save(folder, plan, plan.build())
             return _facts((), (), None)

@@ -16,6 +16,9 @@ PACKAGES = ("compress", "deploy", "calib", "profiles")
 DEVICE_SIDE = ("deploy", "calib", "profiles")
 HOST_ONLY = {
     "deploy/bias.py",
+    "deploy/equalise.py",
+    "deploy/parting.py",
+    "deploy/sensitivity.py",
     "deploy/export.py",
     "deploy/export_pte.py",
     "deploy/foreign.py",

@@ -30,6 +30,7 @@ NAMES = (
     "latency_table",
     "pruning",
     "pruning_trained",
+    "quantised",
 )
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 

@@ -29,6 +29,7 @@ from deploy.measure import interleave
 from deploy.placement import place
 from deploy.remote import RemoteWorker
 from profiles.device import load
+from profiles.quantization import QUANTIZATION
 from tests.bench.figure import Figure, Table
 
 PROFILE = "x86-avx2"
@@ -106,7 +107,7 @@ def _files(folder: Path) -> dict[str, dict[str, Path]]:
 
 def _quantized(plain: onnx.ModelProto, shape: tuple[int, ...], recipe: str) -> onnx.ModelProto:
     """``plain`` in integers; as it is when nothing of it can be."""
-    if not place(plain).weights:
+    if not place(plain, QUANTIZATION[recipe]).weights:
         return plain
     images = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
     samples = ArraySamples(images, np.zeros(8, np.int64))

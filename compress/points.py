@@ -1,0 +1,108 @@
+"""Differentiable quantisation: the few values that a layer's weights may take, learned by gradient (Polino et al. 2018).
+
+The weights stay where they are; each takes the nearest point of its bucket's range, and the points move (section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from deploy.packing import BUCKET, Packed, pack, quantile_points
+
+MOST_BITS = 8
+
+
+@final
+class Points(nn.Module):
+    """A weight as points of its buckets' ranges; the gradient of a point is the sum of its weights', by their span.
+
+    Args:
+        weight: float, of any shape.
+        bits: 2 ** bits points, which start at the quantiles of the scaled weight.
+    """
+
+    def __init__(self, weight: Tensor, bits: int, bucket: int = BUCKET) -> None:
+        super().__init__()
+        self.bits, self.bucket = bits, bucket
+        self.points = nn.Parameter(torch.from_numpy(quantile_points(weight.detach().numpy(), bits, bucket)))
+        found = pack(weight.detach().numpy(), bits, bucket=bucket)
+        which = torch.arange(weight.numel()) // bucket
+        self.low: Tensor
+        self.span: Tensor
+        self.register_buffer("low", torch.from_numpy(found.low)[which].reshape(weight.shape))
+        self.register_buffer("span", torch.from_numpy(found.span)[which].reshape(weight.shape))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        ordered = self.points.sort().values
+        scaled = (weight.detach() - self.low) / self.span.clamp_min(torch.finfo(torch.float32).tiny)
+        middles = (ordered[:-1] + ordered[1:]).detach() / 2
+        made: Tensor = self.low + self.span * ordered[torch.searchsorted(middles, scaled)]
+        return made
+
+    def packed(self, weight: Tensor) -> Packed:
+        """The indices and points of ``weight`` as they are now."""
+        return pack(weight.detach().numpy(), self.bits, self.points.detach().numpy(), self.bucket)
+
+
+def learn_points(
+    module: nn.Module, bits: Mapping[str, int], loss: Callable[[], Tensor], *, steps: int, learning_rate: float = 1e-3
+) -> dict[str, Packed]:
+    """Move the points of a module's weights down the gradient of ``loss``, all else fixed; the weights become the points.
+
+    Args:
+        bits: by the path of a layer with a ``weight``.
+        loss: of a batch, a new one at each call; calls ``module``.
+
+    Returns:
+        Each layer's packed weight; decoded it is the weight that the layer now has.
+    """
+    asked = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    layers = {path: module.get_submodule(path) for path in bits}
+    made = {path: Points(layer.weight, bits[path]) for path, layer in layers.items()}  # type: ignore[arg-type]
+    for path, layer in layers.items():
+        parametrize.register_parametrization(layer, "weight", made[path])
+    optimizer = torch.optim.SGD([points.points for points in made.values()], learning_rate, momentum=0.9, nesterov=True)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    packed = {}
+    for path, layer in layers.items():
+        packed[path] = made[path].packed(layer.parametrizations.weight.original)  # type: ignore[union-attr,arg-type]
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(packed[path].unpacked()))  # type: ignore[operator]
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(asked[name])
+    return packed
+
+
+def bits_by_gradient(norms: Mapping[str, float], bits: int) -> dict[str, int]:
+    """Bits of each layer, ``bits`` on average: all get ``bits - 1``, and what is left goes where the gradient is large.
+
+    Shares are by the norm of the loss's gradient (the released code's ``assign_bits_automatically``); what rounding leaves
+    over goes to the largest, and no layer has more than 8.
+
+    Raises:
+        ValueError: ``bits`` is below 2, so that a layer might get none.
+    """
+    if bits < 2:
+        raise ValueError(f"bits to share out are 2 on average at least; given: {bits}")
+    found = dict.fromkeys(norms, bits - 1)
+    left, total = len(norms), sum(norms.values()) or 1.0
+    for name in sorted(norms, key=lambda name: -norms[name]):
+        more = min(left, MOST_BITS - found[name], round(len(norms) * norms[name] / total))
+        found[name] += more
+        left -= more
+    for name in sorted(norms, key=lambda name: -norms[name]):
+        more = min(left, MOST_BITS - found[name])
+        found[name] += more
+        left -= more
+    return found

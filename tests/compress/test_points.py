@@ -1,0 +1,51 @@
+"""Points learned by gradient: nearer than where they began, and what is stored is what the layer has."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.points import Points, bits_by_gradient, learn_points
+
+
+def test_a_point_s_gradient_is_that_of_its_weights_by_hand():
+    weight = torch.tensor([0.0, 1.0, 3.0, 4.0])
+    points = Points(weight, 1)
+    with torch.no_grad():
+        points.points.copy_(torch.tensor([0.0, 1.0]))
+    made = points(weight)
+    assert made.tolist() == [0, 0, 4, 4]
+    made.backward(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert points.points.grad.tolist() == [12.0, 28.0], "span 4 times the sums 1 + 2 and 3 + 4"
+
+
+def test_learned_points_come_nearer_and_decode_to_the_layer_s_weights():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    inputs = torch.randn(256, 16)
+    expected = module(inputs).detach()
+
+    def loss():
+        return (module(inputs) - expected).square().mean()
+
+    before = {path: module.get_submodule(path).weight.detach().clone() for path in ("0", "2")}
+    start = learn_points(module, {"0": 2, "2": 2}, loss, steps=0)
+    at_first = loss().item()
+    for path, weight in before.items():
+        module.get_submodule(path).weight.data.copy_(weight)
+    packed = learn_points(module, {"0": 2, "2": 2}, loss, steps=200, learning_rate=0.02)
+    assert loss().item() < 0.8 * at_first
+    for path in packed:
+        weight = module.get_submodule(path).weight
+        np.testing.assert_array_equal(packed[path].unpacked(), weight.detach().numpy())
+        assert weight.requires_grad
+        assert len(packed[path].points) == 4 == len(start[path].points)
+
+
+def test_bits_by_gradient():
+    assert bits_by_gradient({"a": 3.0, "b": 1.0, "c": 0.0, "d": 0.0}, 4) == {"a": 6, "b": 4, "c": 3, "d": 3}
+    for bits in (2, 4, 7):
+        found = bits_by_gradient({str(i): float(i * i) for i in range(9)}, bits)
+        assert sum(found.values()) == 9 * bits and max(found.values()) <= 8
+    with pytest.raises(ValueError, match="2 on average"):
+        bits_by_gradient({"a": 1.0}, 1)
