@@ -119,6 +119,19 @@ def compress_cli(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.fixture
+def compress_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``compress_cli`` in this process, which saves importing torch, where nothing of the user's is imported."""
+    from compress.cli import entry
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        code = entry(list(arguments))
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
+
+
 SMALL_RECIPE = """
 [task]
 kind = "classification"

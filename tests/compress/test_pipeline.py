@@ -30,7 +30,13 @@ def start(folder, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
+
+
+def _heed_interrupts():
+    """What a shell starts in the background ignores them, and so does what that starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def finish(folder, *arguments):
@@ -185,6 +191,7 @@ def test_ctrl_c_is_exit_130_and_resumable(done, tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_over_budget_is_exit_3_and_still_reports(done, tmp_path):
     folder, _, _ = done
     text = (folder / "small.toml").read_text().replace("[budget]", "[budget]\nlatency_ms_p50 = 0.000001")

@@ -44,7 +44,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "conv" else pytest.mark.slow) for k in LAYERS])
 def test_learned_rounding_moves_each_weight_to_a_neighbour_and_beats_the_nearest(kind, monkeypatch):
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -84,7 +84,9 @@ def test_the_layer_that_hurts_is_found_and_stays_float_and_is_named(float_model)
     assert far_off(model, samples, mixed.onnx()) < far_off(model, samples, plain.onnx())
 
 
-@pytest.mark.parametrize("options", [PostTraining(), PostTraining(equalise=True, rounding="learned")])
+@pytest.mark.parametrize(
+    "options", [PostTraining(), pytest.param(PostTraining(equalise=True, rounding="learned"), marks=pytest.mark.slow)]
+)
 def test_the_stage_s_program_computes_what_the_file_does(float_model, options):
     model, samples = float_model
     found = quantise(model, samples, RECIPE, options)

@@ -26,9 +26,6 @@ from tests.zoo import ZOO
 RECIPE = load_profile("cpu").runtime("onnxruntime").quantization
 """What this machine's processor wants: with another's, ONNX Runtime's integers overflow and the module's do not."""
 
-QUICK = ("lambda_shortcut",)
-"""What every change is tested on; the others are among the longer proofs."""
-
 
 def colours(count, seed=0):
     rng = np.random.default_rng(seed)
@@ -91,7 +88,8 @@ def check(artifact, before, context, folder):
         assert off < (0.15 if quantized else 1e-3), f"engine and module are {off:.3f} apart"
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in sorted(ZOO)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(ZOO))
 def test_all_stages_one_after_the_other(name, zoo_context, tmp_path):
     artifact = start(name)
     context = zoo_context(copy.deepcopy(artifact.module))
