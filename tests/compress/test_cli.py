@@ -142,12 +142,12 @@ def test_a_model_that_will_not_do_is_told_before_anything_is_trained(compress_cl
     assert done.stderr.count("error:") == 1
 
 
-def test_weights_that_do_not_fit_are_told(compress_cli, small_recipe, tmp_path):
+def test_weights_that_do_not_fit_are_told(compress_here, small_recipe, tmp_path):
     import torch
 
     torch.save({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
     small_recipe.write_text(small_recipe.read_text().replace("[student]", 'weights = "w.pth"\n[student]'))
-    done = compress_cli("run", str(small_recipe))
+    done = compress_here("run", str(small_recipe))
     assert done.returncode == 2
     assert "w.pth: missing bn1.bias" in done.stderr
     assert "conv1.weight is (3, 3); ResNet takes (16, 1, 3, 3)" in done.stderr
@@ -209,10 +209,10 @@ def _environment(folder):
     return {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
 
 
-def test_keys_that_a_source_does_not_take_are_told(compress_cli, small_recipe):
+def test_keys_that_a_source_does_not_take_are_told(compress_here, small_recipe):
     text = small_recipe.read_text().replace('"tests.conftest:blob_splits"', '{ use = "digits", sead = 1 }')
     small_recipe.write_text(text)
-    done = compress_cli("run", str(small_recipe))
+    done = compress_here("run", str(small_recipe))
     assert done.returncode == 2
     assert "[task] data digits: unknown key 'sead' (did you mean 'seed'?)" in done.stderr
 

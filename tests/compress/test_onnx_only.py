@@ -54,23 +54,23 @@ def test_it_is_measured_quantised_and_bundled(compress_cli, tmp_path, batch):
     assert verify(tmp_path / "runs/r-cpu/bundle").top1_agreement == 1.0
 
 
-def test_training_is_refused_with_the_reason(compress_cli, tmp_path):
+def test_training_is_refused_with_the_reason(compress_here, tmp_path):
     exported(tmp_path / "them.onnx")
     (tmp_path / "r.toml").write_text(
         RECIPE + '[student]\nfrom = "teacher"\n[[stage]]\nuse = "distill"\n[[stage]]\nuse = "prune"\n'
     )
-    done = compress_cli("run", "r.toml")
+    done = compress_here("run", "r.toml")
     assert done.returncode == 2
     assert "[[stage]] 1 (distill) trains, and an .onnx model has no source code to train" in done.stderr
     assert "[[stage]] 2 (prune)" in done.stderr
     assert "[student] cannot be made from an .onnx file" in done.stderr
 
 
-def test_data_of_another_shape_is_told(compress_cli, tmp_path):
+def test_data_of_another_shape_is_told(compress_here, tmp_path):
     model = to_onnx(capture(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)), [torch.randn(2, 1, 8, 8)]))
     onnx.save(model, str(tmp_path / "them.onnx"))
     (tmp_path / "r.toml").write_text(RECIPE)
-    done = compress_cli("run", "r.toml")
+    done = compress_here("run", "r.toml")
     assert done.returncode == 2
     assert "takes samples of shape (1, 8, 8); the data's are (1, 16, 16)" in done.stderr
 

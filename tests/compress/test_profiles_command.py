@@ -33,17 +33,17 @@ def test_the_list_says_what_runs_here(capsys):
         assert lines["raspberry-pi-5"].endswith("elsewhere (aarch64)")
 
 
-def test_a_new_profile_of_this_machine_is_used_and_not_overwritten(compress_cli, tmp_path, small_recipe):
-    done = compress_cli("profiles", "new", "mine", "--device", "local")
+def test_a_new_profile_of_this_machine_is_used_and_not_overwritten(compress_here, tmp_path, small_recipe):
+    done = compress_here("profiles", "new", "mine", "--device", "local")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "mine.toml"
     made = device.load(str(tmp_path / "mine.toml"))
     assert {runtime.engine for runtime in made.runtimes} >= {"onnxruntime"}
     (tmp_path / "mine.toml").write_text((tmp_path / "mine.toml").read_text().replace("\nthreads = ", "\nthreads = 2 # "))
-    again = compress_cli("profiles", "new", "mine")
+    again = compress_here("profiles", "new", "mine")
     assert again.returncode == 2
     assert again.stderr == "error: mine.toml is there already; give --force to replace it, or --out FILE\n"
-    plan = compress_cli("run", str(small_recipe), "--device", "mine.toml", "--dry-run")
+    plan = compress_here("run", str(small_recipe), "--device", "mine.toml", "--dry-run")
     assert plan.returncode == 0, plan.stderr
     assert {build["threads"] for build in json.loads(plan.stdout)["build_plans"]} == {2}
     assert json.loads(plan.stdout)["device"]["name"] == "mine"
