@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.zoo import ViTBlock
+
 
 class Gate(nn.Module):
     """Squeeze and excite (Hu et al. 2018)."""
@@ -49,25 +51,6 @@ def gated(classes: int = 10) -> nn.Module:
     )
 
 
-class Attention(nn.Module):
-    """A transformer's block, norms first."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(self.norm1(x)).reshape(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
-        x = x + self.proj(mixed)
-        return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
-
-
 class ViT(nn.Module):
     """64 patches of 4x4 (Dosovitskiy et al. 2021)."""
 
@@ -75,7 +58,7 @@ class ViT(nn.Module):
         super().__init__()
         self.patch = nn.Conv2d(1, width, 4, 4)
         self.cls, self.pos = nn.Parameter(torch.zeros(1, 1, width)), nn.Parameter(torch.randn(1, 65, width) * 0.02)
-        self.blocks = nn.Sequential(*[Attention(width, heads) for _ in range(depth)])
+        self.blocks = nn.Sequential(*[ViTBlock(width, heads) for _ in range(depth)])
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
