@@ -6,7 +6,7 @@ one processor and slower than float on another. Adding one is adding an entry to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -70,21 +70,6 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         weight_bits=7,
         why="VPMADDUBSW saturates in 16 bits: weights keep one bit free",
     ),
-    "ort-x86-vnni": QuantizationRecipe(
-        activation="uint8",
-        activation_symmetric=False,
-        integer_results=ORT_RESULTS,
-        integer_operators=ORT_OPERATORS,
-        why=f"as x86-vnni; {ORT_WHY}",
-    ),
-    "ort-x86-no-vnni": QuantizationRecipe(
-        activation="uint8",
-        activation_symmetric=False,
-        weight_bits=7,
-        integer_results=ORT_RESULTS,
-        integer_operators=ORT_OPERATORS,
-        why=f"as x86-no-vnni; {ORT_WHY}",
-    ),
     "arm-dotprod": QuantizationRecipe(
         activation="int8",
         activation_symmetric=False,
@@ -109,3 +94,8 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         "it discourages u8",
     ),
 }
+
+for _base in ("x86-vnni", "x86-no-vnni"):
+    QUANTIZATION[f"ort-{_base}"] = replace(
+        QUANTIZATION[_base], integer_results=ORT_RESULTS, integer_operators=ORT_OPERATORS, why=f"as {_base}; {ORT_WHY}"
+    )
