@@ -17,7 +17,8 @@ from compress.workspace import code_digest, digest
 from deploy import count, factor_times, latency
 from deploy.devices import Device
 from deploy.engines import engine
-from deploy.latency import Form, LatencyTable, PieceCost, Stopwatch
+from deploy.latency import Form, Stopwatch
+from deploy.latency_table import LatencyTable, PieceCost, total
 from deploy.template import Axis, Template
 from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError
@@ -56,6 +57,7 @@ class EngineTarget:
     def key(self) -> Mapping[str, Any]:
         code = [
             "deploy.latency",
+            "deploy.latency_table",
             "deploy.factor_times",
             "deploy.template",
             "deploy.placement",
@@ -149,12 +151,12 @@ def _counted(template: Template, by: str) -> Costs:
     unit, how = COUNTS[by]
     pieces = latency.counted(template, how)
     full = {name: axis.width for name, axis in template.axes.items()}
-    least = latency.total(pieces, dict.fromkeys(full, 1), list(template.blocks))
+    least = total(pieces, dict.fromkeys(full, 1), list(template.blocks))
     return Costs(
         unit=unit,
         terms=[_term(piece, 1.0) for piece in pieces],
         fixed=0.0,
-        now=latency.total(pieces, full),
+        now=total(pieces, full),
         least=least,
         about="counted",
         unfollowed=template.unfollowed,

@@ -31,6 +31,7 @@ HOST_ONLY = {
     "deploy/estimate.py",
     "deploy/factor_times.py",
     "deploy/latency.py",
+    "deploy/latency_table.py",
     "deploy/template.py",
 }
 

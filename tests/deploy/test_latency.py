@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy import count, latency
-from deploy.latency import PieceCost, counted, multiples, total
+from deploy.latency import counted, multiples
+from deploy.latency_table import PieceCost, total
 from deploy.template import Axis, Template
 
 WIDTH = 16
