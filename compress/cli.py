@@ -6,14 +6,17 @@ fault, 3 over budget or out of reach, 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from compress import __version__
 from profiles.errors import OutOfReachError, UserError
 
+INTERRUPTED = 130
 COMMANDS = {
     "run": "compress.commands.run:run",
     "students": "compress.commands.students:students",
@@ -85,9 +88,9 @@ def entry(arguments: list[str] | None = None) -> int:
         code: Any = main.main(args=arguments, prog_name="compress", standalone_mode=False)
         return int(code or 0)
     except click.exceptions.Abort:
-        return _told("interrupted; the same command goes on from here", 130)
+        return _told("interrupted; the same command goes on from here", INTERRUPTED)
     except KeyboardInterrupt:
-        return _told("interrupted; the same command goes on from here", 130)
+        return _told("interrupted; the same command goes on from here", INTERRUPTED)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -102,7 +105,17 @@ def entry(arguments: list[str] | None = None) -> int:
 
 def script() -> None:
     """The installed command."""
-    sys.exit(entry())
+    code = entry()
+    if code == INTERRUPTED:
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit now. ``python -m`` would turn 130 into death by SIGINT where the interrupt had passed through an ``eval``."""
+    for ended in (atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        ended()
+    os._exit(code)
 
 
 def _expected(error: Exception) -> str | None:

@@ -2,5 +2,6 @@
 
 from compress.models.detector import Detector, detector
 from compress.models.resnet import ResNet, resnet, resnet20
+from compress.models.vgg import VGG, vgg
 
-__all__ = ["Detector", "ResNet", "detector", "resnet", "resnet20"]
+__all__ = ["VGG", "Detector", "ResNet", "detector", "resnet", "resnet20", "vgg"]

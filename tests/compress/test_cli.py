@@ -107,6 +107,15 @@ def test_a_bug_keeps_its_traceback(compress_cli, small_recipe, tmp_path):
     assert "ZeroDivisionError: in the data" in done.stderr
 
 
+def test_an_interrupt_within_evaluated_code_is_exit_130_too(compress_cli, small_recipe, tmp_path):
+    """CPython notes an interrupt that leaves an ``eval``, and under ``-m`` dies of SIGINT for it, though it was caught."""
+    (tmp_path / "users_data.py").write_text("def stop():\n    raise KeyboardInterrupt\ndef data():\n    eval('stop()')\n")
+    small_recipe.write_text(small_recipe.read_text().replace("tests.conftest:blob_splits", "users_data:data"))
+    done = compress_cli("run", str(small_recipe), env=_environment(tmp_path))
+    assert done.returncode == 130
+    assert done.stderr.endswith("error: interrupted; the same command goes on from here\n")
+
+
 MODELS = """
 import torch
 from torch import nn
