@@ -31,6 +31,7 @@ class Cargo:
     """What of a variant goes into a bundle; golden outputs are its engine's, on its device."""
 
     model: Path
+    packed: Path | None
     plan: BuildPlan
     golden: dict[str, npt.NDArray[Any]]
     preprocessing: Mapping[str, Any]
@@ -38,9 +39,11 @@ class Cargo:
 
 def cargo(best: Variant, prover: Prover, workshop: Workshop) -> Cargo:
     """Collect the cargo of ``best``."""
+    packed = prover.packed(best)
     inputs = prover.sample_feed(workshop.data.test, GOLDEN_SAMPLES)
     return Cargo(
         model=prover.model_path(best),
+        packed=packed.file if packed else None,
         plan=load_plan(prover.built(best).folder / "engine"),
         golden=pack(inputs, prover.infer(best, inputs)),
         preprocessing=workshop.data.preprocessing,
@@ -55,6 +58,7 @@ def bundle(folder: Path, load: Cargo, report: Report, profile: DeviceProfile) ->
         name=_name(report.recipe["name"]),
         title=f"{report.recipe['name']} for {report.device['name']}",
         model=load.model,
+        packed=load.packed,
         plan=load.plan,
         profile=profile,
         golden=load.golden,

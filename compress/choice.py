@@ -10,17 +10,17 @@ from typing import Literal, final
 @final
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a stage chose for one group, layer or block.
+    """What a stage chose for one group, layer, block or weight.
 
     Attributes:
-        family: role and scale of a group, such as ``stage/4``; kind of the factors of a layer.
-        before, after: width, or largest and chosen rank; 0 for a block that was taken out.
-        kept: importance (of a layer: of its output's energy) that is kept, as a fraction.
+        family: role and scale of a group, such as ``stage/4``; kind of the factors of a layer; bits of a weight.
+        before, after: width, or largest and chosen rank, or bits; 0 for a block that was taken out.
+        kept: importance (of a layer: of its output's energy; of a weight: of its own) that is kept, as a fraction.
         bought: what this choice alone saves, given all others, in ``unit``; None where it has no price.
     """
 
     name: str
-    kind: Literal["group", "block", "layer"]
+    kind: Literal["group", "block", "layer", "weight"]
     family: str
     before: int
     after: int
@@ -34,6 +34,12 @@ def summary(choices: Sequence[Choice]) -> list[str]:
     lines: list[str] = []
     for family in dict.fromkeys(c.family for c in choices if c.kind != "block"):
         members = [c for c in choices if c.kind != "block" and c.family == family]
+        if members[0].kind == "weight":
+            count = f"{len(members)} weight{'s' if len(members) > 1 else ''}"
+            lines.append(
+                f"{family}: {count}, at least {100 * min(c.kept for c in members):.1f} % kept{_bought(members)} saved"
+            )
+            continue
         what = "channels in" if members[0].kind == "group" else "of rank in"
         parts = "group" if members[0].kind == "group" else "layer"
         count = f"{len(members)} {parts}{'s' if len(members) > 1 else ''}"

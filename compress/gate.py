@@ -26,11 +26,13 @@ class Budget:
         accuracy_drop_points: largest drop of the metric below the teacher's, in points.
         latency_ms_p50: median latency of one inference on the device, in milliseconds.
         size_mib: size of the engine, in MiB.
+        stored_mib: size of the model in the bundle, in MiB; smaller than the engine's where weights are packed.
     """
 
     accuracy_drop_points: float = 1.0
     latency_ms_p50: float | None = None
     size_mib: float | None = None
+    stored_mib: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class Standing:
         form: engine and precision of the fastest form.
         shipped_accuracy: of the fastest form.
         free_accuracy: of its post-training int8, where it has one.
+        stored_bytes: what the fastest form takes in a bundle.
+        packed: whether it takes so little because its weights are indices, so that nothing but storage changed.
     """
 
     accuracy: float
@@ -51,6 +55,8 @@ class Standing:
     shipped_accuracy: float
     size_bytes: int
     free_accuracy: float | None = None
+    stored_bytes: int = 0
+    packed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,8 @@ class Decision:
 def decide(before: Standing, after: Standing, teacher: float, budget: Budget, *, can_soften: bool) -> Decision:
     """Judge a stage that led from ``before`` to ``after``; ``teacher`` is the teacher's accuracy on validation."""
     drop = teacher - after.accuracy
-    speed = f"{before.latency_ms:.3f} -> {after.latency_ms:.3f} ms ({_gain(before, after):.2f}x, {after.form})"
+    size = f", {before.stored_bytes / 1024:.0f} -> {after.stored_bytes / 1024:.0f} KiB in the bundle" if after.packed else ""
+    speed = f"{before.latency_ms:.3f} -> {after.latency_ms:.3f} ms ({_gain(before, after):.2f}x, {after.form}){size}"
     if drop > budget.accuracy_drop_points + 1e-9:
         too_much = f"{after.accuracy:.2f} on validation is {drop:.2f} points under the teacher's {teacher:.2f}"
         reason = f"{too_much}; the budget is {budget.accuracy_drop_points:g}; {speed}"
@@ -83,6 +90,8 @@ def _gain(before: Standing, after: Standing) -> float:
 
 def _bought(before: Standing, after: Standing, budget: Budget) -> str:
     """What the stage bought, in a word; empty for nothing."""
+    if after.packed:
+        return "smaller to store" if after.stored_bytes * LEAST_GAIN <= before.stored_bytes else ""
     if _gain(before, after) >= LEAST_GAIN:
         return "faster"
     not_slower = _gain(before, after) * LEAST_GAIN >= 1

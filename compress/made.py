@@ -57,6 +57,11 @@ class Made:
         return found
 
     @property
+    def packed(self) -> bool:
+        """Whether its weights are indices of few points, and are stored so."""
+        return bool(self.step.facts.get("packed", False))
+
+    @property
     def changed(self) -> bool:
         """Whether the stage did anything to the model."""
         return bool(self.step.facts["changed"])

@@ -174,4 +174,6 @@ def _standing(forms: list[Variant], latencies: dict[Variant, Latency], prover: P
         shipped_accuracy=prover.judge(fastest, "validation").metric.value,
         size_bytes=prover.size_bytes(fastest),
         free_accuracy=prover.judge(free[0], "validation").metric.value if free else None,
+        stored_bytes=prover.stored_bytes(fastest),
+        packed=made.packed,
     )

@@ -1,18 +1,19 @@
 """Differentiable quantisation: the few values that a layer's weights may take, learned by gradient (Polino et al. 2018).
 
-The weights stay where they are; each takes the nearest point of its bucket's range, and the points move (section 4).
+The weights stay where they are; each takes the nearest point of its bucket's range, and the points move (section 4). Points
+start where the squared error is least, not at the quantiles as in the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from deploy.packing import BUCKET, Packed, pack, quantile_points
+from deploy.packing import BUCKET, Packed, fitted_points, pack
 
 MOST_BITS = 8
 
@@ -23,13 +24,13 @@ class Points(nn.Module):
 
     Args:
         weight: float, of any shape.
-        bits: 2 ** bits points, which start at the quantiles of the scaled weight.
+        bits: 2 ** bits points, which start where the squared error of the weight is least.
     """
 
     def __init__(self, weight: Tensor, bits: int, bucket: int = BUCKET) -> None:
         super().__init__()
         self.bits, self.bucket = bits, bucket
-        self.points = nn.Parameter(torch.from_numpy(quantile_points(weight.detach().numpy(), bits, bucket)))
+        self.points = nn.Parameter(torch.from_numpy(fitted_points(weight.detach().numpy(), bits, bucket)))
         found = pack(weight.detach().numpy(), bits, bucket=bucket)
         which = torch.arange(weight.numel()) // bucket
         self.low: Tensor
@@ -62,26 +63,62 @@ def learn_points(
         Each layer's packed weight; decoded it is the weight that the layer now has.
     """
     asked = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    layers = {path: module.get_submodule(path) for path in bits}
-    made = {path: Points(layer.weight, bits[path]) for path, layer in layers.items()}  # type: ignore[arg-type]
-    for path, layer in layers.items():
-        parametrize.register_parametrization(layer, "weight", made[path])
-    optimizer = torch.optim.SGD([points.points for points in made.values()], learning_rate, momentum=0.9, nesterov=True)
+    attach(module, {f"{path}.weight": number for path, number in bits.items()})
+    points = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(points, learning_rate, momentum=0.9, nesterov=True)
     for _ in range(steps):
         optimizer.zero_grad()
         loss().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    packed = {}
-    for path, layer in layers.items():
-        packed[path] = made[path].packed(layer.parametrizations.weight.original)  # type: ignore[union-attr,arg-type]
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(packed[path].unpacked()))  # type: ignore[operator]
+    packed = settle(module, [f"{path}.weight" for path in bits])
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(asked[name])
+    return {path: packed[f"{path}.weight"] for path in bits}
+
+
+def attach(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET) -> None:
+    """Let parameters of a module, by name, take points of so many bits; from now on the points alone ask for gradients."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for name, number in bits.items():
+        layer, leaf = _owner(module, name)
+        made = Points(getattr(layer, leaf), number, bucket)
+        parametrize.register_parametrization(layer, leaf, made)
+
+
+def settle(module: nn.Module, names: Iterable[str]) -> dict[str, Packed]:
+    """Undo ``attach``: each of these parameters becomes what its points make of it, which is returned as packed."""
+    packed: dict[str, Packed] = {}
+    for name in names:
+        layer, leaf = _owner(module, name)
+        (made,) = (held := layer.parametrizations[leaf])  # type: ignore[index,misc]
+        assert isinstance(made, Points)
+        packed[name] = made.packed(held.original)
+        parametrize.remove_parametrizations(layer, leaf, leave_parametrized=False)
+        with torch.no_grad():
+            getattr(layer, leaf).copy_(torch.from_numpy(packed[name].unpacked()))
     return packed
+
+
+def evenly(weight: Tensor, bits: int, bucket: int = BUCKET) -> Packed:
+    """A weight on evenly spaced points."""
+    return pack(weight.detach().numpy(), bits, None, bucket)
+
+
+def gradient_norms(module: nn.Module, names: Iterable[str], losses: Iterable[Tensor]) -> dict[str, float]:
+    """Norm of each parameter's gradient of the mean of ``losses``, one of which is made at a time."""
+    module.zero_grad(set_to_none=True)
+    found = {name: module.get_parameter(name).requires_grad_() for name in names}
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]
+    norms = {name: 0.0 if p.grad is None else float(p.grad.norm()) for name, p in found.items()}
+    module.zero_grad(set_to_none=True)
+    return norms
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
 
 
 def bits_by_gradient(norms: Mapping[str, float], bits: int) -> dict[str, int]:

@@ -19,6 +19,7 @@ from calib import tensorrt_table
 from compress import post_training, processes
 from compress.data import Samples
 from compress.made import Made
+from compress.packed import PackedProgram
 from compress.program_files import pte
 from compress.progress import Progress
 from compress.quantizers import QuantizedProgram
@@ -28,7 +29,7 @@ from compress.target import EngineTarget
 from compress.tasks import Metric
 from compress.workshop import Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
-from deploy import count
+from deploy import count, packed_file
 from deploy import race as races
 from deploy.devices import Device
 from deploy.devices.local import Local
@@ -36,6 +37,8 @@ from deploy.engines import BuildPlan, engine
 from deploy.export import capture, to_onnx
 from deploy.half import half
 from deploy.measure import Latency, summarise
+from deploy.pack_model import pack_model
+from deploy.packed_file import Account
 from deploy.parity import Parity, parity
 from deploy.parting import LEAST_COSINE, first_parting
 from deploy.qdq import insert
@@ -47,6 +50,8 @@ MODEL, PROGRAM = "model.onnx", "model.pte"
 TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
 PARTING_SAMPLES = 4
+EXPORTING = ("deploy.export", "deploy.placement", "deploy.qdq", "deploy.integers", "compress.quantizers", "compress.packed")
+PACKING = ("deploy.pack_model", "deploy.packed_file", "deploy.packing", "deploy.huffman", "deploy.integers")
 FREE = post_training.PostTraining()
 """How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 
@@ -73,6 +78,16 @@ class Judged:
     metric: Metric
     parity: Parity
     parted: str | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A model file with its weights as indices; ``left`` names weights that it has in no form which follows from them."""
+
+    file: Path
+    account: Account
+    left: tuple[str, ...]
 
 
 @final
@@ -241,6 +256,31 @@ class Prover:
         """The file that a variant's engine was built from."""
         return self._source(variant).folder / self._plan(variant).model_file
 
+    def packed(self, variant: Variant) -> Packed | None:
+        """That file with its weights as indices; None where it has none, or is not smaller so."""
+        if not variant.made.packed or self._plan(variant).source == "pte":
+            return None
+        source, made = self._source(variant), variant.made
+        decided = {"model": source.key, "artifact": made.step.key, "code": code_digest(PACKING)}
+
+        def make(folder: Path) -> dict[str, Any]:
+            module = made.artifact.module
+            assert isinstance(module, PackedProgram)
+            content, left = pack_model(self.model_path(variant).read_bytes(), module.packed())
+            (folder / packed_file.FILE).write_bytes(content)
+            return {"account": asdict(packed_file.account(content)), "left": list(left)}
+
+        step = self._workspace.step("packed", decided, make)
+        found = Packed(
+            file=step.folder / packed_file.FILE, account=Account(**step.facts["account"]), left=tuple(step.facts["left"])
+        )
+        return found if found.account.file_bytes < found.account.model_bytes else None
+
+    def stored_bytes(self, variant: Variant) -> int:
+        """What the model takes in a bundle."""
+        packed = self.packed(variant)
+        return self.model_path(variant).stat().st_size if packed is None else packed.account.file_bytes
+
     def infer(self, variant: Variant, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """The outputs of a variant's engine for ``inputs`` of shape (samples, ...)."""
         key = hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest()
@@ -340,14 +380,16 @@ class Prover:
     def _exported(self, made: Made) -> Step:
         decided = {
             "artifact": made.step.key,
-            "code": code_digest(["deploy.export", "deploy.placement", "deploy.qdq", "compress.quantizers"]),
+            "code": code_digest(EXPORTING),
             "versions": versions("torch", "onnx", "onnxscript"),
         }
 
         def make(folder: Path) -> dict[str, Any]:
             if made.is_onnx:
                 plain = model = onnx.load(str(made.step.folder / MODEL))
-            elif isinstance(module := made.artifact.module, QuantizedProgram):
+            elif isinstance(module := made.artifact.module, PackedProgram):
+                plain = model = to_onnx(module.float_program())
+            elif isinstance(module, QuantizedProgram):
                 plain = to_onnx(module.float_program())
                 model = insert(plain, module.placement, module.scales(), QUANTIZATION[made.recipe or ""])
             else:

@@ -18,7 +18,7 @@ from brevitas.core.scaling import ParameterScaling
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from deploy.export import copied, graph_ends, plain_graph
+from deploy.export import filled, graph_ends, plain_graph
 from deploy.placement import Placement
 from deploy.qdq import Scales, activation_limits, scales_of_weight
 from profiles.quantization import QuantizationRecipe
@@ -121,14 +121,7 @@ class QuantizedProgram(nn.Module):
 
     def float_program(self) -> ExportedProgram:
         """The program without quantisers, holding the trained weights."""
-        program = copied(self._program)
-        trained = {**dict(self.graph.named_parameters()), **dict(self.graph.named_buffers())}
-        for name in program.state_dict:
-            if name in trained:
-                like = program.state_dict[name]
-                value = trained[name].detach().clone()
-                program.state_dict[name] = nn.Parameter(value) if isinstance(like, nn.Parameter) else value
-        return program
+        return filled(self._program, self.graph)
 
     def _quantizer(self, name: str) -> Quantizer:
         module = self.graph.get_submodule(name)

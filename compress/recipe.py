@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, final
@@ -178,6 +178,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     student = parse_student(given, taught_by, lambda model: _model(model, Path(source).parent), source, faults)
     budget = build(Budget, table.get("budget", {}), f"{source}: [budget]", faults)
     chain = [_stage(entry, f"{source}: [[stage]] {i + 1}", faults) for i, entry in enumerate(table.get("stage", []))]
+    faults += _order(chain, source)
     seed = table.get("seed", 0)
     if not isinstance(seed, int):
         faults.append(f"{source}: seed is a whole number; given: {seed!r}")
@@ -229,6 +230,19 @@ def tasks() -> dict[str, str]:
 def sources() -> dict[str, str]:
     """The table of data sources, with those that installed packages add."""
     return with_entry_points(DATA, "edge_compress.data")
+
+
+def _order(chain: Sequence[Stage | None], source: str) -> list[str]:
+    """Faults of stages that cannot stand where they do, told before hours of training."""
+    faults: list[str] = []
+    known = [stage for stage in chain if stage is not None]
+    for number, stage in enumerate(known, 1):
+        others = sorted({other.name for other in known} & set(stage.excludes))
+        where = f"{source}: [[stage]] {number} ({stage.name})"
+        faults += [f"{where} and {other} cannot stand in one recipe; `compress stages` says why" for other in others]
+        if stage.is_last and number < len(known) and not others:
+            faults.append(f"{where} must be the last stage; {known[number].name} follows it")
+    return faults
 
 
 def _untrainable(stage: Stage, number: int, source: str) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from compress.choice import Choice
-from compress.gate import Budget
+from compress.gate import LEAST_GAIN, Budget
 from compress.tasks import Metric
 from deploy.files import write_atomically
 from deploy.measure import Latency
+from deploy.packed_file import Account
 from deploy.parity import Parity
 from profiles.errors import UserError
 
@@ -31,6 +32,7 @@ class Row:
         stage: the stage that made it; None for the teacher.
         runs_on: the device's URL.
         energy_mj: of one inference, the whole module's; None where the device has no power rails.
+        stored_bytes: of the model in a bundle; ``packed`` says what they are for where its weights are indices.
         choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
         seconds: that making the model took (training included), None where it is told in another row.
     """
@@ -55,6 +57,8 @@ class Row:
     energy_mj: float | None = None
     choices: tuple[Choice, ...] = ()
     about: str = ""
+    stored_bytes: int | None = None
+    packed: Account | None = None
 
     @property
     def p50(self) -> float:
@@ -69,7 +73,8 @@ class Verdict:
     """What the run comes to. Speed-ups are ratios of interleaved medians; the drop is in points on test.
 
     Attributes:
-        best: name of the row to ship: the fastest within the budget on validation, baselines included.
+        best: name of the row to ship: the fastest within the budget on validation, baselines included; a packed one
+            where it is as fast, to the gate's least gain.
         speedup_vs_best_free: over the fastest baseline within the accuracy budget.
     """
 
@@ -149,7 +154,7 @@ def conclude(rows: Sequence[Row], budget: Budget) -> Verdict:
     teacher = rows[0]
     free = [row for row in rows if row.kind == "baseline"]
     choices = [row for row in rows if row.kind != "stage"]
-    best = min(_allowed(choices, teacher, budget), key=lambda row: row.p50)
+    best = _smallest_of_the_fastest(_allowed(choices, teacher, budget))
     best_free = min(_allowed(free, teacher, budget), key=lambda row: row.p50)
     why_not = tuple(_faults(best, teacher, budget))
     return Verdict(
@@ -182,12 +187,21 @@ def _allowed(rows: Sequence[Row], teacher: Row, budget: Budget) -> Sequence[Row]
     return within or accurate
 
 
+def _smallest_of_the_fastest(rows: Sequence[Row]) -> Row:
+    """The fastest row; of packed ones that are as fast as measurement can tell, the one that takes least to store."""
+    fastest = min(rows, key=lambda row: row.p50)
+    alike = [row for row in rows if row.packed is not None and row.p50 <= fastest.p50 * LEAST_GAIN]
+    return min(alike, key=lambda row: row.stored_bytes or 0) if alike else fastest
+
+
 def _over_cost(row: Row, budget: Budget) -> list[str]:
     over: list[str] = []
     if budget.latency_ms_p50 is not None and row.p50 > budget.latency_ms_p50:
         over.append(f"p50 {row.p50:.3f} ms is over the budget of {budget.latency_ms_p50:g} ms")
     if budget.size_mib is not None and row.size_bytes > budget.size_mib * 2**20:
         over.append(f"size {row.size_bytes / 2**20:.3f} MiB is over the budget of {budget.size_mib:g} MiB")
+    if budget.stored_mib is not None and row.stored_bytes is not None and row.stored_bytes > budget.stored_mib * 2**20:
+        over.append(f"{row.stored_bytes / 2**20:.3f} MiB in the bundle are over the budget of {budget.stored_mib:g} MiB")
     return over
 
 
@@ -206,5 +220,6 @@ def _row(data: Mapping[str, Any]) -> Row:
         "parity": Parity(**data["parity"]),
         "notes": tuple(data["notes"]),
         "choices": tuple(Choice(**choice) for choice in data.get("choices", ())),
+        "packed": Account(**data["packed"]) if data.get("packed") else None,
     }
     return Row(**{**data, **parts})

@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.choice import summary
 from compress.report import Report, Row
+from deploy.packed_file import told
 
 COLOURS = {"baseline": "#5b6770", "stage": "#c77700", "student": "#00796b"}
 FAMILIES = ("#00796b", "#c77700", "#5b6770", "#6a4c93", "#1f6fb2", "#8d6e63")
@@ -31,6 +32,7 @@ def html(report: Report) -> str:
         stages=stages(report),
         choices=choices,
         summary=summary,
+        stored=told,
     )
 
 

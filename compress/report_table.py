@@ -10,6 +10,7 @@ from rich.table import Table
 
 from compress.choice import summary
 from compress.report import Report, Row
+from deploy.packed_file import told
 
 LEAST_WIDTH = 116
 KINDS = {"baseline": "FREE", "stage": "STAGES", "student": "RESULT"}
@@ -21,7 +22,8 @@ def table(report: Report, width: int | None = None) -> str:
     console.print(_table(report))
     for row in _one_a_stage(report):
         console.print(f"[bold]{row.name.split('/')[0]}[/bold] {row.decision}: {row.reason}", soft_wrap=True)
-        for line in [*summary(row.choices), *([f"({row.about})"] if row.choices and row.about else [])]:
+        stored = [f"stored: {told(row.packed)}"] if row.packed else []
+        for line in [*summary(row.choices), *([f"({row.about})"] if row.choices and row.about else []), *stored]:
             console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print(verdict(report), soft_wrap=True)
     text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above

@@ -8,7 +8,7 @@ from typing import Literal
 
 from compress.gate import Decision
 from compress.made import Made
-from compress.prove import Prover, Variant
+from compress.prove import Packed, Prover, Variant
 from compress.report import Row
 from compress.stage import Stage
 from deploy.measure import Latency
@@ -66,6 +66,7 @@ def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
     variant, attempt = entry.variant, entry.attempt
     judged = prover.judge(variant, "test")
     parameters, macs = prover.counts(variant.made)
+    packed = prover.packed(variant)
     return Row(
         name=entry.name,
         kind=entry.kind,
@@ -79,12 +80,19 @@ def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
         latency_ms=latency,
         energy_mj=prover.energy_mj(variant),
         size_bytes=prover.size_bytes(variant),
+        stored_bytes=prover.stored_bytes(variant),
+        packed=None if packed is None else packed.account,
         params=parameters,
         macs=macs,
         parity=judged.parity,
         seconds=variant.made.step.seconds if entry.kind != "student" else None,
         reason=attempt.decision.reason if attempt else None,
-        notes=(*(variant.made.notes if attempt else ()), *([judged.parted] if judged.parted else ())),
+        notes=(*(variant.made.notes if attempt else ()), *([judged.parted] if judged.parted else ()), *_left(packed)),
         choices=variant.made.choices if attempt else (),
         about=variant.made.about if attempt else "",
     )
+
+
+def _left(packed: Packed | None) -> list[str]:
+    left = packed.left if packed else ()
+    return [f"{name} is stored whole: the engine's file has it in a form that its indices do not give" for name in left]

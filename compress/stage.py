@@ -23,7 +23,7 @@ from compress.data import Splits
 from compress.objective import LossSpec, Objective, parse_losses
 from compress.post_training import PostTraining, Quantised
 from compress.schedule import Optimizer, Schedule, Shape
-from compress.surgery import Operation, Plan, Quantize
+from compress.surgery import Operation, Pack, Plan, Quantize
 from compress.tasks import Task
 from compress.tensors import load_tensors, save_tensors
 from compress.training import Fitted, Trainer, flat_tensors
@@ -55,6 +55,10 @@ class Artifact:
     @property
     def quantized(self) -> bool:
         return any(isinstance(operation, Quantize) for operation in self.plan.operations)
+
+    @property
+    def packed(self) -> bool:
+        return any(isinstance(operation, Pack) for operation in self.plan.operations)
 
 
 @final
@@ -142,11 +146,17 @@ class Stage(ABC):
     """
 
     name: ClassVar[str]
+    excludes: ClassVar[tuple[str, ...]] = ()
+    """Stages that cannot stand in the same recipe."""
+    is_last: ClassVar[bool] = False
+    """Whether no stage can follow it in a recipe."""
 
     def requires(self, artifact: Artifact, context: Context) -> None:
         """Raise ``UserError`` when this stage cannot follow what was done to ``artifact``."""
         if artifact.quantized:
             raise UserError(f"stage {self.name} cannot follow quantize: its ranges would not fit; put quantize last")
+        if artifact.packed:
+            raise UserError(f"stage {self.name} cannot follow pack: weights would leave their points; put pack last")
 
     @property
     def asks_target(self) -> bool:

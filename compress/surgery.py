@@ -130,8 +130,33 @@ class Quantize:
         return QuantizedProgram(program, self.placement, scales, QUANTIZATION[self.recipe])
 
 
-OPERATIONS: dict[str, type[Narrow] | type[Remove] | type[Factorise] | type[Quantize]] = {
-    operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize)
+@final
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """The module captured as a program, batch norms folded, some weights kept as indices of few points.
+
+    Attributes:
+        input_shape: of one sample.
+        bits: of the indices of each packed weight, by the program's name for it.
+        bucket: weights that share a range.
+        even: the weights whose points are evenly spaced.
+    """
+
+    name: ClassVar[str] = "pack"
+    input_shape: tuple[int, ...]
+    bits: Mapping[str, int]
+    bucket: int
+    even: tuple[str, ...]
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        from compress.packed import PackedProgram
+
+        program = capture(module, [torch.zeros(2, *self.input_shape)])
+        return PackedProgram(program, self.bits, self.bucket, frozenset(self.even))
+
+
+OPERATIONS: dict[str, type[Narrow] | type[Remove] | type[Factorise] | type[Quantize] | type[Pack]] = {
+    operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize, Pack)
 }
 
 
@@ -224,6 +249,8 @@ def _operation(entry: dict[str, Any]) -> Operation:
         entry["layers"] = {path: (kind_, int(rank)) for path, (kind_, rank) in entry["layers"].items()}
     if kind is Remove:
         entry["blocks"] = tuple(entry["blocks"])
+    if kind is Pack:
+        entry["input_shape"], entry["even"] = tuple(entry["input_shape"]), tuple(entry["even"])
     if kind is Quantize:
         entry["input_shape"] = tuple(entry["input_shape"])
         entry["activations"] = {k: (float(s), int(z)) for k, (s, z) in entry["activations"].items()}

@@ -69,11 +69,15 @@ ROOM = (
     "compress.perturbation",
     "compress.sparse",
     "compress.quantizers",
+    "compress.packed",
+    "compress.points",
     "compress.post_training",
     "compress.rounding",
     "calib.ranges",
     "deploy.bias",
     "deploy.equalise",
+    "deploy.integers",
+    "deploy.packing",
     "deploy.sensitivity",
     "deploy.placement",
     "deploy.qdq",
@@ -251,7 +255,8 @@ class Workshop:
             unchanged = result.artifact.module is start.artifact.module
             recipe = quantize.recipe if quantize else None
             facts = _facts(result.artifact.stages, result.notes, recipe, changed=not unchanged)
-            return {**facts, "choices": [asdict(choice) for choice in result.choices], "about": result.about}
+            told = {"choices": [asdict(choice) for choice in result.choices], "about": result.about}
+            return {**facts, **told, "packed": result.artifact.packed}
 
         return Made(self._workspace.step(stage.name, decided, make, together=True))
 

@@ -15,9 +15,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from deploy.graph import Graph
+from deploy.integers import quantize_weight
 from deploy.observe import run_batches
 from deploy.placement import Placement
-from deploy.qdq import Scales, quantize_weight, weight_limit
+from deploy.qdq import Scales, weight_limit
 from profiles.quantization import QuantizationRecipe
 
 CORRECTED = ("Conv", "Gemm")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from deploy.engines.base import RECORD_FILE, BuildPlan
+from deploy.files import sha256
 
 
 def record(model: Path, plan: BuildPlan, machine: Mapping[str, str]) -> dict[str, Any]:
     """What decides the engine that ``plan`` makes of the file ``model`` on ``machine``."""
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    return {"model_sha256": digest, "plan": plan.as_json(), "machine": dict(machine)}
+    return record_of(sha256(model), plan, machine)
+
+
+def record_of(model_sha256: str, plan: BuildPlan, machine: Mapping[str, str]) -> dict[str, Any]:
+    """The same of a file that is known by its SHA-256."""
+    return {"model_sha256": model_sha256, "plan": plan.as_json(), "machine": dict(machine)}
 
 
 def mismatches(built: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:

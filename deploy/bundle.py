@@ -1,6 +1,7 @@
 """A bundle: one folder with a model, how to build and run it, and samples that prove it. Needs no PyTorch.
 
-    model.onnx          what every engine is built from
+    model.onnx          what every engine is built from; in its place, where weights have few values:
+    model.packed        the same file with its weights as indices (deploy/packed_file.py), decoded to it byte for byte
     plan.json           the engine, precision and options that were proven
     golden.npz          inputs, and the outputs that the proven engine gave
     preprocessing.json  what was done to a sample before the model saw it
@@ -10,7 +11,7 @@
     manifest.json       version, target, size and SHA-256 of each file (deploy/manifest.py)
     manifest.sig        Ed25519 over manifest.json, once it is signed
 
-What else belongs to a model (weights below 8 bits, a calibration or timing cache) is added as ``extras``.
+What else belongs to a model (a calibration or timing cache) is added as ``extras``.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ import numpy.typing as npt
 
 from deploy import golden as goldens
 from deploy import manifest as manifests
+from deploy import packed_file
 from deploy import target as targets
 from deploy.engines import BuildPlan, engine
-from deploy.files import write_atomically
+from deploy.files import sha256, write_atomically
 from deploy.golden import Check
-from deploy.manifest import MANIFEST, PATH, SIGNATURE, Manifest, Target
+from deploy.manifest import MANIFEST, PATH, SIGNATURE, FileEntry, Manifest, Target
+from deploy.model_file import model_file
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -76,6 +79,68 @@ outputs = list(compiled(golden["input"][:{batch}]).values())
 print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
 ```
 """
+PACKED_EXAMPLE = """
+The model lies in `model.packed`, its weights as indices of few points. This makes `model.onnx` of it again, byte for
+byte (SHA-256 `{sha256}`); run it first:
+
+```python
+import json
+import zlib
+
+import numpy as np
+
+raw = open("model.packed", "rb").read()  # a safetensors file
+start = 8 + int.from_bytes(raw[:8], "little")
+header = json.loads(raw[8:start])
+about, kinds = header.pop("__metadata__"), {{"F32": "<f4", "U16": "<u2", "U8": "u1"}}
+spans = {{name: [start + at for at in told["data_offsets"]] for name, told in header.items()}}
+arrays = {{name: np.frombuffer(raw[a:b], kinds[header[name]["dtype"]]) for name, (a, b) in spans.items()}}
+
+
+def take(name, number):
+    found, arrays[name] = arrays[name][:number], arrays[name][number:]
+    return found
+
+
+def indices(w, number):
+    bits = np.unpackbits(take("indices", w["bytes"]))
+    if w["code"] == "fixed":
+        return bits[: number * w["bits"]].reshape(number, -1) @ 2 ** np.arange(w["bits"])[::-1]
+    lengths, _ = take("lengths", 2 ** w["bits"]), take("blocks", -(-number // 1024))
+    codes, code, found = {{}}, 0, []
+    for length in range(1, 17):
+        for symbol in np.flatnonzero(lengths == length):
+            codes[length, code] = symbol
+            code += 1
+        code *= 2
+    length = code = 0
+    for bit in bits.tolist():
+        length, code = length + 1, 2 * code + bit
+        if (length, code) in codes and len(found) < number:
+            found.append(codes[length, code])
+            length = code = 0
+    return np.array(found)
+
+
+pieces = []
+for w in json.loads(about["weights"]):
+    number, levels = int(np.prod(w["shape"])), 2 ** w["bits"]
+    bucket = np.arange(number) // w["bucket"]
+    points = (np.arange(levels) / (levels - 1)).astype("f4") if w["even"] else take("points", levels)
+    low, span = take("low", bucket[-1] + 1)[bucket], take("span", bucket[-1] + 1)[bucket]
+    weight = (low + span * points[indices(w, number)]).reshape(w["shape"]).transpose(w["axes"])
+    if w["form"] == "int8":
+        scale = take("scales", w["scales"])
+        pieces.append((w["scales_at"], scale.tobytes()))
+        scale = scale.reshape([-1 if axis == w["axis"] else 1 for axis in range(weight.ndim)])
+        weight = np.clip(np.rint(weight / scale), -w["limit"], w["limit"])
+    pieces.append((w["at"], weight.astype(w["form"]).tobytes()))
+rest, model = zlib.decompress(arrays["rest"].tobytes()), b""
+for at, piece in sorted(pieces):
+    model, rest = model + rest[: at - len(model)] + piece, rest[at - len(model) :]
+open("model.onnx", "wb").write(model + rest)
+```
+"""
 PTE_EXAMPLE = """
 With ExecuTorch alone:
 
@@ -115,6 +180,7 @@ def write(
     target: Target | None = None,
     versions: Mapping[str, str] | None = None,
     extras: Mapping[str, Path] | None = None,
+    packed: Path | None = None,
     signer: Signer | None = None,
 ) -> Manifest:
     """Replace ``folder`` by a bundle; it is there whole or not at all.
@@ -127,17 +193,21 @@ def write(
         target: the machine it was proven on; this one by default.
         versions: what made it, by package.
         extras: further files by their path in the bundle.
+        packed: the model as a packed file, which then is in the bundle in its place.
+
+    Raises:
+        ValueError: ``packed`` does not decode to ``model``.
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    shutil.copyfile(model, part / plan.model_file)
+    decoded = _put_model(part, model, plan, packed)
     (part / "plan.json").write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
     (part / "profile.json").write_text(json.dumps(profile.as_json(), indent=1, sort_keys=True))
     (part / "report.json").write_bytes(report)
     (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
     np.savez(part / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
-    (part / "README.md").write_text(_readme(title, plan, profile))
+    (part / "README.md").write_text(_readme(title, plan, profile, decoded))
     for path, source in (extras or {}).items():
         assert PATH.fullmatch(path), f"{path!r} is no name for a file of a bundle"
         (part / path).parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +219,7 @@ def write(
         target=target or targets.here(plan),
         files=manifests.entries(part),
         versions=dict(versions or {}),
+        decoded=decoded,
     )
     found = _release(made, folder)
     if signer is None and found.key is not None:
@@ -186,7 +257,8 @@ def verify(folder: Path) -> Check:
     """Check every file of a bundle, build its engine here and run its golden samples. Says nothing of who made it.
 
     Raises:
-        UserError: a file is missing, altered or not in the manifest; or the engine cannot run here.
+        UserError: a file is missing, altered, not in the manifest or decodes to another than that names; or the engine
+            cannot run here.
         EngineError: the runtime refused the model.
         ValueError: the engine's outputs cannot be compared with the golden ones.
     """
@@ -198,7 +270,8 @@ def verify(folder: Path) -> Check:
     if able.score < 0:
         raise UserError(f"{folder}: its engine {plan.engine} cannot run here: {able.reason}")
     with tempfile.TemporaryDirectory() as scratch:
-        runtime.build(folder / plan.model_file, plan, Path(scratch))
+        with model_file(folder, found, plan) as model:
+            runtime.build(model, plan, Path(scratch))
         return goldens.check(runtime.open(Path(scratch), plan), folder / "golden.npz")
 
 
@@ -237,9 +310,22 @@ def _write_manifest(folder: Path, made: Manifest, signer: Signer | None) -> Mani
     return found
 
 
-def _readme(title: str, plan: BuildPlan, profile: DeviceProfile) -> str:
+def _put_model(part: Path, model: Path, plan: BuildPlan, packed: Path | None) -> dict[str, FileEntry]:
+    """The model, or the packed file and what is decoded from it."""
+    if packed is None:
+        shutil.copyfile(model, part / plan.model_file)
+        return {}
+    if packed_file.read(packed.read_bytes()) != model.read_bytes():
+        raise ValueError(f"{packed} does not decode to {model}")
+    shutil.copyfile(packed, part / packed_file.FILE)
+    return {plan.model_file: FileEntry(size_bytes=model.stat().st_size, sha256=sha256(model))}
+
+
+def _readme(title: str, plan: BuildPlan, profile: DeviceProfile, decoded: Mapping[str, FileEntry]) -> str:
     hint = "bf16" if plan.precision == "bf16" else "f32"
     example = (PTE_EXAMPLE if plan.source == "pte" else ONNX_EXAMPLE).format(batch=plan.batch, hint=hint)
+    for entry in decoded.values():
+        example = PACKED_EXAMPLE.format(sha256=entry.sha256) + example
     return README.format(
         title=title,
         file=plan.model_file,

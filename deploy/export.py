@@ -90,6 +90,19 @@ def plain_graph(program: ExportedProgram) -> fx.GraphModule:
     return copied(fx.GraphModule(found, found.graph))
 
 
+def filled(program: ExportedProgram, graph: torch.nn.Module) -> ExportedProgram:
+    """A copy of ``program`` with the parameters and buffers that ``graph``, made of it, has under the same names."""
+    import torch
+
+    made = copied(program)
+    held = {**dict(graph.named_parameters()), **dict(graph.named_buffers())}
+    for name in made.state_dict.keys() & held.keys():
+        value = held[name].detach().clone()
+        like = made.state_dict[name]
+        made.state_dict[name] = torch.nn.Parameter(value) if isinstance(like, torch.nn.Parameter) else value
+    return made
+
+
 def graph_ends(graph: fx.Graph) -> dict[str, fx.Node]:
     """Input and output nodes by their names in the ONNX file."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.engines.base import EngineError
 from deploy.export import graph_ends, plain_graph, quiet
+from deploy.integers import quantize_weight
 from deploy.placement import Placement
-from deploy.qdq import Scales, activation_limits, quantize_weight, scales_of_weight, weight_limit
+from deploy.qdq import Scales, activation_limits, scales_of_weight, weight_limit
 from profiles.quantization import QuantizationRecipe
 
 if TYPE_CHECKING:

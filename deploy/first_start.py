@@ -17,6 +17,7 @@ from deploy import built_for
 from deploy import manifest as manifests
 from deploy.engines import BuildPlan, EngineError, engine
 from deploy.engines.base import save_plan
+from deploy.model_file import model_file, model_sha256
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -66,8 +67,8 @@ def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
     who signed it is ``python -m deploy verify``'s to say.
 
     Raises:
-        UserError: a file of the bundle is missing or altered, its engine cannot run here, or this runtime wants
-            another kind of file.
+        UserError: a file of the bundle is missing, altered or decodes to another than its manifest names; its engine cannot
+            run here, or this runtime wants another kind of file.
         EngineError: the runtime refused the model.
     """
     folder, now, reasons = _standing(bundle, cache)
@@ -75,7 +76,8 @@ def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
         plan, part = BuildPlan(**now["plan"]), folder.with_name(folder.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        engine(plan.engine).build(bundle / plan.model_file, plan, part)
+        with model_file(bundle, manifests.read(bundle)[0], plan, part) as model:
+            engine(plan.engine).build(model, plan, part)
         save_plan(part, plan)
         built_for.save(part, now)
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +90,7 @@ def _standing(bundle: Path, cache: Path) -> tuple[Path, dict[str, Any], tuple[st
     found, _, _ = manifests.read(bundle)
     manifests.check_files(bundle, found)
     plan = plan_here(bundle)
-    now = built_for.record(bundle / plan.model_file, plan, engine(plan.engine).machine())
+    now = built_for.record_of(model_sha256(bundle, found, plan), plan, engine(plan.engine).machine())
     folder = cache / f"{plan.engine}-{plan.precision}"
     built = built_for.load(folder)
     return folder, now, ("there is no engine yet",) if built is None else built_for.mismatches(built, now)

@@ -24,6 +24,7 @@ from deploy.files import link_or_copy, sync_tree, write_atomically
 from deploy.first_start import plan_here
 from deploy.manifest import MANIFEST, SIGNATURE, Manifest
 from deploy.measure import time_block
+from deploy.model_file import model_file, model_sha256
 from deploy.receive import admit, digest_of
 from deploy.store import KEEP, Release, Slot, Store
 from profiles.device import facts
@@ -224,9 +225,10 @@ def _build(release: Release) -> float:
     plan = plan_here(release.bundle)
     started = time.perf_counter()
     release.engine.mkdir()
-    engine(plan.engine).build(release.bundle / plan.model_file, plan, release.engine)
+    with model_file(release.bundle, release.manifest(), plan, release.folder) as model:
+        engine(plan.engine).build(model, plan, release.engine)
     engines.save_plan(release.engine, plan)
-    built_for.save(release.engine, _record(release.bundle, plan))
+    built_for.save(release.engine, _record(release, plan))
     return time.perf_counter() - started
 
 
@@ -235,11 +237,12 @@ def _misfits(release: Release) -> tuple[str, ...]:
     built = built_for.load(release.engine)
     if built is None:
         return ("it is not known what its engine was built for",)
-    return built_for.mismatches(built, _record(release.bundle, plan_here(release.bundle)))
+    return built_for.mismatches(built, _record(release, plan_here(release.bundle)))
 
 
-def _record(bundle: Path, plan: BuildPlan) -> dict[str, Any]:
-    return built_for.record(bundle / plan.model_file, plan, engine(plan.engine).machine())
+def _record(release: Release, plan: BuildPlan) -> dict[str, Any]:
+    digest = model_sha256(release.bundle, release.manifest(), plan)
+    return built_for.record_of(digest, plan, engine(plan.engine).machine())
 
 
 def _timed(session: Session, reference_ms: float | None, tolerance: float) -> float:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, final
@@ -21,6 +21,7 @@ from profiles.errors import UserError
 
 SCHEMA = 2
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+DECODED = "decoded"
 MOST_MANIFEST_BYTES = 1 << 20
 MOST_FILES = 1000
 MOST_FILE_BYTES = 16 << 30
@@ -70,6 +71,8 @@ class Manifest:
         created: and ``expires``, UTC as ``2026-11-21T12:00:00Z``.
         versions: what made the bundle, by package.
         key: id of the key that signs it, None for an unsigned bundle.
+        decoded: files that are not in the bundle but made of its packed one on the device; none in most bundles, whose
+            manifest then does not name the key.
     """
 
     name: str
@@ -80,10 +83,12 @@ class Manifest:
     versions: Mapping[str, str]
     expires: str | None = None
     key: str | None = None
+    decoded: Mapping[str, FileEntry] = field(default_factory=dict)
 
     def canonical(self) -> bytes:
         """The bytes of ``manifest.json``, which are what is signed."""
-        return canonical({"schema": SCHEMA, **asdict(self)})
+        data = {"schema": SCHEMA, **asdict(self)}
+        return canonical(data if self.decoded else without(data, DECODED))
 
 
 def canonical(data: Mapping[str, Any]) -> bytes:
@@ -127,8 +132,8 @@ def parse(raw: bytes, where: str) -> Manifest:
     faults = [f"{where}: {MANIFEST}: {fault}" for fault in _faults(data)]
     if faults:
         raise UserError(*faults)
-    files = {path: FileEntry(**entry) for path, entry in data["files"].items()}
-    return Manifest(**{**without(data, "schema"), "target": Target(**data["target"]), "files": files})
+    tables = {key: _entries(data[key]) for key in ("files", DECODED) if key in data}
+    return Manifest(**{**without(data, "schema"), "target": Target(**data["target"]), **tables})
 
 
 def without(data: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -194,7 +199,7 @@ def _walk(folder: Path) -> tuple[dict[str, int], list[str]]:
 
 def _faults(data: Mapping[str, Any]) -> list[str]:
     wanted = {"schema", "name", "version", "created", "expires", "target", "files", "versions", "key"}
-    if set(data) != wanted:
+    if set(data) - {DECODED} != wanted:
         return [f"it has the keys {', '.join(sorted(data))}; a manifest has {', '.join(sorted(wanted))}"]
     faults: list[str] = []
     if not (isinstance(data["name"], str) and NAME.fullmatch(data["name"])):
@@ -206,7 +211,16 @@ def _faults(data: Mapping[str, Any]) -> list[str]:
         faults.append(f"key {data['key']!r} is not the id of a key")
     if not _is_texts(data["versions"]):
         faults.append("versions is not a table of texts")
-    return faults + _target_faults(data["target"]) + _file_faults(data["files"])
+    faults += _target_faults(data["target"]) + _file_faults(data["files"])
+    if DECODED in data:
+        faults += _file_faults(data[DECODED], DECODED)
+        twice = set(data["files"]) & set(data[DECODED]) if not faults else set()
+        faults += [f"file {path!r}: it is in the bundle and decoded too" for path in sorted(twice)]
+    return faults
+
+
+def _entries(table: Mapping[str, Any]) -> dict[str, FileEntry]:
+    return {path: FileEntry(**entry) for path, entry in table.items()}
 
 
 def _bad_times(data: Mapping[str, Any]) -> list[str]:
@@ -228,9 +242,9 @@ def _target_faults(target: Any) -> list[str]:
     return [] if _is_texts(texts) else ["target holds something that is no text"]
 
 
-def _file_faults(files: Any) -> list[str]:
+def _file_faults(files: Any, table: str = "files") -> list[str]:
     if not isinstance(files, dict) or not 0 < len(files) <= MOST_FILES:
-        return [f"files is not a table of 1 to {MOST_FILES} files"]
+        return [f"{table} is not a table of 1 to {MOST_FILES} files"]
     faults = [f"file {path!r}: no such path may be in a bundle" for path in files if not _is_path(path)]
     for path, entry in files.items():
         if not isinstance(entry, dict) or set(entry) != {"size_bytes", "sha256"}:

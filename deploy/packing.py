@@ -5,17 +5,18 @@ No engine here computes with them: what is gained is the size of a file, and it 
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from deploy import huffman
+
 Floats = npt.NDArray[np.float32]
 BUCKET = 256
 MOST_BITS = 8
+FITTING_ROUNDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +41,18 @@ class Packed:
 
     def unpacked(self) -> Floats:
         """The weights, bit for bit those that were chosen when packing; of shape ``shape``."""
-        size = int(np.prod(self.shape))
-        chosen = self.points[_unpacked(self.indices, self.bits, size)]
-        which = np.arange(size) // self.bucket
+        chosen = self.points[self.symbols()]
+        which = np.arange(len(chosen)) // self.bucket
         return np.asarray(self.low[which] + self.span[which] * chosen, np.float32).reshape(self.shape)
+
+    def symbols(self) -> npt.NDArray[np.uint8]:
+        """The index of each weight, one after the other."""
+        return unpack_indices(self.indices, self.bits, int(np.prod(self.shape)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Bytes of a packed tensor by what they are for; ``huffman`` is what the indices would take in a Huffman code."""
+    """Bytes of a packed tensor by what they are for; ``huffman``: the indices in a Huffman code, its tables too."""
 
     indices: int
     points: int
@@ -57,7 +61,7 @@ class Size:
 
     @property
     def total(self) -> int:
-        """With indices of fixed width, as they are stored."""
+        """With indices of fixed width."""
         return self.indices + self.points + self.scales
 
     @property
@@ -76,7 +80,7 @@ def pack(weight: npt.NDArray[Any], bits: int, points: npt.NDArray[Any] | None = 
     """
     if not 1 <= bits <= MOST_BITS:
         raise ValueError(f"bits is 1 to {MOST_BITS}; given: {bits}")
-    levels = np.linspace(0, 1, 2**bits) if points is None else np.sort(np.asarray(points, np.float64).ravel())
+    levels = even_points(bits).astype(np.float64) if points is None else np.sort(np.asarray(points, np.float64).ravel())
     if not 1 <= len(levels) <= 2**bits:
         raise ValueError(f"{bits} bits tell {2**bits} points apart; given: {len(levels)}")
     flat = np.asarray(weight, np.float32).ravel()
@@ -93,7 +97,7 @@ def pack(weight: npt.NDArray[Any], bits: int, points: npt.NDArray[Any] | None = 
         points=levels.astype(np.float32),
         low=low,
         span=span,
-        indices=_packed(indices, bits),
+        indices=pack_indices(indices, bits),
         uniform=points is None,
     )
 
@@ -107,33 +111,34 @@ def quantile_points(weight: npt.NDArray[Any], bits: int, bucket: int = BUCKET) -
     return np.asarray(np.quantile(scaled, np.linspace(0, 1, 2**bits)), np.float32)
 
 
+def fitted_points(weight: npt.NDArray[Any], bits: int, bucket: int = BUCKET) -> Floats:
+    """Points of least squared error for the weights, a bucket's range counted (Lloyd's algorithm, from the quantiles)."""
+    flat = np.asarray(weight, np.float64).ravel()
+    low, span = _buckets(np.asarray(flat, np.float32), bucket)
+    which = np.arange(flat.size) // bucket
+    scaled = (flat - low[which]) / np.where(span[which] > 0, span[which], 1)
+    share = np.square(span.astype(np.float64))[which]
+    points = quantile_points(weight, bits, bucket).astype(np.float64)
+    for _ in range(FITTING_ROUNDS):
+        nearest = np.searchsorted((points[:-1] + points[1:]) / 2, scaled)
+        total = np.bincount(nearest, share, len(points))
+        points = np.where(total > 0, np.bincount(nearest, share * scaled, len(points)) / np.maximum(total, 1e-300), points)
+    return np.asarray(np.sort(points), np.float32)
+
+
+def even_points(bits: int) -> Floats:
+    """2 ** bits points from 0 to 1 in equal steps; the same bits on every machine."""
+    return np.asarray(np.arange(2**bits) / (2**bits - 1), np.float32)
+
+
 def size(packed: Packed) -> Size:
     """What a packed tensor takes, everything that decoding needs counted but names and shapes."""
-    indices = _unpacked(packed.indices, packed.bits, int(np.prod(packed.shape)))
-    frequencies = np.bincount(indices, minlength=len(packed.points))
-    lengths = huffman_lengths(frequencies)
-    table = len(packed.points)  # a code's length for each point, a byte each, is all that a canonical code needs
     return Size(
         indices=len(packed.indices),
         points=0 if packed.uniform else packed.points.nbytes,
         scales=packed.low.nbytes + packed.span.nbytes,
-        huffman=-(-int(np.dot(frequencies, lengths)) // 8) + table,
+        huffman=huffman.encode(packed.symbols(), len(packed.points)).size_bytes,
     )
-
-
-def huffman_lengths(frequencies: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Bits of each symbol in a Huffman code; 0 for what never occurs, 1 for a symbol that is alone."""
-    lengths = np.zeros(len(frequencies), np.int64)
-    order = count()
-    heap = [(int(f), next(order), [symbol]) for symbol, f in enumerate(frequencies) if f > 0]
-    if len(heap) == 1:
-        lengths[heap[0][2]] = 1
-    heapq.heapify(heap)
-    while len(heap) > 1:
-        (first, _, some), (second, _, others) = heapq.heappop(heap), heapq.heappop(heap)
-        lengths[some + others] += 1
-        heapq.heappush(heap, (first + second, next(order), some + others))
-    return lengths
 
 
 def _buckets(flat: Floats, bucket: int) -> tuple[Floats, Floats]:
@@ -143,11 +148,13 @@ def _buckets(flat: Floats, bucket: int) -> tuple[Floats, Floats]:
     return low, np.maximum.reduceat(flat, starts) - low
 
 
-def _packed(indices: npt.NDArray[np.uint8], bits: int) -> bytes:
+def pack_indices(indices: npt.NDArray[np.uint8], bits: int) -> bytes:
+    """Indices one after the other, ``bits`` each, from the highest bit of a byte down."""
     spread = np.unpackbits(indices[:, None], axis=1)[:, 8 - bits :]
     return np.packbits(spread.ravel()).tobytes()
 
 
-def _unpacked(packed: bytes, bits: int, number: int) -> npt.NDArray[np.int64]:
+def unpack_indices(packed: bytes, bits: int, number: int) -> npt.NDArray[np.uint8]:
+    """The ``number`` indices in ``packed``."""
     spread = np.unpackbits(np.frombuffer(packed, np.uint8))[: number * bits].reshape(number, bits)
-    return np.asarray(spread @ (1 << np.arange(bits - 1, -1, -1)), np.int64)
+    return np.asarray(spread @ (1 << np.arange(bits - 1, -1, -1, dtype=np.uint8)), np.uint8)

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from deploy.graph import Graph, drop_unread_constants
+from deploy.integers import quantize_weight
 from deploy.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
@@ -87,12 +88,6 @@ def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe:
     _insert_activations(quantised, placement, scales, recipe)
     onnx.checker.check_model(quantised, full_check=True)
     return quantised
-
-
-def quantize_weight(weight: npt.NDArray[Any], scale: npt.NDArray[np.float32], axis: int, limit: int) -> npt.NDArray[np.int8]:
-    """Integers of ``weight`` under a scale per channel along ``axis``; same shape."""
-    shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
-    return np.asarray(np.clip(np.rint(weight / scale.reshape(shape)), -limit, limit), np.int8)
 
 
 def _insert_weights(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> None:

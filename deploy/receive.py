@@ -156,9 +156,11 @@ def _state(store: Store, entry: FileEntry) -> dict[str, Any]:
 
 
 def _check_space(store: Store, found: Manifest, coming_bytes: int) -> None:
-    """Room for what comes, for an engine of twice the model's size, and a reserve."""
-    model = found.files.get("model.onnx") or found.files.get("model.pte")
-    needed = coming_bytes + 2 * (model.size_bytes if model else 0) + RESERVE_BYTES
+    """Room for what comes, for an engine of twice the model's size (three times where it is decoded), and a reserve."""
+    files = {**found.files, **found.decoded}
+    model = files.get("model.onnx") or files.get("model.pte")
+    times = 3 if found.decoded else 2
+    needed = coming_bytes + times * (model.size_bytes if model else 0) + RESERVE_BYTES
     free = store.free_bytes()
     if free < needed:
         raise UserError(

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 PACKAGES = ("compress", "deploy", "calib", "profiles")
 DEVICE_SIDE = ("deploy", "calib", "profiles")
 HOST_ONLY = {
+    "deploy/pack_model.py",
     "deploy/bias.py",
     "deploy/equalise.py",
     "deploy/parting.py",

@@ -51,6 +51,13 @@ class Samples(ABC):
         """A hash of the content, cheap enough to take at every start."""
 
     @final
+    def spread(self, most: int, size: int) -> Iterator[Batch]:
+        """At most ``most`` samples from all over the split, not augmented, in batches of ``size``."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
+        for start in range(0, len(chosen), size):
+            yield self.load(chosen[start : start + size])
+
+    @final
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, not augmented, the last batch as small as it comes."""
         for start in range(0, len(self), size):

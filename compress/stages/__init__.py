@@ -9,6 +9,7 @@ STAGES: dict[str, str] = {
     "prune": "compress.stages.prune:Prune",
     "low_rank": "compress.stages.low_rank:LowRank",
     "quantize": "compress.stages.quantize:QuantizeStage",
+    "pack": "compress.stages.pack:PackStage",
 }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, final
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
@@ -266,10 +265,7 @@ def _kept_whole(block: str, groups: Mapping[str, float]) -> bool:
 
 def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
     """Training samples from all over the split, not augmented."""
-    total = len(context.data.train)
-    chosen = np.unique(np.linspace(0, total - 1, min(SAMPLES, total)).astype(np.int64))
-    for start in range(0, len(chosen), BATCH):
-        batch = context.data.train.load(chosen[start : start + BATCH])
+    for batch in context.data.train.spread(SAMPLES, BATCH):
         yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
 
 

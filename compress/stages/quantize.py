@@ -46,6 +46,8 @@ class QuantizeStage(TrainedStage):
     def requires(self, artifact: Artifact, context: Context) -> None:
         if artifact.quantized:
             raise UserError("stage quantize cannot follow quantize: the model has its ranges already")
+        if artifact.packed:
+            raise UserError("stage quantize cannot follow pack: weights would leave their points; leave one of the two out")
         if integer_recipe(context.profile) is None:
             raise UserError(
                 f"stage quantize: no runtime of device {context.profile.name} runs int8; drop the stage for this device"

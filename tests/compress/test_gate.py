@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from compress.gate import Budget, Standing, decide
@@ -64,3 +66,13 @@ def test_a_model_that_collapses_in_int8_is_named():
 def test_trained_int8_is_shown_beside_what_was_free():
     decision = word(standing(free=89.2), standing(89.8, 0.5))
     assert "untrained int8 89.20" in decision.reason
+
+
+def test_what_is_only_stored_smaller_is_accepted_whatever_the_clock_says_and_within_the_accuracy():
+    whole = replace(standing(), stored_bytes=1000)
+    small = replace(standing(89.5, 1.1), stored_bytes=100, packed=True)
+    decision = word(whole, small)
+    assert decision.verdict == "accepted" and "smaller to store" in decision.reason
+    assert "1 -> 0 KiB in the bundle" in decision.reason
+    assert word(whole, replace(small, accuracy=88.0)).verdict == "softened"
+    assert word(whole, replace(small, stored_bytes=990)).verdict == "rejected"

@@ -22,7 +22,7 @@ def test_a_point_s_gradient_is_that_of_its_weights_by_hand():
 def test_learned_points_come_nearer_and_decode_to_the_layer_s_weights():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
-    inputs = torch.randn(256, 16)
+    inputs = torch.randn(256, 16) * torch.logspace(-1, 1, 16)  # so that some weights count more than others
     expected = module(inputs).detach()
 
     def loss():

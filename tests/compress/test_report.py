@@ -10,6 +10,7 @@ from compress.report_html import html, pareto
 from compress.report_table import table
 from compress.tasks import Metric
 from deploy.measure import Times, summarise
+from deploy.packed_file import Account
 from deploy.parity import Parity
 from profiles.errors import UserError
 
@@ -101,7 +102,7 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["schema"] == 1
     assert set(data) == {"schema", "recipe", "device", "environment", "budget", "rows", "verdict", "warnings"}
-    assert set(data["budget"]) == {"accuracy_drop_points", "latency_ms_p50", "size_mib"}
+    assert set(data["budget"]) == {"accuracy_drop_points", "latency_ms_p50", "size_mib", "stored_mib"}
     names = (
         "name kind stage decision engine precision runs_on metric latency_ms size_bytes params macs parity seconds reason"
     )
@@ -179,3 +180,35 @@ def test_what_a_stage_chose_is_in_json_text_and_picture(report, tmp_path):
     page = html(told)
     assert page.count("<svg") == 3
     assert "measured on &lt;it&gt;" in page and "layer1.1" in page
+
+
+def stored(name, p50, size, validation=98.0):
+    parts = {"indices": size - 10, "codes": 1, "points": 1, "scales": 2, "integers": 0, "rest": 3, "header": 3}
+    made = Account(weights=1000, model_bytes=5000, file_bytes=size, fixed_bytes=size, **parts)
+    return replace(row(name, "student", 98.0, validation, p50, stage="pack"), stored_bytes=size, packed=made)
+
+
+def test_of_rows_that_are_as_fast_the_packed_one_is_shipped_and_no_slower_one():
+    fast = replace(FREE, stored_bytes=900)
+    alike, smaller, slow = stored("a", 0.51, 300), stored("b", 0.514, 200), stored("c", 0.6, 100)
+    assert conclude([TEACHER, fast, alike, smaller, slow], Budget()).best == "b"
+    assert conclude([TEACHER, fast, slow], Budget()).best == FREE.name
+    assert conclude([TEACHER, fast, slow], Budget(stored_mib=500 / 2**20)).best == "c"
+    over = conclude([TEACHER, fast], Budget(stored_mib=500 / 2**20))
+    assert not over.within_budget and "in the bundle are over the budget" in over.why_not[0]
+
+
+def test_what_the_bytes_are_for_is_told_and_comes_back(tmp_path):
+    one = stored("pack/openvino/fp32", 0.5, 300)
+    made = Report(
+        recipe={"name": "r"},
+        device={"name": "d", "title": "d"},
+        environment={},
+        budget=Budget(),
+        rows=(TEACHER, replace(one, kind="stage", decision="accepted")),
+        verdict=conclude([TEACHER, one], Budget()),
+    )
+    made.write(tmp_path)
+    assert read(tmp_path).rows == made.rows
+    words = "1000 weights, 3.9 KiB as fp32, stored in 0.3 (13.5x smaller); file 0.3 KiB of 4.9: indices 0.3"
+    assert words in table(read(tmp_path)) and words in html(made)

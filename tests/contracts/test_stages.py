@@ -23,6 +23,7 @@ QUICK = {
     "prune": {"epochs": 1, "ratio": 0.5},
     "low_rank": {"epochs": 1, "largest_error": 0.99},
     "quantize": {"epochs": 1},
+    "pack": {"epochs": 1, "bits": 3, "allocation": "gradient"},
 }
 
 
@@ -90,6 +91,13 @@ def test_nothing_follows_quantize(context):
     for name in sorted(STAGES):
         with pytest.raises(UserError, match=f"stage {name} cannot follow quantize"):
             run_stage(make(name), quantized, context, 0)
+
+
+def test_nothing_follows_pack(context):
+    packed = run_stage(make("pack"), start(), context, 0)[0].artifact
+    for name in sorted(STAGES):
+        with pytest.raises(UserError, match=f"stage {name} cannot follow pack"):
+            run_stage(make(name), packed, context, 0)
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))

@@ -16,9 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress import keys
 from deploy import bundle as bundles
-from deploy import golden, manifest
+from deploy import golden, manifest, packing
 from deploy.engines import engine
 from deploy.install import Expectation, install
+from deploy.pack_model import pack_model
+from deploy.packing import Packed
 from deploy.receive import offer, receive
 from deploy.ship import Freight, load
 from deploy.store import Store
@@ -55,26 +57,45 @@ def bundle(
     version: int | None = None,
     p50_ms: float | None = None,
     extras: Mapping[str, Path] | None = None,
+    packed_bits: int | None = None,
     **fields: Any,
 ) -> Path:
-    """A bundle for onnxruntime here; ``fields`` of the manifest or its target are put in before it is signed."""
+    """A bundle for onnxruntime here; ``fields`` of the manifest or its target are put in before it is signed.
+
+    With ``packed_bits`` its weights have that many bits, and it holds model.packed.
+    """
     profile, runtime = load_profile("cpu"), engine("onnxruntime")
     plan = replace(runtime.plan(profile, "fp32", runtime.affinity().version), threads=1)
     inputs = np.random.default_rng(1).normal(size=(SAMPLES, 1, 8, 8)).astype(np.float32)
     with tempfile.TemporaryDirectory() as scratch:
         path, built = Path(scratch) / "m.onnx", Path(scratch) / "engine"
-        onnx.save(model(seed, outputs), path)
+        made = model(seed, outputs)
+        weights = {} if packed_bits is None else snap(made, packed_bits)
+        onnx.save(made, path)
         built.mkdir()
         runtime.build(path, plan, built)
         pack = golden.pack(inputs, golden.run(runtime.open(built, plan), inputs))
         report = json.dumps(_report(p50_ms)).encode()
         about: dict[str, Any] = {"title": "small", "name": "small", "plan": plan, "profile": profile, "report": report}
+        if packed_bits is not None:
+            about["packed"] = Path(scratch) / "m.packed"
+            about["packed"].write_bytes(pack_model(path.read_bytes(), weights)[0])
         bundles.write(folder, model=path, golden=pack, extras=extras, **about)
     if version is not None or fields:
         change(folder, **({} if version is None else {"version": version}), **fields)
     if key is not None:
         bundles.sign(folder, keys.signer(key))
     return folder
+
+
+def snap(made: onnx.ModelProto, bits: int) -> dict[str, Packed]:
+    """Put every constant of a model onto fitted points."""
+    found = {}
+    for tensor in made.graph.initializer:
+        weight = numpy_helper.to_array(tensor)
+        found[tensor.name] = packing.pack(weight, bits, packing.fitted_points(weight, bits, 64), 64)
+        tensor.CopyFrom(numpy_helper.from_array(found[tensor.name].unpacked(), tensor.name))
+    return found
 
 
 def change(folder: Path, **fields: Any) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import subprocess
@@ -9,13 +10,14 @@ import pytest
 
 from compress import keys
 from deploy import bundle as bundles
-from deploy import manifest
+from deploy import manifest, packed_file
 from deploy.bundle import verify, write
 from deploy.engines import engine
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import ROOT
 from tests.deploy.bundles import bundle as small_bundle
+from tests.deploy.bundles import change
 
 
 @pytest.fixture
@@ -30,18 +32,71 @@ def test_a_bundle_proves_itself(bundle):
     assert check.samples == 4
 
 
+@pytest.fixture
+def packed(tmp_path):
+    return small_bundle(tmp_path / "packed", packed_bits=3)
+
+
+def test_a_packed_bundle_proves_itself_and_holds_no_float_weights(packed, bundle):
+    check = verify(packed)
+    assert (check.max_abs, check.samples) == (0.0, 4)
+    assert not (packed / "model.onnx").exists()
+    assert (packed / "model.packed").stat().st_size < 0.8 * (bundle / "model.onnx").stat().st_size
+    (decoded,) = manifest.read(packed)[0].decoded.items()
+    content = packed_file.read((packed / "model.packed").read_bytes())
+    assert decoded == ("model.onnx", manifest.FileEntry(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
+
+
+def test_a_packed_file_that_is_not_the_proven_model_is_refused(packed):
+    """Even where the manifest lists the other file, which it can only do unsigned."""
+    content = (packed / "model.packed").read_bytes()
+    other = packed_file.write(packed_file.read(content).replace(b"small", b"smaLl"), [])
+    (packed / "model.packed").write_bytes(other)
+    with pytest.raises(UserError, match="model.packed was altered"):
+        verify(packed)
+    change(packed, files=manifest.entries(packed))
+    with pytest.raises(UserError, match="decodes to another model.onnx than the manifest names"):
+        verify(packed)
+    (packed / "model.packed").write_bytes(content[:-1])
+    change(packed, files=manifest.entries(packed))
+    with pytest.raises(UserError, match="cannot be decoded: .*get the bundle again"):
+        verify(packed)
+
+
+def test_a_packed_file_of_another_model_is_not_bundled(packed, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"other")
+    plan = engine("onnxruntime").plan(load("cpu"), "fp32", "1")
+    about = {"title": "t", "plan": plan, "profile": load("cpu"), "golden": {}, "report": b"{}"}
+    with pytest.raises(ValueError, match="does not decode to"):
+        write(tmp_path / "b", model=tmp_path / "m.onnx", packed=packed / "model.packed", **about)
+
+
+def test_the_readme_of_a_packed_bundle_decodes_it_without_this_product(packed):
+    """numpy alone makes the very model, with fixed and with Huffman-coded indices."""
+    examples = re.findall(r"```python\n(.*?)```", (packed / "README.md").read_text(), re.DOTALL)
+    assert run_alone(examples[0], packed).returncode == 0
+    made = (packed / "model.onnx").read_bytes()
+    assert hashlib.sha256(made).hexdigest() == manifest.read(packed)[0].decoded["model.onnx"].sha256
+    assert f"SHA-256 `{hashlib.sha256(made).hexdigest()}`" in (packed / "README.md").read_text()
+    done = run_alone(examples[1], packed)
+    assert float(done.stdout.removeprefix("largest difference: ")) == 0.0
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_the_readme_of_a_bundle_works_without_this_product(bundle, runtime):
     """Its examples, as they stand, in a process that sees nothing of ours."""
     examples = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
     (code,) = [example for example in examples if f"import {runtime}" in example]
     assert len([line for line in code.splitlines() if line]) <= 10
-    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=bundle, env=alone, capture_output=True, text=True, check=False
-    )
+    done = run_alone(code, bundle)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.removeprefix("largest difference: ")) < 1e-3
+
+
+def run_alone(code, folder):
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", code]
+    return subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "plan.json"])

@@ -30,6 +30,12 @@ def test_it_reads_what_it_writes():
     assert parse(GOOD.canonical(), "x") == GOOD
 
 
+def test_what_is_decoded_is_named_only_where_there_is_something():
+    packed = replace(GOOD, decoded={"model.pte": FileEntry(size_bytes=9, sha256=DIGEST)})
+    assert parse(packed.canonical(), "x") == packed
+    assert b'"decoded":{"model.pte":' in packed.canonical() and b"decoded" not in GOOD.canonical()
+
+
 def test_its_form_is_known():
     start = b'{"created":"2026-11-21T12:00:00Z","expires":null,"files":{"model.onnx":{"sha256":"abab'
     assert GOOD.canonical().startswith(start) and GOOD.canonical().endswith(b"}\n")
@@ -73,6 +79,9 @@ def test_no_path_leads_out_of_a_bundle(path):
         ({"target": {"arch": "aarch64"}}, "target is not a table"),
         ({"versions": {"torch": 2}}, "table of texts"),
         ({"files": {}}, "1 to 1000 files"),
+        ({"decoded": {}}, "decoded is not a table of 1 to 1000 files"),
+        ({"decoded": {"../m": {"size_bytes": 1, "sha256": DIGEST}}}, "no such path may be in a bundle"),
+        ({"decoded": {"model.onnx": {"size_bytes": 1, "sha256": DIGEST}}}, "in the bundle and decoded too"),
         ({"files": {"a": {"size_bytes": -1, "sha256": DIGEST}}}, "not within 0 to"),
         ({"files": {"a": {"size_bytes": 1 << 60, "sha256": DIGEST}}}, "not within 0 to"),
         ({"files": {"a": {"size_bytes": 1, "sha256": "../" + DIGEST}}}, "64 hexadecimal digits"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.packing import huffman_lengths, pack, quantile_points, size
+from deploy.packing import fitted_points, pack, quantile_points, size
 
 WEIGHT = np.random.default_rng(0).normal(size=(16, 32, 3, 3)).astype(np.float32)
 
@@ -42,15 +42,12 @@ def test_points_where_the_weights_are_err_less_than_even_ones():
     assert placed < even
 
 
-def test_huffman_by_hand_and_never_longer_than_it_must_be():
-    assert huffman_lengths(np.array([5, 2, 1, 1])).tolist() == [1, 2, 3, 3]
-    assert huffman_lengths(np.array([0, 7])).tolist() == [0, 1]
-    frequencies = np.bincount(np.random.default_rng(0).geometric(0.5, 1000))
-    lengths = huffman_lengths(frequencies)
-    assert sum(2.0**-length for length in lengths if length) == 1.0  # Kraft
-    p = frequencies[frequencies > 0] / 1000
-    mean = np.dot(frequencies, lengths) / 1000
-    assert -(p * np.log2(p)).sum() <= mean < -(p * np.log2(p)).sum() + 1
+def test_fitted_points_are_lloyd_s_and_err_least():
+    skewed = np.random.default_rng(0).standard_t(2, 4096).astype(np.float32)
+    errors = [np.square(pack(skewed, 3, f(skewed, 3)).unpacked() - skewed).mean() for f in (fitted_points, quantile_points)]
+    assert errors[0] < 0.5 * errors[1]
+    by_hand = np.array([0, 1, 9, 10], np.float32)
+    assert pack(by_hand, 1, fitted_points(by_hand, 1)).unpacked().tolist() == pytest.approx([0.5, 0.5, 9.5, 9.5])
 
 
 def test_equal_weights_and_what_cannot_be():

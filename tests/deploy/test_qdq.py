@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from compress import post_training
 from deploy.export import capture, to_onnx
+from deploy.integers import quantize_weight
 from deploy.placement import place
-from deploy.qdq import Scales, insert, quantize_weight, scale_of_range, scales_of_weight, weight_limit
+from deploy.qdq import Scales, insert, scale_of_range, scales_of_weight, weight_limit
 from profiles.quantization import QUANTIZATION
 from tests.conftest import blob_splits, small_model
 

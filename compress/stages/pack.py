@@ -1,0 +1,170 @@
+"""pack: weights of 2 to 8 bits as storage, points learned under the distillation loss. No engine computes with them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, final
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor
+
+from compress.choice import Choice
+from compress.objective import Objective, parse_losses
+from compress.packed import Candidate, PackedProgram
+from compress.points import attach, bits_by_gradient, evenly, gradient_norms, settle
+from compress.schedule import Optimizer
+from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
+from compress.surgery import Pack
+from profiles.errors import UserError
+
+LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}])
+MOST_BITS = 8
+SAMPLES, BATCH = 512, 64
+"""Training samples that a gradient's norm is taken over."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PackStage(TrainedStage):
+    """Few values for each layer's weights, so that the bundle is small (differentiable quantization, Polino et al. 2018).
+
+    A weight is its bucket's least value plus its range times one of 2 ** bits points. The bundle holds indices and points; a
+    device decodes them to the very file that was measured, so that this buys bytes and no time.
+
+    Attributes:
+        bits: of a layer's indices, on average over the layers.
+        points: ``uniform``: evenly spaced, untrained; ``learned``: where the error is least, then moved by gradient.
+        allocation: ``equal``: every layer has ``bits``; ``gradient``: more where the loss's gradient is large.
+        bucket: weights that share a range, which takes 8 bytes.
+        end_bits: of layers with no other one before or behind them; 0 leaves them whole.
+        smallest: weights with fewer numbers stay whole.
+        whole: patterns of weights that stay whole, such as ``head.*``.
+        rest: whether biases and whole weights learn along with the points.
+    """
+
+    name = "pack"
+    excludes = ("quantize",)
+    is_last = True
+
+    bits: Annotated[int, Ge(2), Le(MOST_BITS)] = 4
+    points: Literal["uniform", "learned"] = "learned"
+    allocation: Literal["equal", "gradient"] = "equal"
+    bucket: Annotated[int, Ge(8)] = 256
+    end_bits: Annotated[int, Ge(0), Le(MOST_BITS)] = MOST_BITS
+    smallest: Annotated[int, Ge(1)] = 512
+    whole: tuple[str, ...] = ()
+    rest: bool = True
+    epochs: Annotated[int, Ge(0)] = 5
+    optimizer: Optimizer = "adamw"
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    losses: Losses = LOSSES
+
+    def requires(self, artifact: Artifact, context: Context) -> None:
+        if artifact.quantized:
+            raise UserError(
+                "stage pack cannot follow quantize: its weights are integers already, and decoding would have to make its "
+                "trained scales too; leave quantize out: int8 made of packed weights without training is in every report"
+            )
+        if artifact.packed:
+            raise UserError("stage pack cannot follow pack: the weights have their points already")
+
+    def run(self, artifact: Artifact, context: Context) -> StageResult:
+        shape = tuple(context.example.shape[1:])
+        plain = Pack(input_shape=shape, bits={}, bucket=self.bucket, even=()).apply(copied(artifact))
+        assert isinstance(plain, PackedProgram)
+        chosen, ends, notes = self._chosen(plain.candidates())
+        if not chosen:
+            return StageResult(artifact=artifact, notes=("no weight can be packed", *notes))
+        bits = {**self._bits(plain, chosen, context), **dict.fromkeys(ends, self.end_bits)}
+        bits = {c.name: bits[c.name] for c in plain.candidates() if c.name in bits}
+        even = tuple(bits) if self.points == "uniform" else ()
+        pack = Pack(input_shape=shape, bits=bits, bucket=self.bucket, even=even)
+        module = PackedProgram(plain.float_program(), bits, self.bucket, frozenset(even))
+        before = {name: module.body.get_parameter(name).detach().clone() for name in bits}
+        self._learn(module, bits, context)
+        told = tuple(_choice(name, before[name], module, bits[name]) for name in bits)
+        about = f"points {self.points}; bits by {'the gradient' if self.allocation == 'gradient' else 'the recipe'}"
+        return StageResult(artifact=artifact.changed(pack, module), notes=notes, choices=told, about=about)
+
+    def softer(self) -> Stage | None:
+        """What keeps more accuracy: points that learn, then a bit more for each layer."""
+        if self.points == "uniform" and self.epochs:
+            return replace(self, points="learned")
+        return replace(self, bits=self.bits + 1) if self.bits < MOST_BITS else None
+
+    def _chosen(self, candidates: Sequence[Candidate]) -> tuple[list[str], list[str], tuple[str, ...]]:
+        """The weights that get ``bits``, those that get ``end_bits``, and why the others stay whole."""
+        unknown = [p for p in self.whole if not any(fnmatch.fnmatchcase(c.name, p) for c in candidates)]
+        if unknown:
+            known = ", ".join(c.name for c in candidates)
+            raise UserError(f"whole: {', '.join(map(repr, unknown))} means no weight; weights here: {known}")
+        chosen: list[str] = []
+        ends: list[str] = []
+        notes: list[str] = []
+        for candidate in candidates:
+            reason = self._reason(candidate)
+            if reason:
+                notes.append(f"{candidate.name} stays whole: {reason}")
+            else:
+                (ends if candidate.is_end else chosen).append(candidate.name)
+        return (chosen or ends), (ends if chosen else []), tuple(notes)
+
+    def _reason(self, candidate: Candidate) -> str:
+        """Why a weight stays whole; empty where it does not."""
+        if any(fnmatch.fnmatchcase(candidate.name, pattern) for pattern in self.whole):
+            return "the recipe says so"
+        if candidate.size < self.smallest:
+            return f"it has {candidate.size} numbers, fewer than smallest = {self.smallest}"
+        if candidate.is_end and not self.end_bits:
+            return "it is a first or last layer, and end_bits = 0"
+        return ""
+
+    def _bits(self, program: PackedProgram, names: Sequence[str], context: Context) -> dict[str, int]:
+        if self.allocation == "equal":
+            return dict.fromkeys(names, self.bits)
+        return bits_by_gradient(self._norms(program, names, context), self.bits)
+
+    def _norms(self, program: PackedProgram, names: Sequence[str], context: Context) -> dict[str, float]:
+        """Norms with every layer at ``bits``: at the weights as they are, a student that is its teacher has no gradient."""
+        graph = PackedProgram(program.float_program(), {}, self.bucket, frozenset()).body
+        attach(graph, dict.fromkeys(names, self.bits), self.bucket)
+        settle(graph, names)
+        objective = Objective(self.losses, context.task, graph, context.teacher, context.example, len(context.data.train))
+        with objective:
+            return gradient_norms(graph, names, (objective(graph, *batch)[0] for batch in _batches(context)))
+
+    def _learn(self, module: PackedProgram, bits: Mapping[str, int], context: Context) -> None:
+        """Put every weight on points, train these if they learn, and keep both."""
+        graph = module.body
+        if self.points == "uniform":
+            module.adopt({name: evenly(graph.get_parameter(name), bits[name], self.bucket) for name in bits})
+            return
+        asked = {name: parameter.requires_grad for name, parameter in graph.named_parameters()}
+        attach(graph, bits, self.bucket)
+        for name, parameter in graph.named_parameters():
+            if self.rest and name in asked:
+                parameter.requires_grad_(asked[name])
+        self.train(module, context)
+        packed = settle(graph, bits)
+        for name, parameter in graph.named_parameters():
+            parameter.requires_grad_(asked[name])
+        module.adopt(packed)
+
+
+def _choice(name: str, before: Tensor, module: PackedProgram, bits: int) -> Choice:
+    after = module.body.get_parameter(name).detach()
+    missed = float((after - before).square().sum() / before.square().sum().clamp_min(1e-30))
+    saved_kib = before.numel() * (32 - bits) / 8 / 1024
+    family = f"{bits} bits"
+    return Choice(
+        name=name, kind="weight", family=family, before=32, after=bits, kept=1 - missed, bought=saved_kib, unit="KiB"
+    )
+
+
+def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in context.data.train.spread(SAMPLES, BATCH):
+        yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)

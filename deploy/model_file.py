@@ -1,0 +1,47 @@
+"""The file that a bundle's engine is built from: as it lies there, or decoded from model.packed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy import packed_file
+from deploy.engines.base import BuildPlan
+from deploy.files import sha256
+from deploy.manifest import Manifest
+from profiles.errors import UserError
+
+
+@contextlib.contextmanager
+def model_file(bundle: Path, found: Manifest, plan: BuildPlan, scratch: Path | None = None) -> Iterator[Path]:
+    """The file that ``plan`` is built from; a decoded one is there until the block ends, below ``scratch``.
+
+    Raises:
+        UserError: the packed file is damaged, or decodes to another file than the manifest names.
+    """
+    wanted = found.decoded.get(plan.model_file)
+    if wanted is None:
+        yield bundle / plan.model_file
+        return
+    packed = bundle / packed_file.FILE
+    try:
+        content = packed_file.read(packed.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{bundle}: {packed_file.FILE} cannot be decoded: {error}; get the bundle again") from None
+    if len(content) != wanted.size_bytes or hashlib.sha256(content).hexdigest() != wanted.sha256:
+        raise UserError(
+            f"{bundle}: {packed_file.FILE} decodes to another {plan.model_file} than the manifest names; "
+            "get the bundle again, and if that does not help use the device side that came with it"
+        )
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        (Path(folder) / plan.model_file).write_bytes(content)
+        yield Path(folder) / plan.model_file
+
+
+def model_sha256(bundle: Path, found: Manifest, plan: BuildPlan) -> str:
+    """SHA-256 of that file; of a packed one as the manifest has it, which is what a decoded file must have."""
+    wanted = found.decoded.get(plan.model_file)
+    return sha256(bundle / plan.model_file) if wanted is None else wanted.sha256
