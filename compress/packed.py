@@ -67,7 +67,7 @@ class PackedProgram(nn.Module):
         return filled(self._program, self.body)
 
     def candidates(self) -> list[Candidate]:
-        """The float parameters with two axes or more that the program reads, in its order."""
+        """The float parameters with two axes or more that the program reads, in the order of the layers that read them."""
         nodes = list(self.body.graph.nodes)
         fed = _reached({node for node in nodes if node.op == "placeholder"}, _users)
         layers: dict[str, set[fx.Node]] = {}
@@ -76,8 +76,10 @@ class PackedProgram(nn.Module):
                 layers.setdefault(str(node.target), set()).update(_layers(node, fed))
         every = {node for found in layers.values() for node in found}
         between = _reached(every, _users) & _reached(every, lambda node: node.all_input_nodes)
+        place = {node: number for number, node in enumerate(nodes)}
+        ordered = sorted(layers, key=lambda name: min((place[node] for node in layers[name]), default=len(nodes)))
         sizes = {name: self.body.get_parameter(name).numel() for name in layers}
-        return [Candidate(name=n, size=sizes[n], is_end=not found <= between) for n, found in layers.items()]
+        return [Candidate(name=name, size=sizes[name], is_end=not layers[name] <= between) for name in ordered]
 
     def _is_weight(self, name: str) -> bool:
         found = dict(self.body.named_parameters()).get(name)

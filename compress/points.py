@@ -1,7 +1,7 @@
 """Differentiable quantisation: the few values that a layer's weights may take, learned by gradient (Polino et al. 2018).
 
-The weights stay where they are; each takes the nearest point of its bucket's range, and the points move (section 4). Points
-start where the squared error is least, not at the quantiles as in the paper.
+Each weight takes the nearest point of its bucket's range, and the points move (section 4); so do the weights where they may
+(quantized distillation, section 3). Points start where the squared error is least, not at the quantiles as in the paper.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from torch.nn.utils import parametrize
 from deploy.packing import BUCKET, Packed, fitted_points, pack
 
 MOST_BITS = 8
+__all__ = ["Packed", "Points", "attach", "bits_by_gradient", "evenly", "gradient_norms", "learn_points", "placed", "settle"]
 
 
 @final
 class Points(nn.Module):
     """A weight as points of its buckets' ranges; the gradient of a point is the sum of its weights', by their span.
+
+    A weight that asks for a gradient gets that of its point, straight through, and so can move on to another one.
 
     Args:
         weight: float, of any shape.
@@ -42,12 +45,13 @@ class Points(nn.Module):
         ordered = self.points.sort().values
         scaled = (weight.detach() - self.low) / self.span.clamp_min(torch.finfo(torch.float32).tiny)
         middles = (ordered[:-1] + ordered[1:]).detach() / 2
-        made: Tensor = self.low + self.span * ordered[torch.searchsorted(middles, scaled)]
-        return made
+        made: Tensor = self.low + self.span * ordered[torch.searchsorted(middles, scaled.contiguous())]
+        return made + (weight - weight.detach()) if weight.requires_grad else made
 
     def packed(self, weight: Tensor) -> Packed:
-        """The indices and points of ``weight`` as they are now."""
-        return pack(weight.detach().numpy(), self.bits, self.points.detach().numpy(), self.bucket)
+        """The indices and points of ``weight`` as they are now, in the ranges that it had when this was made."""
+        low, span = (each.flatten()[:: self.bucket].numpy() for each in (self.low, self.span))
+        return pack(weight.detach().numpy(), self.bits, self.points.detach().numpy(), self.bucket, (low, span))
 
 
 def learn_points(
@@ -76,10 +80,14 @@ def learn_points(
     return {path: packed[f"{path}.weight"] for path in bits}
 
 
-def attach(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET) -> None:
-    """Let parameters of a module, by name, take points of so many bits; from now on the points alone ask for gradients."""
+def attach(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET, *, points_alone: bool = True) -> None:
+    """Let parameters of a module, by name, take points of so many bits.
+
+    Args:
+        points_alone: whether from now on nothing but points asks for gradients.
+    """
     for parameter in module.parameters():
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(parameter.requires_grad and not points_alone)
     for name, number in bits.items():
         layer, leaf = _owner(module, name)
         made = Points(getattr(layer, leaf), number, bucket)
@@ -91,9 +99,9 @@ def settle(module: nn.Module, names: Iterable[str]) -> dict[str, Packed]:
     packed: dict[str, Packed] = {}
     for name in names:
         layer, leaf = _owner(module, name)
-        (made,) = (held := layer.parametrizations[leaf])  # type: ignore[index,misc]
-        assert isinstance(made, Points)
-        packed[name] = made.packed(held.original)
+        held = layer.parametrizations[leaf]  # type: ignore[index]
+        assert isinstance(held, parametrize.ParametrizationList) and isinstance(held[0], Points)
+        packed[name] = held[0].packed(held.original)
         parametrize.remove_parametrizations(layer, leaf, leave_parametrized=False)
         with torch.no_grad():
             getattr(layer, leaf).copy_(torch.from_numpy(packed[name].unpacked()))
@@ -103,6 +111,12 @@ def settle(module: nn.Module, names: Iterable[str]) -> dict[str, Packed]:
 def evenly(weight: Tensor, bits: int, bucket: int = BUCKET) -> Packed:
     """A weight on evenly spaced points."""
     return pack(weight.detach().numpy(), bits, None, bucket)
+
+
+def placed(weight: Tensor, bits: int, bucket: int = BUCKET) -> Packed:
+    """A weight on the points of least squared error."""
+    values = weight.detach().numpy()
+    return pack(values, bits, fitted_points(values, bits, bucket), bucket)
 
 
 def gradient_norms(module: nn.Module, names: Iterable[str], losses: Iterable[Tensor]) -> dict[str, float]:

@@ -69,11 +69,18 @@ class Size:
         return self.huffman + self.points + self.scales
 
 
-def pack(weight: npt.NDArray[Any], bits: int, points: npt.NDArray[Any] | None = None, bucket: int = BUCKET) -> Packed:
+def pack(
+    weight: npt.NDArray[Any],
+    bits: int,
+    points: npt.NDArray[Any] | None = None,
+    bucket: int = BUCKET,
+    ranges: tuple[Floats, Floats] | None = None,
+) -> Packed:
     """Each weight as the nearest point of its bucket's range (Polino et al. 2018, section 2.1, linear scaling).
 
     Args:
         points: in 0 .. 1; evenly spaced ones without.
+        ranges: least value and range of each bucket; those of the weights without.
 
     Raises:
         ValueError: bits or the number of points are not possible, or a weight is not finite.
@@ -86,7 +93,7 @@ def pack(weight: npt.NDArray[Any], bits: int, points: npt.NDArray[Any] | None = 
     flat = np.asarray(weight, np.float32).ravel()
     if not np.isfinite(flat).all():
         raise ValueError("a weight is NaN or infinite")
-    low, span = _buckets(flat, bucket)
+    low, span = _buckets(flat, bucket) if ranges is None else ranges
     which = np.arange(flat.size) // bucket
     scaled = (flat.astype(np.float64) - low[which]) / np.where(span[which] > 0, span[which], 1)
     indices = np.searchsorted((levels[:-1] + levels[1:]) / 2, scaled).astype(np.uint8)

@@ -9,12 +9,12 @@ from typing import Annotated, Literal, final
 
 import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.choice import Choice
 from compress.objective import Objective, parse_losses
 from compress.packed import Candidate, PackedProgram
-from compress.points import attach, bits_by_gradient, evenly, gradient_norms, settle
+from compress.points import Packed, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
 from compress.schedule import Optimizer
 from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
 from compress.surgery import Pack
@@ -42,7 +42,8 @@ class PackStage(TrainedStage):
         end_bits: of layers with no other one before or behind them; 0 leaves them whole.
         smallest: weights with fewer numbers stay whole.
         whole: patterns of weights that stay whole, such as ``head.*``.
-        rest: whether biases and whole weights learn along with the points.
+        training: ``points``: all else is fixed (the paper's section 4); ``all``: weights move on to other points, straight
+            through (its section 3), and biases and whole weights learn along.
     """
 
     name = "pack"
@@ -56,7 +57,7 @@ class PackStage(TrainedStage):
     end_bits: Annotated[int, Ge(0), Le(MOST_BITS)] = MOST_BITS
     smallest: Annotated[int, Ge(1)] = 512
     whole: tuple[str, ...] = ()
-    rest: bool = True
+    training: Literal["points", "all"] = "all"
     epochs: Annotated[int, Ge(0)] = 5
     optimizer: Optimizer = "adamw"
     learning_rate: Annotated[float, Gt(0)] = 1e-3
@@ -84,9 +85,11 @@ class PackStage(TrainedStage):
         even = tuple(bits) if self.points == "uniform" else ()
         pack = Pack(input_shape=shape, bits=bits, bucket=self.bucket, even=even)
         module = PackedProgram(plain.float_program(), bits, self.bucket, frozenset(even))
-        before = {name: module.body.get_parameter(name).detach().clone() for name in bits}
-        self._learn(module, bits, context)
-        told = tuple(_choice(name, before[name], module, bits[name]) for name in bits)
+        weights = {name: module.body.get_parameter(name).detach().clone() for name in bits}
+        put = evenly if even else placed
+        starts = {name: put(weights[name], bits[name], self.bucket) for name in bits}
+        module.adopt(starts if even else self._learned(module.body, bits, context))
+        told = tuple(_choice(name, weights[name], starts[name]) for name in bits)
         about = f"points {self.points}; bits by {'the gradient' if self.allocation == 'gradient' else 'the recipe'}"
         return StageResult(artifact=artifact.changed(pack, module), notes=notes, choices=told, about=about)
 
@@ -137,31 +140,24 @@ class PackStage(TrainedStage):
         with objective:
             return gradient_norms(graph, names, (objective(graph, *batch)[0] for batch in _batches(context)))
 
-    def _learn(self, module: PackedProgram, bits: Mapping[str, int], context: Context) -> None:
-        """Put every weight on points, train these if they learn, and keep both."""
-        graph = module.body
-        if self.points == "uniform":
-            module.adopt({name: evenly(graph.get_parameter(name), bits[name], self.bucket) for name in bits})
-            return
+    def _learned(self, graph: nn.Module, bits: Mapping[str, int], context: Context) -> dict[str, Packed]:
+        """The weights of ``graph`` on points, trained in place."""
         asked = {name: parameter.requires_grad for name, parameter in graph.named_parameters()}
-        attach(graph, bits, self.bucket)
-        for name, parameter in graph.named_parameters():
-            if self.rest and name in asked:
-                parameter.requires_grad_(asked[name])
-        self.train(module, context)
+        attach(graph, bits, self.bucket, points_alone=self.training == "points")
+        self.train(graph, context)
         packed = settle(graph, bits)
         for name, parameter in graph.named_parameters():
             parameter.requires_grad_(asked[name])
-        module.adopt(packed)
+        return packed
 
 
-def _choice(name: str, before: Tensor, module: PackedProgram, bits: int) -> Choice:
-    after = module.body.get_parameter(name).detach()
-    missed = float((after - before).square().sum() / before.square().sum().clamp_min(1e-30))
-    saved_kib = before.numel() * (32 - bits) / 8 / 1024
-    family = f"{bits} bits"
+def _choice(name: str, weight: Tensor, found: Packed) -> Choice:
+    """``kept`` is what points keep of the weight where training starts."""
+    missed = float((torch.from_numpy(found.unpacked()) - weight).square().sum() / weight.square().sum().clamp_min(1e-30))
+    saved_kib = weight.numel() * (32 - found.bits) / 8 / 1024
+    family = f"{found.bits} bits"
     return Choice(
-        name=name, kind="weight", family=family, before=32, after=bits, kept=1 - missed, bought=saved_kib, unit="KiB"
+        name=name, kind="weight", family=family, before=32, after=found.bits, kept=1 - missed, bought=saved_kib, unit="KiB"
     )
 
 

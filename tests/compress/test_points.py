@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.points import Points, bits_by_gradient, learn_points
+from compress.points import Points, attach, bits_by_gradient, gradient_norms, learn_points, settle
 
 
 def test_a_point_s_gradient_is_that_of_its_weights_by_hand():
@@ -49,3 +49,25 @@ def test_bits_by_gradient():
         assert sum(found.values()) == 9 * bits and max(found.values()) <= 8
     with pytest.raises(ValueError, match="2 on average"):
         bits_by_gradient({"a": 1.0}, 1)
+
+
+def test_a_weight_that_may_moves_on_to_another_point_and_keeps_its_range_by_hand():
+    layer = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, 1.0, 3.0, 4.0]]))
+    attach(layer, {"weight": 1}, points_alone=False)
+    assert layer.weight.tolist() == [[0.5, 0.5, 3.5, 3.5]], "the points of least error"
+    held = layer.parametrizations["weight"]
+    layer.weight.backward(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    assert held.original.grad.tolist() == [[1, 2, 3, 4]] and held[0].points.grad.tolist() == [12.0, 28.0]
+    with torch.no_grad():
+        held.original[0, 1] = 9.0
+    packed = settle(layer, ["weight"])["weight"]
+    assert packed.unpacked().tolist() == layer.weight.tolist() == [[0.5, 3.5, 3.5, 3.5]]
+    assert (packed.low.tolist(), packed.span.tolist()) == ([0.0], [4.0])
+
+
+def test_norms_of_gradients():
+    layer = nn.Linear(2, 1, bias=False)
+    losses = (layer(torch.tensor([[3.0, 4.0]])).sum() for _ in range(2))
+    assert gradient_norms(layer, ["weight"], losses) == {"weight": 10.0}

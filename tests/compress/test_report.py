@@ -194,7 +194,7 @@ def test_of_rows_that_are_as_fast_the_packed_one_is_shipped_and_no_slower_one():
     assert conclude([TEACHER, fast, alike, smaller, slow], Budget()).best == "b"
     assert conclude([TEACHER, fast, slow], Budget()).best == FREE.name
     assert conclude([TEACHER, fast, slow], Budget(stored_mib=500 / 2**20)).best == "c"
-    over = conclude([TEACHER, fast], Budget(stored_mib=500 / 2**20))
+    over = conclude([replace(TEACHER, stored_bytes=4000), fast], Budget(stored_mib=500 / 2**20))
     assert not over.within_budget and "in the bundle are over the budget" in over.why_not[0]
 
 
