@@ -6,7 +6,7 @@ Each weight takes the nearest point of its bucket's range, and the points move (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import final
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from deploy.packing import BUCKET, Packed, fitted_points, pack
 
 MOST_BITS = 8
-__all__ = ["Packed", "Points", "attach", "bits_by_gradient", "evenly", "gradient_norms", "learn_points", "placed", "settle"]
+__all__ = ["Packed", "Points", "attach", "bits_by_gradient", "evenly", "gradient_norms", "placed", "settle"]
 
 
 @final
@@ -52,32 +52,6 @@ class Points(nn.Module):
         """The indices and points of ``weight`` as they are now, in the ranges that it had when this was made."""
         low, span = (each.flatten()[:: self.bucket].numpy() for each in (self.low, self.span))
         return pack(weight.detach().numpy(), self.bits, self.points.detach().numpy(), self.bucket, (low, span))
-
-
-def learn_points(
-    module: nn.Module, bits: Mapping[str, int], loss: Callable[[], Tensor], *, steps: int, learning_rate: float = 1e-3
-) -> dict[str, Packed]:
-    """Move the points of a module's weights down the gradient of ``loss``, all else fixed; the weights become the points.
-
-    Args:
-        bits: by the path of a layer with a ``weight``.
-        loss: of a batch, a new one at each call; calls ``module``.
-
-    Returns:
-        Each layer's packed weight; decoded it is the weight that the layer now has.
-    """
-    asked = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-    attach(module, {f"{path}.weight": number for path, number in bits.items()})
-    points = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(points, learning_rate, momentum=0.9, nesterov=True)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    packed = settle(module, [f"{path}.weight" for path in bits])
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(asked[name])
-    return {path: packed[f"{path}.weight"] for path in bits}
 
 
 def attach(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET, *, points_alone: bool = True) -> None:

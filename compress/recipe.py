@@ -239,7 +239,7 @@ def _order(chain: Sequence[Stage | None], source: str) -> list[str]:
     for number, stage in enumerate(known, 1):
         others = sorted({other.name for other in known} & set(stage.excludes))
         where = f"{source}: [[stage]] {number} ({stage.name})"
-        faults += [f"{where} and {other} cannot stand in one recipe; `compress stages` says why" for other in others]
+        faults += [f"{where} and {other} cannot stand in one recipe: {stage.excludes[other]}" for other in others]
         if stage.is_last and number < len(known) and not others:
             faults.append(f"{where} must be the last stage; {known[number].name} follows it")
     return faults

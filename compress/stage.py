@@ -6,7 +6,7 @@ import copy
 import hashlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
@@ -146,8 +146,8 @@ class Stage(ABC):
     """
 
     name: ClassVar[str]
-    excludes: ClassVar[tuple[str, ...]] = ()
-    """Stages that cannot stand in the same recipe."""
+    excludes: ClassVar[Mapping[str, str]] = {}
+    """Stages that cannot stand in the same recipe, and why."""
     is_last: ClassVar[bool] = False
     """Whether no stage can follow it in a recipe."""
 

@@ -1,6 +1,6 @@
 """Weights below 8 bits as storage: indices of few points, packed bit by bit, and decoded exactly to what an engine gets.
 
-No engine here computes with them: what is gained is the size of a file, and it is counted whole, points and scales too.
+No engine here computes with them: what is gained is the size of a file (deploy/packed_file.py), counted whole.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from deploy import huffman
 
 Floats = npt.NDArray[np.float32]
 BUCKET = 256
@@ -48,25 +46,6 @@ class Packed:
     def symbols(self) -> npt.NDArray[np.uint8]:
         """The index of each weight, one after the other."""
         return unpack_indices(self.indices, self.bits, int(np.prod(self.shape)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """Bytes of a packed tensor by what they are for; ``huffman``: the indices in a Huffman code, its tables too."""
-
-    indices: int
-    points: int
-    scales: int
-    huffman: int
-
-    @property
-    def total(self) -> int:
-        """With indices of fixed width."""
-        return self.indices + self.points + self.scales
-
-    @property
-    def total_huffman(self) -> int:
-        return self.huffman + self.points + self.scales
 
 
 def pack(
@@ -136,16 +115,6 @@ def fitted_points(weight: npt.NDArray[Any], bits: int, bucket: int = BUCKET) -> 
 def even_points(bits: int) -> Floats:
     """2 ** bits points from 0 to 1 in equal steps; the same bits on every machine."""
     return np.asarray(np.arange(2**bits) / (2**bits - 1), np.float32)
-
-
-def size(packed: Packed) -> Size:
-    """What a packed tensor takes, everything that decoding needs counted but names and shapes."""
-    return Size(
-        indices=len(packed.indices),
-        points=0 if packed.uniform else packed.points.nbytes,
-        scales=packed.low.nbytes + packed.span.nbytes,
-        huffman=huffman.encode(packed.symbols(), len(packed.points)).size_bytes,
-    )
 
 
 def _buckets(flat: Floats, bucket: int) -> tuple[Floats, Floats]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, final
+from typing import Annotated, ClassVar, Literal, final
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -47,7 +47,10 @@ class PackStage(TrainedStage):
     """
 
     name = "pack"
-    excludes = ("quantize",)
+    excludes: ClassVar[Mapping[str, str]] = {
+        "quantize": "what that trains would leave the points; leave it out: int8 made of packed weights without training is "
+        "measured and stored packed too"
+    }
     is_last = True
 
     bits: Annotated[int, Ge(2), Le(MOST_BITS)] = 4
@@ -66,10 +69,7 @@ class PackStage(TrainedStage):
 
     def requires(self, artifact: Artifact, context: Context) -> None:
         if artifact.quantized:
-            raise UserError(
-                "stage pack cannot follow quantize: its weights are integers already, and decoding would have to make its "
-                "trained scales too; leave quantize out: int8 made of packed weights without training is in every report"
-            )
+            raise UserError(f"stage pack cannot follow quantize: {self.excludes['quantize']}")
         if artifact.packed:
             raise UserError("stage pack cannot follow pack: the weights have their points already")
 

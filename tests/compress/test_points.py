@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.points import Points, attach, bits_by_gradient, gradient_norms, learn_points, settle
+from compress.points import Points, attach, bits_by_gradient, gradient_norms, settle
 
 
 def test_a_point_s_gradient_is_that_of_its_weights_by_hand():
@@ -28,18 +28,20 @@ def test_learned_points_come_nearer_and_decode_to_the_layer_s_weights():
     def loss():
         return (module(inputs) - expected).square().mean()
 
-    before = {path: module.get_submodule(path).weight.detach().clone() for path in ("0", "2")}
-    start = learn_points(module, {"0": 2, "2": 2}, loss, steps=0)
+    names = ["0.weight", "2.weight"]
+    attach(module, dict.fromkeys(names, 2))
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.02, momentum=0.9)
     at_first = loss().item()
-    for path, weight in before.items():
-        module.get_submodule(path).weight.data.copy_(weight)
-    packed = learn_points(module, {"0": 2, "2": 2}, loss, steps=200, learning_rate=0.02)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    packed = settle(module, names)
     assert loss().item() < 0.8 * at_first
-    for path in packed:
-        weight = module.get_submodule(path).weight
-        np.testing.assert_array_equal(packed[path].unpacked(), weight.detach().numpy())
-        assert weight.requires_grad
-        assert len(packed[path].points) == 4 == len(start[path].points)
+    for name, found in packed.items():
+        np.testing.assert_array_equal(found.unpacked(), module.get_parameter(name).detach().numpy())
+        assert len(found.points) == 4
+    assert set(dict(module.named_parameters())) == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
 def test_bits_by_gradient():

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
+from deploy.huffman import encode
 from deploy.integers import quantize_weight
 from deploy.pack_model import pack_model
 from deploy.packed_file import Integers, Piece, account, read, write
-from deploy.packing import fitted_points, pack, size
+from deploy.packing import fitted_points, pack
 
 RNG = np.random.default_rng(0)
 
@@ -43,9 +44,11 @@ def test_what_is_written_is_read_byte_for_byte_and_its_account_is_the_file_s_siz
     parts = found.indices + found.codes + found.points + found.scales + found.integers + found.rest + found.header
     assert parts == found.file_bytes == len(content)
     assert (found.weights, found.model_bytes) == (sum(numbers), len(model))
-    sizes = [size(piece.packed) for piece in pieces]
-    assert found.indices + found.codes == sum(min(s.indices, s.huffman) for s in sizes), "the shorter of the two is stored"
-    assert found.points == sum(s.points for s in sizes) and found.scales == sum(s.scales for s in sizes)
+    made = [piece.packed for piece in pieces]
+    coded = [min(len(one.indices), encode(one.symbols(), 2**bits).size_bytes) for one in made]
+    assert found.indices + found.codes == sum(coded), "the shorter of the two is stored"
+    assert found.points == (0 if even else 4 * 2**bits * len(numbers))
+    assert found.scales == 8 * sum(-(-number // 100) for number in numbers)
 
 
 def test_any_reader_of_safetensors_reads_it():
@@ -56,14 +59,13 @@ def test_any_reader_of_safetensors_reads_it():
     np.testing.assert_array_equal(arrays["low"], made.low)
 
 
-def test_a_large_matrix_at_two_bits_takes_the_paper_s_fourteenth_and_less_with_huffman():
-    """2 bits and two floats for 256 weights; names and places are half a kilobyte more."""
-    made = packed((512, 512), 2, even=True)
+@pytest.mark.parametrize(("bits", "gain"), [(2, 14.22), (4, 7.53), (8, 3.88)])
+def test_the_paper_s_gain_in_buckets_of_256_and_more_with_huffman(bits, gain):
+    """So many bits and two floats for 256 weights; names and places take a kilobyte more at most."""
+    made = packed((512, 512), bits, even=True)
     found = account(write(made.unpacked().tobytes(), [Piece(name="w", at=0, packed=made, axes=(0, 1))]))
-    assert found.fixed_bytes == 512 * 512 / 4 and found.scales == 512 * 512 / 256 * 8
-    without_codes = found.stored_bytes - found.indices - found.codes + found.fixed_bytes
-    assert found.float_bytes / without_codes == pytest.approx(14.22, rel=0.02)
-    assert found.factor > 14.22 and found.header < 1000
+    assert found.float_bytes / (found.fixed_bytes + found.scales) == pytest.approx(gain, abs=0.01)
+    assert found.factor > gain and found.header < 1000
 
 
 def model(weights, integers=None):
