@@ -19,6 +19,7 @@ from compress.blocks import removable
 from compress.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
 from compress.choice import Choice
 from compress.compensate import compensate
+from compress.damage import Damages, damages, enough
 from compress.importance import COMPARABLE, IMPORTANCES
 from compress.sparse import drawn_to_zero
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
@@ -44,6 +45,8 @@ class Prune(TrainedStage):
             fraction of every group, by latency.
         precision: that latency is measured in; empty for what is fastest on the device.
         importance: what a channel is worth; ``taylor`` needs labels.
+        worth: what a budget weighs against time: the damage that each cut alone does to the model's ``outputs`` on
+            calibration samples, or the sum of the channels' ``importance``.
         depth: under a budget, whole residual blocks may go too.
         groups: by family (``stage/4``) or pattern of paths, a fraction of its own: with ``ratio`` it replaces that, and has
             a threshold of its own; under a budget it is the most that may be cut. 0 leaves a group whole.
@@ -61,6 +64,7 @@ class Prune(TrainedStage):
     by: Literal["latency", "macs", "params", "uniform"] = "latency"
     precision: str = ""
     importance: Literal["l2", "bn_scale", "taylor", "activation"] = "l2"
+    worth: Literal["outputs", "importance"] = "outputs"
     depth: bool = True
     groups: Mapping[str, Annotated[float, Ge(0), Lt(1)]] = field(default_factory=dict)
     rounds: Annotated[int, Ge(1)] = 1
@@ -151,7 +155,8 @@ class Prune(TrainedStage):
         for turn in range(self.rounds):
             groups = [group for group in self._rank(now.module, context)[0] if group.root in room.couplings]
             share = now_cost * (goal / now_cost) ** ((turn + 1) / self.rounds)
-            chosen = budget.choose(room, groups, removed, share, evenly=self.by == "uniform")
+            spared = self.damages(room, now.module, context, groups, removed)
+            chosen = budget.choose(room, groups, removed, share, spared, evenly=self.by == "uniform")
             removed += chosen.removed
             now, kept, told = self._cut_to(now, chosen, groups, kept, context)
             notes = (*notes, *told)
@@ -180,6 +185,19 @@ class Prune(TrainedStage):
         there = budget.inside([b for b in blocks if b not in costs.unfollowed], couples)
         floors = {group.root: self._floor(group, multiple) for group in able}
         return budget.Room(costs=costs, couplings=couples, floors=floors, blocks=there, multiple=multiple), able, notes
+
+    def damages(
+        self, room: budget.Room, module: nn.Module, context: Context, groups: Sequence[Group], removed: Sequence[str]
+    ) -> Damages | None:
+        """What each cut alone would do to the outputs; None where importance decides, or nothing does."""
+        if self.worth == "importance" or self.by == "uniform":
+            return None
+        samples = context.data.calibration
+        count = min(enough(context.example[0].numel()), len(samples))
+        spread = np.unique(np.linspace(0, len(samples) - 1, count).astype(np.int64))
+        blocks = [block for block in room.blocks if block not in removed]
+        given = torch.from_numpy(samples.load(spread).inputs)
+        return damages(module, context.example, groups, budget.widths(room, groups), blocks, given)
 
     def _floor(self, group: Group, multiple: int) -> int:
         name = matching(list(self.groups), group)
