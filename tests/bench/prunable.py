@@ -32,7 +32,7 @@ from deploy.export import capture, to_onnx
 from profiles.device import load
 
 ROOT = Path(__file__).parent.parent.parent
-IMAGES = 2000
+IMAGES = 1000
 
 
 @final

@@ -11,7 +11,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -117,10 +117,9 @@ def _allocated(subject: Subject, artifact: Artifact, context: Context, scratch: 
     figures.append(shown if subject.most_drop is None else at_most(lost, subject.most_drop, whole - ours.after, " points"))
     for name in list(found)[1:]:
         faster, better = ms[name] / ms["latency"], ours.after - found[name].after
-        asked, leads = LEAD if name != "MACs" else 1.0, better >= 0
         about = f"allocation by latency against {name}, p50 at no less accuracy"
         told = f"{faster:.2f}x, top-1 {better:+.2f} points"
-        figures.append(Figure(what=about, asked=f">= {asked:g}x", measured=told, met=faster >= asked and leads))
+        figures.append(Figure(what=about, asked=f">= {LEAD:g}x", measured=told, met=faster >= LEAD and better >= 0))
     remarks = [
         f"{name}: {ms['whole'] / ms[name]:.2f}x, top-1 {each.before:.2f} % cut, {each.after:.2f} % recovered; "
         f"blocks taken out: {', '.join(each.chosen.removed) or 'none'}"
@@ -132,13 +131,9 @@ def _allocated(subject: Subject, artifact: Artifact, context: Context, scratch: 
 def _choices(
     stage: Prune, artifact: Artifact, context: Context, room: budget.Room, able: Sequence[Group]
 ) -> dict[str, Allocation]:
-    """Ours, and those that it is compared with: by MACs asked for the same speed, the others for ``RIVALS`` times less."""
+    """Ours, and those that it is compared with, which are asked for ``RIVALS`` times less speed."""
     spared = stage.damages(room, artifact.module, context, able, ())
     goal = room.costs.now / stage.speed_up
-    counted = replace(stage, by="macs").room(artifact, context, able)[0]
-
-    def by_macs(share: float) -> Allocation:
-        return budget.choose(counted, able, (), share * counted.costs.now, spared, evenly=False)
 
     def by_size(share: float) -> Allocation:
         dropped = choose(able, 1 - share, room.multiple)
@@ -147,7 +142,6 @@ def _choices(
 
     return {
         "latency": budget.choose(room, able, (), goal, spared, evenly=False),
-        "MACs": _widest(room, goal, by_macs),
         "uniform": budget.choose(room, able, (), goal * RIVALS, evenly=True),
         "global magnitude": _widest(room, goal * RIVALS, by_size),
     }

@@ -49,7 +49,7 @@ def test_factors_trained_so_make_the_features_of_what_they_replace(context):
     given = Artifact(plan=small_plan(1.0), module=module)
     inputs = torch.from_numpy(context.data.validation.load(torch.arange(32).numpy()).inputs)
     found = {}
-    for weight in (0.0, 1.0, 10.0, 100.0):
+    for weight in (0.0, 20.0):
         stage = LowRank(by="macs", epochs=3, batch_size=32, learning_rate=0.01, largest_error=0.9, features=weight)
         folder = context.folder / str(weight)
         result = run_stage(stage, given, dataclasses.replace(context, folder=folder), 0)[0]
@@ -57,4 +57,4 @@ def test_factors_trained_so_make_the_features_of_what_they_replace(context):
         with torch.no_grad():
             found[weight] = float(distance(result.artifact.module.eval(), module.eval(), paths, inputs))
     print(found)
-    assert found[10.0] < 0.8 * found[0.0]
+    assert found[20.0] < 0.8 * found[0.0]
