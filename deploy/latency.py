@@ -175,15 +175,20 @@ def random_pruning(template: Template, multiple: int, random: np.random.Generato
     return widths, [path for path in template.blocks if random.uniform(0, 1) > max(keep, 0.3)]
 
 
-def whole_times(template: Template, stopwatch: Stopwatch, variants: Sequence[tuple[Sizes, Sequence[str]]]) -> list[Time]:
-    """Measured times of whole models at some widths, without some blocks."""
+def whole_times(
+    template: Template, stopwatch: Stopwatch, variants: Sequence[tuple[Sizes, Sequence[str]]], among: str = "whole"
+) -> list[Time]:
+    """Measured times of whole models at some widths, without some blocks.
+
+    Args:
+        among: what they are compared with. Times that are compared must be of one moment, so those kept from another
+            comparison do not count.
+    """
     everything = range(len(template.nodes))
-    makers = {}
-    for widths, removed in variants:
-        name = f"whole-{template.signature(everything, widths)}-{'+'.join(sorted(removed))}"
-        makers[name] = _whole_maker(template, widths, removed)
+    names = [f"{among}-{template.signature(everything, w)}-{'+'.join(sorted(r))}" for w, r in variants]
+    makers = {name: _whole_maker(template, *variant) for name, variant in zip(names, variants, strict=True)}
     found = stopwatch.times(makers, WHOLE_PASSES)
-    return [found[f"whole-{template.signature(everything, w)}-{'+'.join(sorted(r))}"] for w, r in variants]
+    return [found[name] for name in names]
 
 
 def _corrected(

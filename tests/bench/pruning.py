@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -30,7 +30,6 @@ from compress.surgery import Remove
 from compress.target import EngineTarget
 from deploy import latency
 from deploy.template import Axis, Template
-from profiles.errors import UserError
 from tests.bench.figure import Figure, Table, at_least, at_most
 from tests.bench.prunable import SUBJECTS, Subject
 from tests.bench.running import MISSING
@@ -94,22 +93,11 @@ def _allocated(subject: Subject, artifact: Artifact, context: Context, scratch: 
     )
     groups, _ = rank_groups(artifact.module, context.example)
     room, able, _ = stage.room(artifact, context, groups)
-    found = {
-        name: _cut(stage, artifact, context, able, each, name)
-        for name, each in _choices(stage, artifact, context, room, able).items()
-    }
-    axes = {name: Axis(width=c.width, sizes=c.sizes) for name, c in room.couplings.items()}
-    template, target = Template(onnx.load(str(scratch / "model.onnx")), axes, list(room.blocks)), context.target
-    assert isinstance(target, EngineTarget)
-    clock = target.stopwatch(context.profile.runtimes[0], "fp32")
-    variants = [(dict(each.chosen.widths), list(each.chosen.removed)) for each in found.values()]
-    times = latency.whole_times(template, clock, [({}, []), *variants])
-    ms = dict(zip(("whole", *found), (time.p50_ms for time in times), strict=True))
-    whole, ours, training = (
-        _top1(artifact.module, context),
-        found["latency"],
-        f"{subject.trained} images, {stage.epochs} epochs",
-    )
+    chosen = _choices(stage, artifact, context, room, able)
+    ms = _ms(room, chosen, context, scratch)
+    found = {name: _cut(stage, artifact, context, able, each, name) for name, each in chosen.items()}
+    whole, ours = _top1(artifact.module, context), found["latency"]
+    training = f"{subject.trained} images, {stage.epochs} epochs"
     what = f"{subject.name} in fp32 on OpenVINO, {subject.speed_up:g}x asked by latency: p50 measured"
     figures = [at_least(what, 0.9 * subject.speed_up, ms["whole"] / ms["latency"])]
     lost = f"its top-1 below the whole network's {whole:.2f} %, {training} of recovery"
@@ -152,12 +140,8 @@ def _widest(room: budget.Room, budget_ms: float, chosen: Callable[[float], Alloc
     low, high, best = 0.0, 1.0, None
     for _ in range(STEPS):
         middle = (low + high) / 2
-        try:
-            found = chosen(middle)
-        except UserError:
-            low = middle
-            continue
-        if _ms(room, found) <= budget_ms:
+        found = chosen(middle)
+        if _predicted_ms(room, found) <= budget_ms:
             best, low = found, middle
         else:
             high = middle
@@ -165,10 +149,21 @@ def _widest(room: budget.Room, budget_ms: float, chosen: Callable[[float], Alloc
     return best
 
 
-def _ms(room: budget.Room, chosen: Allocation) -> float:
+def _predicted_ms(room: budget.Room, chosen: Allocation) -> float:
     at = {root: coupling.width for root, coupling in room.couplings.items()} | dict(chosen.widths)
     terms = [t for t in room.costs.terms if t.block not in chosen.removed]
     return room.costs.fixed + sum(t.cost([at[g] for g in t.groups]) for t in terms)
+
+
+def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, scratch: Path) -> dict[str, float]:
+    """Measured medians of the whole network and of each allocation, in turns."""
+    axes = {name: Axis(width=c.width, sizes=c.sizes) for name, c in room.couplings.items()}
+    template, target = Template(onnx.load(str(scratch / "model.onnx")), axes, list(room.blocks)), context.target
+    assert isinstance(target, EngineTarget)
+    clock = target.stopwatch(context.profile.runtimes[0], "fp32")
+    variants = [(dict(each.widths), list(each.removed)) for each in chosen.values()]
+    times = latency.whole_times(template, clock, [({}, []), *variants], "bench")
+    return dict(zip(("whole", *chosen), (time.p50_ms for time in times), strict=True))
 
 
 def _cut(stage: Prune, artifact: Artifact, context: Context, able: Sequence[Group], chosen: Allocation, name: str) -> Cut:

@@ -56,5 +56,4 @@ def test_factors_trained_so_make_the_features_of_what_they_replace(context):
         paths = blocks_of(module, context.example)
         with torch.no_grad():
             found[weight] = float(distance(result.artifact.module.eval(), module.eval(), paths, inputs))
-    print(found)
     assert found[20.0] < 0.8 * found[0.0]
