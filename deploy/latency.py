@@ -3,11 +3,12 @@
     ms = offset + factor x ( sum over pieces of  ms of the piece at its groups' widths )
 
 A piece is measured alone, once for each structure and sizes, at a few widths of the multiples that the device likes, and
-interpolated linearly between them. Copies stand one behind the other where their shapes allow it; else the piece stands
-behind the one before it, whose own time is taken off, as is what an empty call takes and converts (``Overhead``). Alone is
-not quite as in the whole: caches are warmer. So factor and offset are learnt from a few whole models of random widths;
-``error`` says how far the sum then is from those. All this is fitted on least times; the result is scaled to medians by
-what the whole models' medians were above their least times.
+interpolated linearly between them; a piece of two groups at more widths of each, with the other at its least or its most
+(``_patch``). Copies stand one behind the other where their shapes allow it; else the piece stands behind the one before it,
+whose own time is taken off, as is what an empty call takes and converts (``Overhead``). Alone is not quite as in the whole:
+caches are warmer. So factor and offset are learnt from a few whole models of random widths; ``error`` says how far the sum
+then is from those. All this is fitted on least times; the result is scaled to medians by what the whole models' medians were
+above their least times.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from profiles.quantization import QuantizationRecipe
 COPIES = 3
 SECONDS, PASSES, AT_ONCE = 0.03, 8, 64
 WHOLE_PASSES = 20
-POINTS = {1: 6, 2: 4, 3: 3}
+POINTS = {1: 8, 2: 8, 3: 3}
 """Widths of each axis at which a piece of so many axes is measured; more axes, fewer widths, never fewer than both ends."""
 MOST_CORNERS = 4
 WHOLES = 8
@@ -311,7 +312,8 @@ def _places(template: Template, piece: Piece, multiple: int) -> list[dict[str, i
     if len(piece.axes) > MOST_CORNERS:
         full = {a: template.axes[a].width for a in piece.axes}
         return [full, *({**full, a: multiples(full[a], multiple)[0]} for a in piece.axes)]
-    return [dict(zip(piece.axes, point, strict=True)) for point in itertools.product(*_grid(template, piece, multiple))]
+    grid = _grid(template, piece, multiple)
+    return [{a: points[i] for a, points, i in zip(piece.axes, grid, at, strict=True)} for at in _measured(grid)]
 
 
 def _grid(template: Template, piece: Piece, multiple: int) -> tuple[tuple[int, ...], ...]:
@@ -327,9 +329,34 @@ def _spread(widths: tuple[int, ...], points: int) -> tuple[int, ...]:
 
 
 def _filled(piece: Piece, grid: tuple[tuple[int, ...], ...], cost: Callable[[Sizes], float]) -> PieceCost:
-    values = [cost(dict(zip(piece.axes, point, strict=True))) for point in itertools.product(*grid)]
-    shaped = np.array(values, np.float64).reshape([len(points) for points in grid])
-    return PieceCost(axes=piece.axes, grid=grid, cost=_rising(shaped), block=piece.block, layers=piece.layers)
+    values = np.full([len(points) for points in grid], np.nan)
+    for at in _measured(grid):
+        widths = [points[index] for points, index in zip(grid, at, strict=True)]
+        values[at] = cost(dict(zip(piece.axes, widths, strict=True)))
+    if np.isnan(values).any():
+        values = _patch(values, grid)
+    return PieceCost(axes=piece.axes, grid=grid, cost=_rising(values), block=piece.block, layers=piece.layers)
+
+
+def _measured(grid: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+    """Which points of a grid are measured, by index: all; of two axes those on the rim."""
+    last = [len(points) - 1 for points in grid]
+    places = itertools.product(*(range(len(points)) for points in grid))
+    return [p for p in places if len(grid) != 2 or any(i in (0, end) for i, end in zip(p, last, strict=True))]
+
+
+def _patch(values: npt.NDArray[np.float64], grid: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.float64]:
+    """A grid of which the rim is known (Coons 1967); exact for f(a) + g(b) + a p(b) + b q(a).
+
+    So it is for a layer whose time per input channel goes up and down as the runtime's blocks of output channels fit.
+    """
+    down, right = ((np.array(points, np.float64) - points[0]) / (points[-1] - points[0]) for points in grid)
+    u, v = down[:, None], right[None, :]
+    rows = (1 - u) * values[:1] + u * values[-1:]
+    columns = (1 - v) * values[:, :1] + v * values[:, -1:]
+    corners = (1 - v) * rows[:, :1] + v * rows[:, -1:]
+    filled = rows + columns - corners
+    return np.where(np.isnan(values), np.maximum(filled, 0.0), values)
 
 
 def _rising(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

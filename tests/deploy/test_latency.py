@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy import count, latency
 from deploy.latency import counted, multiples
 from deploy.latency_table import PieceCost, total
-from deploy.template import Axis, Template
+from deploy.template import Axis, Piece, Template
 
 WIDTH = 16
 
@@ -127,6 +127,21 @@ def test_between_grid_points_it_is_linear():
     piece = PieceCost(axes=("a", "b"), grid=((8, 16), (8, 24)), cost=np.array([[1.0, 3.0], [2.0, 6.0]]))
     assert piece.at([8, 8]) == 1 and piece.at([16, 24]) == 6
     assert piece.at([12, 8]) == 1.5 and piece.at([12, 16]) == 3.0
+
+
+def test_a_rim_gives_the_inside_where_one_width_scales_what_the_other_does():
+    """cost = 1 + a p(b) with a p that goes up and down, as blocks of output channels do: by hand, at every point."""
+    grid, p = ((8, 16, 24, 32), (8, 16, 24, 32, 40)), np.array([1.0, 2.0, 2.5, 4.0, 4.5])
+    values = 1 + np.outer(grid[0], p)
+    asked = []
+
+    def cost(widths):
+        asked.append((widths["a"], widths["b"]))
+        return float(values[grid[0].index(widths["a"]), grid[1].index(widths["b"])])
+
+    piece = Piece(nodes=(), axes=("a", "b"), block=None, layers=())
+    np.testing.assert_allclose(latency._filled(piece, grid, cost).cost, values)
+    assert len(asked) == 4 * 5 - 2 * 3 and (16, 24) not in asked
 
 
 def test_multiples():
