@@ -30,6 +30,7 @@ POINTS = 4
 """Widths below its own at which a group is measured."""
 MOST_SAMPLES, LEAST_SAMPLES, ELEMENTS = 64, 8, 2**21
 """Samples that damage is measured on: as many as have so many elements together."""
+CONSTANT = 1e-6
 REFUSED = 1e6
 """Damage of a cut that cannot be made."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -79,8 +80,12 @@ def enough(sample_elements: int) -> int:
 
 
 def _damage(found: Sequence[Tensor], whole: Sequence[Tensor]) -> float:
-    sizes = [(y - y.mean(0)).square().sum().clamp(min=1e-30) for y in whole]
-    return sum(float((a - y).square().sum() / size) for a, y, size in zip(found, whole, sizes, strict=True))
+    return sum(float((a - y).square().sum() / _size(y)) for a, y in zip(found, whole, strict=True))
+
+
+def _size(output: Tensor) -> Tensor:
+    """How much an output varies over the samples; a part of its own size where it hardly does."""
+    return torch.maximum((output - output.mean(0)).square().sum(), CONSTANT * output.square().sum()).clamp(min=1e-30)
 
 
 def _outputs(module: nn.Module, samples: Tensor) -> list[Tensor]:
