@@ -120,7 +120,6 @@ def _choices(
     stage: Prune, artifact: Artifact, context: Context, room: budget.Room, able: Sequence[Group]
 ) -> dict[str, Allocation]:
     """Ours, and those that it is compared with, which are asked for ``RIVALS`` times less speed."""
-    spared = stage.damages(room, artifact.module, context, able, ())
     goal = room.costs.now / stage.speed_up
 
     def by_size(share: float) -> Allocation:
@@ -129,7 +128,7 @@ def _choices(
         return Allocation(widths=widths, removed=(), importance=0.0, cost=0.0)
 
     return {
-        "latency": budget.choose(room, able, (), goal, spared, evenly=False),
+        "latency": stage.choose(room, artifact, context, able, (), goal),
         "uniform": budget.choose(room, able, (), goal * RIVALS, evenly=True),
         "global magnitude": _widest(room, goal * RIVALS, by_size),
     }
