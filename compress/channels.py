@@ -230,7 +230,8 @@ def narrow(module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]])
 
 def narrowings(module: nn.Module, example: Tensor, root: str, dropped: Sequence[list[int]]) -> list[Narrow | None]:
     """``narrow`` for several cuts of one group, each of which holds the one before it."""
-    probe, found = _Probe(module, example), []
+    probe = _Probe(module, example)
+    found: list[Narrow | None] = []
     left = list(range(_channels(module.get_submodule(root))))
     for channels in dropped:
         more = [position for position, channel in enumerate(left) if channel in set(channels)]

@@ -74,7 +74,7 @@ def damages(
         full = len(group.importance)
         measured = {full: 0.0}
         points = _spread(sorted(w for w in widths[group.root] if w < full))[::-1]
-        cuts = narrowings(module, example, group.root, [least(group, width) for width in points])
+        cuts = narrowings(module, example, group.root, [least(group, width) for width in points]) if points else []
         for width, operation in zip(points, cuts, strict=True):
             cut = None if operation is None else operation.apply(copy.deepcopy(module))
             measured[width] = REFUSED if cut is None else _damage(_outputs(cut, samples), whole)
