@@ -60,7 +60,7 @@ class LowRank(TrainedStage):
     by: Literal["latency", "macs"] = "latency"
     speed_up: Annotated[float, Ge(1)] = 1.0
     precision: str = ""
-    features: Annotated[float, Ge(0)] = 1.0
+    features: Annotated[float, Ge(0)] = 0.0
     perturbation: Annotated[float, Ge(0)] = 0.0
     perturbation_bound: Annotated[float, Ge(0)] = 0.0
     epochs: Annotated[int, Ge(0)] = 10
