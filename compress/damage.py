@@ -28,7 +28,7 @@ from compress.channels import Group, least, narrowings
 from compress.surgery import Remove
 from compress.training import flat_tensors
 
-SUMS = ((1.0, 1.0), (1.0, 0.5), (0.75, 1.0), (0.75, 0.5), (0.5, 1.0), (0.5, 0.5))
+SUMS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5))
 """To which power damages are added up, and what of a block's damage counts: training makes up for more of that."""
 POINTS = 4
 """Widths below its own at which a group is measured."""

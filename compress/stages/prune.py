@@ -201,7 +201,7 @@ class Prune(TrainedStage):
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
         proposals: list[Allocation] = []
-        for power, rate in SUMS:
+        for power, rate in SUMS if blocks else SUMS[:2]:
             found = budget.choose(room, groups, removed, share, alone.summed(power, rate), evenly=False)
             if not any((found.widths, found.removed) == (other.widths, other.removed) for other in proposals):
                 proposals.append(found)

@@ -9,7 +9,7 @@ from compress import budget
 from compress.allocation import Term
 from compress.channels import Group, rank_groups
 from compress.costs import Costs, Coupling
-from compress.damage import Damages, damages, enough
+from compress.damage import Damages, damages, enough, together
 from tests.conftest import small_model
 
 
@@ -63,6 +63,22 @@ def test_an_allocation_spares_what_the_outputs_need():
     assert budget.choose(room, groups, (), 6.1, told, evenly=False).widths == {"needed": 4, "idle": 2}
     gone = budget.choose(room, groups, (), 4.1, told, evenly=False)
     assert gone.removed == ("block.idle",) and gone.widths == {"needed": 4}
+
+
+def test_sums_of_damage():
+    """By hand: a group's 0.09 by its root is 0.3; half of a block's 0.32 is 0.16, by its root 0.4."""
+    told = Damages(groups={"a": {2: 0.09, 4: 0.0}}, blocks={"b": 0.32})
+    assert told.summed(0.5, 0.5) == Damages(groups={"a": {2: pytest.approx(0.3), 4: 0.0}}, blocks={"b": pytest.approx(0.4)})
+    assert told.summed(1.0, 1.0) == told
+
+
+def test_the_damage_of_several_cuts_is_measured_as_a_whole():
+    """Without both channels y is constant 0: as far off as it varies, whatever the two do alone."""
+    samples = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    whole, silent = TwoChannels(), TwoChannels()
+    with torch.no_grad():
+        silent.last.weight.zero_()
+    assert together(silent, whole, samples) == pytest.approx(1.0) and together(whole, whole, samples) == 0
 
 
 def test_large_samples_are_few():
