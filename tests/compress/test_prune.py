@@ -79,7 +79,7 @@ def macs(module):
 
 
 def test_a_budget_of_macs_is_kept_and_replays_bit_equal(given, tmp_path):
-    result = run(given, speed_up=2.0, worth="outputs")
+    result = run(given, speed_up=2.0, worth="outputs", depth=False)
     before, after = macs(given[0].module), macs(result.artifact.module)
     assert 0.35 * before < after <= before / 2
     surgery.save(tmp_path, result.artifact.plan, result.artifact.module)
@@ -130,7 +130,7 @@ class StopsAt:
 
 def test_a_run_killed_between_rounds_goes_on_at_that_round_with_the_same_result(context, tmp_path):
     """128 samples in batches of 64 and an epoch a round: two steps a round; stopped at the first step of the second."""
-    settings = {"speed_up": 2.0, "rounds": 2, "epochs": 2, "batch_size": 64, "depth": False, "worth": "outputs"}
+    settings = {"speed_up": 2.0, "rounds": 2, "epochs": 2, "batch_size": 64, "depth": False}
     artifact, path = Artifact(plan=small_plan(1.0), module=small_model(width=1.0)), tmp_path / "model.onnx"
     onnx.save(to_onnx(capture(artifact.module, [context.example])), str(path))
     there = placed(context, path, tmp_path)
@@ -178,7 +178,7 @@ def test_settings_that_contradict_each_other(given):
 def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
     monkeypatch.setattr(latency, "WHOLE_PASSES", 2)
     monkeypatch.setattr(latency, "SECONDS", 0.004)
-    result = run(given, speed_up=1.6, by="latency", precision="fp32")
+    result = run(given, speed_up=1.6, by="latency", precision="fp32", worth="outputs")
     assert "measured on openvino fp32" in result.about
     assert all(c.unit == "ms" for c in result.choices)
     assert any(c.after < c.before and c.bought > 0 for c in result.choices)
