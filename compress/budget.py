@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -13,6 +13,7 @@ from compress.allocation import Allocation, Problem
 from compress.channels import Group
 from compress.choice import Choice
 from compress.costs import Costs, Coupling
+from compress.damage import Damages
 from profiles.errors import OutOfReachError
 
 
@@ -41,13 +42,25 @@ def inside(blocks: Sequence[str], couplings: Mapping[str, Coupling]) -> dict[str
     }
 
 
-def choose(room: Room, groups: Sequence[Group], removed: Sequence[str], budget: float, *, evenly: bool) -> Allocation:
+def choose(
+    room: Room,
+    groups: Sequence[Group],
+    removed: Sequence[str],
+    budget: float,
+    damages: Damages | None = None,
+    *,
+    evenly: bool,
+) -> Allocation:
     """The widths of ``groups``, which may have been cut before, and the blocks that go besides those ``removed``.
+
+    Args:
+        damages: what is to be least; without, the importance of the channels that stay is to be greatest.
 
     Raises:
         OutOfReachError: the cheapest choice is over the budget; says what can be had.
     """
     problem = _problem(room, groups, removed, budget)
+    problem = problem if damages is None else _sparing(problem, damages)
     try:
         return allocation.uniform(problem) if evenly else allocation.allocate(problem)
     except allocation.OutOfReachError as error:
@@ -118,6 +131,20 @@ def _problem(room: Room, groups: Sequence[Group], removed: Sequence[str], budget
     bare = {block: _worth(block, groups) for block, inner in blocks.items() if not inner}
     terms = [t for t in room.costs.terms if t.block is None or t.block not in removed]
     return Problem(curves=curves, terms=terms, budget=budget - room.costs.fixed, blocks=blocks, block_importance=bare)
+
+
+def widths(room: Room, groups: Sequence[Group]) -> dict[str, tuple[int, ...]]:
+    """The widths that each group may have, ascending, its own with them."""
+    return {group.root: tuple(_curve(group, room.floors[group.root], room.multiple)) for group in groups}
+
+
+def _sparing(problem: Problem, damages: Damages) -> Problem:
+    """The problem with what a choice keeps told as the damage that it does not do."""
+    curves = {
+        root: {width: -damages.groups[root][width] for width in curve} if root in damages.groups else curve
+        for root, curve in problem.curves.items()
+    }
+    return replace(problem, curves=curves, block_importance={block: damages.blocks[block] for block in problem.blocks})
 
 
 def _curve(group: Group, floor: int, multiple: int) -> dict[int, float]:

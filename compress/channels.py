@@ -14,7 +14,7 @@ import copy
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -221,30 +221,55 @@ def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, li
 
 
 def narrow(module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]) -> Narrow | None:
-    """What cutting ``dropped`` keeps of every tensor, read off a copy whose elements are their own indices.
-
-    None when there is nothing to cut, or torch-pruning fails or refuses.
-    """
+    """What cutting ``dropped`` keeps of every tensor; None when there is nothing to cut, or torch-pruning refuses."""
     if not dropped:
         return None
-    work = copy.deepcopy(module).eval()
-    graph = _graph(work, example)
-    shapes = {name: tensor.shape for name, tensor in _tensors(work).items()}
-    with torch.no_grad():
-        for tensor in _tensors(work).values():
-            tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
-    sizes = _sizes(work)
-    try:
-        for root, channels in dropped.items():
-            group = graph.get_pruning_group(work.get_submodule(root), _out(work.get_submodule(root)), channels)
-            if not graph.check_pruning_group(group):
-                return None
+    probe = _Probe(module, example)
+    return probe.told() if all(probe.cut(root, channels) for root, channels in dropped.items()) else None
+
+
+def narrowings(module: nn.Module, example: Tensor, root: str, dropped: Sequence[list[int]]) -> list[Narrow | None]:
+    """``narrow`` for several cuts of one group, each of which holds the one before it."""
+    probe = _Probe(module, example)
+    found: list[Narrow | None] = []
+    left = list(range(_channels(module.get_submodule(root))))
+    for channels in dropped:
+        more = [position for position, channel in enumerate(left) if channel in set(channels)]
+        found.append(probe.told() if probe.cut(root, more) else None)
+        left = [channel for channel in left if channel not in set(channels)]
+    return found
+
+
+@final
+class _Probe:
+    """A copy whose elements are their own indices, so that what is left of it after cuts tells what they keep."""
+
+    def __init__(self, module: nn.Module, example: Tensor) -> None:
+        self._work = copy.deepcopy(module).eval()
+        self._graph = _graph(self._work, example)
+        self._shapes = {name: tensor.shape for name, tensor in _tensors(self._work).items()}
+        with torch.no_grad():
+            for tensor in _tensors(self._work).values():
+                tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
+        self._sizes = _sizes(self._work)
+
+    def cut(self, root: str, channels: list[int]) -> bool:
+        """Cut channels, counted among those that are left; whether torch-pruning could."""
+        layer = self._work.get_submodule(root)
+        try:
+            group = self._graph.get_pruning_group(layer, _out(layer), channels)
+            if not self._graph.check_pruning_group(group):
+                return False
             group.prune()
-    except Exception:  # the caller names the group
-        return None
-    kept = {n: _kept(t, shapes[n]) for n, t in _tensors(work).items() if t.shape != shapes[n]}
-    now = _sizes(work)
-    return Narrow(tensors=kept, attributes={path: now[path] for path in now if now[path] != sizes[path]})
+        except Exception:  # the caller names the group
+            return False
+        return True
+
+    def told(self) -> Narrow:
+        """All cuts so far as one operation."""
+        shapes, now = self._shapes, _sizes(self._work)
+        kept = {n: _kept(t, shapes[n]) for n, t in _tensors(self._work).items() if t.shape != shapes[n]}
+        return Narrow(tensors=kept, attributes={path: now[path] for path in now if now[path] != self._sizes[path]})
 
 
 def _kept(codes: Tensor, shape: torch.Size) -> dict[str, list[int]]:
@@ -354,7 +379,8 @@ def _out(layer: nn.Module) -> object:
     return tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
 
 
-def _channels(layer: nn.Conv2d | nn.Linear) -> int:
+def _channels(layer: nn.Module) -> int:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 

@@ -59,7 +59,7 @@ class Taps:
 
     def _keeper(self, index: int) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._kept[index] = _first(output)
+            self._kept[index] = first_tensor(output)
 
         return keep
 
@@ -189,7 +189,7 @@ def _is_block(name: str) -> bool:
     return last.isdigit() and not any(part.isdigit() for part in above)
 
 
-def _first(output: Any) -> Any:
+def first_tensor(output: Any) -> Any:
     """A tensor, or the tokens that a transformer's block gives first in a tuple; None for other tuples."""
     if isinstance(output, Tensor):
         return output
@@ -199,7 +199,7 @@ def _first(output: Any) -> Any:
 
 def _recorder(order: list[tuple[str, Tensor]], heads: list[str], name: str) -> Any:
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        found = _first(output)
+        found = first_tensor(output)
         if found is not None and found.dim() in (3, 4):
             order.append((name, found))
         if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2:

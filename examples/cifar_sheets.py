@@ -38,10 +38,12 @@ def splits(
     validation: int = 5000,
     calibration: int = 512,
     held_out_of: Literal["train", "test"] = "train",
+    most: int = 0,
 ) -> Splits:
     """Validation is held out by ``seed``, calibration drawn from train; training is augmented.
 
     Args:
+        most: images of the training part that are used, drawn by ``seed``; 0 for all.
         held_out_of: ``test`` for a teacher whose checkpoint has seen every image of train: on those it tells nothing.
     """
     folder = Path(path).expanduser()
@@ -49,6 +51,10 @@ def splits(
     if missing:
         raise UserError(f"data: {folder} has no {' and no '.join(missing)}; give the folder of the sheets")
     parts = {"train": _part(folder, "train"), "test": _part(folder, "test")}
+    if most:
+        images, labels = parts["train"]
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[:most])
+        parts["train"] = images[drawn], labels[drawn]
     if held_out_of == "test":
         images, labels = parts["test"]
         first, rest = split_indices(len(labels), (validation / len(labels),), seed)

@@ -17,6 +17,7 @@ from compress.allocation import Problem, Term, allocate
 from compress.choice import Choice
 from compress.costs import LayerPrice
 from compress.factorise import Kind, factors, kinds, multiplies
+from compress.nearness import blocks_near, blocks_of
 from compress.perturbation import Pair, held_near
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Factorise
@@ -46,6 +47,8 @@ class LowRank(TrainedStage):
             for their time; ``macs``: the largest rank that ``keep`` allows, unmeasured.
         speed_up: with ``latency``, all layers together so many times faster, ranks chosen together; 1: each layer alone.
         precision: that latency is measured in; empty for what is fastest on the device.
+        features: weight of the distance of every block's output from what it was before the layers were factorised, in
+            training (PELA); 0 for none.
         perturbation: weight of the bound that holds SVD factors near their layer while they train (PELA); 0 for none.
         perturbation_bound: how far an entry may be off without being pulled.
     """
@@ -57,6 +60,7 @@ class LowRank(TrainedStage):
     by: Literal["latency", "macs"] = "latency"
     speed_up: Annotated[float, Ge(1)] = 1.0
     precision: str = ""
+    features: Annotated[float, Ge(0)] = 0.0
     perturbation: Annotated[float, Ge(0)] = 0.0
     perturbation_bound: Annotated[float, Ge(0)] = 0.0
     epochs: Annotated[int, Ge(0)] = 10
@@ -81,12 +85,19 @@ class LowRank(TrainedStage):
         if not chosen:
             return StageResult(artifact=artifact, notes=("no layer has factors that are cheaper than itself", *notes))
         module = _factorised(copied(artifact), chosen)
-        with held_near(_pairs(artifact.module, module, chosen), self.perturbation, self.perturbation_bound):
-            self.train(module, context)
+        self._recover(artifact, module, chosen, context)
         told = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
         about = "each layer timed alone on the device, whole and as factors" if prices else "multiply-accumulates"
         changed = artifact.changed(Factorise(layers=chosen), module)
         return StageResult(artifact=changed, notes=notes, choices=told, about=about)
+
+    def _recover(self, artifact: Artifact, module: nn.Module, chosen: Chosen, context: Context) -> None:
+        """Train the factors, in place. What PELA adds is added for each part of a step."""
+        before = copied(artifact).eval()
+        near = blocks_near(module, before, blocks_of(before, context.example), self.features / self.accumulate)
+        pairs = _pairs(before, module, chosen)
+        with held_near(pairs, self.perturbation / self.accumulate, self.perturbation_bound), near:
+            self.train(module, context)
 
     def softer(self) -> LowRank | None:
         keep = (1 + self.keep) / 2

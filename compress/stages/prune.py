@@ -18,6 +18,7 @@ from compress.blocks import removable
 from compress.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
 from compress.choice import Choice
 from compress.compensate import compensate
+from compress.damage import SUMS, damages, enough, together
 from compress.importance import COMPARABLE, IMPORTANCES
 from compress.sparse import drawn_to_zero
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
@@ -43,6 +44,8 @@ class Prune(TrainedStage):
             fraction of every group, by latency.
         precision: that latency is measured in; empty for what is fastest on the device.
         importance: what a channel is worth; ``taylor`` needs labels.
+        worth: what a budget weighs against time: the damage that each cut alone does to the model's ``outputs`` on
+            calibration samples, or the sum of the channels' ``importance``.
         depth: under a budget, whole residual blocks may go too.
         groups: by family (``stage/4``) or pattern of paths, a fraction of its own: with ``ratio`` it replaces that, and has
             a threshold of its own; under a budget it is the most that may be cut. 0 leaves a group whole.
@@ -60,6 +63,7 @@ class Prune(TrainedStage):
     by: Literal["latency", "macs", "params", "uniform"] = "latency"
     precision: str = ""
     importance: Literal["l2", "bn_scale", "taylor", "activation"] = "l2"
+    worth: Literal["outputs", "importance"] = "outputs"
     depth: bool = True
     groups: Mapping[str, Annotated[float, Ge(0), Lt(1)]] = field(default_factory=dict)
     rounds: Annotated[int, Ge(1)] = 1
@@ -150,7 +154,7 @@ class Prune(TrainedStage):
         for turn in range(self.rounds):
             groups = [group for group in self._rank(now.module, context)[0] if group.root in room.couplings]
             share = now_cost * (goal / now_cost) ** ((turn + 1) / self.rounds)
-            chosen = budget.choose(room, groups, removed, share, evenly=self.by == "uniform")
+            chosen = self.choose(room, now, context, groups, removed, share)
             removed += chosen.removed
             now, kept, told = self._cut_to(now, chosen, groups, kept, context)
             notes = (*notes, *told)
@@ -180,6 +184,34 @@ class Prune(TrainedStage):
         floors = {group.root: self._floor(group, multiple) for group in able}
         return budget.Room(costs=costs, couplings=couples, floors=floors, blocks=there, multiple=multiple), able, notes
 
+    def choose(
+        self,
+        room: budget.Room,
+        now: Artifact,
+        context: Context,
+        groups: Sequence[Group],
+        removed: Sequence[str],
+        share: float,
+    ) -> Allocation:
+        """The allocation within ``share`` of the cost's unit: of those that damage each alone proposes the least harmful."""
+        if self.worth == "importance" or self.by == "uniform":
+            return budget.choose(room, groups, removed, share, evenly=self.by == "uniform")
+        samples = _spread(context)
+        blocks = [block for block in room.blocks if block not in removed]
+        alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
+        proposals: list[Allocation] = []
+        for power, rate in SUMS if blocks else SUMS[:2]:
+            found = budget.choose(room, groups, removed, share, alone.summed(power, rate), evenly=False)
+            if not any((found.widths, found.removed) == (other.widths, other.removed) for other in proposals):
+                proposals.append(found)
+
+        def harm(chosen: Allocation) -> float:
+            whole, operation, _ = _operations(now, chosen, groups, context)
+            cut = whole.module if operation is None else operation.apply(copied(whole))
+            return together(cut, now.module, samples)
+
+        return min(proposals, key=harm)
+
     def _floor(self, group: Group, multiple: int) -> int:
         name = matching(list(self.groups), group)
         width = len(group.importance)
@@ -189,12 +221,7 @@ class Prune(TrainedStage):
         self, now: Artifact, chosen: Allocation, groups: Sequence[Group], kept: Mapping[str, float], context: Context
     ) -> tuple[Artifact, dict[str, float], tuple[str, ...]]:
         """The model without the blocks and channels that an allocation leaves out, the importance kept, and notes."""
-        if chosen.removed:
-            removal = Remove(blocks=chosen.removed)
-            now = now.changed(removal, removal.apply(copied(now)))
-        wanted = {g.root: least(g, chosen.widths[g.root]) for g in groups if g.root in chosen.widths}
-        dropped = {root: channels for root, channels in wanted.items() if channels}
-        operation, notes = cut_channels(now.module, context.example, dropped)
+        now, operation, notes = _operations(now, chosen, groups, context)
         if operation is None:
             return now, dict(kept), notes
         return self._narrowed(now, operation, context), _still_kept(kept, groups, operation), notes
@@ -241,6 +268,18 @@ class Prune(TrainedStage):
             raise UserError(f"{fault}; families here: {known}; or give a pattern of paths, such as 'layer3.*'")
 
 
+def _operations(
+    now: Artifact, chosen: Allocation, groups: Sequence[Group], context: Context
+) -> tuple[Artifact, Narrow | None, tuple[str, ...]]:
+    """The model without the blocks that an allocation leaves out, the cut of its channels, and notes."""
+    if chosen.removed:
+        removal = Remove(blocks=chosen.removed)
+        now = now.changed(removal, removal.apply(copied(now)))
+    wanted = {g.root: least(g, chosen.widths[g.root]) for g in groups if g.root in chosen.widths}
+    dropped = {root: channels for root, channels in wanted.items() if channels}
+    return now, *cut_channels(now.module, context.example, dropped)
+
+
 def _choice(group: Group, after: int, kept: float) -> Choice:
     before = len(group.importance)
     return Choice(
@@ -267,6 +306,13 @@ def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
     """Training samples from all over the split, not augmented."""
     for batch in context.data.train.spread(SAMPLES, BATCH):
         yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+
+
+def _spread(context: Context) -> Tensor:
+    """Calibration inputs from all over the split, as many as damage is measured on."""
+    samples = context.data.calibration
+    count = min(enough(context.example[0].numel()), len(samples))
+    return torch.from_numpy(samples.load(np.unique(np.linspace(0, len(samples) - 1, count).astype(np.int64))).inputs)
 
 
 def inputs(context: Context) -> Iterator[Tensor]:

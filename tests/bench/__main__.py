@@ -29,6 +29,7 @@ NAMES = (
     "select",
     "latency_table",
     "pruning",
+    "low_rank",
     "pruning_trained",
     "quantised",
 )

@@ -97,22 +97,26 @@ def _fastestdet() -> Subject:
 
 
 def _digits(name: str, make: Callable[[], nn.Module], schedule: Schedule) -> Subject:
-    """A network trained here on digits; kept in $COMPRESS_STEPS, if there is such."""
     splits = digits()
+    return _of_module(trained(name, make, schedule, splits), splits, splits.test, transformer=name == "vit")
+
+
+def trained(name: str, make: Callable[[], nn.Module], schedule: Schedule, splits: Splits) -> nn.Module:
+    """A network trained here; kept in $COMPRESS_STEPS, if there is such."""
     torch.manual_seed(0)
     module = make()
     kept = Path(os.environ["COMPRESS_STEPS"]) / f"bench-{name}.safetensors" if "COMPRESS_STEPS" in os.environ else None
     if kept is not None and kept.is_file():
         module.load_state_dict(load_file(kept))
-    else:
-        example = torch.from_numpy(splits.train.load(np.arange(2)).inputs)
-        objective = Objective(parse_losses(["task"]), Classification(), module, None, example)
-        with tempfile.TemporaryDirectory() as scratch:
-            Trainer(0, StreamProgress(io.StringIO())).fit(name, module, objective, splits.train, schedule, Path(scratch))
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            save_file({k: v.contiguous() for k, v in module.state_dict().items()}, kept)
-    return _of_module(module.eval(), splits, splits.test, transformer=name == "vit")
+        return module.eval()
+    example = torch.from_numpy(splits.train.load(np.arange(2)).inputs)
+    objective = Objective(parse_losses(["task"]), Classification(), module, None, example)
+    with tempfile.TemporaryDirectory() as scratch:
+        Trainer(0, StreamProgress(io.StringIO())).fit(name, module, objective, splits.train, schedule, Path(scratch))
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in module.state_dict().items()}, kept)
+    return module.eval()
 
 
 def _example(name: str) -> Any:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +52,17 @@ class Plain(nn.Module):
         return logits
 
 
-def run() -> Table:
+MODELS: dict[str, tuple[str, Callable[[], nn.Module], int]] = {
+    "resnet56": ("ResNet-56, 32x32", partial(resnet, blocks=9, shortcut="pad"), 32),
+    "plain": ("plain stack, 64x64", Plain, 64),
+}
+PARTS = tuple(MODELS)
+
+
+def run(part: str) -> Table:
     torch.manual_seed(0)
-    models = {"ResNet-56, 32x32": resnet(blocks=9, shortcut="pad"), "plain stack, 64x64": Plain()}
-    sizes = {"ResNet-56, 32x32": 32, "plain stack, 64x64": 64}
-    figures: list[Figure] = []
-    remarks: list[str] = []
-    for name, model in models.items():
-        found, told = _compared(name, model.eval(), sizes[name])
-        figures += found
-        remarks += told
+    name, make, size = MODELS[part]
+    figures, remarks = _compared(name, make().eval(), size)
     return Table(figures=figures, remarks=remarks)
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.channels import Group, choose, cut, rank_groups
+from compress.channels import Group, choose, cut, narrow, narrowings, rank_groups
 from tests.conftest import small_model
 
 
@@ -97,6 +97,13 @@ def test_what_cannot_be_cut_is_left_whole_and_named(example):
     assert "linear.weight" not in operation.tensors
     assert any(note.startswith("other keeps its channels") for note in notes)
     assert operation.apply(module)(example).shape == (2, 4)
+
+
+def test_cuts_of_a_group_one_after_the_other_are_those_made_alone(example):
+    module = small_model()
+    for group in rank_groups(module, example)[0][:3]:
+        nested = [[3], [0, 3], [0, 2, 3, 5]]
+        assert narrowings(module, example, group.root, nested) == [narrow(module, example, {group.root: n}) for n in nested]
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5])

@@ -1,6 +1,8 @@
 """prune under a budget, on a real small network; latency on this machine's engine, with short blocks."""
 
+import contextlib
 import dataclasses
+import io
 
 import numpy as np
 import onnx
@@ -13,18 +15,20 @@ from compress.blocks import removable
 from compress.channels import couplings, rank_groups
 from compress.compensate import compensate
 from compress.importance import IMPORTANCES
+from compress.progress import StreamProgress
 from compress.sparse import rate_of
 from compress.stage import Artifact, run_stage
 from compress.stages.prune import Prune
 from compress.surgery import Narrow, Remove
 from compress.target import EngineTarget
+from compress.training import Trainer
 from deploy import latency
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.export import capture, to_onnx
 from profiles.device import load
 from profiles.errors import OutOfReachError, UserError
-from tests.conftest import randomise_batch_norms
+from tests.conftest import randomise_batch_norms, small_model, small_plan
 
 ARGUMENTS = {"blocks": 2, "in_channels": 1, "classes": 4}
 PLAN = surgery.Plan(factory="compress.models:resnet", arguments=ARGUMENTS)
@@ -40,17 +44,22 @@ def exported(tmp_path_factory):
     return module.eval(), path
 
 
-@pytest.fixture
-def given(exported, context, quiet, tmp_path):
-    module, path = exported
-    profile = dataclasses.replace(load("cpu"), threads=1)
+def placed(context, path, folder):
+    """A stage's context with this machine as the target of the file at ``path``."""
+    profile, quiet = dataclasses.replace(load("cpu"), threads=1), StreamProgress(io.StringIO())
     versions = {r.engine: engine(r.engine).affinity().version for r in profile.runtimes}
-    target = EngineTarget(lambda: path, device("local"), {"url": "local"}, profile, versions, tmp_path / "latency", quiet)
-    return Artifact(plan=PLAN, module=module), dataclasses.replace(context, target=target, profile=profile)
+    target = EngineTarget(lambda: path, device("local"), {"url": "local"}, profile, versions, folder / "latency", quiet)
+    return dataclasses.replace(context, target=target, profile=profile)
+
+
+@pytest.fixture
+def given(exported, context, tmp_path):
+    module, path = exported
+    return Artifact(plan=PLAN, module=module), placed(context, path, tmp_path)
 
 
 def run(given, **settings):
-    stage = Prune(**{"epochs": 0, "by": "macs", **settings})
+    stage = Prune(**{"epochs": 0, "by": "macs", "worth": "importance", **settings})
     return run_stage(stage, *given, 0)[0]
 
 
@@ -70,7 +79,7 @@ def macs(module):
 
 
 def test_a_budget_of_macs_is_kept_and_replays_bit_equal(given, tmp_path):
-    result = run(given, speed_up=2.0)
+    result = run(given, speed_up=2.0, worth="outputs", depth=False)
     before, after = macs(given[0].module), macs(result.artifact.module)
     assert 0.35 * before < after <= before / 2
     surgery.save(tmp_path, result.artifact.plan, result.artifact.module)
@@ -98,6 +107,47 @@ def test_rounds_reach_the_same_budget_in_steps(given):
     narrows = [o for o in result.artifact.plan.operations if isinstance(o, Narrow)]
     assert len(narrows) == 2
     assert macs(result.artifact.module) <= macs(given[0].module) / 2
+
+
+class StopsAt:
+    """Progress that is interrupted at one step of all trainings; counts those that it saw."""
+
+    def __init__(self, step):
+        self.left, self.steps = step, 0
+
+    def say(self, line):
+        pass
+
+    @contextlib.contextmanager
+    def task(self, name, total, done=0):
+        yield self
+
+    def advance(self, steps, note=""):
+        self.steps, self.left = self.steps + 1, self.left - 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_a_run_killed_between_rounds_goes_on_at_that_round_with_the_same_result(context, tmp_path):
+    """128 samples in batches of 64 and an epoch a round: two steps a round; stopped at the first step of the second."""
+    settings = {"speed_up": 2.0, "rounds": 2, "epochs": 2, "batch_size": 64, "depth": False}
+    artifact, path = Artifact(plan=small_plan(1.0), module=small_model(width=1.0)), tmp_path / "model.onnx"
+    onnx.save(to_onnx(capture(artifact.module, [context.example])), str(path))
+    there = placed(context, path, tmp_path)
+
+    def attempt(folder, progress):
+        return run(
+            (artifact, dataclasses.replace(there, folder=tmp_path / folder, trainer=Trainer(0, progress))), **settings
+        )
+
+    whole, uncut = attempt("whole", counted := StopsAt(0)), counted.steps
+    with pytest.raises(KeyboardInterrupt):
+        attempt("killed", StopsAt(3))
+    resumed = attempt("killed", counted := StopsAt(0))
+    assert (uncut, counted.steps) == (4, 2), "the first round is not trained again"
+    assert resumed.artifact.plan == whole.artifact.plan and resumed.choices == whole.choices
+    state = resumed.artifact.module.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in whole.artifact.module.state_dict().items())
 
 
 def test_a_group_that_the_recipe_keeps_is_kept(given):
@@ -128,7 +178,7 @@ def test_settings_that_contradict_each_other(given):
 def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
     monkeypatch.setattr(latency, "WHOLE_PASSES", 2)
     monkeypatch.setattr(latency, "SECONDS", 0.004)
-    result = run(given, speed_up=1.6, by="latency", precision="fp32")
+    result = run(given, speed_up=1.6, by="latency", precision="fp32", worth="outputs")
     assert "measured on openvino fp32" in result.about
     assert all(c.unit == "ms" for c in result.choices)
     assert any(c.after < c.before and c.bought > 0 for c in result.choices)

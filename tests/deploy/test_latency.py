@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy import count, latency
 from deploy.latency import counted, multiples
 from deploy.latency_table import PieceCost, total
-from deploy.template import Axis, Template
+from deploy.template import Axis, Piece, Template
 
 WIDTH = 16
 
@@ -129,6 +129,21 @@ def test_between_grid_points_it_is_linear():
     assert piece.at([12, 8]) == 1.5 and piece.at([12, 16]) == 3.0
 
 
+def test_a_rim_gives_the_inside_where_one_width_scales_what_the_other_does():
+    """cost = 1 + a p(b) with a p that goes up and down, as blocks of output channels do: by hand, at every point."""
+    grid, p = ((8, 16, 24, 32), (8, 16, 24, 32, 40)), np.array([1.0, 2.0, 2.5, 4.0, 4.5])
+    values = 1 + np.outer(grid[0], p)
+    asked = []
+
+    def cost(widths):
+        asked.append((widths["a"], widths["b"]))
+        return float(values[grid[0].index(widths["a"]), grid[1].index(widths["b"])])
+
+    piece = Piece(nodes=(), axes=("a", "b"), block=None, layers=())
+    np.testing.assert_allclose(latency._filled(piece, grid, cost).cost, values)
+    assert len(asked) == 4 * 5 - 2 * 3 and (16, 24) not in asked
+
+
 def test_multiples():
     assert multiples(20, 8) == (8, 16, 20)
     assert multiples(5, 8) == (5,)
@@ -160,6 +175,8 @@ def test_the_table_finds_what_a_known_clock_says(template):
 
 
 def test_noise_makes_no_width_look_cheap():
-    assert latency._rising(np.array([1.0, 3.0, 2.0, 4.0])).tolist() == [1.0, 2.5, 2.5, 4.0]
+    """0.99 after 1.00 is noise: both become 0.995. 1.2 after 1.6 is the runtime's other kernel, and stays."""
+    found = latency._rising(np.array([0.5, 1.0, 0.99, 1.6, 1.2, 1.9]))
+    np.testing.assert_allclose(found, [0.5, 0.995, 0.995, 1.6, 1.2, 1.9])
     rising = np.array([[1.0, 2.0], [2.0, 4.0]])
     assert np.array_equal(latency._rising(rising), rising)
