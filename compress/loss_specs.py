@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compress.losses import LOSSES
+from compress.losses.base import TwoHeaded
 from compress.weights import WEIGHTS
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, look_up, with_entry_points
@@ -133,6 +134,12 @@ def asks_example(loss: Callable[..., Any]) -> bool:
 def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
     """The losses among ``specs`` that read labels."""
     return [spec.use for spec in specs if {"task_loss", "targets"} & set(reads_of(load_object(losses()[spec.use])))]
+
+
+def two_headed(table: Mapping[str, str]) -> list[str]:
+    """The losses of a table that train a second head beside the student's."""
+    kinds = {name: load_object(reference) for name, reference in table.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, TwoHeaded)]
 
 
 def modules_of(specs: tuple[LossSpec, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from compress.labelled import asked
 from compress.loss_specs import LossSpec, asks_example, losses, needs_labels, parse_losses, reads_layers, reads_of, weights
 from compress.losses.base import VOCABULARY
 from compress.moment import Moment
@@ -114,11 +115,11 @@ class Objective:
         settings = (schedule.batch_size, schedule.accumulate, schedule.realisations, schedule.self_mix)
         return hashlib.sha256(repr((asked, self._readings.names["teacher"], settings)).encode()).hexdigest()[:16]
 
-    def ask_teacher(self, inputs: Tensor) -> dict[str, Any]:
+    def ask_teacher(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
         """What losses read of the teacher on a batch."""
         assert self._teacher is not None
         with torch.no_grad():
-            return self._readings.of("teacher", self._teacher(inputs))
+            return self._readings.of("teacher", self._teacher(asked(self._teacher, inputs, targets)))
 
     def __enter__(self) -> Objective:
         self._readings.__enter__()
@@ -145,7 +146,7 @@ class Objective:
         moment = Moment() if moment is None else moment
         given = self._given(forward, inputs, targets, moment)
         if self.asks_teacher:
-            given |= self.ask_teacher(inputs) if teacher is None else teacher
+            given |= self.ask_teacher(inputs, targets) if teacher is None else teacher
         values: list[Tensor] = []
         # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
         with torch.autocast(inputs.device.type, enabled=False):
@@ -166,6 +167,8 @@ class Objective:
             plain = inputs if moment.plain is None else moment.plain
             with torch.no_grad():
                 given["plain_logits"] = self._task.logits(forward(plain))
+        if "again_logits" in self.reads:  # before the pass whose layers are read
+            given["again_logits"] = self._task.logits(forward(inputs))
         outputs = forward(inputs)
         given |= self._readings.of("student", outputs)
         if "task_loss" in self.reads:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from compress import factories
 from compress.factorise import Kind, skeleton
+from compress.mixture import with_two_heads
 from compress.tensors import load_tensors, save_tensors
 from deploy.export import capture
 from deploy.files import write_atomically
@@ -130,8 +131,27 @@ class Quantize:
         return QuantizedProgram(program, self.placement, scales, QUANTIZATION[self.recipe])
 
 
-OPERATIONS: dict[str, type[Narrow] | type[Remove] | type[Factorise] | type[Quantize]] = {
-    operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize)
+@final
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """A second head beside the linear layer ``head``; the model gives the log of their mixture.
+
+    Attributes:
+        share: of the first, 0 to 1.
+        temperature: of the second.
+    """
+
+    name: ClassVar[str] = "mix"
+    head: str
+    share: float
+    temperature: float
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        return with_two_heads(module, self.head, self.share, self.temperature)
+
+
+OPERATIONS: dict[str, type[Narrow] | type[Remove] | type[Factorise] | type[Quantize] | type[Mix]] = {
+    operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize, Mix)
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from profiles.errors import UserError
@@ -18,6 +18,7 @@ VOCABULARY = (
     "student_logits",
     "teacher_logits",
     "plain_logits",
+    "again_logits",
     "student_features",
     "teacher_features",
     "student_tokens",
@@ -39,6 +40,16 @@ Example = Mapping[str, Any]
 """What a loss reads, on two samples: shapes for a loss that has parts of its own. Also ``samples``: how many there are."""
 
 TINY = 1e-8
+
+
+class TwoHeaded(nn.Module):
+    """A loss that trains a second classifier on the student's embedding; subclasses are final.
+
+    Attributes:
+        head: (samples, width) to (samples, classes). The stage ``distill`` can make it part of the model (``mixture``).
+    """
+
+    head: nn.Linear
 
 
 def full(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ Found = dict[str, Any]
 
 def table(found: list[Found], budget: Any, full: Any) -> str:
     """The trainings of one budget, each loss beside ``kd``."""
-    found = [f for f in found if all(f[k] == getattr(budget, k) for k in ("epochs", "samples", "blocks", "batch_size"))]
+    found = [f for f in found if all(f.get(k) == getattr(budget, k) for k in ("epochs", "samples", "blocks", "batch_size"))]
     best = {(loss, start): _best(found, loss, start) for start in ("scratch", "inherited") for loss in LOSSES}
     noise = _deviation(list(best.values()))
     lines = [*_about(found, budget, full, noise), ""]
@@ -38,7 +38,7 @@ def _about(found: list[Found], budget: Any, full: Any, noise: float | None) -> l
     share = "all training images" if not budget.samples else f"{budget.samples} training images"
     student = f"ResNet-{6 * budget.blocks + 2} in batches of {budget.batch_size}"
     minutes = sum(f["seconds"] for f in found) / 60
-    about = f"{budget.epochs} epochs of {share}, {student}, {len(found)} trainings, {minutes:.0f} minutes."
+    about = f"{budget.epochs} epochs of {share}, {student}, {len(found)} trainings, {minutes:.0f} minutes of one core."
     if any(getattr(budget, k) != getattr(full, k) for k in ("epochs", "samples", "blocks", "batch_size")):
         about += " **Not the whole budget: what learns fast is favoured more than there.**"
     if noise is None:
