@@ -7,13 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from compress.losses import LOSSES
-from compress.losses.base import TwoHeaded
+from compress.losses.base import Averaged, TwoHeaded
+from compress.sample_weights import SampleWeight
 from compress.weights import WEIGHTS
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, look_up, with_entry_points
 
 RESERVED = ("use", "weight", "layers")
+ANY_SHAPE = {name: Tensor(2, 2) for name in ("student_logits", "teacher_embedding")}
+"""An example for weights that are made to see whether their settings are right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +73,14 @@ def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
         faults.append(unknown("loss", str(name), losses()))
         return None
     loss = look_up("loss", name, losses())
-    weight = _weight(table.get("weight", 1.0), name, faults)
+    weight = _weight(table.get("weight", 1.0), name, loss, faults)
     layers = _layers(table.get("layers", ()), name, loss, faults)
     allowed = options_of(loss)
     faults += [unknown("option", key, allowed, f"loss {name}") for key in options if key not in allowed]
     return LossSpec(use=name, weight=weight, options=options, layers=layers)
 
 
-def _weight(given: Any, name: str, faults: list[str]) -> float | Mapping[str, Any]:
+def _weight(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) -> float | Mapping[str, Any]:
     if isinstance(given, int | float) and given >= 0:
         return float(given)
     if not isinstance(given, Mapping) or "use" not in given:
@@ -90,9 +95,13 @@ def _weight(given: Any, name: str, faults: list[str]) -> float | Mapping[str, An
     wrong = [unknown("setting", key, options_of(kind), f"loss {name}: weight {given['use']}") for key in settings]
     wrong = [fault for key, fault in zip(settings, wrong, strict=True) if key not in options_of(kind)]
     faults += wrong
+    if issubclass(kind, SampleWeight) and not isinstance(loss, Averaged):
+        able = [each for each, made in losses().items() if isinstance(load_object(made), Averaged)]
+        fact = f"loss {name}: weight {given['use']} differs from sample to sample, and this loss gives one value a batch"
+        faults.append(f"{fact}; those that can: {', '.join(able)}")
     if not wrong:
         try:
-            kind(**settings)
+            kind(*([ANY_SHAPE] if asks_example(kind) else []), **settings)
         except UserError as error:
             faults += [f"loss {name}: {fault}" for fault in error.faults]
     return dict(given)
@@ -124,6 +133,13 @@ def reads_of(loss: Callable[..., Any]) -> list[str]:
     called = loss.forward if isinstance(loss, type) else loss  # type: ignore[attr-defined]  # an nn.Module
     names = [p.name for p in inspect.signature(called).parameters.values() if p.kind in kinds]
     return [name for name in names if name != "self"]
+
+
+def weight_reads(weight: float | Mapping[str, Any]) -> list[str]:
+    """What a weight that differs from sample to sample reads besides a loss's values; nothing for others."""
+    if isinstance(weight, int | float) or not issubclass(kind := load_object(weights()[weight["use"]]), SampleWeight):
+        return []
+    return [name for name in reads_of(kind) if name not in ("values", "chosen")]
 
 
 def asks_example(loss: Callable[..., Any]) -> bool:

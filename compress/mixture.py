@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import final
+from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -88,7 +89,7 @@ def search(module: nn.Module, head: str, second: nn.Linear, task: Task, samples:
     own = module.get_submodule(head)
 
     def value(share: float, temperature: float) -> float:
-        def predict(embeddings: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
+        def predict(embeddings: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
             with torch.no_grad():
                 given = torch.from_numpy(embeddings)
                 return [mixture(own(given), second(given), share, temperature).numpy()]

@@ -56,6 +56,8 @@ ROOM = (
     "compress.losses.base",
     "compress.labelled",
     "compress.queries",
+    "compress.sample_weights",
+    "compress.losses.controller",
     "compress.mixture",
     "compress.adapters",
     "compress.weights",

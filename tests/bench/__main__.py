@@ -31,6 +31,7 @@ NAMES = (
     "pruning",
     "pruning_trained",
     "quantised",
+    "catalogue",
 )
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 
