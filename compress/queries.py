@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from compress import processes
 from compress.data import Batch, Samples
 from compress.data.base import Indices
 from compress.objective import Objective
@@ -66,20 +67,28 @@ class Answers:
         return {name: value[rows].float() for name, value in self._said.items()}
 
     def ask(self, objective: Objective, samples: Samples, chosen: Indices, kept: Path) -> None:
-        """Ask about further samples; what was said is kept in a file, and read from there the next time."""
-        if not kept.exists():
-            said: dict[str, list[Tensor]] = {}
-            with objective:
-                for start in range(0, len(chosen), CHUNK):
-                    batch = samples.load(chosen[start : start + CHUNK])
-                    answer = objective.ask_teacher(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
-                    for name, value in answer.items():
-                        said.setdefault(name, []).append(value.half())
+        """Ask about further samples; what was said is kept in a file, and read from there the next time.
+
+        Of several processes one asks.
+        """
+        if processes.is_main() and not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors(kept, {"indices": torch.from_numpy(chosen), **{k: torch.cat(v) for k, v in said.items()}})
+            save_tensors(kept, {"indices": torch.from_numpy(chosen), **_said(objective, samples, chosen)})
+        processes.wait()
         found = load_tensors(kept)[0]
         self.indices = np.concatenate([self.indices, found.pop("indices").numpy()])
         self._said = {k: torch.cat([*([self._said[k]] if k in self._said else []), v]) for k, v in found.items()}
+
+
+def _said(objective: Objective, samples: Samples, chosen: Indices) -> dict[str, Tensor]:
+    said: dict[str, list[Tensor]] = {}
+    with objective:
+        for start in range(0, len(chosen), CHUNK):
+            batch = samples.load(chosen[start : start + CHUNK])
+            answer = objective.ask_teacher(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            for name, value in answer.items():
+                said.setdefault(name, []).append(value.half())
+    return {name: torch.cat(values) for name, values in said.items()}
 
 
 def gains(module: nn.Module, task: Task, samples: Samples) -> Numbers:

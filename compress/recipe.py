@@ -305,6 +305,7 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     if "model" not in table:
         faults.append(f"{where} model is missing; write it as package.module:callable")
         return None
+    faults += _unknown_below(table, where)
     spec: TeacherSpec | None = build(TeacherSpec, table, where, faults)
     if spec is None:
         return None
@@ -316,6 +317,17 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     if spec.labelled is not None and (also or spec.is_onnx):
         faults.append(f"{where} labelled: a copy of the one teacher, so neither beside others nor of an .onnx file")
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
+
+
+def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
+    """Keys that the tables within [teacher] do not have."""
+    faults: list[str] = []
+    for name, kind in (("also", AlsoSpec), ("labelled", LabelledSpec)):
+        given, allowed = table.get(name, []), [f.name for f in fields(kind)]
+        for entry in given if isinstance(given, list) else [given]:
+            keys = entry if isinstance(entry, Mapping) else ()
+            faults += [unknown("key", k, allowed, f"{where.removesuffix(']')}.{name}]") for k in keys if k not in allowed]
+    return faults
 
 
 def _model(reference: str, folder: Path) -> str:

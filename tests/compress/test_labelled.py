@@ -12,6 +12,9 @@ from compress.factories import factory
 from compress.labelled import Labelled, WithLabels, asked, widened, with_labels
 from compress.objective import Objective, parse_losses
 from compress.recipe import parse
+from compress.workshop import Workshop
+from compress.workspace import Workspace
+from profiles.device import load as load_profile
 from profiles.errors import UserError
 from tests.conftest import ROOT, small_model
 
@@ -74,7 +77,7 @@ def test_samples_carry_their_labels(data):
     images, masks = np.zeros((3, 1, 2, 2), np.float32), np.arange(12).reshape(3, 2, 2)
     batch = WithLabels(ArraySamples(images, masks)).load(np.array([2]))
     assert batch.inputs[0].tolist() == [[[0, 0], [0, 0]], [[8, 9], [10, 11]]]
-    with pytest.raises(UserError, match=r"is for images whose targets are maps of labels .* targets \(1,\); leave it out"):
+    with pytest.raises(UserError, match=r"is for images whose targets are maps of labels.*, targets \(1,\); leave it out"):
         WithLabels(data.train).load(np.array([0]))
 
 
@@ -115,8 +118,16 @@ def test_a_recipe_names_what_is_wrong():
     with pytest.raises(UserError, match="labelled: a copy of the one teacher, so neither beside others"):
         parse(wrong, name="x", source="x.toml")
     wrong = {**RECIPE, "teacher": {**RECIPE["teacher"], "labelled": {"scales": 3}}}
-    with pytest.raises(UserError, match="scale"):
+    with pytest.raises(UserError, match=r"\[teacher.labelled\]: unknown key 'scales' \(did you mean 'scale'\?\)"):
         parse(wrong, name="x", source="x.toml")
+
+
+def test_data_without_maps_of_labels_is_refused_before_anything_is_trained(tmp_path, quiet):
+    model = {"model": "compress.models:resnet", "arguments": {"blocks": 1, "in_channels": 1, "classes": 4}}
+    table = {"task": {"data": "tests.conftest:blob_splits"}, "teacher": {**model, "labelled": {"epochs": 1}}}
+    recipe = parse(table, name="x", source=str(tmp_path / "x.toml"))
+    with pytest.raises(UserError, match="is for images whose targets are maps of labels"):
+        Workshop(recipe, load_profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet).check()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Two heads, and their mixture as the model that ships."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,7 +11,8 @@ import torch
 
 from compress import mixture, surgery
 from compress.data.base import ArraySamples
-from compress.objective import parse_losses
+from compress.objective import Objective, parse_losses
+from compress.schedule import Schedule
 from compress.stage import Artifact, run_stage
 from compress.stages.distill import Distill
 from compress.stages.prune import Prune
@@ -80,23 +82,14 @@ def test_a_model_that_changes_its_heads_output_is_refused(example):
         mixture.find_head(Scaled(), Classification(), example)
 
 
-@pytest.fixture
-def mixed(context, monkeypatch):
-    """A student whose second head learns while its own stands still (share 0), so that the mixture is better."""
-    stage = Distill(epochs=3, losses=parse_losses([{"use": "dho", "share": 0.0}]), mixture=True, batch_size=16)
+def test_the_student_that_ships_gives_the_mixture_in_one_graph(context, tmp_path):
+    """The second head learns while its own stands still (share 0), so that the mixture is better."""
     teacher = small_model(7, width=1.0)
-    from compress.objective import Objective
-    from compress.schedule import Schedule
-
     objective = Objective(parse_losses(["task"]), context.task, teacher, None, context.example)
-    context.trainer.fit("t", teacher, objective, context.data.train, Schedule(epochs=6, batch_size=16), context.folder / "t")
-    object.__setattr__(context, "teacher", teacher.requires_grad_(False))
-    result = run_stage(stage, Artifact(plan=small_plan(), module=small_model()), context, 0)[0]
-    return result, context
-
-
-def test_the_student_that_ships_gives_the_mixture_in_one_graph(mixed, tmp_path):
-    result, context = mixed
+    context.trainer.fit("t", teacher, objective, context.data.train, Schedule(epochs=5, batch_size=16), context.folder / "t")
+    stage = Distill(epochs=3, losses=parse_losses([{"use": "dho", "share": 0.0}]), mixture=True, batch_size=16)
+    start = Artifact(plan=small_plan(), module=small_model())
+    result, _ = run_stage(stage, start, replace(context, teacher=teacher.requires_grad_(False)), 0)
     (operation,) = result.artifact.plan.operations
     assert isinstance(operation, Mix)
     assert operation.share < 1
@@ -120,14 +113,15 @@ def test_the_student_that_ships_gives_the_mixture_in_one_graph(mixed, tmp_path):
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, atol=1e-5)
 
 
-def test_a_mixture_is_pruned_and_trained_like_any_model(mixed):
-    result, context = mixed
-    pruned = run_stage(Prune(ratio=0.5, epochs=1, losses=parse_losses(["kd"])), result.artifact, context, 0)[0]
+def test_a_mixture_is_pruned_and_trained_like_any_model(context):
+    mix = Mix(head="linear", share=0.3, temperature=2.0)
+    start = Artifact(plan=small_plan(), module=small_model()).changed(mix, mix.apply(small_model()))
+    pruned = run_stage(Prune(ratio=0.5, epochs=1, losses=parse_losses(["kd"])), start, context, 0)[0]
     assert [o.name for o in pruned.artifact.plan.operations] == ["mix", "narrow"]
     head = pruned.artifact.module.linear
     assert head.own.in_features == head.second.in_features < small_model().linear.in_features
     with pytest.raises(UserError, match="a mixture already"):
-        run_stage(Distill(losses=DHO, mixture=True), result.artifact, context, 0)
+        run_stage(Distill(losses=DHO, mixture=True), start, context, 0)
 
 
 def test_a_mixture_needs_a_loss_that_trains_a_second_head(context):

@@ -108,8 +108,10 @@ def test_familiar_by_hand():
     torch.testing.assert_close(weight.weights(nn.functional.normalize(unlabelled)), torch.tensor([expected, 0.0]))
     found = weight(torch.tensor([7.0, 100.0]), every, torch.zeros(2, 2), unlabelled, torch.tensor([-1, -1]))
     assert found.item() == pytest.approx(7.0), "what is of no class does not count"
-    found = weight(torch.tensor([7.0, 1.0]), every, torch.zeros(2, 2), unlabelled.flip(1), torch.tensor([-1, 0]))
-    assert found.item() == pytest.approx((7 * expected + 1) / (expected + 1)), "labels weigh 1"
+    # a second label of the first class: p(c) = 2/3, 1/3, so on the second axis log(9/4) / log 3
+    found = weight(torch.tensor([1.0, 7.0]), every, torch.zeros(2, 2), torch.eye(2), torch.tensor([0, -1]))
+    rarer = math.log(2.25) / math.log(3)
+    assert found.item() == pytest.approx((1 + 7 * rarer) / (1 + rarer)), "labels weigh 1"
 
 
 def test_familiar_trusts_all_until_it_has_seen_two_classes():
