@@ -28,7 +28,7 @@ class Distill(TrainedStage):
             trained beside it, share and temperature chosen on validation; one graph, one linear layer more.
         queries: training samples that the teacher may be asked about, each once; those are trained on. 0 for all, in every
             epoch.
-        rounds: in which they are chosen, by the student's doubts at the time; each has its share of the epochs.
+        rounds: in which they are chosen, by the student's doubts at the time; half of the epochs are the last one's.
         distrust: share of the samples on which the teacher may be wrong, which the choice hedges against.
     """
 
@@ -89,13 +89,14 @@ class Distill(TrainedStage):
     def _queried(self, module: nn.Module, context: Context) -> str:
         """Train ``module`` in rounds, on ever more samples that the teacher was asked about; says on how many."""
         answers, train = Answers(), context.data.train
+        scouting = max(1, self.epochs // (2 * max(1, self.rounds - 1)))
         for turn in range(self.rounds):
             count = (turn + 1) * self.queries // self.rounds - turn * self.queries // self.rounds
             worth = gains(module, context.task, train)
             chosen = choose(worth, answers.indices, count, self.distrust, (turn, len(train)))
             objective = context.objective(module, self.losses, len(chosen))
             answers.ask(objective, train, chosen, context.folder / f"answers-{turn}.safetensors")
-            epochs = (turn + 1) * self.epochs // self.rounds - turn * self.epochs // self.rounds
+            epochs = self.epochs - scouting * (self.rounds - 1) if turn == self.rounds - 1 else scouting
             self.train(module, context, part=f"round-{turn}", epochs=epochs, answers=answers)
         return f"the teacher was asked about {len(answers.indices)} of {len(train)} samples, once each"
 
