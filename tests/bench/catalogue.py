@@ -15,12 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional
 
 from compress.data.base import ArraySamples, Splits
 from compress.data.digits import digits
 from compress.progress import StreamProgress
 from compress.recipe import parse
+from compress.sample_weights import Familiar
 from compress.surgery import WEIGHTS
+from compress.taps import embeddings
 from compress.workshop import Workshop
 from compress.workspace import Workspace
 from profiles.device import load
@@ -134,7 +139,30 @@ def _familiar(folder: Path) -> Table:
         name: _student(folder, data, teacher, {"use": "distill", "losses": losses, "epochs": 12}, KNOWN)
         for name, (data, losses) in rows.items()
     }
-    return _table(found, f"classes 0 to 6, {LABELS} labels; among the samples without one are the digits 7 to 9")
+    return _table(
+        found,
+        f"classes 0 to 6, {LABELS} labels; among the samples without one are the digits 7 to 9",
+        _apart(folder, teacher),
+    )
+
+
+def _apart(folder: Path, teacher: Given) -> str:
+    """How well the weight tells unlabelled samples of the classes from strangers, beside the teacher's own confidence."""
+    table = {"task": {"data": "tests.bench.catalogue:strangers"}, "teacher": teacher}
+    workshop, _ = _workshop(folder, table, 0)
+    module, train = workshop.teacher().artifact.module, workshop.data.train
+    inputs, truth = train.load(np.arange(len(train))).inputs, digits(size=SIZE).train.load(np.arange(len(train))).targets
+    labels = train.load(np.arange(len(train))).targets
+    told = functional.normalize(torch.from_numpy(embeddings(module, inputs, "teacher")), dim=1)
+    with torch.no_grad():
+        logits = module(torch.from_numpy(inputs))
+    weight = Familiar({"student_logits": logits, "teacher_embedding": told})
+    weight(torch.zeros(len(told)), torch.ones(len(told), dtype=torch.bool), logits, told, torch.from_numpy(labels))
+    found = weight.weights(told).numpy()[labels < 0]
+    sure, stranger = logits.softmax(dim=1).amax(dim=1).numpy()[labels < 0], truth[labels < 0] >= KNOWN
+    means = f"{found[~stranger].mean():.2f} for samples of the classes, {found[stranger].mean():.2f} for strangers"
+    auroc = [100 * float(roc_auc_score(~stranger, values)) for values in (found, sure)]
+    return f"mean weight {means}; AUROC of the weight {auroc[0]:.1f} %, of the teacher's confidence {auroc[1]:.1f} %"
 
 
 def _learned(folder: Path) -> Table:
