@@ -1,5 +1,6 @@
 """Two heads, and their mixture as the model that ships."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -129,3 +130,39 @@ def test_a_mixture_needs_a_loss_that_trains_a_second_head(context):
     for losses in (["kd"], ["dho", "deit_lt"]):
         with pytest.raises(UserError, match="losses has one of deit_lt, dho; given: "):
             run_stage(Distill(losses=parse_losses(losses), mixture=True), start, context, 0)
+
+
+@pytest.mark.slow
+def test_a_mixture_goes_through_int8_and_every_engine(compress_cli, tmp_path):
+    """Only the second head learns (share 0), so that the mixture is what ships."""
+    recipe = """
+[task]
+data = { use = "digits", size = 16 }
+[teacher]
+model = "compress.models:resnet"
+arguments = { blocks = 1, in_channels = 1 }
+epochs = 8
+batch_size = 64
+[student]
+from = "teacher"
+width = 0.5
+inherit = false
+[budget]
+accuracy_drop_points = 10.0
+[[stage]]
+use = "distill"
+epochs = 8
+batch_size = 64
+losses = [{ use = "dho", share = 0.0 }]
+mixture = true
+[[stage]]
+use = "quantize"
+epochs = 0
+"""
+    (tmp_path / "mixture.toml").write_text(recipe)
+    done = compress_cli("run", "mixture.toml", "--json", timeout=600)
+    assert done.returncode in (0, 3), done.stderr
+    rows = [row for row in json.loads(done.stdout)["rows"] if row["kind"] != "baseline"]
+    assert "the model gives a mixture" in done.stderr
+    assert {row["precision"] for row in rows} >= {"fp32", "int8"}
+    assert all(row["parity"]["top1_agreement"] > 0.97 for row in rows)
