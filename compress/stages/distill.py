@@ -38,7 +38,7 @@ class Distill(TrainedStage):
     learning_rate: Annotated[float, Gt(0)] = 0.1
     mixture: bool = False
     queries: Annotated[int, Ge(0)] = 0
-    rounds: Annotated[int, Ge(1)] = 4
+    rounds: Annotated[int, Ge(1)] = 1
     distrust: Annotated[float, Ge(0), Lt(1)] = 0.1
 
     def requires(self, artifact: Artifact, context: Context) -> None:
