@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from compress.data import Splits
 from compress.float_session import float_session
+from compress.labelled import widened, with_labels
 from compress.loss_specs import needs_labels
 from compress.made import model_key
 from compress.recipe import Recipe, teacher_plan
@@ -45,6 +47,7 @@ class Checks:
             return
         faults = [] if self._task.has_labels(self._data.train) else self._unlabelled()
         faults += self._faults("teacher", teacher_plan(self._recipe.teacher), decided)
+        faults += self._labelled()
         for spec in self._recipe.teacher.also:
             faults += self._faults("teacher", Plan(factory=spec.model, arguments=spec.arguments), decided)
         if not self._recipe.student.same_as_teacher and self._recipe.student.search is None:
@@ -70,6 +73,18 @@ class Checks:
                 fact = f"stage {stage.name}: its loss {told} needs labels, and the training data has none"
                 faults.append(f"{fact}; leave it out of losses")
         return faults
+
+    def _labelled(self) -> list[str]:
+        """What keeps the teacher from reading labels, where the recipe wants it to."""
+        if self._recipe.teacher.labelled is None:
+            return []
+        batch = self._data.train.load(np.arange(2))
+        try:
+            with_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            widened(teacher_plan(self._recipe.teacher).build(), self._example, {"scale": 1.0, "noise": 0.0})
+        except UserError as error:
+            return list(error.faults)
+        return []
 
     def _faults(self, role: str, plan: Plan, decided: dict[str, Any]) -> list[str]:
         try:

@@ -7,12 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from compress.losses import LOSSES
+from compress.losses.base import Averaged, TwoHeaded
+from compress.sample_weights import SampleWeight
 from compress.weights import WEIGHTS
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, look_up, with_entry_points
 
 RESERVED = ("use", "weight", "layers")
+ANY_SHAPE = {name: Tensor(2, 2) for name in ("student_logits", "teacher_embedding")}
+"""An example for weights that are made to see whether their settings are right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +73,14 @@ def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
         faults.append(unknown("loss", str(name), losses()))
         return None
     loss = look_up("loss", name, losses())
-    weight = _weight(table.get("weight", 1.0), name, faults)
+    weight = _weight(table.get("weight", 1.0), name, loss, faults)
     layers = _layers(table.get("layers", ()), name, loss, faults)
     allowed = options_of(loss)
     faults += [unknown("option", key, allowed, f"loss {name}") for key in options if key not in allowed]
     return LossSpec(use=name, weight=weight, options=options, layers=layers)
 
 
-def _weight(given: Any, name: str, faults: list[str]) -> float | Mapping[str, Any]:
+def _weight(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) -> float | Mapping[str, Any]:
     if isinstance(given, int | float) and given >= 0:
         return float(given)
     if not isinstance(given, Mapping) or "use" not in given:
@@ -89,9 +95,13 @@ def _weight(given: Any, name: str, faults: list[str]) -> float | Mapping[str, An
     wrong = [unknown("setting", key, options_of(kind), f"loss {name}: weight {given['use']}") for key in settings]
     wrong = [fault for key, fault in zip(settings, wrong, strict=True) if key not in options_of(kind)]
     faults += wrong
+    if issubclass(kind, SampleWeight) and not isinstance(loss, Averaged):
+        able = [each for each, made in losses().items() if isinstance(load_object(made), Averaged)]
+        fact = f"loss {name}: weight {given['use']} differs from sample to sample, and this loss gives one value a batch"
+        faults.append(f"{fact}; those that can: {', '.join(able)}")
     if not wrong:
         try:
-            kind(**settings)
+            kind(*([ANY_SHAPE] if asks_example(kind) else []), **settings)
         except UserError as error:
             faults += [f"loss {name}: {fault}" for fault in error.faults]
     return dict(given)
@@ -125,6 +135,13 @@ def reads_of(loss: Callable[..., Any]) -> list[str]:
     return [name for name in names if name != "self"]
 
 
+def weight_reads(weight: float | Mapping[str, Any]) -> list[str]:
+    """What a weight that differs from sample to sample reads besides a loss's values; nothing for others."""
+    if isinstance(weight, int | float) or not issubclass(kind := load_object(weights()[weight["use"]]), SampleWeight):
+        return []
+    return [name for name in reads_of(kind) if name not in ("values", "chosen")]
+
+
 def asks_example(loss: Callable[..., Any]) -> bool:
     """Whether a loss is a class whose parts take their shapes from an example."""
     return isinstance(loss, type) and "example" in inspect.signature(loss).parameters
@@ -133,6 +150,12 @@ def asks_example(loss: Callable[..., Any]) -> bool:
 def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
     """The losses among ``specs`` that read labels."""
     return [spec.use for spec in specs if {"task_loss", "targets"} & set(reads_of(load_object(losses()[spec.use])))]
+
+
+def two_headed(table: Mapping[str, str]) -> list[str]:
+    """The losses of a table that train a second head beside the student's."""
+    kinds = {name: load_object(reference) for name, reference in table.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, TwoHeaded)]
 
 
 def modules_of(specs: tuple[LossSpec, ...]) -> list[str]:

@@ -11,10 +11,22 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.loss_specs import LossSpec, asks_example, losses, needs_labels, parse_losses, reads_layers, reads_of, weights
-from compress.losses.base import VOCABULARY
+from compress.labelled import asked
+from compress.loss_specs import (
+    LossSpec,
+    asks_example,
+    losses,
+    needs_labels,
+    parse_losses,
+    reads_layers,
+    reads_of,
+    weight_reads,
+    weights,
+)
+from compress.losses.base import VOCABULARY, Averaged, mean_where
 from compress.moment import Moment
 from compress.readings import Layers, Readings
+from compress.sample_weights import SampleWeight
 from compress.schedule import Schedule
 from compress.tasks import Task
 from compress.weights import Weight, weight_of
@@ -39,9 +51,19 @@ class Term:
 
     spec: LossSpec
     loss: Callable[..., Tensor]
-    weight: Weight
+    weight: Weight | SampleWeight
     reads: tuple[str, ...]
     layers: Layers
+
+    def on(self, given: Mapping[str, Any], moment: Moment) -> tuple[Tensor, Tensor]:
+        """The loss on what was read of a batch, and the loss weighted."""
+        taken = [given[name] for name in self.reads]
+        if isinstance(self.weight, Weight):
+            value = self.loss(*taken)
+            return value, self.weight.at(moment) * value
+        assert isinstance(self.loss, Averaged)
+        values, chosen = self.loss.each(*taken, **self.spec.options)
+        return mean_where(values, chosen), self.weight(values, chosen, *[given[n] for n in weight_reads(self.spec.weight)])
 
 
 @final
@@ -74,17 +96,19 @@ class Objective:
         self._task, self._student, self._teacher = task, student, teacher
         kinds = {name: load_object(reference) for name, reference in weights().items()}
         found = [(spec, load_object(losses()[spec.use])) for spec in specs]
-        self.reads = {name for _, loss in found for name in reads_of(loss)}
+        asked = [(spec, [*reads_of(loss), *weight_reads(spec.weight)]) for spec, loss in found]
+        self.reads = {name for _, words in asked for name in words}
         if teacher is None and self.asks_teacher:
             raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
-        self._readings = Readings([(spec, reads_of(loss)) for spec, loss in found], task, student, teacher, example)
-        shown = self._readings.shown(example) if any(asks_example(loss) for _, loss in found) else {}
+        self._readings = Readings(asked, task, student, teacher, example)
+        parted = any(asks_example(loss) or weight_reads(spec.weight) for spec, loss in found)
+        shown = self._readings.shown(example) if parted else {}
         self._terms: list[Term] = []
         for (spec, loss), layers in zip(found, self._readings.layers, strict=True):
             own = {**shown, **self._readings.of_layers(layers, shown), "samples": samples} if asks_example(loss) else None
-            weight = weight_of(spec.weight, kinds)
-            reads = tuple(reads_of(loss))
-            self._terms.append(Term(spec=spec, loss=_made(spec, loss, own), weight=weight, reads=reads, layers=layers))
+            weight = _weight(spec, kinds, shown)
+            made = _made(spec, loss, own, weight)
+            self._terms.append(Term(spec=spec, loss=made, weight=weight, reads=tuple(reads_of(loss)), layers=layers))
         self.parts = nn.ModuleList(
             part for term in self._terms for part in (term.loss, term.weight) if isinstance(part, nn.Module)
         )
@@ -114,11 +138,11 @@ class Objective:
         settings = (schedule.batch_size, schedule.accumulate, schedule.realisations, schedule.self_mix)
         return hashlib.sha256(repr((asked, self._readings.names["teacher"], settings)).encode()).hexdigest()[:16]
 
-    def ask_teacher(self, inputs: Tensor) -> dict[str, Any]:
+    def ask_teacher(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
         """What losses read of the teacher on a batch."""
         assert self._teacher is not None
         with torch.no_grad():
-            return self._readings.of("teacher", self._teacher(inputs))
+            return self._readings.of("teacher", self._teacher(asked(self._teacher, inputs, targets)))
 
     def __enter__(self) -> Objective:
         self._readings.__enter__()
@@ -145,14 +169,15 @@ class Objective:
         moment = Moment() if moment is None else moment
         given = self._given(forward, inputs, targets, moment)
         if self.asks_teacher:
-            given |= self.ask_teacher(inputs) if teacher is None else teacher
+            given |= self.ask_teacher(inputs, targets) if teacher is None else teacher
         values: list[Tensor] = []
+        weighted: list[Tensor] = []
         # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
         with torch.autocast(inputs.device.type, enabled=False):
             for term in self._terms:
-                known = {**given, **self._readings.of_layers(term.layers, given)}
-                values.append(term.loss(*[known[name] for name in term.reads]))
-        weighted = [term.weight.at(moment) * value for term, value in zip(self._terms, values, strict=True)]
+                value, part = term.on({**given, **self._readings.of_layers(term.layers, given)}, moment)
+                values.append(value)
+                weighted.append(part)
         self._watch(weighted, moment)
         total = torch.zeros((), device=inputs.device)
         for value in weighted:
@@ -166,6 +191,8 @@ class Objective:
             plain = inputs if moment.plain is None else moment.plain
             with torch.no_grad():
                 given["plain_logits"] = self._task.logits(forward(plain))
+        if "again_logits" in self.reads:  # before the pass whose layers are read
+            given["again_logits"] = self._task.logits(forward(inputs))
         outputs = forward(inputs)
         given |= self._readings.of("student", outputs)
         if "task_loss" in self.reads:
@@ -174,14 +201,15 @@ class Objective:
 
     def _watch(self, weighted: list[Tensor], moment: Moment) -> None:
         """Tell the weights that watch it their losses' shares of the gradient, in steps in which they ask."""
-        watching = [i for i, term in enumerate(self._terms) if term.weight.watches and term.weight.due(moment)]
+        watching = {i: term.weight for i, term in enumerate(self._terms) if isinstance(term.weight, Weight)}
+        watching = {i: weight for i, weight in watching.items() if weight.watches and weight.due(moment)}
         if not watching or not torch.is_grad_enabled():
             return
         trained = [p for p in self._student.parameters() if p.requires_grad]
         sizes = [_gradient_size(value, trained) for value in weighted]
         total = sum(sizes)
-        for i in watching if total > 0 else ():
-            self._terms[i].weight.observe(sizes[i] / total)
+        for i, weight in watching.items() if total > 0 else ():
+            weight.observe(sizes[i] / total)
 
 
 def _gradient_size(value: Tensor, trained: list[nn.Parameter]) -> float:
@@ -192,8 +220,20 @@ def _gradient_size(value: Tensor, trained: list[nn.Parameter]) -> float:
     return sum(float(g.abs().sum()) for g in gradients if g is not None)
 
 
-def _made(spec: LossSpec, loss: Any, example: Mapping[str, Any] | None) -> Callable[..., Tensor]:
+def _weight(spec: LossSpec, kinds: Mapping[str, Any], shown: Mapping[str, Any]) -> Weight | SampleWeight:
+    """The weight of a loss, with the same random parts whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return weight_of(spec.weight, kinds, shown if weight_reads(spec.weight) else None)
+
+
+def _made(
+    spec: LossSpec, loss: Any, example: Mapping[str, Any] | None, weight: Weight | SampleWeight
+) -> Callable[..., Tensor]:
     """The loss with its options; one that is a class is made, with the same random parts whatever was drawn before."""
+    if isinstance(weight, SampleWeight):
+        assert isinstance(loss, Averaged), "checked with the recipe"
+        return loss
     if not isinstance(loss, type):
         return lambda *given: loss(*given, **spec.options)
     with torch.random.fork_rng(devices=[]):

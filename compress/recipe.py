@@ -74,12 +74,32 @@ class AlsoSpec:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class LabelledSpec:
+    """A copy of the teacher that reads a map of labels beside the image, and teaches in its place (``compress.labelled``).
+
+    Attributes:
+        epochs, learning_rate: of its training, which starts from the teacher; the rest is as [teacher] says.
+        scale: of what it reads for a label.
+        noise: that each pixel of that is off by, in units of ``scale``.
+        agreement: weight of the loss that two codes of the same labels lead to the same outputs.
+    """
+
+    epochs: Annotated[int, Ge(1)] = 10
+    learning_rate: Annotated[float, Gt(0)] = 0.05
+    scale: Annotated[float, Gt(0)] = 1.0
+    noise: Annotated[float, Ge(0)] = 0.03
+    agreement: Annotated[float, Ge(0)] = 2.5
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class TeacherSpec:
     """The teacher: a model factory with its arguments, and weights or how to train it.
 
     Attributes:
         weights: a checkpoint; without one the teacher is trained, on labels alone.
         also: further teachers; the student learns from the mean of all, by ``share``.
+        labelled: a copy that reads labels teaches in its place.
     """
 
     model: str
@@ -100,6 +120,7 @@ class TeacherSpec:
     self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
     share: Annotated[float, Gt(0)] = 1.0
     also: tuple[AlsoSpec, ...] = ()
+    labelled: LabelledSpec | None = None
 
     @property
     def is_onnx(self) -> bool:
@@ -298,6 +319,7 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     if "model" not in table:
         faults.append(f"{where} model is missing; write it as package.module:callable")
         return None
+    faults += _unknown_below(table, where)
     spec: TeacherSpec | None = build(TeacherSpec, table, where, faults)
     if spec is None:
         return None
@@ -306,7 +328,20 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     also = tuple(replace(a, model=_model(a.model, folder), weights=str(_path(a.weights, folder))) for a in spec.also)
     if also and (spec.is_onnx or any(a.model.endswith(".onnx") for a in also)):
         faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
+    if spec.labelled is not None and (also or spec.is_onnx):
+        faults.append(f"{where} labelled: a copy of the one teacher, so neither beside others nor of an .onnx file")
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
+
+
+def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
+    """Keys that the tables within [teacher] do not have."""
+    faults: list[str] = []
+    for name, kind in (("also", AlsoSpec), ("labelled", LabelledSpec)):
+        given, allowed = table.get(name, []), [f.name for f in fields(kind)]
+        for entry in given if isinstance(given, list) else [given]:
+            keys = entry if isinstance(entry, Mapping) else ()
+            faults += [unknown("key", k, allowed, f"{where.removesuffix(']')}.{name}]") for k in keys if k not in allowed]
+    return faults
 
 
 def _model(reference: str, folder: Path) -> str:

@@ -22,11 +22,12 @@ from compress.costs import Target
 from compress.data import Splits
 from compress.objective import LossSpec, Objective, parse_losses
 from compress.post_training import PostTraining, Quantised
+from compress.queries import Answers, Chosen
 from compress.schedule import Optimizer, Schedule, Shape
 from compress.surgery import Operation, Pack, Plan, Quantize
 from compress.tasks import Task
 from compress.tensors import load_tensors, save_tensors
-from compress.training import Fitted, Trainer, flat_tensors
+from compress.training import Trainer, flat_tensors
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -86,37 +87,64 @@ class Context:
     quantization: Callable[[nn.Module, PostTraining], Quantised]
     target: Target | None = None
 
-    def train(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule, part: str = "") -> None:
+    def train(
+        self,
+        name: str,
+        module: nn.Module,
+        losses: tuple[LossSpec, ...],
+        schedule: Schedule,
+        part: str = "",
+        answers: Answers | None = None,
+    ) -> nn.ModuleList | None:
         """Train ``module`` in place with the teacher attached.
 
         Args:
             part: which training it is, in a stage that has several; a finished one is not done again after a kill.
+            answers: what the teacher said of some samples: the training is on those, and it is not asked again.
+
+        Returns:
+            What the losses have of their own after it; None where it was not done again.
         """
         folder = self.folder / part if part else self.folder
         done = folder / FINISHED
         if part and processes.from_main(done.exists()):
             module.load_state_dict(load_tensors(done)[0])
             module.eval()
-            return
-        self._fit(name, module, losses, schedule, folder)
+            return None
+        parts = self._fit(name, module, losses, schedule, folder, answers)
         if part and processes.is_main():
             folder.mkdir(parents=True, exist_ok=True)
             save_tensors(done, module.state_dict())
         processes.wait()
+        return parts
 
-    def _fit(self, name: str, module: nn.Module, losses: tuple[LossSpec, ...], schedule: Schedule, folder: Path) -> Fitted:
-        samples = len(self.data.train)
-        objective = Objective(losses, self.task, module, self.teacher, self.example, samples)
-        return self.trainer.fit(
+    def objective(self, module: nn.Module, losses: tuple[LossSpec, ...], samples: int) -> Objective:
+        """The losses at work between ``module`` and the teacher, on a number of samples."""
+        return Objective(losses, self.task, module, self.teacher, self.example, samples)
+
+    def _fit(
+        self,
+        name: str,
+        module: nn.Module,
+        losses: tuple[LossSpec, ...],
+        schedule: Schedule,
+        folder: Path,
+        answers: Answers | None,
+    ) -> nn.ModuleList:
+        samples = self.data.train if answers is None else Chosen(self.data.train, answers.indices)
+        objective = self.objective(module, losses, len(samples))
+        self.trainer.fit(
             name,
             module,
             objective,
-            self.data.train,
+            samples,
             schedule,
             folder,
             validate=self._validate,
             outputs=self.outputs / objective.teacher_key(schedule),
+            answers=answers,
         )
+        return objective.parts.cpu()
 
     def _validate(self, module: nn.Module) -> float:
         return self.task.evaluate(self.trainer.predictor(module), self.data.validation).value
@@ -218,15 +246,24 @@ class TrainedStage(Stage):
     losses: Losses = RECOVERY
 
     @final
-    def train(self, module: nn.Module, context: Context, part: str = "", epochs: int | None = None) -> None:
-        """Train ``module`` in place, as the fields say; with 0 epochs it stays as it is.
+    def train(
+        self,
+        module: nn.Module,
+        context: Context,
+        part: str = "",
+        epochs: int | None = None,
+        answers: Answers | None = None,
+    ) -> nn.ModuleList | None:
+        """Train ``module`` in place as the fields say, 0 epochs leave it as it is; returns what ``Context.train`` does.
 
         Args:
             part, epochs: where a stage trains several times: which of them it is, and its share of the epochs.
+            answers: what the teacher said, where it was asked before.
         """
         schedule = schedule_of(self) if epochs is None else replace(schedule_of(self), epochs=epochs)
-        if schedule.epochs:
-            context.train(self.name, module, self.losses, schedule, part)
+        if not schedule.epochs:
+            return None
+        return context.train(self.name, module, self.losses, schedule, part, answers)
 
 
 def schedule_of(record: Any) -> Schedule:

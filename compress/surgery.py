@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from compress import factories
 from compress.factorise import Kind, skeleton
+from compress.mixture import with_two_heads
 from compress.tensors import load_tensors, save_tensors
 from deploy.export import capture
 from deploy.files import write_atomically
@@ -155,8 +156,28 @@ class Pack:
         return PackedProgram(program, self.bits, self.bucket, frozenset(self.even))
 
 
-OPERATIONS: dict[str, type[Narrow] | type[Remove] | type[Factorise] | type[Quantize] | type[Pack]] = {
-    operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize, Pack)
+@final
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """A second head beside the linear layer ``head``; the model gives the log of their mixture.
+
+    Attributes:
+        share: of the first, 0 to 1.
+        temperature: of the second.
+    """
+
+    name: ClassVar[str] = "mix"
+    head: str
+    share: float
+    temperature: float
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        return with_two_heads(module, self.head, self.share, self.temperature)
+
+
+Operation = Narrow | Remove | Factorise | Quantize | Pack | Mix
+OPERATIONS: dict[str, type[Operation]] = {
+    operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize, Pack, Mix)
 }
 
 

@@ -26,6 +26,7 @@ from compress.loader import Batches, Part, Place
 from compress.moment import Moment
 from compress.objective import Objective
 from compress.progress import Progress
+from compress.queries import Answers
 from compress.run_state import RunState, Validate
 from compress.schedule import Schedule
 from compress.teacher_outputs import Signals, TeacherOutputs, size_bytes
@@ -87,6 +88,7 @@ class Trainer:
         *,
         validate: Validate | None = None,
         outputs: Path | None = None,
+        answers: Answers | None = None,
     ) -> Fitted:
         """Train ``module`` in place; with a checkpoint in ``folder`` it goes on from there.
 
@@ -95,6 +97,7 @@ class Trainer:
             folder: where checkpoints of this training are kept until its step is done.
             validate: asked after each epoch when the schedule has patience.
             outputs: where the teacher's outputs are kept when the schedule repeats realisations.
+            answers: what the teacher said of each of ``samples``; it is asked no more.
 
         Raises:
             UserError: the loss is not finite; the state after the last whole epoch is kept in ``folder``.
@@ -110,7 +113,9 @@ class Trainer:
         _check_processes(objective)
         batches = Batches(samples, schedule, self._seed, plain=objective.asks_plain)
         run = RunState(name, module, objective.parts, schedule, batches, folder)
-        teacher = TeacherOutputs(outputs, batches, schedule) if outputs and schedule.realisations else None
+        teacher: Answers | TeacherOutputs | None = answers
+        if answers is None and outputs and schedule.realisations:
+            teacher = TeacherOutputs(outputs, batches, schedule)
         student = self._accelerator.prepare_model(module) if processes.count() > 1 else module
         with objective, batches.fetched(run.step) as steps, self._progress.task(name, run.steps, run.step) as bar:
             for parts in steps:
@@ -144,7 +149,7 @@ class Trainer:
         run: RunState,
         parts: list[Part],
         layout: torch.memory_format,
-        kept: TeacherOutputs | None,
+        kept: Answers | TeacherOutputs | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimizer over all parts of it; returns the mean loss and its terms."""
         run.before_step()
@@ -153,7 +158,7 @@ class Trainer:
         for part in parts:
             inputs, targets = _tensors(part.batch, self._accelerator.device, layout)
             with self._accelerator.autocast():
-                given = self._teacher(objective, inputs, part.place, kept, run)
+                given = self._teacher(objective, (inputs, targets), part, kept, run)
                 loss, terms = objective(student, inputs, targets, given, self._moment(part, run, layout))
             self._accelerator.backward(loss / len(parts))
             total = total + loss.detach().cpu() / len(parts)
@@ -177,20 +182,32 @@ class Trainer:
         )
 
     def _teacher(
-        self, objective: Objective, inputs: Tensor, place: Place, kept: TeacherOutputs | None, run: RunState
+        self,
+        objective: Objective,
+        batch: tuple[Tensor, Tensor],
+        part: Part,
+        kept: Answers | TeacherOutputs | None,
+        run: RunState,
     ) -> Signals | None:
         """The teacher's signals for a batch, from where they are kept or by asking it; None to let the objective ask."""
         if kept is None or not objective.asks_teacher:
             return None
+        found = kept.read(part.indices) if isinstance(kept, Answers) else self._kept(objective, batch, part.place, kept, run)
+        return {name: _moved(value, batch[0].device) for name, value in found.items()}
+
+    def _kept(
+        self, objective: Objective, batch: tuple[Tensor, Tensor], place: Place, kept: TeacherOutputs, run: RunState
+    ) -> Signals:
+        """The teacher's signals for a batch as they are kept; asked when they are not yet."""
         found = kept.read(place)
         if found is None:
-            asked = objective.ask_teacher(inputs)
+            asked = objective.ask_teacher(*batch)
             if place == Place(0, 0, 0):
                 _check_room(run.folder, size_bytes(asked, run.batches, run.schedule))
             kept.keep(place, asked)
             found = kept.read(place)
             assert found is not None
-        return {name: _moved(value, inputs.device) for name, value in found.items()}
+        return found
 
     def _track(self, name: str, run: RunState, terms: dict[str, Tensor]) -> None:
         if self._tracking:

@@ -1,4 +1,4 @@
-"""Weights of losses: fixed, over the course of training, or held to a share of the gradient.
+"""Weights of losses: fixed, over the course of training, or held to a share of the gradient; by sample in their own file.
 
 A weight is a small module: ``at`` says what it is now; one that ``watches`` is told the share of the gradient that its loss
 has. Its keyword parameters are its settings in a recipe, its buffers are kept with the training.
@@ -15,12 +15,15 @@ import torch
 from torch import nn
 
 from compress.moment import Moment
+from compress.sample_weights import SampleWeight
 from profiles.errors import UserError
 
 WEIGHTS: dict[str, str] = {
     "fixed": "compress.weights:Fixed",
     "scheduled": "compress.weights:Scheduled",
     "gradient_share": "compress.weights:GradientShare",
+    "learned": "compress.sample_weights:Learned",
+    "familiar": "compress.sample_weights:Familiar",
 }
 
 
@@ -131,10 +134,16 @@ class GradientShare(Weight):
             self.weight.mul_(min(10.0, max(0.1, factor)))
 
 
-def weight_of(given: float | Mapping[str, Any], kinds: Mapping[str, Any]) -> Weight:
-    """The weight that a recipe gives: a number, or a table with ``use`` and settings."""
+def weight_of(
+    given: float | Mapping[str, Any], kinds: Mapping[str, Any], example: Mapping[str, Any] | None = None
+) -> Weight | SampleWeight:
+    """The weight that a recipe gives: a number, or a table with ``use`` and settings.
+
+    Args:
+        example: what it reads, on two samples, where its parts take their shapes from that.
+    """
     if isinstance(given, int | float):
         return Fixed(value=float(given))
     settings = {key: value for key, value in given.items() if key != "use"}
-    made: Weight = kinds[given["use"]](**settings)
+    made: Weight | SampleWeight = kinds[given["use"]](*([] if example is None else [example]), **settings)
     return made

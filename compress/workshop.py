@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -21,6 +21,7 @@ from compress.costs import Target
 from compress.data import Splits
 from compress.float_session import float_session
 from compress.inherit import inherit
+from compress.labelled import Labelled, WithLabels, widened
 from compress.loss_specs import modules_of, parse_losses
 from compress.made import Made, model_key
 from compress.objective import Objective
@@ -32,9 +33,9 @@ from compress.stages.quantize import integer_recipe
 from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
 from compress.tasks import Task
-from compress.tensors import existing, load_foreign, load_into
+from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.training import Trainer
-from compress.workspace import UNFINISHED, Workspace, code_digest, digest, versions
+from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, versions
 from deploy import foreign
 from deploy.export import capture, to_onnx
 from deploy.files import sha256
@@ -53,6 +54,11 @@ ROOM = (
     "compress.loss_specs",
     "compress.readings",
     "compress.losses.base",
+    "compress.labelled",
+    "compress.queries",
+    "compress.sample_weights",
+    "compress.losses.controller",
+    "compress.mixture",
     "compress.adapters",
     "compress.weights",
     "compress.moment",
@@ -86,7 +92,7 @@ ROOM = (
     "deploy.export",
     "deploy.template",
 )
-MODEL = "model.onnx"
+MODEL, LABELLED = "model.onnx", "labelled.safetensors"
 PACKAGES = ("torch", "numpy", "accelerate", "torch-pruning", "brevitas")
 
 
@@ -205,9 +211,41 @@ class Workshop:
             found.append(Made(self._workspace.step("teacher", decided, make, together=True)))
         return found
 
+    def labelled(self, teacher: Made) -> tuple[Step, Labelled]:
+        """The copy of the teacher that reads labels, as the recipe asks for it, trained from the teacher on."""
+        spec, told = self.recipe.teacher, self.recipe.teacher.labelled
+        assert told is not None
+        schedule = replace(schedule_of(spec), epochs=told.epochs, learning_rate=told.learning_rate)
+        module = copy.deepcopy(teacher.artifact.module)
+        made = widened(module, self.example, {"scale": told.scale, "noise": told.noise})
+
+        def make(folder: Path) -> dict[str, Any]:
+            losses = parse_losses(["task", {"use": "two_passes", "weight": told.agreement}])
+            train, validation = WithLabels(self.data.train), WithLabels(self.data.validation)
+            example = torch.from_numpy(train.load(np.arange(2)).inputs)
+
+            def judge(m: nn.Module) -> float:
+                return self.task.evaluate(self.predictor(m), validation).value
+
+            objective = Objective(losses, self.task, made, None, example)
+            before = judge(made)
+            self._trainer.fit("labelled", made, objective, train, schedule, folder / UNFINISHED, validate=judge)
+            save_tensors(folder / LABELLED, made.state_dict())
+            note = f"the teacher that reads labels: validation {before:.2f} -> {judge(made):.2f}"
+            self._progress.say(f"  {note}")
+            return _facts((), (note,), None)
+
+        decided = {"teacher": teacher.step.key, "labelled": asdict(told), "schedule": asdict(schedule)}
+        modules = ["compress.labelled", "compress.losses.task", "compress.losses.passes"]
+        step = self._workspace.step("labelled", {**decided, **self._training_key(modules)}, make, together=True)
+        made.load_state_dict(load_tensors(step.folder / LABELLED)[0])
+        return step, made.eval()
+
     def _taught_by(self, teacher: Made) -> str:
         """A name for all who teach."""
         spec = self.recipe.teacher
+        if spec.labelled is not None:
+            return digest({"teacher": self.labelled(teacher)[0].key})
         if not spec.also:
             return teacher.step.key
         others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
@@ -276,7 +314,9 @@ class Workshop:
         # A copy: where the student is the teacher, the stage has to be able to train what it is given.
         module = copy.deepcopy(teacher.artifact.module)
         spec = self.recipe.teacher
-        if spec.also:
+        if spec.labelled is not None:
+            module = self.labelled(teacher)[1]
+        elif spec.also:
             others = [copy.deepcopy(made.artifact.module) for made in self.also()]
             module = Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
         for parameter in module.parameters():

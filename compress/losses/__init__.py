@@ -4,6 +4,7 @@ A loss is a function. Its positional parameters say what it reads, from this voc
 
     student_logits, teacher_logits        (samples, ..., classes)
     plain_logits                          the student's on the same samples not augmented, without gradient
+    again_logits                          the student's on the same inputs a second time, with gradient
     student_features, teacher_features    lists of paired maps, (samples, channels, height, width)
     student_tokens, teacher_tokens        lists of paired sequences, (samples, tokens, width): blocks by depth
     student_blocks, teacher_blocks        the same blocks, maps or tokens as they are
@@ -54,6 +55,7 @@ LOSSES: dict[str, str] = {
     "deit_lt": "compress.losses.heads:DeitLt",
     "dho": "compress.losses.heads:Dho",
     "aspects": "compress.losses.heads:Aspects",
+    "two_passes": "compress.losses.passes:two_passes",
     "boxes": "compress.losses.boxes:boxes",
     # relations of samples, channels and tokens
     "sp": "compress.losses.relations:sp",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, ParamSpec, final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from profiles.errors import UserError
@@ -18,6 +19,7 @@ VOCABULARY = (
     "student_logits",
     "teacher_logits",
     "plain_logits",
+    "again_logits",
     "student_features",
     "teacher_features",
     "student_tokens",
@@ -39,6 +41,35 @@ Example = Mapping[str, Any]
 """What a loss reads, on two samples: shapes for a loss that has parts of its own. Also ``samples``: how many there are."""
 
 TINY = 1e-8
+
+
+P = ParamSpec("P")
+
+
+@final
+class Averaged(Generic[P]):
+    """A loss that is the mean of values for each place; as a decorator of the function that gives those.
+
+    Attributes:
+        each: the loss of each place and whether it counts, both (places,): of logits (samples, classes) a sample is a place.
+    """
+
+    def __init__(self, each: Callable[P, tuple[Tensor, Tensor]]) -> None:
+        self.each = each
+        functools.update_wrapper(self, each)
+
+    def __call__(self, *given: P.args, **options: P.kwargs) -> Tensor:
+        return mean_where(*self.each(*given, **options))
+
+
+class TwoHeaded(nn.Module):
+    """A loss that trains a second classifier on the student's embedding; subclasses are final.
+
+    Attributes:
+        head: (samples, width) to (samples, classes). The stage ``distill`` can make it part of the model (``mixture``).
+    """
+
+    head: nn.Linear
 
 
 def full(values: Tensor) -> Tensor:
@@ -79,6 +110,11 @@ def labels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         )
     flat = targets.reshape(-1)
     return flat.clamp(min=0), flat >= 0
+
+
+def everywhere(values: Tensor) -> tuple[Tensor, Tensor]:
+    """``values`` and that each of them counts."""
+    return values, torch.ones_like(values, dtype=torch.bool)
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import cross_entropy, divergence, labels, log_probabilities, mean_where, rows
+from compress.losses.base import Averaged, cross_entropy, divergence, labels, log_probabilities, mean_where, rows
 
 
+@Averaged
 def fer(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -17,7 +18,7 @@ def fer(
     discard: float = 0.15,
     distrust: float = 0.4,
     smoothing: float = 0.1,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Soft labels where the teacher is sure, smoothed ones where it is less, else nothing (FerKD, Shen 2023, paper 58).
 
     By the teacher's largest probability: below ``discard`` the crop shows no object and is left out; below ``distrust``
@@ -31,7 +32,7 @@ def fer(
     sure = soft.amax(dim=1)
     hard = functional.one_hot(where, soft.shape[1]).to(soft.dtype) * (1 - smoothing) + smoothing / soft.shape[1]
     target = torch.where(((sure < distrust) & known)[:, None], hard, soft)
-    return mean_where(cross_entropy(target, student), sure >= discard)
+    return cross_entropy(target, student), sure >= discard
 
 
 def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:

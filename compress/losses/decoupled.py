@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import divergence, labels, log_probabilities, mean_where, rows
+from compress.losses.base import Averaged, divergence, labels, log_probabilities, rows
 
 LEAST = -1e9
 """In place of a logit that is left out; finite, so that its gradient is 0 and not NaN."""
 
 
+@Averaged
 def dkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -20,7 +21,7 @@ def dkd(
     temperature: float = 4.0,
     target: float = 1.0,
     others: float = 8.0,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """KL of label against the rest, and KL among the rest, weighed apart (DKD, Zhao et al. 2022, equation 7).
 
     T^2 * (``target`` * KL of (p_y, 1 - p_y) + ``others`` * KL of the softmax without y), over the samples with a label; zero
@@ -31,9 +32,10 @@ def dkd(
     two = [_two(log_probabilities(z, temperature), where) for z in (student_logits, teacher_logits)]
     rest = [functional.log_softmax(_without(rows(z) / temperature, where), dim=-1) for z in (student_logits, teacher_logits)]
     apart = target * divergence(two[1], two[0]) + others * divergence(rest[1], rest[0])
-    return temperature**2 * mean_where(apart, known)
+    return temperature**2 * apart, known
 
 
+@Averaged
 def nkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -41,7 +43,7 @@ def nkd(
     *,
     temperature: float = 1.0,
     others: float = 1.0,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the label by the teacher's confidence, and of the rest normalised (NKD, Yang et al. 2023; paper 36).
 
     Mean over the samples with a label of -t_y log s_y - ``others`` * T^2 * sum over i != y of n(t)_i log n(s)_i, n the
@@ -55,7 +57,7 @@ def nkd(
         functional.log_softmax(_without(rows(z) / temperature, where), dim=-1) for z in (student_logits, teacher_logits)
     )
     rest = -(teacher.exp() * student).sum(dim=-1)
-    return mean_where(first + others * temperature**2 * rest, known)
+    return first + others * temperature**2 * rest, known
 
 
 def top_k_ld(student_logits: Tensor, teacher_logits: Tensor, *, k: int = 5, temperature: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses with a head of their own on the student's embedding, which is not part of what is exported."""
+"""Losses with a head of their own on the student's embedding, which is exported only where a stage is asked for it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, divergence, full, labels, log_probabilities, mean_where, read_table, rows
+from compress.losses.base import (
+    Example,
+    TwoHeaded,
+    divergence,
+    full,
+    labels,
+    log_probabilities,
+    mean_where,
+    read_table,
+    rows,
+)
 from profiles.errors import UserError
 
 
 @final
-class Dho(nn.Module):
+class Dho(TwoHeaded):
     """Cross-entropy on the student's head, KL to the teacher on a second one (DHO, Kang et al. 2025, paper 17).
 
     ``share`` * CE(student) + (1 - ``share``) * T^2 * KL(softmax(t / T) || softmax(h / T)), h a linear head on the student's
     embedding, so that the two gradients meet in the backbone only; samples without a label count in the second. The paper's
-    mixture of both heads at inference is not exported: the student's own head ships. Logits (samples, classes),
-    targets (samples,), embeddings (samples, width).
+    mixture of both heads at inference is the stage distill's ``mixture = true``; without, the student's own head ships.
+    Logits (samples, classes), targets (samples,), embeddings (samples, width).
     """
 
     def __init__(self, example: Example, *, share: float = 0.5, temperature: float = 2.0) -> None:
@@ -36,7 +46,7 @@ class Dho(nn.Module):
 
 
 @final
-class DeitLt(nn.Module):
+class DeitLt(TwoHeaded):
     """Labels, and the teacher's decisions on a second head, rare classes weighed up late (DeiT-LT, Rangwani et al. 2024).
 
     (1 - ``share``) * CE(student, y) + ``share`` * CE_w(h, argmax t), h a linear head on the student's embedding (the

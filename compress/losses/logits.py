@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import TINY, divergence, full, log_probabilities
+from compress.losses.base import TINY, Averaged, divergence, everywhere, full, log_probabilities
 
 
-def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
+@Averaged
+def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> tuple[Tensor, Tensor]:
     """KL divergence of softened class probabilities, times temperature squared (Hinton et al. 2015, section 2).
 
     T^2 * mean over samples of KL(softmax(t / T) || softmax(s / T)); zero when the logits agree up to a
     constant per sample. Logits of shape (samples, ..., classes).
     """
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
-    return temperature**2 * functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
+    return everywhere(temperature**2 * divergence(teacher, student))
 
 
 def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, rest: float = 0.1) -> Tensor:
@@ -37,17 +38,21 @@ def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
     return temperature**2 * (weight * (apart - least).sum(dim=-1)).sum() / weight.sum()
 
 
-def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+@Averaged
+def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Jensen-Shannon divergence of class probabilities (SSLD, Cui et al. 2021, paper 45).
 
     T^2 * mean of (KL(t || m) + KL(s || m)) / 2 with m the mean of both; at most T^2 ln 2. Logits (samples, ..., classes).
     """
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
     middle = torch.logaddexp(student, teacher) - math.log(2)
-    return temperature**2 * 0.5 * (divergence(teacher, middle) + divergence(student, middle)).mean()
+    return everywhere(temperature**2 * 0.5 * (divergence(teacher, middle) + divergence(student, middle)))
 
 
-def bd_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, extra: float = 1.0) -> Tensor:
+@Averaged
+def bd_kd(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, extra: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """KL both ways, weighed sample by sample by which of the two is surer (BD-KD, Amara et al. 2022, paper 76).
 
     T^2 * mean of a KL(t || s) + b KL(s || t); a is 1 + ``extra`` and b 1 where the student's entropy is below the
@@ -57,7 +62,7 @@ def bd_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float 
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
     too_sure = (_entropy(student) < _entropy(teacher)).detach()
     forward, reverse = divergence(teacher, student), divergence(student, teacher)
-    return temperature**2 * (forward + reverse + extra * torch.where(too_sure, forward, reverse)).mean()
+    return everywhere(temperature**2 * (forward + reverse + extra * torch.where(too_sure, forward, reverse)))
 
 
 def dist(

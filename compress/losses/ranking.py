@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.losses.base import labels, log_probabilities, rows
+from compress.losses.base import Averaged, everywhere, labels, log_probabilities, rows
 
 
-def pld(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
+@Averaged
+def pld(
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Plackett-Luce likelihood of the order (label, then as the teacher has it) (PLD, Bassam et al. 2025, paper 34).
 
     Mean over samples of sum over k of q_k * (logsumexp over l >= k of s_l - s_k), classes in that order, q the teacher's
@@ -22,4 +25,4 @@ def pld(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temp
     order = worth.argsort(dim=1, descending=True, stable=True)
     ordered, weight = student.gather(1, order), q.gather(1, order)
     behind = torch.logcumsumexp(ordered.flip(1), dim=1).flip(1)
-    return (weight * (behind - ordered)).sum(dim=1).mean()
+    return everywhere((weight * (behind - ordered)).sum(dim=1))

@@ -2,25 +2,113 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, final
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
+from torch import nn
 
+from compress import mixture
+from compress.loss_specs import losses, reads_of, two_headed
+from compress.losses.base import TwoHeaded
+from compress.queries import ANSWERED, Answers, choose, gains
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
+from compress.surgery import Mix
+from profiles.errors import UserError
+from profiles.tables import load_object
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Distill(TrainedStage):
-    """Train the student on the teacher's outputs and feature maps."""
+    """Train the student on the teacher's outputs and feature maps.
+
+    Attributes:
+        mixture: whether the model then gives the mixture of its own head and the one that a loss (``dho``, ``deit_lt``)
+            trained beside it, share and temperature chosen on validation; one graph, one linear layer more.
+        queries: training samples that the teacher may be asked about, each once; those are trained on. 0 for all, in every
+            epoch.
+        rounds: in which they are chosen, by the student's doubts at the time; half of the epochs are the last one's.
+        distrust: share of the samples on which the teacher may be wrong, which the choice hedges against.
+    """
 
     name = "distill"
 
     epochs: Annotated[int, Ge(1)] = 30
     learning_rate: Annotated[float, Gt(0)] = 0.1
+    mixture: bool = False
+    queries: Annotated[int, Ge(0)] = 0
+    rounds: Annotated[int, Ge(1)] = 1
+    distrust: Annotated[float, Ge(0), Lt(1)] = 0.1
+
+    def requires(self, artifact: Artifact, context: Context) -> None:
+        super().requires(artifact, context)
+        if self.queries:
+            self._check_queries(context)
+        if self.mixture:
+            self._check_mixture(artifact)
+
+    def _check_queries(self, context: Context) -> None:
+        faults: list[str] = []
+        reads = {word for spec in self.losses for word in reads_of(load_object(losses()[spec.use]))}
+        beyond = sorted(w for w in reads if w == "indices" or (w.startswith("teacher") and w not in ANSWERED))
+        if beyond:
+            words = f"losses may read {', '.join(ANSWERED)} of the teacher; these read {', '.join(beyond)}"
+            faults.append(f"stage distill: with queries, {words}")
+        if self.mixture:
+            faults.append("stage distill: queries and mixture do not go together; write two distill stages")
+        if not self.rounds <= min(self.queries, self.epochs):
+            given = f"queries = {self.queries}, epochs = {self.epochs}, rounds = {self.rounds}"
+            faults.append(f"stage distill: each round needs an epoch and a question; given: {given}; lower rounds")
+        if context.task.logits(context.teacher.eval()(context.example)).dim() != 2:
+            faults.append("stage distill: queries are for a teacher that gives (samples, classes); leave it out")
+        if faults:
+            raise UserError(*faults)
+
+    def _check_mixture(self, artifact: Artifact) -> None:
+        able, given = two_headed(losses()), [spec.use for spec in self.losses]
+        if len([use for use in given if use in able]) != 1:
+            raise UserError(
+                "stage distill: mixture = true mixes the model's own head with the one that a loss trains beside it, so "
+                f"losses has one of {', '.join(able)}; given: {', '.join(given)}"
+            )
+        if any(isinstance(operation, Mix) for operation in artifact.plan.operations):
+            raise UserError("stage distill: the model gives a mixture already; leave mixture out")
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         module = copied(artifact)
-        self.train(module, context)
-        return StageResult(artifact=Artifact(plan=artifact.plan, module=module, stages=artifact.stages))
+        if self.queries:
+            note = self._queried(module, context)
+            return StageResult(artifact=replace(artifact, module=module), notes=(note,))
+        head = mixture.find_head(module, context.task, context.example) if self.mixture else ""
+        parts = self.train(module, context)
+        trained = replace(artifact, module=module)
+        second = [part.head for part in parts or () if isinstance(part, TwoHeaded)]
+        return _mixed(trained, head, second[0], context) if self.mixture else StageResult(artifact=trained)
+
+    def _queried(self, module: nn.Module, context: Context) -> str:
+        """Train ``module`` in rounds, on ever more samples that the teacher was asked about; says on how many."""
+        answers, train = Answers(), context.data.train
+        scouting = max(1, self.epochs // (2 * max(1, self.rounds - 1)))
+        for turn in range(self.rounds):
+            count = (turn + 1) * self.queries // self.rounds - turn * self.queries // self.rounds
+            worth = gains(module, context.task, train)
+            chosen = choose(worth, answers.indices, count, self.distrust, (turn, len(train)))
+            objective = context.objective(module, self.losses, len(chosen))
+            answers.ask(objective, train, chosen, context.folder / f"answers-{turn}.safetensors")
+            epochs = self.epochs - scouting * (self.rounds - 1) if turn == self.rounds - 1 else scouting
+            self.train(module, context, part=f"round-{turn}", epochs=epochs, answers=answers)
+        return f"the teacher was asked about {len(answers.indices)} of {len(train)} samples, once each"
+
+
+def _mixed(artifact: Artifact, head: str, second: nn.Linear, context: Context) -> StageResult:
+    """The artifact with the best mixture on validation in place of its head; as it is where its own head alone is best."""
+    found = mixture.search(artifact.module, head, second, context.task, context.data.validation)
+    if found.share == 1:
+        return StageResult(artifact=artifact, notes=("no mixture of two heads is better on validation than its own head",))
+    told = f"{found.share:.0%} own head, the other at temperature {found.temperature:g}"
+    note = f"the model gives a mixture: {told}; validation {found.alone:.2f} -> {found.value:.2f}"
+    mix = Mix(head=head, share=found.share, temperature=found.temperature)
+    module = mix.apply(artifact.module)
+    module.get_submodule(f"{head}.second").load_state_dict(second.state_dict())
+    return StageResult(artifact=artifact.changed(mix, module), notes=(note,))

@@ -32,6 +32,7 @@ NAMES = (
     "low_rank",
     "pruning_trained",
     "quantised",
+    "catalogue",
 )
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 

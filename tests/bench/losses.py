@@ -2,10 +2,12 @@
 
     make bench-losses ARGS="--only kd dkd"            # spread over sessions: each training is a cell, kept in a file
     make bench-losses ARGS="--table"                  # what is there, into docs/losses.md
+    make bench-losses ARGS="--small"                  # all of them in 60 to 90 minutes of one core; a table of its own
 
 A cell is a loss, a start (fresh weights, or those inherited from the teacher) and a seed. Nothing finished is done twice,
 and a cell that was killed goes on in the epoch where it was. Weights are those of the papers; ``--scales 0.3 1 3`` tries
-others, and the table takes the best on validation. Figures are of the test images that no choice saw.
+others, and the table takes the best on validation. Figures are of the test images that no choice saw. In the small budget
+a ResNet-8 learns from a tenth of the images, and the teacher is asked once for all trainings (``tests.bench.replay``).
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,38 @@ from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
 from deploy.files import write_atomically
 from profiles.tables import load_object
+from tests.bench import losses_table
+from tests.bench.replay import Replayed
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "losses.md"
-EPOCHS, SEEDS, STARTS = 10, (0, 1), ("scratch", "inherited")
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+STARTS = ("scratch", "inherited")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every loss is given alike.
+
+    Attributes:
+        samples: training images; 0 for all.
+        blocks: of each of the student's three stages: a ResNet of 6 ``blocks`` + 2 layers.
+        mark: of its table in docs/losses.md.
+    """
+
+    epochs: int
+    samples: int
+    blocks: int
+    batch_size: int
+    starts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    mark: str
+
+
+FULL = Budget(epochs=10, samples=0, blocks=3, batch_size=128, starts=STARTS, seeds=(0, 1), mark="table")
+SMALL = Budget(epochs=4, samples=5000, blocks=1, batch_size=64, starts=("scratch",), seeds=(0, 1), mark="small")
+
+MOST_REPLAYED = 40_000
+"""Images times epochs of which a teacher's maps are kept: 57 KB each."""
 
 LEFT_OUT = {
     "bce_kd": "scores of detection",
@@ -54,6 +82,7 @@ LEFT_OUT = {
     "token_relations": "a batch's maps as tokens: for transformers",
     "visible_tokens": "for transformers",
     "ln_hidden": "for transformers",
+    "two_passes": "for models that draw at random",
 }
 
 TASK = {"use": "task", "weight": 1.0}
@@ -94,31 +123,27 @@ class Cell:
     scale: float
     epochs: int
     samples: int
+    blocks: int
+    batch_size: int
 
     @property
     def name(self) -> str:
-        return f"{self.loss}-{self.start}-{self.seed}-x{self.scale:g}-{self.epochs}e-{self.samples or 'all'}"
+        budget = f"{self.epochs}e-{self.samples or 'all'}-r{6 * self.blocks + 2}-b{self.batch_size}"
+        return f"{self.loss}-{self.start}-{self.seed}-x{self.scale:g}-{budget}"
 
 
 def main(arguments: Sequence[str]) -> int:
     asked = _parse(arguments)
-    cells = [
-        Cell(loss=loss, start=start, seed=seed, scale=scale, epochs=asked.epochs, samples=asked.samples)
-        for loss in asked.only
-        for scale in (asked.scales if loss != "task" else [1.0])
-        for start in asked.starts
-        for seed in asked.seeds
-    ]
-    for number, cell in enumerate(() if asked.table else cells):
+    budget = _budget(asked)
+    cells = [] if asked.table else _cells(asked, budget)
+    for number, cell in enumerate(cells):
         if not (asked.cells / f"{cell.name}.json").exists():
             print(f"{number + 1} of {len(cells)}: {cell.name}", file=sys.stderr, flush=True)
             write_atomically(asked.cells / f"{cell.name}.json", json.dumps(_trained(cell, asked.cells), indent=1).encode())
-    found = [json.loads(path.read_text()) for path in sorted(asked.cells.glob("*.json"))]
-    text = _table([f for f in found if f["epochs"] == asked.epochs and f["samples"] == asked.samples], asked)
+    text = losses_table.table([json.loads(path.read_text()) for path in sorted(asked.cells.glob("*.json"))], budget, FULL)
     print(text)
     if asked.table:
-        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+        losses_table.keep(DOCUMENT, budget.mark, text)
     return 0
 
 
@@ -126,14 +151,41 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     names = [name for name in LOSSES if name not in LEFT_OUT]
     parser = argparse.ArgumentParser(prog="python -m tests.bench.losses", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="LOSS")
-    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--small", action="store_true", help="the small budget instead of the full one")
+    parser.add_argument("--starts", nargs="+", choices=STARTS, help="instead of the budget's")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the budget's")
     parser.add_argument("--scales", nargs="+", type=float, default=[1.0], help="multiples of the weights of all but 'task'")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--samples", type=int, default=0, help="training images; 0 for all")
+    parser.add_argument("--epochs", type=int, help="instead of the budget's")
+    parser.add_argument("--samples", type=int, help="training images, 0 for all; instead of the budget's")
     parser.add_argument("--cells", type=Path, default=ROOT / "runs" / ".losses", help="where cells are kept")
     parser.add_argument("--table", action="store_true", help="train nothing; write what is there into docs/losses.md")
     return parser.parse_args(arguments)
+
+
+def _budget(asked: argparse.Namespace) -> Budget:
+    given = {name: getattr(asked, name) for name in ("starts", "seeds", "epochs", "samples")}
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return replace(SMALL if asked.small else FULL, **{k: v for k, v in {**given, **lists}.items() if v is not None})
+
+
+def _cells(asked: argparse.Namespace, budget: Budget) -> list[Cell]:
+    """All trainings, one seed of every loss before the next seed."""
+    return [
+        Cell(
+            loss=loss,
+            start=start,
+            seed=seed,
+            scale=scale,
+            epochs=budget.epochs,
+            samples=budget.samples,
+            blocks=budget.blocks,
+            batch_size=budget.batch_size,
+        )
+        for seed in budget.seeds
+        for start in budget.starts
+        for loss in asked.only
+        for scale in (asked.scales if loss != "task" else [1.0])
+    ]
 
 
 @cache
@@ -145,7 +197,7 @@ def _data() -> tuple[Splits, Path]:
 
 
 def _trained(cell: Cell, cells: Path) -> dict[str, Any]:
-    started = time.perf_counter()
+    started = time.process_time()
     splits, checkpoint = _data()
     train = splits.train
     assert isinstance(train, ArraySamples)
@@ -156,21 +208,25 @@ def _trained(cell: Cell, cells: Path) -> dict[str, Any]:
     teacher = resnet(blocks=9, shortcut="pad").requires_grad_(False)
     load_into(teacher, load_foreign(checkpoint), checkpoint.name)
     torch.manual_seed(cell.seed)
-    student: nn.Module = resnet(blocks=3, shortcut="pad")
+    student: nn.Module = resnet(blocks=cell.blocks, shortcut="pad")
     if cell.start == "inherited":
         inherit(student, teacher, None, example)
     specs = parse_losses(_recipe(cell))
     task, trainer = Classification(), Trainer(cell.seed, StreamProgress(sys.stderr))
-    objective = Objective(specs, task, student, teacher, example, len(train))
+    replayed = bool(cell.samples) and cell.samples * cell.epochs <= MOST_REPLAYED
+    asked = Replayed(teacher, example, cells / "teacher") if replayed else teacher
+    objective = Objective(specs, task, student, asked, example, len(train))
     # the teacher's scores are small enough to be kept, and shared by all losses that read nothing else of it
-    kept = not any(reads_layers(name) or name == "teacher_embedding" for name in objective.reads)
-    schedule = Schedule(epochs=cell.epochs, learning_rate=0.1, realisations=cell.epochs if kept else 0)
+    kept = not replayed and not any(reads_layers(name) or name == "teacher_embedding" for name in objective.reads)
+    schedule = Schedule(
+        epochs=cell.epochs, batch_size=cell.batch_size, learning_rate=0.1, realisations=cell.epochs if kept else 0
+    )
     outputs = cells / f"teacher-{cell.seed}-{cell.samples}" / objective.teacher_key(schedule) if kept else None
     folder = cells / "unfinished" / cell.name
     fitted = trainer.fit(cell.name, student, objective, train, schedule, folder, outputs=outputs)
     judged = {name: task.evaluate(trainer.predictor(student), getattr(splits, name)) for name in ("validation", "test")}
     figures = {name: {"top1": m.value, "ece": m.others["ece"], "samples": m.samples} for name, m in judged.items()}
-    return {**asdict(cell), **figures, "steps": fitted.steps, "seconds": time.perf_counter() - started}
+    return {**asdict(cell), **figures, "steps": fitted.steps, "seconds": time.process_time() - started}
 
 
 def _recipe(cell: Cell) -> list[Any]:
@@ -183,45 +239,6 @@ def _recipe(cell: Cell) -> list[Any]:
         if entry["use"] != "task" and not isinstance(weight, dict):
             entry["weight"] = weight * cell.scale
     return entries
-
-
-def _table(found: list[dict[str, Any]], asked: argparse.Namespace) -> str:
-    whole = asked.epochs == EPOCHS and not asked.samples
-    share = "all training images" if not asked.samples else f"{asked.samples} training images"
-    about = f"{asked.epochs} epochs of {share}, {len(found)} trainings, {sum(f['seconds'] for f in found) / 60:.0f} minutes"
-    lines = [
-        f"{about}{'' if whole else '. **Not the whole budget: it says that the losses run, not which is better.**'}",
-        "",
-    ]
-    lines += ["| loss | start | scale | top-1 % | ECE points | against kd |", "|---|---|---|---|---|---|"]
-    best = {(loss, start): _best(found, loss, start) for start in STARTS for loss in LOSSES}
-    for (loss, start), cells in best.items():
-        if not cells:
-            continue
-        kd = best[("kd", start)]
-        gap = _mean(cells) - _mean(kd) if kd and loss != "kd" else None
-        verdict = "" if gap is None else f"{gap:+.2f}" + ("" if gap > 0 else ": does not beat it in this budget")
-        figures = f"{_spread(cells, 'top1')} | {_spread(cells, 'ece')}"
-        lines.append(f"| `{loss}` | {start} | {cells[0]['scale']:g} | {figures} | {verdict} |")
-    return "\n".join(lines)
-
-
-def _best(found: list[dict[str, Any]], loss: str, start: str) -> list[dict[str, Any]]:
-    """The cells of the scale that is best on validation."""
-    mine = [f for f in found if f["loss"] == loss and f["start"] == start]
-    by_scale = [[f for f in mine if f["scale"] == scale] for scale in sorted({f["scale"] for f in mine})]
-    return max(by_scale, key=lambda cells: statistics.mean(f["validation"]["top1"] for f in cells), default=[])
-
-
-def _mean(cells: list[dict[str, Any]]) -> float:
-    return statistics.mean(f["test"]["top1"] for f in cells)
-
-
-def _spread(cells: list[dict[str, Any]], figure: str) -> str:
-    """Mean and half the range over seeds."""
-    values = [f["test"][figure] for f in cells]
-    spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else " (one seed)"
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 if __name__ == "__main__":

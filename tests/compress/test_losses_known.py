@@ -20,6 +20,7 @@ from compress.losses.heads import Aspects, DeitLt, Dho
 from compress.losses.logits import bd_kd, dist, js
 from compress.losses.masks import Acam
 from compress.losses.moving import PsKd, Taid
+from compress.losses.passes import two_passes
 from compress.losses.ranking import pld
 from compress.losses.relations import Ickd, affinity, diswot, edges, rkd, self_similarity, sp
 from compress.losses.tokens import LnHidden, VisibleTokens, token_relations
@@ -190,6 +191,14 @@ def test_mdcs_learns_from_views_that_are_right():
     plain = doubles([LN3, 0], [LN3, 0])
     assert mdcs(student, plain, torch.tensor([0, 1])).item() == near(FORWARD)
     assert mdcs(student, plain, torch.tensor([1, 1])).item() == 0
+
+
+def test_two_passes():
+    """Of one vector a sample over its classes, of a map over the places of each class."""
+    assert two_passes(EVEN, SURE, temperature=1.0).item() == near(FORWARD + REVERSE)
+    maps = torch.stack([EVEN[0], SURE[0]], -1)[None], torch.zeros(1, 2, 2, dtype=torch.float64)  # (1, 2 places, 2 classes)
+    assert two_passes(*maps, temperature=1.0).item() == near((FORWARD + REVERSE) / 2), "the first class is even in both"
+    assert two_passes(maps[0] + torch.tensor([3.0, -1.0]), maps[1], temperature=1.0).item() == near((FORWARD + REVERSE) / 2)
 
 
 def test_open_set_leaves_out_what_nobody_finds_familiar():

@@ -16,7 +16,21 @@ SAMPLES, CLASSES, PLACES = 12, 5, 3
 MAPS = {"student": [(4, 4), (6, 2)], "teacher": [(6, 4), (8, 2)]}
 
 ZERO = {
-    *("kd", "bce_kd", "js", "dist", "bd_kd", "dkd", "top_k_ld", "taid", "boxes", "mdcs", "collaborative", "open_set"),
+    *(
+        "kd",
+        "bce_kd",
+        "js",
+        "dist",
+        "bd_kd",
+        "dkd",
+        "top_k_ld",
+        "taid",
+        "boxes",
+        "mdcs",
+        "collaborative",
+        "open_set",
+        "two_passes",
+    ),
     *("sp", "ickd", "rkd", "diswot", "codebook", "token_relations", "self_similarity"),
     *("attention", "cwd", "hcl", "dsi", "block_mse", "visible_tokens"),
 }
@@ -75,6 +89,7 @@ def values(who_is_student="student", scale=1.0, dtype=torch.float64, seed=0):
     if who_is_student == "teacher":
         found |= {k.replace("teacher", "student"): v for k, v in found.items() if k.startswith("teacher")}
     found["plain_logits"] = found["student_logits"] if who_is_student == "teacher" else draw(SAMPLES, CLASSES)
+    found["again_logits"] = found["plain_logits"]
     found["targets"] = torch.arange(SAMPLES) % CLASSES
     found["task_loss"] = found["student_logits"].square().mean()
     return found | {"indices": torch.arange(SAMPLES), "progress": 0.5, "epoch": 3, "samples": SAMPLES}

@@ -216,4 +216,4 @@ def test_a_loss_that_reads_the_student_alone_taps_no_teacher(example):
     teacher = small_model(2)
     with Objective(parse_losses(["ofa"]), Classification(), small_model(1), teacher, example) as objective:
         assert not any(m._forward_hooks for m in teacher.modules())
-        assert set(objective.ask_teacher(example)) == {"teacher_logits"}
+        assert set(objective.ask_teacher(example, torch.tensor([0, 1]))) == {"teacher_logits"}

@@ -1,0 +1,132 @@
+"""A teacher strengthened by labels at its input (label-assisted distillation, LAD, 2024, paper 67).
+
+A copy of the teacher whose first convolution reads one channel more: the map of labels, each class a random number, drawn
+anew for each image. So it is told where things begin and end, not what they are. It teaches; it is never measured nor
+shipped.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.data import Batch, Samples
+from compress.data.base import Indices
+from profiles.errors import UserError
+
+
+@final
+class Labelled(nn.Module):
+    """``inner``, that reads images and a map of labels, (samples, channels + 1, height, width).
+
+    The last channel holds labels as numbers, -1 where there is none; without it there is none anywhere. Training draws the
+    classes' numbers anew each time; otherwise the images decide them, so that equal questions have equal answers.
+
+    Args:
+        channels: of the images.
+        scale: of what ``inner`` reads for a label: ``scale`` times a standard normal number for each class of an image (100
+            in the paper, whose pixels go to 255), 0 where there is no label.
+        noise: that each pixel of it is off by, in units of ``scale``.
+    """
+
+    def __init__(self, inner: nn.Module, *, channels: int, scale: float, noise: float) -> None:
+        super().__init__()
+        self.inner, self._channels, self._scale, self._noise = inner, channels, scale, noise
+
+    def forward(self, inputs: Tensor) -> Any:
+        images, labels = inputs[:, : self._channels], inputs[:, self._channels :]
+        if not labels.shape[1]:
+            labels = torch.full_like(images[:, :1], -1)
+        return self.inner(torch.cat([images, self._encoded(images, labels)], dim=1))
+
+    def _encoded(self, images: Tensor, labels: Tensor) -> Tensor:
+        generator = None if self.training else _generator(images)
+        known, where = labels >= 0, labels.clamp(min=0).long()
+        drawn = torch.randn(len(labels), int(where.max()) + 1, generator=generator).to(labels)
+        off = torch.randn(labels.shape, generator=generator).to(labels)
+        numbers = drawn.gather(1, where.flatten(1)).reshape(labels.shape)
+        return torch.where(known, self._scale * (numbers + self._noise * off), torch.zeros_like(labels))
+
+
+@final
+class WithLabels(Samples):
+    """Samples whose inputs carry their labels as a further channel."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples, self.classes = samples, samples.classes
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
+        batch = self._samples.load(indices, augment)
+        inputs = with_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+        return Batch(inputs.numpy(), batch.targets)
+
+    def fingerprint(self) -> str:
+        return f"{self._samples.fingerprint()}-with-labels"
+
+
+def with_labels(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Inputs with a map of labels in the size of the image as their last channel.
+
+    Raises:
+        UserError: targets are not maps of labels, (samples, height, width).
+    """
+    if inputs.dim() != 4 or targets.dim() != 3 or targets.is_floating_point():
+        raise UserError(
+            "[teacher.labelled] is for images whose targets are maps of labels, (samples, height, width), so that a map "
+            f"says something; given: inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}; leave it out"
+        )
+    maps = functional.interpolate(targets[:, None].to(inputs.dtype), size=inputs.shape[2:], mode="nearest")
+    return torch.cat([inputs, maps], dim=1)
+
+
+def asked(teacher: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """What ``teacher`` reads of a batch: its inputs, and its labels where it is one that reads them."""
+    return with_labels(inputs, targets) if isinstance(teacher, Labelled) else inputs
+
+
+def widened(module: nn.Module, example: Tensor, settings: Mapping[str, float]) -> Labelled:
+    """``module`` with a channel more for labels, which it does not heed yet: it gives what it gave; changes ``module``.
+
+    Raises:
+        UserError: no convolution reads the inputs themselves.
+    """
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        return lambda layer, given: found.append(name) if given[0] is example else None
+
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
+    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    with torch.no_grad():
+        module.eval()(example)
+    for handle in handles:
+        handle.remove()
+    if len(found) != 1 or layers[found[0]].groups != 1:
+        raise UserError(
+            "[teacher.labelled] needs a teacher whose images go into one convolution without groups; "
+            f"given: {', '.join(found) or 'none'}; leave it out"
+        )
+    owner, _, leaf = found[0].rpartition(".")
+    setattr(module.get_submodule(owner), leaf, _wider(layers[found[0]]))
+    return Labelled(module, channels=example.shape[1], **settings)
+
+
+def _wider(layer: nn.Conv2d) -> nn.Conv2d:
+    """A convolution that reads one channel more, with weights 0."""
+    layer.weight = nn.Parameter(torch.cat([layer.weight.detach(), torch.zeros_like(layer.weight[:, :1])], dim=1))
+    layer.in_channels += 1
+    return layer
+
+
+def _generator(images: Tensor) -> torch.Generator:
+    """Seeded by the first image."""
+    return torch.Generator().manual_seed(zlib.crc32(images[0].detach().float().cpu().contiguous().numpy().tobytes()))

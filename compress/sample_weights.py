@@ -1,0 +1,122 @@
+"""Weights of losses that differ from sample to sample, for losses that give a value for each (``Averaged``)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.losses.base import TINY, Example, full, labels, mean_where, rows
+from compress.losses.controller import Controller, after_a_step, held_out
+from profiles.errors import UserError
+
+
+class SampleWeight(nn.Module):
+    """The weights of a batch's samples in a loss. Subclasses are final.
+
+    ``forward`` reads, after ``values`` and ``chosen``, words of the vocabulary of losses; its parameters are trained with
+    the student's, its buffers are kept with the training.
+    """
+
+    @abstractmethod
+    def forward(self, values: Tensor, chosen: Tensor, *given: Any) -> Tensor:
+        """The loss, a scalar, of its value for each sample and whether that counts, both (samples,)."""
+
+
+@final
+class Learned(SampleWeight):
+    """What a controller learns, from 0 to ``most`` for each sample (after TGeo-KD, Hu et al. 2023, paper 55).
+
+    The controller of ``tgeo``, for any loss that gives values by sample: every ``held``-th sample of a batch is held out,
+    and the weights of the others are trained so that one step of the student on this loss, unrolled through the last linear
+    layer by ``unroll``, lowers the held-out samples' cross-entropy; ``boost`` scales that. Other losses' steps are left out
+    of it. Samples without a label weigh as much as at the start, half of ``most``. Logits (samples, classes).
+    """
+
+    def __init__(
+        self, example: Example, *, most: float = 2.0, held: int = 10, unroll: float = 1.0, boost: float = 10.0
+    ) -> None:
+        super().__init__()
+        if not (most > 0 and held >= 2 and unroll > 0 and boost >= 0):
+            raise UserError(
+                "weight learned: most and unroll above 0, held of at least 2, boost of at least 0; "
+                f"given: most {most}, unroll {unroll}, held {held}, boost {boost}"
+            )
+        self._most, self._held, self._unroll, self._boost = most, held, unroll, boost
+        self.controller = Controller(example["student_logits"].shape[-1])
+
+    def forward(
+        self,
+        values: Tensor,
+        chosen: Tensor,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        student_embedding: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
+        where, known = labels(student_logits, targets)
+        found = self._most * self.controller(rows(student_logits).detach(), rows(teacher_logits), where, known)
+        weights = torch.where(known, found, torch.full_like(found, self._most / 2)).to(values.dtype)
+        held = held_out(len(values), self._held, values.device)
+        loss = mean_where(weights.detach() * values, chosen & ~held)
+        taught = chosen & ~held
+        if not values.requires_grad or not taught.any():
+            return loss
+        (slope,) = torch.autograd.grad(values[taught].sum(), student_logits, retain_graph=True)
+        slope = weights[:, None] * full(slope) / taught.sum()
+        stepped = after_a_step(rows(student_logits).detach(), slope, student_embedding.detach(), self._unroll)
+        upper = mean_where(functional.cross_entropy(stepped, where, reduction="none"), held & known)
+        return loss + self._boost * upper
+
+
+@final
+class Familiar(SampleWeight):
+    """1 for samples with a label; for those without, how much they are like a class (after WAD, 2023, paper 26).
+
+    The largest pointwise mutual information of the sample and a class over its largest possible value, 0 to 1: with p(c | x)
+    the softmax of the cosines of the teacher's embedding to the classes' prototypes over ``temperature``, and p(c) the
+    share of labels seen, max over c of log(p(c | x) / p(c)) / -log p(c). A sample of no class is near no prototype more than
+    another, and weighs 0. Prototypes are running means of the unit embeddings of samples with a label. The paper could be
+    read in an abstract only; the scaling to 0 to 1 is ours. The loss is the weighted mean. Embeddings (samples, width).
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, example: Example, *, temperature: float = 0.1) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise UserError(f"weight familiar: temperature is above 0; given: {temperature}")
+        self._temperature = temperature
+        classes, width = example["student_logits"].shape[-1], example["teacher_embedding"].shape[-1]
+        self.register_buffer("sums", torch.zeros(classes, width))
+        self.register_buffer("counts", torch.zeros(classes))
+
+    def forward(
+        self, values: Tensor, chosen: Tensor, student_logits: Tensor, teacher_embedding: Tensor, targets: Tensor
+    ) -> Tensor:
+        where, known = labels(student_logits, targets)
+        embedding = functional.normalize(full(teacher_embedding), dim=1, eps=TINY)
+        self._learn(embedding, where, known)
+        weights = torch.where(known, torch.ones_like(embedding[:, 0]), self.weights(embedding)) * chosen
+        return (weights * values).sum() / weights.sum().clamp(min=TINY)
+
+    @torch.no_grad()
+    def weights(self, embedding: Tensor) -> Tensor:
+        """Of unlabelled samples with unit embeddings, (samples, width) to (samples,); 1 until two classes are seen."""
+        seen = self.counts > 0
+        if int(seen.sum()) < 2:
+            return torch.ones_like(embedding[:, 0])
+        prototypes = functional.normalize(self.sums[seen], dim=1, eps=TINY).to(embedding.dtype)
+        prior = (self.counts[seen] / self.counts.sum()).log()
+        shared = (embedding @ prototypes.T / self._temperature).log_softmax(dim=1) - prior
+        return (shared / -prior).amax(dim=1).clamp(min=0)
+
+    @torch.no_grad()
+    def _learn(self, embedding: Tensor, where: Tensor, known: Tensor) -> None:
+        one_hot = functional.one_hot(where, len(self.counts)).to(self.sums.dtype) * known[:, None]
+        self.counts += one_hot.sum(dim=0)
+        self.sums += one_hot.T @ embedding.to(self.sums.dtype)
