@@ -17,6 +17,8 @@ FloatArray = npt.NDArray[np.floating]
 Range = tuple[float, float]
 
 BINS = 2048
+BLOCK = 1 << 16
+"""Values that are counted at once: what they need stays in the processor's cache."""
 SHORTEST, SWEEPS, TIE = 0.2, 3, 1e-9
 
 
@@ -47,7 +49,7 @@ class Histogram:
             raise ValueError("values to calibrate on contain NaN or infinity")
         self.minimum, self.maximum = min(self.minimum, smallest), max(self.maximum, largest)
         self._cover(smallest, largest)
-        self.counts += np.histogram(values, bins=BINS, range=(self.low, self.high))[0]
+        self.counts += _counted(values, self.low, self.high)
 
     def _cover(self, smallest: float, largest: float) -> None:
         if not self.counts.any():
@@ -67,6 +69,25 @@ class Histogram:
         """Middle of each bin, shape (BINS,)."""
         edges = np.linspace(self.low, self.high, BINS + 1)
         return np.asarray((edges[:-1] + edges[1:]) / 2)
+
+
+def _counted(values: FloatArray, low: float, high: float) -> npt.NDArray[np.int64]:
+    """How many of ``values``, all in ``[low, high]``, fall into each bin; shape (BINS,).
+
+    A value nearer to an edge of bins than the rounding of its own type may count in the neighbour. What numpy.histogram
+    does beyond this takes it three times as long.
+    """
+    scale = BINS / (high - low)
+    counts = np.zeros(BINS + 1, np.int64)
+    flat = values.ravel()
+    place = np.empty(min(BLOCK, flat.size), np.result_type(flat, np.float32))
+    for start in range(0, flat.size, BLOCK):
+        part = flat[start : start + BLOCK]
+        found = np.multiply(part, scale, out=place[: part.size])
+        found -= low * scale
+        counts += np.bincount(found.astype(np.int32), minlength=BINS + 1)
+    counts[BINS - 1] += counts[BINS]  # the last bin holds its upper edge
+    return counts[:BINS]
 
 
 def _merged(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -6,7 +6,7 @@ It needs no training and no labels, so it stands in every report as what is free
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,17 +18,16 @@ from calib.ranges import METHODS, symmetric_scales
 from compress.calibration_data import check
 from compress.data import Samples
 from compress.surgery import Quantize
+from compress.watcher import Watcher, inputs
 from deploy.bias import correct_biases
 from deploy.equalise import equalise
 from deploy.graph import Graph
-from deploy.observe import observe
 from deploy.placement import NONE, place
 from deploy.qdq import Scales, insert, levels, scale_of_range, scales_of_weight, weight_limit
 from deploy.sensitivity import sensitivities
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION, QuantizationRecipe
 
-CHUNK = 64
 SENSED = 16
 """Samples on which each layer's own cost is measured, a run of the model each."""
 HURTING_SHARE, MOST_KEPT = 0.5, 0.25
@@ -76,33 +75,43 @@ class Quantised:
         return {tensor.name: graph.constant(tensor.name) for tensor in self.model.graph.initializer}
 
 
-def quantise(model: onnx.ModelProto, samples: Samples, recipe: str, options: PostTraining) -> Quantised:
+def quantise(
+    model: onnx.ModelProto, samples: Samples, recipe: str, options: PostTraining, watcher: Watcher | None = None
+) -> Quantised:
     """Quantise a float ``model`` for a recipe of ``QUANTIZATION``, as ``options`` say.
+
+    Args:
+        watcher: what has seen the model before, or will see it for other recipes.
 
     Raises:
         UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
     """
-    rules = QUANTIZATION[recipe]
+    rules, watcher = QUANTIZATION[recipe], watcher or Watcher()
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise UserError("the model is quantised already; give the float model that it was made from")
     if options.equalise:
         model = equalise(model)
-    quantize = calibrate(model, samples, recipe, options.ranges)
+    quantize = calibrate(model, samples, recipe, options.ranges, watcher=watcher)
     scales = _scales(model, quantize, rules, options.weights)
     if options.mixed and (kept := _hurting(model, quantize, scales, rules, samples)):
-        quantize = calibrate(model, samples, recipe, options.ranges, kept)
+        quantize = calibrate(model, samples, recipe, options.ranges, kept, watcher)
         scales = _scales(model, quantize, rules, options.weights)
     if options.rounding == "learned":
         from compress.rounding import learn_rounding
 
-        model = learn_rounding(model, quantize.placement, scales, rules, _inputs(samples))
+        model = learn_rounding(model, quantize.placement, scales, rules, inputs(samples))
     if options.biases:
-        model = correct_biases(model, quantize.placement, scales, rules, _inputs(samples))
+        model = correct_biases(model, quantize.placement, scales, rules, inputs(samples))
     return Quantised(model=model, quantize=quantize, scales=scales)
 
 
 def calibrate(
-    model: onnx.ModelProto, samples: Samples, recipe: str, method: str, kept: Mapping[str, str] = NONE
+    model: onnx.ModelProto,
+    samples: Samples,
+    recipe: str,
+    method: str,
+    kept: Mapping[str, str] = NONE,
+    watcher: Watcher | None = None,
 ) -> Quantize:
     """Placement for a float ``model``, and the scale of each placed activation over all ``samples``.
 
@@ -116,10 +125,8 @@ def calibrate(
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
     check(samples, shape)
     placement = place(model, rules, kept)
-    own = [a.tensor for a in placement.activations if a.like is None]
-    own += [a.like for a in placement.activations if a.like is not None]
     try:
-        histograms = observe(model, own, _inputs(samples))
+        histograms = (watcher or Watcher()).histograms(model, placement, samples)
     except ValueError as error:
         raise UserError(f"calibration: {error}") from None
     scales: dict[str, tuple[float, int]] = {}
@@ -138,7 +145,7 @@ def apply(model: onnx.ModelProto, quantize: Quantize, samples: Samples | None = 
     rules = QUANTIZATION[quantize.recipe]
     scales = _scales(model, quantize, rules, "largest")
     if samples is not None:
-        model = correct_biases(model, quantize.placement, scales, rules, _inputs(samples))
+        model = correct_biases(model, quantize.placement, scales, rules, inputs(samples))
     return insert(model, quantize.placement, scales, rules)
 
 
@@ -170,8 +177,3 @@ def _hurting(
         shares += error / total
         kept[layer] = f"alone in int8 it makes {100 * error / total:.0f} % of what all layers add to the outputs' error"
     return kept
-
-
-def _inputs(samples: Samples) -> Iterator[npt.NDArray[Any]]:
-    for batch in samples.batches(CHUNK):
-        yield batch.inputs

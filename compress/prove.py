@@ -52,6 +52,7 @@ TABLE = "calibration.cache"
 PARTING_SAMPLES = 4
 EXPORTING = ("deploy.export", "deploy.placement", "deploy.qdq", "deploy.integers", "compress.quantizers", "compress.packed")
 PACKING = ("deploy.pack_model", "deploy.packed_file", "deploy.packing", "deploy.huffman", "deploy.integers")
+CALIBRATION = ("compress.post_training", "compress.watcher", "calib.ranges", "deploy.observe", "deploy.bias")
 FREE = post_training.PostTraining()
 """How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 
@@ -350,7 +351,8 @@ class Prover:
 
         def calibrated() -> Quantize:
             model = onnx.load(str(self._exported(made).folder / MODEL))
-            return post_training.calibrate(model, self._workshop.data.calibration, recipe or "", FREE.ranges)
+            shop = self._workshop
+            return post_training.calibrate(model, shop.data.calibration, recipe or "", FREE.ranges, watcher=shop.watcher)
 
         def make(folder: Path) -> None:
             module, example = made.artifact.module, self._workshop.example
@@ -367,7 +369,7 @@ class Prover:
         return {
             "samples": self._workshop.data.calibration.fingerprint(),
             "options": asdict(FREE),
-            "calibration": code_digest(["compress.post_training", "calib.ranges", "deploy.observe", "deploy.bias"]),
+            "calibration": code_digest(CALIBRATION),
         }
 
     def _model(self, variant: Variant) -> Step:
@@ -410,7 +412,7 @@ class Prover:
         def make(folder: Path) -> dict[str, Any]:
             model = onnx.load(str(exported.folder / MODEL))
             samples = self._workshop.data.calibration
-            found = post_training.quantise(model, samples, recipe, FREE)
+            found = post_training.quantise(model, samples, recipe, FREE, self._workshop.watcher)
             onnx.save(found.onnx(), str(folder / MODEL))
             if QUANTIZATION[recipe].activation_symmetric:
                 (folder / TABLE).write_text(tensorrt_table.written(found.scales.activations))

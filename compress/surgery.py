@@ -175,8 +175,7 @@ class Mix:
         return with_two_heads(module, self.head, self.share, self.temperature)
 
 
-Operation = Narrow | Remove | Factorise | Quantize | Pack | Mix
-OPERATIONS: dict[str, type[Operation]] = {
+OPERATIONS: dict[str, type[Narrow] | type[Remove] | type[Factorise] | type[Quantize] | type[Pack] | type[Mix]] = {
     operation.name: operation for operation in (Narrow, Remove, Factorise, Quantize, Pack, Mix)
 }
 

@@ -35,6 +35,7 @@ from compress.surgery import Plan, Quantize
 from compress.tasks import Task
 from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.training import Trainer
+from compress.watcher import Watcher
 from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, versions
 from deploy import foreign
 from deploy.export import capture, to_onnx
@@ -81,10 +82,12 @@ ROOM = (
     "compress.points",
     "compress.post_training",
     "compress.rounding",
+    "compress.watcher",
     "calib.ranges",
     "deploy.bias",
     "deploy.equalise",
     "deploy.integers",
+    "deploy.observe",
     "deploy.packing",
     "deploy.sensitivity",
     "deploy.placement",
@@ -114,6 +117,7 @@ class Workshop:
         self.data_key = self.data.fingerprint()
         for note in self.data.notes:
             progress.say(f"data: {note}")
+        self.watcher = Watcher(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
 
@@ -339,7 +343,7 @@ class Workshop:
         recipe = integer_recipe(self.profile)
         assert recipe is not None, "the quantize stage has asked for a runtime with int8"
         model = to_onnx(capture(module, [self.example]))
-        return post_training.quantise(model, self.data.calibration, recipe, options)
+        return post_training.quantise(model, self.data.calibration, recipe, options, self.watcher)
 
     def _training_key(self, modules: list[str]) -> dict[str, Any]:
         return {

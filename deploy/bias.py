@@ -1,12 +1,13 @@
 """Bias correction: what rounding and clipping shift a layer's outputs by on average is taken off its bias.
 
 Nagel et al. 2019 (Data-Free Quantization, section 4.2) with the expectation taken over calibration samples, as in their
-appendix D: each layer alone, its input from the float model.
+appendix D: each layer alone, its input from the float model. A layer is linear, so its mean output is its output for the
+mean input: only what the layers read is averaged over the samples, and each layer runs once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from deploy.graph import Graph
+from deploy.graph import Graph, attribute
 from deploy.integers import quantize_weight
-from deploy.observe import run_batches
+from deploy.observe import few_at_once, run_batches
 from deploy.placement import Placement
 from deploy.qdq import Scales, weight_limit
 from profiles.quantization import QuantizationRecipe
 
+Array = npt.NDArray[np.float32]
+
 CORRECTED = ("Conv", "Gemm")
 PROBE = "bias_correction/"
+MEAN, MEAN_QUANTISED = f"{PROBE}mean/", f"{PROBE}mean_quantised/"
+AXES = f"{PROBE}axes"
 
 
 def correct_biases(
@@ -38,66 +43,111 @@ def correct_biases(
         model: a float model with one input.
         batches: calibration samples, arrays of shape (samples, ...).
     """
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    layers = _add_probes(probed, placement, scales, recipe)
+    layers = list(_layers(Graph(model), placement))
     corrected = onnx.ModelProto()
     corrected.CopyFrom(model)
-    if not layers:
+    read = list(dict.fromkeys(node.input[0] for node in layers))
+    means = _means(model, read, scales, recipe, batches) if layers else {}
+    if not means:
         return corrected
-    totals: dict[str, npt.NDArray[np.float64] | float] = dict.fromkeys(layers, 0.0)
-    samples = 0
-    for count, means in run_batches(probed, [PROBE + name for name in layers], batches):
-        samples += count
-        for name in layers:
-            totals[name] += count * means[PROBE + name].astype(np.float64)
+    shifts = _shifts(model, layers, means, placement, scales, recipe)
     for node in corrected.graph.node:
-        if node.name in totals and samples:
-            _shift_bias(corrected, node, np.asarray(totals[node.name] / samples))
+        if node.name in shifts:
+            _shift_bias(corrected, node, shifts[node.name])
     return corrected
 
 
-def _add_probes(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> list[str]:
-    """Beside each placed layer its quantised twin, and the mean over samples and places of how far they are apart."""
-    graph, placed = Graph(model), {weight.tensor: weight for weight in placement.weights}
-    found: list[str] = []
+def _layers(graph: Graph, placement: Placement) -> Iterator[onnx.NodeProto]:
+    placed = {weight.tensor for weight in placement.weights}
     for node in graph.nodes:
-        if node.op_type not in CORRECTED or node.input[1] not in placed or not _plain(node, graph):
-            continue
-        made, where = [], PROBE + node.name
-        weight = placed[node.input[1]]
-        scale = scales.weights[weight.tensor]
-        integers = quantize_weight(graph.constant(weight.tensor), scale, weight.axis, weight_limit(recipe))
-        shape = [-1 if axis == weight.axis else 1 for axis in range(integers.ndim)]
-        rounded = (integers * scale.reshape(shape)).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(rounded, f"{where}/weight"))
-        source = node.input[0]
-        if source in scales.activations:
-            step, zero = scales.activations[source]
-            constants = {"step": np.float32(step), "zero": np.dtype(recipe.activation).type(zero)}
-            for name, value in constants.items():
-                model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{where}/{name}"))
-            pair = [f"{where}/step", f"{where}/zero"]
-            made += [helper.make_node("QuantizeLinear", [source, *pair], [f"{where}/integers"])]
-            made += [helper.make_node("DequantizeLinear", [f"{where}/integers", *pair], [f"{where}/input"])]
-            source = f"{where}/input"
-        twin = onnx.NodeProto()
-        twin.CopyFrom(node)
-        twin.name, twin.input[0], twin.input[1], twin.output[0] = where, source, f"{where}/weight", f"{where}/output"
-        made += [twin, helper.make_node("Sub", [node.output[0], f"{where}/output"], [f"{where}/apart"])]
-        axes = [axis for axis in range(graph.rank(node.output[0])) if axis != 1]
-        model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{where}/axes"))
-        made += [helper.make_node("ReduceMean", [f"{where}/apart", f"{where}/axes"], [where], keepdims=0)]
-        model.graph.node.extend(made)
-        found.append(node.name)
-    return found
+        if node.op_type in CORRECTED and node.input[1] in placed and _plain(node, graph):
+            yield node
 
 
 def _plain(node: onnx.NodeProto, graph: Graph) -> bool:
-    """Whether the node's bias is a constant of its own, or missing, so that it can be changed for it alone."""
+    """Whether the node's rows are samples, and its bias a constant of its own, or missing, to be changed for it alone."""
+    if attribute(node, "transA", 0):
+        return False
     if len(node.input) < 3 or not node.input[2]:
         return True
     return graph.is_constant(node.input[2]) and len(graph.consumers(node.input[2])) == 1
+
+
+def _means(
+    model: onnx.ModelProto,
+    tensors: list[str],
+    scales: Scales,
+    recipe: QuantizationRecipe,
+    batches: Iterable[npt.NDArray[Any]],
+) -> dict[str, Array]:
+    """The mean over all samples of each tensor, and of what it is as integers, by probe; empty without samples."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    probed.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), AXES))
+    probes = [probe for tensor in tensors for probe in _probe(probed, tensor, scales, recipe)]
+    totals: dict[str, npt.NDArray[np.float64] | float] = dict.fromkeys(probes, 0.0)
+    samples = 0
+    for count, found in run_batches(probed, probes, few_at_once(model, tensors, batches)):
+        samples += count
+        for probe in probes:
+            totals[probe] += count * found[probe].astype(np.float64)
+    return {probe: np.asarray(total / samples, np.float32) for probe, total in totals.items()} if samples else {}
+
+
+def _probe(model: onnx.ModelProto, tensor: str, scales: Scales, recipe: QuantizationRecipe) -> Iterator[str]:
+    """Add to ``model`` the mean over samples of a tensor, and of its quantised form where it has one."""
+    where, means = PROBE + tensor, {MEAN + tensor: tensor}
+    if tensor in scales.activations:
+        step, zero = scales.activations[tensor]
+        constants = {"step": np.float32(step), "zero": np.dtype(recipe.activation).type(zero)}
+        for name, value in constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{where}/{name}"))
+        pair = [f"{where}/step", f"{where}/zero"]
+        model.graph.node.append(helper.make_node("QuantizeLinear", [tensor, *pair], [f"{where}/integers"]))
+        model.graph.node.append(helper.make_node("DequantizeLinear", [f"{where}/integers", *pair], [f"{where}/rounded"]))
+        means[MEAN_QUANTISED + tensor] = f"{where}/rounded"
+    for mean, source in means.items():
+        model.graph.node.append(helper.make_node("ReduceMean", [source, AXES], [mean], keepdims=1))
+        yield mean
+
+
+def _shifts(
+    model: onnx.ModelProto,
+    layers: list[onnx.NodeProto],
+    means: dict[str, Array],
+    placement: Placement,
+    scales: Scales,
+    recipe: QuantizationRecipe,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """By layer how far its mean output is above that of its quantised form; (channels,) each."""
+    graph, axes = Graph(model), {weight.tensor: weight.axis for weight in placement.weights}
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for node in layers:
+        tensor, weight = node.input[:2]
+        plain = graph.constant(weight)
+        integers = quantize_weight(plain, scales.weights[weight], axes[weight], weight_limit(recipe))
+        shape = [-1 if axis == axes[weight] else 1 for axis in range(integers.ndim)]
+        rounded = (integers * scales.weights[weight].reshape(shape)).astype(np.float32)
+        before = _output(model, node, means[MEAN + tensor], plain)
+        after = _output(model, node, means.get(MEAN_QUANTISED + tensor, means[MEAN + tensor]), rounded)
+        apart = before.astype(np.float64) - after
+        found[node.name] = apart.mean(axis=tuple(axis for axis in range(apart.ndim) if axis != 1))
+    return found
+
+
+def _output(model: onnx.ModelProto, layer: onnx.NodeProto, given: Array, weight: Array) -> Array:
+    """What a layer makes of one input with that weight and no bias."""
+    alone = onnx.NodeProto()
+    alone.CopyFrom(layer)
+    del alone.input[:], alone.output[:]
+    alone.input.extend(["given", "weight"])
+    alone.output.append("made")
+    taken = [helper.make_tensor_value_info("given", onnx.TensorProto.FLOAT, given.shape)]
+    made = [helper.make_tensor_value_info("made", onnx.TensorProto.FLOAT, None)]
+    graph = helper.make_graph([alone], "layer", taken, made, [numpy_helper.from_array(weight, "weight")])
+    one = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    [(_, values)] = run_batches(one, ["made"], [given])
+    return np.asarray(values["made"], np.float32)
 
 
 def _shift_bias(model: onnx.ModelProto, node: onnx.NodeProto, shift: npt.NDArray[np.float64]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,12 +11,16 @@ import numpy.typing as npt
 import onnx
 
 from calib.ranges import Histogram
+from deploy.graph import Graph
+
+AT_ONCE_BYTES = 1 << 25
+"""Of all watched tensors together. More at once is slower, as what a run returns is then new memory every time."""
 
 
 def observe(
     model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]], threads: int = 0
 ) -> dict[str, Histogram]:
-    """A histogram of each tensor over all batches, one batch in memory at a time.
+    """A histogram of each tensor over all batches, a few samples in memory at a time.
 
     Args:
         model: a float model with one input.
@@ -27,10 +32,26 @@ def observe(
     """
     wanted = list(dict.fromkeys(tensors))
     histograms = {name: Histogram() for name in wanted}
-    for _, values in run_batches(model, wanted, batches, threads):
+    for _, values in run_batches(model, wanted, few_at_once(model, wanted, batches), threads):
         for name, histogram in histograms.items():
             _update(name, histogram, np.asarray(values[name]))
     return histograms
+
+
+def few_at_once(
+    model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]]
+) -> Iterator[npt.NDArray[Any]]:
+    """The samples of ``batches``, no more at once than ``AT_ONCE_BYTES`` of ``tensors`` are made from.
+
+    One at least, and as many as the model's batch where that is fixed.
+    """
+    graph = Graph(model)
+    fixed = graph.sample_shape(graph.inputs[0])[0]
+    bytes_a_batch = sum(4 * math.prod(graph.sample_shape(name)) for name in tensors if graph.is_activation(name))
+    size = fixed * max(1, AT_ONCE_BYTES // max(bytes_a_batch, 1))
+    for batch in batches:
+        for start in range(0, len(batch), size):
+            yield batch[start : start + size]
 
 
 def run_batches(

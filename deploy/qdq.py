@@ -84,6 +84,8 @@ def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe:
         raise ValueError(f"no scale for {', '.join(missing)}")
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
+    if recipe.spreads_biases:
+        _spread_biases(quantised, placement)
     _insert_weights(quantised, placement, scales, recipe)
     _insert_activations(quantised, placement, scales, recipe)
     onnx.checker.check_model(quantised, full_check=True)
@@ -131,6 +133,22 @@ def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Sc
             nodes += after.get(output.removesuffix(FLOAT_RESULT), [])
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _spread_biases(model: onnx.ModelProto, placement: Placement) -> None:
+    """Give the biases of placed MatMuls of more than two dimensions the rank of what they are added to: (1, 1, channels)."""
+    graph, placed = Graph(model), {weight.tensor for weight in placement.weights}
+    for node in graph.nodes:
+        reader = graph.only_consumer(node.output[0])
+        if node.op_type != "MatMul" or node.input[1] not in placed or reader is None or reader.op_type != "Add":
+            continue
+        rank = graph.rank(node.output[0])
+        for index, name in enumerate(reader.input):
+            if rank > 2 and graph.is_constant(name) and graph.rank(name) == 1:
+                spread = graph.constant(name).reshape([1] * (rank - 1) + [-1])
+                reader.input[index] = f"{reader.name}/{name}_spread"
+                model.graph.initializer.append(numpy_helper.from_array(spread, reader.input[index]))
+    drop_unread_constants(model)
 
 
 def _ends(graph: Graph, name: str, recipe: QuantizationRecipe) -> tuple[str, str]:

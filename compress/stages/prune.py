@@ -311,8 +311,8 @@ def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
 def _spread(context: Context) -> Tensor:
     """Calibration inputs from all over the split, as many as damage is measured on."""
     samples = context.data.calibration
-    count = min(enough(context.example[0].numel()), len(samples))
-    return torch.from_numpy(samples.load(np.unique(np.linspace(0, len(samples) - 1, count).astype(np.int64))).inputs)
+    count = enough(context.example[0].numel())
+    return torch.from_numpy(next(samples.spread(count, count)).inputs)
 
 
 def inputs(context: Context) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from calib.ranges import (
     BINS,
+    BLOCK,
     METHODS,
     Histogram,
     channel_histograms,
@@ -39,6 +40,26 @@ def test_streaming_loses_no_value_and_no_extreme(first, second):
     assert histogram.low <= both.min()
     assert histogram.high >= both.max()
     assert len(histogram.counts) == BINS
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 200), elements=st.floats(-(2.0**127), 2.0**127, width=32)))
+def test_each_value_counts_in_its_bin_or_next_to_its_edge(values):
+    histogram = histogram_of(values)
+    edges = np.linspace(histogram.low, histogram.high, BINS + 1)
+    leeway = 0.02 * (edges[1] - edges[0])
+    lowest = np.clip(np.searchsorted(edges, values.astype(np.float64) - leeway, side="right") - 1, 0, BINS - 1)
+    highest = np.clip(np.searchsorted(edges, values.astype(np.float64) + leeway, side="right") - 1, 0, BINS - 1)
+    cumulative = np.cumsum(histogram.counts)
+    for bound, within in ((np.sort(highest), np.greater_equal), (np.sort(lowest), np.less_equal)):
+        assert within(cumulative, np.searchsorted(bound, np.arange(BINS), side="right")).all()
+
+
+def test_blocks_of_any_length_count_every_value_once():
+    values = np.random.default_rng(0).normal(size=2 * BLOCK + 77).astype(np.float32)
+    histogram = histogram_of(values)
+    expected = np.histogram(values, bins=BINS, range=(histogram.low, histogram.high))[0]
+    assert np.abs(np.cumsum(histogram.counts) - np.cumsum(expected)).max() <= 3
+    assert histogram.counts.sum() == values.size
 
 
 def test_memory_does_not_grow_with_the_samples():

@@ -1,4 +1,5 @@
 import functools
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -7,12 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
 
 from compress import post_training
+from compress.data.base import ArraySamples
+from deploy.engines.onnxruntime import ONNXRuntime, optimised
 from deploy.export import capture, to_onnx
 from deploy.integers import quantize_weight
 from deploy.placement import place
 from deploy.qdq import Scales, insert, scale_of_range, scales_of_weight, weight_limit
+from profiles.device import load as load_profile
 from profiles.quantization import QUANTIZATION
 from tests.conftest import blob_splits, small_model
 
@@ -96,6 +102,31 @@ def test_every_quantised_operator_becomes_an_integer_kernel(tmp_path):
     assert kinds.count("QLinearConv") == sum(n.op_type == "Conv" for n in model.graph.node)
     assert kinds.count("QLinearAdd") == sum(n.op_type == "Add" for n in model.graph.node)
     assert "QLinearGlobalAveragePool" in kinds
+
+
+class Tokens(nn.Module):
+    """What a transformer does between its norms, on 4 tokens of 16."""
+
+    def __init__(self):
+        super().__init__()
+        self.widen, self.narrow = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x):
+        return self.narrow(functional.gelu(self.widen(x.flatten(2))))
+
+
+@pytest.mark.parametrize("spreads", [True, False])
+def test_products_of_tokens_stay_integers_in_onnxruntime_once_the_batch_is_fixed(spreads, tmp_path):
+    samples = ArraySamples(np.random.default_rng(0).normal(size=(8, 4, 4, 4)).astype(np.float32), np.zeros(8, int))
+    plain = to_onnx(capture(Tokens().eval(), [torch.from_numpy(samples.images[:2])]))
+    found = post_training.quantise(plain, samples, "ort-x86-no-vnni", post_training.PostTraining())
+    recipe = replace(QUANTIZATION["ort-x86-no-vnni"], spreads_biases=spreads)
+    onnx.save(insert(found.model, found.quantize.placement, found.scales, recipe), str(tmp_path / "m.onnx"))
+    engine = ONNXRuntime()
+    optimised(tmp_path / "m.onnx", engine.plan(load_profile("cpu"), "int8", ""), tmp_path / "fused.onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == (2 if spreads else 0)
+    assert kinds.count("Gemm") == (0 if spreads else 2), "without the rule the runtime makes float ones"
 
 
 def test_a_placed_tensor_without_a_scale_is_refused():
