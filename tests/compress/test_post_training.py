@@ -38,9 +38,9 @@ def far_off(model, samples, found):
 
 
 LAYERS = {
-    "conv": nn.Conv2d(3, 8, 3, 2, 1),
-    "depthwise": nn.Conv2d(3, 3, 3, padding=1, groups=3),
-    "linear": nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
+    "conv": lambda: nn.Conv2d(3, 8, 3, 2, 1),
+    "depthwise": lambda: nn.Conv2d(3, 3, 3, padding=1, groups=3),
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
 }
 
 
@@ -51,7 +51,7 @@ def test_learned_rounding_moves_each_weight_to_a_neighbour_and_beats_the_nearest
     # inputs that go together, or the nearest would be best
     images = (rng.uniform(0, 1, (48, 1, 8, 8)) + 0.1 * rng.uniform(0, 1, (48, 3, 8, 8))).astype(np.float32)
     samples = ArraySamples(images, np.zeros(48, int))
-    model = to_onnx(capture(LAYERS[kind].eval(), [torch.from_numpy(images[:2])]))
+    model = to_onnx(capture(LAYERS[kind]().eval(), [torch.from_numpy(images[:2])]))
     coarse = replace(QUANTIZATION[RECIPE], weight_bits=4)
     monkeypatch.setitem(QUANTIZATION, "coarse", coarse)
     plain = quantise(model, samples, "coarse", PostTraining(biases=False))
