@@ -135,8 +135,10 @@ def ten():
     ("model", "words"),
     [
         ("airy", "operator aten.special_airy_ai in module '2' has no ONNX form"),
-        ("wide", "does not take the data's inputs of shape (2, 1, 16, 16)"),
-        ("ten", "gives (2, 10) for two samples; classification of 4 classes reads (2, 4)"),
+        pytest.param("wide", "does not take the data's inputs of shape (2, 1, 16, 16)", marks=pytest.mark.slow),
+        pytest.param(
+            "ten", "gives (2, 10) for two samples; classification of 4 classes reads (2, 4)", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_model_that_will_not_do_is_told_before_anything_is_trained(compress_cli, small_recipe, tmp_path, model, words):

@@ -88,6 +88,7 @@ def test_what_is_stored_is_what_runs_and_is_shipped_in_float_and_in_int8(context
         assert len(integers) == (0 if form == "float" else 5)
 
 
+@pytest.mark.slow
 def test_points_learn_alone_or_with_the_weights_and_all_that_is_stored_whole(context):
     given = start()
     before = packed(context, given, bits=2).artifact.module

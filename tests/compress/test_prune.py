@@ -128,6 +128,7 @@ class StopsAt:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_rounds_goes_on_at_that_round_with_the_same_result(context, tmp_path):
     """128 samples in batches of 64 and an epoch a round: two steps a round; stopped at the first step of the second."""
     settings = {"speed_up": 2.0, "rounds": 2, "epochs": 2, "batch_size": 64, "depth": False}
