@@ -75,6 +75,7 @@ class Objective:
         teacher: frozen; needed only when a loss reads from it.
         example: inputs of shape (samples, ...) to find layers and shapes with, when a loss asks for those.
         samples: how many samples are trained on, for losses that remember each.
+        answering: asked in the teacher's place when losses read its outputs alone.
 
     Attributes:
         parts: what losses and weights have of their own: trained with the student, kept with the training, and no part of
@@ -92,8 +93,9 @@ class Objective:
         teacher: nn.Module | None,
         example: Tensor,
         samples: int = 0,
+        answering: nn.Module | None = None,
     ) -> None:
-        self._task, self._student, self._teacher = task, student, teacher
+        self._task, self._student = task, student
         kinds = {name: load_object(reference) for name, reference in weights().items()}
         found = [(spec, load_object(losses()[spec.use])) for spec in specs]
         asked = [(spec, [*reads_of(loss), *weight_reads(spec.weight)]) for spec, loss in found]
@@ -101,6 +103,8 @@ class Objective:
         if teacher is None and self.asks_teacher:
             raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
         self._readings = Readings(asked, task, student, teacher, example)
+        outputs_alone = not self._readings.names["teacher"] and "teacher_embedding" not in self.reads
+        self._teacher = answering if answering is not None and outputs_alone else teacher
         parted = any(asks_example(loss) or weight_reads(spec.weight) for spec, loss in found)
         shown = self._readings.shown(example) if parted else {}
         self._terms: list[Term] = []

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any, Literal, final
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter
@@ -57,6 +57,9 @@ class Measure:
     gate_seconds: Annotated[float, Gt(0)] = 0.5
 
 
+Answering = Literal["openvino/fp32", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class AlsoSpec:
@@ -100,6 +103,8 @@ class TeacherSpec:
         weights: a checkpoint; without one the teacher is trained, on labels alone.
         also: further teachers; the student learns from the mean of all, by ``share``.
         labelled: a copy that reads labels teaches in its place.
+        engine: what answers in its place where losses read its outputs alone: ``openvino/int8`` is this machine's OpenVINO
+            on the teacher quantised without training. For training on a CPU, whose runtimes are faster than PyTorch there.
     """
 
     model: str
@@ -121,6 +126,7 @@ class TeacherSpec:
     share: Annotated[float, Gt(0)] = 1.0
     also: tuple[AlsoSpec, ...] = ()
     labelled: LabelledSpec | None = None
+    engine: Answering | None = None
 
     @property
     def is_onnx(self) -> bool:
@@ -330,6 +336,8 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
         faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
     if spec.labelled is not None and (also or spec.is_onnx):
         faults.append(f"{where} labelled: a copy of the one teacher, so neither beside others nor of an .onnx file")
+    if spec.engine is not None and (also or spec.labelled is not None or spec.is_onnx):
+        faults.append(f"{where} engine: for one teacher with source code that reads no labels; leave it out")
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
 
 

@@ -74,6 +74,7 @@ class Context:
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
         target: what the starting model costs on the device; None where there is none to ask.
         quantization: quantises a float module without training for the profile's first integer runtime.
+        answering: who is asked in the teacher's place where losses read its outputs alone; None for the teacher itself.
     """
 
     task: Task
@@ -86,6 +87,7 @@ class Context:
     outputs: Path
     quantization: Callable[[nn.Module, PostTraining], Quantised]
     target: Target | None = None
+    answering: nn.Module | None = None
 
     def train(
         self,
@@ -120,7 +122,7 @@ class Context:
 
     def objective(self, module: nn.Module, losses: tuple[LossSpec, ...], samples: int) -> Objective:
         """The losses at work between ``module`` and the teacher, on a number of samples."""
-        return Objective(losses, self.task, module, self.teacher, self.example, samples)
+        return Objective(losses, self.task, module, self.teacher, self.example, samples, self.answering)
 
     def _fit(
         self,

@@ -33,6 +33,7 @@ from compress.stages.quantize import integer_recipe
 from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
 from compress.tasks import Task
+from compress.teacher_engine import EngineTeacher
 from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.training import Trainer
 from compress.watcher import Watcher
@@ -40,7 +41,7 @@ from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest,
 from deploy import foreign
 from deploy.export import capture, to_onnx
 from deploy.files import sha256
-from profiles.device import DeviceProfile
+from profiles.device import DeviceProfile, load
 from profiles.errors import UserError
 
 # What every trained result depends on, besides the stage's own file. Comments in them may change freely.
@@ -120,6 +121,7 @@ class Workshop:
         self.watcher = Watcher(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
+        self._engine_teacher: EngineTeacher | None = None
 
     def check(self) -> None:
         """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
@@ -250,6 +252,9 @@ class Workshop:
         spec = self.recipe.teacher
         if spec.labelled is not None:
             return digest({"teacher": self.labelled(teacher)[0].key})
+        if spec.engine is not None:
+            about = [self.data.calibration.fingerprint(), code_digest(["compress.teacher_engine"])]
+            return digest({"teacher": teacher.step.key, "engine": spec.engine, "about": about})
         if not spec.also:
             return teacher.step.key
         others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
@@ -335,9 +340,25 @@ class Workshop:
             example=self.example,
             folder=folder,
             outputs=self._workspace.root / f"teacher-outputs-{digest(asked)[:20]}",
+            answering=self._answering(module),
             quantization=self._quantization,
             target=target,
         )
+
+    def _answering(self, module: nn.Module) -> nn.Module | None:
+        """The teacher as an engine here runs it, where the recipe asks for one."""
+        asked = self.recipe.teacher.engine
+        if asked is None or self._engine_teacher is not None:
+            return self._engine_teacher
+        runtime, precision = asked.split("/")
+        model = to_onnx(capture(module, [self.example]))
+        if precision == "int8":
+            recipe = load("cpu").runtime(runtime).quantization
+            assert recipe is not None, "this machine's profile has an int8 recipe for each of its runtimes"
+            model = post_training.quantise(model, self.data.calibration, recipe, PostTraining()).onnx()
+        self._progress.say(f"  the teacher answers from {asked} where losses read its outputs alone")
+        self._engine_teacher = EngineTeacher(module, model, self.example, runtime, precision)
+        return self._engine_teacher
 
     def _quantization(self, module: nn.Module, options: PostTraining) -> Quantised:
         recipe = integer_recipe(self.profile)

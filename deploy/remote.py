@@ -37,13 +37,16 @@ class RemoteWorker:
 
     Every call raises ``EngineError`` when the runtime refuses or the process dies, with its last words, and
     ``DeviceError`` when the device is out of reach for too long.
+
+    Attributes:
+        process: the worker itself where the device is this machine, else the near end of what carries its words.
     """
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def __enter__(self) -> RemoteWorker:
-        self._process = self._device.start_worker()
+        self.process = self._device.start_worker()
         self._last_words: deque[str] = deque(maxlen=20)
         # Drained by a thread, or a runtime that talks much would fill the pipe and hang.
         self._drain = threading.Thread(target=self._read_stderr, daemon=True)
@@ -51,16 +54,16 @@ class RemoteWorker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         try:
-            self._process.stdin.close()
-            self._process.wait(timeout=0 if error else LAST_S)
+            self.process.stdin.close()
+            self.process.wait(timeout=0 if error else LAST_S)
         except (subprocess.TimeoutExpired, BrokenPipeError):
             self._end()
         self._drain.join(timeout=1)
-        assert self._process.stdout is not None and self._process.stderr is not None
-        self._process.stdout.close()
-        self._process.stderr.close()
+        assert self.process.stdout is not None and self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
 
     def facts(self) -> dict[str, Any]:
         """What the device is, and which engines can run on it."""
@@ -132,15 +135,15 @@ class RemoteWorker:
         self._call("lock_clocks")
 
     def _call(self, do: str, *, lasting_s: float = 0.0, **request: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self.process.stdin is not None and self.process.stdout is not None
         limit_s = LIMIT_S.get(do, OTHER_LIMIT_S) + lasting_s
         too_late = threading.Event()
         timer = threading.Timer(limit_s, self._stop_late, (too_late,))
         timer.start()
         try:
-            self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         finally:
@@ -151,10 +154,10 @@ class RemoteWorker:
             self._drain.join(timeout=1)
             words = " | ".join(self._last_words) or "it said nothing"
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=1)
-            if self._process.poll() in (LOST, JOB_GONE):
+                self.process.wait(timeout=1)
+            if self.process.poll() in (LOST, JOB_GONE):
                 raise DeviceError(f"{self._device.url}: '{do}' was not finished: {words.replace(NEWS, '')}")
-            raise EngineError(f"the worker on {self._device.url} died in '{do}' (exit {self._process.poll()}): {words}")
+            raise EngineError(f"the worker on {self._device.url} died in '{do}' (exit {self.process.poll()}): {words}")
         reply = json.loads(line)
         if "ok" in reply:
             answer: dict[str, Any] = reply["ok"]
@@ -171,17 +174,17 @@ class RemoteWorker:
 
     def _end(self) -> None:
         """Stop the process; one that stands for a process elsewhere is given the time to stop that too."""
-        self._process.terminate()
+        self.process.terminate()
         try:
-            self._process.wait(timeout=2 * LAST_S)
+            self.process.wait(timeout=2 * LAST_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
 
     def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
+        assert self.process.stderr is not None
         with contextlib.suppress(ValueError):  # closed while it was read: its block is over
-            for line in self._process.stderr:
+            for line in self.process.stderr:
                 self._last_words.append(line.rstrip())
                 if line.startswith(NEWS):
                     sys.stderr.write(f"{self._device.url}: {line.removeprefix(NEWS)}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +32,7 @@ from deploy.remote import RemoteWorker
 from profiles.device import load
 from tests.bench.figure import Figure, Table, at_most
 
-ROUNDS, SECONDS, THREADS = 16, 1.0, 1
+ROUNDS, SECONDS, SLICE_S, THREADS = 5, 12.0, 0.25, 1
 SHAPE = (3, 32, 32)
 
 
@@ -37,7 +41,10 @@ def run() -> Table:
         figures = [figure for name, model in _models(Path(scratch)).items() for figure in _figures(name, model)]
     return Table(
         figures=figures,
-        remarks=["the p50 of the fastest of 16 rounds each; OpenVINO by its own clock on both sides, as its tool tells"],
+        remarks=[
+            "the median ratio of 5 rounds, each a process of ours and one of the tool's that run by turns, a quarter of a "
+            "second each; OpenVINO by its own clock on both sides, as its tool tells"
+        ],
     )
 
 
@@ -59,7 +66,7 @@ def _models(folder: Path) -> dict[str, Path]:
 
 
 def _figures(name: str, model: Path) -> Iterator[Figure]:
-    tool, loop = _rounds(model, "openvino", benchmark_app_ms), _rounds(model, "onnxruntime", plain_loop_ms)
+    tool, loop = _rounds(model, "openvino", benchmark_app), _rounds(model, "onnxruntime", plain_loop)
     yield at_most(f"{name}, OpenVINO: our p50 off benchmark_app's by", 3, 100 * abs(tool.own - 1), " %")
     yield Figure(
         what=f"{name}, OpenVINO: p50 around the call from Python, over benchmark_app's",
@@ -69,86 +76,122 @@ def _figures(name: str, model: Path) -> Iterator[Figure]:
     )
     yield at_most(f"{name}, ONNX Runtime: our p50 off a plain timing loop's by", 3, 100 * abs(loop.own - 1), " %")
     yield Figure(
-        what=f"{name}: the slowest round over the fastest, tool and loop",
+        what=f"{name}: the rounds' ratios, least and greatest, tool and loop",
         asked="",
-        measured=f"{tool.spread:.2f}x, {loop.spread:.2f}x",
+        measured=f"{tool.least:.3f} to {tool.greatest:.3f}, {loop.least:.3f} to {loop.greatest:.3f}",
         met=None,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratios:
-    """Our p50 over the tool's in the fastest round of each: by the runtime's own clock, and around the call.
+    """Our p50 over the tool's, the median of the rounds: by the runtime's own clock, and around the call.
 
     Attributes:
-        spread: the tool's slowest round over its fastest, which tells how steady the machine was.
+        least, greatest: of the rounds' ratios by the runtime's own clock.
     """
 
     own: float
     called: float
-    spread: float
+    least: float
+    greatest: float
 
 
-def _rounds(model: Path, engine_name: str, tool: Callable[[Path], float]) -> Ratios:
-    """Both have a process of their own each round and take turns at being first.
+@dataclass(frozen=True)
+class Tool:
+    """A tool's process: it says ``ready`` when it begins to measure, and ``p50_ms`` reads what it printed by its end."""
 
-    A machine that others share changes its speed for seconds at a time, between a round of ours and one of the tool's
-    too; the fastest rounds of both are from when nobody was in the way.
-    """
+    command: list[str]
+    ready: str
+    p50_ms: Callable[[str], float]
+
+
+def _rounds(model: Path, engine_name: str, tool: Callable[[Path], Tool]) -> Ratios:
     runtime = engine(engine_name)
     plan = runtime.plan(replace(load("cpu"), threads=THREADS), "fp32", runtime.affinity().version)
-    theirs, own, called = [], [], []
-    for turn in range(ROUNDS):
-        if turn % 2:
-            theirs.append(tool(model))
-        ours = _ours(model, plan)
-        own.append(statistics.median(ours.own or ours.called))
-        called.append(statistics.median(ours.called))
-        if not turn % 2:
-            theirs.append(tool(model))
-    least = min(theirs)
-    return Ratios(own=min(own) / least, called=min(called) / least, spread=max(theirs) / least)
+    own, called = [], []
+    for _ in range(ROUNDS):
+        ours, theirs = _by_turns(model, plan, tool(model))
+        own.append(statistics.median(ours.own or ours.called) / theirs)
+        called.append(statistics.median(ours.called) / theirs)
+    return Ratios(own=statistics.median(own), called=statistics.median(called), least=min(own), greatest=max(own))
 
 
-def _ours(model: Path, plan: BuildPlan) -> Times:
-    with tempfile.TemporaryDirectory() as scratch, RemoteWorker(device("local")) as worker:
+def _by_turns(model: Path, plan: BuildPlan, tool: Tool) -> tuple[Times, float]:
+    """Our times, and the tool's p50 in milliseconds: both processes live, only one of them ever runs.
+
+    A shared machine changes its speed for seconds at a time, by up to half: two runs one after the other measure that.
+    Turns of a quarter of a second meet the same machine. An inference that a turn's end stretches is one in dozens, on
+    both sides, and no median sees it.
+    """
+    with tempfile.TemporaryDirectory() as scratch, RemoteWorker(device("local")) as worker, ThreadPoolExecutor(1) as beside:
         worker.build(model, plan, Path(scratch) / "engine")
         worker.open(Path(scratch) / "engine")
         worker.warm({"input": np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)})
-        return worker.time(SECONDS)
+        process = subprocess.Popen(
+            tool.command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
+        assert process.stdout is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if tool.ready in line:
+                break
+        ours = beside.submit(worker.time, SECONDS)
+        _alternate(worker.process, process, until=ours.done)
+        printed.append(process.communicate()[0])
+        return ours.result(), tool.p50_ms("".join(printed))
 
 
-def benchmark_app_ms(model: Path) -> float:
-    """Median latency that ``benchmark_app`` tells for the synchronous API, one stream, batch 1, float32 hint."""
+def _alternate(one: subprocess.Popen[str], other: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+    """Let the two run by turns until ``until``; both run when this returns, whatever happened."""
+    try:
+        for turn in itertools.count():
+            if until() or other.poll() is not None:
+                break
+            runs, waits = (one, other) if turn % 2 else (other, one)
+            waits.send_signal(signal.SIGSTOP)
+            runs.send_signal(signal.SIGCONT)
+            time.sleep(SLICE_S)
+    finally:
+        for process in (one, other):
+            process.send_signal(signal.SIGCONT)
+
+
+def benchmark_app(model: Path) -> Tool:
+    """OpenVINO's own tool: the synchronous API, one stream, batch 1, float32 hint, and the median that it tells."""
     tool = str(Path(sys.executable).parent / "benchmark_app")
     shape = str([1, *SHAPE]).replace(" ", "")
     options = ["-api", "sync", "-hint", "none", "-nstreams", "1", "-nthreads", str(THREADS), "-t", f"{SECONDS:.0f}"]
     options += ["-infer_precision", "f32", "-data_shape", shape, "-shape", shape]
-    done = subprocess.run([tool, "-m", str(model), *options], capture_output=True, text=True, check=True)
-    found = re.search(r"Median:\s+([\d.]+) (us|ms)", done.stdout)
-    assert found, done.stdout[-2000:]
+    return Tool([tool, "-m", str(model), *options], "[Step 10/11]", _told_ms)
+
+
+def _told_ms(printed: str) -> float:
+    found = re.search(r"Median:\s+([\d.]+) (us|ms)", printed)
+    assert found, printed[-2000:]
     return float(found.group(1)) / (1000 if found.group(2) == "us" else 1)
 
 
 LOOP = """
-import json, os, sys, time
+import os, time
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy, onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads, options.inter_op_num_threads = {threads}, 1
 session = onnxruntime.InferenceSession({model!r}, options, providers=["CPUExecutionProvider"])
 feed = {{"input": numpy.random.default_rng(0).normal(size={shape}).astype("float32")}}
+print("begin")
 times, end = [], time.perf_counter() + {seconds}
 while time.perf_counter() < end:
     before = time.perf_counter()
     session.run(None, feed)
     times.append(1e3 * (time.perf_counter() - before))
-print(json.dumps(times[len(times) // 10:]))
+print(numpy.median(times[len(times) // 10:]))
 """
 
 
-def plain_loop_ms(model: Path) -> float:
-    """Median of the loop that onnxruntime's documentation shows, in a process of its own."""
+def plain_loop(model: Path) -> Tool:
+    """The loop that onnxruntime's documentation shows."""
     program = LOOP.format(threads=THREADS, model=str(model), shape=(1, *SHAPE), seconds=SECONDS)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return statistics.median(json.loads(done.stdout))
+    return Tool([sys.executable, "-c", program], "begin", lambda printed: float(printed.splitlines()[-1]))

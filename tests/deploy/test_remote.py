@@ -74,7 +74,7 @@ def test_a_feed_of_the_wrong_shape_names_both_shapes(model, tmp_path):
 
 def test_a_worker_that_dies_is_an_engine_error_and_nothing_hangs(model, tmp_path):
     with RemoteWorker(device("local")) as worker:
-        os.kill(worker._process.pid, signal.SIGKILL)
+        os.kill(worker.process.pid, signal.SIGKILL)
         with pytest.raises(EngineError, match="died in 'facts'"):
             worker.facts()
 
@@ -87,7 +87,7 @@ def test_nothing_opened_is_said():
 def test_no_process_is_left_behind():
     with RemoteWorker(device("local")) as worker:
         worker.facts()
-        pid = worker._process.pid
+        pid = worker.process.pid
     for _ in range(50):
         if not psutil.pid_exists(pid):
             return

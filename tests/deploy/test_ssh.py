@@ -340,7 +340,7 @@ def test_a_job_ends_by_itself_when_its_client_is_gone_for_good(board, monkeypatc
     there = board.device()
     with RemoteWorker(there) as worker:
         worker.facts()
-        os.kill(worker._process.pid, signal.SIGKILL)
+        os.kill(worker.process.pid, signal.SIGKILL)
         board.cut()
         assert there.status()["jobs"]
         give_up = time.monotonic() + 15
