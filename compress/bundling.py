@@ -13,7 +13,8 @@ from typing import Any
 import numpy.typing as npt
 
 from compress import __version__, keys
-from compress.prove import Prover, Variant
+from compress.model_files import Variant
+from compress.prove import Prover
 from compress.report import Report
 from compress.workshop import Workshop
 from deploy import bundle as bundles

@@ -171,9 +171,9 @@ class Objective:
             moment: where the training stands; its beginning when there is none.
         """
         moment = Moment() if moment is None else moment
-        given = self._given(forward, inputs, targets, moment)
-        if self.asks_teacher:
-            given |= self.ask_teacher(inputs, targets) if teacher is None else teacher
+        # before the student, whose activations stay until its backward pass: two networks' would not fit the caches
+        taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if self.asks_teacher else {}
+        given = {**self._given(forward, inputs, targets, moment), **taught}
         values: list[Tensor] = []
         weighted: list[Tensor] = []
         # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.

@@ -15,8 +15,9 @@ from compress import bundling, processes
 from compress import students as searching
 from compress.gate import Decision, Standing, decide
 from compress.made import Made
+from compress.model_files import Variant
 from compress.progress import Progress
-from compress.prove import Prover, Variant, host_environment
+from compress.prove import Prover, host_environment
 from compress.recipe import Recipe
 from compress.report import Report, conclude, suspicions
 from compress.rows import Attempt, entries, measured

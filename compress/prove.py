@@ -15,60 +15,28 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from calib import tensorrt_table
-from compress import post_training, processes
+from compress import processes
 from compress.data import Samples
 from compress.made import Made
-from compress.packed import PackedProgram
-from compress.program_files import pte
+from compress.model_files import MODEL, ModelFiles, Packed, Variant
 from compress.progress import Progress
-from compress.quantizers import QuantizedProgram
 from compress.recorder import Recorder
-from compress.surgery import Quantize
 from compress.target import EngineTarget
 from compress.tasks import Metric
 from compress.workshop import Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
-from deploy import count, packed_file
 from deploy import race as races
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
-from deploy.export import capture, to_onnx
-from deploy.half import half
 from deploy.measure import Latency, summarise
-from deploy.pack_model import pack_model
-from deploy.packed_file import Account
 from deploy.parity import Parity, parity
 from deploy.parting import LEAST_COSINE, first_parting
-from deploy.qdq import insert
 from deploy.remote import RemoteWorker
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
-MODEL, PROGRAM = "model.onnx", "model.pte"
-TABLE = "calibration.cache"
-"""The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
 PARTING_SAMPLES = 4
-EXPORTING = ("deploy.export", "deploy.placement", "deploy.qdq", "deploy.integers", "compress.quantizers", "compress.packed")
-PACKING = ("deploy.pack_model", "deploy.packed_file", "deploy.packing", "deploy.huffman", "deploy.integers")
-CALIBRATION = ("compress.post_training", "compress.watcher", "calib.ranges", "deploy.observe", "deploy.bias")
-FREE = post_training.PostTraining()
-"""How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
-
-
-@final
-@dataclass(frozen=True)
-class Variant:
-    """A model in one engine and precision."""
-
-    made: Made
-    engine: str
-    precision: str
-
-    @property
-    def form(self) -> str:
-        return f"{self.engine} {self.precision}"
 
 
 @final
@@ -79,16 +47,6 @@ class Judged:
     metric: Metric
     parity: Parity
     parted: str | None = None
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Packed:
-    """A model file with its weights as indices; ``left`` names weights that it has in no form which follows from them."""
-
-    file: Path
-    account: Account
-    left: tuple[str, ...]
 
 
 @final
@@ -107,6 +65,7 @@ class Prover:
     ) -> None:
         self._workshop, self._device, self.profile = workshop, device, profile
         self._workspace, self._progress, self._lock_clocks = workspace, progress, lock_clocks
+        self._files = ModelFiles(workshop, profile, workspace)
         self._energy_mj: dict[str, float] = {}
         self.doubts: dict[str, None] = {}
         self.environment: dict[str, Any] = processes.from_main(self._facts() if processes.is_main() else {})
@@ -123,7 +82,7 @@ class Prover:
     def target(self, made: Made) -> EngineTarget:
         """What a model costs here as a function of its widths."""
         return EngineTarget(
-            lambda: self._exported(made).folder / MODEL,
+            lambda: self._files.exported(made).folder / MODEL,
             self._device,
             self._device_key(),
             self.profile,
@@ -153,7 +112,8 @@ class Prover:
 
     def built(self, variant: Variant) -> Step:
         """The engine of a variant, built on the device."""
-        plan, model = self._plan(variant), self._source(variant)
+        plan = self._plan(variant)
+        model = self._files.source(variant, plan)
         decided = {
             "model": model.key,
             "plan": plan.as_json(),
@@ -200,7 +160,7 @@ class Prover:
         plan = self._plan(variant)
         if plan.source != "onnx" or variant.made.recipe is not None:
             return None  # of a model trained in int8 there is no float file with the same weights
-        plain = onnx.load(str(self._exported(variant.made).folder / MODEL))
+        plain = onnx.load(str(self._files.exported(variant.made).folder / MODEL))
         built = onnx.load(str(self.model_path(variant)))
 
         def run(model: onnx.ModelProto, given: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -250,32 +210,15 @@ class Prover:
 
     def counts(self, made: Made) -> tuple[int, int]:
         """Parameters and multiply-accumulates of a model."""
-        facts = self._exported(made).facts
-        return int(facts["parameters"]), int(facts["macs"])
+        return self._files.counts(made)
 
     def model_path(self, variant: Variant) -> Path:
         """The file that a variant's engine was built from."""
-        return self._source(variant).folder / self._plan(variant).model_file
+        return self._files.path(variant, self._plan(variant))
 
     def packed(self, variant: Variant) -> Packed | None:
         """That file with its weights as indices; None where it has none, or is not smaller so."""
-        if not variant.made.packed or self._plan(variant).source == "pte":
-            return None
-        source, made = self._source(variant), variant.made
-        decided = {"model": source.key, "artifact": made.step.key, "code": code_digest(PACKING)}
-
-        def make(folder: Path) -> dict[str, Any]:
-            module = made.artifact.module
-            assert isinstance(module, PackedProgram)
-            content, left = pack_model(self.model_path(variant).read_bytes(), module.packed())
-            (folder / packed_file.FILE).write_bytes(content)
-            return {"account": asdict(packed_file.account(content)), "left": list(left)}
-
-        step = self._workspace.step("packed", decided, make)
-        found = Packed(
-            file=step.folder / packed_file.FILE, account=Account(**step.facts["account"]), left=tuple(step.facts["left"])
-        )
-        return found if found.account.file_bytes < found.account.model_bytes else None
+        return self._files.packed(variant, self._plan(variant))
 
     def stored_bytes(self, variant: Variant) -> int:
         """What the model takes in a bundle."""
@@ -319,106 +262,6 @@ class Prover:
     def _plan(self, variant: Variant) -> BuildPlan:
         version = self.environment["engines"][variant.engine]["version"]
         return engine(variant.engine).plan(self.profile, variant.precision, version)
-
-    def _source(self, variant: Variant) -> Step:
-        """The step that holds the file which the variant's plan is built from."""
-        source = self._plan(variant).source
-        if source == "pte":
-            return self._program(variant)
-        return self._half(self._model(variant)) if source == "onnx-fp16" else self._model(variant)
-
-    def _half(self, model: Step) -> Step:
-        """An ONNX file with its float tensors in half precision."""
-
-        def make(folder: Path) -> None:
-            onnx.save(half(onnx.load(str(model.folder / MODEL))), str(folder / MODEL))
-
-        decided = {"model": model.key, "code": code_digest(["deploy.half"]), "versions": versions("onnxruntime", "onnx")}
-        return self._workspace.step("export-fp16", decided, make)
-
-    def _program(self, variant: Variant) -> Step:
-        """A model as ExecuTorch's program, which is made here whatever device runs it."""
-        made, recipe = variant.made, self._recipe(variant)
-        decided = {
-            "artifact": made.step.key,
-            "batch": self.profile.batch,
-            "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
-            "code": code_digest(["deploy.export", "deploy.export_pte", "deploy.placement", "deploy.qdq"]),
-            "versions": versions("torch", "executorch"),
-        }
-        if recipe is not None and made.recipe is None:
-            decided |= self._calibration_key()
-
-        def calibrated() -> Quantize:
-            model = onnx.load(str(self._exported(made).folder / MODEL))
-            shop = self._workshop
-            return post_training.calibrate(model, shop.data.calibration, recipe or "", FREE.ranges, watcher=shop.watcher)
-
-        def make(folder: Path) -> None:
-            module, example = made.artifact.module, self._workshop.example
-            content = pte(module, example, self.profile.batch, calibrated if recipe is not None else None)
-            (folder / PROGRAM).write_bytes(content)
-
-        return self._workspace.step("export-pte", decided, make)
-
-    def _recipe(self, variant: Variant) -> str | None:
-        """The Q/DQ recipe of a variant; None in float."""
-        return self.profile.runtime(variant.engine).quantization if variant.precision == "int8" else None
-
-    def _calibration_key(self) -> dict[str, Any]:
-        return {
-            "samples": self._workshop.data.calibration.fingerprint(),
-            "options": asdict(FREE),
-            "calibration": code_digest(CALIBRATION),
-        }
-
-    def _model(self, variant: Variant) -> Step:
-        if variant.precision == "int8" and variant.made.recipe is None:
-            recipe = self._recipe(variant)
-            assert recipe is not None, "profiles give each int8 runtime a recipe"
-            return self._post_training(variant.made, recipe)
-        return self._exported(variant.made)
-
-    def _exported(self, made: Made) -> Step:
-        decided = {
-            "artifact": made.step.key,
-            "code": code_digest(EXPORTING),
-            "versions": versions("torch", "onnx", "onnxscript"),
-        }
-
-        def make(folder: Path) -> dict[str, Any]:
-            if made.is_onnx:
-                plain = model = onnx.load(str(made.step.folder / MODEL))
-            elif isinstance(module := made.artifact.module, PackedProgram):
-                plain = model = to_onnx(module.float_program())
-            elif isinstance(module, QuantizedProgram):
-                plain = to_onnx(module.float_program())
-                model = insert(plain, module.placement, module.scales(), QUANTIZATION[made.recipe or ""])
-            else:
-                plain = model = to_onnx(capture(module, [self._workshop.example]))
-            onnx.save(model, str(folder / MODEL))
-            return {"parameters": count.parameters(plain), "macs": count.macs(plain)}
-
-        return self._workspace.step("export", decided, make)
-
-    def _post_training(self, made: Made, recipe: str) -> Step:
-        exported = self._exported(made)
-        decided = {
-            "model": exported.key,
-            "recipe": asdict(QUANTIZATION[recipe]),
-            **self._calibration_key(),
-        }
-
-        def make(folder: Path) -> dict[str, Any]:
-            model = onnx.load(str(exported.folder / MODEL))
-            samples = self._workshop.data.calibration
-            found = post_training.quantise(model, samples, recipe, FREE, self._workshop.watcher)
-            onnx.save(found.onnx(), str(folder / MODEL))
-            if QUANTIZATION[recipe].activation_symmetric:
-                (folder / TABLE).write_text(tensorrt_table.written(found.scales.activations))
-            return {"kept_float": dict(found.quantize.placement.kept_float)}
-
-        return self._workspace.step("post-training", decided, make)
 
     def _device_key(self) -> dict[str, Any]:
         device = self.environment["device"]

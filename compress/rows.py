@@ -8,7 +8,8 @@ from typing import Literal
 
 from compress.gate import Decision
 from compress.made import Made
-from compress.prove import Packed, Prover, Variant
+from compress.model_files import Packed, Variant
+from compress.prove import Prover
 from compress.report import Row
 from compress.stage import Stage
 from deploy.measure import Latency

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from compress.made import Made
+from compress.model_files import Variant
 from compress.objective import Objective, parse_losses
 from compress.progress import Bar, Progress
-from compress.prove import Prover, Variant
+from compress.prove import Prover
 from compress.recipe import Recipe, teacher_plan
 from compress.search import Candidate, front, search
 from compress.student_spec import StudentSearch, student_plan

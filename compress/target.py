@@ -17,8 +17,8 @@ from compress.workspace import code_digest, digest
 from deploy import count, factor_times, latency
 from deploy.devices import Device
 from deploy.engines import engine
-from deploy.latency import Form, Stopwatch
 from deploy.latency_table import LatencyTable, PieceCost, total
+from deploy.stopwatch import Form, Stopwatch
 from deploy.template import Axis, Template
 from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError
@@ -58,6 +58,7 @@ class EngineTarget:
         code = [
             "deploy.latency",
             "deploy.latency_table",
+            "deploy.stopwatch",
             "deploy.factor_times",
             "deploy.template",
             "deploy.placement",

@@ -14,7 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph import Graph, attribute
-from deploy.latency import Overhead, Stopwatch
+from deploy.latency import Overhead
+from deploy.stopwatch import Stopwatch
 
 Option = tuple[str, int]
 """``svd``, ``spatial`` or ``tucker2``, and a rank."""

@@ -13,13 +13,9 @@ above their least times.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -27,19 +23,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.devices import Device
-from deploy.engines import BuildPlan
-from deploy.graph import Graph
-from deploy.half import half
 from deploy.latency_table import LatencyTable, PieceCost, total
-from deploy.placement import Placement, place
-from deploy.qdq import Scales, insert, scale_of_range, scales_of_weight
-from deploy.remote import RemoteWorker
-from deploy.template import NEVER_NEGATIVE, Piece, Sizes, Template
-from profiles.quantization import QuantizationRecipe
+from deploy.stopwatch import Stopwatch, Time
+from deploy.template import Piece, Sizes, Template
 
 COPIES = 3
-SECONDS, PASSES, AT_ONCE = 0.03, 8, 64
 WHOLE_PASSES = 20
 POINTS = {1: 16, 2: 12, 3: 3}
 """Widths of each axis at which a piece of so many axes is measured; more axes, fewer widths, never fewer than both ends."""
@@ -47,39 +35,8 @@ MOST_CORNERS = 4
 WHOLES = 8
 EMPTY = ((16, 32), (32, 16), (64, 8), (64, 32), (32, 56))
 """Channels and height of the layers by which an empty call is measured."""
-RANGE = 4.0
 NOISE = 0.04
 """Of a time: what repeats of one measurement differ by."""
-
-Progress = Callable[[int, int], None]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """What a table is of: an engine in a precision on a device.
-
-    Attributes:
-        recipe: how int8 is placed; None in float.
-        key: everything that decides a measurement besides the model; names the file that keeps it.
-    """
-
-    device: Device
-    plan: BuildPlan
-    recipe: QuantizationRecipe | None
-    key: str
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Time:
-    """Milliseconds of a model: the least of all inferences, and their median.
-
-    The least is what a sum can be made of: what else runs on a machine only ever adds, to one piece more than to another.
-    """
-
-    least_ms: float
-    p50_ms: float
 
 
 def counted(template: Template, count: Callable[[onnx.ModelProto], int]) -> tuple[PieceCost, ...]:
@@ -92,51 +49,6 @@ def counted(template: Template, count: Callable[[onnx.ModelProto], int]) -> tupl
         return _filled(piece, grid, lambda widths: float(count(template.model(piece.nodes, widths))))
 
     return tuple(corners(piece) for piece in template.pieces)
-
-
-@final
-class Stopwatch:
-    """Times models on a form; what it has timed once is kept in a file that all runs share."""
-
-    def __init__(self, form: Form, folder: Path, progress: Progress = lambda done, total: None) -> None:
-        self._form, self._progress = form, progress
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / f"{form.key}.jsonl"
-
-    def times(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int = PASSES) -> dict[str, Time]:
-        """The time of each model by name; a name stands for what decides it.
-
-        Args:
-            passes: blocks of each model, in turns.
-
-        Raises:
-            EngineError: the runtime refuses a model.
-        """
-        with self._file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            known = self._known()
-            missing = [name for name in models if name not in known]
-            for start in range(0, len(missing), AT_ONCE):
-                known |= self._timed({name: models[name] for name in missing[start : start + AT_ONCE]}, passes)
-                self._progress(min(start + AT_ONCE, len(missing)), len(missing))
-        return {name: known[name] for name in models}
-
-    def _known(self) -> dict[str, Time]:
-        if not self._file.exists():
-            return {}
-        entries = [json.loads(line) for line in self._file.read_text().splitlines() if line.endswith("}")]
-        return {entry["model"]: Time(least_ms=entry["least_ms"], p50_ms=entry["p50_ms"]) for entry in entries}
-
-    def _timed(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int) -> dict[str, Time]:
-        with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._form.device) as worker:
-            files = [Path(scratch) / f"{number}.onnx" for number in range(len(models))]
-            for file, make in zip(files, models.values(), strict=True):
-                onnx.save(_as_formed(make(), self._form), str(file))
-            least, p50 = worker.time_models(files, self._form.plan, SECONDS, passes)
-        found = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
-        with self._file.open("a") as file_:
-            file_.write("".join(json.dumps({"model": name, **asdict(time)}) + "\n" for name, time in found.items()))
-        return found
 
 
 def measure(template: Template, stopwatch: Stopwatch, multiple: int, seed: int = 0) -> LatencyTable:
@@ -413,25 +325,3 @@ def _stack_maker(channels: int, height: int, depth: int) -> Callable[[], onnx.Mo
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
     return make
-
-
-def _as_formed(model: onnx.ModelProto, form: Form) -> onnx.ModelProto:
-    """A float model as the form's engine is built from: with Q/DQ pairs in int8, halved in fp16."""
-    if form.recipe is not None:
-        placement = place(model, form.recipe)
-        if placement.weights:
-            model = insert(model, placement, _plausible(model, placement, form.recipe), form.recipe)
-    return half(model) if form.plan.source == "onnx-fp16" else model
-
-
-def _plausible(model: onnx.ModelProto, placement: Placement, recipe: QuantizationRecipe) -> Scales:
-    """Scales as calibration would give them, as far as time depends on them: zero points where values may be negative."""
-    graph = Graph(model)
-    scales: dict[str, tuple[float, int]] = {}
-    for activation in placement.activations:
-        source = activation.like or activation.tensor
-        producer = graph.producer(source)
-        positive = source.startswith("positive/") if producer is None else producer.op_type in NEVER_NEGATIVE
-        scales[activation.tensor] = scale_of_range(0.0 if positive else -RANGE, RANGE, recipe)
-    weights = {w.tensor: scales_of_weight(graph.constant(w.tensor), w.axis, recipe) for w in placement.weights}
-    return Scales(activations=scales, weights=weights)

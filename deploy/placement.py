@@ -45,6 +45,8 @@ CARRY = frozenset(
         "Squeeze",
         "Unsqueeze",
         "Pad",
+        "Gather",
+        "Resize",
     }
 )
 FUSED = frozenset({"Relu", "Clip"})

@@ -33,6 +33,7 @@ HOST_ONLY = {
     "deploy/factor_times.py",
     "deploy/latency.py",
     "deploy/latency_table.py",
+    "deploy/stopwatch.py",
     "deploy/template.py",
 }
 

@@ -33,6 +33,7 @@ NAMES = (
     "pruning_trained",
     "quantised",
     "catalogue",
+    "answering",
 )
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 

@@ -36,7 +36,7 @@ from deploy.export import capture, to_onnx
 from tests.bench.small_models import gated, vit
 
 ROOT = Path(__file__).parent.parent.parent
-CALIBRATION, TESTED = 300, 4000
+CALIBRATION, TESTED = 300, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)

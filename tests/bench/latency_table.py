@@ -27,7 +27,7 @@ from deploy import latency
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.export import capture, to_onnx
-from deploy.latency import Stopwatch
+from deploy.stopwatch import Stopwatch
 from deploy.template import Axis, Template
 from profiles.device import load
 from tests.bench.figure import Figure, Table, at_most

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from compress.factorise import multiplies, skeleton
-from deploy import count, factor_times, latency
+from deploy import count, factor_times
 from deploy.factor_times import Sizes, layers, written
+from deploy.stopwatch import Time
 from deploy.template import Template
 
 CONV = Sizes(given=(1, 16, 9, 9), weight=(24, 16, 3, 3), strides=(2, 2), pads=(1, 1))
@@ -48,7 +49,7 @@ class Fixed:
     """A stopwatch: a factor's convolution takes 0.3 ms, every other model 1 ms and a call nothing."""
 
     def times(self, models, passes=1):
-        return {name: latency.Time(least_ms=self._ms(name), p50_ms=1.0) for name in models}
+        return {name: Time(least_ms=self._ms(name), p50_ms=1.0) for name in models}
 
     def _ms(self, name):
         if name.startswith("stack"):

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy import count, latency
 from deploy.latency import counted, multiples
 from deploy.latency_table import PieceCost, total
+from deploy.stopwatch import Time
 from deploy.template import Axis, Piece, Template
 
 WIDTH = 16
@@ -159,7 +160,7 @@ class Counting:
         graph = model.graph
         sizes = [np.prod([d.dim_value for d in v.type.tensor_type.shape.dim]) for v in (*graph.input, *graph.output)]
         ms = 1e-6 * count.macs(model) + 0.01 + 1e-7 * float(sum(sizes))
-        return latency.Time(least_ms=ms, p50_ms=1.2 * ms)
+        return Time(least_ms=ms, p50_ms=1.2 * ms)
 
 
 def test_the_table_finds_what_a_known_clock_says(template):

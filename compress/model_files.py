@@ -1,0 +1,198 @@
+"""The files that engines are built from, each made once: ONNX, int8, half precision, programs, weights as indices."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import onnx
+
+from calib import tensorrt_table
+from compress import post_training
+from compress.made import Made
+from compress.packed import PackedProgram
+from compress.program_files import pte
+from compress.quantizers import QuantizedProgram
+from compress.surgery import Quantize
+from compress.workshop import Workshop
+from compress.workspace import Step, Workspace, code_digest, versions
+from deploy import count, packed_file
+from deploy.engines import BuildPlan
+from deploy.export import capture, to_onnx
+from deploy.half import half
+from deploy.pack_model import pack_model
+from deploy.packed_file import Account
+from deploy.qdq import insert
+from profiles.device import DeviceProfile
+from profiles.quantization import QUANTIZATION
+
+MODEL, PROGRAM = "model.onnx", "model.pte"
+TABLE = "calibration.cache"
+"""The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
+EXPORTING = ("deploy.export", "deploy.placement", "deploy.qdq", "deploy.integers", "compress.quantizers", "compress.packed")
+PACKING = ("deploy.pack_model", "deploy.packed_file", "deploy.packing", "deploy.huffman", "deploy.integers")
+CALIBRATION = ("compress.post_training", "compress.watcher", "calib.ranges", "deploy.observe", "deploy.bias")
+FREE = post_training.PostTraining()
+"""How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
+
+
+@final
+@dataclass(frozen=True)
+class Variant:
+    """A model in one engine and precision."""
+
+    made: Made
+    engine: str
+    precision: str
+
+    @property
+    def form(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A model file with its weights as indices; ``left`` names weights that it has in no form which follows from them."""
+
+    file: Path
+    account: Account
+    left: tuple[str, ...]
+
+
+@final
+class ModelFiles:
+    """Makes the files of variants for one device; knows nothing of engines but what a plan is built from."""
+
+    def __init__(self, workshop: Workshop, profile: DeviceProfile, workspace: Workspace) -> None:
+        self._workshop, self._profile, self._workspace = workshop, profile, workspace
+
+    def source(self, variant: Variant, plan: BuildPlan) -> Step:
+        """The step that holds the file which the variant's engine is built from."""
+        if plan.source == "pte":
+            return self._program(variant)
+        return self._half(self._model(variant)) if plan.source == "onnx-fp16" else self._model(variant)
+
+    def path(self, variant: Variant, plan: BuildPlan) -> Path:
+        """The file that the variant's engine is built from."""
+        return self.source(variant, plan).folder / plan.model_file
+
+    def _half(self, model: Step) -> Step:
+        """An ONNX file with its float tensors in half precision."""
+
+        def make(folder: Path) -> None:
+            onnx.save(half(onnx.load(str(model.folder / MODEL))), str(folder / MODEL))
+
+        decided = {"model": model.key, "code": code_digest(["deploy.half"]), "versions": versions("onnxruntime", "onnx")}
+        return self._workspace.step("export-fp16", decided, make)
+
+    def _program(self, variant: Variant) -> Step:
+        """A model as ExecuTorch's program, which is made here whatever device runs it."""
+        made, recipe = variant.made, self._recipe(variant)
+        decided = {
+            "artifact": made.step.key,
+            "batch": self._profile.batch,
+            "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
+            "code": code_digest(["deploy.export", "deploy.export_pte", "deploy.placement", "deploy.qdq"]),
+            "versions": versions("torch", "executorch"),
+        }
+        if recipe is not None and made.recipe is None:
+            decided |= self._calibration_key()
+
+        def calibrated() -> Quantize:
+            model = onnx.load(str(self.exported(made).folder / MODEL))
+            shop = self._workshop
+            return post_training.calibrate(model, shop.data.calibration, recipe or "", FREE.ranges, watcher=shop.watcher)
+
+        def make(folder: Path) -> None:
+            module, example = made.artifact.module, self._workshop.example
+            content = pte(module, example, self._profile.batch, calibrated if recipe is not None else None)
+            (folder / PROGRAM).write_bytes(content)
+
+        return self._workspace.step("export-pte", decided, make)
+
+    def _recipe(self, variant: Variant) -> str | None:
+        """The Q/DQ recipe of a variant; None in float."""
+        return self._profile.runtime(variant.engine).quantization if variant.precision == "int8" else None
+
+    def _calibration_key(self) -> dict[str, Any]:
+        return {
+            "samples": self._workshop.data.calibration.fingerprint(),
+            "options": asdict(FREE),
+            "calibration": code_digest(CALIBRATION),
+        }
+
+    def _model(self, variant: Variant) -> Step:
+        if variant.precision == "int8" and variant.made.recipe is None:
+            recipe = self._recipe(variant)
+            assert recipe is not None, "profiles give each int8 runtime a recipe"
+            return self._post_training(variant.made, recipe)
+        return self.exported(variant.made)
+
+    def exported(self, made: Made) -> Step:
+        """The model as ONNX, of its own precision."""
+        decided = {
+            "artifact": made.step.key,
+            "code": code_digest(EXPORTING),
+            "versions": versions("torch", "onnx", "onnxscript"),
+        }
+
+        def make(folder: Path) -> dict[str, Any]:
+            if made.is_onnx:
+                plain = model = onnx.load(str(made.step.folder / MODEL))
+            elif isinstance(module := made.artifact.module, PackedProgram):
+                plain = model = to_onnx(module.float_program())
+            elif isinstance(module, QuantizedProgram):
+                plain = to_onnx(module.float_program())
+                model = insert(plain, module.placement, module.scales(), QUANTIZATION[made.recipe or ""])
+            else:
+                plain = model = to_onnx(capture(module, [self._workshop.example]))
+            onnx.save(model, str(folder / MODEL))
+            return {"parameters": count.parameters(plain), "macs": count.macs(plain)}
+
+        return self._workspace.step("export", decided, make)
+
+    def _post_training(self, made: Made, recipe: str) -> Step:
+        exported = self.exported(made)
+        decided = {
+            "model": exported.key,
+            "recipe": asdict(QUANTIZATION[recipe]),
+            **self._calibration_key(),
+        }
+
+        def make(folder: Path) -> dict[str, Any]:
+            model = onnx.load(str(exported.folder / MODEL))
+            samples = self._workshop.data.calibration
+            found = post_training.quantise(model, samples, recipe, FREE, self._workshop.watcher)
+            onnx.save(found.onnx(), str(folder / MODEL))
+            if QUANTIZATION[recipe].activation_symmetric:
+                (folder / TABLE).write_text(tensorrt_table.written(found.scales.activations))
+            return {"kept_float": dict(found.quantize.placement.kept_float)}
+
+        return self._workspace.step("post-training", decided, make)
+
+    def counts(self, made: Made) -> tuple[int, int]:
+        """Parameters and multiply-accumulates of a model."""
+        facts = self.exported(made).facts
+        return int(facts["parameters"]), int(facts["macs"])
+
+    def packed(self, variant: Variant, plan: BuildPlan) -> Packed | None:
+        """The same file with its weights as indices; None where it has none, or is not smaller so."""
+        if not variant.made.packed or plan.source == "pte":
+            return None
+        source, made = self.source(variant, plan), variant.made
+        decided = {"model": source.key, "artifact": made.step.key, "code": code_digest(PACKING)}
+
+        def make(folder: Path) -> dict[str, Any]:
+            module = made.artifact.module
+            assert isinstance(module, PackedProgram)
+            content, left = pack_model(self.path(variant, plan).read_bytes(), module.packed())
+            (folder / packed_file.FILE).write_bytes(content)
+            return {"account": asdict(packed_file.account(content)), "left": list(left)}
+
+        step = self._workspace.step("packed", decided, make)
+        found = Packed(
+            file=step.folder / packed_file.FILE, account=Account(**step.facts["account"]), left=tuple(step.facts["left"])
+        )
+        return found if found.account.file_bytes < found.account.model_bytes else None
