@@ -22,7 +22,7 @@ from compress.stages.prune import Prune
 from compress.surgery import Narrow, Remove
 from compress.target import EngineTarget
 from compress.training import Trainer
-from deploy import latency
+from deploy import latency, stopwatch
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.export import capture, to_onnx
@@ -178,7 +178,7 @@ def test_settings_that_contradict_each_other(given):
 @pytest.mark.slow
 def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
     monkeypatch.setattr(latency, "WHOLE_PASSES", 2)
-    monkeypatch.setattr(latency, "SECONDS", 0.004)
+    monkeypatch.setattr(stopwatch, "SECONDS", 0.004)
     result = run(given, speed_up=1.6, by="latency", precision="fp32", worth="outputs")
     assert "measured on openvino fp32" in result.about
     assert all(c.unit == "ms" for c in result.choices)
