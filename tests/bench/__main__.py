@@ -34,6 +34,7 @@ NAMES = (
     "quantised",
     "catalogue",
     "answering",
+    "throughput",
 )
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,6 +28,7 @@ from deploy.measure import Times
 from deploy.remote import RemoteWorker
 from profiles.device import load
 from tests.bench.figure import Figure, Table, at_most
+from tests.bench.turns import alternate
 
 ROUNDS, SECONDS, SLICE_S, THREADS = 7, 10.0, 0.25, 1
 SHAPE = (3, 32, 32)
@@ -149,24 +147,9 @@ def _by_turns(model: Path, plan: BuildPlan, tool: Tool) -> tuple[Times, tuple[fl
             if tool.ready in line:
                 break
         ours = beside.submit(worker.time, SECONDS)
-        _alternate(worker.process, process, until=ours.done)
+        alternate(worker.process, process, SLICE_S, until=ours.done)
         printed.append(process.communicate()[0])
         return ours.result(), tool.p50_ms("".join(printed))
-
-
-def _alternate(one: subprocess.Popen[str], other: subprocess.Popen[str], until: Callable[[], bool]) -> None:
-    """Let the two run by turns until ``until``; both run when this returns, whatever happened."""
-    try:
-        for turn in itertools.count():
-            if until() or other.poll() is not None:
-                break
-            runs, waits = (one, other) if turn % 2 else (other, one)
-            waits.send_signal(signal.SIGSTOP)
-            runs.send_signal(signal.SIGCONT)
-            time.sleep(SLICE_S)
-    finally:
-        for process in (one, other):
-            process.send_signal(signal.SIGCONT)
 
 
 def benchmark_app(model: Path) -> Tool:
