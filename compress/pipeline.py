@@ -55,6 +55,7 @@ def run(
 
     progress.say(f"teacher: {recipe.teacher.model}")
     teacher = workshop.teacher()
+    workshop.choose_calibration(teacher)
     if recipe.student.search is not None:
         progress.say("student: searching")
         found_student = searching.find(recipe, workshop, prover, workspace, progress)
@@ -62,6 +63,7 @@ def run(
         recipe = searching.with_student(recipe, found_student)
         workshop = Workshop(recipe, profile, workspace, progress, tracked=out / "trackers")
         workshop.check()
+        workshop.choose_calibration(teacher)
     standing, start = teacher, workshop.student(teacher)
     attempts: list[Attempt] = []
     for stage in chain:

@@ -20,6 +20,7 @@ from compress.gate import Budget
 from compress.models import resnet20  # noqa: F401  # the built-in models are part of what a recipe can name
 from compress.records import build
 from compress.schedule import Optimizer, Shape
+from compress.selection import CalibrationSpec
 from compress.stage import Stage
 from compress.stages import stages
 from compress.student_spec import StudentSpec, parse_student
@@ -30,7 +31,7 @@ from profiles.tables import load_object, with_entry_points
 from profiles.toml import read_toml
 
 FOLDER = Path(__file__).parent / "recipes"
-TABLES = ("task", "teacher", "student", "budget", "stage", "seed", "trackers", "measure")
+TABLES = ("task", "teacher", "student", "budget", "stage", "seed", "trackers", "measure", "calibration")
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -148,6 +149,7 @@ class Recipe:
     student: StudentSpec
     budget: Budget
     measure: Measure
+    calibration: CalibrationSpec
     stages: tuple[Stage, ...]
     trackers: tuple[str, ...] = ()
 
@@ -165,6 +167,7 @@ class Recipe:
                     "student": _asdict(self.student),
                     "budget": _asdict(self.budget),
                     "measure": _asdict(self.measure),
+                    "calibration": _asdict(self.calibration),
                     "stages": [{"use": s.name, **s.fields()} for s in self.stages],
                 }
             )
@@ -214,10 +217,13 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         if "student" in table:
             faults.append(f"{source}: [student] cannot be made from an .onnx file; leave it out")
     measure = build(Measure, table.get("measure", {}), f"{source}: [measure]", faults)
+    calibration = build(CalibrationSpec, table.get("calibration", {}), f"{source}: [calibration]", faults)
+    if calibration is not None and calibration.select == "all" and "samples" in table.get("calibration", {}):
+        faults.append(f"{source}: [calibration] samples goes with a select other than 'all'; write select = \"random\"")
     trackers = _trackers(table.get("trackers", []), source, faults)
     if faults:
         raise UserError(*faults)
-    assert task and data and teacher and student and budget and measure
+    assert task and data and teacher and student and budget and measure and calibration
     return Recipe(
         name=name,
         source=source,
@@ -228,6 +234,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         student=student,
         budget=budget,
         measure=measure,
+        calibration=calibration,
         stages=tuple(stage for stage in chain if stage is not None),
         trackers=trackers,
     )

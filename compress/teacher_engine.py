@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from compress.data import Samples
+from compress.post_training import PostTraining, quantise
 from deploy.engines import engine
 from deploy.engines.base import Session
+from deploy.export import capture, to_onnx
 from deploy.worker import padded
 from profiles.device import load
 from profiles.errors import UserError
@@ -69,6 +72,24 @@ class EngineTeacher(nn.Module):
             onnx.save(self._model, str(model))
             self._engine.build(model, plan, folder)
             return self._engine.open(folder, plan)
+
+
+def engine_teacher(module: nn.Module, asked: str, example: Tensor, calibration: Samples) -> EngineTeacher:
+    """``module`` as an engine of this machine runs it.
+
+    Args:
+        asked: runtime and precision, ``openvino/int8``; int8 is quantised without training.
+
+    Raises:
+        UserError: the engine cannot run here.
+    """
+    runtime, precision = asked.split("/")
+    model = to_onnx(capture(module, [example]))
+    if precision == "int8":
+        recipe = load("cpu").runtime(runtime).quantization
+        assert recipe is not None, "this machine's profile has an int8 recipe for each of its runtimes"
+        model = quantise(model, calibration, recipe, PostTraining()).onnx()
+    return EngineTeacher(module, model, example, runtime, precision)
 
 
 def _structure(module: nn.Module, example: Tensor) -> TreeSpec:

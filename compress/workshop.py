@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress import calibration_data, post_training, surgery
+from compress import calibration_data, post_training, selection, surgery
 from compress.checks import Checks
 from compress.committee import Committee
 from compress.costs import Target
@@ -26,14 +26,15 @@ from compress.loss_specs import modules_of, parse_losses
 from compress.made import Made, model_key
 from compress.objective import Objective
 from compress.post_training import PostTraining, Quantised
-from compress.progress import Progress
+from compress.progress import Progress, timed
 from compress.recipe import Recipe, made, sources, tasks, teacher_plan
+from compress.selection import Asked
 from compress.stage import Context, Stage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
 from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
 from compress.tasks import Task
-from compress.teacher_engine import EngineTeacher
+from compress.teacher_engine import EngineTeacher, engine_teacher
 from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.training import Trainer
 from compress.watcher import Watcher
@@ -41,7 +42,7 @@ from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest,
 from deploy import foreign
 from deploy.export import capture, to_onnx
 from deploy.files import sha256
-from profiles.device import DeviceProfile, load
+from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 # What every trained result depends on, besides the stage's own file. Comments in them may change freely.
@@ -170,6 +171,31 @@ class Workshop:
             return _facts((), (), None)
 
         return Made(self._workspace.step("teacher", decided, make, together=True))
+
+    def choose_calibration(self, teacher: Made) -> None:
+        """From here on ``data.calibration`` is what the recipe chooses of it, or has made of the teacher's batch norms.
+
+        Raises:
+            UserError: labels, outputs or batch norms that the choice needs are not there.
+        """
+        spec = self.recipe.calibration
+        if spec.select == "all":
+            return
+        decided = {
+            "spec": asdict(spec),
+            "pool": self.data.calibration.fingerprint(),
+            "teacher": teacher.step.key,
+            "seed": self.recipe.seed,
+            "code": code_digest(["compress.selection", "compress.synthesise", "calib.select"]),
+        }
+
+        def make(folder: Path) -> None:
+            with timed(self._progress, f"calibration: {spec.select}, {spec.samples} samples"):
+                asked = Asked(teacher, self.reference(teacher), self.task, self.example)
+                selection.keep(folder, spec, self.data.calibration, asked, self.recipe.seed)
+
+        step = self._workspace.step("calibration", decided, make)
+        self.data = replace(self.data, calibration=selection.kept(step.folder, spec, self.data.calibration))
 
     def _teacher_file(self, path: Path) -> Made:
         def make(folder: Path) -> dict[str, Any]:
@@ -350,14 +376,8 @@ class Workshop:
         asked = self.recipe.teacher.engine
         if asked is None or self._engine_teacher is not None:
             return self._engine_teacher
-        runtime, precision = asked.split("/")
-        model = to_onnx(capture(module, [self.example]))
-        if precision == "int8":
-            recipe = load("cpu").runtime(runtime).quantization
-            assert recipe is not None, "this machine's profile has an int8 recipe for each of its runtimes"
-            model = post_training.quantise(model, self.data.calibration, recipe, PostTraining()).onnx()
+        self._engine_teacher = engine_teacher(module, asked, self.example, self.data.calibration)
         self._progress.say(f"  the teacher answers from {asked} where losses read its outputs alone")
-        self._engine_teacher = EngineTeacher(module, model, self.example, runtime, precision)
         return self._engine_teacher
 
     def _quantization(self, module: nn.Module, options: PostTraining) -> Quantised:
