@@ -135,18 +135,16 @@ def ten():
     ("model", "words"),
     [
         ("airy", "operator aten.special_airy_ai in module '2' has no ONNX form"),
-        pytest.param("wide", "does not take the data's inputs of shape (2, 1, 16, 16)", marks=pytest.mark.slow),
-        pytest.param(
-            "ten", "gives (2, 10) for two samples; classification of 4 classes reads (2, 4)", marks=pytest.mark.slow
-        ),
+        ("wide", "does not take the data's inputs of shape (2, 1, 16, 16)"),
+        ("ten", "gives (2, 10) for two samples; classification of 4 classes reads (2, 4)"),
     ],
 )
-def test_a_model_that_will_not_do_is_told_before_anything_is_trained(compress_cli, small_recipe, tmp_path, model, words):
+def test_a_model_that_will_not_do_is_told_before_anything_is_trained(compress_here, small_recipe, tmp_path, model, words):
     (tmp_path / "users_models.py").write_text(MODELS)
-    text = small_recipe.read_text().replace("compress.models:resnet", f"users_models:{model}")
+    text = small_recipe.read_text().replace("compress.models:resnet", f"users_models.py:{model}")
     lines = [line for line in text.splitlines() if not line.startswith(("arguments", "width"))]
     small_recipe.write_text("\n".join(lines))
-    done = compress_cli("run", str(small_recipe), env=_environment(tmp_path))
+    done = compress_here("run", str(small_recipe))
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -196,7 +194,7 @@ def test_unlabelled_data_is_enough_where_no_loss_reads_labels(compress_cli, smal
     assert done.returncode in (0, 3), done.stderr
 
 
-def test_bench_times_files_against_each_other(compress_cli, tmp_path):
+def test_bench_times_files_against_each_other(compress_here, tmp_path):
     import onnx
     import torch
 
@@ -205,7 +203,7 @@ def test_bench_times_files_against_each_other(compress_cli, tmp_path):
 
     for name, width in (("narrow", 0.5), ("wide", 4.0)):
         onnx.save(to_onnx(capture(small_model(width=width), [torch.randn(2, 1, 16, 16)])), tmp_path / f"{name}.onnx")
-    done = compress_cli("bench", "wide.onnx", "narrow.onnx", "--engine", "onnxruntime", "--seconds", "0.5", "--json")
+    done = compress_here("bench", "wide.onnx", "narrow.onnx", "--engine", "onnxruntime", "--seconds", "0.5", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     p50 = {name.split(".")[0]: latency["p50"] for name, latency in found.items()}

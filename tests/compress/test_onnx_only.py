@@ -42,10 +42,10 @@ def exported(path, batch="free", name="input.1"):
 
 
 @pytest.mark.parametrize("batch", [pytest.param("free", marks=pytest.mark.slow), 4])
-def test_it_is_measured_quantised_and_bundled(compress_cli, tmp_path, batch):
+def test_it_is_measured_quantised_and_bundled(compress_here, tmp_path, batch):
     exported(tmp_path / "them.onnx", batch)
     (tmp_path / "r.toml").write_text(RECIPE)
-    done = compress_cli("run", "r.toml", "--json")
+    done = compress_here("run", "r.toml", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert {r["kind"] for r in rows} == {"baseline"}

@@ -45,10 +45,15 @@ def test_the_scale_learns_and_stays_positive():
     assert 0 < quantizer.scale().item() < 0.2, "1.0 is far too coarse for values up to 2.55"
 
 
+MADE: list[Quantize] = []
+"""The quantisation of the small model, which takes seconds and is the same for all tests."""
+
+
 @pytest.fixture
 def program(context) -> tuple[QuantizedProgram, Quantize]:
-    operation = context.quantization(small_model(), PostTraining(ranges="minmax")).quantize
-    return operation.apply(small_model()), operation
+    if not MADE:
+        MADE.append(context.quantization(small_model(), PostTraining(ranges="minmax")).quantize)
+    return MADE[0].apply(small_model()), MADE[0]
 
 
 def test_it_runs_as_the_module_does_but_for_rounding(program, context):
