@@ -28,6 +28,7 @@ from compress.objective import Objective
 from compress.post_training import PostTraining, Quantised
 from compress.progress import Progress, timed
 from compress.recipe import Recipe, made, sources, tasks, teacher_plan
+from compress.room import PACKAGES, ROOM
 from compress.selection import Asked
 from compress.stage import Context, Stage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
@@ -45,60 +46,7 @@ from deploy.files import sha256
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
-# What every trained result depends on, besides the stage's own file. Comments in them may change freely.
-ROOM = (
-    "compress.training",
-    "compress.run_state",
-    "compress.loader",
-    "compress.schedule",
-    "compress.data.transforms",
-    "compress.teacher_outputs",
-    "compress.objective",
-    "compress.loss_specs",
-    "compress.readings",
-    "compress.losses.base",
-    "compress.labelled",
-    "compress.queries",
-    "compress.sample_weights",
-    "compress.losses.controller",
-    "compress.mixture",
-    "compress.adapters",
-    "compress.weights",
-    "compress.moment",
-    "compress.taps",
-    "compress.surgery",
-    "compress.factorise",
-    "compress.channels",
-    "compress.allocation",
-    "compress.blocks",
-    "compress.budget",
-    "compress.compensate",
-    "compress.costs",
-    "compress.damage",
-    "compress.importance",
-    "compress.nearness",
-    "compress.perturbation",
-    "compress.sparse",
-    "compress.quantizers",
-    "compress.packed",
-    "compress.points",
-    "compress.post_training",
-    "compress.rounding",
-    "compress.watcher",
-    "calib.ranges",
-    "deploy.bias",
-    "deploy.equalise",
-    "deploy.integers",
-    "deploy.observe",
-    "deploy.packing",
-    "deploy.sensitivity",
-    "deploy.placement",
-    "deploy.qdq",
-    "deploy.export",
-    "deploy.template",
-)
 MODEL, LABELLED = "model.onnx", "labelled.safetensors"
-PACKAGES = ("torch", "numpy", "accelerate", "torch-pruning", "brevitas")
 
 
 @final
