@@ -22,6 +22,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.costs import Coupling
+from compress.families import families_of
 from compress.importance import Scorer
 from compress.surgery import Narrow
 from compress.training import flat_tensors
@@ -66,7 +67,7 @@ def rank_groups(
     except Exception as error:  # whatever its tracer trips over, the model is left whole
         return [], (f"no channel is cut: torch-pruning cannot trace the model ({_line(error)})",)
     scorer = tp.importance.GroupMagnitudeImportance(p=2) if measure is None else measure(work)
-    families = _families(work, graph, example)
+    families = families_of(work, graph, example)
     found: list[Group] = []
     notes: list[str] = []
     seen: set[nn.Module] = set()
@@ -325,54 +326,6 @@ def _graph(work: nn.Module, example: Tensor) -> tp.DependencyGraph:
     for parameter in work.parameters():
         parameter.requires_grad_(True)
     return tp.DependencyGraph().build_dependency(work, example_inputs=example)
-
-
-def _families(work: nn.Module, graph: tp.DependencyGraph, example: Tensor) -> dict[str, str]:
-    """Role and scale of each layer by path, found on the traced graph.
-
-    ``neck``: behind an upsampling. ``head``: it makes no feature map, or leads to some of the model's outputs only.
-    ``stage``: everything else. The scale is the input's height over the map's.
-    """
-    heights: dict[str, int] = {}
-
-    def record(path: str) -> Any:
-        return lambda layer, given, made: heights.__setitem__(path, made.shape[-2] if made.dim() == 4 else 0)
-
-    handles = [
-        layer.register_forward_hook(record(path))
-        for path, layer in work.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            work(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    ends = {node for node in graph.module2node.values() if not node.outputs}
-    found: dict[str, str] = {}
-    for path, height in heights.items():
-        node = graph.module2node.get(work.get_submodule(path))
-        if node is None or not height:
-            found[path] = "head/0"
-            continue
-        behind = any("Upsample" in str(other.grad_fn) for other in _reachable(node, "inputs"))
-        part = len(_reachable(node, "outputs") & ends) < len(ends)
-        role = "neck" if behind else "stage"
-        role = "head" if part and len(ends) > 1 and (behind or not _reachable(node, "outputs") - ends) else role
-        found[path] = f"{role}/{round(example.shape[-2] / height)}" if example.dim() == 4 else role
-    return found
-
-
-def _reachable(node: Any, way: str) -> set[Any]:
-    """All nodes that lead to ``node`` (``inputs``) or that it leads to (``outputs``), itself among them."""
-    found, waiting = {node}, [node]
-    while waiting:
-        for other in getattr(waiting.pop(), way):
-            if other not in found:
-                found.add(other)
-                waiting.append(other)
-    return found
 
 
 def _out(layer: nn.Module) -> object:

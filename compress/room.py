@@ -32,6 +32,7 @@ ROOM = (
     "compress.compensate",
     "compress.costs",
     "compress.damage",
+    "compress.families",
     "compress.importance",
     "compress.nearness",
     "compress.perturbation",
