@@ -47,8 +47,6 @@ CARRY = frozenset(
         "Pad",
     }
 )
-CARRY_IF_ASKED = frozenset({"Gather", "Resize"})
-"""They move values too, and are worth it only where the recipe names them: OpenVINO is no faster for it (FastestDet)."""
 FUSED = frozenset({"Relu", "Clip"})
 LAYERS_UNKNOWN = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
 """Layers that no recipe has integers for."""
@@ -203,7 +201,7 @@ def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str], joins: frozens
 
 def _is_parameter(node: onnx.NodeProto, tensor: str) -> bool:
     """Whether ``tensor`` steers the node (a shape, indices, a pad value) and is no data."""
-    return node.op_type in CARRY | CARRY_IF_ASKED and tensor != node.input[0]
+    return node.op_type in CARRY and tensor != node.input[0]
 
 
 def _from_integer(graph: Graph, tensor: str, integer: set[str], joins: frozenset[str]) -> bool:
@@ -226,15 +224,13 @@ def _result(graph: Graph, node: onnx.NodeProto) -> str:
     """What a node makes once the activation that is fused into it has run."""
     made = str(node.output[0])
     reader = graph.only_consumer(made)
-    moved = node.op_type in CARRY | CARRY_IF_ASKED
-    return str(reader.output[0]) if reader is not None and reader.op_type in FUSED and not moved else made
+    return str(reader.output[0]) if reader is not None and reader.op_type in FUSED and node.op_type not in CARRY else made
 
 
 def _activation(graph: Graph, tensor: str, integer: set[str]) -> Activation:
     """The pair for ``tensor``: with the scale of the tensor that it was moved or selected from, if it was."""
     source = tensor
-    moves = CARRY | CARRY_IF_ASKED
-    while (node := graph.producer(source)) is not None and node.op_type in moves and node.name in integer:
+    while (node := graph.producer(source)) is not None and node.op_type in CARRY and node.name in integer:
         source = str(node.input[0])
     return Activation(tensor=tensor, like=source if source != tensor else None)
 

@@ -31,8 +31,7 @@ class QuantizationRecipe:
             float, behind a conversion of its weights at every inference.
         spreads_biases: the bias added to an integer MatMul of three dimensions or more is written with as many. Of a
             bias of one dimension the runtime makes a Gemm, for which it has no kernel from integers to float.
-        integer_operators: what the runtime computes in integers besides layers, adds, concatenations and moves; ``Gather``
-            and ``Resize`` carry their input's scale.
+        integer_operators: what the runtime computes in integers besides layers, adds, concatenations and moves.
         why: where this was learned, for the reader of a report.
     """
 
@@ -55,15 +54,14 @@ class QuantizationRecipe:
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 ORT_RESULTS = ("Conv",)
-ORT_OPERATORS = ("Sigmoid", "LeakyRelu", "Mul", "Gather", "Resize")
+ORT_OPERATORS = ("Sigmoid", "LeakyRelu", "Mul")
 ORT_WHY = (
     "ONNX Runtime has QLinearConv, which makes integers, and QLinearSigmoid and QLinearMul for gates and SiLU: without "
 )
 ORT_WHY += (
     "the pair behind a convolution a gated network ran 3x slower than in float (measured on AVX2); a product of tokens "
 )
-ORT_WHY += "and its bias it fuses into a float Gemm, which made a ViT 2x slower than as integers; a shuffle of channels "
-ORT_WHY += "in integers made a detector 1.15x faster"
+ORT_WHY += "and its bias it fuses into a float Gemm, which made a ViT 2x slower than as integers"
 
 QUANTIZATION: dict[str, QuantizationRecipe] = {
     "x86-vnni": QuantizationRecipe(

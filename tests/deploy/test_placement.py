@@ -142,20 +142,3 @@ def test_a_layer_that_no_recipe_knows_stays_float_and_is_named():
     _, placement, makers = placed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3)))
     assert [reason for _, reason in placement.kept_float] == ["no recipe knows the operator ConvTranspose"]
     assert makers == ["input"]
-
-
-def test_what_selects_channels_or_resizes_carries_its_inputs_scale_where_the_recipe_says_so():
-    class Shuffle(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(2, 4, 3)
-            self.register_buffer("even", torch.tensor([0, 2]))
-
-        def forward(self, x):
-            chosen = torch.index_select(functional.relu(self.a(x)), 1, self.even)
-            return self.b(functional.interpolate(chosen, scale_factor=2.0, mode="nearest"))
-
-    _, placement, makers = placed(Shuffle(), recipe="ort-x86-vnni")
-    assert makers[:4] == ["input", "Relu", "Gather", "Resize"]
-    assert {a.like for a in placement.activations[2:4]} == {placement.activations[1].tensor}
-    assert placed(Shuffle())[2] == ["input", "Resize"], "OpenVINO's recipe leaves them float"
