@@ -171,7 +171,7 @@ class Objective:
             moment: where the training stands; its beginning when there is none.
         """
         moment = Moment() if moment is None else moment
-        # before the student, whose activations stay until its backward pass: two networks' would not fit the caches
+        # before the student, whose activations stay in memory until its backward pass
         taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if self.asks_teacher else {}
         given = {**self._given(forward, inputs, targets, moment), **taught}
         values: list[Tensor] = []
