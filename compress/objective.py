@@ -171,7 +171,8 @@ class Objective:
             moment: where the training stands; its beginning when there is none.
         """
         moment = Moment() if moment is None else moment
-        # before the student, whose activations stay in memory until its backward pass
+        # before the student, whose activations stay in memory until its backward pass: after it, a step on a CPU took
+        # 1.1 times as long (ResNet-56 to ResNet-20, the same loop but for the order)
         taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if self.asks_teacher else {}
         given = {**self._given(forward, inputs, targets, moment), **taught}
         values: list[Tensor] = []
