@@ -75,6 +75,7 @@ def find(recipe: Recipe, workshop: Workshop, prover: Prover, workspace: Workspac
     asked = recipe.student.search
     assert asked is not None, "the recipe's student has choices"
     teacher = workshop.teacher()
+    workshop.choose_calibration(teacher)
     judge = _Judge(recipe, workshop, prover, workspace, teacher)
     most_ms = _most_ms(asked, judge.teacher_ms)
     total = min(math.prod(len(values) for values in asked.choices.values()), asked.population * asked.generations)

@@ -61,6 +61,7 @@ class EngineTarget:
             "deploy.stopwatch",
             "deploy.factor_times",
             "deploy.template",
+            "deploy.with_batch",
             "deploy.placement",
             "deploy.qdq",
             "deploy.measure",

@@ -71,6 +71,7 @@ class Workshop:
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
         self._engine_teacher: EngineTeacher | None = None
+        self._pool = self.data.calibration
 
     def check(self) -> None:
         """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
@@ -131,7 +132,7 @@ class Workshop:
             return
         decided = {
             "spec": asdict(spec),
-            "pool": self.data.calibration.fingerprint(),
+            "pool": self._pool.fingerprint(),
             "teacher": teacher.step.key,
             "seed": self.recipe.seed,
             "code": code_digest(["compress.selection", "compress.synthesise", "calib.select"]),
@@ -140,10 +141,10 @@ class Workshop:
         def make(folder: Path) -> None:
             with timed(self._progress, f"calibration: {spec.select}, {spec.samples} samples"):
                 asked = Asked(teacher, self.reference(teacher), self.task, self.example)
-                selection.keep(folder, spec, self.data.calibration, asked, self.recipe.seed)
+                selection.keep(folder, spec, self._pool, asked, self.recipe.seed)
 
         step = self._workspace.step("calibration", decided, make)
-        self.data = replace(self.data, calibration=selection.kept(step.folder, spec, self.data.calibration))
+        self.data = replace(self.data, calibration=selection.kept(step.folder, spec, self._pool))
 
     def _teacher_file(self, path: Path) -> Made:
         def make(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph import Graph, attribute, drop_unread_constants
-from profiles.errors import UserError
+from deploy.with_batch import with_batch
 
 COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FUSED = frozenset(
@@ -78,7 +78,7 @@ class Template:
     """
 
     def __init__(self, model: onnx.ModelProto, axes: Mapping[str, Axis], blocks: Sequence[str] = (), batch: int = 1) -> None:
-        self._model = _fixed(model, batch)
+        self._model = with_batch(model, batch)
         self._graph = Graph(self._model)
         self.nodes = self._graph.nodes
         self._constants = {t.name: t for t in self._model.graph.initializer}
@@ -368,29 +368,6 @@ class _Writer:
             random.random(shape) + 0.1 if len(shape) < 2 else random.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
         )
         return numpy_helper.from_array(np.asarray(values, helper.tensor_dtype_to_np_dtype(constant.data_type)), name)
-
-
-def _fixed(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """A copy with its batch fixed, and ``[batch, everything else]`` written so that it holds at any width."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    for value in [*fixed.graph.input, *fixed.graph.output]:
-        dimensions = value.type.tensor_type.shape.dim
-        if dimensions and not dimensions[0].dim_value:
-            dimensions[0].dim_value = batch
-    del fixed.graph.value_info[:]
-    fixed = onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True, data_prop=True)
-    graph = Graph(fixed)
-    for node in fixed.graph.node:
-        if node.op_type == "Reshape" and graph.is_constant(node.input[1]) and len(graph.constant(node.input[1])) == 2:
-            flat = numpy_helper.from_array(np.asarray([graph.shape(node.output[0])[0] or batch, -1], np.int64))
-            flat.name = f"{node.output[0]}/flat"
-            fixed.graph.initializer.append(flat)
-            node.input[1] = flat.name
-    drop_unread_constants(fixed)
-    if not fixed.graph.input or any(not d.dim_value for v in fixed.graph.input for d in v.type.tensor_type.shape.dim):
-        raise UserError("a latency table needs a model whose inputs have fixed sizes, all but the batch")
-    return fixed
 
 
 def _is_weight(tensor: TensorProto) -> bool:

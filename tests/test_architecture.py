@@ -35,6 +35,7 @@ HOST_ONLY = {
     "deploy/latency_table.py",
     "deploy/stopwatch.py",
     "deploy/template.py",
+    "deploy/with_batch.py",
 }
 
 

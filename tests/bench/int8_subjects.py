@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import tempfile
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -33,6 +31,7 @@ from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
 from deploy import foreign
 from deploy.export import capture, to_onnx
+from tests.bench.running import load_example
 from tests.bench.small_models import gated, vit
 
 ROOT = Path(__file__).parent.parent.parent
@@ -69,7 +68,7 @@ def _of_module(module: nn.Module, splits: Splits, test: Samples, *, transformer:
 
 
 def _squeezenet() -> Subject:
-    example = _example("squeezenet")
+    example = load_example("squeezenet")
     data = Path(os.environ["EDGE_DATA"])
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "squeezenet.safetensors"
@@ -92,7 +91,7 @@ def _fastestdet() -> Subject:
         calibration=CALIBRATION,
     )
     model = foreign.read(data / "weights" / "fastestdet" / "FastestDet.onnx")
-    task = _example("fastestdet").FastestDet()
+    task = load_example("fastestdet").FastestDet()
     return Subject(model=model, calibration=splits.calibration, test=splits.test, task=task)
 
 
@@ -117,14 +116,6 @@ def trained(name: str, make: Callable[[], nn.Module], schedule: Schedule, splits
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in module.state_dict().items()}, kept)
     return module.eval()
-
-
-def _example(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 ADAM = Schedule(epochs=25, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=0.02, warmup=0.1)

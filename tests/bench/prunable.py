@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from deploy.devices import device
 from deploy.engines import engine
 from deploy.export import capture, to_onnx
 from profiles.device import load
+from tests.bench.running import load_example
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = 1000
@@ -111,7 +111,7 @@ def _resnet56(scratch: Path) -> tuple[Artifact, Splits]:
 
 
 def _squeezenet(scratch: Path) -> tuple[Artifact, Splits]:
-    where, example = Path(os.environ["EDGE_DATA"]), _example("squeezenet")
+    where, example = Path(os.environ["EDGE_DATA"]), load_example("squeezenet")
     weights = scratch / "squeezenet.safetensors"
     example.convert(where / "weights" / "squeezenet_imagenet" / "squeezenet1_0_f32.npz", weights)
     data: Splits = example.imagenette(path=str(where / "data" / "imagenette224"), per_class=100)
@@ -122,14 +122,6 @@ def _loaded(plan: Plan, checkpoint: Path) -> Artifact:
     module = plan.build()
     load_into(module, load_foreign(checkpoint), checkpoint.name)
     return Artifact(plan=plan, module=module.eval())
-
-
-def _example(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _nothing_is_quantised(module: nn.Module, options: Any) -> Any:

@@ -1,7 +1,8 @@
-"""An example's recipe as a user runs it."""
+"""Examples as a user has them: their recipes run, their modules loaded."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -26,3 +27,12 @@ def example_report(name: str) -> dict[str, Any]:
         raise RuntimeError(f"compress run examples/{name}.toml ended with {done.returncode}")
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def load_example(name: str) -> Any:
+    """The module ``examples/NAME.py``."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -48,6 +48,13 @@ def test_so_many_of_the_split_are_chosen_and_once(steps, select):
     assert "calibration:" not in again.getvalue()
 
 
+def test_to_choose_again_is_to_choose_the_same(steps):
+    shop = shop_of(recipe(select="random", samples=8), steps)
+    first = shop.data.calibration.fingerprint()
+    shop.choose_calibration(shop.teacher())
+    assert shop.data.calibration.fingerprint() == first
+
+
 def test_balanced_takes_as_many_of_each_class(steps):
     chosen = shop_of(recipe(select="balanced", samples=8), steps).data.calibration
     assert np.bincount(chosen.load(np.arange(8)).targets).tolist() == [2, 2, 2, 2]
@@ -66,7 +73,7 @@ def test_made_samples_are_of_the_models_inputs_and_nothing_else_is_touched(steps
 def test_what_a_choice_needs_and_lacks_is_named(steps):
     shop = shop_of(recipe(), steps)
     unlabelled = replace(shop.data, calibration=replace_labels(shop.data.calibration))
-    shop.data, shop.recipe = unlabelled, recipe(select="balanced", samples=8)
+    shop._pool, shop.recipe = unlabelled.calibration, recipe(select="balanced", samples=8)
     with pytest.raises(UserError, match=r"select = 'balanced' needs one class label for each sample"):
         shop.choose_calibration(shop.teacher())
 

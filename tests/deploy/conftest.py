@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from compress import keys
 from deploy.board import link
 from deploy.devices import device
 from tests.conftest import ROOT
+from tests.deploy.trials import own_store
 
 
 class FakeBoard:
@@ -81,3 +83,16 @@ def board(tmp_path, monkeypatch):
     for there in made.opened:
         there.close()
     assert made.is_left_alone(), "a process was left on the board"
+
+
+@pytest.fixture
+def key(tmp_path, monkeypatch):
+    """A signing key of the test's own, which is the default one."""
+    monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
+    return keys.new("default")
+
+
+@pytest.fixture
+def store(tmp_path, key):
+    """A device's store that trusts ``key``."""
+    return own_store(tmp_path / "home", key)

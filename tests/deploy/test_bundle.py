@@ -132,12 +132,6 @@ def test_writing_again_replaces_it_whole(bundle):
     assert not list(bundle.parent.glob("bundle.*"))
 
 
-@pytest.fixture
-def key(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
-    return keys.new("default")
-
-
 def test_the_same_content_keeps_its_version_and_its_signature(tmp_path, key):
     folder = small_bundle(tmp_path / "b", key=key, version=7)
     before = (folder / manifest.MANIFEST).read_bytes(), (folder / manifest.SIGNATURE).read_bytes()

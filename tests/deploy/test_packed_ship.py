@@ -12,18 +12,6 @@ from deploy.manifest import FileEntry
 from deploy.ship import load
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, change, put, served
-from tests.deploy.trials import own_store
-
-
-@pytest.fixture
-def key(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
-    return keys.new("default")
-
-
-@pytest.fixture
-def store(tmp_path, key):
-    return own_store(tmp_path / "home", key)
 
 
 def test_it_is_decoded_proven_and_served_and_fewer_bytes_are_sent(store, key, tmp_path):

@@ -20,12 +20,6 @@ from tests.deploy.trials import at, breaks, own_store, resend
 
 
 @pytest.fixture
-def key(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
-    return keys.new("default")
-
-
-@pytest.fixture
 def way(key):
     return Way(public_key=key.pem, retries=0, wait_s=20.0)
 

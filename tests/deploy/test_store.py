@@ -28,17 +28,6 @@ from tests.deploy.trials import flips, own_store
 NEVER = {"public_key": None, "trust": "never"}
 
 
-@pytest.fixture
-def key(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
-    return keys.new("default")
-
-
-@pytest.fixture
-def store(tmp_path, key):
-    return own_store(tmp_path / "home", key)
-
-
 def offered(store, folder, **options):
     _, raw, signature = manifest.read(folder)
     return offer(store, raw, signature, **{**NEVER, **options})
