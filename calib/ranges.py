@@ -7,7 +7,7 @@ quantised zero must be exact (padding, ReLU).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,11 +64,30 @@ class Histogram:
             self.high += self.high - self.low
             self.counts = np.concatenate([_merged(self.counts), np.zeros(BINS // 2, np.int64)])
 
+    def add(self, other: Histogram) -> None:
+        """Count what ``other`` has counted, each of its bins as its centre."""
+        if not other.counts.any():
+            return
+        self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
+        self._cover(other.low, other.high)
+        places = (other.centres - self.low) * (BINS / (self.high - self.low))
+        np.add.at(self.counts, np.clip(places.astype(np.int64), 0, BINS - 1), other.counts)
+
     @property
     def centres(self) -> FloatArray:
         """Middle of each bin, shape (BINS,)."""
         edges = np.linspace(self.low, self.high, BINS + 1)
         return np.asarray((edges[:-1] + edges[1:]) / 2)
+
+
+def merged(histograms: Sequence[Histogram]) -> Histogram:
+    """One histogram of all values that several have counted; the same one where it is alone."""
+    if len(histograms) == 1:
+        return histograms[0]
+    total = Histogram()
+    for histogram in histograms:
+        total.add(histogram)
+    return total
 
 
 def _counted(values: FloatArray, low: float, high: float) -> npt.NDArray[np.int64]:

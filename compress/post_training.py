@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from calib.ranges import METHODS, symmetric_scales
+from calib.ranges import METHODS, merged, symmetric_scales
 from compress.calibration_data import check
 from compress.data import Samples
 from compress.surgery import Quantize
@@ -134,7 +134,9 @@ def calibrate(
         if activation.like is not None and activation.like in scales:
             scales[activation.tensor] = scales[activation.like]
             continue
-        histogram = histograms[activation.like or activation.tensor]
+        source = activation.like or activation.tensor
+        counted = [a.tensor for a in placement.activations if a.counts and a.like == source]
+        histogram = merged([histograms[tensor] for tensor in (source, *counted)])
         low, high = METHODS[method](histogram, levels(histogram.minimum, rules))
         scales[activation.tensor] = scale_of_range(low, high, rules)
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)

@@ -55,7 +55,8 @@ class Watcher:
 
 def sources(placement: Placement) -> list[str]:
     """The tensors that the scales of a placement are taken from."""
-    return list(dict.fromkeys(activation.like or activation.tensor for activation in placement.activations))
+    activations = placement.activations
+    return list(dict.fromkeys(a.tensor if a.counts or a.like is None else a.like for a in activations))
 
 
 def inputs(samples: Samples) -> Iterator[npt.NDArray[Any]]:

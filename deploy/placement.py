@@ -14,7 +14,7 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
 ``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
-``integer_operators`` adds to rule 3.
+``integer_operators`` adds to rule 3, and ``shuffles`` joins rules 3 and 4 (``deploy.shuffles``).
 
 Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
 that what was trained is what runs.
@@ -29,6 +29,7 @@ import onnx
 
 from deploy.export import FX_NODE
 from deploy.graph import Graph, attribute
+from deploy.shuffles import MOVES, shuffles
 from profiles.quantization import QuantizationRecipe
 
 COMPUTE = frozenset({"Conv", "Gemm", "MatMul"})
@@ -56,10 +57,18 @@ NONE: Mapping[str, str] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
-    """A tensor that gets a Q/DQ pair; ``like`` names the tensor whose scale it carries, if not its own."""
+    """A tensor in integers.
+
+    Attributes:
+        like: the tensor whose scale it carries, if not its own.
+        counts: its values count for that scale too.
+        pair: whether a Q/DQ pair stands at it; not where the runtime takes the integers through.
+    """
 
     tensor: str
     like: str | None = None
+    counts: bool = False
+    pair: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +103,17 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
     """
     graph = Graph(model)
     reasons = {n.name: kept.get(n.name) or _why_float(graph, n) for n in graph.nodes if n.op_type in COMPUTE}
-    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, JOIN | set(recipe.integer_operators))
+    joins = JOIN | set(recipe.integer_operators)
+    carries = CARRY | MOVES | {"Resize"} if recipe.shuffles else CARRY
+    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, joins, carries)
+    shuffled = _shuffled(graph, integer) if recipe.shuffles else {}
     activations: dict[str, Activation] = {}
     weights: dict[str, Weight] = {}
     for node in graph.nodes:
         if node.name not in integer:
             continue
         for tensor in _placed(graph, node, recipe):
-            activations.setdefault(tensor, _activation(graph, tensor, integer))
+            activations.setdefault(tensor, _activation(graph, tensor, integer, carries, shuffled))
         if node.op_type in COMPUTE and (weight := _weight(graph, node)):
             weights.setdefault(weight.tensor, weight)
     reasons |= {n.name: f"no recipe knows the operator {n.op_type}" for n in graph.nodes if _is_unknown(n)}
@@ -163,14 +175,24 @@ def layer_of(node: onnx.NodeProto) -> str:
     return next((p.value for p in node.metadata_props if p.key == FX_NODE), node.name)
 
 
-def _integer_nodes(graph: Graph, layers: set[str], joins: frozenset[str]) -> set[str]:
+def _shuffled(graph: Graph, integer: set[str]) -> dict[str, Activation]:
+    """The tensors of shuffles: all like the first that enters, pairs only at those that enter."""
+    found: dict[str, Activation] = {}
+    for shuffle in shuffles(graph, integer):
+        first = shuffle.enters[0]
+        found |= {t: Activation(tensor=t, like=first if t != first else None, counts=t != first) for t in shuffle.enters}
+        found |= {t: Activation(tensor=t, like=first, pair=False) for t in shuffle.inside}
+    return found
+
+
+def _integer_nodes(graph: Graph, layers: set[str], joins: frozenset[str], carries: frozenset[str]) -> set[str]:
     """Names of the nodes that run in integers: ``layers``, and what rules 3 and 4 join to them."""
     integer = set(layers)
     grew = True
     while grew:
         grew = False
         for node in graph.nodes:
-            if node.name not in integer and _joins(graph, node, integer, joins):
+            if node.name not in integer and _joins(graph, node, integer, joins, carries):
                 integer.add(node.name)
                 grew = True
     return integer
@@ -187,24 +209,21 @@ def _why_float(graph: Graph, node: onnx.NodeProto) -> str:
     return ""
 
 
-def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str], joins: frozenset[str]) -> bool:
+def _joins(
+    graph: Graph, node: onnx.NodeProto, integer: set[str], joins: frozenset[str], carries: frozenset[str]
+) -> bool:
     """Whether a join or carry node can run in integers between nodes that do."""
-    if node.op_type not in joins | CARRY:
+    if node.op_type not in joins | carries or (node.op_type == "Resize" and attribute(node, "mode", b"nearest") != b"nearest"):
         return False
-    feeds = [t for t in node.input if t and graph.rank(t) > 0 and not _is_parameter(node, t)]
+    feeds = [t for t in node.input if t and graph.rank(t) > 0 and not (node.op_type in carries and t != node.input[0])]
     if any(graph.is_constant(t) for t in feeds) or not all(graph.is_activation(t) for t in feeds):
         return False
-    made = _result(graph, node)
-    read_by_integer = any(reader.name in integer for reader in graph.consumers(made))
-    return read_by_integer and all(_from_integer(graph, t, integer, joins) for t in feeds)
+    made = [_result(graph, node), *node.output[1:]]
+    read_by_integer = any(reader.name in integer for tensor in made for reader in graph.consumers(tensor))
+    return read_by_integer and all(_from_integer(graph, t, integer, joins, carries) for t in feeds)
 
 
-def _is_parameter(node: onnx.NodeProto, tensor: str) -> bool:
-    """Whether ``tensor`` steers the node (a shape, indices, a pad value) and is no data."""
-    return node.op_type in CARRY and tensor != node.input[0]
-
-
-def _from_integer(graph: Graph, tensor: str, integer: set[str], joins: frozenset[str]) -> bool:
+def _from_integer(graph: Graph, tensor: str, integer: set[str], joins: frozenset[str], carries: frozenset[str]) -> bool:
     """Whether ``tensor`` comes out of integer arithmetic, or will when rule 3 has spread."""
     node = graph.producer(tensor)
     while node is not None and node.op_type in FUSED:
@@ -213,10 +232,10 @@ def _from_integer(graph: Graph, tensor: str, integer: set[str], joins: frozenset
         return tensor in graph.inputs
     if node.name in integer:
         return True
-    if node.op_type in CARRY:
-        return _from_integer(graph, node.input[0], integer, joins)
+    if node.op_type in carries:
+        return _from_integer(graph, node.input[0], integer, joins, carries)
     if node.op_type in joins:
-        return all(_from_integer(graph, t, integer, joins) for t in node.input if not graph.is_constant(t))
+        return all(_from_integer(graph, t, integer, joins, carries) for t in node.input if not graph.is_constant(t))
     return False
 
 
@@ -224,14 +243,19 @@ def _result(graph: Graph, node: onnx.NodeProto) -> str:
     """What a node makes once the activation that is fused into it has run."""
     made = str(node.output[0])
     reader = graph.only_consumer(made)
-    return str(reader.output[0]) if reader is not None and reader.op_type in FUSED and node.op_type not in CARRY else made
+    return str(reader.output[0]) if reader is not None and reader.op_type in FUSED and node.op_type not in CARRY | MOVES | {"Resize"} else made
 
 
-def _activation(graph: Graph, tensor: str, integer: set[str]) -> Activation:
-    """The pair for ``tensor``: with the scale of the tensor that it was moved or selected from, if it was."""
+def _activation(
+    graph: Graph, tensor: str, integer: set[str], carries: frozenset[str], shuffled: Mapping[str, Activation]
+) -> Activation:
+    """``tensor`` with the scale of the tensor that it was moved or selected from, if it was."""
+    if tensor in shuffled:
+        return shuffled[tensor]
     source = tensor
-    while (node := graph.producer(source)) is not None and node.op_type in CARRY and node.name in integer:
+    while (node := graph.producer(source)) is not None and node.op_type in carries and node.name in integer:
         source = str(node.input[0])
+    source = shuffled[source].like or source if source in shuffled else source
     return Activation(tensor=tensor, like=source if source != tensor else None)
 
 

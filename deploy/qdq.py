@@ -114,6 +114,8 @@ def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Sc
     graph = Graph(model)
     after: dict[str, list[onnx.NodeProto]] = {}
     for activation in placement.activations:
+        if not activation.pair:
+            continue
         name = activation.tensor
         made, read = _ends(graph, name, recipe)
         scale, zero_point = scales.activations[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def sensitivities(
     graph = Graph(model)
     expected = _outputs(model, graph.outputs, few)
     weights = {weight.tensor: weight for weight in placement.weights}
-    activations = {activation.tensor: activation for activation in placement.activations}
+    activations = {activation.tensor: replace(activation, pair=True) for activation in placement.activations}
     found: dict[str, float] = {}
     for node in graph.nodes:
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None

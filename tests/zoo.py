@@ -98,6 +98,25 @@ class C2f(nn.Module):
         return self.fc(self.last(torch.cat(parts, 1)).mean((2, 3)))
 
 
+class Shuffle(nn.Module):
+    """Half of the channels pass by, then all are shuffled, twice (ShuffleNetV2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 16, stride=2)
+        self.branches = nn.ModuleList(nn.Sequential(conv(8, 8, 1), conv(8, 8, 3, groups=8), conv(8, 8, 1)) for _ in range(2))
+        self.last = conv(16, 16, 1)
+        self.linear = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for branch in self.branches:
+            passed, taken = x.chunk(2, dim=1)
+            x = torch.cat([passed, branch(taken)], 1)
+            x = x.view(x.size(0), 2, 8, 8, 8).transpose(1, 2).reshape(x.size(0), 16, 8, 8)
+        return self.linear(self.last(x).mean((2, 3)))
+
+
 class Inception(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -234,6 +253,7 @@ ZOO = {
     "grouped": Grouped,
     "squeeze_excite": SqueezeExcite,
     "c2f": C2f,
+    "shuffle": Shuffle,
     "inception": Inception,
     "dense": Dense,
     "vit": ViT,

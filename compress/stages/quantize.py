@@ -40,7 +40,7 @@ class QuantizeStage(TrainedStage):
     rounding: Literal["nearest", "learned"] = "nearest"
     biases: bool = True
     epochs: Annotated[int, Ge(0)] = 8
-    learning_rate: Annotated[float, Gt(0)] = 0.005
+    learning_rate: Annotated[float, Gt(0)] = 0.0005
     losses: Losses = LOSSES
 
     def requires(self, artifact: Artifact, context: Context) -> None:

@@ -1,13 +1,14 @@
 """Quantised training on CIFAR-10: a step's time, int8 and 4-bit quantised distillation, 2-bit points learned by gradient.
 
-``python -m tests.bench quantised:step`` takes a minute; the others train on two slow cores for hours together.
+``python -m tests.bench quantised:step`` takes a minute; the others train, one after the other, for two to three hours of two
+slow cores. ``$BENCH_EPOCHS`` changes how long each training is.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,7 +53,7 @@ BATCH, STEPS, ROUNDS = 128, 6, 3
 LOSSES = [{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}]
 CHECKPOINTS = {3: "resnet20-12fca82f.th", 9: "resnet56-4bfd9763.th"}
 FOUR_BITS = "bench-four-bits"
-TWO_EPOCHS = 10
+EPOCHS = {"int8": 1, "four": 3, "two": 2}
 TWO: dict[str, dict[str, Any]] = {
     "even points, untrained": {"points": "uniform"},
     "points by gradient": {"training": "points"},
@@ -119,6 +120,10 @@ def _teacher(blocks: int) -> nn.Module:
     return module.eval()
 
 
+def _epochs(part: str) -> int:
+    return int(os.environ.get("BENCH_EPOCHS", EPOCHS[part]))
+
+
 def _distilled(blocks: int, recipe: str, epochs: int, rate: float) -> tuple[QuantizedProgram, nn.Module, Splits]:
     """The checkpoint through fake quantisers under its own float outputs."""
     data, teacher = _data(), _teacher(blocks)
@@ -126,37 +131,42 @@ def _distilled(blocks: int, recipe: str, epochs: int, rate: float) -> tuple[Quan
     example = torch.from_numpy(data.train.load(np.arange(2)).inputs)
     objective = Objective(parse_losses(LOSSES), Classification(), program, teacher.requires_grad_(False), example)
     with tempfile.TemporaryDirectory() as folder:
-        schedule = Schedule(epochs=epochs, batch_size=BATCH, learning_rate=rate, weight_decay=1e-4)
+        schedule = Schedule(epochs=epochs, batch_size=BATCH, learning_rate=rate, weight_decay=1e-4, ema=0.99)
         _trainer().fit("quantised", program, objective, data.train, schedule, Path(folder))
     return program, teacher, data
 
 
 def _trainer() -> Trainer:
-    return Trainer(0, StreamProgress(io.StringIO()))
+    return Trainer(0, StreamProgress(sys.stderr))
 
 
 def _top1(module: nn.Module, data: Splits) -> float:
     return Classification().evaluate(_trainer().predictor(module), data.test).value
 
 
+def _told(part: str) -> str:
+    return f"{_epochs(part)} epoch{'s' if _epochs(part) > 1 else ''}"
+
+
 def _int8() -> list[Figure]:
     recipe = load("cpu").runtime("openvino").quantization
-    program, teacher, data = _distilled(9, recipe, 3, 0.002)
+    program, teacher, data = _distilled(9, recipe, _epochs("int8"), 0.0002)
     plain = to_onnx(program.float_program())
     subject = Subject(model=plain, calibration=data.calibration, test=data.test, task=Classification())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
         onnx.save(insert(plain, program.placement, program.scales(), QUANTIZATION[recipe]), str(file))
         engine, _ = _judged(subject, file, "openvino", "int8")
-    what = "ResNet-56, int8 on OpenVINO after 3 epochs of quantised distillation: top-1 above fp32's"
+    what = f"ResNet-56, int8 on OpenVINO, {_told('int8')} of quantised distillation: top-1 above fp32's"
     return [at_least(what, 0.0, engine - _top1(teacher, data), " points")]
 
 
 def _four() -> list[Figure]:
     QUANTIZATION[FOUR_BITS] = replace(QUANTIZATION["x86-vnni"], weight_bits=4)
-    program, teacher, data = _distilled(3, FOUR_BITS, 15, 0.01)
+    program, teacher, data = _distilled(3, FOUR_BITS, _epochs("four"), 0.001)
     drop = _top1(teacher, data) - _top1(program.eval(), data)
-    return [at_most("ResNet-20, 4-bit weights, quantised distillation: points below fp32", 0.5, drop, " points")]
+    what = f"ResNet-20, 4-bit weights, {_told('four')} of quantised distillation: points below fp32"
+    return [at_most(what, 0.5, drop, " points")]
 
 
 def _two() -> list[Figure]:
@@ -165,7 +175,7 @@ def _two() -> list[Figure]:
     whole = sum(p.numel() * 4 for p in teacher.parameters())
     figures = [Figure(what="ResNet-20, fp32", asked="", measured=f"{_top1(teacher, data):.2f} %; {_kib(whole)}", met=None)]
     for what, settings in TWO.items():
-        stage = PackStage(bits=2, batch_size=BATCH, epochs=TWO_EPOCHS, **settings)
+        stage = PackStage(bits=2, batch_size=BATCH, epochs=_epochs("two"), **settings)
         given = Artifact(plan=RESNET20, module=_teacher(3))
         with tempfile.TemporaryDirectory() as folder:
             result, _ = run_stage(stage, given, _context(data, teacher, Path(folder)), 0)

@@ -11,6 +11,7 @@ from calib.ranges import (
     Histogram,
     channel_histograms,
     entropy,
+    merged,
     minmax,
     mse,
     percentile,
@@ -60,6 +61,20 @@ def test_blocks_of_any_length_count_every_value_once():
     expected = np.histogram(values, bins=BINS, range=(histogram.low, histogram.high))[0]
     assert np.abs(np.cumsum(histogram.counts) - np.cumsum(expected)).max() <= 3
     assert histogram.counts.sum() == values.size
+
+
+def test_histograms_of_several_tensors_count_as_one():
+    first, second = np.linspace(0, 1, 1000), np.linspace(-4, 3, 500)
+    alone, both, other = Histogram(), Histogram(), Histogram()
+    for each in (first, second):
+        alone.update(each)
+    both.update(first)
+    other.update(second)
+    total = merged([both, other])
+    assert (total.minimum, total.maximum, total.counts.sum()) == (-4.0, 3.0, 1500)
+    assert minmax(total, 256) == minmax(alone, 256)
+    np.testing.assert_allclose(percentile(total, 256, keep=0.9), percentile(alone, 256, keep=0.9), atol=0.02)
+    assert both.counts.sum() == 1000, "what is merged stays as it was"
 
 
 def test_memory_does_not_grow_with_the_samples():

@@ -3,13 +3,15 @@ import onnxruntime
 import pytest
 import torch
 
-from compress.post_training import PostTraining
+from compress.data.base import ArraySamples
+from compress.post_training import PostTraining, calibrate
 from compress.quantizers import QuantizedProgram, Quantizer
 from compress.surgery import Quantize
-from deploy.export import to_onnx
+from deploy.export import capture, to_onnx
 from deploy.qdq import insert
 from profiles.quantization import QUANTIZATION
-from tests.conftest import small_model
+from tests.conftest import randomise_batch_norms, small_model
+from tests.zoo import ZOO
 
 
 def test_rounding_by_hand():
@@ -97,6 +99,29 @@ def test_a_carried_scale_is_the_same_quantizer(program):
     carried = [a for a in operation.placement.activations if a.like]
     assert carried
     assert all(scales[a.tensor] == scales[a.like] for a in carried)
+
+
+def test_tensors_of_a_shuffle_learn_one_scale_and_run_as_trained():
+    """Pairs stand where a shuffle is entered; the file computes what the program does, moves and concatenations too."""
+    torch.manual_seed(0)
+    source, inputs = ZOO["shuffle"]().eval(), np.random.default_rng(0).normal(size=(32, 3, 16, 16))
+    randomise_batch_norms(source)
+    samples = ArraySamples(inputs.astype(np.float32), np.zeros(32, np.int64))
+    example = [torch.from_numpy(samples.load(np.arange(2)).inputs)]
+    operation = calibrate(to_onnx(capture(source, example)), samples, "x86-no-vnni", "minmax")
+    module = operation.apply(source)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            value.mul_(1.1) if "activation_quantizer" in name else None
+    scales = module.scales()
+    alike = {scales.activations[a.tensor] for a in operation.placement.activations if "relu" in (a.tensor, a.like)}
+    assert alike == {scales.activations["relu"]} != {operation.activations["relu"]}
+    model = insert(to_onnx(module.float_program()), module.placement, scales, QUANTIZATION["x86-no-vnni"])
+    given = samples.load(np.arange(32)).inputs
+    outputs = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"input": given})[0]
+    with torch.no_grad():
+        expected = module.eval()(torch.from_numpy(given)).numpy()
+    np.testing.assert_allclose(outputs, expected, atol=0.03 * np.abs(expected).max())
 
 
 def _losses():

@@ -7,6 +7,7 @@ from torch.nn import functional
 from deploy.export import capture, to_onnx
 from deploy.placement import place
 from profiles.quantization import QUANTIZATION
+from tests.zoo import ZOO
 
 
 def placed(module, size=8, channels=3, recipe="x86-vnni"):
@@ -86,6 +87,33 @@ def test_concatenation_of_integer_branches_stays_in_integers():
 
     _, _, makers = placed(Cat())
     assert sorted(makers) == ["Concat", "Relu", "Relu", "input"]
+
+
+def test_a_shuffle_has_one_scale_and_pairs_only_where_it_is_entered():
+    """ShuffleNet: what passes by, and what each branch adds to it, is concatenated and moved, twice."""
+    model = to_onnx(capture(ZOO["shuffle"]().eval(), [torch.randn(2, 3, 16, 16)]))
+    placement = place(model, QUANTIZATION["x86-vnni"])
+    alike = {a.tensor: a for a in placement.activations if a.tensor == "relu" or a.like == "relu"}
+    assert [t for t, a in alike.items() if a.pair] == ["relu", "relu_3", "relu_6"]
+    assert [t for t, a in alike.items() if a.counts] == ["relu_3", "relu_6"]
+    makers = {o: n.op_type for n in model.graph.node for o in n.output}
+    assert {makers[t] for t, a in alike.items() if not a.pair} == {"Concat", "Reshape", "Transpose", "Split"}
+    assert all(a.pair for a in place(model, QUANTIZATION["ort-x86-vnni"]).activations)
+
+
+def test_only_a_resize_that_copies_stays_in_integers():
+    class Up(nn.Module):
+        def __init__(self, mode):
+            super().__init__()
+            self.a, self.b, self.mode = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), mode
+
+        def forward(self, x):
+            return self.b(functional.interpolate(functional.relu(self.a(x)), scale_factor=2, mode=self.mode))
+
+    _, placement, makers = placed(Up("nearest"))
+    assert makers == ["input", "Relu", "Resize"]
+    assert placement.activations[2].like == placement.activations[1].tensor
+    assert placed(Up("bilinear"))[1].activations[-1].like is None
 
 
 def test_a_linear_layers_weight_is_quantised_along_its_outputs():
