@@ -16,7 +16,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
@@ -123,17 +123,44 @@ def _convert(program: ExportedProgram) -> Any:
 
     inputs = len(program.graph_signature.user_inputs)
     outputs = len(program.graph_signature.user_outputs)
-    converted = torch.onnx.export(
-        program,
-        (),
-        input_names=_names("input", inputs),
-        output_names=_names("output", outputs),
-        opset_version=OPSET,
-        verbose=False,
-        optimize=True,
-    )
+    with _one_registry():
+        converted = torch.onnx.export(
+            program,
+            (),
+            input_names=_names("input", inputs),
+            output_names=_names("output", outputs),
+            opset_version=OPSET,
+            verbose=False,
+            optimize=True,
+        )
     assert converted is not None
     return converted
+
+
+@contextlib.contextmanager
+def _one_registry() -> Iterator[None]:
+    """Within it the exporter's table of operators is made once a process: made anew it takes a third of each export.
+
+    Nothing is registered here, so that no export changes what the next one reads. The table has no public name: where a
+    release of torch moves it, exports are as slow as torch makes them.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        made = ONNXRegistry.__dict__["from_torchlib"]
+    except (ImportError, KeyError):
+        yield
+        return
+    ONNXRegistry.from_torchlib = classmethod(_remembering(made.__func__))  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = made  # type: ignore[method-assign]
+
+
+@functools.cache
+def _remembering(make: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.cache(make)
 
 
 def _exported(program: ExportedProgram) -> ExportedProgram:

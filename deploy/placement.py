@@ -48,6 +48,8 @@ CARRY = frozenset(
         "Pad",
     }
 )
+MOVING = CARRY | MOVES | {"Resize"}
+"""With what ``shuffles`` adds; of Resize the kind that copies the nearest value."""
 FUSED = frozenset({"Relu", "Clip"})
 LAYERS_UNKNOWN = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
 """Layers that no recipe has integers for."""
@@ -104,7 +106,7 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
     graph = Graph(model)
     reasons = {n.name: kept.get(n.name) or _why_float(graph, n) for n in graph.nodes if n.op_type in COMPUTE}
     joins = JOIN | set(recipe.integer_operators)
-    carries = CARRY | MOVES | {"Resize"} if recipe.shuffles else CARRY
+    carries = MOVING if recipe.shuffles else CARRY
     integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, joins, carries)
     shuffled = _shuffled(graph, integer) if recipe.shuffles else {}
     activations: dict[str, Activation] = {}
@@ -209,11 +211,11 @@ def _why_float(graph: Graph, node: onnx.NodeProto) -> str:
     return ""
 
 
-def _joins(
-    graph: Graph, node: onnx.NodeProto, integer: set[str], joins: frozenset[str], carries: frozenset[str]
-) -> bool:
+def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str], joins: frozenset[str], carries: frozenset[str]) -> bool:
     """Whether a join or carry node can run in integers between nodes that do."""
-    if node.op_type not in joins | carries or (node.op_type == "Resize" and attribute(node, "mode", b"nearest") != b"nearest"):
+    if node.op_type not in joins | carries:
+        return False
+    if node.op_type == "Resize" and attribute(node, "mode", b"nearest") != b"nearest":
         return False
     feeds = [t for t in node.input if t and graph.rank(t) > 0 and not (node.op_type in carries and t != node.input[0])]
     if any(graph.is_constant(t) for t in feeds) or not all(graph.is_activation(t) for t in feeds):
@@ -243,7 +245,8 @@ def _result(graph: Graph, node: onnx.NodeProto) -> str:
     """What a node makes once the activation that is fused into it has run."""
     made = str(node.output[0])
     reader = graph.only_consumer(made)
-    return str(reader.output[0]) if reader is not None and reader.op_type in FUSED and node.op_type not in CARRY | MOVES | {"Resize"} else made
+    fused = reader is not None and reader.op_type in FUSED and node.op_type not in MOVING
+    return str(reader.output[0]) if reader is not None and fused else made
 
 
 def _activation(

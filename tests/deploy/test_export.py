@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -38,6 +40,26 @@ def test_names_are_the_programs_and_stay_when_converted_again(example):
     owners = [p.value for n in first.graph.node for p in n.metadata_props if p.key == FX_NODE]
     assert len(owners) == len(first.graph.node)
     assert set(owners) <= nodes
+
+
+def test_the_exporters_table_of_operators_is_made_once_and_torch_is_left_as_it_was(example, monkeypatch):
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    own = ONNXRegistry.__dict__["from_torchlib"]
+    program = capture(small_model(), [example])
+    made = []
+
+    def counted(cls, opset_version):
+        made.append(opset_version)
+        return own.__func__(cls, opset_version)
+
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", classmethod(counted))
+    first, again = to_onnx(program), to_onnx(program)
+    assert len(made) == 1
+    assert ONNXRegistry.__dict__["from_torchlib"].__func__ is counted
+    monkeypatch.setattr("deploy.export._one_registry", contextlib.nullcontext)
+    assert to_onnx(program) == first == again
+    assert len(made) == 2
 
 
 def test_capture_leaves_the_module_as_it_was(example):
