@@ -26,6 +26,7 @@ NAMES = (
     "ship",
     "estimate",
     "int8",
+    "answer",
     "select",
     "latency_table",
     "pruning",

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +16,14 @@ from compress.tensors import load_foreign, load_into
 from compress.training import Trainer, fast_bf16
 from profiles.device import facts
 from tests.bench.figure import Figure, Table, at_least, at_most
+from tests.bench.running import MISSING, ROOT, example_report
 
-ROOT = Path(__file__).parent.parent.parent
 VNNI = {"avx512_vnni", "avx_vnni"}
 
 
 def run() -> Table:
     if "EDGE_DATA" not in os.environ:
-        return Table(figures=[], remarks=["left out: EDGE_DATA does not say where the data sets are"])
+        return Table(figures=[], remarks=[MISSING])
     figures = [_published(Path(os.environ["EDGE_DATA"]))]
     report, minutes = _compressed()
     figures += list(_verdict(report))
@@ -56,13 +52,7 @@ def _published(data: Path) -> Figure:
 
 def _compressed() -> tuple[dict[str, Any], float]:
     """The report of the example's recipe, and the minutes that its steps took; they are kept in $COMPRESS_STEPS."""
-    with tempfile.TemporaryDirectory() as scratch:
-        recipe = str(ROOT / "examples" / "cifar10.toml")
-        command = [sys.executable, "-m", "compress", "run", recipe, "--out", scratch, "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode not in (0, 3):
-            raise RuntimeError(f"compress run ended with {done.returncode}")
-    report: dict[str, Any] = json.loads(done.stdout)
+    report = example_report("cifar10")
     seconds = sum({row["stage"]: row["seconds"] for row in report["rows"] if row["stage"]}.values())
     return report, seconds / 60
 

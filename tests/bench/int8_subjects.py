@@ -75,7 +75,7 @@ def _squeezenet() -> Subject:
         example.convert(data / "weights" / "squeezenet_imagenet" / "squeezenet1_0_f32.npz", weights)
         module = example.squeezenet()
         load_into(module, load_foreign(weights), weights.name)
-    splits = example.imagenette(path=str(data / "data" / "imagenette224"), per_class=CALIBRATION // 10)
+    splits = example.imagenette(path=str(data / "data" / "imagenette224"), per_class=CALIBRATION // 5)
     return _of_module(module, splits, splits.test)
 
 

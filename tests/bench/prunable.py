@@ -64,11 +64,11 @@ class Subject:
 
 @final
 class Some(Samples):
-    """``count`` samples of a split, drawn once."""
+    """``count`` samples of a split, drawn by ``seed``."""
 
-    def __init__(self, samples: Samples, count: int) -> None:
+    def __init__(self, samples: Samples, count: int, seed: int = 0) -> None:
         self._samples, self.classes = samples, samples.classes
-        self._chosen = np.random.default_rng(0).permutation(len(samples))[:count]
+        self._chosen = np.random.default_rng(seed).permutation(len(samples))[:count]
 
     def __len__(self) -> int:
         return len(self._chosen)

@@ -7,18 +7,14 @@ it is set.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from tests.bench.figure import Figure, Table, at_least, at_most
-from tests.bench.running import MISSING
+from tests.bench.running import MISSING, ROOT, report_of
 
-ROOT = Path(__file__).parent.parent.parent
 RECIPE = """
 [task]
 kind = "classification"
@@ -73,10 +69,4 @@ def _report(settings: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         recipe = Path(scratch) / "recipe.toml"
         recipe.write_text(RECIPE.format(root=ROOT, settings=settings, epochs=EPOCHS, images=IMAGES))
-        environment = {"COMPRESS_STEPS": str(Path(scratch) / "steps"), **os.environ}
-        command = [sys.executable, "-m", "compress", "run", str(recipe), "--out", str(Path(scratch) / "out"), "--json"]
-        done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode not in (0, 3):
-        raise RuntimeError(f"compress run ended with {done.returncode}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+        return report_of(recipe)

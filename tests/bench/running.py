@@ -15,18 +15,26 @@ ROOT = Path(__file__).parent.parent.parent
 MISSING = "left out: EDGE_DATA does not say where the data sets are"
 
 
-def example_report(name: str) -> dict[str, Any]:
-    """The report of ``compress run examples/NAME.toml``; its steps are kept where $COMPRESS_STEPS says, if it does."""
+def report_of(recipe: Path, *, device: str = "cpu", **environment: str) -> dict[str, Any]:
+    """The report of ``compress run RECIPE``; its steps are kept where $COMPRESS_STEPS says, if it does.
+
+    Raises:
+        RuntimeError: the run ended neither done nor over budget.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        steps = os.environ.get("COMPRESS_STEPS", str(Path(scratch) / "steps"))
-        command = [sys.executable, "-m", "compress", "run", str(ROOT / "examples" / f"{name}.toml"), "--json"]
+        kept = {"COMPRESS_STEPS": str(Path(scratch) / "steps"), **os.environ, **environment}
+        command = [sys.executable, "-m", "compress", "run", str(recipe), "--device", device, "--json"]
         command += ["--out", str(Path(scratch) / "out")]
-        environment = {**os.environ, "COMPRESS_STEPS": steps}
-        done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, env=kept, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in (0, 3):
-        raise RuntimeError(f"compress run examples/{name}.toml ended with {done.returncode}")
+        raise RuntimeError(f"compress run {recipe.name} ended with {done.returncode}")
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def example_report(name: str) -> dict[str, Any]:
+    """The report of ``compress run examples/NAME.toml``."""
+    return report_of(ROOT / "examples" / f"{name}.toml")
 
 
 def load_example(name: str) -> Any:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from tests.bench.figure import Figure, Table, at_least, at_most
+from tests.bench.running import MISSING, ROOT, load_example, report_of
 
-ROOT = Path(__file__).parent.parent.parent
 PUBLISHED_TOP1 = 58.8
 """Of this checkpoint on these 500 images, measured by its converter; the paper has 57.5 on all of ImageNet's validation."""
 
 
 def run() -> Table:
     if "EDGE_DATA" not in os.environ:
-        return Table(figures=[], remarks=["left out: EDGE_DATA does not say where the data sets are"])
+        return Table(figures=[], remarks=[MISSING])
     with tempfile.TemporaryDirectory() as scratch:
         report = measured(Path(scratch))
     rows = {row["name"]: row for row in report["rows"]}
@@ -43,24 +39,11 @@ def run() -> Table:
 
 def measured(scratch: Path) -> dict[str, Any]:
     """The report of ``compress run`` on the example's recipe."""
-    spec = importlib.util.spec_from_file_location("squeezenet", ROOT / "examples" / "squeezenet.py")
-    assert spec and spec.loader
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
     arrays = Path(os.environ["EDGE_DATA"]) / "weights" / "squeezenet_imagenet" / "squeezenet1_0_f32.npz"
-    example.convert(arrays, scratch / "squeezenet.safetensors")
-    environment = {
-        **os.environ,
-        "SQUEEZENET_WEIGHTS": str(scratch / "squeezenet.safetensors"),
-        "COMPRESS_STEPS": str(scratch / "steps"),
-    }
-    recipe = str(ROOT / "examples" / "squeezenet.toml")
-    command = [sys.executable, "-m", "compress", "run", recipe, "--out", str(scratch / "out"), "--json"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode not in (0, 3):
-        raise RuntimeError(f"compress run ended with {done.returncode}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    weights = scratch / "squeezenet.safetensors"
+    load_example("squeezenet").convert(arrays, weights)
+    steps = str(scratch / "steps")
+    return report_of(ROOT / "examples" / "squeezenet.toml", SQUEEZENET_WEIGHTS=str(weights), COMPRESS_STEPS=steps)
 
 
 def _cosine(rows: dict[str, Any]) -> float:
