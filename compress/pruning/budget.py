@@ -8,10 +8,10 @@ from typing import final
 
 import numpy as np
 
+from compress import allocation
 from compress.allocation import Allocation, Problem
 from compress.choice import Choice
 from compress.costs import Costs, Coupling
-from compress.pruning import allocation
 from compress.pruning.channels import Group
 from compress.pruning.damage import Damages
 from profiles.errors import OutOfReachError
