@@ -11,14 +11,14 @@ from torch import Tensor
 
 from compress.data import Splits
 from compress.float_session import float_session
-from compress.labelled import widened, with_labels
-from compress.loss_specs import needs_labels
 from compress.made import model_key
 from compress.recipe import Recipe, teacher_plan
 from compress.stage import TrainedStage
 from compress.student_spec import student_plan
 from compress.surgery import Plan
 from compress.tasks import Task
+from compress.teaching.labelled import widened, with_labels
+from compress.teaching.loss_specs import needs_labels
 from compress.tensors import existing
 from compress.workspace import Workspace
 from deploy import foreign

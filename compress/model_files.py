@@ -9,11 +9,11 @@ from typing import Any, final
 import onnx
 
 from calib import tensorrt_table
-from compress import post_training
 from compress.made import Made
-from compress.packed import PackedProgram
 from compress.program_files import pte
-from compress.quantizers import QuantizedProgram
+from compress.quantization import post_training
+from compress.quantization.packed import PackedProgram
+from compress.quantization.quantizers import QuantizedProgram
 from compress.surgery import Quantize
 from compress.workshop import Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
@@ -30,9 +30,22 @@ from profiles.quantization import QUANTIZATION
 MODEL, PROGRAM = "model.onnx", "model.pte"
 TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
-EXPORTING = ("deploy.export", "deploy.placement", "deploy.qdq", "deploy.integers", "compress.quantizers", "compress.packed")
+EXPORTING = (
+    "deploy.export",
+    "deploy.placement",
+    "deploy.qdq",
+    "deploy.integers",
+    "compress.quantization.quantizers",
+    "compress.quantization.packed",
+)
 PACKING = ("deploy.pack_model", "deploy.packed_file", "deploy.packing", "deploy.huffman", "deploy.integers")
-CALIBRATION = ("compress.post_training", "compress.watcher", "calib.ranges", "deploy.observe", "deploy.bias")
+CALIBRATION = (
+    "compress.quantization.post_training",
+    "compress.quantization.watcher",
+    "calib.ranges",
+    "deploy.observe",
+    "deploy.bias",
+)
 FREE = post_training.PostTraining()
 """How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 

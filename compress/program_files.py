@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from compress.quantizers import QuantizedProgram
+from compress.quantization.quantizers import QuantizedProgram
 from compress.surgery import Quantize
 from deploy.export import capture
 from deploy.export_pte import Integers, to_pte

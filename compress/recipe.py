@@ -18,9 +18,9 @@ from compress import factories
 from compress.data import DATA
 from compress.gate import Budget
 from compress.models import resnet20  # noqa: F401  # the built-in models are part of what a recipe can name
+from compress.quantization.selection import CalibrationSpec
 from compress.records import build
 from compress.schedule import Optimizer, Shape
-from compress.selection import CalibrationSpec
 from compress.stage import Stage
 from compress.stages import stages
 from compress.student_spec import StudentSpec, parse_student
@@ -79,7 +79,9 @@ class AlsoSpec:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LabelledSpec:
-    """A copy of the teacher that reads a map of labels beside the image, and teaches in its place (``compress.labelled``).
+    """A copy of the teacher that reads a map of labels beside the image, and teaches in its place.
+
+    ``compress.teaching.labelled`` has the method.
 
     Attributes:
         epochs, learning_rate: of its training, which starts from the teacher; the rest is as [teacher] says.

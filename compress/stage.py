@@ -20,12 +20,12 @@ from compress import processes
 from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
-from compress.objective import LossSpec, Objective, parse_losses
-from compress.post_training import PostTraining, Quantised
-from compress.queries import Answers, Chosen
+from compress.quantization.post_training import PostTraining, Quantised
 from compress.schedule import Optimizer, Schedule, Shape
 from compress.surgery import Operation, Pack, Plan, Quantize
 from compress.tasks import Task
+from compress.teaching.objective import LossSpec, Objective, parse_losses
+from compress.teaching.queries import Answers, Chosen
 from compress.tensors import load_tensors, save_tensors
 from compress.training import Trainer, flat_tensors
 from profiles.device import DeviceProfile

@@ -17,13 +17,13 @@ import torch
 
 from compress.made import Made
 from compress.model_files import Variant
-from compress.objective import Objective, parse_losses
 from compress.progress import Bar, Progress
 from compress.prove import Prover
 from compress.recipe import Recipe, teacher_plan
 from compress.search import Candidate, front, search
 from compress.student_spec import StudentSearch, student_plan
 from compress.surgery import Plan
+from compress.teaching.objective import Objective, parse_losses
 from compress.workshop import Workshop
 from compress.workspace import Workspace, code_digest
 from profiles.errors import UserError
@@ -151,7 +151,7 @@ class _Judge:
             "task": self._workshop.task_key(),
             "draws": self._asked.draws,
             "samples": size,
-            "code": code_digest(["compress.losses.relations", "compress.objective"]),
+            "code": code_digest(["compress.losses.relations", "compress.teaching.objective"]),
         }
 
         def make(folder: object) -> dict[str, Any]:

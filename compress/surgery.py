@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from compress import factories
-from compress.factorise import Kind, skeleton
-from compress.mixture import with_two_heads
+from compress.factors.factorise import Kind, skeleton
+from compress.teaching.mixture import with_two_heads
 from compress.tensors import load_tensors, save_tensors
 from deploy.export import capture
 from deploy.files import write_atomically
@@ -124,7 +124,7 @@ class Quantize:
     activations: Mapping[str, tuple[float, int]]
 
     def apply(self, module: nn.Module) -> nn.Module:
-        from compress.quantizers import QuantizedProgram
+        from compress.quantization.quantizers import QuantizedProgram
 
         program = capture(module, [torch.zeros(2, *self.input_shape)])
         scales = Scales(activations=self.activations, weights={})
@@ -150,7 +150,7 @@ class Pack:
     even: tuple[str, ...]
 
     def apply(self, module: nn.Module) -> nn.Module:
-        from compress.packed import PackedProgram
+        from compress.quantization.packed import PackedProgram
 
         program = capture(module, [torch.zeros(2, *self.input_shape)])
         return PackedProgram(program, self.bits, self.bucket, frozenset(self.even))

@@ -24,12 +24,12 @@ from compress import processes
 from compress.data import Batch, Samples
 from compress.loader import Batches, Part, Place
 from compress.moment import Moment
-from compress.objective import Objective
 from compress.progress import Progress
-from compress.queries import Answers
 from compress.run_state import RunState, Validate
 from compress.schedule import Schedule
-from compress.teacher_outputs import Signals, TeacherOutputs, size_bytes
+from compress.teaching.objective import Objective
+from compress.teaching.queries import Answers
+from compress.teaching.teacher_outputs import Signals, TeacherOutputs, size_bytes
 from profiles.device import facts
 from profiles.errors import UserError
 

@@ -14,31 +14,32 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress import calibration_data, post_training, selection, surgery
+from compress import surgery
 from compress.checks import Checks
-from compress.committee import Committee
 from compress.costs import Target
 from compress.data import Splits
 from compress.float_session import float_session
 from compress.inherit import inherit
-from compress.labelled import Labelled, WithLabels, widened
-from compress.loss_specs import modules_of, parse_losses
 from compress.made import Made, model_key
-from compress.objective import Objective
-from compress.post_training import PostTraining, Quantised
 from compress.progress import Progress, timed
+from compress.quantization import calibration_data, post_training, selection
+from compress.quantization.post_training import PostTraining, Quantised
+from compress.quantization.selection import Asked
+from compress.quantization.watcher import Watcher
 from compress.recipe import Recipe, made, sources, tasks, teacher_plan
 from compress.room import PACKAGES, ROOM
-from compress.selection import Asked
 from compress.stage import Context, Stage, run_stage, schedule_of
 from compress.stages.quantize import integer_recipe
 from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
 from compress.tasks import Task
-from compress.teacher_engine import EngineTeacher, engine_teacher
+from compress.teaching.committee import Committee
+from compress.teaching.labelled import Labelled, WithLabels, widened
+from compress.teaching.loss_specs import modules_of, parse_losses
+from compress.teaching.objective import Objective
+from compress.teaching.teacher_engine import EngineTeacher, engine_teacher
 from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.training import Trainer
-from compress.watcher import Watcher
 from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, versions
 from deploy import foreign
 from deploy.export import capture, to_onnx
@@ -135,7 +136,7 @@ class Workshop:
             "pool": self._pool.fingerprint(),
             "teacher": teacher.step.key,
             "seed": self.recipe.seed,
-            "code": code_digest(["compress.selection", "compress.synthesise", "calib.select"]),
+            "code": code_digest(["compress.quantization.selection", "compress.quantization.synthesise", "calib.select"]),
         }
 
         def make(folder: Path) -> None:
@@ -217,7 +218,7 @@ class Workshop:
             return _facts((), (note,), None)
 
         decided = {"teacher": teacher.step.key, "labelled": asdict(told), "schedule": asdict(schedule)}
-        modules = ["compress.labelled", "compress.losses.task", "compress.losses.passes"]
+        modules = ["compress.teaching.labelled", "compress.losses.task", "compress.losses.passes"]
         step = self._workspace.step("labelled", {**decided, **self._training_key(modules)}, make, together=True)
         made.load_state_dict(load_tensors(step.folder / LABELLED)[0])
         return step, made.eval()
@@ -228,12 +229,14 @@ class Workshop:
         if spec.labelled is not None:
             return digest({"teacher": self.labelled(teacher)[0].key})
         if spec.engine is not None:
-            about = [self.data.calibration.fingerprint(), code_digest(["compress.teacher_engine"])]
+            about = [self.data.calibration.fingerprint(), code_digest(["compress.teaching.teacher_engine"])]
             return digest({"teacher": teacher.step.key, "engine": spec.engine, "about": about})
         if not spec.also:
             return teacher.step.key
         others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
-        return digest({"teachers": [(teacher.step.key, spec.share), *others], "how": code_digest(["compress.committee"])})
+        return digest(
+            {"teachers": [(teacher.step.key, spec.share), *others], "how": code_digest(["compress.teaching.committee"])}
+        )
 
     def student(self, teacher: Made) -> Made:
         """The student before any stage: the teacher itself, what fits of its weights, or fresh ones."""
@@ -254,7 +257,7 @@ class Workshop:
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
         if spec.inherits:
-            decided |= {"teacher": teacher.step.key, "how": code_digest(["compress.inherit", "compress.channels"])}
+            decided |= {"teacher": teacher.step.key, "how": code_digest(["compress.inherit", "compress.pruning.channels"])}
         return Made(self._workspace.step("student", decided, make))
 
     def attempt(self, stage: Stage, start: Made, teacher: Made, target: Target | None = None) -> Made:

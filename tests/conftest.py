@@ -84,7 +84,7 @@ def quiet() -> StreamProgress:
 @pytest.fixture
 def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path: Path) -> Context:
     """What a stage gets, with a real (untrained) teacher."""
-    from compress import post_training
+    from compress.quantization import post_training
     from deploy.export import capture, to_onnx
 
     def quantization(module: nn.Module, options: post_training.PostTraining) -> post_training.Quantised:

@@ -26,6 +26,7 @@ HOST_ONLY = {
     "deploy/half.py",
     "deploy/graph.py",
     "deploy/placement.py",
+    "deploy/shuffles.py",
     "deploy/qdq.py",
     "deploy/observe.py",
     "deploy/count.py",

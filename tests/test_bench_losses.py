@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from compress.objective import Objective, parse_losses
 from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
 from tests.bench.losses import FULL, SMALL, _cells, _parse
 from tests.bench.losses_table import keep, table
 from tests.bench.replay import Replayed

@@ -48,8 +48,8 @@ def engines() -> int:
 @click.command()
 def losses() -> int:
     """List the losses of a recipe by family: what each reads, its options, its paper; and the weights of losses."""
-    from compress.loss_specs import losses as table
-    from compress.loss_specs import reads_of, weights
+    from compress.teaching.loss_specs import losses as table
+    from compress.teaching.loss_specs import reads_of, weights
     from profiles.tables import load_object
 
     family = None

@@ -25,9 +25,9 @@ def rank(recipe: str, samples: int, power: float, as_json: bool) -> int:
     The first is the one to distil from (DistillNearest); the shares are what [[teacher.also]] takes (DistillWeighted). Reads
     training samples only.
     """
-    from compress import teacher_ranks
     from compress.progress import StreamProgress
     from compress.recipe import load
+    from compress.teaching import teacher_ranks
     from compress.workshop import Workshop
     from compress.workspace import Workspace
     from profiles.device import load as profile

@@ -8,12 +8,12 @@ from typing import Annotated, final
 from annotated_types import Ge, Gt, Lt
 from torch import nn
 
-from compress import mixture
-from compress.loss_specs import losses, reads_of, two_headed
 from compress.losses.base import TwoHeaded
-from compress.queries import ANSWERED, Answers, choose, gains
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Mix
+from compress.teaching import mixture
+from compress.teaching.loss_specs import losses, reads_of, two_headed
+from compress.teaching.queries import ANSWERED, Answers, choose, gains
 from profiles.errors import UserError
 from profiles.tables import load_object
 

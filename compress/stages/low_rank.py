@@ -16,9 +16,9 @@ from compress import allocation
 from compress.allocation import Problem, Term, allocate
 from compress.choice import Choice
 from compress.costs import LayerPrice
-from compress.factorise import Kind, factors, kinds, multiplies
-from compress.nearness import blocks_near, blocks_of
-from compress.perturbation import Pair, held_near
+from compress.factors.factorise import Kind, factors, kinds, multiplies
+from compress.factors.nearness import blocks_near, blocks_of
+from compress.factors.perturbation import Pair, held_near
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Factorise
 from profiles.device import DeviceProfile

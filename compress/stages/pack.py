@@ -12,12 +12,12 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from compress.choice import Choice
-from compress.objective import Objective, parse_losses
-from compress.packed import Candidate, PackedProgram
-from compress.points import Packed, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
+from compress.quantization.packed import Candidate, PackedProgram
+from compress.quantization.points import Packed, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
 from compress.schedule import Optimizer
 from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
 from compress.surgery import Pack
+from compress.teaching.objective import Objective, parse_losses
 from profiles.errors import UserError
 
 LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}])

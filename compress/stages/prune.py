@@ -12,15 +12,15 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from compress import budget
 from compress.allocation import Allocation
-from compress.blocks import removable
-from compress.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
 from compress.choice import Choice
-from compress.compensate import compensate
-from compress.damage import SUMS, damages, enough, together
-from compress.importance import COMPARABLE, IMPORTANCES
-from compress.sparse import drawn_to_zero
+from compress.pruning import budget
+from compress.pruning.blocks import removable
+from compress.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
+from compress.pruning.compensate import compensate
+from compress.pruning.damage import SUMS, damages, enough, together
+from compress.pruning.importance import COMPARABLE, IMPORTANCES
+from compress.pruning.sparse import drawn_to_zero
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Narrow, Remove
 from profiles.device import DeviceProfile

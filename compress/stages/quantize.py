@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, final
 
 from annotated_types import Ge, Gt
 
-from compress.objective import parse_losses
-from compress.post_training import PostTraining, Ranges
-from compress.quantizers import QuantizedProgram
+from compress.quantization.post_training import PostTraining, Ranges
+from compress.quantization.quantizers import QuantizedProgram
 from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
+from compress.teaching.objective import parse_losses
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -27,8 +27,8 @@ class QuantizeStage(TrainedStage):
 
     Attributes:
         attempt: what is tried first.
-        ranges, weights, equalise, rounding, biases: of the quantisation without training; ``compress.post_training``
-            explains each.
+        ranges, weights, equalise, rounding, biases: of the quantisation without training;
+            ``compress.quantization.post_training`` explains each.
     """
 
     name = "quantize"

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress import post_training
 from compress.data.base import ArraySamples
 from compress.models.resnet import resnet
-from compress.teacher_engine import EngineTeacher
+from compress.quantization import post_training
+from compress.teaching.teacher_engine import EngineTeacher
 from compress.training import fast_bf16
 from deploy.export import capture, to_onnx
 from profiles.device import load

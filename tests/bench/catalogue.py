@@ -24,9 +24,9 @@ from compress.data.digits import digits
 from compress.factories import factory
 from compress.progress import StreamProgress
 from compress.recipe import parse
-from compress.sample_weights import Familiar
 from compress.surgery import WEIGHTS
-from compress.taps import embeddings
+from compress.teaching.sample_weights import Familiar
+from compress.teaching.taps import embeddings
 from compress.workshop import Workshop
 from compress.workspace import Workspace
 from profiles.device import load

@@ -18,9 +18,9 @@ import onnx
 import torch
 from torch import nn
 
-from compress import post_training
 from compress.data.base import ArraySamples
 from compress.models import resnet, resnet20
+from compress.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.estimate import MATRIX, PEAKS, Kernel, kernels

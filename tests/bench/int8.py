@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compress import post_training
+from compress.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.parity import parity

@@ -22,11 +22,11 @@ from compress.data.digits import digits
 from compress.data.yolo import yolo
 from compress.factories import factory
 from compress.models.resnet import resnet
-from compress.objective import Objective, parse_losses
 from compress.progress import StreamProgress
 from compress.schedule import Schedule
 from compress.tasks import Task
 from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
 from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
 from deploy import foreign

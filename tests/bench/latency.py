@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 import torch
 
-from compress import post_training
 from compress.data.base import ArraySamples
 from compress.models import resnet, resnet20
+from compress.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.engines.base import BuildPlan

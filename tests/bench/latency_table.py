@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.blocks import removable
-from compress.channels import couplings, followed, rank_groups
 from compress.models import resnet
 from compress.progress import StreamProgress
+from compress.pruning.blocks import removable
+from compress.pruning.channels import couplings, followed, rank_groups
 from compress.target import EngineTarget
 from deploy import latency
 from deploy.devices import device

@@ -31,13 +31,13 @@ from compress.data import Splits
 from compress.data.base import ArraySamples
 from compress.factories import factory
 from compress.inherit import inherit
-from compress.loss_specs import parse_losses, reads_layers, reads_of
 from compress.losses import LOSSES
 from compress.models.resnet import resnet
-from compress.objective import Objective
 from compress.progress import StreamProgress
 from compress.schedule import Schedule
 from compress.tasks.classification import Classification
+from compress.teaching.loss_specs import parse_losses, reads_layers, reads_of
+from compress.teaching.objective import Objective
 from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
 from deploy.files import write_atomically

@@ -19,15 +19,15 @@ import numpy as np
 import onnx
 from torch import nn
 
-from compress import budget
 from compress.allocation import Allocation
-from compress.channels import Group, choose, cut, cut_channels, least, rank_groups
-from compress.compensate import compensate
-from compress.objective import parse_losses
+from compress.pruning import budget
+from compress.pruning.channels import Group, choose, cut, cut_channels, least, rank_groups
+from compress.pruning.compensate import compensate
 from compress.stage import Artifact, Context
 from compress.stages.prune import Prune, inputs
 from compress.surgery import Remove
 from compress.target import EngineTarget
+from compress.teaching.objective import parse_losses
 from deploy import latency
 from deploy.template import Axis, Template
 from tests.bench.figure import Figure, Table, at_least, at_most

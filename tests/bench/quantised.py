@@ -25,16 +25,16 @@ from torch.nn import functional
 from compress.data.base import Splits
 from compress.factories import factory
 from compress.models.resnet import resnet
-from compress.objective import Objective, parse_losses
-from compress.packed import PackedProgram
-from compress.post_training import PostTraining, Quantised, quantise
 from compress.progress import StreamProgress
-from compress.quantizers import QuantizedProgram
+from compress.quantization.packed import PackedProgram
+from compress.quantization.post_training import PostTraining, Quantised, quantise
+from compress.quantization.quantizers import QuantizedProgram
 from compress.schedule import Schedule
 from compress.stage import Artifact, Context, run_stage
 from compress.stages.pack import PackStage
 from compress.surgery import Plan
 from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
 from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
 from deploy.export import capture, to_onnx

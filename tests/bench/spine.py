@@ -149,10 +149,10 @@ def _our_step_s(steps: int = 10) -> float:
     import io
 
     from compress.data.base import ArraySamples
-    from compress.objective import Objective, parse_losses
     from compress.progress import StreamProgress
     from compress.schedule import Schedule
     from compress.tasks.classification import Classification
+    from compress.teaching.objective import Objective, parse_losses
     from compress.training import Trainer
 
     images, labels = _batch()

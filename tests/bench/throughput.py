@@ -19,9 +19,9 @@ from torch.nn import functional
 from compress.data.base import ArraySamples
 from compress.data.transforms import IMAGENET, Normalise
 from compress.models.resnet import resnet
-from compress.objective import Objective, parse_losses
 from compress.schedule import Schedule
 from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
 from compress.training import Trainer, fast_bf16
 from tests.bench.figure import Figure, Table, at_least
 from tests.bench.turns import alternate

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.loss_specs import options_of, reads_of
 from compress.losses import LOSSES
+from compress.teaching.loss_specs import options_of, reads_of
 from profiles.tables import load_object
 
 SAMPLES, CLASSES, PLACES = 12, 5, 3

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from compress.costs import LayerPrice
-from compress.factorise import factors, relative_error
-from compress.perturbation import Pair, gradients, held_near
+from compress.factors.factorise import factors, relative_error
+from compress.factors.perturbation import Pair, gradients, held_near
 from compress.stage import Artifact, run_stage
 from compress.stages.low_rank import LowRank, output_error
 from profiles.errors import OutOfReachError

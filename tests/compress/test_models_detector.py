@@ -6,7 +6,7 @@ import torch
 from compress.inherit import inherit
 from compress.models import detector
 from compress.surgery import count_parameters
-from compress.taps import pair_by_resolution
+from compress.teaching.taps import pair_by_resolution
 
 SMALL = {"widths": (16, 32, 32, 32), "neck": 32, "blocks": 2, "classes": 3}
 

@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
 
 
 def test_a_quantised_model_is_refused(tmp_path):
-    from compress import post_training
+    from compress.quantization import post_training
     from tests.conftest import blob_splits
 
     model = exported(tmp_path / "m.onnx", name="input")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress import post_training
-from compress.packed import PackedProgram
+from compress.quantization import post_training
+from compress.quantization.packed import PackedProgram
 from compress.recipe import parse
 from compress.stage import Artifact, run_stage
 from compress.stages.pack import PackStage

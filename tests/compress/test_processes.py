@@ -42,7 +42,7 @@ TRAINS = """
 import io, sys, numpy as np, torch
 from pathlib import Path
 from compress import processes
-from compress.objective import Objective, parse_losses
+from compress.teaching.objective import Objective, parse_losses
 from compress.progress import StreamProgress
 from compress.schedule import Schedule
 from compress.tasks.classification import Classification

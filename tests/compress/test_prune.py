@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from compress import surgery
-from compress.blocks import removable
-from compress.channels import couplings, rank_groups
-from compress.compensate import compensate
-from compress.importance import IMPORTANCES
 from compress.progress import StreamProgress
-from compress.sparse import rate_of
+from compress.pruning.blocks import removable
+from compress.pruning.channels import couplings, rank_groups
+from compress.pruning.compensate import compensate
+from compress.pruning.importance import IMPORTANCES
+from compress.pruning.sparse import rate_of
 from compress.stage import Artifact, run_stage
 from compress.stages.prune import Prune
 from compress.surgery import Narrow, Remove

@@ -8,9 +8,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from compress.committee import Committee
 from compress.recipe import load, parse
-from compress.similarity import cka, parc, shares
+from compress.teaching.committee import Committee
+from compress.teaching.similarity import cka, parc, shares
 from compress.tensors import save_tensors
 from profiles.errors import UserError
 from tests.conftest import small_model
@@ -74,10 +74,10 @@ def test_shares():
 @pytest.fixture
 def several(tmp_path):
     """A recipe with two teachers: one that was trained on the blobs, one that was not."""
-    from compress.objective import Objective, parse_losses
     from compress.progress import StreamProgress
     from compress.schedule import Schedule
     from compress.tasks.classification import Classification
+    from compress.teaching.objective import Objective, parse_losses
     from compress.training import Trainer
     from tests.conftest import blob_splits
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from compress.objective import Objective, parse_losses
 from compress.run_state import CHECKPOINT
 from compress.schedule import Schedule
 from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
 from compress.tensors import load_tensors
 from compress.training import Trainer
 from profiles.errors import UserError

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from compress import post_training
-from compress.objective import parse_losses
+from compress.quantization import post_training
 from compress.stage import Artifact, Context, run_stage
 from compress.surgery import Plan
 from compress.tasks.detection import Detection
+from compress.teaching.objective import parse_losses
 from compress.training import Trainer, flat_tensors
 from deploy.export import capture, to_onnx
 from profiles.device import load as load_profile

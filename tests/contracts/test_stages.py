@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from compress import surgery
-from compress.objective import parse_losses
-from compress.quantizers import QuantizedProgram
+from compress.quantization.quantizers import QuantizedProgram
 from compress.stage import Artifact, Stage, StageError, StageResult, run_stage
 from compress.stages import STAGES, stages
+from compress.teaching.objective import parse_losses
 from deploy.export import capture, to_onnx
 from profiles.errors import UserError
 from profiles.tables import load_object

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from compress.data import DATA
-from compress.loss_specs import reads_of
 from compress.losses import LOSSES
-from compress.objective import VOCABULARY
 from compress.stage import Stage
 from compress.stages import STAGES
 from compress.tasks import TASKS, Task
+from compress.teaching.loss_specs import reads_of
+from compress.teaching.objective import VOCABULARY
 from deploy.devices import DEVICES, Device
 from deploy.engines import ENGINES, Engine
 from profiles.tables import load_object

@@ -7,10 +7,11 @@ import onnxruntime
 import pytest
 import torch
 
-from compress import post_training, surgery
+from compress import surgery
 from compress.data import Splits
 from compress.data.base import ArraySamples
-from compress.quantizers import QuantizedProgram
+from compress.quantization import post_training
+from compress.quantization.quantizers import QuantizedProgram
 from compress.stage import Artifact, Context, run_stage
 from compress.surgery import Plan
 from compress.tasks.classification import Classification

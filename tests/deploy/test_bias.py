@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress import post_training
 from compress.data.base import ArraySamples
+from compress.quantization import post_training
 from deploy.export import capture, to_onnx
 from deploy.graph import Graph
 from tests.conftest import blob_splits, small_model

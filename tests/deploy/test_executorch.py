@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compress import post_training
 from compress.data.base import ArraySamples
-from compress.quantizers import QuantizedProgram
+from compress.quantization import post_training
+from compress.quantization.quantizers import QuantizedProgram
 from deploy.devices import device
 from deploy.engines import EngineError, engine
 from deploy.export import capture, to_onnx

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.factorise import multiplies, skeleton
+from compress.factors.factorise import multiplies, skeleton
 from deploy import count, factor_times
 from deploy.factor_times import Sizes, layers, written
 from deploy.stopwatch import Time

@@ -7,8 +7,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from compress import post_training
 from compress.data.base import ArraySamples
+from compress.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.export import capture, to_onnx

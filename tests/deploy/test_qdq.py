@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from compress import post_training
 from compress.data.base import ArraySamples
+from compress.quantization import post_training
 from deploy.engines.onnxruntime import ONNXRuntime, optimised
 from deploy.export import capture, to_onnx
 from deploy.integers import quantize_weight

@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from compress import post_training
 from compress.data.base import ArraySamples
 from compress.models import resnet
-from compress.quantizers import QuantizedProgram
+from compress.quantization import post_training
+from compress.quantization.quantizers import QuantizedProgram
 from deploy.export import capture, to_onnx
 from deploy.graph import Graph
 from deploy.placement import place

@@ -1,0 +1,66 @@
+"""Blocks held near what they were (PELA, paper 40): a module learns to make the features of the one that it replaces.
+
+    L = weight * mean over blocks of  mean ( f_student - f_before ) ^ 2
+
+Both see the same batch. The loss acts on the blocks' outputs themselves, so its gradient is written out and added where it
+arises: dL/df_student = weight * 2 (f_student - f_before) / (blocks x elements of f).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.teaching.taps import Layout, Taps, first_tensor
+
+
+def blocks_of(module: nn.Module, example: Tensor) -> list[str]:
+    """Paths of what PELA compares: the outermost numbered modules, or the ends of each resolution where there are none."""
+    return Layout.of(module, example).blocks()
+
+
+@contextmanager
+def blocks_near(module: nn.Module, before: nn.Module, paths: Sequence[str], weight: float) -> Iterator[None]:
+    """While the block lasts, each training pass of ``module`` runs ``before`` too, and its backward adds the gradient.
+
+    Args:
+        before: frozen; has the same paths, whose outputs have the same shapes.
+    """
+    handles: list[Any] = []
+    wanted: list[Tensor] = []
+    if weight > 0 and paths:
+        taps = Taps(before, paths)
+
+        def ask(student: nn.Module, given: tuple[Any, ...]) -> None:
+            wanted.clear()
+            if torch.is_grad_enabled() and student.training:
+                with torch.no_grad(), taps:
+                    before.to(given[0].device)(*given)
+                    wanted.extend(taps.features())
+
+        handles = [module.register_forward_pre_hook(ask)]
+        handles += [
+            module.get_submodule(path).register_forward_hook(_puller(wanted, index, weight / len(paths)))
+            for index, path in enumerate(paths)
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _puller(wanted: list[Tensor], index: int, weight: float) -> Any:
+    """Adds the gradient of one block's distance to what comes back to its output."""
+
+    def hook(block: nn.Module, given: Any, output: Any) -> None:
+        made = first_tensor(output)
+        if wanted and made is not None and made.requires_grad:
+            pull = 2 * weight / made.numel() * (made.detach().float() - wanted[index].float())
+            made.register_hook(lambda gradient: gradient + pull.to(gradient))
+
+    return hook

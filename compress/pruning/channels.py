@@ -1,0 +1,363 @@
+"""Groups of channels that can only be cut together, and the cut.
+
+The groups are those of torch-pruning's dependency graph (DepGraph, Fang et al. 2023). It works on a copy
+here: what it would keep of each tensor is read off and becomes a ``Narrow`` operation, which alone
+changes a model. So a replay needs neither torch-pruning nor its decisions.
+
+torch-pruning does not follow every model rightly: a channel that moves through slices, pads and chunks can be
+taken for another. So no cut is believed before it was checked (``faithful``); what fails is left whole and named.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from compress.costs import Coupling
+from compress.pruning.families import families_of
+from compress.pruning.importance import Scorer
+from compress.surgery import Narrow
+from compress.training import flat_tensors
+
+SIZES = ("in_channels", "out_channels", "groups", "num_features", "in_features", "out_features", "normalized_shape")
+ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Channels of one dependency group.
+
+    Attributes:
+        root: path of the layer whose outputs name the group.
+        importance: of each channel, mean over the group's layers, scaled to mean 1 (over all groups where the measure is
+            comparable between them); shape (channels,).
+        family: role of the root and scale of its feature map, such as ``stage/4``: a quarter of the input's height.
+    """
+
+    root: str
+    importance: np.ndarray[tuple[int], np.dtype[np.float64]]
+    family: str = ""
+
+
+def rank_groups(
+    module: nn.Module, example: Tensor, measure: Callable[[nn.Module], Scorer] | None = None, *, comparable: bool = False
+) -> tuple[list[Group], tuple[str, ...]]:
+    """All groups that may be cut, with the importance of each channel over the coupled layers.
+
+    Args:
+        measure: gives the scorer for a working copy of ``module``; L2 without.
+        comparable: whether its scores mean the same in every group.
+
+    Returns:
+        The groups, and notes on layers that torch-pruning cannot follow, with its reason.
+    """
+    work = copy.deepcopy(module).eval()
+    paths = {layer: path for path, layer in work.named_modules()}
+    try:
+        graph = _graph(work, example)
+    except Exception as error:  # whatever its tracer trips over, the model is left whole
+        return [], (f"no channel is cut: torch-pruning cannot trace the model ({_line(error)})",)
+    scorer = tp.importance.GroupMagnitudeImportance(p=2) if measure is None else measure(work)
+    families = families_of(work, graph, example)
+    found: list[Group] = []
+    notes: list[str] = []
+    seen: set[nn.Module] = set()
+    for path, layer in work.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or layer in seen:
+            continue
+        if _grouped(layer):
+            notes.append(f"{path} keeps its channels: it is a grouped convolution")
+            continue
+        try:
+            group = graph.get_pruning_group(layer, _out(layer), list(range(_channels(layer))))
+            scores = scorer(group)
+        except Exception as error:
+            notes.append(f"{path} keeps its channels: torch-pruning cannot follow them ({_line(error)})")
+            continue
+        layers = [dependency.target.module for dependency, _ in group]
+        seen |= {other for other in layers if isinstance(other, nn.Conv2d | nn.Linear) and _is_root(other, group)}
+        if any(_grouped(other) for other in layers):
+            notes.append(f"{path} keeps its channels: a grouped convolution reads them")
+        elif scores is not None and len(scores) == _channels(layer):
+            values = scores.detach().double().numpy()
+            found.append(Group(root=paths[layer], importance=values, family=families.get(path, "stage")))
+    means = [float(group.importance.mean()) for group in found]
+    if comparable:
+        means = [float(np.mean(means))] * len(means)
+    scaled = zip(found, means, strict=True)
+    return [replace(g, importance=g.importance / (mean if mean > 0 else 1.0)) for g, mean in scaled], tuple(notes)
+
+
+def cut(
+    module: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    ratio: float,
+    multiple: int,
+    ratios: Mapping[str, float] | None = None,
+) -> tuple[Narrow | None, tuple[str, ...]]:
+    """Cut the fraction ``ratio`` of all channels, least important first, each group to a multiple.
+
+    Args:
+        ratios: of families or paths that have a fraction, and so a threshold, of their own.
+
+    Returns:
+        The operation, None when nothing can be cut, and notes on what was left alone.
+    """
+    dropped: dict[str, list[int]] = {}
+    for own, members in _by_ratio(groups, ratio, ratios or {}):
+        dropped |= choose(members, own, multiple) if own else {}
+    if groups and not dropped:
+        widest = max(len(group.importance) for group in groups)
+        return None, (f"a ratio of {ratio:g} cuts no {multiple} channels from any group; the widest has {widest}",)
+    return cut_channels(module, example, dropped)
+
+
+def cut_channels(
+    module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]
+) -> tuple[Narrow | None, tuple[str, ...]]:
+    """Cut channels by root. A group that cannot be cut without changing more than its channels is left whole and named."""
+    operation = narrow(module, example, dropped)
+    if operation is None or faithful(module, operation, example) == "":
+        return operation, ()
+    safe: dict[str, list[int]] = {}
+    notes: list[str] = []
+    for root, channels in dropped.items():
+        if reason := _why_not(module, example, root, channels):
+            notes.append(f"{root} keeps its channels: {reason}")
+        else:
+            safe[root] = channels
+    operation = narrow(module, example, safe)
+    if operation is not None and (reason := faithful(module, operation, example)):
+        return None, (*notes, f"no channel is cut: together, {reason}")
+    return operation, tuple(notes)
+
+
+def followed(
+    module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int
+) -> tuple[list[Group], tuple[str, ...]]:
+    """The groups that can lose ``multiple`` channels and nothing else, and notes on the others."""
+    found: list[Group] = []
+    notes: list[str] = []
+    for group in groups:
+        if len(group.importance) <= multiple:
+            continue
+        reason = _why_not(module, example, group.root, least(group, len(group.importance) - multiple))
+        if reason:
+            notes.append(f"{group.root} keeps its channels: {reason}")
+        else:
+            found.append(group)
+    return found, tuple(notes)
+
+
+def least(group: Group, keep: int) -> list[int]:
+    """The channels of a group that go when ``keep`` stay: the least important, in order."""
+    total = len(group.importance)
+    return sorted(int(i) for i in np.argsort(group.importance, kind="stable")[: total - keep])
+
+
+def couplings(module: nn.Module, example: Tensor, groups: Sequence[Group]) -> dict[str, Coupling]:
+    """Which sizes shrink with each group, by root; a group that torch-pruning cannot cut by one channel is left out."""
+    work = copy.deepcopy(module).eval()
+    graph = _graph(work, example)
+    found: dict[str, Coupling] = {}
+    for group in groups:
+        before = {name: tensor.shape for name, tensor in _tensors(work).items()}
+        layer = work.get_submodule(group.root)
+        try:
+            graph.get_pruning_group(layer, _out(layer), [0]).prune()
+        except Exception:  # it keeps its width
+            continue
+        after = {name: tensor.shape for name, tensor in _tensors(work).items()}
+        sizes = {
+            name: {d: old - new for d, (old, new) in enumerate(zip(shape, after[name], strict=True)) if old != new}
+            for name, shape in before.items()
+        }
+        changed = {name: by_dimension for name, by_dimension in sizes.items() if by_dimension}
+        found[group.root] = Coupling(width=len(group.importance), sizes=changed)
+    return found
+
+
+def matching(names: Sequence[str], group: Group) -> str | None:
+    """The first of ``names`` that means a group: its family or a pattern of its root's path."""
+    return next((n for n in names if n == group.family or fnmatch.fnmatchcase(group.root, n)), None)
+
+
+def _by_ratio(groups: Sequence[Group], ratio: float, ratios: Mapping[str, float]) -> Iterable[tuple[float, list[Group]]]:
+    """Groups that share a threshold, with their fraction."""
+    sets: dict[str | None, list[Group]] = {}
+    for group in groups:
+        sets.setdefault(matching(list(ratios), group), []).append(group)
+    return [(ratio if name is None else ratios[name], members) for name, members in sets.items()]
+
+
+def _why_not(module: nn.Module, example: Tensor, root: str, channels: list[int]) -> str:
+    """Why a group cannot be cut alone; empty when it can."""
+    alone = narrow(module, example, {root: channels})
+    return faithful(module, alone, example) if alone is not None else "torch-pruning refuses"
+
+
+def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, list[int]]:
+    """Channels to drop by root: those under one threshold for all groups, counts rounded to the nearest multiple."""
+    if not groups:
+        return {}
+    everything = np.sort(np.concatenate([g.importance for g in groups]))
+    threshold = everything[min(round(ratio * len(everything)), len(everything) - 1)]
+    dropped: dict[str, list[int]] = {}
+    for group in groups:
+        total = len(group.importance)
+        keep = max(1, round(int((group.importance >= threshold).sum()) / multiple)) * multiple
+        if keep < total:
+            dropped[group.root] = least(group, keep)
+    return dropped
+
+
+def narrow(module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]) -> Narrow | None:
+    """What cutting ``dropped`` keeps of every tensor; None when there is nothing to cut, or torch-pruning refuses."""
+    if not dropped:
+        return None
+    probe = _Probe(module, example)
+    return probe.told() if all(probe.cut(root, channels) for root, channels in dropped.items()) else None
+
+
+def narrowings(module: nn.Module, example: Tensor, root: str, dropped: Sequence[list[int]]) -> list[Narrow | None]:
+    """``narrow`` for several cuts of one group, each of which holds the one before it."""
+    probe = _Probe(module, example)
+    found: list[Narrow | None] = []
+    left = list(range(_channels(module.get_submodule(root))))
+    for channels in dropped:
+        more = [position for position, channel in enumerate(left) if channel in set(channels)]
+        found.append(probe.told() if probe.cut(root, more) else None)
+        left = [channel for channel in left if channel not in set(channels)]
+    return found
+
+
+@final
+class _Probe:
+    """A copy whose elements are their own indices, so that what is left of it after cuts tells what they keep."""
+
+    def __init__(self, module: nn.Module, example: Tensor) -> None:
+        self._work = copy.deepcopy(module).eval()
+        self._graph = _graph(self._work, example)
+        self._shapes = {name: tensor.shape for name, tensor in _tensors(self._work).items()}
+        with torch.no_grad():
+            for tensor in _tensors(self._work).values():
+                tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
+        self._sizes = _sizes(self._work)
+
+    def cut(self, root: str, channels: list[int]) -> bool:
+        """Cut channels, counted among those that are left; whether torch-pruning could."""
+        layer = self._work.get_submodule(root)
+        try:
+            group = self._graph.get_pruning_group(layer, _out(layer), channels)
+            if not self._graph.check_pruning_group(group):
+                return False
+            group.prune()
+        except Exception:  # the caller names the group
+            return False
+        return True
+
+    def told(self) -> Narrow:
+        """All cuts so far as one operation."""
+        shapes, now = self._shapes, _sizes(self._work)
+        kept = {n: _kept(t, shapes[n]) for n, t in _tensors(self._work).items() if t.shape != shapes[n]}
+        return Narrow(tensors=kept, attributes={path: now[path] for path in now if now[path] != self._sizes[path]})
+
+
+def _kept(codes: Tensor, shape: torch.Size) -> dict[str, list[int]]:
+    """The indices kept along each dimension that shrank, from what is left of an array of flat indices."""
+    positions = np.unravel_index(codes.detach().numpy().astype(np.int64), tuple(shape))
+    kept: dict[str, list[int]] = {}
+    for dimension, (before, after) in enumerate(zip(shape, codes.shape, strict=True)):
+        if before != after:
+            first = np.moveaxis(positions[dimension], dimension, 0).reshape(after, -1)[:, 0]
+            kept[str(dimension)] = [int(i) for i in first]
+    return kept
+
+
+def faithful(module: nn.Module, operation: Narrow, example: Tensor) -> str:
+    """Why a cut would change more than the channels it takes; empty when it does not.
+
+    The whole model with the dropped channels silenced (zero weights and shifts on every side) must compute what the
+    cut model computes, in float64. A norm over channels sees how many there are: there, only the shapes are checked.
+    """
+    small, whole = (copy.deepcopy(module).double().eval() for _ in range(2))
+    small = operation.apply(small)
+    inputs = example.double()
+    try:
+        with torch.no_grad():
+            found = flat_tensors(small(inputs))
+            plain = flat_tensors(whole(inputs))
+    except Exception as error:
+        return f"the model does not run without some of them ({_line(error)})"
+    if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in plain]:
+        return "an output of the model would lose them"
+    if any(isinstance(layer, ACROSS_CHANNELS) for layer in small.modules()):
+        return ""
+    _silence(whole, operation)
+    with torch.no_grad():
+        expected = flat_tensors(whole(inputs))
+    for ours, theirs in zip(found, expected, strict=True):
+        if (ours - theirs).abs().max() > TOLERANCE * (1 + theirs.abs().max()):
+            return "torch-pruning takes other channels for them further on"
+    return ""
+
+
+def _silence(module: nn.Module, operation: Narrow) -> None:
+    """Make the channels that ``operation`` drops do nothing, in place."""
+    state = module.state_dict()
+    for path, kept in operation.tensors.items():
+        for dimension, indices in kept.items():
+            dropped = sorted(set(range(state[path].shape[int(dimension)])) - set(indices))
+            neutral = 1.0 if path.endswith("running_var") else 0.0
+            state[path].index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
+
+
+def _graph(work: nn.Module, example: Tensor) -> tp.DependencyGraph:
+    for parameter in work.parameters():
+        parameter.requires_grad_(True)
+    return tp.DependencyGraph().build_dependency(work, example_inputs=example)
+
+
+def _out(layer: nn.Module) -> object:
+    return tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
+
+
+def _channels(layer: nn.Module) -> int:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _grouped(layer: nn.Module) -> bool:
+    """Whether a layer is a grouped convolution that is not depthwise."""
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels
+
+
+def _is_root(layer: nn.Module, group: Iterable[Any]) -> bool:
+    """Whether the group cuts this layer's outputs, so that the layer names no group of its own."""
+    cuts = (tp.prune_linear_out_channels, tp.prune_conv_out_channels, tp.prune_depthwise_conv_out_channels)
+    return any(d.target.module is layer and d.handler in cuts for d, _ in group)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _sizes(module: nn.Module) -> dict[str, dict[str, object]]:
+    return {
+        path: {k: getattr(layer, k) for k in SIZES if isinstance(getattr(layer, k, None), int | tuple)}
+        for path, layer in module.named_modules()
+    }
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"

@@ -1,0 +1,125 @@
+"""What a cut does to the model's outputs, measured: what an allocation gives away for the time that it saves.
+
+The size of a channel's weights tells which channels of a layer matter. It does not tell which layers do, nor what a whole
+block is worth. So each group is cut alone to a few of its widths and each block taken out alone, on a copy, and calibration
+samples tell
+
+    damage = sum over outputs of  || cut - whole ||^2 / || whole - its mean over the samples ||^2
+
+Small damages of independent parts add up; what goes wrong in the same direction adds up by its root. Which of the two holds
+is not known beforehand, so an allocation is proposed under several such sums (``SUMS``), and the proposal is taken whose
+damage as a whole, measured again, is least (``together``). Batch norms take their statistics from the samples themselves,
+since training will put them right: so judged, a pruned network before training goes with the same network after it (Li et
+al. 2020, "EagleEye"). Between measured widths damage is linear, and it never falls as a width does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.pruning.channels import Group, least, narrowings
+from compress.surgery import Remove
+from compress.training import flat_tensors
+
+SUMS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5))
+"""To which power damages are added up, and what of a block's damage counts: training makes up for more of that."""
+POINTS = 4
+"""Widths below its own at which a group is measured."""
+MOST_SAMPLES, LEAST_SAMPLES, ELEMENTS = 64, 8, 2**21
+"""Samples that damage is measured on: as many as have so many elements together."""
+CONSTANT = 1e-6
+REFUSED = 1e6
+"""Damage of a cut that cannot be made."""
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Damages:
+    """Damage of each cut alone.
+
+    Attributes:
+        groups: by root and width, 0 at the group's own width.
+        blocks: by path, of taking it out.
+    """
+
+    groups: Mapping[str, Mapping[int, float]]
+    blocks: Mapping[str, float]
+
+    def summed(self, power: float, rate: float) -> Damages:
+        """The same, to be added up to a power, with ``rate`` of the blocks'."""
+        groups = {root: {w: d**power for w, d in curve.items()} for root, curve in self.groups.items()}
+        return Damages(groups=groups, blocks={path: (rate * d) ** power for path, d in self.blocks.items()})
+
+
+def damages(
+    module: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    widths: Mapping[str, Sequence[int]],
+    blocks: Sequence[str],
+    samples: Tensor,
+) -> Damages:
+    """Damage of each group at each of its ``widths`` and of each block; ``samples`` are inputs, (samples, ...)."""
+    whole = _outputs(module, samples)
+    found: dict[str, dict[int, float]] = {}
+    for group in groups:
+        full = len(group.importance)
+        measured = {full: 0.0}
+        points = _spread(sorted(w for w in widths[group.root] if w < full))[::-1]
+        cuts = narrowings(module, example, group.root, [least(group, width) for width in points]) if points else []
+        for width, operation in zip(points, cuts, strict=True):
+            cut = None if operation is None else operation.apply(copy.deepcopy(module))
+            measured[width] = REFUSED if cut is None else _damage(_outputs(cut, samples), whole)
+        found[group.root] = _between(measured, widths[group.root])
+    without = {path: Remove(blocks=(path,)).apply(copy.deepcopy(module)) for path in blocks}
+    return Damages(groups=found, blocks={path: _damage(_outputs(cut, samples), whole) for path, cut in without.items()})
+
+
+def together(cut: nn.Module, module: nn.Module, samples: Tensor) -> float:
+    """The damage of all cuts at once: of ``cut`` against ``module``."""
+    return _damage(_outputs(cut, samples), _outputs(module, samples))
+
+
+def enough(sample_elements: int) -> int:
+    """How many samples of so many elements damage is measured on."""
+    return max(LEAST_SAMPLES, min(MOST_SAMPLES, ELEMENTS // sample_elements))
+
+
+def _damage(found: Sequence[Tensor], whole: Sequence[Tensor]) -> float:
+    return sum(float((a - y).square().sum() / _size(y)) for a, y in zip(found, whole, strict=True))
+
+
+def _size(output: Tensor) -> Tensor:
+    """How much an output varies over the samples; a part of its own size where it hardly does."""
+    return torch.maximum((output - output.mean(0)).square().sum(), CONSTANT * output.square().sum()).clamp(min=1e-30)
+
+
+def _outputs(module: nn.Module, samples: Tensor) -> list[Tensor]:
+    work = copy.deepcopy(module).eval()
+    for layer in work.modules():
+        if isinstance(layer, NORMS):
+            layer.train()
+    with torch.no_grad():
+        return [y.double() for y in flat_tensors(work(samples)) if y.is_floating_point()]
+
+
+def _spread(widths: Sequence[int]) -> list[int]:
+    """At most ``POINTS`` of ``widths``, evenly spread, both ends among them."""
+    if len(widths) <= POINTS:
+        return list(widths)
+    return [widths[round(i * (len(widths) - 1) / (POINTS - 1))] for i in range(POINTS)]
+
+
+def _between(measured: Mapping[int, float], widths: Sequence[int]) -> dict[int, float]:
+    """``measured`` made to rise as widths fall, at every one of ``widths``."""
+    points = sorted(measured)
+    rising = np.maximum.accumulate([measured[point] for point in reversed(points)])[::-1]
+    return {width: float(np.interp(width, points, rising)) for width in widths}

@@ -1,0 +1,181 @@
+"""Post-training quantisation: a float model, calibration samples, a recipe -> placement, scales, weights on their grid.
+
+It needs no training and no labels, so it stands in every report as what is free, and is the first attempt of the stage
+``quantize``; quantisation-aware training starts from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calib.ranges import METHODS, merged, symmetric_scales
+from compress.data import Samples
+from compress.quantization.calibration_data import check
+from compress.quantization.watcher import Watcher, inputs
+from compress.surgery import Quantize
+from deploy.bias import correct_biases
+from deploy.equalise import equalise
+from deploy.graph import Graph
+from deploy.placement import NONE, place
+from deploy.qdq import Scales, insert, levels, scale_of_range, scales_of_weight, weight_limit
+from deploy.sensitivity import sensitivities
+from profiles.errors import UserError
+from profiles.quantization import QUANTIZATION, QuantizationRecipe
+
+SENSED = 16
+"""Samples on which each layer's own cost is measured, a run of the model each."""
+HURTING_SHARE, MOST_KEPT = 0.5, 0.25
+"""Layers that stay float: the fewest that make this share of the error, and at most this share of them."""
+
+Ranges = Literal["minmax", "percentile", "mse", "norm", "entropy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostTraining:
+    """How a model is quantised without training.
+
+    Attributes:
+        ranges: which range an activation is quantised over.
+        weights: a weight channel's scale from its largest value, or of least squared error.
+        equalise: whether neighbouring layers' channels are scaled alike first (cross-layer equalisation).
+        rounding: weights to the nearest integer, or up and down as learned for each layer (AdaRound).
+        biases: whether biases take up what rounding shifts.
+        mixed: whether the layers that cost most accuracy stay float.
+    """
+
+    ranges: Ranges = "norm"
+    weights: Literal["largest", "mse"] = "mse"
+    equalise: bool = False
+    rounding: Literal["nearest", "learned"] = "nearest"
+    biases: bool = True
+    mixed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantised:
+    """What came of it: the float ``model`` with its weights as they will be rounded and its biases corrected."""
+
+    model: onnx.ModelProto
+    quantize: Quantize
+    scales: Scales
+
+    def onnx(self) -> onnx.ModelProto:
+        """The model with Q/DQ pairs and int8 weights."""
+        return insert(self.model, self.quantize.placement, self.scales, QUANTIZATION[self.quantize.recipe])
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Every constant of ``model`` by name: what a program of the same module takes over."""
+        graph = Graph(self.model)
+        return {tensor.name: graph.constant(tensor.name) for tensor in self.model.graph.initializer}
+
+
+def quantise(
+    model: onnx.ModelProto, samples: Samples, recipe: str, options: PostTraining, watcher: Watcher | None = None
+) -> Quantised:
+    """Quantise a float ``model`` for a recipe of ``QUANTIZATION``, as ``options`` say.
+
+    Args:
+        watcher: what has seen the model before, or will see it for other recipes.
+
+    Raises:
+        UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
+    """
+    rules, watcher = QUANTIZATION[recipe], watcher or Watcher()
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise UserError("the model is quantised already; give the float model that it was made from")
+    if options.equalise:
+        model = equalise(model)
+    quantize = calibrate(model, samples, recipe, options.ranges, watcher=watcher)
+    scales = _scales(model, quantize, rules, options.weights)
+    if options.mixed and (kept := _hurting(model, quantize, scales, rules, samples)):
+        quantize = calibrate(model, samples, recipe, options.ranges, kept, watcher)
+        scales = _scales(model, quantize, rules, options.weights)
+    if options.rounding == "learned":
+        from compress.quantization.rounding import learn_rounding
+
+        model = learn_rounding(model, quantize.placement, scales, rules, inputs(samples))
+    if options.biases:
+        model = correct_biases(model, quantize.placement, scales, rules, inputs(samples))
+    return Quantised(model=model, quantize=quantize, scales=scales)
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    samples: Samples,
+    recipe: str,
+    method: str,
+    kept: Mapping[str, str] = NONE,
+    watcher: Watcher | None = None,
+) -> Quantize:
+    """Placement for a float ``model``, and the scale of each placed activation over all ``samples``.
+
+    Args:
+        kept: layers that stay float, with the reason.
+
+    Raises:
+        UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
+    """
+    rules = QUANTIZATION[recipe]
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
+    check(samples, shape)
+    placement = place(model, rules, kept)
+    try:
+        histograms = (watcher or Watcher()).histograms(model, placement, samples)
+    except ValueError as error:
+        raise UserError(f"calibration: {error}") from None
+    scales: dict[str, tuple[float, int]] = {}
+    for activation in placement.activations:
+        if activation.like is not None and activation.like in scales:
+            scales[activation.tensor] = scales[activation.like]
+            continue
+        source = activation.like or activation.tensor
+        counted = [a.tensor for a in placement.activations if a.counts and a.like == source]
+        histogram = merged([histograms[tensor] for tensor in (source, *counted)])
+        low, high = METHODS[method](histogram, levels(histogram.minimum, rules))
+        scales[activation.tensor] = scale_of_range(low, high, rules)
+    return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
+
+
+def apply(model: onnx.ModelProto, quantize: Quantize, samples: Samples | None = None) -> onnx.ModelProto:
+    """The Q/DQ model of ``calibrate``'s result, weights rounded to the nearest integers; biases corrected by ``samples``."""
+    rules = QUANTIZATION[quantize.recipe]
+    scales = _scales(model, quantize, rules, "largest")
+    if samples is not None:
+        model = correct_biases(model, quantize.placement, scales, rules, inputs(samples))
+    return insert(model, quantize.placement, scales, rules)
+
+
+def _scales(model: onnx.ModelProto, quantize: Quantize, rules: QuantizationRecipe, method: str) -> Scales:
+    graph = Graph(model)
+    weights = {}
+    for weight in quantize.placement.weights:
+        value = graph.constant(weight.tensor)
+        if method == "mse" and rules.weight_per_channel:
+            rows = np.moveaxis(value, weight.axis, 0).reshape(value.shape[weight.axis], -1)
+            weights[weight.tensor] = symmetric_scales(rows, weight_limit(rules))
+        else:
+            weights[weight.tensor] = scales_of_weight(value, weight.axis, rules)
+    return Scales(activations=quantize.activations, weights=weights)
+
+
+def _hurting(
+    model: onnx.ModelProto, quantize: Quantize, scales: Scales, rules: QuantizationRecipe, samples: Samples
+) -> dict[str, str]:
+    """The layers that cost most of the accuracy in integers, and how much of it each."""
+    few = samples.load(np.arange(min(SENSED, len(samples)))).inputs
+    found = sensitivities(model, quantize.placement, scales, rules, [few])
+    total, left = sum(found.values()), int(MOST_KEPT * len(found))
+    kept: dict[str, str] = {}
+    shares = 0.0
+    for layer, error in found.items():
+        if shares >= HURTING_SHARE or len(kept) >= left or total <= 0:
+            break
+        shares += error / total
+        kept[layer] = f"alone in int8 it makes {100 * error / total:.0f} % of what all layers add to the outputs' error"
+    return kept

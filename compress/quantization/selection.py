@@ -1,0 +1,129 @@
+"""Which calibration samples are used: a choice among those of the calibration split, or samples made of batch norms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from calib.select import BY_FEATURES, METHODS, Indices, entropy
+from compress.data import Samples
+from compress.data.base import ArraySamples
+from compress.made import Made
+from compress.quantization.synthesise import synthesise
+from compress.tasks import Task
+from compress.teaching.queries import Chosen
+from compress.teaching.taps import Layout, embeddings
+from compress.tensors import load_tensors, save_tensors
+from profiles.errors import UserError
+
+BATCH, FILE = 256, "calibration.safetensors"
+Method = Literal["all", "random", "balanced", "herding", "k_centre", "coverage", "entropy", "synthesised"]
+Array = npt.NDArray[Any]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSpec:
+    """What ranges, biases and roundings are taken from.
+
+    Attributes:
+        select: ``all`` of the calibration split, or how ``samples`` of them are chosen (``calib.select``);
+            ``synthesised`` ones are made of the teacher's batch norms, for where there is no data to calibrate on.
+    """
+
+    select: Method = "all"
+    samples: Annotated[int, Ge(1)] = 256
+
+
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What a choice asks of the teacher.
+
+    Attributes:
+        answer: its outputs on inputs of shape (samples, ...), as its engines are compared with.
+    """
+
+    teacher: Made
+    answer: Callable[[Array], list[Array]]
+    task: Task
+    example: Tensor
+
+    def logits(self, inputs: Array) -> Array:
+        """Class scores, (samples, ..., classes)."""
+        found: Array = self.task.logits([torch.from_numpy(output) for output in self.answer(inputs)]).numpy()
+        return found
+
+    def features(self, inputs: Array) -> Array:
+        """What the last linear layer reads, or the first output where there is no such layer; (samples, width)."""
+        if not self.teacher.is_onnx and Layout.of(self.teacher.artifact.module, self.example).head is not None:
+            return embeddings(self.teacher.artifact.module, inputs, "the teacher")
+        return np.asarray(self.answer(inputs)[0]).reshape(len(inputs), -1)
+
+    def made(self, count: int, seed: int) -> Array:
+        """Samples made of its batch norms, (count, ...)."""
+        if self.teacher.is_onnx:
+            raise UserError("[calibration] select = 'synthesised' needs the teacher's source code; take another")
+        return synthesise(copy.deepcopy(self.teacher.artifact.module), tuple(self.example.shape[1:]), count, seed)
+
+
+def keep(folder: Path, spec: CalibrationSpec, samples: Samples, asked: Asked, seed: int) -> None:
+    """Choose, or make, and write what came of it into ``folder``.
+
+    Raises:
+        UserError: labels, outputs or batch norms that the choice needs are not there.
+    """
+    made = asked.made(spec.samples, seed) if spec.select == "synthesised" else _chosen(samples, spec, asked, seed)
+    save_tensors(folder / FILE, {"chosen": torch.from_numpy(made)})
+
+
+def kept(folder: Path, spec: CalibrationSpec, samples: Samples) -> Samples:
+    """The samples that ``keep`` left in ``folder``."""
+    found = load_tensors(folder / FILE)[0]["chosen"].numpy()
+    if spec.select == "synthesised":
+        return ArraySamples(found, np.full(len(found), -1))
+    return Chosen(samples, found)
+
+
+def _chosen(samples: Samples, spec: CalibrationSpec, asked: Asked, seed: int) -> Indices:
+    if spec.select in METHODS:
+        return METHODS[spec.select](_labels(samples, spec), spec.samples, seed)
+    if spec.select == "entropy":
+        return entropy(_probabilities(_of_all(samples, asked.logits)), spec.samples, seed)
+    return BY_FEATURES[spec.select](_of_all(samples, asked.features), spec.samples, seed)
+
+
+def _labels(samples: Samples, spec: CalibrationSpec) -> Array:
+    if spec.select == "random":
+        return np.zeros(len(samples), np.int64)
+    targets = np.concatenate([batch.targets for batch in samples.batches(BATCH)])
+    if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer) or (targets < 0).any():
+        raise UserError(
+            f"[calibration] select = {spec.select!r} needs one class label for each sample; given: targets of shape "
+            f"{targets.shape}; take random, herding, k_centre or coverage"
+        )
+    return targets
+
+
+def _of_all(samples: Samples, ask: Callable[[Array], Array]) -> Array:
+    return np.concatenate([ask(batch.inputs) for batch in samples.batches(BATCH)])
+
+
+def _probabilities(logits: Array) -> Array:
+    if logits.ndim != 2:
+        raise UserError(
+            f"[calibration] select = 'entropy' needs class scores, (samples, classes); given: {logits.shape}; take random, "
+            "herding, k_centre or coverage"
+        )
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Array = powers / powers.sum(axis=1, keepdims=True)
+    return shares

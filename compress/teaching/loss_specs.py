@@ -1,0 +1,163 @@
+"""The losses of a recipe, as data: names, weights, options and layers, checked before anything is trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from compress.losses import LOSSES
+from compress.losses.base import Averaged, TwoHeaded
+from compress.teaching.sample_weights import SampleWeight
+from compress.teaching.weights import WEIGHTS
+from profiles.errors import UserError, unknown
+from profiles.tables import load_object, look_up, with_entry_points
+
+RESERVED = ("use", "weight", "layers")
+ANY_SHAPE = {name: Tensor(2, 2) for name in ("student_logits", "teacher_embedding")}
+"""An example for weights that are made to see whether their settings are right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec:
+    """One loss of a recipe: ``"kd"``, or ``{use = "kd", weight = 0.9, temperature = 2.0}``.
+
+    Attributes:
+        weight: a number, or a table of ``compress.teaching.weights``: ``{use = "gradient_share", share = 0.1}``.
+        layers: pairs of modules of student and teacher to compare, instead of those found.
+    """
+
+    use: str
+    weight: float | Mapping[str, Any] = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[tuple[str, str], ...] = ()
+
+
+def losses() -> dict[str, str]:
+    """The table of losses, with those that installed packages add."""
+    return with_entry_points(LOSSES, "edge_compress.losses")
+
+
+def weights() -> dict[str, str]:
+    """The table of losses' weights, with those that installed packages add."""
+    return with_entry_points(WEIGHTS, "edge_compress.weights")
+
+
+def parse_losses(value: Any) -> tuple[LossSpec, ...]:
+    """The losses of a recipe's list.
+
+    Raises:
+        ValueError: not a list of names and tables, an unknown loss, an unknown or misplaced option; all at once.
+    """
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError('losses is a list with at least one entry, such as ["task", {use = "kd", weight = 0.9}]')
+    faults: list[str] = []
+    specs = [_parse(entry, faults) for entry in value]
+    if faults:
+        raise ValueError("; ".join(faults))
+    return tuple(spec for spec in specs if spec is not None)
+
+
+def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
+    if isinstance(entry, LossSpec):
+        return entry
+    table = {"use": entry} if isinstance(entry, str) else entry
+    if not isinstance(table, dict) or "use" not in table:
+        faults.append(f"a loss is a name or a table with 'use'; given: {entry!r}")
+        return None
+    name, options = table["use"], {k: v for k, v in table.items() if k not in RESERVED}
+    if name not in losses():
+        faults.append(unknown("loss", str(name), losses()))
+        return None
+    loss = look_up("loss", name, losses())
+    weight = _weight(table.get("weight", 1.0), name, loss, faults)
+    layers = _layers(table.get("layers", ()), name, loss, faults)
+    allowed = options_of(loss)
+    faults += [unknown("option", key, allowed, f"loss {name}") for key in options if key not in allowed]
+    return LossSpec(use=name, weight=weight, options=options, layers=layers)
+
+
+def _weight(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) -> float | Mapping[str, Any]:
+    if isinstance(given, int | float) and given >= 0:
+        return float(given)
+    if not isinstance(given, Mapping) or "use" not in given:
+        allowed = f"or a table with 'use' ({', '.join(weights())})"
+        faults.append(f"loss {name}: weight is a number of at least 0; given: {given!r}; {allowed}")
+        return 1.0
+    if given["use"] not in weights():
+        faults.append(unknown("weight", str(given["use"]), weights(), f"loss {name}"))
+        return 1.0
+    kind = load_object(weights()[given["use"]])
+    settings = {key: value for key, value in given.items() if key != "use"}
+    wrong = [unknown("setting", key, options_of(kind), f"loss {name}: weight {given['use']}") for key in settings]
+    wrong = [fault for key, fault in zip(settings, wrong, strict=True) if key not in options_of(kind)]
+    faults += wrong
+    if issubclass(kind, SampleWeight) and not isinstance(loss, Averaged):
+        able = [each for each, made in losses().items() if isinstance(load_object(made), Averaged)]
+        fact = f"loss {name}: weight {given['use']} differs from sample to sample, and this loss gives one value a batch"
+        faults.append(f"{fact}; those that can: {', '.join(able)}")
+    if not wrong:
+        try:
+            kind(*([ANY_SHAPE] if asks_example(kind) else []), **settings)
+        except UserError as error:
+            faults += [f"loss {name}: {fault}" for fault in error.faults]
+    return dict(given)
+
+
+def _layers(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) -> tuple[tuple[str, str], ...]:
+    pairs = list(given) if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(p, list | tuple) and len(p) == 2 and all(isinstance(name, str) for name in p) for p in pairs):
+        faults.append(f'loss {name}: layers is a list of pairs, [["student.layer", "teacher.layer"]]; given: {given!r}')
+        return ()
+    if pairs and not any(reads_layers(read) for read in reads_of(loss)):
+        faults.append(f"loss {name}: it compares no layers, so it takes no layers")
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
+
+def reads_layers(name: str) -> bool:
+    """Whether a word of the vocabulary is a list of layers' outputs."""
+    return name.partition("_")[2] in ("features", "tokens", "blocks")
+
+
+def options_of(loss: Callable[..., Any]) -> list[str]:
+    """The options of a loss in a recipe."""
+    return [p.name for p in inspect.signature(loss).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def reads_of(loss: Callable[..., Any]) -> list[str]:
+    """What a loss reads: the positional parameters of a function, or of the ``forward`` of a class."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    called = loss.forward if isinstance(loss, type) else loss  # type: ignore[attr-defined]  # an nn.Module
+    names = [p.name for p in inspect.signature(called).parameters.values() if p.kind in kinds]
+    return [name for name in names if name != "self"]
+
+
+def weight_reads(weight: float | Mapping[str, Any]) -> list[str]:
+    """What a weight that differs from sample to sample reads besides a loss's values; nothing for others."""
+    if isinstance(weight, int | float) or not issubclass(kind := load_object(weights()[weight["use"]]), SampleWeight):
+        return []
+    return [name for name in reads_of(kind) if name not in ("values", "chosen")]
+
+
+def asks_example(loss: Callable[..., Any]) -> bool:
+    """Whether a loss is a class whose parts take their shapes from an example."""
+    return isinstance(loss, type) and "example" in inspect.signature(loss).parameters
+
+
+def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
+    """The losses among ``specs`` that read labels."""
+    return [spec.use for spec in specs if {"task_loss", "targets"} & set(reads_of(load_object(losses()[spec.use])))]
+
+
+def two_headed(table: Mapping[str, str]) -> list[str]:
+    """The losses of a table that train a second head beside the student's."""
+    kinds = {name: load_object(reference) for name, reference in table.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, TwoHeaded)]
+
+
+def modules_of(specs: tuple[LossSpec, ...]) -> list[str]:
+    """The modules whose code decides what these losses are."""
+    return [losses()[spec.use].partition(":")[0] for spec in specs]

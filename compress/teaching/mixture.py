@@ -1,0 +1,114 @@
+"""The mixture of two heads as a model's output: its own, and one that a loss trained beside it (papers 17 and 57)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from compress.data import Samples
+from compress.data.base import ArraySamples
+from compress.tasks import Task
+from compress.teaching.taps import Layout, Taps
+from profiles.errors import UserError
+
+CHUNK = 256
+SHARES = tuple(number / 20 for number in range(20, -1, -1))
+TEMPERATURES = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0, 4.0)
+
+
+@final
+class TwoHeads(nn.Module):
+    """``own`` and a second linear layer beside it; (samples, width) to (samples, classes).
+
+    The outputs are log(share * softmax(own) + (1 - share) * softmax(second / temperature)): their softmax is the mixture.
+    """
+
+    def __init__(self, own: nn.Linear, share: float, temperature: float) -> None:
+        super().__init__()
+        self.own, self.second = own, nn.Linear(own.in_features, own.out_features)
+        self._share, self._temperature = share, temperature
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return mixture(self.own(embedding), self.second(embedding), self._share, self._temperature)
+
+
+def mixture(own: Tensor, second: Tensor, share: float, temperature: float) -> Tensor:
+    """Log of the weighted mean of two heads' probabilities, of logits (samples, classes); no product can underflow."""
+    first, other = own.log_softmax(dim=-1), (second / temperature).log_softmax(dim=-1)
+    if share in (0, 1):
+        return first if share else other
+    first, other = first + float(np.log(share)), other + float(np.log1p(-share))
+    return torch.maximum(first, other) + torch.log(1 + torch.exp(-(first - other).abs()))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """What a search found: the share of the model's own head, the other's temperature, and the metric with and without."""
+
+    share: float
+    temperature: float
+    value: float
+    alone: float
+
+
+def find_head(module: nn.Module, task: Task, example: Tensor) -> str:
+    """The path of the linear layer that gives a module's class scores.
+
+    Raises:
+        UserError: there is none, or its output is not what the model gives.
+    """
+    head = Layout.of(module, example).head
+    if head is None:
+        raise UserError("mixture: the model has no linear layer that reads vectors (samples, width); leave it out")
+    with Taps(module.eval(), [head]) as taps, torch.no_grad():
+        logits = task.logits(module(example))
+        if not torch.equal(logits, taps.features()[0]):
+            raise UserError(f"mixture: the model changes what its last linear layer, {head}, gives; leave it out")
+    return head
+
+
+def search(module: nn.Module, head: str, second: nn.Linear, task: Task, samples: Samples) -> Mixed:
+    """Share and temperature that are best on ``samples`` by the task's metric; of equals, the most of the own head.
+
+    The grid is that of DHO's code: 21 shares, 7 temperatures (Kang et al. 2025, paper 17).
+    """
+    told, targets = [], []
+    with Taps(module.eval(), [], head) as taps, torch.no_grad():
+        for batch in samples.batches(CHUNK):
+            module(torch.from_numpy(batch.inputs))
+            told.append(taps.embedding().float().numpy())
+            targets.append(batch.targets)
+    embedded = ArraySamples(np.concatenate(told), np.concatenate(targets))
+    own = module.get_submodule(head)
+
+    def value(share: float, temperature: float) -> float:
+        def predict(embeddings: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+            with torch.no_grad():
+                given = torch.from_numpy(embeddings)
+                return [mixture(own(given), second(given), share, temperature).numpy()]
+
+        return task.evaluate(predict, embedded).value
+
+    grid = [(share, t) for share, t in product(SHARES, TEMPERATURES) if share < 1 or t == 1]
+    values = [value(*setting) for setting in grid]
+    best = max(range(len(grid)), key=lambda number: values[number])
+    return Mixed(share=grid[best][0], temperature=grid[best][1], value=values[best], alone=values[0])
+
+
+def with_two_heads(module: nn.Module, head: str, share: float, temperature: float) -> nn.Module:
+    """``module`` with a second head of random weights beside the one at a path; changes it.
+
+    Losses read the logits of the mixture from then on, and embeddings where they read them before.
+    """
+    own = module.get_submodule(head)
+    assert isinstance(own, nn.Linear), "the path of a linear layer"
+    owner, _, leaf = head.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, TwoHeads(own, share, temperature))
+    return module

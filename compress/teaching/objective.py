@@ -1,0 +1,247 @@
+"""A weighted list of named losses, and what of student and teacher each of them reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from compress.losses.base import VOCABULARY, Averaged, mean_where
+from compress.moment import Moment
+from compress.schedule import Schedule
+from compress.tasks import Task
+from compress.teaching.labelled import asked
+from compress.teaching.loss_specs import (
+    LossSpec,
+    asks_example,
+    losses,
+    needs_labels,
+    parse_losses,
+    reads_layers,
+    reads_of,
+    weight_reads,
+    weights,
+)
+from compress.teaching.readings import Layers, Readings
+from compress.teaching.sample_weights import SampleWeight
+from compress.teaching.weights import Weight, weight_of
+from profiles.errors import UserError
+from profiles.tables import load_object
+
+__all__ = ["VOCABULARY", "LossSpec", "Objective", "losses", "needs_labels", "parse_losses"]
+
+SEED = 0
+"""Of the losses' own parts: they are the same whatever was drawn before, in every process."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Term:
+    """One loss at work.
+
+    Attributes:
+        loss: the function, or the module with parts of its own.
+        layers: what it compares, for each word of ``reads`` that stands for layers.
+    """
+
+    spec: LossSpec
+    loss: Callable[..., Tensor]
+    weight: Weight | SampleWeight
+    reads: tuple[str, ...]
+    layers: Layers
+
+    def on(self, given: Mapping[str, Any], moment: Moment) -> tuple[Tensor, Tensor]:
+        """The loss on what was read of a batch, and the loss weighted."""
+        taken = [given[name] for name in self.reads]
+        if isinstance(self.weight, Weight):
+            value = self.loss(*taken)
+            return value, self.weight.at(moment) * value
+        assert isinstance(self.loss, Averaged)
+        values, chosen = self.loss.each(*taken, **self.spec.options)
+        return mean_where(values, chosen), self.weight(values, chosen, *[given[n] for n in weight_reads(self.spec.weight)])
+
+
+@final
+class Objective:
+    """The loss of a student on a batch, as a context manager: its hooks are gone when the block ends.
+
+    Args:
+        specs: the weighted losses.
+        teacher: frozen; needed only when a loss reads from it.
+        example: inputs of shape (samples, ...) to find layers and shapes with, when a loss asks for those.
+        samples: how many samples are trained on, for losses that remember each.
+        answering: asked in the teacher's place when losses read its outputs alone.
+
+    Attributes:
+        parts: what losses and weights have of their own: trained with the student, kept with the training, and no part of
+            what is exported.
+
+    Raises:
+        UserError: a loss needs a teacher and there is none, or layers that student and teacher do not have.
+    """
+
+    def __init__(
+        self,
+        specs: tuple[LossSpec, ...],
+        task: Task,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        example: Tensor,
+        samples: int = 0,
+        answering: nn.Module | None = None,
+    ) -> None:
+        self._task, self._student = task, student
+        kinds = {name: load_object(reference) for name, reference in weights().items()}
+        found = [(spec, load_object(losses()[spec.use])) for spec in specs]
+        asked = [(spec, [*reads_of(loss), *weight_reads(spec.weight)]) for spec, loss in found]
+        self.reads = {name for _, words in asked for name in words}
+        if teacher is None and self.asks_teacher:
+            raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
+        self._readings = Readings(asked, task, student, teacher, example)
+        outputs_alone = not self._readings.names["teacher"] and "teacher_embedding" not in self.reads
+        self._teacher = answering if answering is not None and outputs_alone else teacher
+        parted = any(asks_example(loss) or weight_reads(spec.weight) for spec, loss in found)
+        shown = self._readings.shown(example) if parted else {}
+        self._terms: list[Term] = []
+        for (spec, loss), layers in zip(found, self._readings.layers, strict=True):
+            own = {**shown, **self._readings.of_layers(layers, shown), "samples": samples} if asks_example(loss) else None
+            weight = _weight(spec, kinds, shown)
+            made = _made(spec, loss, own, weight)
+            self._terms.append(Term(spec=spec, loss=made, weight=weight, reads=tuple(reads_of(loss)), layers=layers))
+        self.parts = nn.ModuleList(
+            part for term in self._terms for part in (term.loss, term.weight) if isinstance(part, nn.Module)
+        )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a loss reads targets."""
+        return bool({"task_loss", "targets"} & self.reads)
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether a loss reads anything of the teacher's."""
+        return any(name.startswith("teacher") for name in self.reads)
+
+    @property
+    def asks_plain(self) -> bool:
+        """Whether a loss reads the samples without augmentation."""
+        return "plain_logits" in self.reads
+
+    def frozen(self) -> list[nn.Module]:
+        """The modules besides the student that run in a step."""
+        return [self._teacher] if self._teacher is not None and self.asks_teacher else []
+
+    def teacher_key(self, schedule: Schedule) -> str:
+        """A name for what the teacher is asked in the course of a schedule: equal questions share their answers."""
+        asked = sorted(name for name in self.reads if name.startswith("teacher") and not reads_layers(name))
+        settings = (schedule.batch_size, schedule.accumulate, schedule.realisations, schedule.self_mix)
+        return hashlib.sha256(repr((asked, self._readings.names["teacher"], settings)).encode()).hexdigest()[:16]
+
+    def ask_teacher(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
+        """What losses read of the teacher on a batch."""
+        assert self._teacher is not None
+        with torch.no_grad():
+            return self._readings.of("teacher", self._teacher(asked(self._teacher, inputs, targets)))
+
+    def __enter__(self) -> Objective:
+        self._readings.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._readings.__exit__(kind, error, trace)
+
+    def __call__(
+        self,
+        forward: Callable[[Tensor], Any],
+        inputs: Tensor,
+        targets: Tensor,
+        teacher: Mapping[str, Any] | None = None,
+        moment: Moment | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum on a batch, and each term unweighted by name.
+
+        Args:
+            forward: calls the student.
+            teacher: what ``ask_teacher`` gave for this batch; asked now when there is none.
+            moment: where the training stands; its beginning when there is none.
+        """
+        moment = Moment() if moment is None else moment
+        # before the student, whose activations stay in memory until its backward pass: after it, a step on a CPU took
+        # 1.1 times as long (ResNet-56 to ResNet-20, the same loop but for the order)
+        taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if self.asks_teacher else {}
+        given = {**self._given(forward, inputs, targets, moment), **taught}
+        values: list[Tensor] = []
+        weighted: list[Tensor] = []
+        # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
+        with torch.autocast(inputs.device.type, enabled=False):
+            for term in self._terms:
+                value, part = term.on({**given, **self._readings.of_layers(term.layers, given)}, moment)
+                values.append(value)
+                weighted.append(part)
+        self._watch(weighted, moment)
+        total = torch.zeros((), device=inputs.device)
+        for value in weighted:
+            total = total + value
+        return total, {term.spec.use: value.detach() for term, value in zip(self._terms, values, strict=True)}
+
+    def _given(self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, moment: Moment) -> dict[str, Any]:
+        given: dict[str, Any] = {"targets": targets, "indices": moment.indices}
+        given |= {"progress": moment.progress, "epoch": moment.epoch}
+        if self.asks_plain:
+            plain = inputs if moment.plain is None else moment.plain
+            with torch.no_grad():
+                given["plain_logits"] = self._task.logits(forward(plain))
+        if "again_logits" in self.reads:  # before the pass whose layers are read
+            given["again_logits"] = self._task.logits(forward(inputs))
+        outputs = forward(inputs)
+        given |= self._readings.of("student", outputs)
+        if "task_loss" in self.reads:
+            given["task_loss"] = self._task.loss(outputs, targets)
+        return given
+
+    def _watch(self, weighted: list[Tensor], moment: Moment) -> None:
+        """Tell the weights that watch it their losses' shares of the gradient, in steps in which they ask."""
+        watching = {i: term.weight for i, term in enumerate(self._terms) if isinstance(term.weight, Weight)}
+        watching = {i: weight for i, weight in watching.items() if weight.watches and weight.due(moment)}
+        if not watching or not torch.is_grad_enabled():
+            return
+        trained = [p for p in self._student.parameters() if p.requires_grad]
+        sizes = [_gradient_size(value, trained) for value in weighted]
+        total = sum(sizes)
+        for i, weight in watching.items() if total > 0 else ():
+            weight.observe(sizes[i] / total)
+
+
+def _gradient_size(value: Tensor, trained: list[nn.Parameter]) -> float:
+    """Sum of the absolute gradient of ``value`` over parameters."""
+    if not value.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
+    return sum(float(g.abs().sum()) for g in gradients if g is not None)
+
+
+def _weight(spec: LossSpec, kinds: Mapping[str, Any], shown: Mapping[str, Any]) -> Weight | SampleWeight:
+    """The weight of a loss, with the same random parts whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return weight_of(spec.weight, kinds, shown if weight_reads(spec.weight) else None)
+
+
+def _made(
+    spec: LossSpec, loss: Any, example: Mapping[str, Any] | None, weight: Weight | SampleWeight
+) -> Callable[..., Tensor]:
+    """The loss with its options; one that is a class is made, with the same random parts whatever was drawn before."""
+    if isinstance(weight, SampleWeight):
+        assert isinstance(loss, Averaged), "checked with the recipe"
+        return loss
+    if not isinstance(loss, type):
+        return lambda *given: loss(*given, **spec.options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        made: Callable[..., Tensor] = loss(*([] if example is None else [example]), **spec.options)
+    return made

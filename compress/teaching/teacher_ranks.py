@@ -1,0 +1,36 @@
+"""Which of several teachers suits the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from compress.teaching.similarity import cka, parc, shares
+from compress.teaching.taps import embeddings
+from compress.workshop import Workshop
+from profiles.errors import UserError
+
+
+def rank(workshop: Workshop, samples: int, power: float) -> list[dict[str, Any]]:
+    """Every teacher with its similarities to the labels and its share, the best first (paper 1).
+
+    Raises:
+        UserError: the training data has no labels, or a teacher no embedding.
+    """
+    spec = workshop.recipe.teacher
+    given = [(spec.model, spec.weights), *((a.model, a.weights) for a in spec.also)]
+    names = [f"{model} {weights or ''}".strip() for model, weights in given]
+    chosen = np.random.default_rng(workshop.recipe.seed).permutation(len(workshop.data.train))[:samples].astype(np.int64)
+    batch = workshop.data.train.load(np.sort(chosen))
+    if batch.targets.ndim != 1 or len(np.unique(batch.targets[batch.targets >= 0])) < 2:
+        raise UserError("teachers are ranked by class labels of the training data; it has less than two classes of them")
+    known = batch.targets >= 0
+    rows: list[dict[str, Any]] = []
+    for name, found in zip(names, [workshop.teacher(), *workshop.also()], strict=True):
+        features = embeddings(found.artifact.module, batch.inputs[known], name)
+        fits = {"parc": parc(features, batch.targets[known]), "cka": cka(features, batch.targets[known])}
+        rows.append({"teacher": name, **fits})
+    for row, share in zip(rows, shares([row["parc"] for row in rows], power), strict=True):
+        row["share"] = share
+    return sorted(rows, key=lambda row: row["parc"], reverse=True)

@@ -1,0 +1,121 @@
+"""Quantisation without training: each option does what it says, and the program takes over what the file has."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from compress.data.base import ArraySamples
+from compress.quantization.post_training import PostTraining, quantise
+from compress.quantization.rounding import learn_rounding
+from compress.stages.quantize import QuantizeStage
+from deploy.export import capture, to_onnx
+from deploy.sensitivity import sensitivities
+from profiles.errors import UserError
+from profiles.quantization import QUANTIZATION
+from tests.conftest import blob_splits, small_model
+
+RECIPE = "x86-vnni"
+
+
+def outputs(model, inputs):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+@pytest.fixture(scope="module")
+def float_model():
+    samples = blob_splits().calibration
+    return to_onnx(capture(small_model(), [torch.from_numpy(samples.load(np.arange(2)).inputs)])), samples
+
+
+def far_off(model, samples, found):
+    inputs = samples.load(np.arange(len(samples))).inputs
+    return np.square(outputs(found, inputs) - outputs(model, inputs)).mean()
+
+
+LAYERS = {
+    "conv": lambda: nn.Conv2d(3, 8, 3, 2, 1),
+    "depthwise": lambda: nn.Conv2d(3, 3, 3, padding=1, groups=3),
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "conv" else pytest.mark.slow) for k in LAYERS])
+def test_learned_rounding_moves_each_weight_to_a_neighbour_and_beats_the_nearest(kind, monkeypatch):
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    # inputs that go together, or the nearest would be best
+    images = (rng.uniform(0, 1, (48, 1, 8, 8)) + 0.1 * rng.uniform(0, 1, (48, 3, 8, 8))).astype(np.float32)
+    samples = ArraySamples(images, np.zeros(48, int))
+    model = to_onnx(capture(LAYERS[kind]().eval(), [torch.from_numpy(images[:2])]))
+    coarse = replace(QUANTIZATION[RECIPE], weight_bits=4)
+    monkeypatch.setitem(QUANTIZATION, "coarse", coarse)
+    plain = quantise(model, samples, "coarse", PostTraining(biases=False))
+    learned = quantise(model, samples, "coarse", PostTraining(biases=False, rounding="learned"))
+    assert far_off(model, samples, learned.onnx()) < 0.9 * far_off(model, samples, plain.onnx())
+    for weight in plain.quantize.placement.weights:
+        before, after = plain.tensors()[weight.tensor], learned.tensors()[weight.tensor]
+        shape = [-1 if a == weight.axis else 1 for a in range(before.ndim)]
+        steps = after / plain.scales.weights[weight.tensor].reshape(shape)
+        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+        limit = plain.scales.weights[weight.tensor].reshape(shape) * 7
+        assert (np.abs(after - np.clip(before, -limit, limit)) < limit / 7 * 1.001).all()
+
+
+def test_the_layer_that_hurts_is_found_and_stays_float_and_is_named(float_model):
+    model, samples = float_model
+    plain = quantise(model, samples, RECIPE, PostTraining(biases=False))
+    layer = next(n for n in model.graph.node if n.op_type == "Conv" and "layer2" in n.name)
+    wide = replace(plain.scales, weights={**plain.scales.weights})
+    wide.weights[layer.input[1]] = wide.weights[layer.input[1]] * 60  # three levels are left of it
+    few = [samples.load(np.arange(8)).inputs]
+    found = sensitivities(model, plain.quantize.placement, wide, QUANTIZATION[RECIPE], few)
+    assert next(iter(found)) == layer.name
+    assert len(found) == len(plain.quantize.placement.weights)
+
+    mixed = quantise(model, samples, RECIPE, PostTraining(biases=False, mixed=True))
+    kept = dict(mixed.quantize.placement.kept_float)
+    assert 1 <= len(kept) <= len(found) / 4
+    assert all("of what all layers add to the outputs' error" in reason for reason in kept.values())
+    assert far_off(model, samples, mixed.onnx()) < far_off(model, samples, plain.onnx())
+
+
+@pytest.mark.parametrize(
+    "options", [PostTraining(), pytest.param(PostTraining(equalise=True, rounding="learned"), marks=pytest.mark.slow)]
+)
+def test_the_stage_s_program_computes_what_the_file_does(float_model, options):
+    model, samples = float_model
+    found = quantise(model, samples, RECIPE, options)
+    program = found.quantize.apply(small_model())
+    program.adopt(found.tensors(), found.scales)
+    inputs = samples.load(np.arange(16)).inputs
+    with torch.no_grad():
+        ours = program.eval()(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(ours, outputs(found.onnx(), inputs), atol=0.05 * np.abs(ours).max())
+
+
+def test_a_model_that_is_quantised_already_is_refused(float_model):
+    model, samples = float_model
+    int8 = quantise(model, samples, RECIPE, PostTraining(biases=False)).onnx()
+    with pytest.raises(UserError, match="quantised already"):
+        quantise(int8, samples, RECIPE, PostTraining())
+
+
+def test_training_is_the_last_resort():
+    first = QuantizeStage(epochs=3)
+    assert first.attempt == "post_training"
+    assert [first.softer().attempt, first.softer().softer().attempt] == ["mixed", "trained"]
+    assert first.softer().softer().softer() is None
+    assert QuantizeStage(epochs=0).softer().softer() is None
+
+
+def test_rounding_of_shared_weights_is_left_alone(float_model):
+    model, samples = float_model
+    found = quantise(model, samples, RECIPE, PostTraining(biases=False))
+    none = replace(found.quantize.placement, weights=())
+    made = learn_rounding(model, none, found.scales, QUANTIZATION[RECIPE], [samples.load(np.arange(4)).inputs])
+    assert made.SerializeToString() == model.SerializeToString()

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from compress.loader import Batches, Place
+from compress.schedule import Schedule
+from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
+from compress.teaching.teacher_outputs import TeacherOutputs
+from compress.training import Trainer
+from tests.conftest import blobs, small_model
+
+
+def make(folder, realisations=2):
+    schedule = Schedule(epochs=4, batch_size=16, realisations=realisations)
+    return TeacherOutputs(folder, Batches(blobs(64), schedule, 0), schedule)
+
+
+def test_what_is_kept_is_read_and_what_is_not_is_not(tmp_path):
+    kept = make(tmp_path)
+    signals = {
+        "teacher_logits": torch.randn(16, 4),
+        "teacher_features": [torch.randn(16, 2, 3, 3), torch.randn(16, 4, 1, 1)],
+    }
+    kept.keep(Place(1, 2, 0), signals)
+    assert kept.read(Place(1, 1, 0)) is None
+    found = make(tmp_path).read(Place(1, 2, 0))
+    torch.testing.assert_close(found["teacher_logits"], signals["teacher_logits"], atol=1e-3, rtol=1e-3)
+    assert [f.shape for f in found["teacher_features"]] == [(16, 2, 3, 3), (16, 4, 1, 1)]
+
+
+class Counted(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("losses", [["kd"], ["kd", "attention"]])
+def test_the_teacher_is_run_once_for_each_batch_that_repeats(losses, tmp_path, data, quiet, example):
+    teacher = Counted(small_model(5, width=1.0))
+    student = small_model()
+    objective = Objective(parse_losses(losses), Classification(), student, teacher, example)
+    schedule = Schedule(epochs=6, batch_size=32, realisations=2)
+    looking = teacher.calls
+    Trainer(0, quiet).fit("x", student, objective, data.train, schedule, tmp_path / "f", outputs=tmp_path / "kept")
+    assert teacher.calls - looking == 2 * 4
+    again = small_model()
+    objective = Objective(parse_losses(losses), Classification(), again, teacher, example)
+    looking = teacher.calls
+    Trainer(0, quiet).fit("x", again, objective, data.train, schedule, tmp_path / "g", outputs=tmp_path / "kept")
+    assert teacher.calls == looking, "the second training finds everything"
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in student.state_dict().items())
+
+
+def test_it_learns_what_it_would_have_learnt(tmp_path, data, quiet, example):
+    results = []
+    for outputs in (None, tmp_path / "kept"):
+        student = small_model()
+        objective = Objective(parse_losses(["kd"]), Classification(), student, small_model(5, width=1.0), example)
+        schedule = Schedule(epochs=2, batch_size=32, realisations=2)
+        Trainer(0, quiet).fit("x", student, objective, data.train, schedule, tmp_path / str(outputs), outputs=outputs)
+        results.append(Trainer(0, quiet).predictor(student)(data.test.load(np.arange(64)).inputs)[0])
+    assert np.abs(results[0] - results[1]).max() < 0.1 * np.abs(results[0]).max()
