@@ -33,8 +33,8 @@ from tests.bench.tools import nncf_int8, ort_int8
 PARTS = tuple(SUBJECTS)
 ENGINES = ("openvino", "onnxruntime")
 LEEWAY_POINTS, LEEWAY_TIME = 0.1, 1.02
-DRAWS = {"squeezenet": 3, "fastestdet": 3}
-"""Of half of the calibration samples, where test is small: all three tools get each draw, and means are compared."""
+DRAWS = {"resnet20": 3, "resnet56": 3, "squeezenet": 3, "fastestdet": 3}
+"""Of half of the calibration samples, where one draw tells little: all three tools get each, and means are compared."""
 SECONDS, ROUNDS = 2.5, 3
 """Of a variant's timing in one process, and processes: what a process gets of the machine's memory stays with it."""
 
