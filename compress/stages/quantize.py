@@ -23,7 +23,7 @@ class QuantizeStage(TrainedStage):
     """Int8 where the first integer runtime wants it, by the cheapest way that the gate accepts.
 
     First without training; then with the layers float that hurt most; then trained through fake quantisers (Polino et
-    al. 2018's quantized distillation, with learned step sizes). Each starts from ranges of the calibration split.
+    al. 2018's quantized distillation, with learned step sizes), from where the first ended.
 
     Attributes:
         attempt: what is tried first.
@@ -60,10 +60,9 @@ class QuantizeStage(TrainedStage):
         found = context.quantization(artifact.module, self._options())
         module = found.quantize.apply(copied(artifact))
         assert isinstance(module, QuantizedProgram)
+        module.adopt(found.tensors(), found.scales)
         if self.attempt == "trained":
             self.train(module, context)
-        else:
-            module.adopt(found.tensors(), found.scales)
         notes = tuple(f"{layer} stays float: {reason}" for layer, reason in found.quantize.placement.kept_float)
         return StageResult(artifact=artifact.changed(found.quantize, module), notes=notes)
 
@@ -74,9 +73,6 @@ class QuantizeStage(TrainedStage):
         return replace(self, attempt="trained") if self.attempt == "mixed" and self.epochs else None
 
     def _options(self) -> PostTraining:
-        """Training starts from rounding to the nearest of largest values: it moves weights and scales itself."""
-        if self.attempt == "trained":
-            return PostTraining(ranges=self.ranges, weights="largest", biases=False)
         return PostTraining(
             ranges=self.ranges,
             weights=self.weights,

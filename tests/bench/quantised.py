@@ -104,8 +104,11 @@ def _program(module: nn.Module, inputs: Any, recipe: str) -> QuantizedProgram:
 
     model = to_onnx(capture(module, [torch.from_numpy(inputs[:2])]))
     samples = ArraySamples(inputs, np.zeros(len(inputs), np.int64))
-    found = quantise(model, samples, recipe, PostTraining(weights="largest", biases=False))
-    return found.quantize.apply(module)  # type: ignore[return-value]
+    found = quantise(model, samples, recipe, PostTraining())
+    program = found.quantize.apply(module)
+    assert isinstance(program, QuantizedProgram)
+    program.adopt(found.tensors(), found.scales)
+    return program
 
 
 def _data() -> Splits:

@@ -11,7 +11,9 @@ from torch import nn
 from compress.data.base import ArraySamples
 from compress.quantization.post_training import PostTraining, quantise
 from compress.quantization.rounding import learn_rounding
+from compress.stage import Artifact, run_stage
 from compress.stages.quantize import QuantizeStage
+from compress.surgery import Plan
 from deploy.export import capture, to_onnx
 from deploy.sensitivity import sensitivities
 from profiles.errors import UserError
@@ -111,6 +113,16 @@ def test_training_is_the_last_resort():
     assert [first.softer().attempt, first.softer().softer().attempt] == ["mixed", "trained"]
     assert first.softer().softer().softer() is None
     assert QuantizeStage(epochs=0).softer().softer() is None
+
+
+def test_training_starts_where_what_is_free_ended(context):
+    given = Artifact(plan=Plan(factory="tests.conftest:small_model", arguments={}), module=small_model())
+    free, trained = (
+        run_stage(QuantizeStage(attempt=attempt, epochs=0), given, context, 0)[0].artifact.module.state_dict()
+        for attempt in ("post_training", "trained")
+    )
+    assert free.keys() == trained.keys()
+    assert all(torch.equal(free[name], trained[name]) for name in free)
 
 
 def test_rounding_of_shared_weights_is_left_alone(float_model):
