@@ -24,7 +24,7 @@ bench: install
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m tests.bench
 
-# Hours: each training is kept in runs/.losses, so that it can be spread over sessions. ARGS="--only kd dkd --epochs 2"
+# Hours, in as many goes as it takes: tests/bench/cells keeps the figures of each training. ARGS="--only kd dkd --epochs 2"
 bench-losses: install
 	$(BIN)/python -m tests.bench.losses $(ARGS)
 

@@ -4,10 +4,11 @@
     make bench-losses ARGS="--table"                  # what is there, into docs/losses.md
     make bench-losses ARGS="--small"                  # all of them in 60 to 90 minutes of one core; a table of its own
 
-A cell is a loss, a start (fresh weights, or those inherited from the teacher) and a seed. Nothing finished is done twice,
-and a cell that was killed goes on in the epoch where it was. Weights are those of the papers; ``--scales 0.3 1 3`` tries
-others, and the table takes the best on validation. Figures are of the test images that no choice saw. In the small budget
-a ResNet-8 learns from a tenth of the images, and the teacher is asked once for all trainings (``tests.bench.replay``).
+A cell is a loss, a start (fresh weights, or those inherited from the teacher) and a seed. Nothing finished is done twice:
+its figures stand in ``tests/bench/cells``, under version control. A cell that was killed goes on in the epoch where it was.
+Weights are those of the papers; ``--scales 0.3 1 3`` tries others, and the table takes the best on validation. Figures are
+of the test images that no choice saw. In the small budget a ResNet-8 learns from a tenth of the images, and the teacher is
+asked once for all trainings (``tests.bench.replay``).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from tests.bench.replay import Replayed
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "losses.md"
+CELLS = Path(__file__).parent / "cells"
 STARTS = ("scratch", "inherited")
 
 
@@ -139,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     for number, cell in enumerate(cells):
         if not (asked.cells / f"{cell.name}.json").exists():
             print(f"{number + 1} of {len(cells)}: {cell.name}", file=sys.stderr, flush=True)
-            write_atomically(asked.cells / f"{cell.name}.json", json.dumps(_trained(cell, asked.cells), indent=1).encode())
+            write_atomically(asked.cells / f"{cell.name}.json", json.dumps(_trained(cell, asked.scratch), indent=1).encode())
     text = losses_table.table([json.loads(path.read_text()) for path in sorted(asked.cells.glob("*.json"))], budget, FULL)
     print(text)
     if asked.table:
@@ -157,7 +159,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scales", nargs="+", type=float, default=[1.0], help="multiples of the weights of all but 'task'")
     parser.add_argument("--epochs", type=int, help="instead of the budget's")
     parser.add_argument("--samples", type=int, help="training images, 0 for all; instead of the budget's")
-    parser.add_argument("--cells", type=Path, default=ROOT / "runs" / ".losses", help="where cells are kept")
+    parser.add_argument("--cells", type=Path, default=CELLS, help="where the figures of finished trainings are kept")
+    parser.add_argument(
+        "--scratch", type=Path, default=ROOT / "runs" / ".losses", help="of trainings, and a teacher's answers"
+    )
     parser.add_argument("--table", action="store_true", help="train nothing; write what is there into docs/losses.md")
     return parser.parse_args(arguments)
 
@@ -196,7 +201,7 @@ def _data() -> tuple[Splits, Path]:
     return splits, root / "weights" / "resnet_cifar10" / "resnet56-4bfd9763.th"
 
 
-def _trained(cell: Cell, cells: Path) -> dict[str, Any]:
+def _trained(cell: Cell, scratch: Path) -> dict[str, Any]:
     started = time.process_time()
     splits, checkpoint = _data()
     train = splits.train
@@ -214,15 +219,15 @@ def _trained(cell: Cell, cells: Path) -> dict[str, Any]:
     specs = parse_losses(_recipe(cell))
     task, trainer = Classification(), Trainer(cell.seed, StreamProgress(sys.stderr))
     replayed = bool(cell.samples) and cell.samples * cell.epochs <= MOST_REPLAYED
-    asked = Replayed(teacher, example, cells / "teacher") if replayed else teacher
+    asked = Replayed(teacher, example, scratch / "teacher") if replayed else teacher
     objective = Objective(specs, task, student, asked, example, len(train))
     # the teacher's scores are small enough to be kept, and shared by all losses that read nothing else of it
     kept = not replayed and not any(reads_layers(name) or name == "teacher_embedding" for name in objective.reads)
     schedule = Schedule(
         epochs=cell.epochs, batch_size=cell.batch_size, learning_rate=0.1, realisations=cell.epochs if kept else 0
     )
-    outputs = cells / f"teacher-{cell.seed}-{cell.samples}" / objective.teacher_key(schedule) if kept else None
-    folder = cells / "unfinished" / cell.name
+    outputs = scratch / f"teacher-{cell.seed}-{cell.samples}" / objective.teacher_key(schedule) if kept else None
+    folder = scratch / "unfinished" / cell.name
     fitted = trainer.fit(cell.name, student, objective, train, schedule, folder, outputs=outputs)
     judged = {name: task.evaluate(trainer.predictor(student), getattr(splits, name)) for name in ("validation", "test")}
     figures = {name: {"top1": m.value, "ece": m.others["ece"], "samples": m.samples} for name, m in judged.items()}
