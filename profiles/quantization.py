@@ -32,8 +32,9 @@ class QuantizationRecipe:
         spreads_biases: the bias added to an integer MatMul of three dimensions or more is written with as many. Of a
             bias of one dimension the runtime makes a Gemm, for which it has no kernel from integers to float.
         integer_operators: what the runtime computes in integers besides layers, adds, concatenations and moves.
-        shuffles: the runtime takes integers through a concatenation and the moves behind it where all branches have one
-            scale (``deploy.shuffles``): so they get one, and pairs stand before the concatenation alone.
+        shuffles: the runtime splits, gathers and copies to the nearest in integers, and takes them through a concatenation
+            and the moves behind it where all branches have one scale (``deploy.shuffles``): so they get one, and pairs stand
+            before the concatenation alone.
         why: where this was learned, for the reader of a report.
     """
 
@@ -67,8 +68,9 @@ ORT_WHY += (
 ORT_WHY += "and its bias it fuses into a float Gemm, which made a ViT 2x slower than as integers"
 
 SHUFFLES_WHY = (
-    "OpenVINO shuffles channels in integers where all have one scale: else it goes to float and back at each, which took "
-    "a detector of that kind 1.07x the time (measured on AVX2); ONNX Runtime gained nothing by it"
+    "OpenVINO shuffles, splits and upsamples in integers, concatenations that are moved on where all branches have one "
+    "scale: else it goes to float and back, which took detectors 1.04x to 1.08x the time (measured on AVX2); ONNX Runtime "
+    "gained nothing by it"
 )
 
 QUANTIZATION: dict[str, QuantizationRecipe] = {

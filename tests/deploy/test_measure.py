@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -45,7 +47,10 @@ def test_variants_alternate_block_by_block():
     order = []
     timers = {name: lambda seconds, name=name: order.append(name) or Times([1.0]) for name in "abc"}
     times = interleave(timers, 1.0)
-    assert order == list("abc") * ROUNDS
+    rounds = [tuple(order[i : i + 3]) for i in range(0, len(order), 3)]
+    assert len(rounds) == ROUNDS and all(sorted(each) == list("abc") for each in rounds)
+    followers = {(before, after) for each in rounds for before, after in pairwise(each)}
+    assert len(followers) == 6, "no variant always runs behind the same other one"
     assert {len(t) for t in times.values()} == {ROUNDS}
 
 
