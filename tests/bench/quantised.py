@@ -61,9 +61,9 @@ TWO: dict[str, dict[str, Any]] = {
     "points and weights by gradient": {},
 }
 REMARKS = {
-    "two": (
-        "the paper, 2 bits, a network of 1 M parameters with 88.8 % distilled: 10.5 % uniform, 80.4 % points, 82.4 % weights",
-    )
+    "two": [
+        "the paper, 2 bits, a network of 1 M parameters with 88.8 % distilled: 10.5 % uniform, 80.4 % points, 82.4 % weights"
+    ]
 }
 RESNET20 = Plan(factory="compress.models:resnet", arguments={"blocks": 3, "shortcut": "pad"})
 
