@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from compress import bundling, processes
+from compress import bundling, processes, report_html
 from compress import students as searching
 from compress.gate import Decision, Standing, decide
 from compress.made import Made
@@ -88,6 +88,7 @@ def run(
     cargo = bundling.cargo(best, prover, workshop)
     if processes.is_main():
         report.write(out)
+        report_html.write(report, out)
         progress.say(bundling.signature(out / "bundle", bundling.bundle(out / "bundle", cargo, report, profile)))
     processes.wait()
     took = time.perf_counter() - started

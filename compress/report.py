@@ -19,7 +19,7 @@ from profiles.errors import UserError
 
 SCHEMA = 1
 MOST_GAP_POINTS = 4.0
-JSON_FILE, HTML_FILE = "report.json", "report.html"
+JSON_FILE = "report.json"
 
 
 @final
@@ -116,11 +116,8 @@ class Report:
         return {"schema": SCHEMA, **asdict(self)}
 
     def write(self, out: Path) -> None:
-        """Write ``report.json`` and ``report.html``."""
-        from compress.report_html import html
-
+        """Write ``report.json``."""
         write_atomically(out / JSON_FILE, json.dumps(self.as_json(), indent=1, default=dict).encode())
-        write_atomically(out / HTML_FILE, html(self).encode())
 
 
 def read(run: Path) -> Report:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from compress.choice import summary
 from compress.report import Report, Row
+from deploy.files import write_atomically
 from deploy.packed_file import told
 
+HTML_FILE = "report.html"
 COLOURS = {"baseline": "#5b6770", "stage": "#c77700", "student": "#00796b"}
 FAMILIES = ("#00796b", "#c77700", "#5b6770", "#6a4c93", "#1f6fb2", "#8d6e63")
 INK, GRID, BUDGET = "#22282c", "#dfe3e6", "#b3261e"
+
+
+def write(report: Report, out: Path) -> None:
+    """Write ``report.html``."""
+    write_atomically(out / HTML_FILE, html(report).encode())
 
 
 def html(report: Report) -> str:
