@@ -4,7 +4,7 @@ Variants that are compared are timed in alternating blocks, A B C, C A B, B A C 
 process of its own and each block warmed again while the others idle. Measured why: one after the other
 was off by a factor of two on a shared machine; alternating call by call keeps every cache cold; two
 runtimes in one process tax each other's threads; in an order that is always the same, what runs behind
-the same other one every time was off by 5 %.
+the same other one every time was off by 4 %.
 """
 
 from __future__ import annotations
