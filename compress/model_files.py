@@ -14,6 +14,7 @@ from compress.program_files import pte
 from compress.quantization import post_training
 from compress.quantization.packed import PackedProgram
 from compress.quantization.quantizers import QuantizedProgram
+from compress.room import PLACEMENT
 from compress.surgery import Quantize
 from compress.workshop import Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
@@ -32,7 +33,7 @@ TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
 EXPORTING = (
     "deploy.export",
-    "deploy.placement",
+    *PLACEMENT,
     "deploy.qdq",
     "deploy.integers",
     "compress.quantization.quantizers",
@@ -107,7 +108,7 @@ class ModelFiles:
             "artifact": made.step.key,
             "batch": self._profile.batch,
             "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
-            "code": code_digest(["deploy.export", "deploy.export_pte", "deploy.placement", "deploy.qdq"]),
+            "code": code_digest(["deploy.export", "deploy.export_pte", *PLACEMENT, "deploy.qdq"]),
             "versions": versions("torch", "executorch"),
         }
         if recipe is not None and made.recipe is None:

@@ -3,6 +3,9 @@
 Their comments and docstrings may change freely (``compress.workspace.code_digest``).
 """
 
+PLACEMENT = ("deploy.placement", "deploy.shuffles")
+"""What decides where Q/DQ pairs stand."""
+
 ROOM = (
     "compress.training",
     "compress.run_state",
@@ -50,8 +53,7 @@ ROOM = (
     "deploy.observe",
     "deploy.packing",
     "deploy.sensitivity",
-    "deploy.placement",
-    "deploy.shuffles",
+    *PLACEMENT,
     "deploy.qdq",
     "deploy.export",
     "deploy.template",

@@ -13,6 +13,7 @@ from compress import processes
 from compress.allocation import Term
 from compress.costs import By, Costs, Coupling, LayerPrice, Option
 from compress.progress import Progress
+from compress.room import PLACEMENT
 from compress.workspace import code_digest, digest
 from deploy import count, factor_times, latency
 from deploy.devices import Device
@@ -62,7 +63,7 @@ class EngineTarget:
             "deploy.factor_times",
             "deploy.template",
             "deploy.with_batch",
-            "deploy.placement",
+            *PLACEMENT,
             "deploy.qdq",
             "deploy.measure",
         ]

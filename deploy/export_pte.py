@@ -68,9 +68,8 @@ def _example(program: ExportedProgram, batch: int) -> tuple[torch.Tensor, ...]:
 
 def _quantise(graph: fx.GraphModule, integers: Integers) -> None:
     nodes = {node.name: node for node in graph.graph.nodes} | graph_ends(graph.graph)
-    for activation in integers.placement.activations:
-        node = nodes.get(activation.tensor) if activation.pair else None
-        if node is not None:  # else a tensor that only the ONNX file has
+    for activation in integers.placement.pairs:
+        if (node := nodes.get(activation.tensor)) is not None:  # else a tensor that only the ONNX file has
             _quantise_activation(graph, node, *integers.scales.activations[activation.tensor], integers.recipe)
     for number, weight in enumerate(integers.placement.weights):
         _quantise_weight(graph, nodes[weight.layer], number, integers.scales.weights.get(weight.tensor), integers.recipe)

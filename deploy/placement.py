@@ -72,6 +72,11 @@ class Activation:
     counts: bool = False
     pair: bool = True
 
+    @property
+    def source(self) -> str:
+        """The tensor whose scale it has."""
+        return self.like or self.tensor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
@@ -96,6 +101,32 @@ class Placement:
     weights: tuple[Weight, ...]
     kept_float: tuple[tuple[str, str], ...]
 
+    @property
+    def pairs(self) -> tuple[Activation, ...]:
+        """Those of the activations at which a Q/DQ pair stands."""
+        return tuple(activation for activation in self.activations if activation.pair)
+
+    def ranges(self) -> dict[str, list[str]]:
+        """By tensor that gives a scale, the tensors whose values count for it: itself first."""
+        found: dict[str, list[str]] = {activation.source: [activation.source] for activation in self.activations}
+        for activation in self.activations:
+            if activation.counts:
+                found[activation.source].append(activation.tensor)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kinds:
+    """Operators that a recipe joins to integer layers, and those that carry their input's scale."""
+
+    joins: frozenset[str]
+    carries: frozenset[str]
+
+    def carry(self, node: onnx.NodeProto) -> bool:
+        """Whether ``node`` only moves or selects values; of Resize, what copies the nearest."""
+        copies = node.op_type != "Resize" or attribute(node, "mode", b"nearest") == b"nearest"
+        return node.op_type in self.carries and copies
+
 
 def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str, str] = NONE) -> Placement:
     """The placement of ``recipe`` for a float model whose shapes are inferred.
@@ -105,9 +136,8 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
     """
     graph = Graph(model)
     reasons = {n.name: kept.get(n.name) or _why_float(graph, n) for n in graph.nodes if n.op_type in COMPUTE}
-    joins = JOIN | set(recipe.integer_operators)
-    carries = MOVING if recipe.shuffles else CARRY
-    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, joins, carries)
+    kinds = _Kinds(joins=JOIN | set(recipe.integer_operators), carries=MOVING if recipe.shuffles else CARRY)
+    integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, kinds)
     shuffled = _shuffled(graph, integer) if recipe.shuffles else {}
     activations: dict[str, Activation] = {}
     weights: dict[str, Weight] = {}
@@ -115,7 +145,7 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
         if node.name not in integer:
             continue
         for tensor in _placed(graph, node, recipe):
-            activations.setdefault(tensor, _activation(graph, tensor, integer, carries, shuffled))
+            activations.setdefault(tensor, shuffled.get(tensor) or _activation(graph, tensor, integer, kinds, shuffled))
         if node.op_type in COMPUTE and (weight := _weight(graph, node)):
             weights.setdefault(weight.tensor, weight)
     reasons |= {n.name: f"no recipe knows the operator {n.op_type}" for n in graph.nodes if _is_unknown(n)}
@@ -187,14 +217,14 @@ def _shuffled(graph: Graph, integer: set[str]) -> dict[str, Activation]:
     return found
 
 
-def _integer_nodes(graph: Graph, layers: set[str], joins: frozenset[str], carries: frozenset[str]) -> set[str]:
+def _integer_nodes(graph: Graph, layers: set[str], kinds: _Kinds) -> set[str]:
     """Names of the nodes that run in integers: ``layers``, and what rules 3 and 4 join to them."""
     integer = set(layers)
     grew = True
     while grew:
         grew = False
         for node in graph.nodes:
-            if node.name not in integer and _joins(graph, node, integer, joins, carries):
+            if node.name not in integer and _joins(graph, node, integer, kinds):
                 integer.add(node.name)
                 grew = True
     return integer
@@ -211,21 +241,20 @@ def _why_float(graph: Graph, node: onnx.NodeProto) -> str:
     return ""
 
 
-def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str], joins: frozenset[str], carries: frozenset[str]) -> bool:
+def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str], kinds: _Kinds) -> bool:
     """Whether a join or carry node can run in integers between nodes that do."""
-    if node.op_type not in joins | carries:
+    if node.op_type not in kinds.joins and not kinds.carry(node):
         return False
-    if node.op_type == "Resize" and attribute(node, "mode", b"nearest") != b"nearest":
-        return False
-    feeds = [t for t in node.input if t and graph.rank(t) > 0 and not (node.op_type in carries and t != node.input[0])]
+    data = node.input[:1] if kinds.carry(node) else node.input  # the rest steers: a shape, indices, a pad value
+    feeds = [t for t in data if t and graph.rank(t) > 0]
     if any(graph.is_constant(t) for t in feeds) or not all(graph.is_activation(t) for t in feeds):
         return False
     made = [_result(graph, node), *node.output[1:]]
     read_by_integer = any(reader.name in integer for tensor in made for reader in graph.consumers(tensor))
-    return read_by_integer and all(_from_integer(graph, t, integer, joins, carries) for t in feeds)
+    return read_by_integer and all(_from_integer(graph, t, integer, kinds) for t in feeds)
 
 
-def _from_integer(graph: Graph, tensor: str, integer: set[str], joins: frozenset[str], carries: frozenset[str]) -> bool:
+def _from_integer(graph: Graph, tensor: str, integer: set[str], kinds: _Kinds) -> bool:
     """Whether ``tensor`` comes out of integer arithmetic, or will when rule 3 has spread."""
     node = graph.producer(tensor)
     while node is not None and node.op_type in FUSED:
@@ -234,10 +263,10 @@ def _from_integer(graph: Graph, tensor: str, integer: set[str], joins: frozenset
         return tensor in graph.inputs
     if node.name in integer:
         return True
-    if node.op_type in carries:
-        return _from_integer(graph, node.input[0], integer, joins, carries)
-    if node.op_type in joins:
-        return all(_from_integer(graph, t, integer, joins, carries) for t in node.input if not graph.is_constant(t))
+    if kinds.carry(node):
+        return _from_integer(graph, node.input[0], integer, kinds)
+    if node.op_type in kinds.joins:
+        return all(_from_integer(graph, t, integer, kinds) for t in node.input if not graph.is_constant(t))
     return False
 
 
@@ -250,15 +279,13 @@ def _result(graph: Graph, node: onnx.NodeProto) -> str:
 
 
 def _activation(
-    graph: Graph, tensor: str, integer: set[str], carries: frozenset[str], shuffled: Mapping[str, Activation]
+    graph: Graph, tensor: str, integer: set[str], kinds: _Kinds, shuffled: Mapping[str, Activation]
 ) -> Activation:
     """``tensor`` with the scale of the tensor that it was moved or selected from, if it was."""
-    if tensor in shuffled:
-        return shuffled[tensor]
     source = tensor
-    while (node := graph.producer(source)) is not None and node.op_type in carries and node.name in integer:
+    while (node := graph.producer(source)) is not None and kinds.carry(node) and node.name in integer:
         source = str(node.input[0])
-    source = shuffled[source].like or source if source in shuffled else source
+    source = shuffled[source].source if source in shuffled else source
     return Activation(tensor=tensor, like=source if source != tensor else None)
 
 

@@ -113,9 +113,7 @@ def _insert_weights(model: onnx.ModelProto, placement: Placement, scales: Scales
 def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> None:
     graph = Graph(model)
     after: dict[str, list[onnx.NodeProto]] = {}
-    for activation in placement.activations:
-        if not activation.pair:
-            continue
+    for activation in placement.pairs:
         name = activation.tensor
         made, read = _ends(graph, name, recipe)
         scale, zero_point = scales.activations[name]

@@ -115,9 +115,8 @@ def _plausible(model: onnx.ModelProto, placement: Placement, recipe: Quantizatio
     graph = Graph(model)
     scales: dict[str, tuple[float, int]] = {}
     for activation in placement.activations:
-        source = activation.like or activation.tensor
-        producer = graph.producer(source)
-        positive = source.startswith("positive/") if producer is None else producer.op_type in NEVER_NEGATIVE
+        producer = graph.producer(activation.source)
+        positive = activation.source.startswith("positive/") if producer is None else producer.op_type in NEVER_NEGATIVE
         scales[activation.tensor] = scale_of_range(0.0 if positive else -RANGE, RANGE, recipe)
     weights = {w.tensor: scales_of_weight(graph.constant(w.tensor), w.axis, recipe) for w in placement.weights}
     return Scales(activations=scales, weights=weights)

@@ -129,16 +129,12 @@ def calibrate(
         histograms = (watcher or Watcher()).histograms(model, placement, samples)
     except ValueError as error:
         raise UserError(f"calibration: {error}") from None
-    scales: dict[str, tuple[float, int]] = {}
-    for activation in placement.activations:
-        if activation.like is not None and activation.like in scales:
-            scales[activation.tensor] = scales[activation.like]
-            continue
-        source = activation.like or activation.tensor
-        counted = [a.tensor for a in placement.activations if a.counts and a.like == source]
-        histogram = merged([histograms[tensor] for tensor in (source, *counted)])
+    found: dict[str, tuple[float, int]] = {}
+    for source, tensors in placement.ranges().items():
+        histogram = merged([histograms[tensor] for tensor in tensors])
         low, high = METHODS[method](histogram, levels(histogram.minimum, rules))
-        scales[activation.tensor] = scale_of_range(low, high, rules)
+        found[source] = scale_of_range(low, high, rules)
+    scales = {activation.tensor: found[activation.source] for activation in placement.activations}
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
 
 

@@ -116,8 +116,8 @@ class QuantizedProgram(nn.Module):
         for tensor, module in self._activations.items():
             quantizer = self._quantizer(module)
             activations[tensor] = float(quantizer.scale().detach()), int(quantizer.zero_point)
-        carried = [a for a in self.placement.activations if not a.pair and a.like in self._activations]
-        activations |= {a.tensor: activations[a.like] for a in carried if a.like is not None}
+        taken = [a for a in self.placement.activations if not a.pair and a.source in self._activations]
+        activations |= {a.tensor: activations[a.source] for a in taken}
         weights = {t: self._quantizer(m).scale().detach().flatten().numpy() for t, m in self._weights.items()}
         return Scales(activations=activations, weights=weights)
 
@@ -133,9 +133,9 @@ class QuantizedProgram(nn.Module):
     def _place_activations(self, names: dict[str, fx.Node]) -> dict[str, str]:
         smallest, _ = activation_limits(self.recipe)
         placed: dict[str, str] = {}
-        for activation in self.placement.activations:
+        for activation in self.placement.pairs:
             node = names.get(activation.tensor)
-            if node is None or not activation.pair:
+            if node is None:
                 continue
             owner = activation.like if activation.like in placed else None
             module = placed[owner] if owner else f"activation_quantizer_{len(placed)}"

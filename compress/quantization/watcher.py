@@ -55,8 +55,7 @@ class Watcher:
 
 def sources(placement: Placement) -> list[str]:
     """The tensors that the scales of a placement are taken from."""
-    activations = placement.activations
-    return list(dict.fromkeys(a.tensor if a.counts or a.like is None else a.like for a in activations))
+    return list(dict.fromkeys(tensor for tensors in placement.ranges().values() for tensor in tensors))
 
 
 def inputs(samples: Samples) -> Iterator[npt.NDArray[Any]]:

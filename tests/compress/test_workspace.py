@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -9,9 +10,16 @@ import time
 
 import pytest
 
+from compress.room import PLACEMENT
 from compress.workspace import FACTS, UNFINISHED, Workspace, code_digest, digest, source_digest
 from profiles.errors import UserError
 from tests.conftest import ROOT
+
+
+def test_what_decides_where_pairs_stand_is_named_whole():
+    """A step's key has the code of ``PLACEMENT``: what deploy.placement is made of, but for readers of graphs."""
+    imported = set(re.findall(r"^from (deploy\.\w+) import", (ROOT / "deploy" / "placement.py").read_text(), re.MULTILINE))
+    assert {"deploy.placement"} | imported - {"deploy.graph", "deploy.export"} == set(PLACEMENT)
 
 
 def test_a_step_is_made_once(tmp_path, quiet):

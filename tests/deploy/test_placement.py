@@ -116,6 +116,21 @@ def test_only_a_resize_that_copies_stays_in_integers():
     assert placed(Up("bilinear"))[1].activations[-1].like is None
 
 
+def test_a_branch_that_is_upsampled_by_more_than_copying_keeps_a_concatenation_in_float():
+    class Pyramid(nn.Module):
+        def __init__(self, mode):
+            super().__init__()
+            self.a, self.b, self.c, self.mode = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 2, 2), nn.Conv2d(8, 4, 1), mode
+
+        def forward(self, x):
+            y = functional.relu(self.a(x))
+            z = functional.interpolate(functional.relu(self.b(y)), scale_factor=2, mode=self.mode)
+            return self.c(torch.cat([y, z], 1))
+
+    assert placed(Pyramid("nearest"))[2] == ["input", "Relu", "Relu", "Resize", "Concat"]
+    assert placed(Pyramid("bilinear"))[2] == ["input", "Relu", "Concat"]
+
+
 def test_a_linear_layers_weight_is_quantised_along_its_outputs():
     class Tokens(nn.Module):
         def __init__(self):
