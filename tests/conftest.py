@@ -56,6 +56,19 @@ def small_model(seed: int = 0, width: float = 0.5) -> nn.Module:
     return model
 
 
+class Counted(nn.Module):
+    """Runs another module and counts how often."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        made: torch.Tensor = self.inner(x)
+        return made
+
+
 def randomise_batch_norms(model: nn.Module) -> None:
     with torch.no_grad():
         for layer in model.modules():

@@ -8,17 +8,7 @@ from compress.teaching.objective import Objective, parse_losses
 from tests.bench.losses import FULL, SMALL, _cells, _parse
 from tests.bench.losses_table import keep, table
 from tests.bench.replay import Replayed
-from tests.conftest import small_model
-
-
-class Counted(torch.nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.inner(x)
+from tests.conftest import Counted, small_model
 
 
 @pytest.mark.parametrize("losses", [["kd", "attention"], ["dsi", "nd"], ["codebook"], ["block_mse"]])

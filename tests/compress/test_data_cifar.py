@@ -1,5 +1,6 @@
 """CIFAR's files are written here as they are published: pickles as Python 2 wrote them, and the binary rows."""
 
+import io
 import pickle
 import struct
 
@@ -122,6 +123,28 @@ def test_cifar100_has_the_fine_labels_of_both_formats(tmp_path):
     assert python.classes == CLASSES_100
     assert len(set(CLASSES_100)) == 100
     assert (CLASSES_100[0], CLASSES_100[99]) == ("apple", "worm")
+
+
+NUMPY_ARRAY = b"cnumpy\nndarray\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"cbuiltins\neval\n(S'1'\ntR.", id="a call"),
+        pytest.param(b"(S'x'\nibuiltins\neval\n.", id="an instance by its old instruction"),
+        pytest.param(b"\x80\x04\x8c\x05numpy\x94\x8c\x11ndarray.__class__\x94\x93.", id="a name with a dot"),
+        pytest.param(NUMPY_ARRAY + b"(}tb.", id="state for a class of ours"),
+        pytest.param(NUMPY_ARRAY + b")\x81}S'array'\nI1\nsb.", id="state that is no array's"),
+        pytest.param(b"\x80\x02\x82\x01.", id="a registered extension"),
+        pytest.param(b"P1\n.", id="a persistent object"),
+    ],
+)
+def test_no_instruction_of_a_pickle_reaches_further_than_the_names(content):
+    before = dict(vars(cifar._Array)), dict(cifar.NAMES)
+    with pytest.raises(Exception, match=r"names |missing 1 required|not enough values|unregistered|persistent"):
+        cifar._Unpickler(io.BytesIO(content), encoding="bytes").load()
+    assert (dict(vars(cifar._Array)), cifar.NAMES) == before
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path):

@@ -8,7 +8,7 @@ from compress.tasks.classification import Classification
 from compress.teaching.objective import Objective, parse_losses
 from compress.teaching.teacher_outputs import TeacherOutputs
 from compress.training import Trainer
-from tests.conftest import blobs, small_model
+from tests.conftest import Counted, blobs, small_model
 
 
 def make(folder, realisations=2):
@@ -27,16 +27,6 @@ def test_what_is_kept_is_read_and_what_is_not_is_not(tmp_path):
     found = make(tmp_path).read(Place(1, 2, 0))
     torch.testing.assert_close(found["teacher_logits"], signals["teacher_logits"], atol=1e-3, rtol=1e-3)
     assert [f.shape for f in found["teacher_features"]] == [(16, 2, 3, 3), (16, 4, 1, 1)]
-
-
-class Counted(torch.nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.inner(x)
 
 
 @pytest.mark.parametrize("losses", [["kd"], ["kd", "attention"]])
