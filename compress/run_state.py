@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compress import processes
 from compress.loader import Batches
+from compress.muon import MOMENTUM, Muon, hidden_kernels
 from compress.schedule import Schedule
 from compress.tensors import load_tensors, save_tensors
 from profiles.errors import UserError
@@ -160,12 +161,16 @@ class RunState:
 
 def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Weight decay on matrices and kernels only: not on biases, norms and scales."""
-    groups = []
+    turned = hidden_kernels(module) if schedule.optimizer == "muon" else []
+    apart = {id(kernel) for kernel in turned}
+    groups: list[dict[str, Any]] = []
     for trained in (module, parts):
-        weights = [p for p in trained.parameters() if p.requires_grad]
+        weights = [p for p in trained.parameters() if p.requires_grad and id(p) not in apart]
         groups.append({"params": [p for p in weights if p.dim() > 1], "weight_decay": schedule.weight_decay})
         groups.append({"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0})
     groups = groups[:2] + [group for group in groups[2:] if group["params"]]
+    if schedule.optimizer == "muon":
+        return Muon([*groups, {"params": turned, "turns": True, "momentum": MOMENTUM}], schedule.learning_rate)
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=schedule.learning_rate)
     return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=0.9, nesterov=True)

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Optimizer = Literal["sgd", "adamw"]
-Shape = Literal["cosine", "one_cycle", "constant"]
+Optimizer = Literal["sgd", "adamw", "muon"]
+Shape = Literal["cosine", "linear", "one_cycle", "constant"]
 ONE_CYCLE_WARMUP = 0.3
 
 
@@ -37,4 +37,5 @@ class Schedule:
             return self.learning_rate * (step + 1) / rising
         if self.schedule == "constant":
             return self.learning_rate
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+        done = (step - rising) / max(1, steps - rising)
+        return self.learning_rate * (1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))

@@ -43,6 +43,12 @@ def test_the_rate_rises_then_falls_to_zero():
     assert rates[-1] < 0.01
 
 
+def test_a_linear_rate_falls_by_the_same_each_step():
+    schedule = Schedule(epochs=1, learning_rate=1.0, warmup=0.2, schedule="linear")
+    rates = [schedule.rate(step, 10) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+
+
 def test_the_same_seed_gives_the_same_bytes(data, tmp_path, quiet, example):
     states = []
     for name in "ab":
@@ -79,8 +85,12 @@ LEARNT_WEIGHT = {"use": "cwd", "weight": {"use": "gradient_share", "every": 1}}
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"optimizer": "adamw", "learning_rate": 0.003, "ema": 0.9, "losses": [*LEARNT, LEARNT_WEIGHT]}],
-    ids=["plain", "with parts of losses"],
+    [
+        {},
+        {"optimizer": "adamw", "learning_rate": 0.003, "ema": 0.9, "losses": [*LEARNT, LEARNT_WEIGHT]},
+        {"optimizer": "muon"},
+    ],
+    ids=["plain", "with parts of losses", "muon"],
 )
 def test_killed_in_the_middle_of_an_epoch_and_resumed_it_ends_the_same(settings, data, tmp_path, quiet, example):
     whole = small_model()
@@ -183,7 +193,14 @@ def test_patience_takes_the_best_and_stops(data, tmp_path, quiet, example):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"optimizer": "adamw", "learning_rate": 3e-3}, {"schedule": "one_cycle"}, {"schedule": "constant"}]
+    "settings",
+    [
+        {"optimizer": "adamw", "learning_rate": 3e-3},
+        {"optimizer": "muon"},
+        {"schedule": "linear"},
+        {"schedule": "one_cycle"},
+        {"schedule": "constant"},
+    ],
 )
 def test_every_optimizer_and_shape_learns(settings, data, tmp_path, quiet, example):
     module = small_model()
