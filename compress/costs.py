@@ -54,6 +54,14 @@ class LayerPrice:
     factors_ms: Mapping[Option, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FloatPrices:
+    """Milliseconds of the model in int8, and how much longer it takes with each layer alone in float."""
+
+    whole_ms: float
+    longer_ms: Mapping[str, float]
+
+
 class Target(Protocol):
     """The device that a stage's model is for."""
 
@@ -70,3 +78,9 @@ class Target(Protocol):
 
     def layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> Mapping[str, LayerPrice]:
         """Milliseconds of layers whole and as factors, by path; what the exported model does not have is left out."""
+
+    def in_float(self, layers: Sequence[str]) -> FloatPrices | None:
+        """What leaving each of ``layers``, nodes of the exported starting model, in float costs its int8 engine.
+
+        None where the runtime that runs int8 is not built from ONNX files, or the model has more than one free size.
+        """

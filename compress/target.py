@@ -11,16 +11,17 @@ import onnx
 
 from compress import processes
 from compress.allocation import Term
-from compress.costs import By, Costs, Coupling, LayerPrice, Option
+from compress.costs import By, Costs, Coupling, FloatPrices, LayerPrice, Option
 from compress.progress import Progress
 from compress.room import PLACEMENT
 from compress.workspace import code_digest, digest
-from deploy import count, factor_times, latency
+from deploy import count, factor_times, float_times, latency
 from deploy.devices import Device
 from deploy.engines import engine
 from deploy.latency_table import LatencyTable, PieceCost, total
 from deploy.stopwatch import Form, Stopwatch
 from deploy.template import Axis, Template
+from deploy.with_batch import with_batch
 from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION
@@ -61,6 +62,7 @@ class EngineTarget:
             "deploy.latency_table",
             "deploy.stopwatch",
             "deploy.factor_times",
+            "deploy.float_times",
             "deploy.template",
             "deploy.with_batch",
             *PLACEMENT,
@@ -89,6 +91,23 @@ class EngineTarget:
         found = processes.from_main(self._layers(options, precision) if processes.is_main() else None)
         assert found is not None
         return found
+
+    def in_float(self, layers: Sequence[str]) -> FloatPrices | None:
+        return processes.from_main(self._in_float(layers) if processes.is_main() else None)
+
+    def _in_float(self, layers: Sequence[str]) -> FloatPrices | None:
+        runtime = next((r for r in self._profile.runtimes if "int8" in r.precisions), None)
+        if runtime is None or runtime.quantization is None or engine(runtime.engine).built_from != "onnx":
+            return None
+        try:
+            model = with_batch(onnx.load(str(self._model())), self._profile.batch)
+        except UserError:
+            return None
+        with self._progress.task("layers in float", 1) as bar:
+            clock = self.stopwatch(runtime, "int8", placed=True)
+            whole_ms, longer_ms = float_times.longer_ms(model, QUANTIZATION[runtime.quantization], layers, clock)
+            bar.advance(1, f"{len(layers)} layers, {whole_ms:.3f} ms all in int8")
+        return FloatPrices(whole_ms=whole_ms, longer_ms=longer_ms)
 
     def _layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> dict[str, LayerPrice]:
         model, runtime = onnx.load(str(self._model())), self._runtime(precision)
@@ -125,10 +144,11 @@ class EngineTarget:
         taken = {p: latency.whole_times(template, clock, [({}, [])], "forms")[0] for p, clock in clocks.items()}
         return min(taken, key=lambda p: taken[p].least_ms)
 
-    def stopwatch(self, runtime: Runtime, precision: str) -> Stopwatch:
-        """What times models on a runtime in a precision."""
+    def stopwatch(self, runtime: Runtime, precision: str, *, placed: bool = False) -> Stopwatch:
+        """What times models on a runtime in a precision; ``placed``: they have their Q/DQ pairs already."""
         plan = engine(runtime.engine).plan(self._profile, precision, self._versions[runtime.engine])
-        recipe = QUANTIZATION[runtime.quantization] if precision == "int8" and runtime.quantization else None
+        integers = precision == "int8" and runtime.quantization and not placed
+        recipe = QUANTIZATION[runtime.quantization] if integers and runtime.quantization else None
         decided = {**self.key, "plan": plan.as_json(), "int8": recipe is not None}
         form = Form(device=self._device, plan=plan, recipe=recipe, key=f"{plan.engine}-{precision}-{digest(decided)[:20]}")
         return Stopwatch(form, self._folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, final
 
@@ -319,7 +319,7 @@ class Workshop:
             folder=folder,
             outputs=self._workspace.root / f"teacher-outputs-{digest(asked)[:20]}",
             answering=self._answering(module),
-            quantization=self._quantization,
+            quantization=partial(self._quantization, target),
             target=target,
         )
 
@@ -332,11 +332,12 @@ class Workshop:
         self._progress.say(f"  the teacher answers from {asked} where losses read its outputs alone")
         return self._engine_teacher
 
-    def _quantization(self, module: nn.Module, options: PostTraining) -> Quantised:
+    def _quantization(self, target: Target | None, module: nn.Module, options: PostTraining) -> Quantised:
         recipe = integer_recipe(self.profile)
         assert recipe is not None, "the quantize stage has asked for a runtime with int8"
         model = to_onnx(capture(module, [self.example]))
-        return post_training.quantise(model, self.data.calibration, recipe, options, self.watcher)
+        price = target.in_float if target is not None else None
+        return post_training.quantise(model, self.data.calibration, recipe, options, self.watcher, price)
 
     def _training_key(self, modules: list[str]) -> dict[str, Any]:
         return {

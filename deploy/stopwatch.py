@@ -104,10 +104,15 @@ class Stopwatch:
 def _as_formed(model: onnx.ModelProto, form: Form) -> onnx.ModelProto:
     """A float model as the form's engine is built from: with Q/DQ pairs in int8, halved in fp16."""
     if form.recipe is not None:
-        placement = place(model, form.recipe)
-        if placement.weights:
-            model = insert(model, placement, _plausible(model, placement, form.recipe), form.recipe)
+        model = in_integers(model, form.recipe, place(model, form.recipe))
     return half(model) if form.plan.source == "onnx-fp16" else model
+
+
+def in_integers(model: onnx.ModelProto, recipe: QuantizationRecipe, placement: Placement) -> onnx.ModelProto:
+    """A float model with the pairs of ``placement``, at scales that no calibration gave."""
+    if not placement.weights:
+        return model
+    return insert(model, placement, _plausible(model, placement, recipe), recipe)
 
 
 def _plausible(model: onnx.ModelProto, placement: Placement, recipe: QuantizationRecipe) -> Scales:

@@ -32,6 +32,7 @@ HOST_ONLY = {
     "deploy/count.py",
     "deploy/estimate.py",
     "deploy/factor_times.py",
+    "deploy/float_times.py",
     "deploy/latency.py",
     "deploy/latency_table.py",
     "deploy/stopwatch.py",

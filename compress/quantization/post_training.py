@@ -6,7 +6,7 @@ It needs no training and no labels, so it stands in every report as what is free
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 
 from calib.ranges import METHODS, merged, symmetric_scales
+from compress.costs import FloatPrices
 from compress.data import Samples
 from compress.quantization.calibration_data import check
 from compress.quantization.watcher import Watcher, inputs
@@ -32,6 +33,14 @@ SENSED = 16
 """Samples on which each layer's own cost is measured, a run of the model each."""
 HURTING_SHARE, MOST_KEPT = 0.5, 0.25
 """Layers that stay float: the fewest that make this share of the error, and at most this share of them."""
+
+MOST_PRICED = 24
+"""Layers that are timed in float, an engine each."""
+NOTICED = 0.005
+"""Share of the model's time below which a difference is none."""
+
+Price = Callable[[Sequence[str]], FloatPrices | None]
+"""What each of some layers costs in float on the device."""
 
 Ranges = Literal["minmax", "percentile", "mse", "norm", "entropy"]
 
@@ -76,12 +85,18 @@ class Quantised:
 
 
 def quantise(
-    model: onnx.ModelProto, samples: Samples, recipe: str, options: PostTraining, watcher: Watcher | None = None
+    model: onnx.ModelProto,
+    samples: Samples,
+    recipe: str,
+    options: PostTraining,
+    watcher: Watcher | None = None,
+    price: Price | None = None,
 ) -> Quantised:
     """Quantise a float ``model`` for a recipe of ``QUANTIZATION``, as ``options`` say.
 
     Args:
         watcher: what has seen the model before, or will see it for other recipes.
+        price: what layers cost in float on the device, for ``mixed``; without it they are chosen by accuracy alone.
 
     Raises:
         UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
@@ -93,7 +108,7 @@ def quantise(
         model = equalise(model)
     quantize = calibrate(model, samples, recipe, options.ranges, watcher=watcher)
     scales = _scales(model, quantize, rules, options.weights)
-    if options.mixed and (kept := _hurting(model, quantize, scales, rules, samples)):
+    if options.mixed and (kept := _hurting(model, quantize, scales, rules, samples, price)):
         quantize = calibrate(model, samples, recipe, options.ranges, kept, watcher)
         scales = _scales(model, quantize, rules, options.weights)
     if options.rounding == "learned":
@@ -161,17 +176,52 @@ def _scales(model: onnx.ModelProto, quantize: Quantize, rules: QuantizationRecip
 
 
 def _hurting(
-    model: onnx.ModelProto, quantize: Quantize, scales: Scales, rules: QuantizationRecipe, samples: Samples
+    model: onnx.ModelProto,
+    quantize: Quantize,
+    scales: Scales,
+    rules: QuantizationRecipe,
+    samples: Samples,
+    price: Price | None,
 ) -> dict[str, str]:
-    """The layers that cost most of the accuracy in integers, and how much of it each."""
+    """The layers that stay float, with what each costs in integers and in float."""
     few = samples.load(np.arange(min(SENSED, len(samples)))).inputs
-    found = sensitivities(model, quantize.placement, scales, rules, [few])
-    total, left = sum(found.values()), int(MOST_KEPT * len(found))
-    kept: dict[str, str] = {}
-    shares = 0.0
-    for layer, error in found.items():
-        if shares >= HURTING_SHARE or len(kept) >= left or total <= 0:
+    errors = sensitivities(model, quantize.placement, scales, rules, [few])
+    total, most = sum(errors.values()), int(MOST_KEPT * len(errors))
+    if total <= 0 or not most:
+        return {}
+    prices = price([*errors][: min(2 * most, MOST_PRICED)]) if price else None
+    chosen = choose_float(errors, most, prices)
+    return {layer: _reason(errors[layer] / total, layer, prices) for layer in chosen}
+
+
+def choose_float(errors: Mapping[str, float], most: int, prices: FloatPrices | None) -> list[str]:
+    """The layers that stay float, ``most`` at most, so that ``HURTING_SHARE`` of the ``errors``, largest first, is gone.
+
+    With prices those first that take most error away for a millisecond; where so not enough of it goes, and without
+    prices, those of largest error.
+    """
+    enough = HURTING_SHARE * sum(errors.values())
+    if prices is not None:
+        floor_ms = NOTICED * prices.whole_ms
+        cheap = sorted(prices.longer_ms, key=lambda layer: -errors[layer] / max(prices.longer_ms[layer], floor_ms))
+        chosen = _until(cheap, errors, most, enough)
+        if sum(errors[layer] for layer in chosen) >= enough:
+            return chosen
+    return _until([*errors], errors, most, enough)
+
+
+def _until(order: Sequence[str], errors: Mapping[str, float], most: int, enough: float) -> list[str]:
+    chosen: list[str] = []
+    for layer in order[:most]:
+        if sum(errors[each] for each in chosen) >= enough:
             break
-        shares += error / total
-        kept[layer] = f"alone in int8 it makes {100 * error / total:.0f} % of what all layers add to the outputs' error"
-    return kept
+        chosen.append(layer)
+    return chosen
+
+
+def _reason(share: float, layer: str, prices: FloatPrices | None) -> str:
+    told = f"alone in int8 it makes {100 * share:.0f} % of what all layers add to the outputs' error"
+    if prices is None or layer not in prices.longer_ms:
+        return told
+    longer = prices.longer_ms[layer] / prices.whole_ms
+    return f"{told}, and in float the model takes {abs(100 * longer):.0f} % {'longer' if longer >= 0 else 'less'}"

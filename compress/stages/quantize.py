@@ -53,6 +53,10 @@ class QuantizeStage(TrainedStage):
                 f"stage quantize: no runtime of device {context.profile.name} runs int8; drop the stage for this device"
             )
 
+    @property
+    def asks_target(self) -> bool:
+        return self.attempt == "mixed"
+
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
         return {"recipe": integer_recipe(profile)}
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.costs import FloatPrices
 from compress.data.base import ArraySamples
-from compress.quantization.post_training import PostTraining, quantise
+from compress.quantization.post_training import PostTraining, choose_float, quantise
 from compress.quantization.rounding import learn_rounding
 from compress.stage import Artifact, run_stage
 from compress.stages.quantize import QuantizeStage
@@ -84,6 +85,40 @@ def test_the_layer_that_hurts_is_found_and_stays_float_and_is_named(float_model)
     assert 1 <= len(kept) <= len(found) / 4
     assert all("of what all layers add to the outputs' error" in reason for reason in kept.values())
     assert far_off(model, samples, mixed.onnx()) < far_off(model, samples, plain.onnx())
+
+
+ERRORS = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("longer_ms", "most", "chosen"),
+    [
+        (None, 4, ["a", "b"]),
+        ({"a": 0.5, "b": 0.5, "c": 0.5, "d": 0.5}, 4, ["a", "b"]),
+        ({"a": 5.0, "b": 0.1, "c": 0.1, "d": 0.5}, 4, ["b", "c"]),
+        ({"a": 5.0, "b": 0.1, "c": 0.1, "d": -1.0}, 4, ["b", "c"]),
+        ({"a": 5.0, "b": 0.1, "c": 0.1, "d": 0.1}, 1, ["a"]),
+    ],
+    ids=["no prices", "one price", "the largest is dear", "faster in float, of little error", "no cheap one is enough"],
+)
+def test_layers_stay_float_that_take_most_error_away_for_a_millisecond(longer_ms, most, chosen):
+    prices = None if longer_ms is None else FloatPrices(whole_ms=10.0, longer_ms=longer_ms)
+    assert choose_float(ERRORS, most, prices) == chosen
+
+
+def test_a_layer_that_is_dear_in_float_gives_way_to_those_that_are_not(float_model):
+    model, samples = float_model
+    options = PostTraining(biases=False, mixed=True)
+    plain = dict(quantise(model, samples, RECIPE, options).quantize.placement.kept_float)
+    asked = []
+
+    def price(layers):
+        asked.extend(layers)
+        return FloatPrices(whole_ms=1.0, longer_ms=dict.fromkeys(layers, 0.25))
+
+    priced = dict(quantise(model, samples, RECIPE, options, price=price).quantize.placement.kept_float)
+    assert set(priced) == set(plain) <= set(asked), "at one price the errors decide"
+    assert all(reason.endswith("in float the model takes 25 % longer") for reason in priced.values())
 
 
 @pytest.mark.parametrize(
