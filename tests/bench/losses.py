@@ -115,6 +115,15 @@ WITH: dict[str, list[Any]] = {
 """What a loss is trained with; those that are not here stand alone when they read labels, and beside 'task' when not."""
 
 
+KD = WITH["kd"]
+TOGETHER: dict[str, list[Any]] = {
+    "kd+attention": [*KD, "attention"],
+    "kd+cwd": [*KD, {"use": "cwd", "weight": 3.0}],
+    "kd+attention+cwd": [*KD, "attention", {"use": "cwd", "weight": 3.0}],
+}
+"""What a stage could have as its default: logits and maps."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One training."""
@@ -150,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    names = [name for name in LOSSES if name not in LEFT_OUT]
+    names = [*(name for name in LOSSES if name not in LEFT_OUT), *TOGETHER]
     parser = argparse.ArgumentParser(prog="python -m tests.bench.losses", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="LOSS")
     parser.add_argument("--small", action="store_true", help="the small budget instead of the full one")
@@ -236,8 +245,10 @@ def _trained(cell: Cell, scratch: Path) -> dict[str, Any]:
 
 def _recipe(cell: Cell) -> list[Any]:
     """The losses of a cell, all but 'task' scaled."""
-    alone = {"task_loss", "targets"} & set(reads_of(load_object(LOSSES[cell.loss]))) and cell.loss not in ("diswot",)
-    given = WITH.get(cell.loss, [cell.loss] if alone else [TASK, cell.loss])
+    given = WITH.get(cell.loss) or TOGETHER.get(cell.loss)
+    if given is None:
+        alone = {"task_loss", "targets"} & set(reads_of(load_object(LOSSES[cell.loss]))) and cell.loss != "diswot"
+        given = [cell.loss] if alone else [TASK, cell.loss]
     entries = [{"use": entry} if isinstance(entry, str) else dict(entry) for entry in given]
     for entry in entries:
         weight = entry.get("weight", 1.0)

@@ -15,7 +15,8 @@ Found = dict[str, Any]
 def table(found: list[Found], budget: Any, full: Any) -> str:
     """The trainings of one budget, each loss beside ``kd``."""
     found = [f for f in found if all(f.get(k) == getattr(budget, k) for k in ("epochs", "samples", "blocks", "batch_size"))]
-    best = {(loss, start): _best(found, loss, start) for start in ("scratch", "inherited") for loss in LOSSES}
+    together = sorted({f["loss"] for f in found} - set(LOSSES))
+    best = {(loss, start): _best(found, loss, start) for start in ("scratch", "inherited") for loss in [*LOSSES, *together]}
     noise = _deviation(list(best.values()))
     lines = [*_about(found, budget, full, noise), ""]
     lines += ["| loss | start | scale | top-1 % | ECE points | against kd |", "|---|---|---|---|---|---|"]
