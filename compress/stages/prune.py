@@ -74,6 +74,7 @@ class Prune(TrainedStage):
     relief_fraction: Annotated[float, Ge(0), Lt(1)] = 0.35
     relief_factor: Annotated[float, Ge(0), Le(1)] = 0.01
     epochs: Annotated[int, Ge(0)] = 15
+    learning_rate: Annotated[float, Gt(0)] = 0.02
 
     @property
     def budgeted(self) -> bool:
