@@ -120,6 +120,9 @@ TOGETHER: dict[str, list[Any]] = {
     "kd+attention": [*KD, "attention"],
     "kd+cwd": [*KD, {"use": "cwd", "weight": 3.0}],
     "kd+attention+cwd": [*KD, "attention", {"use": "cwd", "weight": 3.0}],
+    "cwd+tenth-of-kd": [TASK, {"use": "kd", "weight": 0.1}, {"use": "cwd", "weight": 3.0}],
+    "cwd+hcl": [TASK, {"use": "cwd", "weight": 3.0}, "hcl"],
+    "cwd+acam": [TASK, {"use": "cwd", "weight": 3.0}, "acam"],
 }
 """What a stage could have as its default: logits and maps."""
 
