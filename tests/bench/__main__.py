@@ -30,6 +30,7 @@ NAMES = (
     "select",
     "latency_table",
     "pruning",
+    "recovery",
     "low_rank",
     "pruning_trained",
     "quantised",

@@ -167,16 +167,22 @@ def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, s
 
 def _cut(stage: Prune, artifact: Artifact, context: Context, able: Sequence[Group], chosen: Allocation, name: str) -> Cut:
     """The network cut as chosen and recovered, both judged on test."""
-    whole = Remove(blocks=chosen.removed).apply(copy.deepcopy(artifact.module))
-    dropped = {g.root: least(g, chosen.widths[g.root]) for g in able if g.root in chosen.widths}
-    operation, _ = cut_channels(whole, context.example, {root: gone for root, gone in dropped.items() if gone})
-    module = whole
-    if operation is not None:
-        module = operation.apply(copy.deepcopy(whole))
-        compensate(whole, module, operation, inputs(context))
+    module = cut_down(artifact.module, context, able, chosen)
     before = _top1(module, context)
     stage.train(module, context, part=name.replace(" ", "-"))
     return Cut(chosen=chosen, before=before, after=_top1(module, context))
+
+
+def cut_down(given: nn.Module, context: Context, able: Sequence[Group], chosen: Allocation) -> nn.Module:
+    """A copy of the network, cut as chosen, its biases compensated; not trained."""
+    whole = Remove(blocks=chosen.removed).apply(copy.deepcopy(given))
+    dropped = {g.root: least(g, chosen.widths[g.root]) for g in able if g.root in chosen.widths}
+    operation, _ = cut_channels(whole, context.example, {root: gone for root, gone in dropped.items() if gone})
+    if operation is None:
+        return whole
+    module = operation.apply(copy.deepcopy(whole))
+    compensate(whole, module, operation, inputs(context))
+    return module
 
 
 def _top1(module: nn.Module, context: Context) -> float:
