@@ -51,6 +51,9 @@ def test_the_first_the_last_and_grouped_layers_are_left_to_sgd():
         nn.Linear(4, 2),
     )
     assert [id(p) for p in hidden_kernels(model)] == [id(model[2].weight), id(model[4].weight)]
+    nn.init.zeros_(model[2].weight)
+    assert [id(p) for p in hidden_kernels(model)] == [id(model[4].weight)], "zeros have no norm to keep"
+    nn.init.ones_(model[2].weight)
     model[2].weight.requires_grad_(False)
     assert [id(p) for p in hidden_kernels(model)] == [id(model[4].weight)]
     assert len(hidden_kernels(resnet(blocks=1, shortcut="pad"))) == 6
