@@ -36,7 +36,7 @@ from tests.bench.running import MISSING
 
 PARTS = tuple(SUBJECTS)
 RATIOS, LEAD, RIVALS, STEPS = (0.15, 0.3), 1.25, 1.3, 10
-LOSSES = parse_losses(["kd", "attention"])
+LOSSES = parse_losses(["kd", "attention", {"use": "cwd", "weight": 3.0}])
 """No labels: some of the images are of few of the network's classes, and labels would teach it which."""
 
 
