@@ -149,6 +149,7 @@ class Cell:
 def main(arguments: Sequence[str]) -> int:
     asked = _parse(arguments)
     budget = _budget(asked)
+    asked.cells.mkdir(parents=True, exist_ok=True)
     cells = [] if asked.table else _cells(asked, budget)
     for number, cell in enumerate(cells):
         if not (asked.cells / f"{cell.name}.json").exists():
