@@ -1,11 +1,14 @@
 """The bench of losses: what its table says, and that a replayed teacher says what the teacher said."""
 
+import json
+
 import pytest
 import torch
 
+from compress.stages.distill import Distill
 from compress.tasks.classification import Classification
 from compress.teaching.objective import Objective, parse_losses
-from tests.bench.losses import FULL, SMALL, _cells, _parse
+from tests.bench.losses import CELLS, FULL, SMALL, WITH, _cells, _parse
 from tests.bench.losses_table import keep, table
 from tests.bench.replay import Replayed
 from tests.conftest import Counted, small_model
@@ -52,6 +55,17 @@ def test_the_table_takes_its_place_and_no_more(tmp_path):
     document.write_text("before\n<!-- small: begin -->\nold\n<!-- small: end -->\nafter\n")
     keep(document, "small", "new")
     assert document.read_text() == "before\n<!-- small: begin -->\nnew\n<!-- small: end -->\nafter\n"
+
+
+def test_the_default_of_distill_is_what_the_table_shows_to_be_a_point_above_labels_alone():
+    """The figures are of real trainings, kept under version control."""
+    of_default, of_labels = (
+        [f["test"]["top1"] for f in map(json.loads, (p.read_text() for p in CELLS.glob(f"{loss}-scratch-?-x1-4e-5000-*")))]
+        for loss in ("cwd", "task")
+    )
+    assert len(of_default) == len(of_labels) == 2
+    assert min(of_default) > max(of_labels) + 1.0
+    assert Distill().losses == parse_losses(WITH["cwd"])
 
 
 def test_every_loss_has_its_turn_before_the_next_seed():
