@@ -5,8 +5,8 @@ that no direction of it learns faster than the others: UV' of its singular value
 Newton-Schulz iterations. As in Jordan's airbench each kernel keeps its norm: a step turns it by about the learning rate,
 whatever its scale, and weight decay has nothing to hold back.
 
-torch.optim.Muon takes matrices only, iterates in bf16, which a CPU without bf16 arithmetic multiplies a hundred times
-slower (0.98 s for one 224x2016 kernel here), and lets norms grow.
+torch.optim.Muon takes matrices only, iterates in bf16, which a CPU without bf16 arithmetic emulates (0.98 s for one
+224x2016 kernel here), and lets norms grow.
 """
 
 from __future__ import annotations
