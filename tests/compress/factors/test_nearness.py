@@ -7,8 +7,12 @@ import torch
 from compress.factors.nearness import blocks_near, blocks_of
 from compress.stage import Artifact, run_stage
 from compress.stages.low_rank import LowRank
+from compress.teaching.objective import parse_losses
 from compress.teaching.taps import Taps
 from tests.conftest import small_model, small_plan
+
+WITHOUT_CHANNELS = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}, "attention"])
+"""The default has 'cwd' too, which brings the features near by itself."""
 
 
 def distance(module, before, paths, inputs):
@@ -50,7 +54,8 @@ def test_factors_trained_so_make_the_features_of_what_they_replace(context):
     inputs = torch.from_numpy(context.data.validation.load(torch.arange(32).numpy()).inputs)
     found = {}
     for weight in (0.0, 20.0):
-        stage = LowRank(by="macs", epochs=3, batch_size=32, learning_rate=0.01, largest_error=0.9, features=weight)
+        settings = {"epochs": 3, "batch_size": 32, "learning_rate": 0.01, "losses": WITHOUT_CHANNELS}
+        stage = LowRank(by="macs", largest_error=0.9, features=weight, **settings)
         folder = context.folder / str(weight)
         result = run_stage(stage, given, dataclasses.replace(context, folder=folder), 0)[0]
         paths = blocks_of(module, context.example)
