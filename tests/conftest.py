@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from compress.data import Splits
@@ -22,6 +23,10 @@ from compress.surgery import Plan
 from compress.tasks.classification import Classification
 from compress.training import Trainer
 from profiles.device import load as load_profile
+
+# A property holds at any speed: how long an example takes says what else runs here.
+settings.register_profile("any-speed", deadline=None)
+settings.load_profile("any-speed")
 
 ROOT = Path(__file__).parent.parent
 
