@@ -106,8 +106,8 @@ class TeacherSpec:
         weights: a checkpoint; without one the teacher is trained, on labels alone.
         also: further teachers; the student learns from the mean of all, by ``share``.
         labelled: a copy that reads labels teaches in its place.
-        engine: what answers in its place where losses read its outputs alone: ``openvino/int8`` is this machine's OpenVINO
-            on the teacher quantised without training. For training on a CPU, whose runtimes are faster than PyTorch there.
+        engine: what answers in its place: ``openvino/int8`` is this machine's OpenVINO on the teacher quantised without
+            training. For training on a CPU, whose runtimes are faster than PyTorch there.
     """
 
     model: str

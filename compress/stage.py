@@ -26,6 +26,7 @@ from compress.surgery import Operation, Pack, Plan, Quantize
 from compress.tasks import Task
 from compress.teaching.objective import LossSpec, Objective, parse_losses
 from compress.teaching.queries import Answers, Chosen
+from compress.teaching.teacher_engine import Answering
 from compress.tensors import load_tensors, save_tensors
 from compress.training import Trainer, flat_tensors
 from profiles.device import DeviceProfile
@@ -74,7 +75,7 @@ class Context:
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
         target: what the starting model costs on the device; None where there is none to ask.
         quantization: quantises a float module without training for the profile's first integer runtime.
-        answering: who is asked in the teacher's place where losses read its outputs alone; None for the teacher itself.
+        answering: makes what is asked in the teacher's place; None for the teacher itself.
     """
 
     task: Task
@@ -87,7 +88,7 @@ class Context:
     outputs: Path
     quantization: Callable[[nn.Module, PostTraining], Quantised]
     target: Target | None = None
-    answering: nn.Module | None = None
+    answering: Answering | None = None
 
     def train(
         self,

@@ -37,7 +37,7 @@ from compress.teaching.committee import Committee
 from compress.teaching.labelled import Labelled, WithLabels, widened
 from compress.teaching.loss_specs import modules_of, parse_losses
 from compress.teaching.objective import Objective
-from compress.teaching.teacher_engine import EngineTeacher, engine_teacher
+from compress.teaching.teacher_engine import Answering
 from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.training import Trainer
 from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, versions
@@ -71,7 +71,7 @@ class Workshop:
         self.watcher = Watcher(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
-        self._engine_teacher: EngineTeacher | None = None
+        self._engines: Answering | None = None
         self._pool = self.data.calibration
 
     def check(self) -> None:
@@ -323,14 +323,14 @@ class Workshop:
             target=target,
         )
 
-    def _answering(self, module: nn.Module) -> nn.Module | None:
+    def _answering(self, module: nn.Module) -> Answering | None:
         """The teacher as an engine here runs it, where the recipe asks for one."""
         asked = self.recipe.teacher.engine
-        if asked is None or self._engine_teacher is not None:
-            return self._engine_teacher
-        self._engine_teacher = engine_teacher(module, asked, self.example, self.data.calibration)
-        self._progress.say(f"  the teacher answers from {asked} where losses read its outputs alone")
-        return self._engine_teacher
+        if asked is None or self._engines is not None:
+            return self._engines
+        self._engines = Answering(module, asked, self.example, self.data.calibration)
+        self._progress.say(f"  the teacher answers from {asked}")
+        return self._engines
 
     def _quantization(self, target: Target | None, module: nn.Module, options: PostTraining) -> Quantised:
         recipe = integer_recipe(self.profile)

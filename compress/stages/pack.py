@@ -17,7 +17,7 @@ from compress.quantization.points import Packed, attach, bits_by_gradient, evenl
 from compress.schedule import Optimizer
 from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
 from compress.surgery import Pack
-from compress.teaching.objective import Objective, parse_losses
+from compress.teaching.objective import parse_losses
 from profiles.errors import UserError
 
 LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}])
@@ -136,8 +136,7 @@ class PackStage(TrainedStage):
         graph = PackedProgram(program.float_program(), {}, self.bucket, frozenset()).body
         attach(graph, dict.fromkeys(names, self.bits), self.bucket)
         settle(graph, names)
-        objective = Objective(self.losses, context.task, graph, context.teacher, context.example, len(context.data.train))
-        with objective:
+        with context.objective(graph, self.losses, len(context.data.train)) as objective:
             return gradient_norms(graph, names, (objective(graph, *batch)[0] for batch in _batches(context)))
 
     def _learned(self, graph: nn.Module, bits: Mapping[str, int], context: Context) -> dict[str, Packed]:

@@ -29,6 +29,7 @@ from compress.teaching.loss_specs import (
 )
 from compress.teaching.readings import Layers, Readings
 from compress.teaching.sample_weights import SampleWeight
+from compress.teaching.teacher_engine import Answering
 from compress.teaching.weights import Weight, weight_of
 from profiles.errors import UserError
 from profiles.tables import load_object
@@ -75,7 +76,7 @@ class Objective:
         teacher: frozen; needed only when a loss reads from it.
         example: inputs of shape (samples, ...) to find layers and shapes with, when a loss asks for those.
         samples: how many samples are trained on, for losses that remember each.
-        answering: asked in the teacher's place when losses read its outputs alone.
+        answering: makes what is asked in the teacher's place.
 
     Attributes:
         parts: what losses and weights have of their own: trained with the student, kept with the training, and no part of
@@ -93,7 +94,7 @@ class Objective:
         teacher: nn.Module | None,
         example: Tensor,
         samples: int = 0,
-        answering: nn.Module | None = None,
+        answering: Answering | None = None,
     ) -> None:
         self._task, self._student = task, student
         kinds = {name: load_object(reference) for name, reference in weights().items()}
@@ -103,8 +104,9 @@ class Objective:
         if teacher is None and self.asks_teacher:
             raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
         self._readings = Readings(asked, task, student, teacher, example)
-        outputs_alone = not self._readings.names["teacher"] and "teacher_embedding" not in self.reads
-        self._teacher = answering if answering is not None and outputs_alone else teacher
+        self._teacher, self._engine = teacher, None
+        if answering is not None and self.asks_teacher:
+            self._engine = answering.showing(self._readings.names["teacher"], self._readings.heads["teacher"])
         parted = any(asks_example(loss) or weight_reads(spec.weight) for spec, loss in found)
         shown = self._readings.shown(example) if parted else {}
         self._terms: list[Term] = []
@@ -134,7 +136,7 @@ class Objective:
 
     def frozen(self) -> list[nn.Module]:
         """The modules besides the student that run in a step."""
-        return [self._teacher] if self._teacher is not None and self.asks_teacher else []
+        return [self._teacher] if self._teacher is not None and self._engine is None and self.asks_teacher else []
 
     def teacher_key(self, schedule: Schedule) -> str:
         """A name for what the teacher is asked in the course of a schedule: equal questions share their answers."""
@@ -144,12 +146,13 @@ class Objective:
 
     def ask_teacher(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
         """What losses read of the teacher on a batch."""
-        assert self._teacher is not None
+        teacher = self._teacher if self._engine is None else self._engine
+        assert teacher is not None
         with torch.no_grad():
-            return self._readings.of("teacher", self._teacher(asked(self._teacher, inputs, targets)))
+            return self._readings.of("teacher", teacher(asked(teacher, inputs, targets)))
 
     def __enter__(self) -> Objective:
-        self._readings.__enter__()
+        self._readings.watching(self._engine)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.tasks import Task
 from compress.teaching.loss_specs import LossSpec, reads_layers
-from compress.teaching.taps import Layout, Pairs, Taps, as_map, as_tokens, paired_blocks, paired_maps
+from compress.teaching.taps import Inside, Layout, Pairs, Taps, as_map, as_tokens, paired_blocks, paired_maps
 from profiles.errors import UserError
 
 HOW: dict[str, tuple[Callable[[Layout, Layout], Pairs], Callable[[Tensor], Tensor]]] = {
@@ -36,6 +36,7 @@ class Readings:
         example: inputs of shape (samples, ...) to find layers with, when a loss asks for those.
 
     Attributes:
+        heads: the layer whose inputs are embeddings, by who has it, where a loss reads them.
         reads: every word that some loss reads.
         layers: what each loss compares, in the order of ``asked``.
         names: the modules whose outputs are kept, by who has them.
@@ -56,17 +57,27 @@ class Readings:
         self.reads = {word for _, words in asked for word in words}
         self.names: dict[str, list[str]] = {who: [] for who in WHO}
         layouts = self._layouts(example)
-        self._heads = {who: self._head(who, layouts) for who in WHO}
+        self.heads = {who: self._head(who, layouts) for who in WHO}
         self.layers = [self._chosen(spec, words, layouts) for spec, words in asked]
 
     def __enter__(self) -> Readings:
-        self._taps = {"student": Taps(self._student, self.names["student"], self._heads["student"])}
-        if self._teacher is not None and any(word.startswith("teacher") for word in self.reads):
-            self._teacher.eval()
-            self._taps["teacher"] = Taps(self._teacher, self.names["teacher"], self._heads["teacher"])
-        for taps in self._taps.values():
-            self._stack.enter_context(taps)
+        return self.watching()
+
+    def watching(self, answering: Inside | None = None) -> Readings:
+        """This, at work until its block ends.
+
+        Args:
+            answering: what is asked in the teacher's place, and knows itself what was inside.
+        """
+        self._inside: dict[str, Inside] = {"student": self._tapped("student", self._student)}
+        if answering is not None:
+            self._inside["teacher"] = answering
+        elif self._teacher is not None and any(word.startswith("teacher") for word in self.reads):
+            self._inside["teacher"] = self._tapped("teacher", self._teacher.eval())
         return self
+
+    def _tapped(self, who: str, module: nn.Module) -> Taps:
+        return self._stack.enter_context(Taps(module, self.names[who], self.heads[who]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
@@ -77,9 +88,9 @@ class Readings:
         if f"{who}_logits" in self.reads:
             found[f"{who}_logits"] = self._task.logits(outputs)
         if f"{who}_embedding" in self.reads:
-            found[f"{who}_embedding"] = self._taps[who].embedding()
+            found[f"{who}_embedding"] = self._inside[who].embedding()
         if self.names[who]:
-            found[f"{who}_layers"] = self._taps[who].features()
+            found[f"{who}_layers"] = self._inside[who].features()
         known = ("logits", "embedding", *HOW)
         if any(word.startswith(f"{who}_") and word.partition("_")[2] not in known for word in self.reads):
             found |= {f"{who}_{name}": signal for name, signal in self._task.signals(outputs).items()}
@@ -101,7 +112,7 @@ class Readings:
         try:
             with torch.no_grad(), self:
                 found = self.of("student", self._student(example))
-                if self._teacher is not None and "teacher" in self._taps:
+                if self._teacher is not None and "teacher" in self._inside:
                     found |= self.of("teacher", self._teacher(example))
                 return found
         finally:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,16 @@ from profiles.errors import UserError
 
 Pairs = list[tuple[str, str]]
 """Names of modules in student and teacher whose outputs are compared."""
+
+
+class Inside(Protocol):
+    """What the last forward pass of a module left of its inside."""
+
+    def features(self) -> list[Tensor]:
+        """The outputs of some layers, in the order in which they were asked for."""
+
+    def embedding(self) -> Tensor:
+        """What the head read, (samples, width)."""
 
 
 @final

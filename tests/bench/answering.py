@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from compress.data.base import ArraySamples
 from compress.models.resnet import resnet
-from compress.quantization import post_training
-from compress.teaching.teacher_engine import EngineTeacher
+from compress.teaching.taps import feature_maps
+from compress.teaching.teacher_engine import Answering
 from compress.training import fast_bf16
-from deploy.export import capture, to_onnx
-from profiles.device import load
 from tests.bench.figure import Figure, Table, at_least
 
 ROUNDS, CALLS, BATCH = 7, 4, 128
@@ -32,23 +30,23 @@ def run() -> Table:
     for _ in range(ROUNDS):
         for name, teacher in asked.items():
             times[name].append(_s(teacher, inputs))
-    ratios = {n: statistics.median(a / b for a, b in zip(times["module"], t, strict=True)) for n, t in times.items()}
+    module_s = times.pop("module")
+    ratios = {name: statistics.median(a / b for a, b in zip(module_s, t, strict=True)) for name, t in times.items()}
+    what = f"ResNet-56, batches of {BATCH}: answers a second of OpenVINO int8 over the module's"
     figures: list[Figure] = [
-        at_least(f"ResNet-56, batches of {BATCH}: answers a second of OpenVINO int8 over the module's", 2, ratios["int8"]),
-        Figure(what="the same in fp32", asked="", measured=f"{ratios['fp32']:.2f}x", met=None),
+        at_least(what, 2, ratios.pop("in int8")),
+        *[Figure(what=f"the same {name}", asked="", measured=f"{ratios[name]:.2f}x", met=None) for name in ratios],
     ]
     threads = f"{torch.get_num_threads()} threads, the module in channels_last{', bf16' if fast_bf16() else ''}"
     return Table(figures=figures, remarks=[threads])
 
 
 def _engines(module: nn.Module, images: Tensor) -> dict[str, nn.Module]:
-    model = to_onnx(capture(module, [images[:2]]))
-    recipe = load("cpu").runtime("openvino").quantization
-    assert recipe is not None, "the profile gives OpenVINO's int8 a recipe"
     samples = ArraySamples(images.numpy(), np.zeros(len(images), np.int64))
-    quantised = post_training.apply(model, post_training.calibrate(model, samples, recipe, "minmax"))
-    files = {"fp32": model, "int8": quantised}
-    return {precision: EngineTeacher(module, file, images[:2], "openvino", precision) for precision, file in files.items()}
+    whole, integer = (Answering(module, f"openvino/{precision}", images[:2], samples) for precision in ("fp32", "int8"))
+    maps = [*feature_maps(module, images[:2]).values()]
+    shown = f"in int8 with its {len(maps)} last maps of a size"
+    return {"in fp32": whole.showing(), "in int8": integer.showing(), shown: integer.showing(maps)}
 
 
 def _s(teacher: Callable[[Tensor], Tensor], inputs: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""A teacher that answers from an engine says what the module says, and only where outputs are what losses read."""
+"""A teacher that answers from an engine says what the module says, and shows what it shows inside."""
 
 import io
 
@@ -12,10 +12,10 @@ from compress.progress import StreamProgress
 from compress.recipe import parse
 from compress.tasks.classification import Classification
 from compress.teaching.objective import Objective, parse_losses
-from compress.teaching.teacher_engine import EngineTeacher
+from compress.teaching.taps import Taps
+from compress.teaching.teacher_engine import Answering, EngineTeacher
 from compress.workshop import Workshop
 from compress.workspace import Workspace
-from deploy.export import capture, to_onnx
 from profiles.device import load as load_profile
 from profiles.errors import UserError
 from tests.conftest import blobs, small_model
@@ -31,8 +31,12 @@ class TwoOutputs(nn.Module):
         return {"scores": logits, "sum": logits.sum(1)}
 
 
+def answering(module: nn.Module, example: torch.Tensor, asked: str = "openvino/fp32") -> Answering:
+    return Answering(module.eval(), asked, example, blobs(21))
+
+
 def engine_of(module: nn.Module, example: torch.Tensor, runtime: str = "openvino") -> EngineTeacher:
-    return EngineTeacher(module, to_onnx(capture(module.eval(), [example])), example, runtime, "fp32")
+    return answering(module, example, f"{runtime}/fp32").showing()
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
@@ -48,17 +52,47 @@ def test_it_answers_as_the_module_does_whatever_the_batch(example, runtime):
             torch.testing.assert_close(said[name], known[name], rtol=1e-3, atol=1e-4)
 
 
-def test_losses_of_outputs_ask_the_engine_and_those_of_layers_the_module(example):
+@pytest.mark.parametrize(("asked", "allowed"), [("openvino/fp32", 1e-3), ("onnxruntime/fp32", 1e-3), ("openvino/int8", 0.1)])
+def test_it_shows_the_layers_that_are_asked_for(example, asked, allowed):
+    """Among them one behind a batch norm that is folded, one whose batch norm cannot be for it, and the same one twice."""
+    module = small_model(2, width=1.0).eval()
+    layers = ["layer1", "conv1", "layer2.0.bn1", "layer3.0", "layer1.0"]
+    teacher = answering(module, example, asked).showing(layers, "linear")
+    images = torch.from_numpy(blobs(9).images)
+    with torch.no_grad(), Taps(module, layers, "linear") as known:
+        module(images)
+        teacher(images)
+        pairs = [*zip(teacher.features(), known.features(), strict=True), (teacher.embedding(), known.embedding())]
+        for found, true in pairs:
+            assert found.shape == true.shape
+            assert float((found - true).norm() / true.norm()) < allowed
+
+
+def test_losses_ask_the_engine_for_outputs_layers_and_embeddings(example):
     student, module = small_model(1).eval(), small_model(2, width=1.0)
-    loud = small_model(4, width=1.0)  # another network in the engine shows who was asked
-    engine = engine_of(loud, example)
-    kd, attention = parse_losses(["kd"]), parse_losses(["kd", "attention"])
+    loud = small_model(4, width=1.0).eval()  # another network in the engine shows who was asked
+    engines = answering(loud, example)
     targets = torch.tensor([0, 1])
-    for losses, expected in ((kd, loud), (attention, module)):
-        with Objective(losses, Classification(), student, module, example, answering=engine) as objective:
-            found = objective.ask_teacher(example, targets)["teacher_logits"]
-        with torch.no_grad():
-            torch.testing.assert_close(found, expected.eval()(example), rtol=1e-3, atol=1e-4)
+    for losses in (["kd"], ["kd", "attention"], ["rkd"], ["attention", "rkd"]):
+        asked = parse_losses(losses)
+        with Objective(asked, Classification(), student, module, example, answering=engines) as objective:
+            found = objective.ask_teacher(example, targets)
+            loss, _ = objective(student, example, targets)
+        with Objective(asked, Classification(), student, loud, example) as objective:
+            known = objective.ask_teacher(example, targets)
+            expected, _ = objective(student, example, targets)
+        assert found.keys() == known.keys()
+        torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_of_labels_alone_makes_no_engine(example):
+    class Refuses:
+        def showing(self, names, head):
+            raise AssertionError("no loss reads the teacher")
+
+    labels = parse_losses(["task"])
+    with Objective(labels, Classification(), small_model(1), None, example, answering=Refuses()) as objective:
+        assert objective.frozen() == []
 
 
 def test_an_engine_that_is_not_here_is_named(example, monkeypatch):
@@ -70,7 +104,7 @@ def test_an_engine_that_is_not_here_is_named(example, monkeypatch):
 def recipe(**teacher):
     model = {"model": "compress.models:resnet", "arguments": {"blocks": 1, "width": 0.5, "in_channels": 1, "classes": 4}}
     table = {"task": {"data": "tests.conftest:blob_splits"}, "teacher": {**model, "epochs": 1, **teacher}}
-    stage = {"use": "distill", "epochs": 1, "losses": ["kd"]}
+    stage = {"use": "distill", "epochs": 1, "losses": ["kd", "cwd"]}
     return parse({**table, "stage": [stage]}, name="x", source="x.toml")
 
 
