@@ -46,8 +46,8 @@ def npz(
     ``compress.data.base.arrange`` says. ``labels="none"`` stands for no labels (-1).
 
     Images of uint8 stay so in memory and are normalised when they are loaded; without ``mean`` and ``deviation`` those of
-    the training images are taken. Float images are what the model takes, and are left alone. Objects are refused: to
-    load them is to run a pickle.
+    the training images are taken. Float images are what the model takes, and are left alone. Arrays of
+    objects are refused: numpy keeps them as pickles, which could run code.
 
     Args:
         classes: their names, in the order of the labels; without any they are called by their numbers.

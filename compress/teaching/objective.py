@@ -104,9 +104,10 @@ class Objective:
         if teacher is None and self.asks_teacher:
             raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
         self._readings = Readings(asked, task, student, teacher, example)
-        self._teacher, self._engine = teacher, None
+        self._teacher, self._engine = teacher, None  # who is asked; and that again where it is an engine
         if answering is not None and self.asks_teacher:
             self._engine = answering.showing(self._readings.names["teacher"], self._readings.heads["teacher"])
+            self._teacher = self._engine
         parted = any(asks_example(loss) or weight_reads(spec.weight) for spec, loss in found)
         shown = self._readings.shown(example) if parted else {}
         self._terms: list[Term] = []
@@ -136,7 +137,7 @@ class Objective:
 
     def frozen(self) -> list[nn.Module]:
         """The modules besides the student that run in a step."""
-        return [self._teacher] if self._teacher is not None and self._engine is None and self.asks_teacher else []
+        return [self._teacher] if self._teacher is not None and self.asks_teacher else []
 
     def teacher_key(self, schedule: Schedule) -> str:
         """A name for what the teacher is asked in the course of a schedule: equal questions share their answers."""
@@ -146,10 +147,9 @@ class Objective:
 
     def ask_teacher(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
         """What losses read of the teacher on a batch."""
-        teacher = self._teacher if self._engine is None else self._engine
-        assert teacher is not None
+        assert self._teacher is not None
         with torch.no_grad():
-            return self._readings.of("teacher", teacher(asked(teacher, inputs, targets)))
+            return self._readings.of("teacher", self._teacher(asked(self._teacher, inputs, targets)))
 
     def __enter__(self) -> Objective:
         self._readings.watching(self._engine)

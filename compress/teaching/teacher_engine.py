@@ -53,7 +53,7 @@ class EngineTeacher(nn.Module):
         example: Tensor,
         runtime: str,
         precision: str,
-        order: Sequence[int] = (),
+        order: Sequence[int],
     ) -> None:
         super().__init__()
         self._engine = engine(runtime)
@@ -103,7 +103,7 @@ class EngineTeacher(nn.Module):
 class Showing(nn.Module):
     """``module``, giving behind its outputs those of the layers ``names``, and what its layer ``head`` reads."""
 
-    def __init__(self, module: nn.Module, names: Sequence[str] = (), head: str | None = None) -> None:
+    def __init__(self, module: nn.Module, names: Sequence[str], head: str | None) -> None:
         super().__init__()
         self.module, self._layers, self._head = module, tuple(names), head
 
