@@ -118,6 +118,7 @@ class TeacherSpec:
     optimizer: Optimizer = "sgd"
     learning_rate: Annotated[float, Gt(0)] = 0.1
     weight_decay: Annotated[float, Ge(0)] = 5e-4
+    bias_rate: Annotated[float, Gt(0)] = 1.0
     schedule: Shape = "cosine"
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
     clip: Annotated[float, Gt(0)] = 5.0

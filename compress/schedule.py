@@ -20,6 +20,7 @@ class Schedule:
     optimizer: Optimizer = "sgd"
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
+    bias_rate: float = 1.0
     schedule: Shape = "cosine"
     warmup: float = 0.05
     clip: float = 5.0

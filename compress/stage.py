@@ -224,6 +224,7 @@ class TrainedStage(Stage):
 
     Attributes:
         learning_rate: at the end of the warm-up, for ``batch_size`` samples a step.
+        bias_rate: factor on the learning rate of the norms' biases; up to 64 for fresh weights in trainings of few epochs.
         schedule: how the rate falls after the warm-up; ``one_cycle`` warms up over three tenths of the steps.
         warmup: fraction of all steps.
         clip: largest norm of the gradient.
@@ -241,6 +242,7 @@ class TrainedStage(Stage):
     optimizer: Optimizer = "sgd"
     learning_rate: Annotated[float, Gt(0)] = 0.05
     weight_decay: Annotated[float, Ge(0)] = 5e-4
+    bias_rate: Annotated[float, Gt(0)] = 1.0
     schedule: Shape = "cosine"
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
     clip: Annotated[float, Gt(0)] = 5.0

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from compress import processes
 from compress.data import Batch, Samples
+from compress.heap import kept_memory
 from compress.loader import Batches, Part, Place
 from compress.moment import Moment
 from compress.progress import Progress
@@ -117,7 +118,8 @@ class Trainer:
         if answers is None and outputs and schedule.realisations:
             teacher = TeacherOutputs(outputs, batches, schedule)
         student = self._accelerator.prepare_model(module) if processes.count() > 1 else module
-        with objective, batches.fetched(run.step) as steps, self._progress.task(name, run.steps, run.step) as bar:
+        fetched, told = batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
+        with kept_memory(), objective, fetched as steps, told as bar:
             for parts in steps:
                 loss, terms = self._step(student, objective, run, parts, layout, teacher)
                 run.check(loss, terms)
@@ -158,8 +160,9 @@ class Trainer:
         for part in parts:
             inputs, targets = _tensors(part.batch, self._accelerator.device, layout)
             with self._accelerator.autocast():
-                given = self._teacher(objective, (inputs, targets), part, kept, run)
-                loss, terms = objective(student, inputs, targets, given, self._moment(part, run, layout))
+                moment = self._moment(part, run, layout)
+                given = self._teacher(objective, (inputs, targets), part, kept, run, moment)
+                loss, terms = objective(student, inputs, targets, given, moment)
             self._accelerator.backward(loss / len(parts))
             total = total + loss.detach().cpu() / len(parts)
             means = {k: means.get(k, torch.zeros(())) + v.float().cpu() / len(parts) for k, v in terms.items()}
@@ -188,9 +191,10 @@ class Trainer:
         part: Part,
         kept: Answers | TeacherOutputs | None,
         run: RunState,
+        moment: Moment,
     ) -> Signals | None:
         """The teacher's signals for a batch, from where they are kept or by asking it; None to let the objective ask."""
-        if kept is None or not objective.asks_teacher:
+        if kept is None or not objective.asks_at(moment):
             return None
         found = kept.read(part.indices) if isinstance(kept, Answers) else self._kept(objective, batch, part.place, kept, run)
         return {name: _moved(value, batch[0].device) for name, value in found.items()}

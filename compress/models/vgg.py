@@ -16,9 +16,17 @@ from torch import Tensor, nn
 class VGG(nn.Module):
     """A stem, stages of 3x3 convolutions that each halve the image after their first one, and a linear classifier."""
 
-    def __init__(self, blocks: Sequence[int], widths: Sequence[int], stem: int, in_channels: int, classes: int) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        widths: Sequence[int],
+        stem: int,
+        stem_kernel: int,
+        in_channels: int,
+        classes: int,
+    ) -> None:
         super().__init__()
-        self.stem = _convolution(in_channels, stem)
+        self.stem = _convolution(in_channels, stem, stem_kernel, stem_kernel // 2 if stem_kernel % 2 else 0)
         inputs = (stem, *widths)
         self.stages = nn.Sequential(*[_stage(i, o, n) for i, o, n in zip(inputs[:-1], widths, blocks, strict=True)])
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -35,9 +43,9 @@ def _stage(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
     return nn.Sequential(_convolution(inputs, outputs), nn.MaxPool2d(2), *rest)
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+def _convolution(inputs: int, outputs: int, kernel: int = 3, padding: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, 1, padding, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def vgg(
@@ -45,6 +53,7 @@ def vgg(
     blocks: Sequence[int] = (2, 2, 3),
     widths: Sequence[int] = (32, 64, 192),
     stem: int = 16,
+    stem_kernel: int = 3,
     width: float = 1.0,
     depth: float = 1.0,
     in_channels: int = 3,
@@ -56,6 +65,8 @@ def vgg(
         blocks: convolutions of each stage, at least one staying under ``depth``.
         widths: channels of each stage, as many as there are ``blocks``.
         stem: channels of the first convolution, at the images' own size.
+        stem_kernel: its side. An even one is not padded and takes a pixel off the images: 32x32 become 31x31, which
+            halve to 15, 7 and 3, a quarter less work than 16, 8 and 4.
         width: factor on ``widths`` and ``stem``.
         depth: factor on ``blocks``.
 
@@ -66,4 +77,4 @@ def vgg(
         raise ValueError(f"vgg: blocks and widths give a number for each stage; given: {blocks} and {widths}")
     counts = [max(1, round(count * depth)) for count in blocks]
     channels = [max(1, round(number * width)) for number in (stem, *widths)]
-    return VGG(counts, channels[1:], channels[0], in_channels, classes)
+    return VGG(counts, channels[1:], channels[0], stem_kernel, in_channels, classes)

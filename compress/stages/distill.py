@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, final
+from typing import Annotated, Literal, final
 
+import torch
 from annotated_types import Ge, Gt, Lt
 from torch import nn
 
+from compress.fresh import identity, whiten
 from compress.losses.base import TwoHeaded
 from compress.stage import Artifact, Context, Losses, StageResult, TrainedStage, copied
 from compress.surgery import Mix
@@ -22,12 +24,19 @@ LOSSES = parse_losses(["task", {"use": "cwd", "weight": 3.0}])
 than two seeds differ by. Temperature-scaled logits in their usual weight (``kd``) drown it there."""
 
 
+Start = Literal["whiten", "identity"]
+PATCHES_OF = 2000
+"""Training images whose patches the first convolution whitens."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Distill(TrainedStage):
     """Train the student on the teacher's outputs and feature maps.
 
     Attributes:
+        start: of a student whose weights are at random, where epochs are few: ``whiten`` makes the first convolution whiten
+            the training images' patches and keeps it so, ``identity`` lets the others start by passing their inputs on.
         mixture: whether the model then gives the mixture of its own head and the one that a loss (``dho``, ``deit_lt``)
             trained beside it, share and temperature chosen on validation; one graph, one linear layer more.
         queries: training samples that the teacher may be asked about, each once; those are trained on. 0 for all, in every
@@ -41,6 +50,7 @@ class Distill(TrainedStage):
     epochs: Annotated[int, Ge(1)] = 30
     learning_rate: Annotated[float, Gt(0)] = 0.1
     losses: Losses = LOSSES
+    start: tuple[Start, ...] = ()
     mixture: bool = False
     queries: Annotated[int, Ge(0)] = 0
     rounds: Annotated[int, Ge(1)] = 1
@@ -82,14 +92,36 @@ class Distill(TrainedStage):
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         module = copied(artifact)
+        fixed, notes = self._started(module, context)
+        result = self._trained(replace(artifact, module=module), context)
+        if fixed is not None:
+            fixed.weight.requires_grad_(True)
+        return replace(result, notes=(*notes, *result.notes))
+
+    def _started(self, module: nn.Module, context: Context) -> tuple[nn.Conv2d | None, tuple[str, ...]]:
+        """Start ``module`` as asked; the convolution that is kept as it is, and what there is to say."""
+        fixed: nn.Conv2d | None = None
+        notes: list[str] = []
+        if "identity" in self.start:
+            notes.append(f"{identity(module)} convolutions start by passing their inputs on")
+        if "whiten" in self.start:
+            images = next(context.data.train.spread(PATCHES_OF, PATCHES_OF)).inputs
+            fixed = whiten(module, torch.from_numpy(images))
+            found = "is not one over all channels of an image: left"
+            if fixed is not None:
+                found = "whitens patches of the training images"
+                fixed.weight.requires_grad_(False)
+            notes.append(f"the first convolution {found}")
+        return fixed, tuple(notes)
+
+    def _trained(self, artifact: Artifact, context: Context) -> StageResult:
+        module = artifact.module
         if self.queries:
-            note = self._queried(module, context)
-            return StageResult(artifact=replace(artifact, module=module), notes=(note,))
+            return StageResult(artifact=artifact, notes=(self._queried(module, context),))
         head = mixture.find_head(module, context.task, context.example) if self.mixture else ""
         parts = self.train(module, context)
-        trained = replace(artifact, module=module)
         second = [part.head for part in parts or () if isinstance(part, TwoHeaded)]
-        return _mixed(trained, head, second[0], context) if self.mixture else StageResult(artifact=trained)
+        return _mixed(artifact, head, second[0], context) if self.mixture else StageResult(artifact=artifact)
 
     def _queried(self, module: nn.Module, context: Context) -> str:
         """Train ``module`` in rounds, on ever more samples that the teacher was asked about; says on how many."""

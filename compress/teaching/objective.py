@@ -56,6 +56,11 @@ class Term:
     reads: tuple[str, ...]
     layers: Layers
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What it and its weight read."""
+        return (*self.reads, *weight_reads(self.spec.weight))
+
     def on(self, given: Mapping[str, Any], moment: Moment) -> tuple[Tensor, Tensor]:
         """The loss on what was read of a batch, and the loss weighted."""
         taken = [given[name] for name in self.reads]
@@ -135,6 +140,18 @@ class Objective:
         """Whether a loss reads the samples without augmentation."""
         return "plain_logits" in self.reads
 
+    def asks_at(self, moment: Moment) -> bool:
+        """Whether a loss that has a weight then reads anything of the teacher's."""
+        return any(name.startswith("teacher") for term in self._at_work(moment) for name in term.asked)
+
+    def _at_work(self, moment: Moment) -> list[Term]:
+        """The losses whose weight is not 0 then: the others are not computed, nor is the teacher asked for them.
+
+        All of them where all weights are 0: a step needs something to go back from.
+        """
+        idle = [isinstance(term.weight, Weight) and term.weight.at(moment) == 0 for term in self._terms]
+        return [term for term, still in zip(self._terms, idle, strict=True) if not still] or self._terms
+
     def frozen(self) -> list[nn.Module]:
         """The modules besides the student that run in a step."""
         return [self._teacher] if self._teacher is not None and self.asks_teacher else []
@@ -176,21 +193,22 @@ class Objective:
         moment = Moment() if moment is None else moment
         # before the student, whose activations stay in memory until its backward pass: after it, a step on a CPU took
         # 1.1 times as long (ResNet-56 to ResNet-20, the same loop but for the order)
-        taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if self.asks_teacher else {}
+        terms, asks = self._at_work(moment), self.asks_at(moment)
+        taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if asks else {}
         given = {**self._given(forward, inputs, targets, moment), **taught}
         values: list[Tensor] = []
         weighted: list[Tensor] = []
         # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
         with torch.autocast(inputs.device.type, enabled=False):
-            for term in self._terms:
+            for term in terms:
                 value, part = term.on({**given, **self._readings.of_layers(term.layers, given)}, moment)
                 values.append(value)
                 weighted.append(part)
-        self._watch(weighted, moment)
+        self._watch(terms, weighted, moment)
         total = torch.zeros((), device=inputs.device)
         for value in weighted:
             total = total + value
-        return total, {term.spec.use: value.detach() for term, value in zip(self._terms, values, strict=True)}
+        return total, {term.spec.use: value.detach() for term, value in zip(terms, values, strict=True)}
 
     def _given(self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, moment: Moment) -> dict[str, Any]:
         given: dict[str, Any] = {"targets": targets, "indices": moment.indices}
@@ -207,9 +225,9 @@ class Objective:
             given["task_loss"] = self._task.loss(outputs, targets)
         return given
 
-    def _watch(self, weighted: list[Tensor], moment: Moment) -> None:
+    def _watch(self, terms: list[Term], weighted: list[Tensor], moment: Moment) -> None:
         """Tell the weights that watch it their losses' shares of the gradient, in steps in which they ask."""
-        watching = {i: term.weight for i, term in enumerate(self._terms) if isinstance(term.weight, Weight)}
+        watching = {i: term.weight for i, term in enumerate(terms) if isinstance(term.weight, Weight)}
         watching = {i: weight for i, weight in watching.items() if weight.watches and weight.due(moment)}
         if not watching or not torch.is_grad_enabled():
             return

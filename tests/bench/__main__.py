@@ -21,6 +21,7 @@ NAMES = (
     "loader",
     "squeezenet",
     "cifar",
+    "fresh",
     "detection",
     "fastestdet",
     "ship",

@@ -6,7 +6,7 @@ from compress.tasks.classification import Classification
 from compress.teaching.objective import Objective, parse_losses
 from compress.teaching.weights import GradientShare
 from profiles.errors import UserError
-from tests.conftest import small_model
+from tests.conftest import Counted, small_model
 
 
 def test_a_name_or_a_table():
@@ -136,6 +136,28 @@ def test_a_scheduled_weight_goes_from_start_to_end(example):
             total, terms = objective(student, example, torch.tensor([0, 1]), None, Moment(progress=progress))
             ratios.append(float(total.detach()) / float(terms["kd"]))
     assert ratios == pytest.approx([1, 1, 2, 3, 3], rel=1e-5)
+
+
+def test_a_loss_without_weight_is_not_computed_nor_the_teacher_asked(example):
+    student, teacher = small_model(1).eval(), Counted(small_model(2))
+    late = {"use": "kd", "weight": {"use": "scheduled", "begins": 0.5, "ends": 0.6}}
+    with Objective(parse_losses(["task", late]), Classification(), student, teacher, example) as objective:
+        asked = teacher.calls
+        for progress, terms in ((0.0, {"task"}), (0.5, {"task"}), (0.55, {"task", "kd"}), (1.0, {"task", "kd"})):
+            moment = Moment(progress=progress)
+            assert objective.asks_at(moment) == ("kd" in terms)
+            assert set(objective(student, example, torch.tensor([0, 1]), None, moment)[1]) == terms
+    assert teacher.calls == asked + 2
+
+
+def test_a_step_in_which_every_weight_is_zero_goes_back_all_the_same(example):
+    student, teacher = small_model(1).eval(), small_model(2)
+    ramp = {"use": "kd", "weight": {"use": "scheduled", "ends": 0.1}}
+    with Objective(parse_losses([ramp]), Classification(), student, teacher, example) as objective:
+        total, terms = objective(student, example, torch.tensor([0, 1]), None, Moment(progress=0.0))
+    total.backward()
+    assert set(terms) == {"kd"}
+    assert float(total.detach()) == 0
 
 
 def test_gradient_share_holds_a_loss_to_its_share(example):

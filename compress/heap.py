@@ -1,0 +1,31 @@
+"""What training frees stays with the process, so that the next step need not fetch it again.
+
+glibc gives each large tensor pages of its own and returns them when it is freed. Every step then begins with the kernel
+zeroing gigabytes: on two cores a fifth of the time of a step of a small convolutional network was the kernel's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+USUAL_TRIM_BYTES, USUAL_MAPPED = 128 * 1024, 65536
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keep freed memory within the block, and give it back at its end; without glibc nothing happens."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
+    try:
+        yield
+    finally:
+        libc.mallopt(M_MMAP_MAX, USUAL_MAPPED)
+        libc.mallopt(M_TRIM_THRESHOLD, USUAL_TRIM_BYTES)
+        libc.malloc_trim(0)

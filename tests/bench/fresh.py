@@ -1,0 +1,56 @@
+"""What a fresh student gains by how it starts: the student of the CIFAR-10 recipe, labels alone, a few epochs.
+
+2 epochs of 25,000 training images, judged on 10,000 others of them. About 12 minutes of two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tomllib
+import torch
+
+from compress.factories import factory
+from compress.stage import Artifact, run_stage
+from compress.stages.distill import Distill
+from compress.surgery import Plan
+from compress.teaching.objective import parse_losses
+from tests.bench.figure import Figure, Table
+from tests.bench.prunable import Some, context_of
+from tests.bench.running import MISSING, ROOT
+
+TRAINED, JUDGED, EPOCHS = 25_000, 10_000, 2
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is built": {},
+    "the first convolution whitens": {"start": ("whiten",)},
+    "the others are identities too": {"start": ("whiten", "identity")},
+    "the norms' biases learn 64 times as fast too": {"start": ("whiten", "identity"), "bias_rate": 64.0},
+}
+
+
+def run() -> Table:
+    if "EDGE_DATA" not in os.environ:
+        return Table(figures=[], remarks=[MISSING])
+    recipe = tomllib.loads((ROOT / "examples" / "cifar10.toml").read_text())
+    plan = Plan(factory=recipe["student"]["model"], arguments=recipe["student"]["arguments"])
+    given = {key: recipe["stage"][0][key] for key in ("batch_size", "optimizer", "learning_rate", "schedule")}
+    stage = Distill(**given, epochs=EPOCHS, losses=parse_losses(["task"]))
+    source = factory(f"{ROOT / 'examples' / 'cifar_sheets.py'}:splits")
+    data = source(path=str(Path(os.environ["EDGE_DATA"]) / "data" / "cifar10"), validation=JUDGED)
+    data = replace(data, train=Some(data.train, TRAINED))
+    figures = []
+    with tempfile.TemporaryDirectory() as scratch:
+        torch.manual_seed(0)
+        context = context_of(plan.build().eval(), data, Path(scratch))
+        for number, (name, settings) in enumerate(VARIANTS.items()):
+            torch.manual_seed(0)
+            start, here = Artifact(plan=plan, module=plan.build()), Path(scratch) / f"variant-{number}"
+            result, _ = run_stage(replace(stage, **settings), start, replace(context, folder=here), 0)
+            value = context.task.evaluate(context.trainer.predictor(result.artifact.module), data.validation).value
+            figures.append(Figure(what=f"{name}: top-1", asked="", measured=f"{value:.2f} %", met=None))
+    about = f"{EPOCHS} epochs of {TRAINED:,} images, one seed; {JUDGED:,} others judge, a standard error of 0.4 points"
+    return Table(figures=figures, remarks=[about])

@@ -1,0 +1,107 @@
+"""A fresh student's start: whitened patches, and convolutions that pass on what they are given."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from compress.fresh import EPSILON, identity, whiten
+from compress.stage import Artifact, Context, run_stage
+from compress.stages.distill import PATCHES_OF, Distill
+from compress.surgery import Plan
+from compress.teaching.objective import parse_losses
+from tests.conftest import small_model, small_plan
+
+
+def _pictures(channels: int = 3) -> torch.Tensor:
+    """Random pictures whose neighbouring pixels and channels are alike, as photographs' are."""
+    noise = torch.randn(64, channels, 12, 12, generator=torch.Generator().manual_seed(0))
+    return nn.functional.avg_pool2d(noise, 3, 1) * 3 + noise.mean(1, keepdim=True)[..., 1:-1, 1:-1]
+
+
+def test_whitened_outputs_are_uncorrelated_and_of_unit_variance() -> None:
+    convolution = nn.Conv2d(3, 24, 2, bias=False)
+    pictures = _pictures()
+    found = whiten(nn.Sequential(convolution, nn.ReLU()), pictures)
+    assert found is convolution
+    outputs = convolution(pictures).transpose(0, 1).flatten(1)
+    covariance = torch.cov(outputs[:12])
+    patches = torch.nn.functional.unfold(pictures, 2).transpose(0, 1).flatten(1)
+    variances = torch.linalg.eigvalsh(torch.cov(patches)).flip(0)
+    assert torch.allclose(covariance, torch.diag(variances / (variances + EPSILON)), atol=1e-3)
+
+
+def test_each_direction_comes_with_its_negative() -> None:
+    convolution = nn.Conv2d(1, 8, 3)
+    whiten(convolution, _pictures(1))
+    assert torch.equal(convolution.weight[:4], -convolution.weight[4:])
+    assert not convolution.bias.any()
+
+
+def test_filters_beyond_the_last_direction_stay_as_they_are() -> None:
+    convolution = nn.Conv2d(1, 12, 2)
+    before = convolution.weight.detach().clone()
+    whiten(convolution, _pictures(1))
+    assert torch.equal(convolution.weight[8:], before[8:])
+    assert not torch.equal(convolution.weight[:8], before[:8])
+
+
+def test_a_module_that_does_not_start_with_a_convolution_over_all_channels_is_left() -> None:
+    grouped = nn.Conv2d(3, 6, 3, groups=3)
+    before = grouped.weight.detach().clone()
+    assert whiten(nn.Sequential(grouped), _pictures()) is None
+    assert torch.equal(grouped.weight, before)
+    assert whiten(nn.Linear(3, 3), _pictures()) is None
+
+
+def test_a_convolution_that_passes_on_gives_its_inputs_first() -> None:
+    wider, narrower = nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.Conv2d(5, 2, 3, padding=1, bias=False)
+    assert identity(nn.Sequential(nn.Conv2d(1, 3, 3), wider, narrower)) == 2
+    inputs = torch.randn(2, 3, 6, 6)
+    assert torch.allclose(wider(inputs)[:, :3], inputs)
+    inputs = torch.randn(2, 5, 6, 6)
+    assert torch.allclose(narrower(inputs), inputs[:, :2])
+
+
+def test_the_first_and_strided_and_grouped_convolutions_are_left() -> None:
+    layers = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, stride=2), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 2)]
+    before = [layer.weight.detach().clone() for layer in layers]
+    assert identity(nn.Sequential(*layers)) == 0
+    assert all(torch.equal(layer.weight, old) for layer, old in zip(layers, before, strict=True))
+
+
+LABELS = parse_losses(["task"])
+
+
+def test_what_whitens_stays_while_all_else_is_trained(context: Context) -> None:
+    start = Artifact(plan=small_plan(), module=small_model())
+    result, _ = run_stage(Distill(start=("whiten", "identity"), epochs=1, batch_size=32, losses=LABELS), start, context, 0)
+    first, second = _convolutions(result.artifact.module)[:2]
+    again = small_model()
+    images = context.data.train.load(torch.arange(min(PATCHES_OF, len(context.data.train))).numpy()).inputs
+    expected = whiten(again, torch.from_numpy(images))
+    assert expected is not None
+    assert torch.equal(first.weight, expected.weight)
+    assert first.weight.requires_grad, "for the stages that follow"
+    passing = identity(again)
+    assert passing > 2
+    assert not torch.equal(second.weight, _convolutions(again)[1].weight)
+    assert result.notes == (
+        f"{passing} convolutions start by passing their inputs on",
+        "the first convolution whitens patches of the training images",
+    )
+
+
+def test_a_student_without_such_a_convolution_is_left_and_named(context: Context) -> None:
+    plan = Plan(factory="tests.compress.test_fresh:linear", arguments={})
+    start = Artifact(plan=plan, module=linear())
+    result, _ = run_stage(Distill(start=("whiten",), epochs=1, batch_size=32, losses=LABELS), start, context, 0)
+    assert result.notes == ("the first convolution is not one over all channels of an image: left",)
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+
+
+def linear() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 4))
