@@ -10,8 +10,9 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-USUAL_TRIM_BYTES, USUAL_MAPPED = 128 * 1024, 65536
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
+"""Where glibc's own adapting ends in a process that frees large blocks; once anything is set, it adapts no more."""
 
 
 @contextmanager
@@ -26,6 +27,6 @@ def kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(M_MMAP_MAX, USUAL_MAPPED)
-        libc.mallopt(M_TRIM_THRESHOLD, USUAL_TRIM_BYTES)
+        for parameter, value in USUAL.items():
+            libc.mallopt(parameter, value)
         libc.malloc_trim(0)
