@@ -1,23 +1,20 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from the official files, Python or binary.
 
-The official Python files are pickles, and a pickle can run code: reading one hands the machine to whoever wrote it, and
-these come from mirrors. Promise: no pickles. So they are read by an unpickler for which the only names that exist are
-the three that rebuild a numpy array, and those three are stand-ins of this file: they take bytes, shapes and the one
-data type that CIFAR has, and call nothing. numpy's own would not do: a forged state of theirs reads memory it should not.
+The official Python files are pickles, and come from mirrors: they are read as data (``compress.data.pickled``).
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.data.base import Splits, arrange, array_splits
+from compress.data.pickled import Array, read_pickled
 from compress.data.transforms import Bytes, Statistics, normalising
 from profiles.errors import UserError
 
@@ -183,16 +180,15 @@ def _read_binary(file: Path, edition: _Edition) -> tuple[Bytes, Labels]:
 
 
 def _read_python(file: Path, edition: _Edition) -> tuple[Bytes, Labels]:
-    with file.open("rb") as opened:
-        try:
-            held = _Unpickler(opened, encoding="bytes").load()
-        except UserError as error:
-            raise UserError(*(f"data: {file}: {fault}" for fault in error.faults)) from None
-        except Exception as error:  # of a damaged pickle anything may come
-            raise UserError(f"data: {file} is not a batch of CIFAR ({error}); download it again") from error
+    try:
+        held = read_pickled(file.read_bytes())
+    except UserError as error:
+        raise UserError(*(f"data: {file}: {fault}" for fault in error.faults)) from None
+    except Exception as error:  # of a damaged pickle anything may come
+        raise UserError(f"data: {file} is not a batch of CIFAR ({error}); download it again") from error
     images = held.get(b"data") if isinstance(held, Mapping) else None
     labels = held.get(edition.key) if isinstance(held, Mapping) else None
-    if not isinstance(images, _Array) or not isinstance(labels, list):
+    if not isinstance(images, Array) or not isinstance(labels, list):
         raise UserError(f"data: {file} has no {edition.key.decode()!r} beside 'data'; is it another edition of CIFAR?")
     if not all(isinstance(label, int) and label >= 0 for label in labels):
         raise UserError(f"data: {file} has labels that are not numbers from 0 on")
@@ -201,47 +197,3 @@ def _read_python(file: Path, edition: _Edition) -> tuple[Bytes, Labels]:
         given = None if held_images is None else held_images.shape
         raise UserError(f"data: {file} has images of shape {given}; expected: {(len(labels), PIXELS)}, a row a label")
     return held_images, np.array(labels, np.int64)
-
-
-class _Array:
-    """Stands in for numpy.ndarray while a file is read, and for numpy's function that makes an empty one."""
-
-    def __init__(self, *_: object) -> None:
-        self.array: Bytes | None = None
-
-    def __setstate__(self, state: tuple[int, tuple[int, ...], object, bool, bytes]) -> None:
-        _, shape, kind, columns_first, content = state
-        if not isinstance(kind, _Kind) or columns_first or not isinstance(content, bytes):
-            raise UserError("holds an array that is not of bytes, row by row, as CIFAR's are")
-        self.array = np.frombuffer(content, np.uint8).reshape(shape)
-
-
-class _Kind:
-    """Stands in for numpy.dtype: bytes and nothing else."""
-
-    def __init__(self, name: object, *_: object) -> None:
-        if name not in (b"u1", "u1"):
-            raise UserError(f"holds an array of type {name!r}; CIFAR's are of bytes, 'u1'")
-
-    def __setstate__(self, state: object) -> None:
-        """Byte order and the like, of which bytes have none."""
-
-
-# Classes of ours with a __setstate__ each, so that a file can neither call nor change anything else.
-NAMES: dict[tuple[str, str], type] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Kind,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,  # files saved again with numpy 2
-}
-
-
-@final
-class _Unpickler(pickle.Unpickler):
-    """Plain containers, numbers and bytes, and the names above."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in NAMES:
-            words = "CIFAR's own files name numpy's array only, and another name could run code; nothing was run"
-            raise UserError(f"names {module}.{name}: {words}; do not trust this file, download it from the source")
-        return NAMES[module, name]

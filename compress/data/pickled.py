@@ -1,0 +1,193 @@
+"""What a pickle holds, its instructions read as data.
+
+A pickle is a program, and an unpickler runs it: reading one hands the machine to whoever wrote it. Promise: no pickles. So
+nothing is run here. The standard library lists the instructions; those that make plain containers, numbers, text and
+numpy's arrays of bytes are followed, and there are no others: none that calls, imports or changes anything.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from profiles.errors import UserError
+
+NAMES = {
+    "numpy ndarray": "array",
+    "numpy dtype": "type",
+    "numpy.core.multiarray _reconstruct": "array",
+    "numpy._core.multiarray _reconstruct": "array",  # files saved again with numpy 2
+}
+"""What a file may name, as a word for it: the names themselves are never looked up."""
+
+
+@final
+class Name:
+    """Something that a file names."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+
+@final
+class Array:
+    """A numpy array of bytes; empty until its state has come."""
+
+    def __init__(self) -> None:
+        self.array: npt.NDArray[np.uint8] | None = None
+
+
+@final
+class Kind:
+    """The type of an array's elements: bytes, the only one there is."""
+
+
+def read_pickled(content: bytes) -> Any:
+    """What ``content`` holds: dictionaries, lists, tuples, numbers, text, bytes and ``Array``; text of Python 2 as bytes.
+
+    Raises:
+        UserError: it holds anything else; nothing of it was run.
+        ValueError, TypeError, LookupError, AttributeError: it is damaged.
+    """
+    reader = _Reader()
+    for instruction, given, _ in pickletools.genops(content):
+        reader.follow(instruction.name, given)
+    (held,) = reader.stack
+    return held
+
+
+@final
+class _Reader:
+    """The stack of values that instructions work on, and what was noted of it for later."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self._marks: list[int] = []
+        self._noted: dict[int, Any] = {}
+
+    def follow(self, name: str, given: Any) -> None:
+        """Follow one instruction with the argument that it was ``given``."""
+        if name in VALUES:
+            self.stack.append(VALUES[name](given))
+        elif name in STEPS:
+            STEPS[name](self, given)
+        elif name not in IGNORED:
+            raise UserError(
+                f"has the instruction {name}, and none but those for plain data is followed; nothing was run; do not trust "
+                "this file, download it from the source"
+            )
+
+    def mark(self, _: Any) -> None:
+        self._marks.append(len(self.stack))
+
+    def marked(self) -> list[Any]:
+        """The values since the last mark, taken off."""
+        start = self._marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def tuple_of(self, count: int) -> None:
+        if len(self.stack) < count:
+            raise ValueError("a tuple of more than there is")
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def append(self, values: list[Any]) -> None:
+        onto = self.stack[-1]
+        if not isinstance(onto, list):
+            raise TypeError("values for a list, and no list")
+        onto.extend(values)
+
+    def put(self, values: list[Any]) -> None:
+        into = self.stack[-1]
+        if not isinstance(into, dict):
+            raise TypeError("entries for a dictionary, and no dictionary")
+        into.update(zip(values[::2], values[1::2], strict=True))
+
+    def dictionary(self, _: Any) -> None:
+        entries = self.marked()
+        self.stack.append({})
+        self.put(entries)
+
+    def note(self, place: int | None) -> None:
+        self._noted[len(self._noted) if place is None else place] = self.stack[-1]
+
+    def noted(self, place: int) -> None:
+        self.stack.append(self._noted[place])
+
+    def name(self, given: str) -> None:
+        if given not in NAMES:
+            words = "CIFAR's own files name numpy's array only, and another name could run code; nothing was run"
+            raise UserError(f"names {given.replace(' ', '.')}: {words}; do not trust this file, download it from the source")
+        self.stack.append(Name(NAMES[given]))
+
+    def make(self, _: Any) -> None:
+        """What a call would make of the name and the arguments on the stack."""
+        named, arguments = self.pop(2)
+        if not isinstance(named, Name):
+            raise TypeError("arguments for a name, and no name")
+        if named.word == "type" and arguments[0] not in (b"u1", "u1"):
+            raise UserError(f"holds an array of type {arguments[0]!r}; CIFAR's are of bytes, 'u1'")
+        self.stack.append(Kind() if named.word == "type" else Array())
+
+    def fill(self, _: Any) -> None:
+        """Give the array or type on the stack the state that comes after it."""
+        made, state = self.pop(2)
+        if isinstance(made, Array):
+            _, shape, kind, columns_first, content = state
+            if not isinstance(kind, Kind) or columns_first or not isinstance(content, bytes):
+                raise UserError("holds an array that is not of bytes, row by row, as CIFAR's are")
+            made.array = np.frombuffer(content, np.uint8).reshape(shape)
+        elif not isinstance(made, Kind):  # a type's state is the order of bytes and the like, of which bytes have none
+            raise TypeError("a state for an array, and no array")
+        self.stack.append(made)
+
+    def pop(self, count: int) -> list[Any]:
+        values = [self.stack.pop() for _ in range(count)]
+        return values[::-1]
+
+
+def _same(given: Any) -> Any:
+    return given
+
+
+VALUES: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _same),
+    **dict.fromkeys(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"), _same),
+    # text of Python 2, which pickletools gives as Latin-1
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), lambda given: given.encode("latin-1")),
+    "NONE": lambda _: None,
+    "NEWTRUE": lambda _: True,
+    "NEWFALSE": lambda _: False,
+    "EMPTY_DICT": lambda _: {},
+    "EMPTY_LIST": lambda _: [],
+    "EMPTY_TUPLE": lambda _: (),
+}
+"""Instructions that put a value on the stack, made of their argument."""
+
+STEPS: dict[str, Callable[[_Reader, Any], None]] = {
+    "MARK": _Reader.mark,
+    "TUPLE": lambda reader, _: reader.stack.append(tuple(reader.marked())),
+    "TUPLE1": lambda reader, _: reader.tuple_of(1),
+    "TUPLE2": lambda reader, _: reader.tuple_of(2),
+    "TUPLE3": lambda reader, _: reader.tuple_of(3),
+    "LIST": lambda reader, _: reader.stack.append(reader.marked()),
+    "DICT": _Reader.dictionary,
+    "APPEND": lambda reader, _: reader.append(reader.pop(1)),
+    "APPENDS": lambda reader, _: reader.append(reader.marked()),
+    "SETITEM": lambda reader, _: reader.put(reader.pop(2)),
+    "SETITEMS": lambda reader, _: reader.put(reader.marked()),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Reader.note),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Reader.noted),
+    "GLOBAL": _Reader.name,
+    "STACK_GLOBAL": lambda reader, _: reader.name(" ".join(reader.pop(2))),
+    "REDUCE": _Reader.make,
+    "BUILD": _Reader.fill,
+}
+"""Instructions that work on what is on the stack."""
+
+IGNORED = ("PROTO", "FRAME", "STOP")
