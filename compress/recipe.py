@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt
 from pydantic import TypeAdapter
 
 from compress import factories
@@ -20,7 +20,7 @@ from compress.gate import Budget
 from compress.models import resnet20  # noqa: F401  # the built-in models are part of what a recipe can name
 from compress.quantization.selection import CalibrationSpec
 from compress.records import build
-from compress.schedule import Optimizer, Shape
+from compress.schedule import Training
 from compress.stage import Stage
 from compress.stages import stages
 from compress.student_spec import StudentSpec, parse_student
@@ -99,7 +99,7 @@ class LabelledSpec:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TeacherSpec:
+class TeacherSpec(Training):
     """The teacher: a model factory with its arguments, and weights or how to train it.
 
     Attributes:
@@ -114,19 +114,6 @@ class TeacherSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     epochs: Annotated[int, Ge(1)] = 30
-    batch_size: Annotated[int, Ge(1)] = 128
-    optimizer: Optimizer = "sgd"
-    learning_rate: Annotated[float, Gt(0)] = 0.1
-    weight_decay: Annotated[float, Ge(0)] = 5e-4
-    bias_rate: Annotated[float, Gt(0)] = 1.0
-    schedule: Shape = "cosine"
-    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
-    clip: Annotated[float, Gt(0)] = 5.0
-    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
-    accumulate: Annotated[int, Ge(1)] = 1
-    patience: Annotated[int, Ge(0)] = 0
-    realisations: Annotated[int, Ge(0)] = 0
-    self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
     share: Annotated[float, Gt(0)] = 1.0
     also: tuple[AlsoSpec, ...] = ()
     labelled: LabelledSpec | None = None

@@ -57,7 +57,7 @@ class RunState:
 
     def before_step(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.step, self.steps) * group.get("factor", 1.0)
+            group["lr"] = self.schedule.rate(self.step, self.steps) * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
 
     def after_step(self, finite: bool) -> None:
@@ -167,18 +167,19 @@ def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch
     layer's outputs off zero, and in few epochs the kernels' rate moves them too little.
     """
     turned = hidden_kernels(module) if schedule.optimizer == "muon" else []
-    faster = norm_biases(module) if schedule.bias_rate != 1 else []
-    apart = {id(parameter) for parameter in (*turned, *faster)}
-    groups: list[dict[str, Any]] = []
-    for trained in (module, parts):
-        weights = [p for p in trained.parameters() if p.requires_grad and id(p) not in apart]
-        groups.append({"params": [p for p in weights if p.dim() > 1], "weight_decay": schedule.weight_decay})
-        groups.append({"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0})
-    groups = groups[:2] + [group for group in groups[2:] if group["params"]]
-    if faster:
-        groups.append({"params": faster, "weight_decay": 0.0, "factor": schedule.bias_rate})
+    biases = norm_biases(module)
+    apart = {id(parameter) for parameter in (*turned, *biases)}
+    trained = [p for each in (module, parts) for p in each.parameters() if p.requires_grad]
+    rest = [p for p in trained if id(p) not in apart]
+    found: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": biases, "weight_decay": 0.0, "factor": schedule.bias_rate},
+        {"params": turned, "turns": True, "momentum": MOMENTUM},
+    ]
+    groups = [{"factor": 1.0, **group} for group in found if group["params"]]
     if schedule.optimizer == "muon":
-        return Muon([*groups, {"params": turned, "turns": True, "momentum": MOMENTUM}], schedule.learning_rate)
+        return Muon(groups, schedule.learning_rate)
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=schedule.learning_rate)
     return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=0.9, nesterov=True)

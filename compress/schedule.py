@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal, final
+
+from annotated_types import Ge, Gt, Le, Lt
 
 Optimizer = Literal["sgd", "adamw", "muon"]
 Shape = Literal["cosine", "linear", "one_cycle", "constant"]
@@ -12,23 +14,48 @@ ONE_CYCLE_WARMUP = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The settings of a training; ``TrainedStage`` explains each."""
+class Training:
+    """The settings of a training, as a recipe gives them: of the teacher, and of each stage that trains.
 
-    epochs: int
-    batch_size: int = 128
+    Attributes:
+        learning_rate: at the end of the warm-up, for ``batch_size`` samples a step.
+        bias_rate: factor on the learning rate of the norms' biases; up to 64 for fresh weights in trainings of few epochs.
+        schedule: how the rate falls after the warm-up; ``one_cycle`` warms up over three tenths of the steps.
+        warmup: fraction of all steps.
+        clip: largest norm of the gradient.
+        ema: decay of an exponential moving average of the weights, which then is the result; 0 for none.
+        accumulate: batches a step; the step's batch is still ``batch_size``.
+        patience: stop when the metric on validation has not risen for so many epochs, and take the best; 0 for never.
+        realisations: epochs after which order and augmentation repeat, so that the teacher's outputs are computed
+            once and kept; 0 for never.
+        self_mix: share of the images in which a region shows what another one of it shows (SelfMix); for class labels.
+    """
+
+    epochs: Annotated[int, Ge(1)]
+    batch_size: Annotated[int, Ge(1)] = 128
     optimizer: Optimizer = "sgd"
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
-    bias_rate: float = 1.0
+    learning_rate: Annotated[float, Gt(0)] = 0.1
+    weight_decay: Annotated[float, Ge(0)] = 5e-4
+    bias_rate: Annotated[float, Gt(0)] = 1.0
     schedule: Shape = "cosine"
-    warmup: float = 0.05
-    clip: float = 5.0
-    ema: float = 0.0
-    accumulate: int = 1
-    patience: int = 0
-    realisations: int = 0
-    self_mix: float = 0.0
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
+    clip: Annotated[float, Gt(0)] = 5.0
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    accumulate: Annotated[int, Ge(1)] = 1
+    patience: Annotated[int, Ge(0)] = 0
+    realisations: Annotated[int, Ge(0)] = 0
+    self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Training):
+    """The settings of one training alone."""
+
+    @classmethod
+    def of(cls, given: Training) -> Schedule:
+        """Those among the fields of a stage or of a recipe's teacher."""
+        return cls(**{field.name: getattr(given, field.name) for field in fields(cls)})
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of ``steps``: a linear rise, then the shape's fall."""

@@ -7,12 +7,12 @@ import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
 import torch
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
 from compress.quantization.post_training import PostTraining, Quantised
-from compress.schedule import Optimizer, Schedule, Shape
+from compress.schedule import Schedule, Training
 from compress.surgery import Operation, Pack, Plan, Quantize
 from compress.tasks import Task
 from compress.teaching.objective import LossSpec, Objective, parse_losses
@@ -219,38 +219,15 @@ RECOVERY = parse_losses(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedStage(Stage):
-    """A stage that trains with the teacher attached; these are the settings of every training.
+class TrainedStage(Training, Stage):
+    """A stage that trains with the teacher attached.
 
     Attributes:
-        learning_rate: at the end of the warm-up, for ``batch_size`` samples a step.
-        bias_rate: factor on the learning rate of the norms' biases; up to 64 for fresh weights in trainings of few epochs.
-        schedule: how the rate falls after the warm-up; ``one_cycle`` warms up over three tenths of the steps.
-        warmup: fraction of all steps.
-        clip: largest norm of the gradient.
-        ema: decay of an exponential moving average of the weights, which then is the result; 0 for none.
-        accumulate: batches a step; the step's batch is still ``batch_size``.
-        patience: stop when the metric on validation has not risen for so many epochs, and take the best; 0 for never.
-        realisations: epochs after which order and augmentation repeat, so that the teacher's outputs are computed
-            once and kept; 0 for never.
-        self_mix: share of the images in which a region shows what another one of it shows (SelfMix); for class labels.
         losses: what the student learns from; ``compress losses`` lists them.
     """
 
     epochs: Annotated[int, Ge(0)] = 10
-    batch_size: Annotated[int, Ge(1)] = 128
-    optimizer: Optimizer = "sgd"
     learning_rate: Annotated[float, Gt(0)] = 0.05
-    weight_decay: Annotated[float, Ge(0)] = 5e-4
-    bias_rate: Annotated[float, Gt(0)] = 1.0
-    schedule: Shape = "cosine"
-    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
-    clip: Annotated[float, Gt(0)] = 5.0
-    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
-    accumulate: Annotated[int, Ge(1)] = 1
-    patience: Annotated[int, Ge(0)] = 0
-    realisations: Annotated[int, Ge(0)] = 0
-    self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
     losses: Losses = RECOVERY
 
     @final
@@ -268,15 +245,10 @@ class TrainedStage(Stage):
             part, epochs: where a stage trains several times: which of them it is, and its share of the epochs.
             answers: what the teacher said, where it was asked before.
         """
-        schedule = schedule_of(self) if epochs is None else replace(schedule_of(self), epochs=epochs)
+        schedule = Schedule.of(self) if epochs is None else replace(Schedule.of(self), epochs=epochs)
         if not schedule.epochs:
             return None
         return context.train(self.name, module, self.losses, schedule, part, answers)
-
-
-def schedule_of(record: Any) -> Schedule:
-    """The training schedule in the fields of a stage or of a recipe's teacher."""
-    return Schedule(**{field.name: getattr(record, field.name) for field in fields(Schedule)})
 
 
 class StageError(RuntimeError):

@@ -216,7 +216,7 @@ class Trainer:
     def _track(self, name: str, run: RunState, terms: dict[str, Tensor]) -> None:
         if self._tracking:
             values = {f"{name}/{term}": float(value) for term, value in terms.items()}
-            rate = run.optimizer.param_groups[0]["lr"]
+            rate = run.schedule.rate(run.step - 1, run.steps)
             self._accelerator.log({**values, f"{name}/learning_rate": rate}, step=run.step)
 
 

@@ -28,7 +28,8 @@ from compress.quantization.selection import Asked
 from compress.quantization.watcher import Watcher
 from compress.recipe import Recipe, made, sources, tasks, teacher_plan
 from compress.room import PACKAGES, ROOM
-from compress.stage import Context, Stage, run_stage, schedule_of
+from compress.schedule import Schedule
+from compress.stage import Context, Stage, run_stage
 from compress.stages.quantize import integer_recipe
 from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
@@ -96,7 +97,7 @@ class Workshop:
             return self._teacher_file(Path(spec.model))
         plan = teacher_plan(self.recipe.teacher)
         weights = None if spec.weights is None else sha256(existing(spec.weights))
-        schedule = schedule_of(spec)
+        schedule = Schedule.of(spec)
         decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": weights}
         if weights is None:
             decided |= {"schedule": asdict(schedule), **self._training_key(["compress.losses.task"])}
@@ -197,7 +198,7 @@ class Workshop:
         """The copy of the teacher that reads labels, as the recipe asks for it, trained from the teacher on."""
         spec, told = self.recipe.teacher, self.recipe.teacher.labelled
         assert told is not None
-        schedule = replace(schedule_of(spec), epochs=told.epochs, learning_rate=told.learning_rate)
+        schedule = replace(Schedule.of(spec), epochs=told.epochs, learning_rate=told.learning_rate)
         module = copy.deepcopy(teacher.artifact.module)
         made = widened(module, self.example, {"scale": told.scale, "noise": told.noise})
 

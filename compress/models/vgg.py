@@ -65,8 +65,8 @@ def vgg(
         blocks: convolutions of each stage, at least one staying under ``depth``.
         widths: channels of each stage, as many as there are ``blocks``.
         stem: channels of the first convolution, at the images' own size.
-        stem_kernel: its side. An even one is not padded and takes a pixel off the images: 32x32 become 31x31, which
-            halve to 15, 7 and 3, a quarter less work than 16, 8 and 4.
+        stem_kernel: its side. An even one is not padded: of 2 it makes 31x31 of 32x32, which halve to 15, 7 and 3, a
+            quarter less work than 16, 8 and 4.
         width: factor on ``widths`` and ``stem``.
         depth: factor on ``blocks``.
 

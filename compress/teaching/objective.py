@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, final
@@ -133,7 +133,7 @@ class Objective:
     @property
     def asks_teacher(self) -> bool:
         """Whether a loss reads anything of the teacher's."""
-        return any(name.startswith("teacher") for name in self.reads)
+        return _asks_teacher(self.reads)
 
     @property
     def asks_plain(self) -> bool:
@@ -142,10 +142,10 @@ class Objective:
 
     def asks_at(self, moment: Moment) -> bool:
         """Whether a loss that has a weight then reads anything of the teacher's."""
-        return any(name.startswith("teacher") for term in self._at_work(moment) for name in term.asked)
+        return _asks_teacher(_words(self._at_work(moment)))
 
     def _at_work(self, moment: Moment) -> list[Term]:
-        """The losses whose weight is not 0 then: the others are not computed, nor is the teacher asked for them.
+        """The losses whose weight is not 0 then: the others are not computed, nor is anything done for them alone.
 
         All of them where all weights are 0: a step needs something to go back from.
         """
@@ -193,9 +193,10 @@ class Objective:
         moment = Moment() if moment is None else moment
         # before the student, whose activations stay in memory until its backward pass: after it, a step on a CPU took
         # 1.1 times as long (ResNet-56 to ResNet-20, the same loop but for the order)
-        terms, asks = self._at_work(moment), self.asks_at(moment)
-        taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if asks else {}
-        given = {**self._given(forward, inputs, targets, moment), **taught}
+        terms = self._at_work(moment)
+        reads = _words(terms)
+        taught = (self.ask_teacher(inputs, targets) if teacher is None else teacher) if _asks_teacher(reads) else {}
+        given = {**self._given(forward, inputs, targets, moment, reads), **taught}
         values: list[Tensor] = []
         weighted: list[Tensor] = []
         # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
@@ -210,18 +211,20 @@ class Objective:
             total = total + value
         return total, {term.spec.use: value.detach() for term, value in zip(terms, values, strict=True)}
 
-    def _given(self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, moment: Moment) -> dict[str, Any]:
+    def _given(
+        self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, moment: Moment, reads: set[str]
+    ) -> dict[str, Any]:
         given: dict[str, Any] = {"targets": targets, "indices": moment.indices}
         given |= {"progress": moment.progress, "epoch": moment.epoch}
-        if self.asks_plain:
+        if "plain_logits" in reads:
             plain = inputs if moment.plain is None else moment.plain
             with torch.no_grad():
                 given["plain_logits"] = self._task.logits(forward(plain))
-        if "again_logits" in self.reads:  # before the pass whose layers are read
+        if "again_logits" in reads:  # before the pass whose layers are read
             given["again_logits"] = self._task.logits(forward(inputs))
         outputs = forward(inputs)
         given |= self._readings.of("student", outputs)
-        if "task_loss" in self.reads:
+        if "task_loss" in reads:
             given["task_loss"] = self._task.loss(outputs, targets)
         return given
 
@@ -236,6 +239,15 @@ class Objective:
         total = sum(sizes)
         for i, weight in watching.items() if total > 0 else ():
             weight.observe(sizes[i] / total)
+
+
+def _words(terms: Sequence[Term]) -> set[str]:
+    """What losses and their weights read."""
+    return {word for term in terms for word in term.asked}
+
+
+def _asks_teacher(reads: set[str]) -> bool:
+    return any(word.startswith("teacher") for word in reads)
 
 
 def _gradient_size(value: Tensor, trained: list[nn.Parameter]) -> float:

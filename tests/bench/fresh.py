@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tomllib
 import torch
 
 from compress.factories import factory
+from compress.recipe import load
 from compress.stage import Artifact, run_stage
 from compress.stages.distill import Distill
-from compress.surgery import Plan
+from compress.student_spec import student_plan
 from compress.teaching.objective import parse_losses
 from tests.bench.figure import Figure, Table
 from tests.bench.prunable import Some, context_of
@@ -35,10 +35,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def run() -> Table:
     if "EDGE_DATA" not in os.environ:
         return Table(figures=[], remarks=[MISSING])
-    recipe = tomllib.loads((ROOT / "examples" / "cifar10.toml").read_text())
-    plan = Plan(factory=recipe["student"]["model"], arguments=recipe["student"]["arguments"])
-    given = {key: recipe["stage"][0][key] for key in ("batch_size", "optimizer", "learning_rate", "schedule")}
-    stage = Distill(**given, epochs=EPOCHS, losses=parse_losses(["task"]))
+    recipe = load(str(ROOT / "examples" / "cifar10.toml"))
+    plan, given = student_plan(recipe.student), recipe.stages[0]
+    assert isinstance(given, Distill)
+    stage = replace(given, epochs=EPOCHS, losses=parse_losses(["task"]), start=(), bias_rate=1.0)
     source = factory(f"{ROOT / 'examples' / 'cifar_sheets.py'}:splits")
     data = source(path=str(Path(os.environ["EDGE_DATA"]) / "data" / "cifar10"), validation=JUDGED)
     data = replace(data, train=Some(data.train, TRAINED))

@@ -150,6 +150,18 @@ def test_a_loss_without_weight_is_not_computed_nor_the_teacher_asked(example):
     assert teacher.calls == asked + 2
 
 
+def test_a_loss_without_weight_costs_no_pass_of_the_student(example):
+    student, teacher = Counted(small_model(1).eval()), small_model(2)
+    late = {"use": "mdcs", "weight": {"use": "scheduled", "begins": 0.5, "ends": 0.6}}
+    passes = []
+    with Objective(parse_losses(["task", late]), Classification(), student, teacher, example) as objective:
+        for progress in (0.0, 1.0):
+            before = student.calls
+            objective(student, example, torch.tensor([0, 1]), None, Moment(progress=progress))
+            passes.append(student.calls - before)
+    assert passes == [1, 2], "mdcs reads the samples once more, without augmentation"
+
+
 def test_a_step_in_which_every_weight_is_zero_goes_back_all_the_same(example):
     student, teacher = small_model(1).eval(), small_model(2)
     ramp = {"use": "kd", "weight": {"use": "scheduled", "ends": 0.1}}
