@@ -19,7 +19,7 @@ class Training:
 
     Attributes:
         learning_rate: at the end of the warm-up, for ``batch_size`` samples a step.
-        bias_rate: factor on the learning rate of the norms' biases; 64 in Jordan's trainings of few epochs from fresh weights.
+        bias_rate: factor on the learning rate of the norms' biases; 64 in Jordan's few epochs from fresh weights.
         schedule: how the rate falls after the warm-up; ``one_cycle`` warms up over three tenths of the steps.
         warmup: fraction of all steps.
         clip: largest norm of the gradient.
