@@ -20,7 +20,6 @@ from profiles.errors import UserError
 
 CHECKPOINT = "training.safetensors"
 CHECKPOINT_SECONDS = 30.0
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 Validate = Callable[[nn.Module], float]
 """The metric of a module on the validation split; larger is better."""
@@ -57,7 +56,7 @@ class RunState:
 
     def before_step(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.step, self.steps) * group["factor"]
+            group["lr"] = self.schedule.rate(self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
 
     def after_step(self, finite: bool) -> None:
@@ -161,34 +160,22 @@ class RunState:
 
 
 def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only: not on biases, norms and scales.
-
-    A rate of their own for the norms' biases is of Jordan (2024, section 3.4): behind a norm nothing but they moves a
-    layer's outputs off zero, and in few epochs the kernels' rate moves them too little.
-    """
+    """Weight decay on matrices and kernels only: not on biases, norms and scales."""
     turned = hidden_kernels(module) if schedule.optimizer == "muon" else []
-    biases = norm_biases(module)
-    apart = {id(parameter) for parameter in (*turned, *biases)}
+    apart = {id(parameter) for parameter in turned}
     trained = [p for each in (module, parts) for p in each.parameters() if p.requires_grad]
     rest = [p for p in trained if id(p) not in apart]
     found: list[dict[str, Any]] = [
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
-        {"params": biases, "weight_decay": 0.0, "factor": schedule.bias_rate},
         {"params": turned, "turns": True, "momentum": MOMENTUM},
     ]
-    groups = [{"factor": 1.0, **group} for group in found if group["params"]]
+    groups = [group for group in found if group["params"]]
     if schedule.optimizer == "muon":
         return Muon(groups, schedule.learning_rate)
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=schedule.learning_rate)
     return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=0.9, nesterov=True)
-
-
-def norm_biases(module: nn.Module) -> list[nn.Parameter]:
-    """The biases of a module's norms that are trained, in the order in which they are defined."""
-    norms = [m for m in module.modules() if isinstance(m, NORMS) and m.bias is not None]
-    return [norm.bias for norm in norms if norm.bias.requires_grad]
 
 
 def _floats(module: nn.Module, *, copy: bool = True) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@ class Training:
 
     Attributes:
         learning_rate: at the end of the warm-up, for ``batch_size`` samples a step.
-        bias_rate: factor on the learning rate of the norms' biases; 64 in Jordan's few epochs from fresh weights.
         schedule: how the rate falls after the warm-up; ``one_cycle`` warms up over three tenths of the steps.
         warmup: fraction of all steps.
         clip: largest norm of the gradient.
@@ -36,7 +35,6 @@ class Training:
     optimizer: Optimizer = "sgd"
     learning_rate: Annotated[float, Gt(0)] = 0.1
     weight_decay: Annotated[float, Ge(0)] = 5e-4
-    bias_rate: Annotated[float, Gt(0)] = 1.0
     schedule: Shape = "cosine"
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
     clip: Annotated[float, Gt(0)] = 5.0

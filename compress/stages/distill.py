@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, final
+from typing import Annotated, final
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import nn
 
-from compress.fresh import identity, whiten
 from compress.losses.base import TwoHeaded
 from compress.stage import Artifact, Context, Losses, StageResult, TrainedStage, copied
 from compress.surgery import Mix
 from compress.teaching import mixture
 from compress.teaching.loss_specs import losses, parse_losses, reads_of, two_headed
 from compress.teaching.queries import ANSWERED, Answers, choose, gains
+from compress.whitening import whiten
 from profiles.errors import UserError
 from profiles.tables import load_object
 
@@ -23,8 +23,6 @@ LOSSES = parse_losses(["task", {"use": "cwd", "weight": 3.0}])
 """Of docs/losses.md: twenty points above labels alone in trainings of minutes, and no loss beside it added more to that
 than two seeds differ by. Temperature-scaled logits in their usual weight (``kd``) drown it there."""
 
-
-Start = Literal["whiten", "identity"]
 PATCHES_OF = 2000
 """Training images whose patches the first convolution whitens."""
 
@@ -35,8 +33,8 @@ class Distill(TrainedStage):
     """Train the student on the teacher's outputs and feature maps.
 
     Attributes:
-        start: of a student whose weights are at random, where epochs are few: ``whiten`` makes the first convolution whiten
-            the training images' patches and keeps it so, ``identity`` lets the others start by passing their inputs on.
+        whiten: whether the first convolution is made to whiten the training images' patches and stays so; for a student
+            whose weights are at random, where epochs are few.
         mixture: whether the model then gives the mixture of its own head and the one that a loss (``dho``, ``deit_lt``)
             trained beside it, share and temperature chosen on validation; one graph, one linear layer more.
         queries: training samples that the teacher may be asked about, each once; those are trained on. 0 for all, in every
@@ -50,7 +48,7 @@ class Distill(TrainedStage):
     epochs: Annotated[int, Ge(1)] = 30
     learning_rate: Annotated[float, Gt(0)] = 0.1
     losses: Losses = LOSSES
-    start: tuple[Start, ...] = ()
+    whiten: bool = False
     mixture: bool = False
     queries: Annotated[int, Ge(0)] = 0
     rounds: Annotated[int, Ge(1)] = 1
@@ -92,27 +90,17 @@ class Distill(TrainedStage):
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         module = copied(artifact)
-        fixed, notes = self._started(module, context)
+        first = _whitened(module, context) if self.whiten else None
         result = self._trained(replace(artifact, module=module), context)
-        if fixed is not None:
-            fixed.weight.requires_grad_(True)
-        return replace(result, notes=(*notes, *result.notes))
+        if first is not None:
+            first.weight.requires_grad_(True)
+        return replace(result, notes=(*self._start(first), *result.notes))
 
-    def _started(self, module: nn.Module, context: Context) -> tuple[nn.Conv2d | None, tuple[str, ...]]:
-        """Start ``module`` as asked; the convolution that is kept as it is, and what there is to say."""
-        fixed: nn.Conv2d | None = None
-        notes: list[str] = []
-        if "identity" in self.start:
-            notes.append(f"{identity(module)} convolutions start by passing their inputs on")
-        if "whiten" in self.start:
-            images = next(context.data.train.spread(PATCHES_OF, PATCHES_OF)).inputs
-            fixed = whiten(module, torch.from_numpy(images))
-            found = "is not one over all channels of an image: left"
-            if fixed is not None:
-                found = "whitens patches of the training images"
-                fixed.weight.requires_grad_(False)
-            notes.append(f"the first convolution {found}")
-        return fixed, tuple(notes)
+    def _start(self, first: nn.Conv2d | None) -> tuple[str, ...]:
+        if not self.whiten:
+            return ()
+        found = "whitens patches of the training images" if first else "is not one over all channels of an image: left"
+        return (f"the first convolution {found}",)
 
     def _trained(self, artifact: Artifact, context: Context) -> StageResult:
         module = artifact.module
@@ -136,6 +124,15 @@ class Distill(TrainedStage):
             epochs = self.epochs - scouting * (self.rounds - 1) if turn == self.rounds - 1 else scouting
             self.train(module, context, part=f"round-{turn}", epochs=epochs, answers=answers)
         return f"the teacher was asked about {len(answers.indices)} of {len(train)} samples, once each"
+
+
+def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
+    """The first convolution of ``module``, made to whiten and not to be trained; None where it cannot."""
+    images = next(context.data.train.spread(PATCHES_OF, PATCHES_OF)).inputs
+    first = whiten(module, torch.from_numpy(images))
+    if first is not None:
+        first.weight.requires_grad_(False)
+    return first
 
 
 def _mixed(artifact: Artifact, head: str, second: nn.Linear, context: Context) -> StageResult:

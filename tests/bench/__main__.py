@@ -21,7 +21,7 @@ NAMES = (
     "loader",
     "squeezenet",
     "cifar",
-    "fresh",
+    "whitening",
     "detection",
     "fastestdet",
     "ship",

@@ -1,6 +1,6 @@
-"""What a fresh student gains by how it starts: the student of the CIFAR-10 recipe, labels alone, a few epochs.
+"""What a first convolution that whitens is worth: the student of the CIFAR-10 recipe, labels alone, a few epochs.
 
-2 epochs of 25,000 training images, judged on 10,000 others of them. About 15 minutes of two cores.
+2 epochs of 25,000 training images, judged on 10,000 others of them. About 5 minutes of two cores.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,12 +23,7 @@ from tests.bench.prunable import Some, context_of
 from tests.bench.running import MISSING, ROOT
 
 TRAINED, JUDGED, EPOCHS = 25_000, 10_000, 2
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as it is built": {},
-    "the first convolution whitens": {"start": ("whiten",)},
-    "the others are identities too": {"start": ("whiten", "identity")},
-    "the norms' biases learn 64 times as fast too": {"start": ("whiten", "identity"), "bias_rate": 64.0},
-}
+VARIANTS = {"as it is built": False, "the first convolution whitens": True}
 
 
 def run() -> Table:
@@ -38,7 +32,7 @@ def run() -> Table:
     recipe = load(str(ROOT / "examples" / "cifar10.toml"))
     plan, given = student_plan(recipe.student), recipe.stages[0]
     assert isinstance(given, Distill)
-    stage = replace(given, epochs=EPOCHS, losses=parse_losses(["task"]), start=(), bias_rate=1.0)
+    stage = replace(given, epochs=EPOCHS, losses=parse_losses(["task"]))
     source = factory(f"{ROOT / 'examples' / 'cifar_sheets.py'}:splits")
     data = source(path=str(Path(os.environ["EDGE_DATA"]) / "data" / "cifar10"), validation=JUDGED)
     data = replace(data, train=Some(data.train, TRAINED))
@@ -46,10 +40,10 @@ def run() -> Table:
     with tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(0)
         context = context_of(plan.build().eval(), data, Path(scratch))
-        for number, (name, settings) in enumerate(VARIANTS.items()):
+        for number, (name, whiten) in enumerate(VARIANTS.items()):
             torch.manual_seed(0)
             start, here = Artifact(plan=plan, module=plan.build()), Path(scratch) / f"variant-{number}"
-            result, _ = run_stage(replace(stage, **settings), start, replace(context, folder=here), 0)
+            result, _ = run_stage(replace(stage, whiten=whiten), start, replace(context, folder=here), 0)
             value = context.task.evaluate(context.trainer.predictor(result.artifact.module), data.validation).value
             figures.append(Figure(what=f"{name}: top-1", asked="", measured=f"{value:.2f} %", met=None))
     about = f"{EPOCHS} epochs of {TRAINED:,} images, one seed; {JUDGED:,} others judge, a standard error of 0.4 points"

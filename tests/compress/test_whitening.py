@@ -1,15 +1,15 @@
-"""A fresh student's start: whitened patches, and convolutions that pass on what they are given."""
+"""A fresh student's first convolution whitens the patches of the training images."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from compress.fresh import EPSILON, identity, whiten
 from compress.stage import Artifact, Context, run_stage
 from compress.stages.distill import PATCHES_OF, Distill
 from compress.surgery import Plan
 from compress.teaching.objective import parse_losses
+from compress.whitening import EPSILON, whiten
 from tests.conftest import small_model, small_plan
 
 
@@ -54,28 +54,12 @@ def test_a_module_that_does_not_start_with_a_convolution_over_all_channels_is_le
     assert whiten(nn.Linear(3, 3), _pictures()) is None
 
 
-def test_a_convolution_that_passes_on_gives_its_inputs_first() -> None:
-    wider, narrower = nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.Conv2d(5, 2, 3, padding=1, bias=False)
-    assert identity(nn.Sequential(nn.Conv2d(1, 3, 3), wider, narrower)) == 2
-    inputs = torch.randn(2, 3, 6, 6)
-    assert torch.allclose(wider(inputs)[:, :3], inputs)
-    inputs = torch.randn(2, 5, 6, 6)
-    assert torch.allclose(narrower(inputs), inputs[:, :2])
-
-
-def test_the_first_and_strided_and_grouped_convolutions_are_left() -> None:
-    layers = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, stride=2), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 2)]
-    before = [layer.weight.detach().clone() for layer in layers]
-    assert identity(nn.Sequential(*layers)) == 0
-    assert all(torch.equal(layer.weight, old) for layer, old in zip(layers, before, strict=True))
-
-
 LABELS = parse_losses(["task"])
 
 
 def test_what_whitens_stays_while_all_else_is_trained(context: Context) -> None:
     start = Artifact(plan=small_plan(), module=small_model())
-    result, _ = run_stage(Distill(start=("whiten", "identity"), epochs=1, batch_size=32, losses=LABELS), start, context, 0)
+    result, _ = run_stage(Distill(whiten=True, epochs=1, batch_size=32, losses=LABELS), start, context, 0)
     first, second = _convolutions(result.artifact.module)[:2]
     again = small_model()
     images = context.data.train.load(torch.arange(min(PATCHES_OF, len(context.data.train))).numpy()).inputs
@@ -83,19 +67,14 @@ def test_what_whitens_stays_while_all_else_is_trained(context: Context) -> None:
     assert expected is not None
     assert torch.equal(first.weight, expected.weight)
     assert first.weight.requires_grad, "for the stages that follow"
-    passing = identity(again)
-    assert passing > 2
     assert not torch.equal(second.weight, _convolutions(again)[1].weight)
-    assert result.notes == (
-        f"{passing} convolutions start by passing their inputs on",
-        "the first convolution whitens patches of the training images",
-    )
+    assert result.notes == ("the first convolution whitens patches of the training images",)
 
 
 def test_a_student_without_such_a_convolution_is_left_and_named(context: Context) -> None:
-    plan = Plan(factory="tests.compress.test_fresh:linear", arguments={})
+    plan = Plan(factory="tests.compress.test_whitening:linear", arguments={})
     start = Artifact(plan=plan, module=linear())
-    result, _ = run_stage(Distill(start=("whiten",), epochs=1, batch_size=32, losses=LABELS), start, context, 0)
+    result, _ = run_stage(Distill(whiten=True, epochs=1, batch_size=32, losses=LABELS), start, context, 0)
     assert result.notes == ("the first convolution is not one over all channels of an image: left",)
 
 
