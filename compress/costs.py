@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,8 @@ from compress.allocation import Term
 Option = tuple[str, int]
 """A kind of factors and a rank."""
 By = Literal["latency", "macs", "params"]
+Measured = Callable[[Mapping[str, int], Sequence[str]], float]
+"""What the whole model costs at some widths and without some blocks, as a share of what it costs as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class Costs:
         now: of the model as it is; ``least``: of the smallest choice. Both measured where it is latency.
         about: where the figures come from and how far off they may be, for the report.
         unfollowed: groups and blocks that have no price, with the reason.
+        measured: of a whole choice, against the model as it is at that moment; None where the sum is exact.
     """
 
     unit: str
@@ -44,6 +47,7 @@ class Costs:
     least: float
     about: str
     unfollowed: Mapping[str, str] = field(default_factory=dict)
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

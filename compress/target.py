@@ -11,7 +11,7 @@ import onnx
 
 from compress import processes
 from compress.allocation import Term
-from compress.costs import By, Costs, Coupling, FloatPrices, LayerPrice, Option
+from compress.costs import By, Costs, Coupling, FloatPrices, LayerPrice, Measured, Option
 from compress.progress import Progress
 from compress.room import PLACEMENT
 from compress.workspace import code_digest, digest
@@ -83,9 +83,14 @@ class EngineTarget:
         template = Template(onnx.load(str(self._model())), axes, blocks, self._profile.batch)
         if by != "latency":
             return _counted(template, by)
-        table = processes.from_main(self._table(template, precision) if processes.is_main() else None)
-        assert table is not None
-        return _timed(*table)
+        found = processes.from_main(self._table(template, precision) if processes.is_main() else None)
+        assert found is not None
+        table, told = found
+
+        def measured(widths: Mapping[str, int], removed: Sequence[str]) -> float:
+            return processes.from_main(self._share(template, told, widths, removed) if processes.is_main() else 0.0)
+
+        return _timed(table, f"{self._profile.runtimes[0].engine} {told}", measured)
 
     def layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> Mapping[str, LayerPrice]:
         found = processes.from_main(self._layers(options, precision) if processes.is_main() else None)
@@ -126,7 +131,14 @@ class EngineTarget:
             stopwatch = self.stopwatch(runtime, told)
             table = latency.measure(template, stopwatch, self._profile.channel_multiple)
             bar.advance(1, f"{told}, off by {100 * table.error:.0f} %")
-        return table, f"{runtime.engine} {told}"
+        return table, told
+
+    def _share(self, template: Template, precision: str, widths: Mapping[str, int], removed: Sequence[str]) -> float:
+        """Median time of the whole model at ``widths`` without ``removed`` over its own, both timed by turns."""
+        clock = self.stopwatch(self._runtime(precision), precision)
+        among = f"share-{digest({'widths': dict(widths), 'removed': sorted(removed)})[:20]}"
+        own, left = latency.whole_times(template, clock, [({}, []), (widths, removed)], among)
+        return left.p50_ms / own.p50_ms
 
     def _runtime(self, precision: str) -> Runtime:
         runtime = self._profile.runtimes[0]
@@ -154,7 +166,7 @@ class EngineTarget:
         return Stopwatch(form, self._folder)
 
 
-def _timed(table: LatencyTable, form: str) -> Costs:
+def _timed(table: LatencyTable, form: str, measured: Measured) -> Costs:
     terms = [_term(piece, table.factor) for piece in table.pieces]
     about = (
         f"measured on {form} from pieces of the model; the sum x {table.factor:.2f} + {table.offset_ms:.3f} ms was off by "
@@ -168,6 +180,7 @@ def _timed(table: LatencyTable, form: str) -> Costs:
         least=table.fastest_ms,
         about=about,
         unfollowed=table.unfollowed,
+        measured=measured,
     )
 
 

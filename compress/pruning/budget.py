@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -15,6 +15,9 @@ from compress.costs import Costs, Coupling
 from compress.pruning.channels import Group
 from compress.pruning.damage import Damages
 from profiles.errors import OutOfReachError
+
+TRIES, UNUSED = 4, 0.02
+"""Choices that are measured whole, and the share of a budget that may be left over."""
 
 
 @final
@@ -65,6 +68,39 @@ def choose(
         return allocation.uniform(problem) if evenly else allocation.allocate(problem)
     except allocation.OutOfReachError as error:
         raise OutOfReachError(_told(room.costs, budget, error.least + room.costs.fixed)) from None
+
+
+def held(
+    find: Callable[[float], Allocation], costs: Costs, removed: Sequence[str], budget: float
+) -> tuple[Allocation, float]:
+    """The allocation that keeps a budget as it is measured whole, and its cost: the sum of the pieces is off by percents.
+
+    ``find`` gives one by that sum. It is asked again, for as much less or more as the last one was off, until one is
+    within the budget and uses it. Where none is within, the cheapest that was measured.
+
+    Args:
+        removed: blocks that are gone already.
+
+    Raises:
+        OutOfReachError: none is within the budget by the sum.
+    """
+    found = find(budget)
+    if costs.measured is None:
+        return found, costs.fixed + found.cost
+    seen: list[tuple[Allocation, float]] = []
+    asked = budget
+    while True:
+        taken = costs.now * costs.measured(found.widths, (*removed, *found.removed))
+        seen.append((found, taken))
+        if (1 - UNUSED) * budget <= taken <= budget or len(seen) == TRIES:
+            break
+        asked *= (1 - UNUSED / 2) * budget / taken
+        try:
+            found = find(asked)
+        except OutOfReachError:
+            break
+    within = [each for each in seen if each[1] <= budget]
+    return max(within, key=lambda each: each[1]) if within else min(seen, key=lambda each: each[1])
 
 
 def choices(room: Room, start: Sequence[Group], end: Mapping[str, int], kept: Mapping[str, float]) -> tuple[Choice, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, final
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.allocation import Allocation
 from compress.choice import Choice
+from compress.costs import Costs
 from compress.pruning import budget
 from compress.pruning.blocks import removable
 from compress.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
@@ -155,15 +156,16 @@ class Prune(TrainedStage):
         for turn in range(self.rounds):
             groups = [group for group in self._rank(now.module, context)[0] if group.root in room.couplings]
             share = now_cost * (goal / now_cost) ** ((turn + 1) / self.rounds)
-            chosen = self.choose(room, now, context, groups, removed, share)
+            chosen, cost = self.choose(room, now, context, groups, removed, share)
             removed += chosen.removed
             now, kept, told = self._cut_to(now, chosen, groups, kept, context)
             notes = (*notes, *told)
             now = self._recovered(now, context, turn)
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
         found = budget.choices(room, able, widths, {**kept, **dict.fromkeys(removed, 0.0)})
-        notes = (*notes, *unfollowed)
-        return StageResult(artifact=now, notes=notes, choices=found, about=room.costs.about)
+        notes = (*notes, *_missed(room.costs, cost, goal), *unfollowed)
+        about = f"{room.costs.about}; what was chosen takes {_told(room.costs, cost)}"
+        return StageResult(artifact=now, notes=notes, choices=found, about=about)
 
     def room(
         self, artifact: Artifact, context: Context, groups: Sequence[Group]
@@ -193,25 +195,34 @@ class Prune(TrainedStage):
         groups: Sequence[Group],
         removed: Sequence[str],
         share: float,
-    ) -> Allocation:
-        """The allocation within ``share`` of the cost's unit: of those that damage each alone proposes the least harmful."""
+    ) -> tuple[Allocation, float]:
+        """The allocation within ``share`` of the cost's unit, and what it costs: measured whole where that is time."""
+        return budget.held(self._finder(room, now, context, groups, removed), room.costs, removed, share)
+
+    def _finder(
+        self, room: budget.Room, now: Artifact, context: Context, groups: Sequence[Group], removed: Sequence[str]
+    ) -> Callable[[float], Allocation]:
+        """What gives an allocation for a cost: of those that damage each alone proposes the least harmful."""
         if self.worth == "importance" or self.by == "uniform":
-            return budget.choose(room, groups, removed, share, evenly=self.by == "uniform")
+            return lambda share: budget.choose(room, groups, removed, share, evenly=self.by == "uniform")
         samples = _spread(context)
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
-        proposals: list[Allocation] = []
-        for power, rate in SUMS if blocks else SUMS[:2]:
-            found = budget.choose(room, groups, removed, share, alone.summed(power, rate), evenly=False)
-            if not any((found.widths, found.removed) == (other.widths, other.removed) for other in proposals):
-                proposals.append(found)
 
         def harm(chosen: Allocation) -> float:
             whole, operation, _ = _operations(now, chosen, groups, context)
             cut = whole.module if operation is None else operation.apply(copied(whole))
             return together(cut, now.module, samples)
 
-        return min(proposals, key=harm)
+        def find(share: float) -> Allocation:
+            proposals: list[Allocation] = []
+            for power, rate in SUMS if blocks else SUMS[:2]:
+                found = budget.choose(room, groups, removed, share, alone.summed(power, rate), evenly=False)
+                if not any((found.widths, found.removed) == (other.widths, other.removed) for other in proposals):
+                    proposals.append(found)
+            return min(proposals, key=harm)
+
+        return find
 
     def _floor(self, group: Group, multiple: int) -> int:
         name = matching(list(self.groups), group)
@@ -267,6 +278,18 @@ class Prune(TrainedStage):
             known = ", ".join(sorted({group.family for group in groups}))
             fault = f"groups: {', '.join(map(repr, unknown))} means no group of channels"
             raise UserError(f"{fault}; families here: {known}; or give a pattern of paths, such as 'layer3.*'")
+
+
+def _missed(costs: Costs, cost: float, goal: float) -> tuple[str, ...]:
+    """What there is to say where the budget is not kept."""
+    if cost <= goal:
+        return ()
+    return (f"nothing tried is within {_told(costs, goal)}: what was chosen takes {_told(costs, cost)}",)
+
+
+def _told(costs: Costs, cost: float) -> str:
+    figure = f"{cost:.3f} ms" if costs.unit == "ms" else f"{cost:,.0f} {costs.unit}"
+    return f"{figure} ({costs.now / cost:.2f}x)"
 
 
 def _operations(

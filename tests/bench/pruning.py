@@ -128,7 +128,7 @@ def _choices(
         return Allocation(widths=widths, removed=(), importance=0.0, cost=0.0)
 
     return {
-        "latency": stage.choose(room, artifact, context, able, (), goal),
+        "latency": stage.choose(room, artifact, context, able, (), goal)[0],
         "uniform": budget.choose(room, able, (), goal * RIVALS, evenly=True),
         "global magnitude": _widest(room, goal * RIVALS, by_size),
     }

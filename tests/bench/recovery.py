@@ -45,7 +45,7 @@ def run() -> Table:
         stage = Prune(speed_up=subject.speed_up, precision="fp32", epochs=subject.epochs, batch_size=subject.batch_size)
         groups, _ = rank_groups(artifact.module, context.example)
         room, able, _ = stage.room(artifact, context, groups)
-        chosen = stage.choose(room, artifact, context, able, (), room.costs.now / stage.speed_up)
+        chosen, _ = stage.choose(room, artifact, context, able, (), room.costs.now / stage.speed_up)
         start = cut_down(artifact.module, context, able, chosen)
         predictor, figures = context.trainer.predictor, []
         for number, (name, settings) in enumerate({"not recovered": None, **VARIANTS}.items()):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import re
 
 import numpy as np
 import onnx
@@ -181,6 +182,7 @@ def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
     monkeypatch.setattr(stopwatch, "SECONDS", 0.004)
     result = run(given, speed_up=1.6, by="latency", precision="fp32", worth="outputs")
     assert "measured on openvino fp32" in result.about
+    assert float(re.search(r"what was chosen takes [0-9.]+ ms \(([0-9.]+)x\)", result.about)[1]) > 1.3
     assert all(c.unit == "ms" for c in result.choices)
     assert any(c.after < c.before and c.bought > 0 for c in result.choices)
     assert surgery.count_parameters(result.artifact.module) < surgery.count_parameters(given[0].module)

@@ -1,0 +1,80 @@
+"""A budget is kept as it is measured, not as the pieces add up."""
+
+import pytest
+
+from compress.allocation import Allocation
+from compress.costs import Costs
+from compress.pruning.budget import TRIES, held
+from profiles.errors import OutOfReachError
+
+
+def costs(off):
+    """Of a model of 100 channels at 1 ms each, whole models taking ``off(ms)`` of what the sum says."""
+    return Costs(
+        unit="ms",
+        terms=(),
+        fixed=0.0,
+        now=100.0,
+        least=8.0,
+        about="by hand",
+        measured=None if off is None else lambda widths, removed: off(widths["a"]) / 100,
+    )
+
+
+def found(asked):
+    """The widest of multiples of 1 whose sum is within what is asked."""
+    if asked < 8:
+        raise OutOfReachError("not so fast")
+    return Allocation(widths={"a": int(asked)}, removed=(), importance=0.0, cost=float(int(asked)))
+
+
+def test_a_sum_that_is_exact_is_taken_as_it_is():
+    assert held(found, costs(None), (), 50.0) == (found(50.0), 50.0)
+
+
+def test_pieces_that_tell_too_little_are_asked_for_less():
+    """50 by the sum takes 60: asked for 50 x 0.99 x 50 / 60 = 41.25, which takes 41 x 1.2 = 49.2."""
+    chosen, taken = held(found, costs(lambda ms: 1.2 * ms), (), 50.0)
+    assert chosen.widths == {"a": 41} and taken == pytest.approx(49.2)
+
+
+def test_pieces_that_tell_too_much_leave_more_standing():
+    """50 by the sum takes 40: asked for 61.875, which takes 61 x 0.8 = 48.8 and is one percent short of 49: asked again."""
+    chosen, taken = held(found, costs(lambda ms: 0.8 * ms), (), 50.0)
+    assert 49 <= taken <= 50 and chosen.widths["a"] > 60
+
+
+def test_where_nothing_tried_is_within_the_cheapest_is_taken():
+    asked = []
+
+    def counting(ms):
+        asked.append(ms)
+        return 55 + ms / 10
+
+    chosen, taken = held(found, costs(counting), (), 50.0)
+    assert taken == min(55 + ms / 10 for ms in asked) > 50 and 1 < len(asked) <= TRIES
+    assert chosen.widths["a"] == min(asked)
+
+
+def test_what_is_out_of_reach_by_the_sum_is_said():
+    with pytest.raises(OutOfReachError):
+        held(found, costs(lambda ms: ms), (), 5.0)
+
+
+def test_tightening_beyond_reach_ends_with_what_was_measured():
+    chosen, taken = held(found, costs(lambda ms: 2 * ms), (), 10.0)
+    assert chosen.widths == {"a": 10} and taken == 20
+
+
+def test_blocks_that_are_gone_are_measured_as_gone():
+    seen = []
+
+    def measured(widths, removed):
+        seen.append(removed)
+        return 0.5
+
+    def without(asked):
+        return Allocation(widths={}, removed=("late",), importance=0.0, cost=asked)
+
+    held(without, Costs(unit="ms", terms=(), fixed=0.0, now=100.0, least=1.0, about="", measured=measured), ("early",), 50.0)
+    assert seen == [("early", "late")]
