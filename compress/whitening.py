@@ -1,7 +1,7 @@
 """How a student with weights at random starts when it is trained for minutes: its first convolution whitens patches.
 
-Of Jordan's starts ("94% on CIFAR-10 in 3.29 Seconds", 2024) the one that showed (docs/benchmarks.md, ``whitening``): identities
-in the other convolutions and a faster rate for the norms' biases were tried, and brought nothing beyond the noise of a seed.
+Of Jordan's starts ("94% on CIFAR-10 in 3.29 Seconds", 2024) the one that showed (docs/benchmarks.md, ``whitening``).
+Identities in the other convolutions and a faster rate for the norms' biases brought nothing beyond the noise of a seed.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ most = {images}
 model = "compress.models:resnet"
 arguments = {{ blocks = 9, shortcut = "pad" }}
 weights = "$EDGE_DATA/weights/resnet_cifar10/resnet56-4bfd9763.th"
+engine = "openvino/int8"
 [student]
 from = "teacher"
 [budget]
@@ -38,7 +39,7 @@ epochs = {epochs}
 {settings}
 """
 SETTINGS = {
-    "2x": (2.0, "speed_up = 2.0"),
+    "2x": (2.0, "speed_up = 2.0\nlearning_rate = 0.05\nself_mix = 0.5"),
     "4x": (4.0, "speed_up = 4.0\nrounds = 2"),
     "2x-uniform": (2.0, 'speed_up = 2.0\nby = "uniform"'),
     "2x-macs": (2.0, 'speed_up = 2.0\nby = "macs"'),
