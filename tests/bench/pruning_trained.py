@@ -1,8 +1,7 @@
 """Pruning with recovery, as a user runs it: ResNet-56 on CIFAR-10 at 2x and 4x measured speed, and what it is compared with.
 
-Hours on two cores as it stands. $BENCH_EPOCHS (15) and $BENCH_IMAGES (all 50,000) make it less, and ``pruning_trained:2x``
-runs one part: 10 epochs of 5,000 images take about a quarter of an hour of one core. Steps are kept in $COMPRESS_STEPS, if
-it is set.
+Hours on two cores as it stands; ``pruning_trained:2x`` runs one part, half an hour of two with bf16. $BENCH_EPOCHS (15)
+and $BENCH_IMAGES (all 50,000) make it less. Steps are kept in $COMPRESS_STEPS, if it is set.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from deploy import latency, stopwatch
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.export import capture, to_onnx
+from deploy.stopwatch import Time
 from profiles.device import load
 from profiles.errors import OutOfReachError, UserError
 from tests.conftest import randomise_batch_norms, small_model, small_plan
@@ -174,6 +175,13 @@ def test_settings_that_contradict_each_other(given):
     with pytest.raises(UserError, match="give one of them") as caught:
         run(given, speed_up=2.0, latency_ms=1.0)
     assert len(caught.value.faults) == 2
+
+
+def test_what_else_runs_on_the_machine_does_not_move_a_budget(given, monkeypatch):
+    """By hand: half of the time by least times, whatever disturbed the median of one of the two."""
+    times = [Time(least_ms=2.0, p50_ms=4.0), Time(least_ms=1.0, p50_ms=1.1)]
+    monkeypatch.setattr(latency, "whole_times", lambda *_: times)
+    assert given[1].target._share(None, "fp32", {"a": 8}, ["block"]) == 0.5
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_pieces_that_tell_too_little_are_asked_for_less():
 
 
 def test_pieces_that_tell_too_much_leave_more_standing():
-    """50 by the sum takes 40: asked for 61.875, which takes 61 x 0.8 = 48.8 and is one percent short of 49: asked again."""
+    """50 by the sum takes 40: asked for 61.875, which takes 61 x 0.8 = 48.8, less than 49: asked again."""
     chosen, taken = held(found, costs(lambda ms: 0.8 * ms), (), 50.0)
     assert 49 <= taken <= 50 and chosen.widths["a"] > 60
 
