@@ -58,6 +58,7 @@ class EngineTarget:
     @property
     def key(self) -> Mapping[str, Any]:
         code = [
+            "compress.target",
             "deploy.latency",
             "deploy.latency_table",
             "deploy.stopwatch",
