@@ -85,8 +85,28 @@ def test_concatenation_of_integer_branches_stays_in_integers():
         def forward(self, x):
             return self.c(torch.cat([functional.relu(self.a(x)), functional.relu(self.b(x))], 1))
 
-    _, _, makers = placed(Cat())
+    _, placement, makers = placed(Cat())
     assert sorted(makers) == ["Concat", "Relu", "Relu", "input"]
+    _, first, second, result = placement.activations
+    assert (first.like, second.like, result.like) == (None, first.tensor, first.tensor), "one scale: it only copies"
+    assert placement.ranges()[first.tensor] == [first.tensor, second.tensor]
+
+
+def test_a_branch_that_something_else_reads_keeps_its_own_scale():
+    class Dense(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            y = functional.relu(self.a(x))
+            return self.c(torch.cat([y, functional.relu(self.b(y))], 1))
+
+    _, placement, makers = placed(Dense())
+    assert makers == ["input", "Relu", "Relu", "Concat"]
+    _, read_twice, branch, result = placement.activations
+    assert (read_twice.like, branch.like, result.like) == (None, None, branch.tensor)
+    assert placement.ranges()[branch.tensor] == [branch.tensor, result.tensor], "what passes through must fit too"
 
 
 def test_a_shuffle_has_one_scale_and_pairs_only_where_it_is_entered():
