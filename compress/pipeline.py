@@ -29,7 +29,6 @@ from deploy.measure import Latency
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
-MOST_SOFTENINGS = 2
 MOST_NOTES = 4
 
 
@@ -129,7 +128,7 @@ def _try(
             progress.say(f"  {note}")
         if len(made.notes) > MOST_NOTES:
             progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
-        milder = setting.softer() if len(attempts) < MOST_SOFTENINGS else None
+        milder = setting.softer() if len(attempts) < stage.most_softenings else None
         before, after = _measure(made, standing, prover, workshop.recipe.measure.gate_seconds)
         decision = _judge(made, before, after, teacher, workshop, prover, can_soften=milder is not None)
         form = after.form if after else None

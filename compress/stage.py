@@ -181,6 +181,8 @@ class Stage(ABC):
     """Stages that cannot stand in the same recipe, and why."""
     is_last: ClassVar[bool] = False
     """Whether no stage can follow it in a recipe."""
+    most_softenings: ClassVar[int] = 2
+    """How many milder settings are tried at most."""
 
     def requires(self, artifact: Artifact, context: Context) -> None:
         """Raise ``UserError`` when this stage cannot follow what was done to ``artifact``."""

@@ -50,7 +50,7 @@ class Prune(TrainedStage):
         depth: under a budget, whole residual blocks may go too.
         groups: by family (``stage/4``) or pattern of paths, a fraction of its own: with ``ratio`` it replaces that, and has
             a threshold of its own; under a budget it is the most that may be cut. 0 leaves a group whole.
-        rounds: cuts, each followed by its share of the epochs.
+        rounds: cuts, each followed by its share of the epochs, the last by about twice that of each other.
         compensate: constants that pruned channels made are folded into the layers that read them.
         sparse_epochs: epochs before the first cut in which batch norm scales are drawn to zero; ``sparse_rate`` at
             first, from ``sparse_start`` of them on ``relief_factor`` of it for the largest ``relief_fraction``.
@@ -246,7 +246,8 @@ class Prune(TrainedStage):
         return now.changed(operation, module)
 
     def _recovered(self, now: Artifact, context: Context, turn: int) -> Artifact:
-        epochs = self.epochs // self.rounds + (self.epochs % self.rounds if turn == self.rounds - 1 else 0)
+        each = max(self.epochs // (self.rounds + 1), min(1, self.epochs // self.rounds))
+        epochs = each if turn < self.rounds - 1 else self.epochs - each * turn
         module = copied(now)
         self.train(module, context, part=f"round-{turn}", epochs=epochs)
         return replace(now, module=module)

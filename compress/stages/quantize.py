@@ -22,8 +22,9 @@ LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0
 class QuantizeStage(TrainedStage):
     """Int8 where the first integer runtime wants it, by the cheapest way that the gate accepts.
 
-    First without training; then with the layers float that hurt most; then trained through fake quantisers (Polino et
-    al. 2018's quantized distillation, with learned step sizes), from where the first ended.
+    First without training; then with weights rounded as learned; then with the layers float that hurt most; then trained
+    through fake quantisers (Polino et al. 2018's quantized distillation, with learned step sizes), from where the first
+    ended.
 
     Attributes:
         attempt: what is tried first.
@@ -32,6 +33,7 @@ class QuantizeStage(TrainedStage):
     """
 
     name = "quantize"
+    most_softenings = 3
 
     attempt: Literal["post_training", "mixed", "trained"] = "post_training"
     ranges: Ranges = "norm"
@@ -71,10 +73,14 @@ class QuantizeStage(TrainedStage):
         return StageResult(artifact=artifact.changed(found.quantize, module), notes=notes)
 
     def softer(self) -> Stage | None:
-        """What costs less accuracy, and more time: layers in float, then training."""
+        """What costs less accuracy, and more time: learned rounding, layers in float, then training.
+
+        Training starts from weights that are not on the grid yet: from a point of it each has half a step to go before
+        anything changes.
+        """
         if self.attempt == "post_training":
-            return replace(self, attempt="mixed")
-        return replace(self, attempt="trained") if self.attempt == "mixed" and self.epochs else None
+            return replace(self, rounding="learned") if self.rounding == "nearest" else replace(self, attempt="mixed")
+        return replace(self, attempt="trained", rounding="nearest") if self.attempt == "mixed" and self.epochs else None
 
     def _options(self) -> PostTraining:
         return PostTraining(

@@ -143,11 +143,15 @@ def test_a_model_that_is_quantised_already_is_refused(float_model):
 
 
 def test_training_is_the_last_resort():
-    first = QuantizeStage(epochs=3)
-    assert first.attempt == "post_training"
-    assert [first.softer().attempt, first.softer().softer().attempt] == ["mixed", "trained"]
-    assert first.softer().softer().softer() is None
-    assert QuantizeStage(epochs=0).softer().softer() is None
+    tried = [QuantizeStage(epochs=3)]
+    while (softer := tried[-1].softer()) is not None:
+        tried.append(softer)
+    assert [(stage.attempt, stage.rounding) for stage in tried] == [
+        ("post_training", "nearest"), ("post_training", "learned"), ("mixed", "learned"), ("trained", "nearest"),
+    ]  # fmt: skip
+    assert len(tried) == QuantizeStage.most_softenings + 1, "the pipeline gets to the last one"
+    assert QuantizeStage(rounding="learned").softer().attempt == "mixed"
+    assert QuantizeStage(attempt="mixed", epochs=0).softer() is None
 
 
 def test_training_starts_where_what_is_free_ended(context):
