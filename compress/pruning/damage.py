@@ -6,11 +6,12 @@ samples tell
 
     damage = sum over outputs of  || cut - whole ||^2 / || whole - its mean over the samples ||^2
 
-Small damages of independent parts add up; what goes wrong in the same direction adds up by its root. Which of the two holds
-is not known beforehand, so an allocation is proposed under several such sums (``SUMS``), and the proposal is taken whose
-damage as a whole, measured again, is least (``together``). Batch norms take their statistics from the samples themselves,
-since training will put them right: so judged, a pruned network before training goes with the same network after it (Li et
-al. 2020, "EagleEye"). Between measured widths damage is linear, and it never falls as a width does.
+Small damages of independent parts add up; what goes wrong in the same direction adds up by its root; and blocks stand in
+for each other, so that each alone seems worth little until few are left. Which of these holds how far is not known
+beforehand, so an allocation is proposed under several such sums (``SUMS``), and the proposal is taken whose damage as a
+whole, measured again, is least (``together``). Batch norms take their statistics from the samples themselves, since
+training will put them right: so judged, a pruned network before training goes with the same network after it (Li et al.
+2020, "EagleEye"). Between measured widths damage is linear, and it never falls as a width does.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from compress.pruning.channels import Group, least, narrowings
 from compress.surgery import Remove
 from compress.training import flat_tensors
 
-SUMS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5))
-"""To which power damages are added up, and what of a block's damage counts: training makes up for more of that."""
+CHANNELS = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0))
+"""To which power damages are added up, where no block can go; ``Damages.summed`` explains the rest."""
+SUMS = tuple((power, rate, crowding) for crowding in (0.0, 1.0, 2.0) for rate in (1.0, 0.5) for power in (1.0, 0.5))
+"""The same where blocks can go."""
 POINTS = 4
 """Widths below its own at which a group is measured."""
 MOST_SAMPLES, LEAST_SAMPLES, ELEMENTS = 64, 8, 2**21
@@ -53,10 +56,20 @@ class Damages:
     groups: Mapping[str, Mapping[int, float]]
     blocks: Mapping[str, float]
 
-    def summed(self, power: float, rate: float) -> Damages:
-        """The same, to be added up to a power, with ``rate`` of the blocks'."""
+    def summed(self, power: float, rate: float, crowding: float) -> Damages:
+        """The same, to be added up to a power.
+
+        Args:
+            rate: of the blocks' damage that counts: training makes up for more of that.
+            crowding: a block counts (n / blocks left of its container's n) ** crowding, the least harmful going first:
+                what one of nine does, eight others make up for, and nothing does when it is the last.
+        """
         groups = {root: {w: d**power for w, d in curve.items()} for root, curve in self.groups.items()}
-        return Damages(groups=groups, blocks={path: (rate * d) ** power for path, d in self.blocks.items()})
+        crowds: dict[str, list[str]] = {}
+        for path in sorted(self.blocks, key=lambda path: self.blocks[path]):
+            crowds.setdefault(path.rpartition(".")[0], []).append(path)
+        scarce = {p: (len(crowd) / (len(crowd) - i)) ** crowding for crowd in crowds.values() for i, p in enumerate(crowd)}
+        return Damages(groups=groups, blocks={p: (rate * d * scarce[p]) ** power for p, d in self.blocks.items()})
 
 
 def damages(

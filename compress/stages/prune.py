@@ -19,7 +19,7 @@ from compress.pruning import budget
 from compress.pruning.blocks import removable
 from compress.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
 from compress.pruning.compensate import compensate
-from compress.pruning.damage import SUMS, damages, enough, together
+from compress.pruning.damage import CHANNELS, SUMS, damages, enough, together
 from compress.pruning.importance import COMPARABLE, IMPORTANCES
 from compress.pruning.sparse import drawn_to_zero
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
@@ -216,8 +216,8 @@ class Prune(TrainedStage):
 
         def find(share: float) -> Allocation:
             proposals: list[Allocation] = []
-            for power, rate in SUMS if blocks else SUMS[:2]:
-                found = budget.choose(room, groups, removed, share, alone.summed(power, rate), evenly=False)
+            for sum_ in SUMS if blocks else CHANNELS:
+                found = budget.choose(room, groups, removed, share, alone.summed(*sum_), evenly=False)
                 if not any((found.widths, found.removed) == (other.widths, other.removed) for other in proposals):
                     proposals.append(found)
             return min(proposals, key=harm)

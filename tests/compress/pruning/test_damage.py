@@ -68,8 +68,17 @@ def test_an_allocation_spares_what_the_outputs_need():
 def test_sums_of_damage():
     """By hand: a group's 0.09 by its root is 0.3; half of a block's 0.32 is 0.16, by its root 0.4."""
     told = Damages(groups={"a": {2: 0.09, 4: 0.0}}, blocks={"b": 0.32})
-    assert told.summed(0.5, 0.5) == Damages(groups={"a": {2: pytest.approx(0.3), 4: 0.0}}, blocks={"b": pytest.approx(0.4)})
-    assert told.summed(1.0, 1.0) == told
+    assert told.summed(0.5, 0.5, 2.0) == Damages(
+        groups={"a": {2: pytest.approx(0.3), 4: 0.0}}, blocks={"b": pytest.approx(0.4)}
+    )
+    assert told.summed(1.0, 1.0, 0.0) == told
+
+
+def test_the_last_blocks_of_a_container_count_more():
+    told = Damages(groups={}, blocks={"first.0": 0.3, "first.1": 0.1, "first.2": 0.2, "second.0": 0.1})
+    assert told.summed(1.0, 1.0, 1.0).blocks == pytest.approx(
+        {"first.1": 0.1, "first.2": 0.2 * 3 / 2, "first.0": 0.3 * 3, "second.0": 0.1}
+    )
 
 
 def test_the_damage_of_several_cuts_is_measured_as_a_whole():
