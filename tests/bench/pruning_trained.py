@@ -39,7 +39,7 @@ epochs = {epochs}
 """
 SETTINGS = {
     "2x": (2.0, "speed_up = 2.0\nlearning_rate = 0.05\nself_mix = 0.5"),
-    "4x": (4.0, "speed_up = 4.0\nrounds = 2"),
+    "4x": (4.0, "speed_up = 4.0\nlearning_rate = 0.05\nself_mix = 0.5"),
     "2x-uniform": (2.0, 'speed_up = 2.0\nby = "uniform"'),
     "2x-macs": (2.0, 'speed_up = 2.0\nby = "macs"'),
     "half-of-the-channels": (1.0, "ratio = 0.5"),
