@@ -132,8 +132,8 @@ SUBJECTS = {
     "resnet56": Subject(
         name="ResNet-56", make=_resnet56, speed_up=2.0, trained=5000, epochs=2, learning_rate=0.03, batch_size=128
     ),
-    "resnet56_3x": Subject(
-        name="ResNet-56", make=_resnet56, speed_up=3.0, trained=20_000, epochs=3, learning_rate=0.05, batch_size=128
+    "resnet56_faster": Subject(
+        name="ResNet-56", make=_resnet56, speed_up=2.5, trained=10_000, epochs=3, learning_rate=0.05, batch_size=128
     ),
     "squeezenet": Subject(
         name="SqueezeNet", make=_squeezenet, speed_up=1.5, trained=500, epochs=3, learning_rate=0.002, batch_size=32,
