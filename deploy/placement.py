@@ -23,7 +23,7 @@ that what was trained is what runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -223,10 +223,9 @@ def _concatenated(graph: Graph, integer: set[str], kinds: _Kinds) -> dict[str, A
         own = [t for t in branches if _is_free(graph, t, integer, kinds)]
         if not own:
             continue
-        first, all_own = own[0], len(own) == len(branches)
-        found |= {t: Activation(tensor=t, like=first if t != first else None, counts=all_own and t != first) for t in own}
-        result = str(node.output[0])
-        found[result] = Activation(tensor=result, like=first, counts=not all_own)
+        result, others = str(node.output[0]), len(own) < len(branches)
+        found |= _alike(own, counts=not others)
+        found[result] = Activation(tensor=result, like=own[0], counts=others)
     return found
 
 
@@ -242,10 +241,15 @@ def _shuffled(graph: Graph, integer: set[str]) -> dict[str, Activation]:
     """The tensors of shuffles: all like the first that enters, pairs only at those that enter."""
     found: dict[str, Activation] = {}
     for shuffle in shuffles(graph, integer):
-        first = shuffle.enters[0]
-        found |= {t: Activation(tensor=t, like=first if t != first else None, counts=t != first) for t in shuffle.enters}
-        found |= {t: Activation(tensor=t, like=first, pair=False) for t in shuffle.inside}
+        found |= _alike(shuffle.enters, counts=True)
+        found |= {t: Activation(tensor=t, like=shuffle.enters[0], pair=False) for t in shuffle.inside}
     return found
+
+
+def _alike(tensors: Sequence[str], *, counts: bool) -> dict[str, Activation]:
+    """``tensors`` with the scale of the first, for which the others' values count too where ``counts``."""
+    first, *others = tensors
+    return {first: Activation(tensor=first)} | {t: Activation(tensor=t, like=first, counts=counts) for t in others}
 
 
 def _integer_nodes(graph: Graph, layers: set[str], kinds: _Kinds) -> set[str]:

@@ -16,8 +16,9 @@ from compress.pruning.channels import Group
 from compress.pruning.damage import Damages
 from profiles.errors import OutOfReachError
 
-TRIES, UNUSED = 4, 0.02
-"""Choices that are measured whole, and the share of a budget that may be left over."""
+TRIES, UNUSED, HALVINGS = 4, 0.02, 3
+"""Choices that are measured whole, the share of a budget that may be left over, and how often what is out of reach is
+approached by half of the way."""
 
 
 @final
@@ -75,8 +76,8 @@ def held(
 ) -> tuple[Allocation, float]:
     """The allocation that keeps a budget as it is measured whole, and its cost: the sum of the pieces is off by percents.
 
-    ``find`` gives one by that sum. It is asked again, for as much less or more as the last one was off, until one is
-    within the budget and uses it. Where none is within, the cheapest that was measured.
+    ``find`` gives one by that sum. It is asked again, for as much less or more as the last one was off, or as near to that
+    as there is any, until one is within the budget and uses it. Where none is within, the cheapest that was measured.
 
     Args:
         removed: blocks that are gone already.
@@ -94,13 +95,22 @@ def held(
         seen.append((found, taken))
         if (1 - UNUSED) * budget <= taken <= budget or len(seen) == TRIES:
             break
-        asked *= (1 - UNUSED / 2) * budget / taken
-        try:
-            found = find(asked)
-        except OutOfReachError:
+        nearest = _nearest(find, asked * (1 - UNUSED / 2) * budget / taken, asked)
+        if nearest is None:
             break
+        asked, found = nearest
     within = [each for each in seen if each[1] <= budget]
     return max(within, key=lambda each: each[1]) if within else min(seen, key=lambda each: each[1])
+
+
+def _nearest(find: Callable[[float], Allocation], asked: float, had: float) -> tuple[float, Allocation] | None:
+    """What ``find`` gives for a cost, or for one nearer to what could be ``had``; and that cost."""
+    for _ in range(HALVINGS):
+        try:
+            return asked, find(asked)
+        except OutOfReachError:
+            asked = (asked + had) / 2
+    return None
 
 
 def choices(room: Room, start: Sequence[Group], end: Mapping[str, int], kept: Mapping[str, float]) -> tuple[Choice, ...]:

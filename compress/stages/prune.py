@@ -208,6 +208,7 @@ class Prune(TrainedStage):
         samples = _spread(context)
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
+        sums = [alone.summed(*how) for how in (SUMS if blocks else CHANNELS)]
 
         def harm(chosen: Allocation) -> float:
             whole, operation, _ = _operations(now, chosen, groups, context)
@@ -216,8 +217,8 @@ class Prune(TrainedStage):
 
         def find(share: float) -> Allocation:
             proposals: list[Allocation] = []
-            for sum_ in SUMS if blocks else CHANNELS:
-                found = budget.choose(room, groups, removed, share, alone.summed(*sum_), evenly=False)
+            for summed in sums:
+                found = budget.choose(room, groups, removed, share, summed, evenly=False)
                 if not any((found.widths, found.removed) == (other.widths, other.removed) for other in proposals):
                     proposals.append(found)
             return min(proposals, key=harm)

@@ -144,7 +144,7 @@ def _evenly(room: budget.Room, able: Sequence[Group], budget_ms: float) -> Alloc
 
 
 def _widest(room: budget.Room, budget_ms: float, chosen: Callable[[float], Allocation]) -> Allocation:
-    """What is chosen of the largest share, by bisection, that takes no longer."""
+    """What is chosen of the largest share, by bisection, that takes no longer; of the smallest that was tried, if all do."""
     low, high, best = 0.0, 1.0, None
     for _ in range(STEPS):
         middle = (low + high) / 2
@@ -153,7 +153,7 @@ def _widest(room: budget.Room, budget_ms: float, chosen: Callable[[float], Alloc
             best, low = found, middle
         else:
             high = middle
-    return best or chosen(low)
+    return best or chosen(high)
 
 
 def _predicted_ms(room: budget.Room, chosen: Allocation) -> float:

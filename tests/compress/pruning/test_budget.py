@@ -61,9 +61,10 @@ def test_what_is_out_of_reach_by_the_sum_is_said():
         held(found, costs(lambda ms: ms), (), 5.0)
 
 
-def test_tightening_beyond_reach_ends_with_what_was_measured():
+def test_tightening_beyond_reach_goes_as_near_as_there_is():
+    """10 takes 20: 10 x 0.99 x 10 / 20 = 4.95 is out of reach, half of the way back 7.475 is too; then 8.7 takes 16."""
     chosen, taken = held(found, costs(lambda ms: 2 * ms), (), 10.0)
-    assert chosen.widths == {"a": 10} and taken == 20
+    assert chosen.widths == {"a": 8} and taken == 16
 
 
 def test_blocks_that_are_gone_are_measured_as_gone():
