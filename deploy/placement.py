@@ -15,7 +15,8 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
 ``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
-``integer_operators`` adds to rule 3, and ``shuffles`` joins rules 3 and 4 (``deploy.shuffles``).
+``integer_means`` adds to rule 2, ``integer_operators`` to rule 3, and ``shuffles`` joins rules 3 and 4
+(``deploy.shuffles``).
 
 Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
 that what was trained is what runs.
@@ -51,6 +52,7 @@ CARRY = frozenset(
 )
 MOVING = CARRY | MOVES | {"Resize"}
 """With what ``shuffles`` adds; of Resize the kind that copies the nearest value."""
+MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})
 FUSED = frozenset({"Relu", "Clip"})
 LAYERS_UNKNOWN = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
 """Layers that no recipe has integers for."""
@@ -169,9 +171,16 @@ def _placed(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe) -> l
         tensors = [tensor for tensor in tensors if tensor != fused]
     if node.op_type in COMPUTE and recipe.fuses_pad:
         tensors = [_before_pad(graph, tensor) for tensor in tensors]
-    if node.op_type in recipe.integer_results:
+    averaged = recipe.integer_means and node.op_type in COMPUTE and _is_averaged(graph, _result(graph, node))
+    if averaged or node.op_type in recipe.integer_results:
         tensors.append(_result(graph, node))
     return tensors
+
+
+def _is_averaged(graph: Graph, tensor: str) -> bool:
+    """Whether means alone read ``tensor``."""
+    readers = graph.consumers(tensor)
+    return bool(readers) and all(reader.op_type in MEANS for reader in readers)
 
 
 def _fused_branch(graph: Graph, add: onnx.NodeProto) -> str | None:

@@ -35,6 +35,8 @@ class QuantizationRecipe:
         shuffles: the runtime splits, gathers and copies to the nearest in integers, and takes them through a concatenation
             and the moves behind it where all branches have one scale (``deploy.shuffles``): so they get one, and pairs stand
             before the concatenation alone.
+        integer_means: what a layer makes for a mean over positions alone is quantised: written and read in a quarter of the
+            bytes, and the mean takes the rounding back out.
         why: where this was learned, for the reader of a report.
     """
 
@@ -49,6 +51,7 @@ class QuantizationRecipe:
     spreads_biases: bool = False
     integer_operators: tuple[str, ...] = ()
     shuffles: bool = False
+    integer_means: bool = False
     why: str
 
     def numbers(self) -> tuple[object, ...]:
@@ -78,6 +81,7 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         activation="uint8",
         activation_symmetric=False,
         shuffles=True,
+        integer_means=True,
         why="VPDPBUSD multiplies u8 by s8; u8 activations with s8 per-channel weights measured best on ONNX Runtime "
         f"and OpenVINO alike; {SHUFFLES_WHY}",
     ),
@@ -86,6 +90,7 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         activation_symmetric=False,
         weight_bits=7,
         shuffles=True,
+        integer_means=True,
         why=f"VPMADDUBSW saturates in 16 bits: weights keep one bit free; {SHUFFLES_WHY}",
     ),
     "arm-dotprod": QuantizationRecipe(
@@ -118,6 +123,7 @@ for _base in ("x86-vnni", "x86-no-vnni"):
     QUANTIZATION[f"ort-{_base}"] = replace(
         QUANTIZATION[_base],
         shuffles=False,
+        integer_means=False,
         integer_results=ORT_RESULTS,
         spreads_biases=True,
         integer_operators=ORT_OPERATORS,

@@ -8,8 +8,8 @@ samples tell
 
 Small damages of independent parts add up; what goes wrong in the same direction adds up by its root; and blocks stand in
 for each other, so that each alone seems worth little until few are left. Which of these holds how far is not known
-beforehand, so an allocation is proposed under several such sums (``SUMS``), and the proposal is taken whose damage as a
-whole, measured again, is least (``together``). Batch norms take their statistics from the samples themselves, since
+beforehand, so an allocation is proposed under several such sums (``SUMS``), and those are told apart by their damage as a
+whole, measured again (``together``). Batch norms take their statistics from the samples themselves, since
 training will put them right: so judged, a pruned network before training goes with the same network after it (Li et al.
 2020, "EagleEye"). Between measured widths damage is linear, and it never falls as a width does.
 """
@@ -31,7 +31,7 @@ from compress.training import flat_tensors
 
 CHANNELS = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0))
 """To which power damages are added up, where no block can go; ``Damages.summed`` explains the rest."""
-SUMS = tuple((power, rate, crowding) for crowding in (0.0, 1.0, 2.0) for rate in (1.0, 0.5) for power in (1.0, 0.5))
+SUMS = tuple((power, rate, crowding) for crowding in (0.0, 1.0, 2.0) for rate in (1.0, 0.5, 0.25) for power in (1.0, 0.5))
 """The same where blocks can go."""
 POINTS = 4
 """Widths below its own at which a group is measured."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal, final
 
 import torch
@@ -19,8 +20,9 @@ from compress.pruning import budget
 from compress.pruning.blocks import removable
 from compress.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
 from compress.pruning.compensate import compensate
-from compress.pruning.damage import CHANNELS, SUMS, damages, enough, together
+from compress.pruning.damage import CHANNELS, SUMS, Damages, damages, enough, together
 from compress.pruning.importance import COMPARABLE, IMPORTANCES
+from compress.pruning.proposals import Proposals
 from compress.pruning.sparse import drawn_to_zero
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Narrow, Remove
@@ -30,6 +32,8 @@ from profiles.errors import UserError
 MILDEST, MILDEST_SPEED_UP = 0.05, 1.1
 SAMPLES, BATCH = 512, 64
 """Training samples that importance is measured on."""
+FINALISTS = 3
+"""Allocations that are timed as whole models; of those the least harmful is taken."""
 
 
 @final
@@ -197,14 +201,18 @@ class Prune(TrainedStage):
         share: float,
     ) -> tuple[Allocation, float]:
         """The allocation within ``share`` of the cost's unit, and what it costs: measured whole where that is time."""
-        return budget.held(self._finder(room, now, context, groups, removed), room.costs, removed, share)
-
-    def _finder(
-        self, room: budget.Room, now: Artifact, context: Context, groups: Sequence[Group], removed: Sequence[str]
-    ) -> Callable[[float], Allocation]:
-        """What gives an allocation for a cost: of those that damage each alone proposes the least harmful."""
         if self.worth == "importance" or self.by == "uniform":
-            return lambda share: budget.choose(room, groups, removed, share, evenly=self.by == "uniform")
+            evenly = self.by == "uniform"
+            return budget.held(partial(_proposed, room, groups, removed, None, evenly), room.costs, removed, share)
+        proposals = self._proposals(room, now, context, groups, removed)
+        held = [budget.held(way, room.costs, removed, share) for way in proposals.finalists(share, FINALISTS)]
+        within = [each for each in held if each[1] <= share]
+        return min(within, key=lambda each: proposals.harm(each[0])) if within else min(held, key=lambda each: each[1])
+
+    def _proposals(
+        self, room: budget.Room, now: Artifact, context: Context, groups: Sequence[Group], removed: Sequence[str]
+    ) -> Proposals:
+        """Allocations under each sum of the damages that each cut alone does."""
         samples = _spread(context)
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
@@ -215,15 +223,7 @@ class Prune(TrainedStage):
             cut = whole.module if operation is None else operation.apply(copied(whole))
             return together(cut, now.module, samples)
 
-        def find(share: float) -> Allocation:
-            proposals: list[Allocation] = []
-            for summed in sums:
-                found = budget.choose(room, groups, removed, share, summed, evenly=False)
-                if not any((found.widths, found.removed) == (other.widths, other.removed) for other in proposals):
-                    proposals.append(found)
-            return min(proposals, key=harm)
-
-        return find
+        return Proposals(ways=[partial(_proposed, room, groups, removed, each, False) for each in sums], harm=harm)
 
     def _floor(self, group: Group, multiple: int) -> int:
         name = matching(list(self.groups), group)
@@ -280,6 +280,12 @@ class Prune(TrainedStage):
             known = ", ".join(sorted({group.family for group in groups}))
             fault = f"groups: {', '.join(map(repr, unknown))} means no group of channels"
             raise UserError(f"{fault}; families here: {known}; or give a pattern of paths, such as 'layer3.*'")
+
+
+def _proposed(
+    room: budget.Room, groups: Sequence[Group], removed: Sequence[str], summed: Damages | None, evenly: bool, share: float
+) -> Allocation:
+    return budget.choose(room, groups, removed, share, summed, evenly=evenly)
 
 
 def _missed(costs: Costs, cost: float, goal: float) -> tuple[str, ...]:

@@ -191,6 +191,23 @@ class Gated(nn.Module):
         return self.c(y * torch.sigmoid(self.b(functional.adaptive_avg_pool2d(y, 1))))
 
 
+def test_what_a_layer_makes_for_a_mean_alone_is_integers():
+    means = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert placed(means)[2] == ["input", "Relu"]
+    assert placed(means, recipe="tensorrt")[2] == ["input"]
+
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.a(x)
+            return y * y.mean((2, 3), keepdim=True)
+
+    assert placed(Gate())[2] == ["input"]
+
+
 def test_onnxruntime_s_convolutions_always_make_integers_and_gates_stay_in_them():
     _, _, makers = placed(Gated(), recipe="ort-x86-vnni")
     assert sorted(makers) == ["Conv", "Conv", "Conv", "GlobalAveragePool", "Mul", "Mul", "Sigmoid", "Sigmoid", "input"]
