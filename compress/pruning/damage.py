@@ -17,7 +17,7 @@ training will put them right: so judged, a pruned network before training goes w
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -96,9 +96,10 @@ def damages(
     return Damages(groups=found, blocks={path: _damage(_outputs(cut, samples), whole) for path, cut in without.items()})
 
 
-def together(cut: nn.Module, module: nn.Module, samples: Tensor) -> float:
-    """The damage of all cuts at once: of ``cut`` against ``module``."""
-    return _damage(_outputs(cut, samples), _outputs(module, samples))
+def together(module: nn.Module, samples: Tensor) -> Callable[[nn.Module], float]:
+    """What tells the damage of all cuts at once: of a cut copy of ``module`` against it."""
+    whole = _outputs(module, samples)
+    return lambda cut: _damage(_outputs(cut, samples), whole)
 
 
 def enough(sample_elements: int) -> int:

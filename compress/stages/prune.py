@@ -217,11 +217,11 @@ class Prune(TrainedStage):
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
         sums = [alone.summed(*how) for how in (SUMS if blocks else CHANNELS)]
+        damage = together(now.module, samples)
 
         def harm(chosen: Allocation) -> float:
             whole, operation, _ = _operations(now, chosen, groups, context)
-            cut = whole.module if operation is None else operation.apply(copied(whole))
-            return together(cut, now.module, samples)
+            return damage(whole.module if operation is None else operation.apply(copied(whole)))
 
         return Proposals(ways=[partial(_proposed, room, groups, removed, each, False) for each in sums], harm=harm)
 

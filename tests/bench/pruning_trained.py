@@ -37,9 +37,14 @@ precision = "fp32"
 epochs = {epochs}
 {settings}
 """
+LOSSES = """losses = [
+    { use = "task", weight = 0.1 }, { use = "kd", weight = 0.9 }, "attention",
+    { use = "cwd", weight = 3.0 }, { use = "hcl", weight = 3.0 },
+]"""
+TRAINED = f"learning_rate = 0.05\nself_mix = 0.5\n{LOSSES}"
 SETTINGS = {
-    "2x": (2.0, "speed_up = 2.0\nlearning_rate = 0.05\nself_mix = 0.5"),
-    "4x": (4.0, "speed_up = 4.0\nlearning_rate = 0.05\nself_mix = 0.5"),
+    "2x": (2.0, f"speed_up = 2.0\n{TRAINED}"),
+    "4x": (4.0, f"speed_up = 4.0\n{TRAINED}"),
     "2x-uniform": (2.0, 'speed_up = 2.0\nby = "uniform"'),
     "2x-macs": (2.0, 'speed_up = 2.0\nby = "macs"'),
     "half-of-the-channels": (1.0, "ratio = 0.5"),
