@@ -37,6 +37,7 @@ ROOM = (
     "compress.pruning.damage",
     "compress.pruning.families",
     "compress.pruning.importance",
+    "compress.pruning.proposals",
     "compress.factors.nearness",
     "compress.factors.perturbation",
     "compress.pruning.sparse",
