@@ -37,11 +37,7 @@ precision = "fp32"
 epochs = {epochs}
 {settings}
 """
-LOSSES = """losses = [
-    { use = "task", weight = 0.1 }, { use = "kd", weight = 0.9 }, "attention",
-    { use = "cwd", weight = 3.0 }, { use = "hcl", weight = 3.0 },
-]"""
-TRAINED = f"learning_rate = 0.05\nself_mix = 0.5\n{LOSSES}"
+TRAINED = "learning_rate = 0.05\nself_mix = 0.5"
 SETTINGS = {
     "2x": (2.0, f"speed_up = 2.0\n{TRAINED}"),
     "4x": (4.0, f"speed_up = 4.0\n{TRAINED}"),
