@@ -59,7 +59,6 @@ class EngineTarget:
     def key(self) -> Mapping[str, Any]:
         code = [
             "compress.target",
-            "deploy.correction",
             "deploy.latency",
             "deploy.latency_table",
             "deploy.stopwatch",

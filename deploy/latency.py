@@ -5,11 +5,10 @@
 A piece is measured alone, once for each structure and sizes, at a few widths of the multiples that the device likes, and
 interpolated linearly between them; a piece of two groups at more widths of each, with the other at its least or its most
 (``_patch``). Copies stand one behind the other where their shapes allow it; else the piece stands behind the one before it,
-whose own time is taken off, as is what an empty call takes and converts (``Overhead``). Alone is not quite as in the
-whole: caches are warmer, and not equally for all. So factor and offset are learnt from a few whole models of random widths,
-and what they leave over is shared out among the pieces (``correction``); ``error`` says how far the sum then is from models
-that had no part in it. All this is fitted on least times; the result is scaled to medians by what the whole models' medians
-were above their least times.
+whose own time is taken off, as is what an empty call takes and converts (``Overhead``). Alone is not quite as in the whole:
+caches are warmer. So factor and offset are learnt from a few whole models of random widths; ``error`` says how far the sum
+then is from those. All this is fitted on least times; the result is scaled to medians by what the whole models' medians were
+above their least times.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.correction import NOISE, corrected, left_out_errors
-from deploy.latency_table import LatencyTable, PieceCost, each
+from deploy.latency_table import LatencyTable, PieceCost, total
 from deploy.stopwatch import Stopwatch, Time
 from deploy.template import Piece, Sizes, Template
 
@@ -37,6 +35,8 @@ MOST_CORNERS = 4
 WHOLES = 8
 EMPTY = ((16, 32), (32, 16), (64, 8), (64, 32), (32, 56))
 """Channels and height of the layers by which an empty call is measured."""
+NOISE = 0.04
+"""Of a time: what repeats of one measurement differ by."""
 
 
 def counted(template: Template, count: Callable[[onnx.ModelProto], int]) -> tuple[PieceCost, ...]:
@@ -109,7 +109,7 @@ def whole_times(
 def _corrected(
     template: Template, pieces: tuple[PieceCost, ...], stopwatch: Stopwatch, multiple: int, seed: int
 ) -> LatencyTable:
-    """The table brought to some whole models that were timed."""
+    """The table whose factor and offset fit some whole models best, by relative error."""
     full = {a: axis.width for a, axis in template.axes.items()}
     least = {a: multiples(axis.width, multiple)[0] for a, axis in template.axes.items()}
     random = np.random.default_rng(seed)
@@ -117,19 +117,30 @@ def _corrected(
     variants += [random_pruning(template, multiple, random) for _ in range(WHOLES - len(variants))]
     times = whole_times(template, stopwatch, variants)
     taken = np.array([time.least_ms for time in times])
-    costs = np.array([each(pieces, widths, removed) for widths, removed in variants])
-    found = corrected(costs, taken)
+    sums = np.array([total(pieces, widths, removed) for widths, removed in variants])
+    factor, offset = _fit(sums, taken)
+    errors = np.abs(offset + factor * sums - taken) / taken
     busy = float(np.median([time.p50_ms / time.least_ms for time in times]))
     return LatencyTable(
-        pieces=tuple(piece.scaled(scale) for piece, scale in zip(pieces, found.scales, strict=True)),
+        pieces=pieces,
         widths=full,
-        factor=found.factor * busy,
-        offset_ms=found.offset * busy,
-        error=float(np.median(left_out_errors(costs, taken))),
+        factor=factor * busy,
+        offset_ms=offset * busy,
+        error=float(np.median(errors)),
         full_ms=float(taken[0]) * busy,
         fastest_ms=float(taken[1]) * busy,
         unfollowed=template.unfollowed,
     )
+
+
+def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Factor and offset of least squares of relative errors, neither negative."""
+    rows = np.stack([sums / taken, 1 / taken], axis=1)
+    factor, offset = np.linalg.lstsq(rows, np.ones(len(taken)), rcond=None)[0]
+    if offset < 0 or factor <= 0:
+        ratio = sums / taken
+        return float(ratio.sum() / (ratio**2).sum()), 0.0
+    return float(factor), float(offset)
 
 
 @final

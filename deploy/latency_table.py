@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -39,10 +39,6 @@ class PieceCost:
             value = _between(value, points, width)
         return float(value)
 
-    def scaled(self, factor: float) -> PieceCost:
-        """The same piece, ``factor`` times as long."""
-        return replace(self, cost=factor * self.cost, slopes=tuple(factor * slope for slope in self.slopes))
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +46,8 @@ class LatencyTable:
     """Milliseconds as a function of widths and removed blocks.
 
     Attributes:
-        pieces: as measured alone, each brought to what it takes among the others; ``factor`` and ``offset_ms`` are of all.
-        error: median of the relative errors on whole models, each left out of those that the corrections were learnt from.
+        pieces: uncorrected.
+        error: median of the relative errors on the whole models that factor and offset were learnt from.
         full_ms: the whole model at full widths, measured.
         fastest_ms: the whole model at its least widths without its blocks, measured.
         unfollowed: groups and blocks that the table cannot price, with the reason.
@@ -73,13 +69,8 @@ class LatencyTable:
 
 def total(pieces: Sequence[PieceCost], widths: Sizes, removed: Sequence[str] = ()) -> float:
     """The sum of all pieces that are not part of a removed block."""
-    return sum(each(pieces, widths, removed))
-
-
-def each(pieces: Sequence[PieceCost], widths: Sizes, removed: Sequence[str] = ()) -> list[float]:
-    """The cost of every piece, 0 of those that are part of a removed block."""
     gone = set(removed)
-    return [0.0 if piece.block in gone else piece.at([widths[a] for a in piece.axes]) for piece in pieces]
+    return sum(piece.at([widths[a] for a in piece.axes]) for piece in pieces if piece.block not in gone)
 
 
 def _between(values: npt.NDArray[np.float64], points: tuple[int, ...], width: int) -> npt.NDArray[np.float64]:
