@@ -36,7 +36,7 @@ class QuantizationRecipe:
             and the moves behind it where all branches have one scale (``deploy.shuffles``): so they get one, and pairs stand
             before the concatenation alone.
         integer_means: what a layer makes for a mean over positions alone is quantised: written and read in a quarter of the
-            bytes, and the mean takes the rounding back out. (SqueezeNet on OpenVINO: from 1.07 to 0.96 times NNCF's time.)
+            bytes, and the mean takes the rounding back out.
         why: where this was learned, for the reader of a report.
     """
 
@@ -70,10 +70,11 @@ ORT_WHY += (
 )
 ORT_WHY += "and its bias it fuses into a float Gemm, which made a ViT 2x slower than as integers"
 
-SHUFFLES_WHY = (
+OPENVINO_WHY = (
     "OpenVINO shuffles, splits and upsamples in integers, concatenations that are moved on where all branches have one "
     "scale: else it goes to float and back, which took detectors 1.04x to 1.08x the time (measured on AVX2); ONNX Runtime "
-    "gained nothing by it"
+    "gained nothing by it; a result that a mean alone reads is written in integers: SqueezeNet went from 1.07 to 0.96 times "
+    "NNCF's time (measured with AMX)"
 )
 
 QUANTIZATION: dict[str, QuantizationRecipe] = {
@@ -83,7 +84,7 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         shuffles=True,
         integer_means=True,
         why="VPDPBUSD multiplies u8 by s8; u8 activations with s8 per-channel weights measured best on ONNX Runtime "
-        f"and OpenVINO alike; {SHUFFLES_WHY}",
+        f"and OpenVINO alike; {OPENVINO_WHY}",
     ),
     "x86-no-vnni": QuantizationRecipe(
         activation="uint8",
@@ -91,7 +92,7 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         weight_bits=7,
         shuffles=True,
         integer_means=True,
-        why=f"VPMADDUBSW saturates in 16 bits: weights keep one bit free; {SHUFFLES_WHY}",
+        why=f"VPMADDUBSW saturates in 16 bits: weights keep one bit free; {OPENVINO_WHY}",
     ),
     "arm-dotprod": QuantizationRecipe(
         activation="int8",
@@ -127,5 +128,5 @@ for _base in ("x86-vnni", "x86-no-vnni"):
         integer_results=ORT_RESULTS,
         spreads_biases=True,
         integer_operators=ORT_OPERATORS,
-        why=f"{QUANTIZATION[_base].why.removesuffix(SHUFFLES_WHY)}{ORT_WHY}",
+        why=f"{QUANTIZATION[_base].why.removesuffix(OPENVINO_WHY)}{ORT_WHY}",
     )

@@ -9,9 +9,9 @@ samples tell
 Small damages of independent parts add up; what goes wrong in the same direction adds up by its root; and blocks stand in
 for each other, so that each alone seems worth little until few are left. Which of these holds how far is not known
 beforehand, so an allocation is proposed under several such sums (``SUMS``), and those are told apart by their damage as a
-whole, measured again (``together``). Batch norms take their statistics from the samples themselves, since
-training will put them right: so judged, a pruned network before training goes with the same network after it (Li et al.
-2020, "EagleEye"). Between measured widths damage is linear, and it never falls as a width does.
+whole, measured again (``together``). Batch norms take their statistics from the samples themselves, since training will put
+them right: so judged, a pruned network before training goes with the same network after it (Li et al. 2020, "EagleEye").
+Between measured widths damage is linear, and it never falls as a width does.
 """
 
 from __future__ import annotations

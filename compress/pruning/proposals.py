@@ -1,31 +1,46 @@
-"""Allocations that measured damage proposes: which are worth timing as whole models."""
+"""Of the allocations that measured damage proposes, the least harmful at the budget as it is measured whole."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
 
 from compress.allocation import Allocation
+from compress.costs import Costs
+from compress.pruning import budget
+
+FINALISTS = 3
+"""Proposals that are timed as whole models."""
 
 Propose = Callable[[float], Allocation]
 """An allocation for a cost; raises ``OutOfReachError`` where there is none."""
+Harm = Callable[[Allocation], float]
 
 
-@final
-@dataclass(frozen=True)
-class Proposals:
-    """What proposes, one for each way of adding damages up, and how much harm an allocation does as a whole."""
+def least_harmful(
+    ways: Sequence[Propose], harm: Harm, costs: Costs, removed: Sequence[str], share: float
+) -> tuple[Allocation, float]:
+    """The allocation of least ``harm`` within ``share``, and its cost; where none is within, the cheapest.
 
-    ways: Sequence[Propose]
-    harm: Callable[[Allocation], float]
+    The finalists are compared once each is held to the budget: the sum of the pieces is off by more for some than for
+    others.
 
-    def finalists(self, cost: float, most: int) -> list[Propose]:
-        """At ``most`` so many that propose different allocations for a cost, the least harmful first."""
-        found: list[tuple[Propose, Allocation]] = []
-        for propose in self.ways:
-            made = propose(cost)
-            if not any((made.widths, made.removed) == (other.widths, other.removed) for _, other in found):
-                found.append((propose, made))
-        ranked = sorted(found, key=lambda each: self.harm(each[1]))
-        return [propose for propose, _ in ranked[:most]]
+    Args:
+        removed: blocks that are gone already.
+
+    Raises:
+        OutOfReachError: none is within the budget by the sum.
+    """
+    held = [budget.held(way, costs, removed, share) for way in finalists(ways, harm, share)]
+    within = [each for each in held if each[1] <= share]
+    return min(within, key=lambda each: harm(each[0])) if within else min(held, key=lambda each: each[1])
+
+
+def finalists(ways: Sequence[Propose], harm: Harm, cost: float, most: int = FINALISTS) -> list[Propose]:
+    """At ``most`` so many that propose different allocations for a cost, the least harmful first."""
+    found: list[tuple[Propose, Allocation]] = []
+    for propose in ways:
+        made = propose(cost)
+        if not any((made.widths, made.removed) == (other.widths, other.removed) for _, other in found):
+            found.append((propose, made))
+    ranked = sorted(found, key=lambda each: harm(each[1]))
+    return [propose for propose, _ in ranked[:most]]

@@ -6,7 +6,7 @@ import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, Literal, final
 
 import torch
@@ -20,9 +20,9 @@ from compress.pruning import budget
 from compress.pruning.blocks import removable
 from compress.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
 from compress.pruning.compensate import compensate
-from compress.pruning.damage import CHANNELS, SUMS, Damages, damages, enough, together
+from compress.pruning.damage import CHANNELS, SUMS, damages, enough, together
 from compress.pruning.importance import COMPARABLE, IMPORTANCES
-from compress.pruning.proposals import Proposals
+from compress.pruning.proposals import least_harmful
 from compress.pruning.sparse import drawn_to_zero
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Narrow, Remove
@@ -32,8 +32,6 @@ from profiles.errors import UserError
 MILDEST, MILDEST_SPEED_UP = 0.05, 1.1
 SAMPLES, BATCH = 512, 64
 """Training samples that importance is measured on."""
-FINALISTS = 3
-"""Allocations that are timed as whole models; of those the least harmful is taken."""
 
 
 @final
@@ -201,18 +199,9 @@ class Prune(TrainedStage):
         share: float,
     ) -> tuple[Allocation, float]:
         """The allocation within ``share`` of the cost's unit, and what it costs: measured whole where that is time."""
+        propose = partial(budget.choose, room, groups, removed)
         if self.worth == "importance" or self.by == "uniform":
-            evenly = self.by == "uniform"
-            return budget.held(partial(_proposed, room, groups, removed, None, evenly), room.costs, removed, share)
-        proposals = self._proposals(room, now, context, groups, removed)
-        held = [budget.held(way, room.costs, removed, share) for way in proposals.finalists(share, FINALISTS)]
-        within = [each for each in held if each[1] <= share]
-        return min(within, key=lambda each: proposals.harm(each[0])) if within else min(held, key=lambda each: each[1])
-
-    def _proposals(
-        self, room: budget.Room, now: Artifact, context: Context, groups: Sequence[Group], removed: Sequence[str]
-    ) -> Proposals:
-        """Allocations under each sum of the damages that each cut alone does."""
+            return budget.held(partial(propose, evenly=self.by == "uniform"), room.costs, removed, share)
         samples = _spread(context)
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
@@ -223,7 +212,8 @@ class Prune(TrainedStage):
             whole, operation, _ = _operations(now, chosen, groups, context)
             return damage(whole.module if operation is None else operation.apply(copied(whole)))
 
-        return Proposals(ways=[partial(_proposed, room, groups, removed, each, False) for each in sums], harm=harm)
+        ways = [cache(partial(propose, damages=each, evenly=False)) for each in sums]
+        return least_harmful(ways, harm, room.costs, removed, share)
 
     def _floor(self, group: Group, multiple: int) -> int:
         name = matching(list(self.groups), group)
@@ -280,12 +270,6 @@ class Prune(TrainedStage):
             known = ", ".join(sorted({group.family for group in groups}))
             fault = f"groups: {', '.join(map(repr, unknown))} means no group of channels"
             raise UserError(f"{fault}; families here: {known}; or give a pattern of paths, such as 'layer3.*'")
-
-
-def _proposed(
-    room: budget.Room, groups: Sequence[Group], removed: Sequence[str], summed: Damages | None, evenly: bool, share: float
-) -> Allocation:
-    return budget.choose(room, groups, removed, share, summed, evenly=evenly)
 
 
 def _missed(costs: Costs, cost: float, goal: float) -> tuple[str, ...]:

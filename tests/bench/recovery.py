@@ -23,14 +23,13 @@ from tests.bench.pruning import cut_down
 from tests.bench.running import MISSING
 
 KD: list[Any] = [{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}]
-CWD, HCL = {"use": "cwd", "weight": 3.0}, {"use": "hcl", "weight": 3.0}
+CWD = {"use": "cwd", "weight": 3.0}
 MUON: dict[str, Any] = {"optimizer": "muon", "schedule": "linear"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "logits and attention, rate 0.05": {"losses": parse_losses([*KD, "attention"]), "learning_rate": 0.05},
     "logits and attention, rate 0.02": {"losses": parse_losses([*KD, "attention"]), "learning_rate": 0.02},
     "logits, attention and cwd, rate 0.05": {"losses": RECOVERY, "learning_rate": 0.05},
     "logits, attention and cwd, rate 0.02 (the default)": {},
-    "logits, attention, cwd and hcl, rate 0.02": {"losses": parse_losses([*KD, "attention", CWD, HCL])},
     "labels and cwd, rate 0.02": {"losses": parse_losses(["task", CWD])},
     "logits and attention, Muon, rate 0.03": {"losses": parse_losses([*KD, "attention"]), "learning_rate": 0.03, **MUON},
     "logits, attention and cwd, Muon, rate 0.015": {"learning_rate": 0.015, **MUON},

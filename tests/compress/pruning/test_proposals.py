@@ -1,7 +1,8 @@
 """Which of the proposed allocations are timed, by hand."""
 
 from compress.allocation import Allocation
-from compress.pruning.proposals import Proposals
+from compress.costs import Costs
+from compress.pruning.proposals import finalists, least_harmful
 
 
 def cut_to(width, *removed):
@@ -16,7 +17,31 @@ def test_the_least_harmful_different_proposals_come_first():
     def way(index):
         return lambda cost: (asked.append(cost), made[index])[1]
 
-    proposals = Proposals(ways=[way(i) for i in range(4)], harm=lambda a: harms[a.widths["a"], a.removed])
-    assert [propose(1.0) for propose in proposals.finalists(1.0, 2)] == [made[1], made[3]]
-    assert [propose(1.0) for propose in proposals.finalists(1.0, 9)] == [made[1], made[3], made[0]]
+    def harm(chosen):
+        return harms[chosen.widths["a"], chosen.removed]
+
+    ways = [way(i) for i in range(4)]
+    assert [propose(1.0) for propose in finalists(ways, harm, 1.0, 2)] == [made[1], made[3]]
+    assert [propose(1.0) for propose in finalists(ways, harm, 1.0, 9)] == [made[1], made[3], made[0]]
     assert set(asked) == {1.0}
+
+
+def test_what_is_least_harmful_by_the_sum_need_not_be_at_the_budget_as_measured():
+    """Deep allocations take twice what the sum says: held to 8 ms they are cut to 3, and then do more harm than wide ones."""
+
+    def wide(cost):
+        return cut_to(int(cost))
+
+    def deep(cost):
+        return cut_to(int(cost), "b")
+
+    def measured(widths, removed):
+        return widths["a"] / 16 * (2 if removed else 1)
+
+    def harm(chosen):
+        return 1 / chosen.widths["a"] - (0.02 if chosen.removed else 0)
+
+    costs = Costs(unit="ms", terms=(), fixed=0.0, now=16.0, least=0.0, about="by hand", measured=measured)
+    assert harm(deep(8)) < harm(wide(8))
+    chosen, taken = least_harmful([deep, wide], harm, costs, (), 8.0)
+    assert not chosen.removed and chosen.widths == {"a": 8} and taken == 8.0
