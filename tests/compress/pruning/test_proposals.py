@@ -27,7 +27,7 @@ def test_the_least_harmful_different_proposals_come_first():
 
 
 def test_what_is_least_harmful_by_the_sum_need_not_be_at_the_budget_as_measured():
-    """Deep allocations take twice what the sum says: held to 8 ms they are cut to 3, and then do more harm than wide ones."""
+    """Deep allocations take twice what the sum says: held to 8 ms they are cut to 3, and do more harm than wide ones."""
 
     def wide(cost):
         return cut_to(int(cost))
