@@ -4,11 +4,12 @@
 
 A piece is measured alone, once for each structure and sizes, at a few widths of the multiples that the device likes, and
 interpolated linearly between them; a piece of two groups at more widths of each, with the other at its least or its most
-(``_patch``). Copies stand one behind the other where their shapes allow it; else the piece stands behind the one before it,
-whose own time is taken off, as is what an empty call takes and converts (``Overhead``). Alone is not quite as in the whole:
-caches are warmer. So factor and offset are learnt from a few whole models of random widths; ``error`` says how far the sum
-then is from those. All this is fitted on least times; the result is scaled to medians by what the whole models' medians were
-above their least times.
+(``_patch``). Copies stand one behind the other where their shapes allow it, and the time of one is taken off; else the piece
+stands behind the one before it, whose own time is taken off; else what an empty call takes and converts is (``Overhead``).
+Maps that come out are averaged first: to hand one of 64 x 64 x 64 over was measured to take twice as long, on OpenVINO, as
+the layer that made it. Alone is not quite as in the whole: caches are warmer. So factor and offset are learnt from a few
+whole models of random widths; ``error`` says how far the sum then is from those. All this is fitted on least times; the
+result is scaled to medians by what the whole models' medians were above their least times.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple
 @final
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """What a call takes besides its layers: fixed, and for each element that goes in and out (layout, integers)."""
+    """What a call takes besides its layers: fixed, and for each element that goes in (layout, integers)."""
 
     fixed_ms: float
     element_ms: float
@@ -160,12 +161,12 @@ class Overhead:
         makers: dict[str, Callable[[], onnx.ModelProto]] = {}
         for channels, height in EMPTY:
             for depth in (1, 1 + COPIES):
-                makers[f"stack-{channels}x{height}-{depth}"] = _stack_maker(channels, height, depth)
+                makers[_stack(channels, height, depth)] = _stack_maker(channels, height, depth)
         ms = {name: time.least_ms for name, time in stopwatch.times(makers).items()}
         rows, values = [], []
         for channels, height in EMPTY:
-            one, more = (ms[f"stack-{channels}x{height}-{depth}"] for depth in (1, 1 + COPIES))
-            rows.append((1.0, 2.0 * channels * height**2))
+            one, more = (ms[_stack(channels, height, depth)] for depth in (1, 1 + COPIES))
+            rows.append((1.0, float(channels * height**2)))
             values.append(max(one - (more - one) / COPIES, 0.0))
         matrix, right = np.array(rows), np.array(values)
         fixed, element = np.linalg.lstsq(matrix, right, rcond=None)[0]
@@ -180,8 +181,8 @@ class _Sample:
     """How a piece is timed at some widths.
 
     Attributes:
-        whole: name of the model that holds it, and how many copies of it; ``without``: of the model that is the same but
-            for the piece, where there is one. elements: that go in and out of ``whole`` and not of ``without``.
+        whole: name of the model that holds it; ``without``: of the model that is the same but for ``copies`` of it, where
+            there is one. elements: that go into the piece.
     """
 
     makers: Mapping[str, Callable[[], onnx.ModelProto]]
@@ -192,29 +193,36 @@ class _Sample:
 
     def alone_ms(self, raw: Mapping[str, Time], overhead: Overhead) -> float:
         """Milliseconds of one copy, never negative."""
-        ms = raw[self.whole].least_ms
-        if self.without is not None:
-            return max(ms - raw[self.without].least_ms - overhead.element_ms * self.elements, 0.0)
-        return max(ms - overhead.of(self.elements), 0.0) / self.copies
+        besides = overhead.of(self.elements) if self.without is None else raw[self.without].least_ms
+        return max(raw[self.whole].least_ms - besides, 0.0) / self.copies
 
 
 def _sample(template: Template, number: int, widths: Sizes) -> _Sample:
-    """Copies where the piece can always follow itself; else the piece behind the one before it, less that one alone."""
-    piece = template.pieces[number]
-    copies = COPIES if template.chainable(piece.nodes, {}) and template.chainable(piece.nodes, widths) else 1
-    before = template.pieces[number - 1].nodes if copies == 1 and number else ()
-    if before and template.ends(before)[1] != template.ends(piece.nodes)[0]:
-        before = ()
-    nodes = (*before, *piece.nodes)
-    makers = {f"{template.signature(nodes, widths)}-{copies}": _maker(template, nodes, widths, copies)}
-    (whole,) = makers
-    without = f"{template.signature(before, widths)}-1" if before else None
-    if without is not None:
-        makers[without] = _maker(template, before, widths, 1)
-    inputs, outputs = template.ends(piece.nodes)
-    sizes = {t: int(np.prod(template.shape(t, widths))) for t in (*inputs, *outputs)}
-    into, out = sum(sizes[t] for t in inputs), sum(sizes[t] for t in outputs)
-    return _Sample(makers=makers, whole=whole, without=without, copies=copies, elements=out - into if before else out + into)
+    """Copies less one of them where the piece can always follow itself; else behind the one before it, less that alone."""
+    nodes = template.pieces[number].nodes
+    inputs = template.ends(nodes)[0]
+    elements = sum(int(np.prod(template.shape(t, widths))) for t in inputs)
+    if template.chainable(nodes, {}) and template.chainable(nodes, widths):
+        return _less(template, (nodes, COPIES), (nodes, 1), widths, elements)
+    before = template.pieces[number - 1].nodes if number else ()
+    if before and template.ends(before)[1] == inputs:
+        return _less(template, ((*before, *nodes), 1), (before, 1), widths, elements)
+    return _less(template, (nodes, 1), None, widths, elements)
+
+
+_Made = tuple[tuple[int, ...], int]
+"""Nodes, and how many copies of them."""
+
+
+def _less(template: Template, whole: _Made, without: _Made | None, widths: Sizes, elements: int) -> _Sample:
+    names = {made: f"{template.signature(made[0], widths)}-{made[1]}-averaged" for made in (whole, without) if made}
+    return _Sample(
+        makers={name: _maker(template, *made, widths) for made, name in names.items()},
+        whole=names[whole],
+        without=names[without] if without else None,
+        copies=max(whole[1] - (without[1] if without else 0), 1),
+        elements=elements,
+    )
 
 
 def _at(widths: Sizes) -> tuple[tuple[str, int], ...]:
@@ -298,12 +306,16 @@ def _star(template: Template, piece: Piece, multiple: int, cost: Callable[[Sizes
     return PieceCost(axes=piece.axes, grid=grid, cost=shaped, slopes=tuple(slopes), block=piece.block, layers=piece.layers)
 
 
-def _maker(template: Template, nodes: Sequence[int], widths: Sizes, copies: int) -> Callable[[], onnx.ModelProto]:
-    return lambda: template.model(nodes, widths, copies)
+def _maker(template: Template, nodes: Sequence[int], copies: int, widths: Sizes) -> Callable[[], onnx.ModelProto]:
+    return lambda: template.model(nodes, widths, copies, averaged=True)
 
 
 def _whole_maker(template: Template, widths: Sizes, removed: Sequence[str]) -> Callable[[], onnx.ModelProto]:
     return lambda: template.whole(widths, removed)
+
+
+def _stack(channels: int, height: int, depth: int) -> str:
+    return f"stack-{channels}x{height}-{depth}-averaged"
 
 
 def _stack_maker(channels: int, height: int, depth: int) -> Callable[[], onnx.ModelProto]:
@@ -319,8 +331,9 @@ def _stack_maker(channels: int, height: int, depth: int) -> Callable[[], onnx.Mo
             )
             nodes.append(helper.make_node("Relu", [made], [f"r{index}"], name=f"{index}/Relu"))
             at = f"r{index}"
+        nodes.append(helper.make_node("GlobalAveragePool", [at], ["averaged"], name="averaged"))
         given = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
-        graph = helper.make_graph(nodes, "stack", [given], [helper.make_tensor_value_info(at, 1, None)], weights)
+        graph = helper.make_graph(nodes, "stack", [given], [helper.make_tensor_value_info("averaged", 1, None)], weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 

@@ -27,6 +27,9 @@ FUSED = frozenset(
     {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "BatchNormalization"}
 )
 NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+LEAST_MAP = 4
+"""Dimensions of a map: samples, channels, height, width, or more."""
 MOST_LAYERS, MOST_AXES = 6, 4
 """A piece with more layers or groups than this is cut at every layer, though several tensors are alive there."""
 
@@ -104,9 +107,14 @@ class Template:
             sizes[dimension] -= sum(m * (self.axes[a].width - widths.get(a, self.axes[a].width)) for a, m in slopes.items())
         return tuple(sizes)
 
-    def model(self, nodes: Iterable[int], widths: Sizes, copies: int = 1) -> onnx.ModelProto:
-        """The nodes as a model with random weights, ``copies`` of them one behind the other."""
-        return _Writer(self, tuple(nodes), widths).model(copies)
+    def model(self, nodes: Iterable[int], widths: Sizes, copies: int = 1, *, averaged: bool = False) -> onnx.ModelProto:
+        """The nodes as a model with random weights, ``copies`` of them one behind the other.
+
+        Args:
+            averaged: of a map, (samples, channels, height, width), the means over its positions are given in its place:
+                to hand a map over can take longer than the layer that makes it, and the next layer does not ask for that.
+        """
+        return _Writer(self, tuple(nodes), widths).model(copies, averaged=averaged)
 
     def chainable(self, nodes: Iterable[int], widths: Sizes) -> bool:
         """Whether copies of the nodes can stand one behind the other."""
@@ -302,7 +310,7 @@ class _Writer:
         inputs = [[names[t], *self._template.shape(t, self._widths), self._positive(t)] for t in self._inputs]
         return {"nodes": nodes, "inputs": inputs, "outputs": [names[o] for o in self._outputs]}
 
-    def model(self, copies: int) -> onnx.ModelProto:
+    def model(self, copies: int, *, averaged: bool = False) -> onnx.ModelProto:
         random = np.random.default_rng(0)
         nodes: list[onnx.NodeProto] = []
         constants: dict[str, TensorProto] = {}
@@ -324,6 +332,9 @@ class _Writer:
             if copies > 1:
                 names[self._inputs[0]] = names[self._outputs[0]]
         template = self._template
+        for output in filter(self._is_map, self._outputs) if averaged else ():
+            read, names[output] = names[output], f"averaged/{output}"
+            nodes.append(helper.make_node("GlobalAveragePool", [read], [names[output]], name=names[output]))
         shapes = {t: template.shape(t, self._widths) for t in self._inputs}
         inputs = [helper.make_tensor_value_info(self._input_name(t), template._kind(t), shapes[t]) for t in self._inputs]
         outputs = [helper.make_tensor_value_info(names[o], template._kind(o), None) for o in self._outputs]
@@ -331,6 +342,9 @@ class _Writer:
         model = helper.make_model(graph, opset_imports=template._model.opset_import, ir_version=template._model.ir_version)
         drop_unread_constants(model)
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+
+    def _is_map(self, tensor: str) -> bool:
+        return len(self._template.shape(tensor, self._widths)) >= LEAST_MAP and self._template._kind(tensor) in FLOATS
 
     def _written(self, index: int) -> onnx.NodeProto:
         node = onnx.NodeProto()
@@ -371,8 +385,7 @@ class _Writer:
 
 
 def _is_weight(tensor: TensorProto) -> bool:
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-    return tensor.data_type in floats and math.prod(tensor.dims) > 1
+    return tensor.data_type in FLOATS and math.prod(tensor.dims) > 1
 
 
 def _within(node: onnx.NodeProto, path: str) -> bool:
