@@ -58,7 +58,7 @@ class Measure:
     gate_seconds: Annotated[float, Gt(0)] = 0.5
 
 
-Answering = Literal["openvino/fp32", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]
+Answering = Literal["openvino/fp32", "openvino/bf16", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]
 
 
 @final
@@ -105,6 +105,8 @@ class TeacherSpec(Training):
     Attributes:
         weights: a checkpoint; without one the teacher is trained, on labels alone.
         also: further teachers; the student learns from the mean of all, by ``share``.
+        mirrored: the teachers look twice, and their answer is the mean over an image and its mirror image; for images
+            whose mirror means the same.
         labelled: a copy that reads labels teaches in its place.
         engine: what answers in its place: ``openvino/int8`` is this machine's OpenVINO on the teacher quantised without
             training. For training on a CPU, whose runtimes are faster than PyTorch there.
@@ -116,6 +118,7 @@ class TeacherSpec(Training):
     epochs: Annotated[int, Ge(1)] = 30
     share: Annotated[float, Gt(0)] = 1.0
     also: tuple[AlsoSpec, ...] = ()
+    mirrored: bool = False
     labelled: LabelledSpec | None = None
     engine: Answering | None = None
 
@@ -331,10 +334,13 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     also = tuple(replace(a, model=_model(a.model, folder), weights=str(_path(a.weights, folder))) for a in spec.also)
     if also and (spec.is_onnx or any(a.model.endswith(".onnx") for a in also)):
         faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
-    if spec.labelled is not None and (also or spec.is_onnx):
-        faults.append(f"{where} labelled: a copy of the one teacher, so neither beside others nor of an .onnx file")
-    if spec.engine is not None and (also or spec.labelled is not None or spec.is_onnx):
-        faults.append(f"{where} engine: for one teacher with source code that reads no labels; leave it out")
+    if spec.mirrored and spec.is_onnx:
+        faults.append(f"{where} mirrored: for a teacher with source code; leave it out")
+    if spec.labelled is not None and (also or spec.mirrored or spec.is_onnx):
+        told = "so neither beside others nor mirrored nor of an .onnx file"
+        faults.append(f"{where} labelled: a copy of the one teacher, {told}")
+    if spec.engine is not None and (spec.labelled is not None or spec.is_onnx):
+        faults.append(f"{where} engine: for teachers with source code that read no labels; leave it out")
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
 
 

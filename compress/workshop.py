@@ -34,7 +34,7 @@ from compress.stages.quantize import integer_recipe
 from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
 from compress.tasks import Task
-from compress.teaching.committee import Committee
+from compress.teaching.committee import Committee, Mirrored
 from compress.teaching.labelled import Labelled, WithLabels, widened
 from compress.teaching.loss_specs import modules_of, parse_losses
 from compress.teaching.objective import Objective
@@ -229,15 +229,16 @@ class Workshop:
         spec = self.recipe.teacher
         if spec.labelled is not None:
             return digest({"teacher": self.labelled(teacher)[0].key})
+        told: dict[str, Any] = {}
         if spec.engine is not None:
             about = [self.data.calibration.fingerprint(), code_digest(["compress.teaching.teacher_engine"])]
-            return digest({"teacher": teacher.step.key, "engine": spec.engine, "about": about})
-        if not spec.also:
-            return teacher.step.key
-        others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
-        return digest(
-            {"teachers": [(teacher.step.key, spec.share), *others], "how": code_digest(["compress.teaching.committee"])}
-        )
+            told |= {"engine": spec.engine, "about": about}
+        if spec.also or spec.mirrored:
+            others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
+            teachers = [(teacher.step.key, spec.share), *others]
+            how = code_digest(["compress.teaching.committee"])
+            told |= {"teachers": teachers, "mirrored": spec.mirrored, "how": how}
+        return digest({"teacher": teacher.step.key, **told}) if told else teacher.step.key
 
     def student(self, teacher: Made) -> Made:
         """The student before any stage: the teacher itself, what fits of its weights, or fresh ones."""
@@ -307,6 +308,8 @@ class Workshop:
         elif spec.also:
             others = [copy.deepcopy(made.artifact.module) for made in self.also()]
             module = Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
+        if spec.mirrored:
+            module = Mirrored(module).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         asked = {"teacher": self._taught_by(teacher), "data": self.data.train.fingerprint(), "seed": self.recipe.seed}

@@ -1,7 +1,8 @@
-"""Several teachers as one: the weighted mean of what they predict."""
+"""Several teachers as one, or one that looks twice: the weighted mean of what they predict."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from profiles.errors import UserError
+
+HALF = math.log(0.5)
 
 
 @final
@@ -33,13 +36,42 @@ class Committee(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         said = [_logits(teacher(inputs)) for teacher in reversed(self.teachers)]
-        logs = [z.float().log_softmax(dim=-1) + log for z, log in zip(said, reversed(self._logs), strict=True)]
-        return torch.logsumexp(torch.stack(logs), dim=0)
+        return _mean(said, list(reversed(self._logs)))
+
+
+@final
+class Mirrored(nn.Module):
+    """Log of the mean of a teacher's class probabilities for an image and for its mirror image, (samples, classes).
+
+    The image itself comes last, so that what losses read of the teacher's inside is of it.
+
+    Raises:
+        UserError: (when called) the outputs are not one distribution a sample, or the inputs are no images.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(samples, channels, height, width) to (samples, classes)."""
+        if inputs.dim() != 4:
+            shape = tuple(inputs.shape)
+            raise UserError(f"[teacher] mirrored is for images, (samples, channels, height, width); given: {shape}")
+        mirror = _logits(self.teacher(inputs.flip(-1)))
+        return _mean([mirror, _logits(self.teacher(inputs))], [HALF, HALF])
+
+
+def _mean(said: Sequence[Tensor], logs: Sequence[float]) -> Tensor:
+    """Log of the mean of distributions that are given as logits, by the logs of their shares."""
+    shares = [z.float().log_softmax(dim=-1) + log for z, log in zip(said, logs, strict=True)]
+    return torch.logsumexp(torch.stack(shares), dim=0)
 
 
 def _logits(outputs: object) -> Tensor:
     found = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
     if len(found) != 1 or found[0].dim() != 2:
         shapes = [tuple(leaf.shape) for leaf in found]
-        raise UserError(f"several teachers are for classification: one output of shape (samples, classes); given: {shapes}")
+        fault = "several teachers, and a mirrored one, are for classification: one output of shape (samples, classes)"
+        raise UserError(f"{fault}; given: {shapes}")
     return found[0]

@@ -9,8 +9,9 @@ import torch
 from click.testing import CliRunner
 
 from compress.recipe import load, parse
-from compress.teaching.committee import Committee
+from compress.teaching.committee import Committee, Mirrored
 from compress.teaching.similarity import cka, parc, shares
+from compress.teaching.taps import Taps
 from compress.tensors import save_tensors
 from profiles.errors import UserError
 from tests.conftest import small_model
@@ -40,8 +41,40 @@ def test_a_committee_of_one_says_what_it_says():
 
 def test_a_committee_is_for_class_scores(example):
     dense = torch.nn.Conv2d(1, 4, 1)
-    with pytest.raises(UserError, match="several teachers are for classification"):
+    with pytest.raises(UserError, match="several teachers, and a mirrored one, are for classification"):
         Committee([dense, dense], [1, 1])(example)
+
+
+class Left(torch.nn.Module):
+    """How bright the left column is decides: (samples, 1, 2, 2) to (samples, 2)."""
+
+    def forward(self, x):
+        share = x[..., 0].mean((1, 2))
+        return torch.stack([share, 1 - share], 1).log()
+
+
+def test_a_mirrored_teacher_says_the_same_of_an_image_and_of_its_mirror():
+    image = torch.tensor([[[[0.9, 0.3], [0.7, 0.1]]]])  # 0.8 on the left, 0.2 on the right
+    said = Mirrored(Left())(image)
+    torch.testing.assert_close(said.exp(), torch.tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(said, Mirrored(Left())(image.flip(-1)))
+    brighter = torch.tensor([[[[0.9, 0.5], [0.9, 0.5]]]])
+    torch.testing.assert_close(Mirrored(Left())(brighter).exp(), torch.tensor([[0.7, 0.3]]))
+
+
+def test_what_losses_read_inside_a_mirrored_teacher_is_of_the_image_itself():
+    model, x = small_model(1).eval(), torch.randn(4, 1, 16, 16)
+    with torch.no_grad(), Taps(model, ["layer2"]) as taps:
+        model(x)
+        alone = taps.features()[0]
+    with torch.no_grad(), Taps(mirrored := Mirrored(model), ["teacher.layer2"]) as taps:
+        mirrored(x)
+        torch.testing.assert_close(taps.features()[0], alone)
+
+
+def test_a_mirrored_teacher_is_for_images():
+    with pytest.raises(UserError, match="mirrored is for images"):
+        Mirrored(Says(0.9, 0.1))(torch.zeros(3, 1))
 
 
 def test_parc_by_hand():
@@ -147,7 +180,16 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
     other = several.with_name("other.toml")
     other.write_text(several.read_text().replace("share = 3.0", "share = 1.0"))
     equal = attempt(load(str(other)))
-    assert both[0] == equal[0]
+    looked = several.with_name("mirrored.toml")
+    looked.write_text(
+        several.read_text()
+        .replace("share = 3.0", "share = 1.0")
+        .replace('weights = "fresh.safetensors"', 'weights = "fresh.safetensors"\nmirrored = true\nengine = "openvino/fp32"')
+        .replace("teachers.0.layer2", "teacher.teachers.0.layer2")
+    )
+    twice = attempt(load(str(looked)))
+    assert both[0] == equal[0] == twice[0]
+    assert twice[1] not in (both[1], equal[1])
     assert both[1] != equal[1]
     states = [made.artifact.module.state_dict() for _, made in (both, equal)]
     assert any(not torch.equal(v, states[1][k]) for k, v in states[0].items())

@@ -112,8 +112,8 @@ def test_a_recipe_asks_for_it_and_faults_are_named():
     assert recipe(engine="openvino/int8").teacher.engine == "openvino/int8"
     with pytest.raises(UserError, match="engine"):
         recipe(engine="tensorrt/int8")
-    with pytest.raises(UserError, match="engine: for one teacher with source code that reads no labels"):
-        recipe(engine="openvino/int8", also=[{"model": "compress.models:resnet", "weights": "b.pth"}])
+    with pytest.raises(UserError, match="engine: for teachers with source code that read no labels"):
+        recipe(engine="openvino/int8", labelled={})
 
 
 def test_a_stage_is_taught_by_int8_and_its_result_is_known_by_it(tmp_path):
