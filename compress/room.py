@@ -38,6 +38,7 @@ ROOM = (
     "compress.pruning.families",
     "compress.pruning.importance",
     "compress.pruning.proposals",
+    "compress.pruning.reconstruct",
     "compress.factors.nearness",
     "compress.factors.perturbation",
     "compress.pruning.sparse",

@@ -11,7 +11,8 @@ other the best one. Borders, where the kernel reaches into the padding, are off 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -33,10 +34,12 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
     Returns:
         Paths of layers that lost inputs and have neither a bias nor a batch norm behind them, so that nothing was shifted.
     """
-    readers = _readers(whole, operation)
-    means, norms = _observed(whole, readers, batches)
+    lost = readers(whole, operation)
+    given = iter(batches)
+    first = next(given)
+    norms, means = norms_behind(whole, lost, first[:1]), _means(whole, lost, chain([first], given))
     left: list[str] = []
-    for path, dropped in readers.items():
+    for path, dropped in lost.items():
         layer = whole.get_submodule(path)
         assert isinstance(layer, Layer)
         weight = layer.weight.detach().double()
@@ -44,39 +47,28 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
         shift = sums[:, dropped] @ means[path][dropped]
         kept = operation.tensors[f"{path}.weight"].get("0")
         shift = shift if kept is None else shift[torch.tensor(kept)]
-        if not _shifted(cut, path, norms.get(path), shift):
+        if not shift_constant(cut, path, norms.get(path), shift):
             left.append(path)
     return tuple(left)
 
 
-def _readers(whole: nn.Module, operation: Narrow) -> dict[str, list[int]]:
+def readers(whole: nn.Module, operation: Narrow) -> dict[str, list[int]]:
     """Layers that lose inputs, by path, with the inputs that they lose."""
-    readers: dict[str, list[int]] = {}
+    found: dict[str, list[int]] = {}
     for name, kept in operation.tensors.items():
         path, _, leaf = name.rpartition(".")
         layer = whole.get_submodule(path)
         if leaf == "weight" and isinstance(layer, Layer) and "1" in kept and getattr(layer, "groups", 1) == 1:
             stays = set(kept["1"])
-            readers[path] = [i for i in range(layer.weight.shape[1]) if i not in stays]
-    return readers
+            found[path] = [i for i in range(layer.weight.shape[1]) if i not in stays]
+    return found
 
 
-def _observed(
-    whole: nn.Module, readers: dict[str, list[int]], batches: Iterable[Tensor]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The mean of each input channel of the readers, and the batch norm that alone reads each reader's output."""
-    means: dict[str, Tensor] = {}
+def norms_behind(module: nn.Module, paths: Iterable[str], inputs: Tensor) -> dict[str, str]:
+    """The batch norm that reads the output of each layer as it is, by the layer's path."""
+    wanted = set(paths)
     made: dict[int, tuple[str, Tensor]] = {}
     norms: dict[str, str] = {}
-    seen = 0
-
-    def before(path: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            axis = 1 if given[0].dim() == 4 else given[0].dim() - 1
-            total = given[0].detach().double().movedim(axis, 0).flatten(1).mean(1) * len(given[0])
-            means[path] = means.get(path, torch.zeros_like(total)) + total
-
-        return hook
 
     def after(path: str) -> Any:
         return lambda layer, given, output: made.__setitem__(id(output), (path, output))
@@ -88,28 +80,51 @@ def _observed(
 
         return hook
 
-    handles = []
-    for path, layer in whole.named_modules():
-        if path in readers:
-            handles += [layer.register_forward_pre_hook(before(path)), layer.register_forward_hook(after(path))]
+    handles: list[Any] = []
+    for path, layer in module.named_modules():
+        if path in wanted:
+            handles.append(layer.register_forward_hook(after(path)))
         elif isinstance(layer, BatchNorm):
             handles.append(layer.register_forward_pre_hook(norm(path)))
-    training = whole.training
-    whole.eval()
+    _run(module, [inputs], handles)
+    return norms
+
+
+def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """The mean of each input channel of some layers."""
+    totals: dict[str, Tensor] = {}
+
+    def before(path: str) -> Any:
+        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+            axis = 1 if given[0].dim() == 4 else given[0].dim() - 1
+            total = given[0].detach().double().movedim(axis, 0).flatten(1).mean(1) * len(given[0])
+            totals[path] = totals.get(path, torch.zeros_like(total)) + total
+
+        return hook
+
+    handles = [module.get_submodule(path).register_forward_pre_hook(before(path)) for path in paths]
+    seen = _run(module, batches, handles)
+    return {path: total / max(seen, 1) for path, total in totals.items()}
+
+
+def _run(module: nn.Module, batches: Iterable[Tensor], handles: Sequence[Any]) -> int:
+    """Run ``module`` in evaluation mode, and remove the hooks; how many samples there were."""
+    training, seen = module.training, 0
+    module.eval()
     try:
         with torch.no_grad():
             for inputs in batches:
-                whole(inputs)
+                module(inputs)
                 seen += len(inputs)
-                made.clear()
     finally:
-        whole.train(training)
+        module.train(training)
         for handle in handles:
             handle.remove()
-    return {path: total / max(seen, 1) for path, total in means.items()}, norms
+    return seen
 
 
-def _shifted(cut: nn.Module, path: str, norm: str | None, shift: Tensor) -> bool:
+def shift_constant(cut: nn.Module, path: str, norm: str | None, shift: Tensor) -> bool:
+    """Add to a layer's bias, or take off the mean of the batch norm behind it; False where it has neither."""
     layer = cut.get_submodule(path)
     with torch.no_grad():
         if isinstance(layer.bias, Tensor):

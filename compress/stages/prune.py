@@ -23,6 +23,7 @@ from compress.pruning.compensate import compensate
 from compress.pruning.damage import CHANNELS, SUMS, damages, enough, together
 from compress.pruning.importance import COMPARABLE, IMPORTANCES
 from compress.pruning.proposals import least_harmful
+from compress.pruning.reconstruct import most_samples, reconstruct
 from compress.pruning.sparse import drawn_to_zero
 from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
 from compress.surgery import Narrow, Remove
@@ -54,6 +55,7 @@ class Prune(TrainedStage):
             a threshold of its own; under a budget it is the most that may be cut. 0 leaves a group whole.
         rounds: cuts, each followed by its share of the epochs, the last by about twice that of each other.
         compensate: constants that pruned channels made are folded into the layers that read them.
+        reconstruct: those layers are then fitted, without training, to what they gave before, on calibration samples.
         sparse_epochs: epochs before the first cut in which batch norm scales are drawn to zero; ``sparse_rate`` at
             first, from ``sparse_start`` of them on ``relief_factor`` of it for the largest ``relief_fraction``.
     """
@@ -71,6 +73,7 @@ class Prune(TrainedStage):
     groups: Mapping[str, Annotated[float, Ge(0), Lt(1)]] = field(default_factory=dict)
     rounds: Annotated[int, Ge(1)] = 1
     compensate: bool = True
+    reconstruct: bool = True
     sparse_epochs: Annotated[int, Ge(0)] = 0
     sparse_rate: Annotated[float, Gt(0)] = 1e-3
     sparse_start: Annotated[float, Ge(0), Le(1)] = 0.4
@@ -137,7 +140,7 @@ class Prune(TrainedStage):
             if operation is None:
                 break
             kept = _still_kept(kept, groups, operation)
-            now = self._recovered(self._narrowed(now, operation, context), context, turn)
+            now = self._recovered(self._narrowed(now, operation, now.module, context), context, turn)
         if not now.plan.operations[len(artifact.plan.operations) :]:
             return StageResult(artifact=artifact, notes=(*notes, *unfollowed) or ("no group has channels to spare",))
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
@@ -224,16 +227,19 @@ class Prune(TrainedStage):
         self, now: Artifact, chosen: Allocation, groups: Sequence[Group], kept: Mapping[str, float], context: Context
     ) -> tuple[Artifact, dict[str, float], tuple[str, ...]]:
         """The model without the blocks and channels that an allocation leaves out, the importance kept, and notes."""
+        whole = now.module
         now, operation, notes = _operations(now, chosen, groups, context)
         if operation is None:
             return now, dict(kept), notes
-        return self._narrowed(now, operation, context), _still_kept(kept, groups, operation), notes
+        return self._narrowed(now, operation, whole, context), _still_kept(kept, groups, operation), notes
 
-    def _narrowed(self, now: Artifact, operation: Narrow, context: Context) -> Artifact:
-        whole = now.module
+    def _narrowed(self, now: Artifact, operation: Narrow, whole: nn.Module, context: Context) -> Artifact:
+        """The model cut, and made up for against ``whole``, as it was before anything was taken out of it."""
         module = operation.apply(copied(now))
         if self.compensate:
-            compensate(whole, module, operation, inputs(context))
+            compensate(now.module, module, operation, inputs(context))
+        if self.reconstruct:
+            reconstruct(whole, module, operation, fitting(context))
         return now.changed(operation, module)
 
     def _recovered(self, now: Artifact, context: Context, turn: int) -> Artifact:
@@ -329,6 +335,12 @@ def _spread(context: Context) -> Tensor:
     samples = context.data.calibration
     count = enough(context.example[0].numel())
     return torch.from_numpy(next(samples.spread(count, count)).inputs)
+
+
+def fitting(context: Context) -> list[Tensor]:
+    """Calibration inputs from all over the split, as many as layers are fitted on, in batches."""
+    count = most_samples(context.example[0].numel())
+    return [torch.from_numpy(batch.inputs) for batch in context.data.calibration.spread(count, BATCH)]
 
 
 def inputs(context: Context) -> Iterator[Tensor]:

@@ -1,0 +1,106 @@
+"""Reconstruction: known answers, and that it makes up for more than a constant does."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compress.pruning.channels import cut, rank_groups
+from compress.pruning.compensate import compensate
+from compress.pruning.reconstruct import most_samples, reconstruct
+from compress.surgery import Narrow
+from tests.conftest import small_model
+
+BATCHES = [torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+
+
+def of_three(reader, *behind):
+    """Three channels of which the last is the first plus twice the second, and what reads them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), reader, *behind).eval()
+    with torch.no_grad():
+        for part in model[0].weight, model[0].bias:
+            part[2] = part[0] + 2 * part[1]
+    return model
+
+
+def without_the_last(reader):
+    return Narrow(
+        tensors={"0.weight": {"0": [0, 1]}, "0.bias": {"0": [0, 1]}, f"{reader}.weight": {"1": [0, 1]}},
+        attributes={"0": {"out_channels": 2}, reader: {"in_channels": 2}},
+    )
+
+
+def test_what_others_make_together_is_not_missed():
+    """By hand: the reader's weight for the last channel goes to the first once and to the second twice."""
+    whole = of_three(nn.Conv2d(3, 4, 1))
+    operation = without_the_last("1")
+    made = operation.apply(copy.deepcopy(whole))
+    before = whole[1].weight.detach()[:, :, 0, 0]
+    assert reconstruct(whole, made, operation, BATCHES, ridge=1e-12) == ()
+    expected = before[:, :2] + before[:, 2:] * torch.tensor([1.0, 2.0])
+    torch.testing.assert_close(made[1].weight.detach()[:, :, 0, 0], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(made(BATCHES[0]), whole(BATCHES[0]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "batch norm"])
+def test_kernels_borders_and_strides(bias):
+    """A 3x3 kernel with padding and stride reads the same combination everywhere but where padding is: there as well."""
+    norm = nn.BatchNorm2d(4)
+    whole = of_three(nn.Conv2d(3, 4, 3, padding=1, stride=2, bias=bias), norm)
+    with torch.no_grad():
+        norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+    operation = without_the_last("1")
+    made = operation.apply(copy.deepcopy(whole))
+    assert (made(BATCHES[0]) - whole(BATCHES[0])).abs().max() > 0.1
+    reconstruct(whole, made, operation, BATCHES, ridge=1e-12)
+    torch.testing.assert_close(made(BATCHES[0]), whole(BATCHES[0]), atol=1e-3, rtol=1e-3)
+
+
+def test_an_endless_ridge_leaves_the_weights():
+    whole = of_three(nn.Conv2d(3, 4, 1))
+    operation = without_the_last("1")
+    made = operation.apply(copy.deepcopy(whole))
+    reconstruct(whole, made, operation, BATCHES, ridge=1e9)
+    torch.testing.assert_close(made[1].weight, whole[1].weight[:, :2], atol=1e-5, rtol=1e-5)
+
+
+def test_it_makes_up_for_more_than_constants_do(example):
+    """On samples that it was not fitted on, in a residual network: a third of the channels gone."""
+    model = small_model(0, width=1.0).eval()
+    groups, _ = rank_groups(model, example)
+    operation, _ = cut(model, example, groups, 0.34, 4)
+    fitted_on = [torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(1))]
+    others = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    shifted, fitted = (operation.apply(copy.deepcopy(model)).eval() for _ in range(2))
+    compensate(model, shifted, operation, fitted_on)
+    reconstruct(model, fitted, operation, fitted_on)
+    with torch.no_grad():
+        off = [(made(others) - model(others)).square().mean() for made in (shifted, fitted)]
+    assert off[1] < 0.5 * off[0]
+
+
+def test_what_runs_twice_is_named_and_left():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.reader = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            made = self.first(x)
+            return self.reader(made) + self.reader(made.relu())
+
+    whole = Twice().eval()
+    operation = Narrow(
+        tensors={"first.weight": {"0": [0, 1]}, "first.bias": {"0": [0, 1]}, "reader.weight": {"1": [0, 1]}},
+        attributes={"first": {"out_channels": 2}, "reader": {"in_channels": 2}},
+    )
+    made = operation.apply(copy.deepcopy(whole))
+    before = made.reader.weight.clone()
+    assert reconstruct(whole, made, operation, BATCHES) == ("reader",)
+    assert torch.equal(made.reader.weight, before)
+
+
+def test_how_many_samples():
+    assert most_samples(3 * 32 * 32) == 256 and most_samples(3 * 224 * 224) == 111 and most_samples(10**9) == 1
