@@ -11,6 +11,7 @@ for each other, so that each alone seems worth little until few are left. Which 
 beforehand, so an allocation is proposed under several such sums (``SUMS``), and those are told apart by their damage as a
 whole, measured again (``together``). Batch norms take their statistics from the samples themselves, since training will put
 them right: so judged, a pruned network before training goes with the same network after it (Li et al. 2020, "EagleEye").
+A network without them has nothing that is put right so easily, and there the layers that read what was cut are fitted first.
 Between measured widths damage is linear, and it never falls as a width does.
 """
 
@@ -26,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.pruning.channels import Group, least, narrowings
-from compress.surgery import Remove
+from compress.pruning.reconstruct import reconstruct
+from compress.surgery import Narrow, Remove
 from compress.training import flat_tensors
 
 CHANNELS = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0))
@@ -89,11 +91,19 @@ def damages(
         points = _spread(sorted(w for w in widths[group.root] if w < full))[::-1]
         cuts = narrowings(module, example, group.root, [least(group, width) for width in points]) if points else []
         for width, operation in zip(points, cuts, strict=True):
-            cut = None if operation is None else operation.apply(copy.deepcopy(module))
+            cut = None if operation is None else cut_copy(module, operation, module, samples)
             measured[width] = REFUSED if cut is None else _damage(_outputs(cut, samples), whole)
         found[group.root] = _between(measured, widths[group.root])
     without = {path: Remove(blocks=(path,)).apply(copy.deepcopy(module)) for path in blocks}
     return Damages(groups=found, blocks={path: _damage(_outputs(cut, samples), whole) for path, cut in without.items()})
+
+
+def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: Tensor) -> nn.Module:
+    """A copy of ``module``, cut; without batch norms, which right themselves, layers are fitted to those of ``whole``."""
+    cut = operation.apply(copy.deepcopy(module))
+    if not any(isinstance(layer, NORMS) for layer in module.modules()):
+        reconstruct(whole, cut, operation, [samples])
+    return cut
 
 
 def together(module: nn.Module, samples: Tensor) -> Callable[[nn.Module], float]:

@@ -20,7 +20,7 @@ from compress.pruning import budget
 from compress.pruning.blocks import removable
 from compress.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
 from compress.pruning.compensate import compensate
-from compress.pruning.damage import CHANNELS, SUMS, damages, enough, together
+from compress.pruning.damage import CHANNELS, SUMS, cut_copy, damages, enough, together
 from compress.pruning.importance import COMPARABLE, IMPORTANCES
 from compress.pruning.proposals import least_harmful
 from compress.pruning.reconstruct import most_samples, reconstruct
@@ -213,7 +213,7 @@ class Prune(TrainedStage):
 
         def harm(chosen: Allocation) -> float:
             whole, operation, _ = _operations(now, chosen, groups, context)
-            return damage(whole.module if operation is None else operation.apply(copied(whole)))
+            return damage(whole.module if operation is None else cut_copy(whole.module, operation, now.module, samples))
 
         ways = [cache(partial(propose, damages=each, evenly=False)) for each in sums]
         return least_harmful(ways, harm, room.costs, removed, share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -23,6 +23,7 @@ from compress.stage import Artifact, Context
 from compress.surgery import Plan
 from compress.target import EngineTarget
 from compress.tasks.classification import Classification
+from compress.teaching.objective import parse_losses
 from compress.tensors import load_foreign, load_into
 from compress.training import Trainer
 from deploy.devices import device
@@ -42,7 +43,7 @@ class Subject:
 
     Attributes:
         speed_up: of the median latency in fp32.
-        trained: images of the training split, for ``epochs`` at ``learning_rate`` in batches of ``batch_size``.
+        trained: images of the training split; ``recovery``: fields of the stage that say how.
         most_drop: points of top-1 that may be lost; None where that is asked of longer trainings only.
     """
 
@@ -50,9 +51,7 @@ class Subject:
     make: Callable[[Path], tuple[Artifact, Splits]]
     speed_up: float
     trained: int
-    epochs: int
-    learning_rate: float
-    batch_size: int
+    recovery: Mapping[str, Any]
     most_drop: float | None = None
 
     def given(self, scratch: Path) -> tuple[Artifact, Context]:
@@ -128,15 +127,33 @@ def _nothing_is_quantised(module: nn.Module, options: Any) -> Any:
     raise AssertionError("nothing is quantised here")
 
 
+LOSSES = ["kd", "attention", {"use": "cwd", "weight": 3.0}]
+"""No labels: some of the images are of few of the network's classes, and labels would teach it which."""
+SGD = {"batch_size": 128, "losses": parse_losses(LOSSES)}
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 32, "losses": parse_losses(["kd"])}
+"""Of networks without batch norm and inputs of up to 255, which SGD drives to zero at any rate that teaches them."""
+
 SUBJECTS = {
     "resnet56": Subject(
-        name="ResNet-56", make=_resnet56, speed_up=2.0, trained=5000, epochs=2, learning_rate=0.03, batch_size=128
+        name="ResNet-56",
+        make=_resnet56,
+        speed_up=2.0,
+        trained=5000,
+        recovery={**SGD, "epochs": 2, "learning_rate": 0.03},
     ),
     "resnet56_faster": Subject(
-        name="ResNet-56", make=_resnet56, speed_up=2.5, trained=10_000, epochs=3, learning_rate=0.05, batch_size=128
+        name="ResNet-56",
+        make=_resnet56,
+        speed_up=2.5,
+        trained=10_000,
+        recovery={**SGD, "epochs": 3, "learning_rate": 0.05},
     ),
     "squeezenet": Subject(
-        name="SqueezeNet", make=_squeezenet, speed_up=1.5, trained=500, epochs=3, learning_rate=0.002, batch_size=32,
+        name="SqueezeNet",
+        make=_squeezenet,
+        speed_up=1.5,
+        trained=1000,
+        recovery={**ADAMW, "epochs": 3, "learning_rate": 2e-4},
         most_drop=1.0,
     ),
-}  # fmt: skip
+}

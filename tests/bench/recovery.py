@@ -22,6 +22,7 @@ from tests.bench.prunable import SUBJECTS
 from tests.bench.pruning import cut_down
 from tests.bench.running import MISSING
 
+EPOCHS = 2
 KD: list[Any] = [{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}]
 CWD = {"use": "cwd", "weight": 3.0}
 MUON: dict[str, Any] = {"optimizer": "muon", "schedule": "linear"}
@@ -42,7 +43,7 @@ def run() -> Table:
     subject = SUBJECTS["resnet56"]
     with tempfile.TemporaryDirectory() as scratch:
         artifact, context = subject.given(Path(scratch))
-        stage = Prune(speed_up=subject.speed_up, precision="fp32", epochs=subject.epochs, batch_size=subject.batch_size)
+        stage = Prune(speed_up=subject.speed_up, precision="fp32", epochs=EPOCHS)
         groups, _ = rank_groups(artifact.module, context.example)
         room, able, _ = stage.room(artifact, context, groups)
         chosen, _ = stage.choose(room, artifact, context, able, (), room.costs.now / stage.speed_up)
@@ -57,5 +58,5 @@ def run() -> Table:
             ]
             told = "{:.2f} %, {:.2f} %".format(*judged)
             figures.append(Figure(what=f"{name}: top-1 on validation and test", asked="", measured=told, met=None))
-    about = f"{subject.epochs} epochs of {subject.trained} images; 1,000 images judge, a standard error of 0.8 points each"
+    about = f"{EPOCHS} epochs of {subject.trained} images; 1,000 images judge, a standard error of 0.8 points each"
     return Table(figures=figures, remarks=[about, f"blocks taken out: {', '.join(chosen.removed) or 'none'}"])

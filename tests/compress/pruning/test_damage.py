@@ -35,6 +35,17 @@ def test_the_damage_of_a_channel_by_hand():
     assert found.groups["first"] == {1: pytest.approx(2 / 20), 2: 0.0}
 
 
+def test_what_another_channel_makes_up_for_does_no_damage():
+    """h1 = 2 h0: without it, and without batch norms, what reads h0 takes 3 + 2 of it, and y = 5 h0 as before."""
+    module = TwoChannels()
+    with torch.no_grad():
+        module.first.weight.copy_(torch.tensor([[1.0, 0], [2.0, 0]]))
+    samples = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    group = Group(root="first", importance=np.array([1.0, 0.1]))
+    found = damages(module, samples[:2], [group], {"first": (1, 2)}, (), samples)
+    assert found.groups["first"][1] < 1e-3
+
+
 def test_damage_never_falls_as_a_width_does_and_a_silent_block_does_none(example):
     module = small_model(width=1.0)
     with torch.no_grad():
