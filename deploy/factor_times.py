@@ -80,9 +80,8 @@ def times(
     overhead, taken = Overhead.measured(stopwatch), stopwatch.times(makers)
 
     def alone(layer: Sizes, option: Option | None) -> float:
-        elements = int(np.prod(layer.given)) * (1 + layer.weight[0] / layer.weight[1])
         ms = taken[_name(layer, option)].least_ms
-        return max(ms - overhead.of(int(elements)), 0.1 * ms)
+        return max(ms - overhead.of(int(np.prod(layer.given))), 0.1 * ms)
 
     return {
         path: LayerTimes(
@@ -94,15 +93,19 @@ def times(
 
 def _name(layer: Sizes, option: Option | None) -> str:
     kind = "whole" if option is None else f"{option[0]}-{option[1]}"
-    return f"layer-{kind}-{layer.given}-{layer.weight}-{layer.strides}-{layer.pads}-{layer.dilations}"
+    return f"layer-{kind}-{layer.given}-{layer.weight}-{layer.strides}-{layer.pads}-{layer.dilations}-averaged"
 
 
 def _maker(layer: Sizes, option: Option | None) -> Callable[[], onnx.ModelProto]:
-    return lambda: written(layer, option)
+    return lambda: written(layer, option, averaged=True)
 
 
-def written(layer: Sizes, option: Option | None) -> onnx.ModelProto:
-    """The layer, or its factors, as a model with random weights."""
+def written(layer: Sizes, option: Option | None, *, averaged: bool = False) -> onnx.ModelProto:
+    """The layer, or its factors, as a model with random weights.
+
+    Args:
+        averaged: a map that it gives is averaged over positions, as in ``Template.model``.
+    """
     chain = _matrices(layer, option) if len(layer.weight) == 2 else _convolutions(layer, option)
     random, nodes, weights, at = np.random.default_rng(0), [], [], "positive/input"
     for index, (shape, settings) in enumerate(chain):
@@ -111,7 +114,10 @@ def written(layer: Sizes, option: Option | None) -> onnx.ModelProto:
         kind = "Conv" if settings else "MatMul"
         nodes.append(helper.make_node(kind, [at, f"w{index}"], [f"y{index}"], name=f"{index}/{kind}", **settings))
         at = f"y{index}"
-    nodes.append(helper.make_node("Relu", [at], ["output"], name="last/Relu"))
+    pooled = averaged and len(layer.weight) > 2
+    nodes.append(helper.make_node("Relu", [at], ["last" if pooled else "output"], name="last/Relu"))
+    if pooled:
+        nodes.append(helper.make_node("GlobalAveragePool", ["last"], ["output"], name="last/GlobalAveragePool"))
     given = helper.make_tensor_value_info("positive/input", TensorProto.FLOAT, layer.given)
     made = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "layer", [given], [made], weights)

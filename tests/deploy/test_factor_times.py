@@ -27,6 +27,11 @@ def test_a_written_convolution_is_what_the_stage_makes(option):
     assert [tuple(t.dims) for t in model.graph.initializer] == shapes
 
 
+def test_what_is_timed_hands_over_means_not_a_map():
+    (made,) = written(CONV, ("spatial", 8), averaged=True).graph.output
+    assert [d.dim_value for d in made.type.tensor_type.shape.dim] == [1, 24, 1, 1]
+
+
 def test_a_written_matrix_product_counts_what_it_should():
     assert count.macs(written(LINEAR, None)) == 5 * 32 * 16
     assert count.macs(written(LINEAR, ("svd", 4))) == 5 * multiplies(nn.Linear(32, 16), "svd", 4)
@@ -53,7 +58,7 @@ class Fixed:
 
     def _ms(self, name):
         if name.startswith("stack"):
-            return 0.1 * int(name.rpartition("-")[2])
+            return 0.1 * int(name.split("-")[2])
         return 0.3 if "spatial" in name else 1.0
 
 
