@@ -38,6 +38,7 @@ ROOM = (
     "compress.pruning.families",
     "compress.pruning.importance",
     "compress.pruning.proposals",
+    "compress.pruning.readers",
     "compress.pruning.reconstruct",
     "compress.factors.nearness",
     "compress.factors.perturbation",
@@ -58,6 +59,7 @@ ROOM = (
     *PLACEMENT,
     "deploy.qdq",
     "deploy.export",
+    "deploy.runs",
     "deploy.template",
 )
 PACKAGES = ("torch", "numpy", "accelerate", "torch-pruning", "brevitas")

@@ -64,6 +64,7 @@ class EngineTarget:
             "deploy.stopwatch",
             "deploy.factor_times",
             "deploy.float_times",
+            "deploy.runs",
             "deploy.template",
             "deploy.with_batch",
             *PLACEMENT,

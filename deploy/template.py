@@ -2,8 +2,7 @@
 
 What a layer takes depends on its shapes, not on its weights. So one exported model stands for all its prunings: an
 ``Axis`` says which sizes of which tensors shrink with a group of channels, and a piece is written out at any widths with
-weights drawn at random. Pieces end where one tensor alone is alive, behind what a runtime fuses into the layer before
-(batch norm, activation, residual add), so that each is timed as it will run.
+weights drawn at random. Where pieces end is in ``deploy.runs``.
 """
 
 from __future__ import annotations
@@ -20,12 +19,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph import Graph, attribute, drop_unread_constants
+from deploy.runs import COMPUTE, by_layer, runs
 from deploy.with_batch import with_batch
 
-COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-FUSED = frozenset(
-    {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "BatchNormalization"}
-)
 NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 LEAST_MAP = 4
@@ -89,8 +85,6 @@ class Template:
         self.axes: dict[str, Axis] = {}
         values = [*self._model.graph.value_info, *self._model.graph.input, *self._model.graph.output]
         self._kinds = {v.name: v.type.tensor_type.elem_type for v in values}
-        made = {o: i for i, node in enumerate(self.nodes) for o in node.output if o}
-        self._order = {**dict.fromkeys(self._graph.inputs, -1), **made}
         self._base = self._inferred({})
         self._slopes: dict[str, dict[int, dict[str, int]]] = {}
         for name, axis in axes.items():
@@ -213,11 +207,11 @@ class Template:
         return [t for t in dict.fromkeys(read) if t not in set(made)], outputs
 
     def _pieces(self) -> Iterable[Piece]:
-        for nodes in self._runs():
+        for nodes in runs(self._graph):
             layers = sum(self.nodes[i].op_type in COMPUTE for i in nodes)
             whole = self._piece(nodes)
             if layers > MOST_LAYERS or len(whole.axes) > MOST_AXES:
-                yield from (self._piece(part) for part in self._by_layer(nodes))
+                yield from (self._piece(part) for part in by_layer(self._graph, nodes))
             else:
                 yield whole
 
@@ -227,51 +221,6 @@ class Template:
         block = next((path for path, (inside, _, _) in self.blocks.items() if inside.issuperset(nodes)), None)
         layers = tuple(self.nodes[i].name.partition("/")[0] for i in nodes if self.nodes[i].op_type in COMPUTE)
         return Piece(nodes=tuple(nodes), axes=tuple(axes), block=block, layers=layers)
-
-    def _runs(self) -> list[list[int]]:
-        """Nodes between places where one tensor alone is alive, each run with a layer in it."""
-        runs: list[list[int]] = [[]]
-        for index in range(len(self.nodes)):
-            runs[-1].append(index)
-            if self._alone(index) and index + 1 < len(self.nodes):
-                runs.append([])
-        joined: list[list[int]] = []
-        waiting: list[int] = []
-        for run in runs:
-            kinds = {self.nodes[i].op_type for i in run}
-            if joined and not waiting and kinds <= FUSED:
-                joined[-1] += run
-            elif kinds & COMPUTE:
-                joined.append(waiting + run)
-                waiting = []
-            else:
-                waiting += run
-        if waiting and joined:
-            joined[-1] += waiting
-        return joined or [waiting]
-
-    def _by_layer(self, nodes: Sequence[int]) -> list[list[int]]:
-        """The nodes cut before every layer, and before what no runtime fuses into the layer before it."""
-        parts: list[list[int]] = []
-        open_part = False
-        for index in nodes:
-            kind = self.nodes[index].op_type
-            if not parts or (kind in COMPUTE and open_part):
-                parts.append([])
-                open_part = False
-            parts[-1].append(index)
-            open_part = open_part or kind in COMPUTE
-        return parts
-
-    def _alone(self, index: int) -> bool:
-        """Whether a single tensor that was made up to ``index`` is read after it."""
-        alive = set()
-        for later in range(index + 1, len(self.nodes)):
-            alive |= {t for t in self.nodes[later].input if t in self._order and self._order[t] <= index}
-            if len(alive) > 1:
-                return False
-        alive |= {o for o in self._graph.outputs if self._order[o] <= index}
-        return len(alive) <= 1
 
 
 @final

@@ -36,6 +36,7 @@ HOST_ONLY = {
     "deploy/latency.py",
     "deploy/latency_table.py",
     "deploy/stopwatch.py",
+    "deploy/runs.py",
     "deploy/template.py",
     "deploy/with_batch.py",
 }

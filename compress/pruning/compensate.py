@@ -11,17 +11,14 @@ other the best one. Borders, where the kernel reaches into the padding, are off 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.pruning.readers import Layer, hooked, norms_behind, readers, shift_constant
 from compress.surgery import Narrow
-
-Layer = nn.Conv2d | nn.Linear
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Iterable[Tensor]) -> tuple[str, ...]:
@@ -52,49 +49,11 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
     return tuple(left)
 
 
-def readers(whole: nn.Module, operation: Narrow) -> dict[str, list[int]]:
-    """Layers that lose inputs, by path, with the inputs that they lose."""
-    found: dict[str, list[int]] = {}
-    for name, kept in operation.tensors.items():
-        path, _, leaf = name.rpartition(".")
-        layer = whole.get_submodule(path)
-        if leaf == "weight" and isinstance(layer, Layer) and "1" in kept and getattr(layer, "groups", 1) == 1:
-            stays = set(kept["1"])
-            found[path] = [i for i in range(layer.weight.shape[1]) if i not in stays]
-    return found
-
-
-def norms_behind(module: nn.Module, paths: Iterable[str], inputs: Tensor) -> dict[str, str]:
-    """The batch norm that reads the output of each layer as it is, by the layer's path."""
-    wanted = set(paths)
-    made: dict[int, tuple[str, Tensor]] = {}
-    norms: dict[str, str] = {}
-
-    def after(path: str) -> Any:
-        return lambda layer, given, output: made.__setitem__(id(output), (path, output))
-
-    def norm(path: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            if id(given[0]) in made:
-                norms[made[id(given[0])][0]] = path
-
-        return hook
-
-    handles: list[Any] = []
-    for path, layer in module.named_modules():
-        if path in wanted:
-            handles.append(layer.register_forward_hook(after(path)))
-        elif isinstance(layer, BatchNorm):
-            handles.append(layer.register_forward_pre_hook(norm(path)))
-    _run(module, [inputs], handles)
-    return norms
-
-
 def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """The mean of each input channel of some layers."""
     totals: dict[str, Tensor] = {}
 
-    def before(path: str) -> Any:
+    def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
             axis = 1 if given[0].dim() == 4 else given[0].dim() - 1
             total = given[0].detach().double().movedim(axis, 0).flatten(1).mean(1) * len(given[0])
@@ -102,36 +61,9 @@ def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -
 
         return hook
 
-    handles = [module.get_submodule(path).register_forward_pre_hook(before(path)) for path in paths]
-    seen = _run(module, batches, handles)
+    seen = 0
+    with hooked(module, before={path: before(path) for path in paths}):
+        for inputs in batches:
+            module(inputs)
+            seen += len(inputs)
     return {path: total / max(seen, 1) for path, total in totals.items()}
-
-
-def _run(module: nn.Module, batches: Iterable[Tensor], handles: Sequence[Any]) -> int:
-    """Run ``module`` in evaluation mode, and remove the hooks; how many samples there were."""
-    training, seen = module.training, 0
-    module.eval()
-    try:
-        with torch.no_grad():
-            for inputs in batches:
-                module(inputs)
-                seen += len(inputs)
-    finally:
-        module.train(training)
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def shift_constant(cut: nn.Module, path: str, norm: str | None, shift: Tensor) -> bool:
-    """Add to a layer's bias, or take off the mean of the batch norm behind it; False where it has neither."""
-    layer = cut.get_submodule(path)
-    with torch.no_grad():
-        if isinstance(layer.bias, Tensor):
-            layer.bias += shift.to(layer.bias)
-            return True
-        behind = cut.get_submodule(norm) if norm else None
-        if isinstance(behind, BatchNorm) and behind.running_mean is not None:
-            behind.running_mean -= shift.to(behind.running_mean)
-            return True
-    return False

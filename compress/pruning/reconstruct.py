@@ -9,16 +9,16 @@ section 3.1, whose second step this is; the channels are chosen elsewhere). Noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.pruning.compensate import Layer, norms_behind, readers, shift_constant
+from compress.pruning.readers import Layer, hooked, norms_behind, readers, shift_constant
 from compress.surgery import Narrow
 
 RIDGE = 0.01
@@ -40,12 +40,13 @@ def reconstruct(
         ridge: of the mean square of what a layer reads: less, and what the samples do not show is made up.
 
     Returns:
-        Paths of layers that lost inputs and were left as they are: run more than once, or of too many inputs.
+        Paths of layers that lost inputs and were left as they are: run more than once, of too many inputs, or not plain
+        ``Conv2d`` or ``Linear`` (a class of its own may pad or scale what it reads).
     """
     lost = readers(whole, operation)
     norms = norms_behind(whole, lost, batches[0][:1])
     order = _order(whole, list(lost), batches[0][:1])
-    able = [path for path in order if order.count(path) == 1 and _unknowns(cut.get_submodule(path)) <= MOST_UNKNOWNS]
+    able = [path for path in order if order.count(path) == 1 and _is_plain(cut.get_submodule(path))]
     known = _known(whole, cut, able, batches)
     for path in able:
         kept = operation.tensors[f"{path}.weight"].get("0")
@@ -76,7 +77,7 @@ def _known(whole: nn.Module, cut: nn.Module, paths: Sequence[str], batches: Sequ
     positions: dict[str, list[Tensor | None]] = {path: [] for path in paths}
     given: dict[str, list[Tensor]] = {path: [] for path in paths}
 
-    def hook(path: str) -> Any:
+    def hook(path: str) -> Callable[..., None]:
         wanted = min(ROWS * _unknowns(cut.get_submodule(path)), MOST_ROWS)
 
         def keep(layer: nn.Module, read: tuple[Tensor, ...], output: Tensor) -> None:
@@ -90,7 +91,7 @@ def _known(whole: nn.Module, cut: nn.Module, paths: Sequence[str], batches: Sequ
 
         return keep
 
-    with _hooked(whole, {path: hook(path) for path in paths}), torch.no_grad():
+    with hooked(whole, behind={path: hook(path) for path in paths}):
         for inputs in batches:
             whole(inputs)
     return {path: _Rows(positions=positions[path], given=torch.cat(given[path])) for path in paths}
@@ -100,7 +101,7 @@ def _read(cut: nn.Module, path: str, rows: _Rows, batches: Sequence[Tensor]) -> 
     """What the layer reads in the cut model, a batch at a time: (rows, inputs x kernel)."""
     layer = cut.get_submodule(path)
     for inputs, positions in zip(batches, rows.positions, strict=True):
-        read = _input(cut, layer, inputs)
+        read = _input(cut, path, inputs)
         if isinstance(layer, nn.Conv2d):
             yield _columns(read, layer, positions)
         else:
@@ -117,30 +118,40 @@ def _columns(read: Tensor, layer: nn.Conv2d, positions: Tensor | None) -> Tensor
 def _refit(cut: nn.Module, path: str, norm: str | None, read: Iterator[Tensor], given: Tensor, ridge: float) -> None:
     layer = cut.get_submodule(path)
     assert isinstance(layer, Layer)
-    now = layer.weight.detach().double().flatten(1).T
-    squares, products, means = (
-        torch.zeros(len(now), len(now)).double(),
-        torch.zeros_like(now),
-        torch.zeros(len(now)).double(),
-    )
-    at = 0
-    for columns in read:
-        part, at = given[at : at + len(columns)].double(), at + len(columns)
-        rows = columns.double()
-        squares += rows.T @ rows
-        products += rows.T @ part
-        means += rows.sum(0)
-    target, means = given.double().mean(0), means / at
-    bias = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else torch.zeros(len(target)).double()
+    now, target = layer.weight.detach().double().flatten(1).T, given.double().mean(0)
+    squares, products, means = _moments(read, given, len(now))
     free = isinstance(layer.bias, Tensor) or norm is not None
     if free:  # with a constant of its own, the weights are those of what is left when both means are taken off
-        squares, products = squares - at * means.outer(means), products - at * means.outer(target)
+        squares = squares - len(given) * means.outer(means)
+        products = products - len(given) * means.outer(target)
     held = ridge * squares.diagonal().mean() * torch.eye(len(now)).double()
     fitted = torch.linalg.solve(squares + held, products + held @ now)
     with torch.no_grad():
         layer.weight.copy_(fitted.T.reshape(layer.weight.shape))
     if free:
+        bias = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else 0.0
         shift_constant(cut, path, norm, target - means @ fitted - bias)
+
+
+def _moments(read: Iterator[Tensor], given: Tensor, unknowns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over rows of x x^T and of x y^T, and the mean of x."""
+    squares = torch.zeros(unknowns, unknowns, dtype=torch.float64)
+    products = torch.zeros(unknowns, given.shape[1], dtype=torch.float64)
+    total, at = torch.zeros(unknowns, dtype=torch.float64), 0
+    for columns in read:
+        rows, known = columns.double(), given[at : at + len(columns)].double()
+        squares += rows.T @ rows
+        products += rows.T @ known
+        total += rows.sum(0)
+        at += len(columns)
+    return squares, products, total / at
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer's output is its weight times zero-padded patches of what it reads, and the fit is no giant."""
+    if type(layer) is nn.Conv2d and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+        return False
+    return type(layer) in (nn.Conv2d, nn.Linear) and _unknowns(layer) <= MOST_UNKNOWNS
 
 
 def _unknowns(layer: nn.Module) -> int:
@@ -151,7 +162,7 @@ def _unknowns(layer: nn.Module) -> int:
 def _order(module: nn.Module, paths: Sequence[str], inputs: Tensor) -> list[str]:
     """The paths in the order in which they run, as often as they do."""
     order: list[str] = []
-    with _hooked(module, {path: (lambda *_, path=path: order.append(path)) for path in paths}), torch.no_grad():
+    with hooked(module, behind={path: (lambda *_, path=path: order.append(path)) for path in paths}):
         module(inputs)
     return order
 
@@ -160,7 +171,7 @@ class _ReadAlreadyError(Exception):
     """What comes after the layer need not run."""
 
 
-def _input(module: nn.Module, layer: nn.Module, inputs: Tensor) -> Tensor:
+def _input(module: nn.Module, path: str, inputs: Tensor) -> Tensor:
     """What a layer inside reads."""
     found: list[Tensor] = []
 
@@ -168,26 +179,6 @@ def _input(module: nn.Module, layer: nn.Module, inputs: Tensor) -> Tensor:
         found.append(given[0])
         raise _ReadAlreadyError
 
-    handle = layer.register_forward_pre_hook(stop)
-    try:
-        with torch.no_grad():
-            module(inputs)
-    except _ReadAlreadyError:
-        pass
-    finally:
-        handle.remove()
+    with suppress(_ReadAlreadyError), hooked(module, before={path: stop}):
+        module(inputs)
     return found[0]
-
-
-@contextmanager
-def _hooked(module: nn.Module, hooks: dict[str, Any]) -> Iterator[None]:
-    """``module`` in evaluation mode with hooks behind its layers."""
-    training = module.training
-    module.eval()
-    handles = [module.get_submodule(path).register_forward_hook(hook) for path, hook in hooks.items()]
-    try:
-        yield
-    finally:
-        module.train(training)
-        for handle in handles:
-            handle.remove()

@@ -140,7 +140,9 @@ class Prune(TrainedStage):
             if operation is None:
                 break
             kept = _still_kept(kept, groups, operation)
-            now = self._recovered(self._narrowed(now, operation, now.module, context), context, turn)
+            now, told = self.narrowed(now, operation, now.module, context)
+            notes = (*notes, *told)
+            now = self._recovered(now, context, turn)
         if not now.plan.operations[len(artifact.plan.operations) :]:
             return StageResult(artifact=artifact, notes=(*notes, *unfollowed) or ("no group has channels to spare",))
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
@@ -163,8 +165,8 @@ class Prune(TrainedStage):
             share = now_cost * (goal / now_cost) ** ((turn + 1) / self.rounds)
             chosen, cost = self.choose(room, now, context, groups, removed, share)
             removed += chosen.removed
-            now, kept, told = self._cut_to(now, chosen, groups, kept, context)
-            notes = (*notes, *told)
+            now, operation, told = self.cut_to(now, chosen, groups, context)
+            kept, notes = _still_kept(kept, groups, operation), (*notes, *told)
             now = self._recovered(now, context, turn)
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
         found = budget.choices(room, able, widths, {**kept, **dict.fromkeys(removed, 0.0)})
@@ -223,24 +225,26 @@ class Prune(TrainedStage):
         width = len(group.importance)
         return multiple if name is None else max(multiple, math.ceil((1 - self.groups[name]) * width - 1e-9))
 
-    def _cut_to(
-        self, now: Artifact, chosen: Allocation, groups: Sequence[Group], kept: Mapping[str, float], context: Context
-    ) -> tuple[Artifact, dict[str, float], tuple[str, ...]]:
-        """The model without the blocks and channels that an allocation leaves out, the importance kept, and notes."""
-        whole = now.module
-        now, operation, notes = _operations(now, chosen, groups, context)
+    def cut_to(
+        self, now: Artifact, chosen: Allocation, groups: Sequence[Group], context: Context
+    ) -> tuple[Artifact, Narrow | None, tuple[str, ...]]:
+        """The model without the blocks and channels that an allocation leaves out, the cut of its channels, and notes."""
+        less, operation, notes = _operations(now, chosen, groups, context)
         if operation is None:
-            return now, dict(kept), notes
-        return self._narrowed(now, operation, whole, context), _still_kept(kept, groups, operation), notes
+            return less, None, notes
+        made, told = self.narrowed(less, operation, now.module, context)
+        return made, operation, (*notes, *told)
 
-    def _narrowed(self, now: Artifact, operation: Narrow, whole: nn.Module, context: Context) -> Artifact:
-        """The model cut, and made up for against ``whole``, as it was before anything was taken out of it."""
+    def narrowed(
+        self, now: Artifact, operation: Narrow, whole: nn.Module, context: Context
+    ) -> tuple[Artifact, tuple[str, ...]]:
+        """The model cut, and made up for against ``whole``, as it was before anything was taken out of it; and notes."""
         module = operation.apply(copied(now))
         if self.compensate:
             compensate(now.module, module, operation, inputs(context))
-        if self.reconstruct:
-            reconstruct(whole, module, operation, fitting(context))
-        return now.changed(operation, module)
+        left = reconstruct(whole, module, operation, fitting(context)) if self.reconstruct else ()
+        why = "is not fitted anew after the cut: it runs more than once, reads too much, or is of a class of its own"
+        return now.changed(operation, module), tuple(f"{path} {why}" for path in left)
 
     def _recovered(self, now: Artifact, context: Context, turn: int) -> Artifact:
         each = max(self.epochs // (self.rounds + 1), min(1, self.epochs // self.rounds))
@@ -309,9 +313,11 @@ def _choice(group: Group, after: int, kept: float) -> Choice:
     )
 
 
-def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: Narrow) -> dict[str, float]:
+def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: Narrow | None) -> dict[str, float]:
     """Fractions of importance kept after one more cut."""
     now = dict(kept)
+    if operation is None:
+        return now
     for group in groups:
         stays = operation.tensors.get(f"{group.root}.weight", {}).get("0")
         if stays is not None and group.root in now:

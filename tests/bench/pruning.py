@@ -8,7 +8,6 @@ then, it is that much faster at the same accuracy.
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +23,9 @@ from torch import nn
 from compress.allocation import Allocation
 from compress.data.base import Samples
 from compress.pruning import budget
-from compress.pruning.channels import Group, choose, cut, cut_channels, least, rank_groups
-from compress.pruning.compensate import compensate
-from compress.pruning.reconstruct import reconstruct
+from compress.pruning.channels import Group, choose, cut, rank_groups
 from compress.stage import Artifact, Context
-from compress.stages.prune import Prune, fitting, inputs
-from compress.surgery import Narrow, Remove
+from compress.stages.prune import Prune
 from compress.target import EngineTarget
 from deploy import latency
 from deploy.template import Axis, Template
@@ -56,17 +52,17 @@ def run(name: str) -> Table:
 def _compensated(subject: Subject, artifact: Artifact, context: Context) -> list[Figure]:
     """Top-1 right after the cut: as it is, with what pruned channels made on average, and with their readers refitted."""
     figures = []
+    stages = [
+        Prune(compensate=shifted, reconstruct=fitted) for shifted, fitted in ((False, False), (True, False), (True, True))
+    ]
     for ratio in RATIOS:
         groups, _ = rank_groups(artifact.module, context.example)
         operation, _ = cut(artifact.module, context.example, groups, ratio, context.profile.channel_multiple)
         assert operation is not None
-        whole, top1 = artifact.module, []
-        for made_up in (_not_at_all, _shifted, _made_up):
-            module = operation.apply(copy.deepcopy(whole))
-            made_up(whole, whole, module, operation, context)
-            top1.append(_top1(module, context))
+        made = [stage.narrowed(artifact, operation, artifact.module, context)[0] for stage in stages]
+        as_cut, shifted, fitted = (_top1(each.module, context) for each in made)
         what = f"{subject.name}, {ratio:.0%} of the channels cut by L2, no recovery: top-1"
-        told = f"{top1[0]:.2f} %, {top1[1]:.2f} % ({top1[1] - top1[0]:+.2f}), {top1[2]:.2f} % ({top1[2] - top1[0]:+.2f})"
+        told = f"{as_cut:.2f} %, {shifted:.2f} % ({shifted - as_cut:+.2f}), {fitted:.2f} % ({fitted - as_cut:+.2f})"
         named = f"{what} as cut, with bias compensation, and with reconstruction too"
         figures.append(Figure(what=named, asked="shown", measured=told, met=None))
     return figures
@@ -166,36 +162,10 @@ def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, s
 
 def _cut(stage: Prune, artifact: Artifact, context: Context, able: Sequence[Group], chosen: Allocation, name: str) -> Cut:
     """The network cut as chosen and recovered, both judged on test."""
-    module = cut_down(artifact.module, context, able, chosen)
+    module = stage.cut_to(artifact, chosen, able, context)[0].module
     before = _top1(module, context)
     stage.train(module, context, part=name.replace(" ", "-"))
     return Cut(chosen=chosen, before=before, after=_top1(module, context))
-
-
-def cut_down(given: nn.Module, context: Context, able: Sequence[Group], chosen: Allocation) -> nn.Module:
-    """A copy of the network, cut as chosen, compensated and reconstructed; not trained."""
-    whole = Remove(blocks=chosen.removed).apply(copy.deepcopy(given))
-    dropped = {g.root: least(g, chosen.widths[g.root]) for g in able if g.root in chosen.widths}
-    operation, _ = cut_channels(whole, context.example, {root: gone for root, gone in dropped.items() if gone})
-    if operation is None:
-        return whole
-    module = operation.apply(copy.deepcopy(whole))
-    _made_up(given, whole, module, operation, context)
-    return module
-
-
-def _not_at_all(given: nn.Module, whole: nn.Module, cut_: nn.Module, operation: Narrow, context: Context) -> None:
-    """Nothing is done after the cut."""
-
-
-def _shifted(given: nn.Module, whole: nn.Module, cut_: nn.Module, operation: Narrow, context: Context) -> None:
-    compensate(whole, cut_, operation, inputs(context))
-
-
-def _made_up(given: nn.Module, whole: nn.Module, cut_: nn.Module, operation: Narrow, context: Context) -> None:
-    """As the stage does: ``given`` has the blocks that ``whole`` has not."""
-    compensate(whole, cut_, operation, inputs(context))
-    reconstruct(given, cut_, operation, fitting(context))
 
 
 def _top1(module: nn.Module, context: Context) -> float:

@@ -19,7 +19,6 @@ from compress.stages.prune import Prune
 from compress.teaching.objective import parse_losses
 from tests.bench.figure import Figure, Table
 from tests.bench.prunable import SUBJECTS
-from tests.bench.pruning import cut_down
 from tests.bench.running import MISSING
 
 EPOCHS = 2
@@ -47,7 +46,7 @@ def run() -> Table:
         groups, _ = rank_groups(artifact.module, context.example)
         room, able, _ = stage.room(artifact, context, groups)
         chosen, _ = stage.choose(room, artifact, context, able, (), room.costs.now / stage.speed_up)
-        start = cut_down(artifact.module, context, able, chosen)
+        start = stage.cut_to(artifact, chosen, able, context)[0].module
         predictor, figures = context.trainer.predictor, []
         for number, (name, settings) in enumerate({"not recovered": None, **VARIANTS}.items()):
             module = copy.deepcopy(start)

@@ -102,5 +102,28 @@ def test_what_runs_twice_is_named_and_left():
     assert torch.equal(made.reader.weight, before)
 
 
+class ScaledConv(nn.Conv2d):
+    """A convolution that does more than its weight says."""
+
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        nn.Conv2d(3, 4, 3, padding="same"),
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
+        ScaledConv(3, 4, 1),
+    ],
+    ids=["same", "reflect", "own class"],
+)
+def test_what_is_not_plain_is_named_and_left(reader):
+    whole, operation = of_three(reader), without_the_last("1")
+    made = operation.apply(copy.deepcopy(whole))
+    assert reconstruct(whole, made, operation, BATCHES) == ("1",)
+    assert torch.equal(made[1].weight, whole[1].weight[:, :2])
+
+
 def test_how_many_samples():
     assert most_samples(3 * 32 * 32) == 256 and most_samples(3 * 224 * 224) == 111 and most_samples(10**9) == 1
