@@ -49,6 +49,8 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 MODEL, LABELLED = "model.onnx", "labelled.safetensors"
+MOST_LOST = 1.0
+"""Points of the task's metric that teachers may lose by looking twice before it is refused."""
 
 
 @final
@@ -264,6 +266,8 @@ class Workshop:
 
     def attempt(self, stage: Stage, start: Made, teacher: Made, target: Target | None = None) -> Made:
         """The result of ``stage`` on ``start``, which costs on the device what ``target`` says."""
+        if self.recipe.teacher.mirrored:
+            self._check_mirrored(teacher)
         decided = {
             "stage": stage.name,
             "fields": stage.fields(),
@@ -299,16 +303,36 @@ class Workshop:
         """The module in fp32 here, as the task evaluates it."""
         return self._trainer.predictor(module)
 
-    def _context(self, teacher: Made, folder: Path, target: Target | None) -> Context:
+    def _teachers(self, teacher: Made) -> nn.Module:
+        """All who teach as one, each looking once."""
         # A copy: where the student is the teacher, the stage has to be able to train what it is given.
-        module = copy.deepcopy(teacher.artifact.module)
-        spec = self.recipe.teacher
+        module, spec = copy.deepcopy(teacher.artifact.module), self.recipe.teacher
         if spec.labelled is not None:
-            module = self.labelled(teacher)[1]
-        elif spec.also:
-            others = [copy.deepcopy(made.artifact.module) for made in self.also()]
-            module = Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
-        if spec.mirrored:
+            return self.labelled(teacher)[1]
+        if not spec.also:
+            return module
+        others = [copy.deepcopy(made.artifact.module) for made in self.also()]
+        return Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
+
+    def _check_mirrored(self, teacher: Made) -> None:
+        """Refuse teachers that looking twice makes worse: of a digit, a mirror image means something else."""
+        once = self._teachers(teacher)
+
+        def make(folder: Path) -> dict[str, Any]:
+            modules = (once, Mirrored(once).eval())
+            before, after = (self.task.evaluate(self.predictor(m), self.data.validation).value for m in modules)
+            note = f"teachers that look twice: validation {before:.2f} -> {after:.2f}"
+            if after < before - MOST_LOST:
+                raise UserError(f"[teacher] mirrored: {note}; the images' mirror does not mean the same, leave it out")
+            self._progress.say(f"  {note}")
+            return _facts((), (note,), None)
+
+        decided = {"teachers": self._taught_by(teacher), "data": self.data.validation.fingerprint(), "task": self.task_key()}
+        self._workspace.step("mirrored", decided, make, together=True)
+
+    def _context(self, teacher: Made, folder: Path, target: Target | None) -> Context:
+        module = self._teachers(teacher)
+        if self.recipe.teacher.mirrored:
             module = Mirrored(module).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)

@@ -34,6 +34,7 @@ NAMES = (
     "recovery",
     "low_rank",
     "pruning_trained",
+    "pruning_detector",
     "quantised",
     "catalogue",
     "answering",

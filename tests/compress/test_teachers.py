@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from compress.teaching.similarity import cka, parc, shares
 from compress.teaching.taps import Taps
 from compress.tensors import save_tensors
 from profiles.errors import UserError
-from tests.conftest import small_model
+from tests.conftest import ArraySamples, blob_splits, small_model
 
 
 class Says(torch.nn.Module):
@@ -112,7 +113,6 @@ def several(tmp_path):
     from compress.tasks.classification import Classification
     from compress.teaching.objective import Objective, parse_losses
     from compress.training import Trainer
-    from tests.conftest import blob_splits
 
     data, models = blob_splits(), {"trained": small_model(1, 1.0), "fresh": small_model(2, 1.0)}
     example = torch.from_numpy(data.train.load(np.arange(2)).inputs)
@@ -165,6 +165,18 @@ def test_the_trained_teacher_is_ranked_first(several, tmp_path, monkeypatch):
     assert sum(row["share"] for row in rows) == pytest.approx(1)
 
 
+def even_splits():
+    """Blobs and their mirror images laid over each other."""
+
+    def even(samples):
+        batch = samples.load(np.arange(len(samples)))
+        return ArraySamples(batch.inputs + batch.inputs[..., ::-1], batch.targets)
+
+    splits = blob_splits()
+    parts = {name: even(getattr(splits, name)) for name in ("train", "calibration", "validation", "test")}
+    return replace(splits, **parts)
+
+
 def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
     """Who teaches, and by what share, is part of a step's key; the run compresses the first."""
     from compress.workshop import Workshop
@@ -176,6 +188,7 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
         teacher = workshop.teacher()
         return teacher, workshop.attempt(recipe.stages[0], workshop.student(teacher), teacher)
 
+    several.write_text(several.read_text().replace("tests.conftest:blob_splits", "tests.compress.test_teachers:even_splits"))
     both = attempt(load(str(several)))
     other = several.with_name("other.toml")
     other.write_text(several.read_text().replace("share = 3.0", "share = 1.0"))
@@ -193,6 +206,23 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
     assert both[1] != equal[1]
     states = [made.artifact.module.state_dict() for _, made in (both, equal)]
     assert any(not torch.equal(v, states[1][k]) for k, v in states[0].items())
+
+
+def test_teachers_whose_images_mean_something_else_mirrored_are_refused(several, tmp_path, quiet):
+    """A blob on the left is of another class than one on the right."""
+    from compress.workshop import Workshop
+    from compress.workspace import Workspace
+    from profiles.device import load as profile
+
+    text = several.read_text().replace("fresh.safetensors", "trained.safetensors")
+    several.write_text(
+        text.replace('weights = "trained', 'mirrored = true\nweights = "trained', 1).replace("share = 3.0", "")
+    )
+    recipe = load(str(several))
+    workshop = Workshop(recipe, profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
+    teacher = workshop.teacher()
+    with pytest.raises(UserError, match=r"validation 100.00 -> [4-6]\d\.\d\d; the images' mirror"):
+        workshop.attempt(recipe.stages[0], workshop.student(teacher), teacher)
 
 
 def test_faults_of_further_teachers():
