@@ -89,13 +89,14 @@ def allocate(problem: Problem) -> Allocation:
         OutOfReachError: there is none.
     """
     hubs = _hubs(problem)
+    given = _Given(problem, hubs)
     best: _Chosen | None = None
     least, many = math.inf, _too_many(problem, hubs)
     for held in _combinations(problem, hubs):
-        found, cheapest = _given(problem, held)
+        found, cheapest = given.best(held)
         least = min(least, cheapest)
         if found is not None and many:
-            found = _improved(problem, hubs, found)
+            found = _improved(given, found)
         if found is not None and (best is None or found.importance > best.importance):
             best = found
     if best is None:
@@ -200,14 +201,14 @@ def _combinations(problem: Problem, hubs: Sequence[str]) -> Iterator[dict[str, i
         yield {h: min(problem.curves[h], key=lambda w, h=h: abs(w - fraction * max(problem.curves[h]))) for h in hubs}  # type: ignore[misc]
 
 
-def _improved(problem: Problem, hubs: Sequence[str], start: _Chosen) -> _Chosen:
+def _improved(given: _Given, start: _Chosen) -> _Chosen:
     """The best found by moving one hub, or two against each other, as long as that keeps more."""
     best, improved = start, True
     while improved:
         improved = False
-        held = {h: best.widths[h] for h in hubs}
-        for moved in _moves(problem, hubs, held):
-            found, _ = _given(problem, moved)
+        held = {h: best.widths[h] for h in given.hubs}
+        for moved in _moves(given.problem, given.hubs, held):
+            found, _ = given.best(moved)
             if found is not None and found.importance > best.importance + 1e-12:
                 best, improved = found, True
                 break
@@ -223,23 +224,39 @@ def _moves(problem: Problem, hubs: Sequence[str], held: Mapping[str, int]) -> It
         yield from ({**held, one: up, other: down} for up in wider for down in narrower)
 
 
-def _given(problem: Problem, held: Mapping[str, int]) -> tuple[_Chosen | None, float]:
-    """The best choice with the hubs held, and what the cheapest costs."""
-    parts = [_options(problem, part, held) for part in _parts(problem, tuple(held))]
-    parts += [_lone(problem, block, held) for block in problem.blocks if _is_lone(problem, block, held)]
-    fixed = sum(
-        t.cost([held[g] for g in t.groups])
-        for t in problem.terms
-        if all(g in held for g in t.groups) and t.block not in problem.blocks
-    )
-    least = fixed + sum(min(c.cost for c in part) for part in parts)
-    kept = sum(problem.curves[h][w] for h, w in held.items())
-    chosen = _knapsack(parts, problem.budget - fixed) if least <= problem.budget else None
-    if chosen is None:
-        return None, least
-    widths = {**held, **{g: w for choice in chosen for g, w in choice.widths.items()}}
-    removed = tuple(sorted(block for choice in chosen for block in choice.removed))
-    return _Chosen(widths=widths, removed=removed, importance=kept + sum(c.value for c in chosen)), least
+@final
+class _Given:
+    """The best choice for any widths of the hubs; a part is worked out once for those that its cost depends on."""
+
+    def __init__(self, problem: Problem, hubs: Sequence[str]) -> None:
+        self.problem, self.hubs = problem, hubs
+        self._parts = [(part, _around(problem, part)) for part in _parts(problem, hubs)]
+        self._known: dict[tuple[object, ...], list[_Choice]] = {}
+
+    def best(self, held: Mapping[str, int]) -> tuple[_Chosen | None, float]:
+        """The best choice with the hubs held, and what the cheapest costs."""
+        problem = self.problem
+        parts = [self._options(part, {hub: held[hub] for hub in around}) for part, around in self._parts]
+        parts += [_lone(problem, block, held) for block in problem.blocks if _is_lone(problem, block, held)]
+        fixed = sum(
+            t.cost([held[g] for g in t.groups])
+            for t in problem.terms
+            if all(g in held for g in t.groups) and t.block not in problem.blocks
+        )
+        least = fixed + sum(min(c.cost for c in part) for part in parts)
+        kept = sum(problem.curves[h][w] for h, w in held.items())
+        chosen = _knapsack(parts, problem.budget - fixed) if least <= problem.budget else None
+        if chosen is None:
+            return None, least
+        widths = {**held, **{g: w for choice in chosen for g, w in choice.widths.items()}}
+        removed = tuple(sorted(block for choice in chosen for block in choice.removed))
+        return _Chosen(widths=widths, removed=removed, importance=kept + sum(c.value for c in chosen)), least
+
+    def _options(self, part: tuple[str, ...], held: Mapping[str, int]) -> list[_Choice]:
+        key = (part, *held.items())
+        if key not in self._known:
+            self._known[key] = _options(self.problem, part, held)
+        return self._known[key]
 
 
 def _is_lone(problem: Problem, block: str, held: Mapping[str, int]) -> bool:
@@ -256,13 +273,21 @@ def _lone(problem: Problem, block: str, held: Mapping[str, int]) -> list[_Choice
     return [whole, _Choice(widths={}, removed=(block,), value=-own, cost=0.0)]
 
 
+def _inside(problem: Problem, part: tuple[str, ...]) -> tuple[list[str], list[Term]]:
+    """A part's blocks, and the terms that its choices change: a block's come and go with it, whatever they depend on."""
+    inside = set(part)
+    blocks = [b for b, groups in problem.blocks.items() if inside & set(groups)]
+    return blocks, [t for t in problem.terms if inside & set(t.groups) or t.block in blocks]
+
+
+def _around(problem: Problem, part: tuple[str, ...]) -> tuple[str, ...]:
+    """The groups outside of a part that its cost depends on."""
+    return tuple(dict.fromkeys(g for t in _inside(problem, part)[1] for g in t.groups if g not in part))
+
+
 def _options(problem: Problem, part: tuple[str, ...], held: Mapping[str, int]) -> list[_Choice]:
     """All choices of a part that no other beats in both value and cost, cheapest first."""
-    inside = set(part)
-    terms = [t for t in problem.terms if inside & set(t.groups)]
-    blocks = [b for b, groups in problem.blocks.items() if inside & set(groups)]
-    # A block's terms that lie between held groups alone still come and go with it.
-    terms += [t for t in problem.terms if t.block in blocks and not inside & set(t.groups)]
+    inside, (blocks, terms) = set(part), _inside(problem, part)
     found: list[_Choice] = []
     for removed in itertools.chain.from_iterable(itertools.combinations(blocks, n) for n in range(len(blocks) + 1)):
         gone = {g for b in removed for g in problem.blocks[b]} & inside

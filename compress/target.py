@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, final
 
@@ -206,4 +207,6 @@ def _counted(template: Template, by: str) -> Costs:
 
 
 def _term(piece: PieceCost, factor: float) -> Term:
-    return Term(groups=piece.axes, cost=lambda widths: factor * piece.at(widths), block=piece.block)
+    # A search asks for the same few widths thousands of times.
+    at = cache(lambda widths: factor * piece.at(widths))
+    return Term(groups=piece.axes, cost=lambda widths: at(tuple(widths)), block=piece.block)
