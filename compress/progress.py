@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TextIO, final
+from typing import Protocol, TextIO, TypeVar, final
 
 QUIET_SECONDS = 10.0
+Item = TypeVar("Item")
 
 
 class Bar(Protocol):
@@ -100,3 +101,14 @@ def timed(progress: Progress, name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     progress.say(f"  {name}: {time.monotonic() - started:.1f} s")
+
+
+def counted(progress: Progress | None, name: str, items: Sequence[Item]) -> Iterator[Item]:
+    """``items``, each counted as done when the next is asked for; with no progress just they."""
+    if progress is None:
+        yield from items
+        return
+    with progress.task(name, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.advance(1)

@@ -20,6 +20,7 @@ from compress import processes
 from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
+from compress.progress import Progress
 from compress.quantization.post_training import PostTraining, Quantised
 from compress.schedule import Schedule, Training
 from compress.surgery import Operation, Pack, Plan, Quantize
@@ -70,6 +71,7 @@ class Context:
 
     Attributes:
         teacher: frozen.
+        progress: where long work that is no training tells how far it is.
         example: two inputs of shape (2, ...).
         folder: for checkpoints inside the stage; empty or what a killed attempt left.
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
@@ -83,6 +85,7 @@ class Context:
     teacher: nn.Module
     profile: DeviceProfile
     trainer: Trainer
+    progress: Progress
     example: Tensor
     folder: Path
     outputs: Path

@@ -343,6 +343,7 @@ class Workshop:
             teacher=module,
             profile=self.profile,
             trainer=self._trainer,
+            progress=self._progress,
             example=self.example,
             folder=folder,
             outputs=self._workspace.root / f"teacher-outputs-{digest(asked)[:20]}",

@@ -114,6 +114,7 @@ def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path
         teacher=small_model(7, width=1.0),
         profile=load_profile("cpu"),
         trainer=Trainer(0, quiet),
+        progress=quiet,
         example=example,
         folder=tmp_path / "unfinished",
         outputs=tmp_path / "outputs",

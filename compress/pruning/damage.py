@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.progress import Progress, counted
 from compress.pruning.channels import Group, least, narrowings
 from compress.pruning.reconstruct import reconstruct
 from compress.surgery import Narrow, Remove
@@ -81,11 +82,12 @@ def damages(
     widths: Mapping[str, Sequence[int]],
     blocks: Sequence[str],
     samples: Tensor,
+    progress: Progress | None = None,
 ) -> Damages:
     """Damage of each group at each of its ``widths`` and of each block; ``samples`` are inputs, (samples, ...)."""
     whole = _outputs(module, samples)
     found: dict[str, dict[int, float]] = {}
-    for group in groups:
+    for group in counted(progress, "damage of each cut", groups):
         full = len(group.importance)
         measured = {full: 0.0}
         points = _spread(sorted(w for w in widths[group.root] if w < full))[::-1]
@@ -94,8 +96,10 @@ def damages(
             cut = None if operation is None else cut_copy(module, operation, module, samples)
             measured[width] = REFUSED if cut is None else _damage(_outputs(cut, samples), whole)
         found[group.root] = _between(measured, widths[group.root])
-    without = {path: Remove(blocks=(path,)).apply(copy.deepcopy(module)) for path in blocks}
-    return Damages(groups=found, blocks={path: _damage(_outputs(cut, samples), whole) for path, cut in without.items()})
+    gone: dict[str, float] = {}
+    for path in counted(progress, "damage of each block", blocks):
+        gone[path] = _damage(_outputs(Remove(blocks=(path,)).apply(copy.deepcopy(module)), samples), whole)
+    return Damages(groups=found, blocks=gone)
 
 
 def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: Tensor) -> nn.Module:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from compress.allocation import Allocation
 from compress.costs import Costs
+from compress.progress import Progress, counted
 from compress.pruning import budget
 
 FINALISTS = 3
@@ -17,7 +18,12 @@ Harm = Callable[[Allocation], float]
 
 
 def least_harmful(
-    ways: Sequence[Propose], harm: Harm, costs: Costs, removed: Sequence[str], share: float
+    ways: Sequence[Propose],
+    harm: Harm,
+    costs: Costs,
+    removed: Sequence[str],
+    share: float,
+    progress: Progress | None = None,
 ) -> tuple[Allocation, float]:
     """The allocation of least ``harm`` within ``share``, and its cost; where none is within, the cheapest.
 
@@ -30,15 +36,18 @@ def least_harmful(
     Raises:
         OutOfReachError: none is within the budget by the sum.
     """
-    held = [budget.held(way, costs, removed, share) for way in finalists(ways, harm, share)]
+    last = finalists(ways, harm, share, progress=progress)
+    held = [budget.held(way, costs, removed, share) for way in counted(progress, "allocations timed whole", last)]
     within = [each for each in held if each[1] <= share]
     return min(within, key=lambda each: harm(each[0])) if within else min(held, key=lambda each: each[1])
 
 
-def finalists(ways: Sequence[Propose], harm: Harm, cost: float, most: int = FINALISTS) -> list[Propose]:
+def finalists(
+    ways: Sequence[Propose], harm: Harm, cost: float, most: int = FINALISTS, progress: Progress | None = None
+) -> list[Propose]:
     """At ``most`` so many that propose different allocations for a cost, the least harmful first."""
     found: list[tuple[Propose, Allocation]] = []
-    for propose in ways:
+    for propose in counted(progress, "allocations proposed", ways):
         made = propose(cost)
         if not any((made.widths, made.removed) == (other.widths, other.removed) for _, other in found):
             found.append((propose, made))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.progress import Progress, counted
 from compress.pruning.readers import Layer, hooked, norms_behind, readers, shift_constant
 from compress.surgery import Narrow
 
@@ -30,7 +31,12 @@ MOST_SAMPLES, ELEMENTS = 256, 2**24
 
 
 def reconstruct(
-    whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Sequence[Tensor], ridge: float = RIDGE
+    whole: nn.Module,
+    cut: nn.Module,
+    operation: Narrow,
+    batches: Sequence[Tensor],
+    ridge: float = RIDGE,
+    progress: Progress | None = None,
 ) -> tuple[str, ...]:
     """Refit weights, biases and batch norms' means of ``cut``, in place.
 
@@ -48,7 +54,7 @@ def reconstruct(
     order = _order(whole, list(lost), batches[0][:1])
     able = [path for path in order if order.count(path) == 1 and _is_plain(cut.get_submodule(path))]
     known = _known(whole, cut, able, batches)
-    for path in able:
+    for path in counted(progress, "layers fitted anew", able):
         kept = operation.tensors[f"{path}.weight"].get("0")
         rows = known[path]
         given = rows.given if kept is None else rows.given[:, torch.tensor(kept)]

@@ -209,7 +209,7 @@ class Prune(TrainedStage):
             return budget.held(partial(propose, evenly=self.by == "uniform"), room.costs, removed, share)
         samples = _spread(context)
         blocks = [block for block in room.blocks if block not in removed]
-        alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples)
+        alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples, context.progress)
         sums = [alone.summed(*how) for how in (SUMS if blocks else CHANNELS)]
         damage = together(now.module, samples)
 
@@ -218,7 +218,7 @@ class Prune(TrainedStage):
             return damage(whole.module if operation is None else cut_copy(whole.module, operation, now.module, samples))
 
         ways = [cache(partial(propose, damages=each, evenly=False)) for each in sums]
-        return least_harmful(ways, harm, room.costs, removed, share)
+        return least_harmful(ways, harm, room.costs, removed, share, context.progress)
 
     def _floor(self, group: Group, multiple: int) -> int:
         name = matching(list(self.groups), group)
@@ -242,7 +242,9 @@ class Prune(TrainedStage):
         module = operation.apply(copied(now))
         if self.compensate:
             compensate(now.module, module, operation, inputs(context))
-        left = reconstruct(whole, module, operation, fitting(context)) if self.reconstruct else ()
+        left: tuple[str, ...] = ()
+        if self.reconstruct:
+            left = reconstruct(whole, module, operation, fitting(context), progress=context.progress)
         why = "is not fitted anew after the cut: it runs more than once, reads too much, or is of a class of its own"
         return now.changed(operation, module), tuple(f"{path} {why}" for path in left)
 

@@ -92,6 +92,7 @@ def context_of(module: nn.Module, data: Splits, scratch: Path) -> Context:
         teacher=module,
         profile=profile,
         trainer=Trainer(0, silent),
+        progress=silent,
         example=example,
         folder=scratch / "training",
         outputs=scratch / "outputs",

@@ -209,6 +209,7 @@ def _context(data: Splits, teacher: nn.Module, folder: Path) -> Context:
         teacher=teacher,
         profile=load("cpu"),
         trainer=_trainer(),
+        progress=StreamProgress(sys.stderr),
         example=torch.from_numpy(data.train.load(np.arange(2)).inputs),
         folder=folder / "unfinished",
         outputs=folder / "outputs",

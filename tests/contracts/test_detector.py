@@ -49,6 +49,7 @@ def context(start, quiet, tmp_path):
         teacher=copy.deepcopy(start.module),
         profile=load_profile("cpu"),
         trainer=Trainer(0, quiet),
+        progress=quiet,
         example=example,
         folder=tmp_path / "unfinished",
         outputs=tmp_path / "outputs",

@@ -50,6 +50,7 @@ def zoo_context(quiet, tmp_path):
             teacher=teacher,
             profile=load_profile("cpu"),
             trainer=Trainer(0, quiet),
+            progress=quiet,
             example=example,
             folder=tmp_path / "unfinished",
             outputs=tmp_path / "outputs",

@@ -1,0 +1,25 @@
+"""Progress where there is no terminal."""
+
+import io
+
+from compress import progress
+from compress.progress import StreamProgress, counted
+
+
+def test_an_item_is_counted_when_the_next_is_asked_for(monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    stream = io.StringIO()
+    items = counted(StreamProgress(stream), "cuts", ["a", "b"])
+    assert (next(items), stream.getvalue()) == ("a", "")
+    assert next(items) == "b" and "cuts: 1/2" in stream.getvalue()
+    assert list(items) == [] and "cuts: 2/2" in stream.getvalue()
+
+
+def test_without_progress_items_are_just_there():
+    assert list(counted(None, "cuts", [1, 2])) == [1, 2]
+
+
+def test_what_takes_no_time_says_nothing():
+    stream = io.StringIO()
+    assert list(counted(StreamProgress(stream), "cuts", [1, 2])) == [1, 2]
+    assert stream.getvalue() == ""
