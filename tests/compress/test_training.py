@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from compress.progress import StreamProgress
 from compress.run_state import CHECKPOINT
 from compress.schedule import Schedule
 from compress.tasks.classification import Classification
@@ -32,6 +34,26 @@ def test_it_learns(data, tmp_path, quiet, example):
     metric = Classification().evaluate(Trainer(0, quiet).predictor(module), data.test)
     assert metric.value > 90
     assert (metric.unit, metric.samples) == ("%", 64)
+
+
+def test_sgd_is_doubted_where_nothing_normalises(data, tmp_path, example):
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 4))
+
+    def said(module, **settings):
+        stream = io.StringIO()
+        fit(
+            module,
+            data,
+            tmp_path / str(len(list(tmp_path.iterdir()))),
+            StreamProgress(stream),
+            example,
+            epochs=1,
+            **settings,
+        )
+        return stream.getvalue()
+
+    assert "test: SGD with a rate of 0.1 can drive a network without normalisation layers to zero" in said(plain)
+    assert "SGD" not in said(plain, optimizer="adamw") + said(plain, learning_rate=5e-4) + said(small_model())
 
 
 def test_the_rate_rises_then_falls_to_zero():
