@@ -153,6 +153,19 @@ def test_commands_in_the_documents_exist(document):
         assert target in targets, f"{document.name}: make {target}"
 
 
+def test_no_telemetry_of_openvino():
+    """Its tools work, and what they would send messages with is not loaded; others may load it afterwards."""
+    code = """
+import sys
+from deploy.engines.openvino import imported
+found = imported()
+assert found is imported() and found.convert_model
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+import openvino_telemetry
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_no_telemetry():
     code = "import os, deploy; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     clean = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}

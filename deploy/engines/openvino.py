@@ -6,6 +6,7 @@ Its own format would keep the int8 weights too, but spends 20 times the weights 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, final
 
@@ -48,10 +49,27 @@ class OpenVINO(Engine):
         return _OpenVINOSession(_compiled(folder, plan))
 
 
-def _compiled(folder: Path, plan: BuildPlan) -> Any:
-    import openvino as ov
+def imported() -> Any:
+    """The package, imported without the one that it sends telemetry with.
 
-    core = ov.Core()
+    It would send a message from each process that imports it: out of a fork, beside what is being timed. Where
+    ``openvino_telemetry`` is not installed it takes a stub, and so it does here; others may import that afterwards.
+    """
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:
+        import openvino
+
+        return openvino
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # documented: an import of it then fails
+    try:
+        import openvino
+    finally:
+        del sys.modules[telemetry]
+    return openvino
+
+
+def _compiled(folder: Path, plan: BuildPlan) -> Any:
+    core = imported().Core()
     try:
         network = core.read_model(str(folder / "model.onnx"))
         network.reshape({port: _fixed(port.partial_shape, plan.batch) for port in network.inputs})
@@ -72,8 +90,7 @@ class _OpenVINOSession(Session):
         )
 
     def bind(self, feed: Feed) -> None:
-        import openvino as ov
-
+        ov = imported()
         check_feed(self.inputs, feed)
         self._bound = [contiguous(feed[spec.name], spec.dtype) for spec in self.inputs]
         for index, array in enumerate(self._bound):
