@@ -62,6 +62,21 @@ def test_a_block_without_groups_of_its_own_can_go():
     assert (found.widths, found.removed, found.importance) == ({"stream": 2}, ("block",), 2.0)
 
 
+def test_a_part_is_worked_out_once_for_what_it_depends_on():
+    """Two groups are held at each of 3 x 3 widths; a third depends on one of them: 3 x 2 costs, and one to tell the sum."""
+    asked = []
+
+    def counted(widths):
+        asked.append(tuple(widths))
+        return widths[0] * widths[1]
+
+    three, two = {1: 1.0, 2: 2.0, 3: 3.0}, {1: 1.0, 2: 2.0}
+    terms = [product(("a",), 1, "x"), product(("b",), 1, "y"), Term(groups=("a", "p"), cost=counted)]
+    problem = Problem(curves={"a": three, "b": three, "p": two}, terms=terms, budget=9, blocks={"x": (), "y": ()})
+    allocate(problem)
+    assert len(asked) == 3 * 2 + 1 and len(set(asked)) == 3 * 2
+
+
 def test_what_is_out_of_reach_is_told_with_the_least():
     problem = Problem(curves={"a": {2: 1.0, 4: 2.0}}, terms=[product(("a",), 3)], budget=5)
     with pytest.raises(OutOfReachError) as caught:
