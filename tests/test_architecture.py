@@ -153,15 +153,18 @@ def test_commands_in_the_documents_exist(document):
         assert target in targets, f"{document.name}: make {target}"
 
 
-def test_no_telemetry_of_openvino():
-    """Its tools work, and what they would send messages with is not loaded; others may load it afterwards."""
-    code = """
-import sys
+@pytest.mark.parametrize(("beside", "converts"), [("compress", True), ("deploy", False)])
+def test_no_telemetry_of_openvino(beside, converts):
+    """What it would send messages with is not loaded, nor its converter in a worker; others may load them afterwards."""
+    code = f"""
+import sys, {beside}
 from deploy.engines.openvino import imported
 found = imported()
-assert found is imported() and found.convert_model
+assert found is imported() and hasattr(found, "convert_model") == {converts}
 assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+assert found.Core().available_devices
 import openvino_telemetry
+from openvino.tools.ovc import convert_model
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

@@ -50,21 +50,25 @@ class OpenVINO(Engine):
 
 
 def imported() -> Any:
-    """The package, imported without the one that it sends telemetry with.
+    """The package without its telemetry; where only the device side runs, without its model converter too.
 
     It would send a message from each process that imports it: out of a fork, beside what is being timed. Where
-    ``openvino_telemetry`` is not installed it takes a stub, and so it does here; others may import that afterwards.
+    ``openvino_telemetry`` is not installed it takes a stub, and so it does here. The converter is half of its import.
+    Others may import both afterwards.
     """
-    telemetry = "openvino_telemetry"
-    if "openvino" in sys.modules or telemetry in sys.modules:
-        import openvino
+    if "openvino" not in sys.modules:
+        left_out = {
+            "openvino_telemetry",
+            *(() if "compress" in sys.modules else ("openvino.tools.ovc",)),
+        } - sys.modules.keys()
+        sys.modules.update(dict.fromkeys(left_out))  # an import of None fails
+        try:
+            import openvino
+        finally:
+            for name in left_out:
+                del sys.modules[name]
+    import openvino
 
-        return openvino
-    sys.modules[telemetry] = None  # type: ignore[assignment]  # documented: an import of it then fails
-    try:
-        import openvino
-    finally:
-        del sys.modules[telemetry]
     return openvino
 
 
