@@ -57,10 +57,10 @@ def imported() -> Any:
     Others may import both afterwards.
     """
     if "openvino" not in sys.modules:
-        left_out = {
-            "openvino_telemetry",
-            *(() if "compress" in sys.modules else ("openvino.tools.ovc",)),
-        } - sys.modules.keys()
+        left_out = {"openvino_telemetry"}
+        if "compress" not in sys.modules:
+            left_out.add("openvino.tools.ovc")
+        left_out -= sys.modules.keys()
         sys.modules.update(dict.fromkeys(left_out))  # an import of None fails
         try:
             import openvino
