@@ -61,7 +61,8 @@ def imported() -> Any:
         if "compress" not in sys.modules:
             left_out.add("openvino.tools.ovc")
         left_out -= sys.modules.keys()
-        sys.modules.update(dict.fromkeys(left_out))  # an import of None fails
+        for name in left_out:
+            sys.modules[name] = None  # type: ignore[assignment]  # an import of it then fails
         try:
             import openvino
         finally:
