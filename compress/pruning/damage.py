@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.norms import BATCH_NORMS
 from compress.progress import Progress, counted
 from compress.pruning.channels import Group, least, narrowings
 from compress.pruning.reconstruct import reconstruct
@@ -43,7 +44,6 @@ MOST_SAMPLES, LEAST_SAMPLES, ELEMENTS = 64, 8, 2**21
 CONSTANT = 1e-6
 REFUSED = 1e6
 """Damage of a cut that cannot be made."""
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @final
@@ -105,7 +105,7 @@ def damages(
 def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: Tensor) -> nn.Module:
     """A copy of ``module``, cut; without batch norms, which right themselves, layers are fitted to those of ``whole``."""
     cut = operation.apply(copy.deepcopy(module))
-    if not any(isinstance(layer, NORMS) for layer in module.modules()):
+    if not any(isinstance(layer, BATCH_NORMS) for layer in module.modules()):
         reconstruct(whole, cut, operation, [samples])
     return cut
 
@@ -133,7 +133,7 @@ def _size(output: Tensor) -> Tensor:
 def _outputs(module: nn.Module, samples: Tensor) -> list[Tensor]:
     work = copy.deepcopy(module).eval()
     for layer in work.modules():
-        if isinstance(layer, NORMS):
+        if isinstance(layer, BATCH_NORMS):
             layer.train()
     with torch.no_grad():
         return [y.double() for y in flat_tensors(work(samples)) if y.is_floating_point()]

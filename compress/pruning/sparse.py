@@ -14,14 +14,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from compress.norms import BATCH_NORMS
+
 
 @contextmanager
 def drawn_to_zero(
     module: nn.Module, rate: float, relief_fraction: float = 0.0, relief_factor: float = 1.0
 ) -> Iterator[None]:
     """While the block lasts, each backward pass adds the L1 rate to the gradients of all batch norm scales."""
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    scales = [m.weight for m in module.modules() if isinstance(m, norms) and isinstance(m.weight, Tensor)]
+    scales = [m.weight for m in module.modules() if isinstance(m, BATCH_NORMS) and isinstance(m.weight, Tensor)]
 
     def add(scale: Tensor) -> None:
         assert scale.grad is not None

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from compress.norms import BATCH_NORMS
 from profiles.errors import UserError
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def synthesise(
@@ -25,7 +24,7 @@ def synthesise(
     Raises:
         UserError: the module has no batch norm with statistics.
     """
-    norms = [m for m in module.modules() if isinstance(m, NORMS) and m.running_mean is not None]
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
     if not norms:
         raise UserError("calibration samples cannot be made from batch norms: the model has none; give samples")
     training, asked = module.training, [p.requires_grad for p in module.parameters()]
