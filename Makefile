@@ -17,7 +17,7 @@ demo: install
 
 # One thread a process: two processes of tests share two cores.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 bench: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
