@@ -30,6 +30,7 @@ ROOM = (
     "compress.factors.factorise",
     "compress.pruning.channels",
     "compress.allocation",
+    "compress.norms",
     "compress.pruning.blocks",
     "compress.pruning.budget",
     "compress.pruning.compensate",

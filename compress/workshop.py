@@ -316,9 +316,9 @@ class Workshop:
 
     def _check_mirrored(self, teacher: Made) -> None:
         """Refuse teachers that looking twice makes worse: of a digit, a mirror image means something else."""
-        once = self._teachers(teacher)
 
         def make(folder: Path) -> dict[str, Any]:
+            once = self._teachers(teacher)
             modules = (once, Mirrored(once).eval())
             before, after = (self.task.evaluate(self.predictor(m), self.data.validation).value for m in modules)
             note = f"teachers that look twice: validation {before:.2f} -> {after:.2f}"
@@ -327,7 +327,12 @@ class Workshop:
             self._progress.say(f"  {note}")
             return _facts((), (note,), None)
 
-        decided = {"teachers": self._taught_by(teacher), "data": self.data.validation.fingerprint(), "task": self.task_key()}
+        decided = {
+            "teachers": self._taught_by(teacher),
+            "data": self.data.validation.fingerprint(),
+            "task": self.task_key(),
+            "code": code_digest(["compress.teaching.committee"]),
+        }
         self._workspace.step("mirrored", decided, make, together=True)
 
     def _context(self, teacher: Made, folder: Path, target: Target | None) -> Context:

@@ -65,16 +65,22 @@ def run(name: str) -> Table:
     if "EDGE_DATA" not in os.environ:
         return Table(figures=[], remarks=[MISSING])
     asked, settings = SETTINGS[name]
-    rows = {row["name"]: row for row in _report(settings, TAUGHT.get(name, ALONE))["rows"]}
+    faster, drop, remarks = outcome(_report(settings, TAUGHT.get(name, ALONE)))
+    what = f"{name}: top-1 lost on test, {EPOCHS} epochs of {IMAGES or 'all'} images"
+    shown = Figure(what=what, asked="for comparison", measured=f"{drop:+.2f} points", met=None)
+    lost = at_most(what, MOST_DROP[name], drop, " points") if name in MOST_DROP else shown
+    return Table(figures=[at_least(f"{name}: measured fp32 speed on OpenVINO", asked, faster), lost], remarks=remarks)
+
+
+def outcome(report: dict[str, Any]) -> tuple[float, float, list[str]]:
+    """How many times faster than the teacher the pruned one is in fp32 on OpenVINO, what it lost on test, and remarks."""
+    rows = {row["name"]: row for row in report["rows"]}
     teacher = rows["teacher/openvino/fp32"]
     pruned = next(row for key, row in rows.items() if key.startswith("prune") and row["precision"] == "fp32")
     faster = teacher["latency_ms"]["p50"] / pruned["latency_ms"]["p50"]
     drop = teacher["metric"]["value"] - pruned["metric"]["value"]
-    what = f"{name}: top-1 lost on test, {EPOCHS} epochs of {IMAGES or 'all'} images"
-    shown = Figure(what=what, asked="for comparison", measured=f"{drop:+.2f} points", met=None)
-    lost = at_most(what, MOST_DROP[name], drop, " points") if name in MOST_DROP else shown
     remarks = [f"{pruned['decision']}: {pruned['reason']} {pruned['about']}", f"{pruned['seconds']:.0f} s of pruning"]
-    return Table(figures=[at_least(f"{name}: measured fp32 speed on OpenVINO", asked, faster), lost], remarks=remarks)
+    return faster, drop, remarks
 
 
 def _report(settings: str, teaching: str) -> dict[str, Any]:
