@@ -36,6 +36,7 @@ class _Task:
     def __init__(self, stream: TextIO, name: str, total: int, done: int) -> None:
         self._stream, self._name, self._total, self._done, self._first = stream, name, max(total, 1), done, done
         self._started = self._spoke = time.monotonic()
+        self._said = done
         self._note = ""
 
     def __enter__(self) -> _Task:
@@ -46,7 +47,7 @@ class _Task:
     def __exit__(self, *error: object) -> None:
         if self._stream.isatty():
             self._bar.stop()
-        elif error[0] is None and self._spoke != self._started:
+        elif error[0] is None and self._spoke != self._started and self._said != self._done:
             self._print()
 
     def advance(self, steps: int, note: str = "") -> None:
@@ -75,6 +76,7 @@ class _Task:
         self._bar.start()
 
     def _print(self) -> None:
+        self._said = self._done
         elapsed = time.monotonic() - self._started
         speed = (self._done - self._first) / elapsed if elapsed > 0 else 0.0
         left = (self._total - self._done) / speed if speed else float("nan")

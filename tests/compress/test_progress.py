@@ -12,7 +12,7 @@ def test_an_item_is_counted_when_the_next_is_asked_for(monkeypatch):
     items = counted(StreamProgress(stream), "cuts", ["a", "b"])
     assert (next(items), stream.getvalue()) == ("a", "")
     assert next(items) == "b" and "cuts: 1/2" in stream.getvalue()
-    assert list(items) == [] and "cuts: 2/2" in stream.getvalue()
+    assert list(items) == [] and stream.getvalue().count("cuts: 2/2") == 1
 
 
 def test_without_progress_items_are_just_there():
