@@ -44,6 +44,7 @@ ROOM = (
     "compress.factors.nearness",
     "compress.factors.perturbation",
     "compress.pruning.sparse",
+    "compress.pruning.streams",
     "compress.quantization.quantizers",
     "compress.quantization.packed",
     "compress.quantization.points",

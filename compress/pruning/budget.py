@@ -71,13 +71,13 @@ def choose(
         raise OutOfReachError(_told(room.costs, budget, error.least + room.costs.fixed)) from None
 
 
-def held(
+def tried(
     find: Callable[[float], Allocation], costs: Costs, removed: Sequence[str], budget: float
-) -> tuple[Allocation, float]:
-    """The allocation that keeps a budget as it is measured whole, and its cost: the sum of the pieces is off by percents.
+) -> list[tuple[Allocation, float]]:
+    """Allocations for a budget, and their costs as they are measured whole: the sum of the pieces is off by percents.
 
     ``find`` gives one by that sum. It is asked again, for as much less or more as the last one was off, or as near to that
-    as there is any, until one is within the budget and uses it. Where none is within, the cheapest that was measured.
+    as there is any, until one is within the budget and uses it.
 
     Args:
         removed: blocks that are gone already.
@@ -87,18 +87,22 @@ def held(
     """
     found = find(budget)
     if costs.measured is None:
-        return found, costs.fixed + found.cost
+        return [(found, costs.fixed + found.cost)]
     seen: list[tuple[Allocation, float]] = []
     asked = budget
     while True:
         taken = costs.now * costs.measured(found.widths, (*removed, *found.removed))
         seen.append((found, taken))
         if (1 - UNUSED) * budget <= taken <= budget or len(seen) == TRIES:
-            break
+            return seen
         nearest = _nearest(find, asked * (1 - UNUSED / 2) * budget / taken, asked)
         if nearest is None:
-            break
+            return seen
         asked, found = nearest
+
+
+def held(seen: Sequence[tuple[Allocation, float]], budget: float) -> tuple[Allocation, float]:
+    """Of allocations and their costs the one that uses the budget best; where none is within, the cheapest."""
     within = [each for each in seen if each[1] <= budget]
     return max(within, key=lambda each: each[1]) if within else min(seen, key=lambda each: each[1])
 

@@ -106,7 +106,7 @@ def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: Te
     """A copy of ``module``, cut; without batch norms, which right themselves, layers are fitted to those of ``whole``."""
     cut = operation.apply(copy.deepcopy(module))
     if not any(isinstance(layer, BATCH_NORMS) for layer in module.modules()):
-        reconstruct(whole, cut, operation, [samples])
+        reconstruct(whole, cut, operation, [samples], onwards=False)
     return cut
 
 

@@ -27,8 +27,8 @@ def least_harmful(
 ) -> tuple[Allocation, float]:
     """The allocation of least ``harm`` within ``share``, and its cost; where none is within, the cheapest.
 
-    The finalists are compared once each is held to the budget: the sum of the pieces is off by more for some than for
-    others.
+    All that was measured is compared: the sum of the pieces is off by more for some than for others, and where it is off
+    by much, what was asked for less may be less harmful than what uses the budget.
 
     Args:
         removed: blocks that are gone already.
@@ -37,9 +37,20 @@ def least_harmful(
         OutOfReachError: none is within the budget by the sum.
     """
     last = finalists(ways, harm, share, progress=progress)
-    held = [budget.held(way, costs, removed, share) for way in counted(progress, "allocations timed whole", last)]
-    within = [each for each in held if each[1] <= share]
-    return min(within, key=lambda each: harm(each[0])) if within else min(held, key=lambda each: each[1])
+    seen = [
+        each
+        for way in counted(progress, "allocations timed whole", last)
+        for each in budget.tried(way, costs, removed, share)
+    ]
+    within = [each for each in _different(seen) if each[1] <= share]
+    return min(within, key=lambda each: harm(each[0])) if within else budget.held(seen, share)
+
+
+def _different(seen: Sequence[tuple[Allocation, float]]) -> list[tuple[Allocation, float]]:
+    found: dict[object, tuple[Allocation, float]] = {}
+    for each in seen:
+        found.setdefault((frozenset(each[0].widths.items()), frozenset(each[0].removed)), each)
+    return list(found.values())
 
 
 def finalists(

@@ -13,7 +13,7 @@ from compress.surgery import Narrow
 
 Layer = nn.Conv2d | nn.Linear
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
-Hooks = Mapping[str, Callable[..., None]]
+Hooks = Mapping[str, Callable[..., Any]]
 """By the path of the layer."""
 
 
@@ -62,6 +62,38 @@ def shift_constant(cut: nn.Module, path: str, norm: str | None, shift: Tensor) -
             behind.running_mean -= shift.to(behind.running_mean)
             return True
     return False
+
+
+def restatable(norm: nn.Module) -> bool:
+    """Whether a module is a batch norm with a scale of its own and with statistics, so that it can be restated."""
+    return isinstance(norm, BatchNorm) and norm.affine and norm.running_var is not None
+
+
+def slopes(norm: nn.Module) -> Tensor:
+    """What a restatable batch norm multiplies each channel by, in double precision."""
+    assert isinstance(norm, BatchNorm) and norm.running_var is not None
+    scaled: Tensor = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scaled
+
+
+def passed(norm: nn.Module, mean: Tensor) -> Tensor:
+    """What a restatable batch norm makes of a mean of each channel."""
+    assert isinstance(norm, BatchNorm) and norm.running_mean is not None
+    return slopes(norm) * (mean - norm.running_mean.double()) + norm.bias.detach().double()
+
+
+def restate(norm: nn.Module, mean: Tensor, variance: Tensor, slope: Tensor, given: Tensor) -> None:
+    """Give a restatable batch norm the statistics of what it reads now.
+
+    Args:
+        slope: what it multiplies by then. given: what it makes of ``mean``; all of each channel.
+    """
+    assert isinstance(norm, BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+    with torch.no_grad():
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_(slope * (variance + norm.eps).sqrt())
+        norm.bias.copy_(given)
 
 
 @contextmanager

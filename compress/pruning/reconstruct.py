@@ -1,30 +1,44 @@
-"""Reconstruction: layers that lost inputs are fitted to what they gave before, by least squares on calibration samples.
+"""Reconstruction: layers are fitted to what they gave before a cut, by least squares on calibration samples.
 
     min over W, b of   sum over samples and positions of  || Y - W X - b ||^2  +  ridge || W - W now ||^2
 
 Y is what the layer gives in the whole model, X what it reads in the cut one, all layers before it fitted already, so that
 each makes up for what they left (He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
-section 3.1, whose second step this is; the channels are chosen elsewhere). Nothing is trained, and no label is read.
+section 3.1, whose second step this is; the channels are chosen elsewhere). A layer whose output is added to a stream is
+fitted to what the sum was: Y + stream - stream now (section 3.2, the last layer of a residual branch), and so stands in for
+whole blocks that are gone before it. The batch norm behind a layer is told what it reads then, so that training, where it
+asks the batch, starts from the same function. Nothing is trained, and no label is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.progress import Progress, counted
-from compress.pruning.readers import Layer, hooked, norms_behind, readers, shift_constant
+from compress.pruning.readers import (
+    Layer,
+    hooked,
+    norms_behind,
+    passed,
+    readers,
+    restatable,
+    restate,
+    shift_constant,
+    slopes,
+)
+from compress.pruning.streams import streams
 from compress.surgery import Narrow
 
 RIDGE = 0.01
-ROWS = 8
-"""Samples and positions for each unknown, where calibration has so many."""
+ROWS, ENOUGH = 8, 3
+"""Samples and positions for each unknown, where calibration has so many; what lost no input is left alone below so few."""
 MOST_ROWS, MOST_UNKNOWNS = 2**14, 4609
 MOST_SAMPLES, ELEMENTS = 256, 2**24
 """Calibration samples: as many as have so many elements together."""
@@ -33,32 +47,37 @@ MOST_SAMPLES, ELEMENTS = 256, 2**24
 def reconstruct(
     whole: nn.Module,
     cut: nn.Module,
-    operation: Narrow,
+    operation: Narrow | None,
     batches: Sequence[Tensor],
     ridge: float = RIDGE,
     progress: Progress | None = None,
+    *,
+    onwards: bool = True,
 ) -> tuple[str, ...]:
-    """Refit weights, biases and batch norms' means of ``cut``, in place.
+    """Refit weights, biases and batch norms of ``cut``, in place.
 
     Args:
         whole: the model before ``operation``, and before blocks were taken out; ``cut``: after it, with the same paths.
-        batches: calibration inputs, each (samples, ...); they go through ``cut`` once for each layer.
+        operation: None where only blocks were taken out.
+        batches: calibration inputs, each (samples, ...); they go through both models once for each layer.
         ridge: of the mean square of what a layer reads: less, and what the samples do not show is made up.
+        onwards: not only layers that lost inputs but all that read something else than before.
 
     Returns:
         Paths of layers that lost inputs and were left as they are: run more than once, of too many inputs, or not plain
         ``Conv2d`` or ``Linear`` (a class of its own may pad or scale what it reads).
     """
-    lost = readers(whole, operation)
-    norms = norms_behind(whole, lost, batches[0][:1])
-    order = _order(whole, list(lost), batches[0][:1])
+    lost = readers(whole, operation) if operation else {}
+    layers = [path for path, layer in cut.named_modules() if isinstance(layer, Layer)] if onwards else list(lost)
+    order = _order(cut, layers, batches[0][:1])
     able = [path for path in order if order.count(path) == 1 and _is_plain(cut.get_submodule(path))]
-    known = _known(whole, cut, able, batches)
+    norms = norms_behind(whole, able, batches[0][:1])
+    added = streams(whole, able, norms, batches[0][:2]) if onwards else {}
     for path in counted(progress, "layers fitted anew", able):
-        kept = operation.tensors[f"{path}.weight"].get("0")
-        rows = known[path]
-        given = rows.given if kept is None else rows.given[:, torch.tensor(kept)]
-        _refit(cut, path, norms.get(path), _read(cut, path, rows, batches), given, ridge)
+        kept = operation.tensors.get(f"{path}.weight", {}).get("0") if operation else None
+        work = _Fit(whole=whole, cut=cut, path=path, norm=norms.get(path), stream=added.get(path), kept=kept)
+        if path in lost or (work.reads_else(batches[0]) and work.rows(batches) >= ENOUGH * _unknowns(work.layer)):
+            work.fit(batches, ridge)
     return tuple(path for path in lost if path not in able)
 
 
@@ -69,93 +88,177 @@ def most_samples(sample_elements: int) -> int:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """What a layer gives in the whole model: (rows, outputs), at the same positions of every sample of a batch."""
+class _Fit:
+    """One layer of the cut model, and what it is to give.
 
-    positions: list[Tensor | None]
-    given: Tensor
+    Attributes:
+        norm: the batch norm that reads its output.
+        stream: the module that ends with its output, behind the norm, added to a stream.
+        kept: of its outputs in the whole model; None for all.
+    """
 
+    whole: nn.Module
+    cut: nn.Module
+    path: str
+    norm: str | None
+    stream: str | None
+    kept: list[int] | None
 
-def _known(whole: nn.Module, cut: nn.Module, paths: Sequence[str], batches: Sequence[Tensor]) -> dict[str, _Rows]:
-    """Rows of every layer, drawn with one seed."""
-    random = torch.Generator().manual_seed(0)
-    samples = sum(len(inputs) for inputs in batches)
-    positions: dict[str, list[Tensor | None]] = {path: [] for path in paths}
-    given: dict[str, list[Tensor]] = {path: [] for path in paths}
+    @property
+    def layer(self) -> nn.Conv2d | nn.Linear:
+        layer = self.cut.get_submodule(self.path)
+        assert isinstance(layer, Layer)
+        return layer
 
-    def hook(path: str) -> Callable[..., None]:
-        wanted = min(ROWS * _unknowns(cut.get_submodule(path)), MOST_ROWS)
+    def reads_else(self, inputs: Tensor) -> bool:
+        """Whether it reads something else than before, or what it is added to is something else."""
+        now, before = (self._seen(module, inputs) for module in (self.cut, self.whole))
+        return not (torch.equal(now.read, before.read) and torch.equal(now.past, before.past))
 
-        def keep(layer: nn.Module, read: tuple[Tensor, ...], output: Tensor) -> None:
-            drawn = None
-            if isinstance(layer, nn.Conv2d):
-                there = output.shape[2] * output.shape[3]
-                drawn = torch.randperm(there, generator=random)[: -(-wanted // samples)]
-                output = output.flatten(2)[:, :, drawn].transpose(1, 2)
-            positions[path].append(drawn)
-            given[path].append(output.reshape(-1, output.shape[-1]))
+    def rows(self, batches: Sequence[Tensor]) -> int:
+        """Samples and positions that there are."""
+        given = self._seen(self.cut, batches[0][:1]).given
+        return sum(len(inputs) for inputs in batches) * (given.numel() // len(self.layer.weight))
 
-        return keep
-
-    with hooked(whole, behind={path: hook(path) for path in paths}):
-        for inputs in batches:
-            whole(inputs)
-    return {path: _Rows(positions=positions[path], given=torch.cat(given[path])) for path in paths}
-
-
-def _read(cut: nn.Module, path: str, rows: _Rows, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """What the layer reads in the cut model, a batch at a time: (rows, inputs x kernel)."""
-    layer = cut.get_submodule(path)
-    for inputs, positions in zip(batches, rows.positions, strict=True):
-        read = _input(cut, path, inputs)
-        if isinstance(layer, nn.Conv2d):
-            yield _columns(read, layer, positions)
+    def fit(self, batches: Sequence[Tensor], ridge: float) -> None:
+        """What is added to a stream is fitted as it comes out of the norm, what is not as it goes in."""
+        layer, norm = self.layer, self.cut.get_submodule(self.norm) if self.norm else None
+        ones = torch.ones(len(layer.weight), dtype=torch.float64)
+        slope = slopes(norm) if norm is not None and restatable(norm) else ones
+        unit = ones if self.stream is None else slope
+        now = unit * layer.weight.detach().double().flatten(1).T
+        bias = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else 0 * ones
+        sums = _Sums(*now.shape)
+        for read, given in self._asked(batches):
+            sums.add(read.double(), given.double())
+        fitted = sums.fitted(now, ridge, free=norm is not None or isinstance(layer.bias, Tensor))
+        # A norm takes scale away: of what it reads the weights keep theirs, on which depends how fast they learn.
+        scale = ones if self.stream is None or norm is None else _scale(layer.weight, fitted)
+        with torch.no_grad():
+            layer.weight.copy_((scale * fitted).T.reshape(layer.weight.shape))
+        reads = scale * (sums.read @ fitted) + bias
+        if norm is not None and restatable(norm):
+            constant = sums.given if self.stream is not None else passed(norm, sums.given)
+            restate(norm, reads, scale**2 * sums.variance(fitted), slope / unit / scale, constant)
         else:
-            yield read.reshape(-1, read.shape[-1])
+            shift_constant(self.cut, self.path, self.norm, sums.given - reads)
+
+    def _asked(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the layer reads and what it is to give, a batch at a time: (rows, inputs x kernel), (rows, outputs)."""
+        random = torch.Generator().manual_seed(0)
+        samples = sum(len(inputs) for inputs in batches)
+        each = -(-min(ROWS * _unknowns(self.layer), MOST_ROWS) // samples)
+        for inputs in batches:
+            now, before = (self._seen(module, inputs) for module in (self.cut, self.whole))
+            given = before.given + before.past
+            if self.kept is not None:
+                given = given.index_select(1 if isinstance(self.layer, nn.Conv2d) else -1, torch.tensor(self.kept))
+            given = given - now.past
+            if isinstance(self.layer, nn.Conv2d):
+                drawn = torch.randperm(given[0, 0].numel(), generator=random)[:each]
+                yield _columns(now.read, self.layer, drawn), given.flatten(2)[:, :, drawn].transpose(1, 2).flatten(0, 1)
+            else:
+                yield now.read.flatten(0, -2), given.flatten(0, -2)
+
+    def _seen(self, module: nn.Module, inputs: Tensor) -> _Seen:
+        """What one of the two models has at the layer."""
+        read: list[Tensor] = []
+        given: list[Tensor] = []
+        past: list[Tensor] = []
+
+        def reads(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            read.append(args[0])
+
+        def gives(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            given.append(output)
+            if self.stream is None:
+                raise _SeenAllError
+            return torch.zeros_like(output)
+
+        def ends(_: nn.Module, __: Any, output: Tensor) -> None:
+            past.append(output)
+            raise _SeenAllError
+
+        point = self.path if self.stream is None or self.norm is None else self.norm
+        end = {} if self.stream is None else {self.stream: ends}
+        with suppress(_SeenAllError), hooked(module, before={self.path: reads}, behind={point: gives, **end}):
+            module(inputs)
+        return _Seen(read[0], given[0], past[0] if past else torch.zeros(()))
 
 
-def _columns(read: Tensor, layer: nn.Conv2d, positions: Tensor | None) -> Tensor:
+@final
+@dataclass(frozen=True)
+class _Seen:
+    """What a layer reads and gives, behind its norm where it is added to a stream, and the stream: 0 where there is none."""
+
+    read: Tensor
+    given: Tensor
+    past: Tensor
+
+
+class _SeenAllError(Exception):
+    """What comes after the layer need not run."""
+
+
+@final
+class _Sums:
+    """Sums over rows of x x^T, x y^T, x and y, from which weights are fitted."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self._squares = torch.zeros(inputs, inputs, dtype=torch.float64)
+        self._products = torch.zeros(inputs, outputs, dtype=torch.float64)
+        self._read, self._given = torch.zeros(inputs, dtype=torch.float64), torch.zeros(outputs, dtype=torch.float64)
+        self._rows = 0
+
+    def add(self, read: Tensor, given: Tensor) -> None:
+        self._squares += read.T @ read
+        self._products += read.T @ given
+        self._read += read.sum(0)
+        self._given += given.sum(0)
+        self._rows += len(read)
+
+    @property
+    def read(self) -> Tensor:
+        """The mean of x."""
+        return self._read / self._rows
+
+    @property
+    def given(self) -> Tensor:
+        """The mean of y."""
+        return self._given / self._rows
+
+    def fitted(self, now: Tensor, ridge: float, free: bool) -> Tensor:
+        """The weights, (inputs, outputs); ``free``: with a constant beside them, so that both means are taken off."""
+        squares, products = self._squares, self._products
+        if free:
+            squares = squares - self._rows * self.read.outer(self.read)
+            products = products - self._rows * self.read.outer(self.given)
+        held = ridge * squares.diagonal().mean() * torch.eye(len(now), dtype=torch.float64)
+        solved: Tensor = torch.linalg.solve(squares + held, products + held @ now)
+        return solved
+
+    def variance(self, weights: Tensor) -> Tensor:
+        """Of what the weights make of x, for each output."""
+        squares = self._squares / self._rows - self.read.outer(self.read)
+        return (weights * (squares @ weights)).sum(0).clamp(min=0)
+
+
+def _scale(weight: Tensor, fitted: Tensor) -> Tensor:
+    """By what fitted weights, (inputs, outputs), are made as large as those of each output were."""
+    were, are = weight.detach().double().flatten(1).norm(dim=1), fitted.norm(dim=0)
+    return torch.where(are > 0, were / are.clamp(min=1e-30), torch.ones_like(are))
+
+
+def _columns(read: Tensor, layer: nn.Conv2d, positions: Tensor) -> Tensor:
     """The patches under a kernel at some positions: (samples x positions, channels x kernel)."""
-    assert positions is not None and not isinstance(layer.padding, str)
+    assert not isinstance(layer.padding, str)
     patches = functional.unfold(read, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[:, :, positions]
     return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
 
-def _refit(cut: nn.Module, path: str, norm: str | None, read: Iterator[Tensor], given: Tensor, ridge: float) -> None:
-    layer = cut.get_submodule(path)
-    assert isinstance(layer, Layer)
-    now, target = layer.weight.detach().double().flatten(1).T, given.double().mean(0)
-    squares, products, means = _moments(read, given, len(now))
-    free = isinstance(layer.bias, Tensor) or norm is not None
-    if free:  # with a constant of its own, the weights are those of what is left when both means are taken off
-        squares = squares - len(given) * means.outer(means)
-        products = products - len(given) * means.outer(target)
-    held = ridge * squares.diagonal().mean() * torch.eye(len(now)).double()
-    fitted = torch.linalg.solve(squares + held, products + held @ now)
-    with torch.no_grad():
-        layer.weight.copy_(fitted.T.reshape(layer.weight.shape))
-    if free:
-        bias = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else 0.0
-        shift_constant(cut, path, norm, target - means @ fitted - bias)
-
-
-def _moments(read: Iterator[Tensor], given: Tensor, unknowns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over rows of x x^T and of x y^T, and the mean of x."""
-    squares = torch.zeros(unknowns, unknowns, dtype=torch.float64)
-    products = torch.zeros(unknowns, given.shape[1], dtype=torch.float64)
-    total, at = torch.zeros(unknowns, dtype=torch.float64), 0
-    for columns in read:
-        rows, known = columns.double(), given[at : at + len(columns)].double()
-        squares += rows.T @ rows
-        products += rows.T @ known
-        total += rows.sum(0)
-        at += len(columns)
-    return squares, products, total / at
-
-
 def _is_plain(layer: nn.Module) -> bool:
     """Whether a layer's output is its weight times zero-padded patches of what it reads, and the fit is no giant."""
-    if type(layer) is nn.Conv2d and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+    if type(layer) is nn.Conv2d and (isinstance(layer.padding, str) or layer.padding_mode != "zeros" or layer.groups > 1):
         return False
     return type(layer) in (nn.Conv2d, nn.Linear) and _unknowns(layer) <= MOST_UNKNOWNS
 
@@ -171,20 +274,3 @@ def _order(module: nn.Module, paths: Sequence[str], inputs: Tensor) -> list[str]
     with hooked(module, behind={path: (lambda *_, path=path: order.append(path)) for path in paths}):
         module(inputs)
     return order
-
-
-class _ReadAlreadyError(Exception):
-    """What comes after the layer need not run."""
-
-
-def _input(module: nn.Module, path: str, inputs: Tensor) -> Tensor:
-    """What a layer inside reads."""
-    found: list[Tensor] = []
-
-    def stop(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        found.append(given[0])
-        raise _ReadAlreadyError
-
-    with suppress(_ReadAlreadyError), hooked(module, before={path: stop}):
-        module(inputs)
-    return found[0]

@@ -55,7 +55,8 @@ class Prune(TrainedStage):
             a threshold of its own; under a budget it is the most that may be cut. 0 leaves a group whole.
         rounds: cuts, each followed by its share of the epochs, the last by about twice that of each other.
         compensate: constants that pruned channels made are folded into the layers that read them.
-        reconstruct: those layers are then fitted, without training, to what they gave before, on calibration samples.
+        reconstruct: layers behind what was cut are then fitted, without training, to what they gave before, on calibration
+            samples, and so that residual streams are what they were.
         sparse_epochs: epochs before the first cut in which batch norm scales are drawn to zero; ``sparse_rate`` at
             first, from ``sparse_start`` of them on ``relief_factor`` of it for the largest ``relief_fraction``.
     """
@@ -206,7 +207,8 @@ class Prune(TrainedStage):
         """The allocation within ``share`` of the cost's unit, and what it costs: measured whole where that is time."""
         propose = partial(budget.choose, room, groups, removed)
         if self.worth == "importance" or self.by == "uniform":
-            return budget.held(partial(propose, evenly=self.by == "uniform"), room.costs, removed, share)
+            evenly = partial(propose, evenly=self.by == "uniform")
+            return budget.held(budget.tried(evenly, room.costs, removed, share), share)
         samples = _spread(context)
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples, context.progress)
@@ -230,23 +232,24 @@ class Prune(TrainedStage):
     ) -> tuple[Artifact, Narrow | None, tuple[str, ...]]:
         """The model without the blocks and channels that an allocation leaves out, the cut of its channels, and notes."""
         less, operation, notes = _operations(now, chosen, groups, context)
-        if operation is None:
-            return less, None, notes
         made, told = self.narrowed(less, operation, now.module, context)
         return made, operation, (*notes, *told)
 
     def narrowed(
-        self, now: Artifact, operation: Narrow, whole: nn.Module, context: Context
+        self, now: Artifact, operation: Narrow | None, whole: nn.Module, context: Context
     ) -> tuple[Artifact, tuple[str, ...]]:
         """The model cut, and made up for against ``whole``, as it was before anything was taken out of it; and notes."""
-        module = operation.apply(copied(now))
-        if self.compensate:
-            compensate(now.module, module, operation, inputs(context))
+        module = copied(now)
+        if operation is not None:
+            module = operation.apply(module)
+            if self.compensate:
+                compensate(now.module, module, operation, inputs(context))
         left: tuple[str, ...] = ()
         if self.reconstruct:
             left = reconstruct(whole, module, operation, fitting(context), progress=context.progress)
         why = "is not fitted anew after the cut: it runs more than once, reads too much, or is of a class of its own"
-        return now.changed(operation, module), tuple(f"{path} {why}" for path in left)
+        made = replace(now, module=module) if operation is None else now.changed(operation, module)
+        return made, tuple(f"{path} {why}" for path in left)
 
     def _recovered(self, now: Artifact, context: Context, turn: int) -> Artifact:
         each = max(self.epochs // (self.rounds + 1), min(1, self.epochs // self.rounds))

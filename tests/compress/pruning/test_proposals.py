@@ -45,3 +45,18 @@ def test_what_is_least_harmful_by_the_sum_need_not_be_at_the_budget_as_measured(
     assert harm(deep(8)) < harm(wide(8))
     chosen, taken = least_harmful([deep, wide], harm, costs, (), 8.0)
     assert not chosen.removed and chosen.widths == {"a": 8} and taken == 8.0
+
+
+def test_where_the_sum_is_far_off_the_least_harmful_of_all_that_were_timed_is_taken():
+    """12 ms by the sum take 15, over the budget; asked for less, 9 take 6 and then 11 take 11, and do more harm than 9."""
+
+    def step(cost):
+        return cut_to(12 if cost >= 12 else 9 if cost < 10 else 11)
+
+    def measured(widths, removed):
+        return {12: 15, 9: 6, 11: 11}[widths["a"]] / 16
+
+    harms = {12: 0.0, 9: 0.1, 11: 0.4}
+    costs = Costs(unit="ms", terms=(), fixed=0.0, now=16.0, least=0.0, about="by hand", measured=measured)
+    chosen, taken = least_harmful([step], lambda each: harms[each.widths["a"]], costs, (), 12.0)
+    assert chosen.widths == {"a": 9} and taken == 6.0

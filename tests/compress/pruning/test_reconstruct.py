@@ -9,7 +9,8 @@ from torch import nn
 from compress.pruning.channels import cut, rank_groups
 from compress.pruning.compensate import compensate
 from compress.pruning.reconstruct import most_samples, reconstruct
-from compress.surgery import Narrow
+from compress.pruning.streams import streams
+from compress.surgery import Narrow, Remove
 from tests.conftest import small_model
 
 BATCHES = [torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(n)) for n in range(2)]
@@ -100,6 +101,86 @@ def test_what_runs_twice_is_named_and_left():
     before = made.reader.weight.clone()
     assert reconstruct(whole, made, operation, BATCHES) == ("reader",)
     assert torch.equal(made.reader.weight, before)
+
+
+class Block(nn.Module):
+    """A residual block of the usual kind; its last layer takes in ``channels`` of the stream."""
+
+    def __init__(self, channels, norm, kernel):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 2 * channels, kernel, padding=kernel // 2)
+        self.bn1 = nn.BatchNorm2d(2 * channels)
+        self.conv2 = nn.Conv2d(2 * channels, channels, 1, bias=not norm)
+        self.bn2 = nn.BatchNorm2d(channels) if norm else nn.Identity()
+
+    def forward(self, x):
+        return (x + self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))).relu()
+
+
+def of_blocks(count, norm=True, kernel=3):
+    """A stem and residual blocks, with statistics as if trained."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), *(Block(3, norm, kernel) for _ in range(count))).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor, low, high in (layer.running_mean, -0.3, 0.3), (layer.running_var, 0.5, 2), (layer.weight, 0.5, 2):
+                nn.init.uniform_(tensor, low, high)
+    return model
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batch norm", "bias"])
+def test_what_is_added_to_a_stream_is_found(norm):
+    """The last layer of each block, and neither the first nor the stem."""
+    model = of_blocks(2, norm)
+    paths = [path for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    norms = {"2.conv1": "2.bn1", "3.conv1": "3.bn1", **({"2.conv2": "2.bn2", "3.conv2": "3.bn2"} if norm else {})}
+    assert streams(model, paths, norms, BATCHES[0]) == {"2.conv2": "2", "3.conv2": "3"}
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["batch norm", "bias"])
+def test_a_block_stands_in_for_one_that_is_gone(norm):
+    """The first block only adds a constant: then the second adds it, and reads as much more, both to the last digit."""
+    whole = of_blocks(2, norm, kernel=1)
+    with torch.no_grad():
+        whole[2].conv2.weight.zero_()
+        (whole[2].bn2 if norm else whole[2].conv2).bias.fill_(1)
+        if norm:
+            whole[2].bn2.running_mean.zero_()
+    gone = Remove(blocks=("2",)).apply(copy.deepcopy(whole)).eval()
+    assert (gone(BATCHES[0]) - whole(BATCHES[0])).abs().max() > 0.4
+    assert reconstruct(whole, gone, None, BATCHES, ridge=1e-12) == ()
+    torch.testing.assert_close(gone(BATCHES[0]), whole(BATCHES[0]), atol=1e-4, rtol=1e-4)
+
+
+def test_blocks_that_are_gone_are_made_up_for_on_other_samples():
+    whole = of_blocks(4)
+    gone = Remove(blocks=("3", "4")).apply(copy.deepcopy(whole)).eval()
+    fitted = copy.deepcopy(gone)
+    reconstruct(whole, fitted, None, [torch.randn(64, 2, 8, 8, generator=torch.Generator().manual_seed(5))])
+    with torch.no_grad():
+        off = [(made(BATCHES[0]) - whole(BATCHES[0])).square().mean() for made in (gone, fitted)]
+    assert off[1] < 0.5 * off[0]
+
+
+def test_training_starts_from_the_function_that_was_fitted():
+    """Where batch norms ask the batch instead of what they were told, nothing changes: they were told what it says."""
+    whole = of_blocks(3)
+    samples = torch.randn(256, 2, 8, 8, generator=torch.Generator().manual_seed(5))
+    fitted = Remove(blocks=("3",)).apply(copy.deepcopy(whole)).eval()
+    reconstruct(whole, fitted, None, [samples])
+    last = fitted[4]
+    with torch.no_grad():
+        told = last(fitted[:4](samples))
+        asked = last.train()(fitted[:4](samples))
+    assert (asked - told).square().mean() < 0.01 * told.var()
+
+
+def test_what_reads_what_it_did_is_left():
+    whole = of_blocks(3)
+    gone = Remove(blocks=("4",)).apply(copy.deepcopy(whole)).eval()
+    before = copy.deepcopy(gone.state_dict())
+    reconstruct(whole, gone, None, BATCHES)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in gone.state_dict().items())
 
 
 class ScaledConv(nn.Conv2d):

@@ -1,0 +1,80 @@
+"""Where a layer's output is added to a stream that goes past it, as at the end of a residual block; found by trying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.pruning.readers import hooked, restatable
+
+TOLERANCE = 1e-4
+
+
+def streams(module: nn.Module, paths: Iterable[str], norms: Mapping[str, str], inputs: Tensor) -> dict[str, str]:
+    """Of each layer whose output is added to a stream, the innermost module around it that ends with the sum.
+
+    With the layer's output silenced such a module gives the stream, and with any other the sum of both. An activation
+    behind the sum is none of its business where it passes the stream on as it is, as ReLU does what ReLU made.
+
+    Args:
+        norms: the batch norm behind a layer; what that gives is the layer's output then.
+    """
+    calls = _calls(module, inputs)
+    found: dict[str, str] = {}
+    for path in paths:
+        point = norms.get(path, path)
+        if path in norms and not restatable(module.get_submodule(point)):
+            continue
+        around = [b for b in _ancestors(path) if point.startswith(f"{b}.") and len(calls.get(b, ())) == 1]
+        ends = next((b for b in around if _adds(module.get_submodule(b), point.removeprefix(f"{b}."), *calls[b][0])), None)
+        if ends is not None:
+            found[path] = ends
+    return found
+
+
+def _adds(block: nn.Module, point: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether what ``point`` gives is added to something at the end of ``block``."""
+    given: list[Tensor] = []
+
+    def with_given(make: Any) -> Any:
+        def instead(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            given.append(make(output))
+            return given[-1]
+
+        with hooked(block, behind={point: instead}):
+            return block(*args, **kwargs)
+
+    stream = with_given(torch.zeros_like)
+    if not isinstance(stream, Tensor) or len(given) != 1 or stream.shape != given[0].shape or not bool(stream.any()):
+        return False
+    random, size = torch.Generator().manual_seed(0), float(stream.abs().mean())
+    made = with_given(lambda output: size * torch.rand(output.shape, generator=random))
+    return bool((made - stream - given[1]).abs().max() <= TOLERANCE * size)
+
+
+def _calls(module: nn.Module, inputs: Tensor) -> dict[str, list[tuple[Any, Any]]]:
+    """What every module inside is called with."""
+    calls: dict[str, list[tuple[Any, Any]]] = {}
+    handles = [
+        inner.register_forward_pre_hook(
+            lambda _, args, kwargs, path=path: calls.setdefault(path, []).append((args, kwargs)), with_kwargs=True
+        )
+        for path, inner in module.named_modules()
+        if path
+    ]
+    try:
+        with hooked(module):
+            module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _ancestors(path: str) -> list[str]:
+    """Paths of the modules around one, the innermost first, without the whole."""
+    parts = path.split(".")[:-1]
+    return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
