@@ -55,7 +55,7 @@ def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -
 
     def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            axis = 1 if given[0].dim() == 4 else given[0].dim() - 1
+            axis = 1 if isinstance(layer, nn.Conv2d) else given[0].dim() - 1
             total = given[0].detach().double().movedim(axis, 0).flatten(1).mean(1) * len(given[0])
             totals[path] = totals.get(path, torch.zeros_like(total)) + total
 

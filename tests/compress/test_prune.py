@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compress import surgery
+from compress.allocation import Allocation
 from compress.progress import StreamProgress
 from compress.pruning.blocks import removable
 from compress.pruning.channels import couplings, rank_groups
@@ -245,6 +246,35 @@ def test_a_constant_channel_is_folded_exactly():
         assert (cut(inputs) - whole(inputs)).abs().max() > 0.1
         assert compensate(whole, cut, operation, [inputs]) == ()
         torch.testing.assert_close(cut(inputs), whole(inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_a_constant_is_folded_where_channels_come_last():
+    """As in ConvNeXt: linear layers that read (samples, height, width, channels)."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    with torch.no_grad():
+        whole[0].weight[5], whole[0].bias[5] = 0.0, 1.7
+    kept = [0, 1, 2, 3, 4]
+    tensors = {"0.weight": {"0": kept}, "0.bias": {"0": kept}, "2.weight": {"1": kept}}
+    operation = Narrow(tensors=tensors, attributes={"0": {"out_features": 5}, "2": {"in_features": 5}})
+    inputs = torch.randn(8, 4, 4, 3)
+    cut = operation.apply(surgery.copy.deepcopy(whole))
+    with torch.no_grad():
+        assert compensate(whole, cut, operation, [inputs]) == ()
+        torch.testing.assert_close(cut(inputs), whole(inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_where_only_blocks_go_the_others_are_fitted_too(given):
+    artifact, context = given
+    groups, _ = rank_groups(artifact.module, context.example)
+    chosen = Allocation(widths={}, removed=("layer2.1",), importance=0.0, cost=0.0)
+    made, operation, notes = Prune().cut_to(artifact, chosen, groups, context)
+    bare, _, _ = Prune(reconstruct=False).cut_to(artifact, chosen, groups, context)
+    assert operation is None and notes == () and [o.name for o in made.plan.operations] == ["remove"]
+    inputs = torch.from_numpy(context.data.validation.load(np.arange(32)).inputs)
+    with torch.no_grad():
+        off = [(less.module.eval()(inputs) - artifact.module.eval()(inputs)).norm() for less in (made, bare)]
+    assert off[0] < 0.7 * off[1]
 
 
 def test_the_sparse_rate_by_hand():
