@@ -73,7 +73,8 @@ def run(
 
     progress.say("measuring every row on the engines")
     found = entries(teacher, attempts, standing, prover)
-    rows = measured(found, prover, recipe.measure.seconds)
+    with prover.desk.open():
+        rows = measured(found, prover, recipe.measure.seconds)
     report = Report(
         recipe=recipe.as_json(),
         device=profile.as_json(),
@@ -129,8 +130,9 @@ def _try(
         if len(made.notes) > MOST_NOTES:
             progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
         milder = setting.softer() if len(attempts) < stage.most_softenings else None
-        before, after = _measure(made, standing, prover, workshop.recipe.measure.gate_seconds)
-        decision = _judge(made, before, after, teacher, workshop, prover, can_soften=milder is not None)
+        with prover.desk.open():
+            before, after = _measure(made, standing, prover, workshop.recipe.measure.gate_seconds)
+            decision = _judge(made, before, after, teacher, workshop, prover, can_soften=milder is not None)
         form = after.form if after else None
         attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
         progress.say(f"  {decision.verdict}: {decision.reason}")

@@ -26,6 +26,7 @@ from compress.tasks import Metric
 from compress.workshop import Workshop
 from compress.workspace import Step, Workspace, code_digest, versions
 from deploy import race as races
+from deploy.desk import Desk
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
@@ -51,7 +52,11 @@ class Judged:
 
 @final
 class Prover:
-    """Builds and measures variants on one device."""
+    """Builds and measures variants on one device.
+
+    Attributes:
+        desk: where all that is not timed is asked; who asks much in a row opens it.
+    """
 
     def __init__(
         self,
@@ -65,13 +70,14 @@ class Prover:
     ) -> None:
         self._workshop, self._device, self.profile = workshop, device, profile
         self._workspace, self._progress, self._lock_clocks = workspace, progress, lock_clocks
+        self.desk = Desk(device)
         self._files = ModelFiles(workshop, profile, workspace)
         self._energy_mj: dict[str, float] = {}
         self.doubts: dict[str, None] = {}
         self.environment: dict[str, Any] = processes.from_main(self._facts() if processes.is_main() else {})
 
     def _facts(self) -> dict[str, Any]:
-        with RemoteWorker(self._device) as worker:
+        with self.desk.worker() as worker:
             return worker.facts()
 
     @property
@@ -125,7 +131,7 @@ class Prover:
         def make(folder: Path) -> dict[str, Any]:
             if not isinstance(self._device, Local):
                 self._progress.say(f"  building {variant.form} on {self.url}")
-            with RemoteWorker(self._device) as worker:
+            with self.desk.worker() as worker:
                 return worker.build(model.folder / plan.model_file, plan, folder / "engine")
 
         return self._workspace.step("engine", decided, make)
@@ -142,7 +148,7 @@ class Prover:
         }
 
         def make(folder: Path) -> dict[str, Any]:
-            with RemoteWorker(self._device) as worker:
+            with self.desk.worker() as worker:
                 opened = worker.open(built.folder / "engine")
                 with self._progress.task(f"evaluate {variant.form}", len(samples)) as bar:
                     recorder = Recorder(worker, opened["inputs"][0]["name"], bar)
@@ -164,7 +170,7 @@ class Prover:
         built = onnx.load(str(self.model_path(variant)))
 
         def run(model: onnx.ModelProto, given: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-            with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._device) as worker:
+            with tempfile.TemporaryDirectory() as scratch, self.desk.worker() as worker:
                 onnx.save(model, str(Path(scratch) / MODEL))
                 worker.build(Path(scratch) / MODEL, plan, Path(scratch) / "engine")
                 name = worker.open(Path(scratch) / "engine")["inputs"][0]["name"]
@@ -231,7 +237,7 @@ class Prover:
         built = self.built(variant)
 
         def make(folder: Path) -> None:
-            with RemoteWorker(self._device) as worker:
+            with self.desk.worker() as worker:
                 name = worker.open(built.folder / "engine")["inputs"][0]["name"]
                 np.savez(folder / "outputs.npz", *worker.infer({name: inputs}).values())
 
@@ -244,6 +250,7 @@ class Prover:
         return samples.load(np.arange(min(how_many, len(samples)))).inputs
 
     def _timed(self, folders: Mapping[str, Path], seconds: float) -> dict[str, Any]:
+        self.desk.clear()
         with ExitStack() as stack:
             stack.enter_context(races.clocks(self._device, lock=self._lock_clocks))
             workers, opened = {}, {}

@@ -53,6 +53,7 @@ class Worker:
     def open(self, folder: str) -> dict[str, Any]:
         """Open an engine's folder."""
         plan = load_plan(Path(folder))
+        self._session = None  # two at once may be more than a board holds
         self._session = engine(plan.engine).open(Path(folder), plan)
         return {"inputs": [asdict(spec) for spec in self._session.inputs], "batch": plan.batch, "threads": plan.threads}
 
