@@ -40,6 +40,8 @@ RIDGE = 0.01
 ROWS, ENOUGH = 8, 3
 """Samples and positions for each unknown, where calibration has so many; what lost no input is left alone below so few."""
 MOST_ROWS, MOST_UNKNOWNS = 2**14, 4609
+FEW = 4
+"""Samples that tell whether anything is other than before."""
 MOST_SAMPLES, ELEMENTS = 256, 2**24
 """Calibration samples: as many as have so many elements together."""
 
@@ -76,7 +78,7 @@ def reconstruct(
     for path in counted(progress, "layers fitted anew", able):
         kept = operation.tensors.get(f"{path}.weight", {}).get("0") if operation else None
         work = _Fit(whole=whole, cut=cut, path=path, norm=norms.get(path), stream=added.get(path), kept=kept)
-        if path in lost or (work.reads_else(batches[0]) and work.rows(batches) >= ENOUGH * _unknowns(work.layer)):
+        if path in lost or work.can_make_up(batches):
             work.fit(batches, ridge)
     return tuple(path for path in lost if path not in able)
 
@@ -110,15 +112,12 @@ class _Fit:
         assert isinstance(layer, Layer)
         return layer
 
-    def reads_else(self, inputs: Tensor) -> bool:
-        """Whether it reads something else than before, or what it is added to is something else."""
-        now, before = (self._seen(module, inputs) for module in (self.cut, self.whole))
-        return not (torch.equal(now.read, before.read) and torch.equal(now.past, before.past))
-
-    def rows(self, batches: Sequence[Tensor]) -> int:
-        """Samples and positions that there are."""
-        given = self._seen(self.cut, batches[0][:1]).given
-        return sum(len(inputs) for inputs in batches) * (given.numel() // len(self.layer.weight))
+    def can_make_up(self, batches: Sequence[Tensor]) -> bool:
+        """Whether it reads or is added to something else than before, and samples are enough to fit it on."""
+        now, before = (self._seen(module, batches[0][:FEW]) for module in (self.cut, self.whole))
+        each = now.given[0].numel() // len(self.layer.weight)
+        enough = each * sum(len(inputs) for inputs in batches) >= ENOUGH * _unknowns(self.layer)
+        return enough and not (torch.equal(now.read, before.read) and torch.equal(now.past, before.past))
 
     def fit(self, batches: Sequence[Tensor], ridge: float) -> None:
         """What is added to a stream is fitted as it comes out of the norm, what is not as it goes in."""
