@@ -79,7 +79,10 @@ def outcome(report: dict[str, Any]) -> tuple[float, float, list[str]]:
     pruned = next(row for key, row in rows.items() if key.startswith("prune") and row["precision"] == "fp32")
     faster = teacher["latency_ms"]["p50"] / pruned["latency_ms"]["p50"]
     drop = teacher["metric"]["value"] - pruned["metric"]["value"]
-    remarks = [f"{pruned['decision']}: {pruned['reason']} {pruned['about']}", f"{pruned['seconds']:.0f} s of pruning"]
+    remarks = [
+        f"{pruned['decision']}: {pruned['reason']} {pruned['about']}",
+        f"{pruned['seconds']:.0f} s of pruning; lost on validation: {teacher['validation'] - pruned['validation']:.2f}",
+    ]
     return faster, drop, remarks
 
 
