@@ -24,8 +24,8 @@ from contextlib import nullcontext
 from compress.heap import kept_memory
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 with kept_memory() if sys.argv[1] == "kept" else nullcontext():
-    for step in range(32):
-        before = faults() if step <= 16 else before  # until then the heap finds its size
+    for step in range(20):
+        before = faults() if step <= 12 else before  # until then the heap finds its size
         (torch.ones(16, 1024, 1024) * 2).sum()
     print(faults() - before)
 """

@@ -108,7 +108,7 @@ LEARNT_WEIGHT = {"use": "cwd", "weight": {"use": "gradient_share", "every": 1}}
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),  # the next one resumes all of this and more
         {"optimizer": "adamw", "learning_rate": 0.003, "ema": 0.9, "losses": [*LEARNT, LEARNT_WEIGHT]},
         {"optimizer": "muon"},
     ],
