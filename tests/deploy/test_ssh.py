@@ -15,6 +15,7 @@ import pytest
 
 from deploy.board import install
 from deploy.board.address import Address
+from deploy.desk import Desk
 from deploy.devices import DeviceError, device, ssh
 from deploy.engines import EngineError, engine
 from deploy.remote import RemoteWorker
@@ -332,6 +333,22 @@ def test_a_worker_there_gives_what_one_here_gives_though_it_is_cut_all_the_time(
     np.testing.assert_allclose(outputs["local"], inputs.reshape(5, 256) @ tiny_weights(), rtol=1e-5)
     left = [p for p in (board.root / "work").rglob("*") if p.is_file()]
     assert left == [], "what a worker made is fetched and forgotten"
+
+
+def test_one_worker_there_builds_and_answers_for_many_engines(board, model, tmp_path):
+    inputs = np.random.default_rng(0).normal(size=(3, 1, 16, 16)).astype(np.float32)
+    desk, processes = Desk(board.device()), []
+    with desk.open():
+        for name in ("one", "other"):
+            with desk.worker() as worker:
+                worker.build(model, plan(), tmp_path / name / "engine")
+                worker.open(tmp_path / name / "engine")
+                found = worker.infer({"input": inputs})["output"]
+                processes.append(worker.process)
+            np.testing.assert_allclose(found, inputs.reshape(3, 256) @ tiny_weights(), rtol=1e-5)
+            board.cut()
+    assert processes[0] is processes[1] and processes[0].poll() == 0
+    assert [p for p in (board.root / "work").rglob("*") if p.is_file()] == []
 
 
 @pytest.mark.slow
