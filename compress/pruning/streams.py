@@ -42,7 +42,7 @@ def _adds(block: nn.Module, point: str, args: tuple[Any, ...], kwargs: Mapping[s
     def with_given(make: Any) -> Any:
         def instead(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             given.append(make(output))
-            return given[-1]
+            return given[-1].clone()  # the sum may be made in place
 
         with hooked(block, behind={point: instead}):
             return block(*args, **kwargs)

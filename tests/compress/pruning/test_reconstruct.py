@@ -114,7 +114,9 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels) if norm else nn.Identity()
 
     def forward(self, x):
-        return (x + self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))).relu()
+        made = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
+        made += x
+        return made.relu_()
 
 
 def of_blocks(count, norm=True, kernel=3):
