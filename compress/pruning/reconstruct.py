@@ -122,8 +122,9 @@ class _Fit:
     def fit(self, batches: Sequence[Tensor], ridge: float) -> None:
         """What is added to a stream is fitted as it comes out of the norm, what is not as it goes in."""
         layer, norm = self.layer, self.cut.get_submodule(self.norm) if self.norm else None
+        told = norm if norm is not None and restatable(norm) else None
         ones = torch.ones(len(layer.weight), dtype=torch.float64)
-        slope = slopes(norm) if norm is not None and restatable(norm) else ones
+        slope = ones if told is None else slopes(told)
         unit = ones if self.stream is None else slope
         now = unit * layer.weight.detach().double().flatten(1).T
         bias = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else 0 * ones
@@ -132,13 +133,13 @@ class _Fit:
             sums.add(read.double(), given.double())
         fitted = sums.fitted(now, ridge, free=norm is not None or isinstance(layer.bias, Tensor))
         # A norm takes scale away: of what it reads the weights keep theirs, on which depends how fast they learn.
-        scale = ones if self.stream is None or norm is None else _scale(layer.weight, fitted)
+        scale = ones if self.stream is None or told is None else _scale(layer.weight, fitted)
         with torch.no_grad():
             layer.weight.copy_((scale * fitted).T.reshape(layer.weight.shape))
         reads = scale * (sums.read @ fitted) + bias
-        if norm is not None and restatable(norm):
-            constant = sums.given if self.stream is not None else passed(norm, sums.given)
-            restate(norm, reads, scale**2 * sums.variance(fitted), slope / unit / scale, constant)
+        if told is not None:
+            constant = sums.given if self.stream is not None else passed(told, sums.given)
+            restate(told, reads, scale**2 * sums.variance(fitted), slope / unit / scale, constant)
         else:
             shift_constant(self.cut, self.path, self.norm, sums.given - reads)
 

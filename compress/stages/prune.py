@@ -207,8 +207,8 @@ class Prune(TrainedStage):
         """The allocation within ``share`` of the cost's unit, and what it costs: measured whole where that is time."""
         propose = partial(budget.choose, room, groups, removed)
         if self.worth == "importance" or self.by == "uniform":
-            evenly = partial(propose, evenly=self.by == "uniform")
-            return budget.held(budget.tried(evenly, room.costs, removed, share), share)
+            way = partial(propose, evenly=self.by == "uniform")
+            return budget.held(budget.tried(way, room.costs, removed, share), share)
         samples = _spread(context)
         blocks = [block for block in room.blocks if block not in removed]
         alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples, context.progress)
@@ -238,7 +238,7 @@ class Prune(TrainedStage):
     def narrowed(
         self, now: Artifact, operation: Narrow | None, whole: nn.Module, context: Context
     ) -> tuple[Artifact, tuple[str, ...]]:
-        """The model cut, and made up for against ``whole``, as it was before anything was taken out of it; and notes."""
+        """The model cut (None: only blocks went), and made up for against ``whole``, as it was before either; and notes."""
         module = copied(now)
         if operation is not None:
             module = operation.apply(module)
