@@ -34,6 +34,8 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 FINISHED = "finished.safetensors"
+SHOWN, MOST_VALUES = 64, 1 << 22
+"""Samples that losses' own parts are fitted on: so many, or of fewer values."""
 Losses = Annotated[tuple[LossSpec, ...], BeforeValidator(parse_losses)]
 
 
@@ -101,12 +103,15 @@ class Context:
         schedule: Schedule,
         part: str = "",
         answers: Answers | None = None,
+        *,
+        trained: bool = False,
     ) -> nn.ModuleList | None:
         """Train ``module`` in place with the teacher attached.
 
         Args:
             part: which training it is, in a stage that has several; a finished one is not done again after a kill.
             answers: what the teacher said of some samples: the training is on those, and it is not asked again.
+            trained: whether the module works already.
 
         Returns:
             What the losses have of their own after it; None where it was not done again.
@@ -117,16 +122,23 @@ class Context:
             module.load_state_dict(load_tensors(done)[0])
             module.eval()
             return None
-        parts = self._fit(name, module, losses, schedule, folder, answers)
+        parts = self._fit(name, module, losses, schedule, folder, answers, trained=trained)
         if part and processes.is_main():
             folder.mkdir(parents=True, exist_ok=True)
             save_tensors(done, module.state_dict())
         processes.wait()
         return parts
 
-    def objective(self, module: nn.Module, losses: tuple[LossSpec, ...], samples: int) -> Objective:
-        """The losses at work between ``module`` and the teacher, on a number of samples."""
-        return Objective(losses, self.task, module, self.teacher, self.example, samples, self.answering)
+    def objective(
+        self, module: nn.Module, losses: tuple[LossSpec, ...], samples: int, *, trained: bool = False
+    ) -> Objective:
+        """The losses at work between ``module`` and the teacher, on a number of samples; ``trained``: it works already."""
+        example = self._shown() if trained else self.example
+        return Objective(losses, self.task, module, self.teacher, example, samples, self.answering, trained=trained)
+
+    def _shown(self) -> Tensor:
+        count = max(2, min(SHOWN, MOST_VALUES // self.example[0].numel()))
+        return torch.from_numpy(next(self.data.train.spread(count, count)).inputs)
 
     def _fit(
         self,
@@ -136,9 +148,11 @@ class Context:
         schedule: Schedule,
         folder: Path,
         answers: Answers | None,
+        *,
+        trained: bool,
     ) -> nn.ModuleList:
         samples = self.data.train if answers is None else Chosen(self.data.train, answers.indices)
-        objective = self.objective(module, losses, len(samples))
+        objective = self.objective(module, losses, len(samples), trained=trained)
         self.trainer.fit(
             name,
             module,
@@ -146,13 +160,14 @@ class Context:
             samples,
             schedule,
             folder,
-            validate=self._validate,
+            validate=self.validate,
             outputs=self.outputs / objective.teacher_key(schedule),
             answers=answers,
         )
         return objective.parts.cpu()
 
-    def _validate(self, module: nn.Module) -> float:
+    def validate(self, module: nn.Module) -> float:
+        """The task's metric on the validation split; larger is better."""
         return self.task.evaluate(self.trainer.predictor(module), self.data.validation).value
 
 
@@ -243,17 +258,40 @@ class TrainedStage(Training, Stage):
         part: str = "",
         epochs: int | None = None,
         answers: Answers | None = None,
+        *,
+        trained: bool = False,
     ) -> nn.ModuleList | None:
         """Train ``module`` in place as the fields say, 0 epochs leave it as it is; returns what ``Context.train`` does.
 
         Args:
             part, epochs: where a stage trains several times: which of them it is, and its share of the epochs.
             answers: what the teacher said, where it was asked before.
+            trained: whether the module works already.
         """
         schedule = Schedule.of(self) if epochs is None else replace(Schedule.of(self), epochs=epochs)
         if not schedule.epochs:
             return None
-        return context.train(self.name, module, self.losses, schedule, part, answers)
+        return context.train(self.name, module, self.losses, schedule, part, answers, trained=trained)
+
+    @final
+    def recover(self, module: nn.Module, context: Context, part: str = "", epochs: int | None = None) -> tuple[str, ...]:
+        """Train a module that works already, in place as ``train`` does; what it was stays where that is better.
+
+        Short trainings can end below a good start, by the metric on validation.
+
+        Returns:
+            A note where it stays as it was.
+        """
+        if not (self.epochs if epochs is None else epochs):
+            return ()
+        kept, before = {name: value.clone() for name, value in module.state_dict().items()}, context.validate(module)
+        self.train(module, context, part, epochs, trained=True)
+        after = context.validate(module)
+        if not processes.from_main(after < before):
+            return ()
+        module.load_state_dict(kept)
+        told = f"training ended at {after:.2f} on validation, {before - after:.2f} below where it started: kept as it was"
+        return (f"{told}; more epochs or a lower learning_rate (now {self.learning_rate:g}) may help",)
 
 
 class StageError(RuntimeError):

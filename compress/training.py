@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -111,9 +112,25 @@ class Trainer:
         np.random.seed(self._seed % 2**32)
         device = self._accelerator.device
         layout = torch.channels_last if _has_convolutions(module) else torch.contiguous_format
-        for each in (module.train(), *objective.frozen()):
-            _lay_out(each.to(device), layout)
-        objective.parts.to(device).train()
+        with _placed([module.train(), *objective.frozen()], device, layout):
+            objective.parts.to(device).train()
+            run = self._run(name, module, objective, samples, schedule, folder, validate, outputs, answers, layout)
+        module.eval()
+        return Fitted(steps=run.step, seconds=time.perf_counter() - started, loss=run.mean_loss)
+
+    def _run(
+        self,
+        name: str,
+        module: nn.Module,
+        objective: Objective,
+        samples: Samples,
+        schedule: Schedule,
+        folder: Path,
+        validate: Validate | None,
+        outputs: Path | None,
+        answers: Answers | None,
+        layout: torch.memory_format,
+    ) -> RunState:
         _check_processes(objective)
         if doubt := _doubt(module, schedule):
             self._progress.say(f"  {name}: {doubt}")
@@ -133,9 +150,7 @@ class Trainer:
                 if run.step % batches.steps_an_epoch == 0 and run.end_of_epoch(validate):
                     break
         run.finish()
-        for each in (module.eval(), *objective.frozen()):
-            _lay_out(each.to("cpu"), torch.contiguous_format)
-        return Fitted(steps=run.step, seconds=time.perf_counter() - started, loss=run.mean_loss)
+        return run
 
     def predictor(self, module: nn.Module) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
         """The module in evaluation mode, fp32, on the device it is on, as a function of arrays."""
@@ -244,11 +259,24 @@ def _tensors(batch: Batch, device: torch.device, layout: torch.memory_format) ->
     return inputs, torch.from_numpy(batch.targets).to(device)
 
 
+@contextmanager
+def _placed(modules: Sequence[nn.Module], device: torch.device, layout: torch.memory_format) -> Iterator[None]:
+    """Modules on a device with their kernels in a memory format; back as they were, however the block ends."""
+    try:
+        for each in modules:
+            _lay_out(each.to(device), layout)
+        yield
+    finally:
+        for each in modules:
+            _lay_out(each.to("cpu"), torch.contiguous_format)
+
+
 def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
     """Put every kernel of ``module`` into a memory format."""
     for parameter in module.parameters():
         if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+            # a copy: of one channel or 1x1 kernels both formats are contiguous, and kernels are chosen by the strides
+            parameter.data = parameter.data.clone(memory_format=layout)
 
 
 def _doubt(module: nn.Module, schedule: Schedule) -> str | None:

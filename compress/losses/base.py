@@ -38,7 +38,8 @@ VOCABULARY = (
 )
 
 Example = Mapping[str, Any]
-"""What a loss reads, on two samples: shapes for a loss that has parts of its own. Also ``samples``: how many there are."""
+"""What a loss reads, on some samples: shapes for a loss that has parts of its own. Also ``samples``, how many there are to
+train on, and ``trained``, whether the student works already, so that parts may be fitted to what is shown."""
 
 TINY = 1e-8
 

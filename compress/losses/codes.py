@@ -28,7 +28,7 @@ class Codebook(nn.Module):
         super().__init__()
         teacher = example["teacher_embedding"]
         self._temperature, self._memory = temperature, memory
-        self.adapter = adapter(example["student_embedding"], teacher)
+        self.adapter = adapter(example["student_embedding"], teacher, fitted=example.get("trained", False))
         self.register_buffer("codes", torch.zeros(size, teacher.shape[1]))
         self.register_buffer("seen", torch.zeros(size))
 

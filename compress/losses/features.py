@@ -35,7 +35,7 @@ class Cwd(nn.Module):
     def __init__(self, example: Example, *, temperature: float = 4.0) -> None:
         super().__init__()
         self._temperature = temperature
-        self.adapters = Adapters(example["student_features"], example["teacher_features"])
+        self.adapters = Adapters.of(example, "features")
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
         losses = []
@@ -55,7 +55,7 @@ class Hcl(nn.Module):
 
     def __init__(self, example: Example) -> None:
         super().__init__()
-        self.adapters = Adapters(example["student_features"], example["teacher_features"])
+        self.adapters = Adapters.of(example, "features")
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
         return torch.stack([by_levels(s, t) for s, t in self.adapters(student_features, teacher_features)]).sum()
@@ -72,7 +72,8 @@ class Dsi(nn.Module):
 
     def __init__(self, example: Example) -> None:
         super().__init__()
-        self.adapter = adapter(example["student_features"][-1], example["teacher_features"][-1])
+        deepest = example["student_features"][-1], example["teacher_features"][-1]
+        self.adapter = adapter(*deepest, fitted=example.get("trained", False))
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
         student, teacher = self.adapter(full(student_features[-1])), full(teacher_features[-1])
@@ -92,7 +93,7 @@ class BlockMse(nn.Module):
 
     def __init__(self, example: Example) -> None:
         super().__init__()
-        self.adapters = Adapters(example["student_blocks"], example["teacher_blocks"])
+        self.adapters = Adapters.of(example, "blocks")
 
     def forward(self, student_blocks: list[Tensor], teacher_blocks: list[Tensor]) -> Tensor:
         pairs = self.adapters(student_blocks, teacher_blocks)

@@ -28,7 +28,7 @@ class Acam(nn.Module):
         super().__init__()
         teacher = example["teacher_features"]
         self._diversity, self._most = diversity, most
-        self.adapters = Adapters(example["student_features"], teacher)
+        self.adapters = Adapters.of(example, "features")
         self.fuse = nn.ModuleList(_Fuse(t.shape[1]) for t in teacher)
         self.places = nn.ParameterList(torch.randn(units, t.shape[1]) / t.shape[1] ** 0.5 for t in teacher)
         self.channels = nn.ParameterList(torch.randn(units, t.shape[1]) for t in teacher)

@@ -33,7 +33,7 @@ class Ickd(nn.Module):
 
     def __init__(self, example: Example) -> None:
         super().__init__()
-        self.adapters = Adapters(example["student_features"], example["teacher_features"])
+        self.adapters = Adapters.of(example, "features")
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
         losses = []

@@ -41,7 +41,8 @@ class VisibleTokens(nn.Module):
     def __init__(self, example: Example, *, visible: float = 0.25, depth: float = 0.75) -> None:
         super().__init__()
         self._visible, self._at = visible, round(depth * (len(example["student_tokens"]) - 1))
-        self.adapter = adapter(example["student_tokens"][self._at], example["teacher_tokens"][self._at])
+        tokens = example["student_tokens"][self._at], example["teacher_tokens"][self._at]
+        self.adapter = adapter(*tokens, fitted=example.get("trained", False))
 
     def forward(self, student_tokens: list[Tensor], teacher_tokens: list[Tensor]) -> Tensor:
         student, teacher = alike(self.adapter(full(student_tokens[self._at])), teacher_tokens[self._at])

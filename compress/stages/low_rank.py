@@ -85,19 +85,19 @@ class LowRank(TrainedStage):
         if not chosen:
             return StageResult(artifact=artifact, notes=("no layer has factors that are cheaper than itself", *notes))
         module = _factorised(copied(artifact), chosen)
-        self._recover(artifact, module, chosen, context)
+        notes = (*self._recover(artifact, module, chosen, context), *notes)
         told = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
         about = "each layer timed alone on the device, whole and as factors" if prices else "multiply-accumulates"
         changed = artifact.changed(Factorise(layers=chosen), module)
         return StageResult(artifact=changed, notes=notes, choices=told, about=about)
 
-    def _recover(self, artifact: Artifact, module: nn.Module, chosen: Chosen, context: Context) -> None:
+    def _recover(self, artifact: Artifact, module: nn.Module, chosen: Chosen, context: Context) -> tuple[str, ...]:
         """Train the factors, in place. What PELA adds is added for each part of a step."""
         before = copied(artifact).eval()
         near = blocks_near(module, before, blocks_of(before, context.example), self.features / self.accumulate)
         pairs = _pairs(before, module, chosen)
         with held_near(pairs, self.perturbation / self.accumulate, self.perturbation_bound), near:
-            self.train(module, context)
+            return self.recover(module, context)
 
     def softer(self) -> LowRank | None:
         keep = (1 + self.keep) / 2

@@ -88,10 +88,11 @@ class PackStage(TrainedStage):
         weights = {name: module.body.get_parameter(name).detach().clone() for name in bits}
         put = evenly if even else placed
         starts = {name: put(weights[name], bits[name], self.bucket) for name in bits}
-        module.adopt(starts if even else self._learned(module.body, bits, context))
+        learned, worse = ({}, ()) if even else self._learned(module.body, bits, context)
+        module.adopt(learned or starts)
         told = tuple(_choice(name, weights[name], starts[name]) for name in bits)
         about = f"points {self.points}; bits by {'the gradient' if self.allocation == 'gradient' else 'the recipe'}"
-        return StageResult(artifact=artifact.changed(pack, module), notes=notes, choices=told, about=about)
+        return StageResult(artifact=artifact.changed(pack, module), notes=(*worse, *notes), choices=told, about=about)
 
     def softer(self) -> Stage | None:
         """What keeps more accuracy: points that learn, then a bit more for each layer."""
@@ -139,15 +140,17 @@ class PackStage(TrainedStage):
         with context.objective(graph, self.losses, len(context.data.train)) as objective:
             return gradient_norms(graph, names, (objective(graph, *batch)[0] for batch in _batches(context)))
 
-    def _learned(self, graph: nn.Module, bits: Mapping[str, int], context: Context) -> dict[str, Packed]:
-        """The weights of ``graph`` on points, trained in place."""
+    def _learned(
+        self, graph: nn.Module, bits: Mapping[str, int], context: Context
+    ) -> tuple[dict[str, Packed], tuple[str, ...]]:
+        """The weights of ``graph`` on points, trained in place; and notes."""
         asked = {name: parameter.requires_grad for name, parameter in graph.named_parameters()}
         attach(graph, bits, self.bucket, points_alone=self.training == "points")
-        self.train(graph, context)
+        notes = self.recover(graph, context)
         packed = settle(graph, bits)
         for name, parameter in graph.named_parameters():
             parameter.requires_grad_(asked[name])
-        return packed
+        return packed, notes
 
 
 def _choice(name: str, weight: Tensor, found: Packed) -> Choice:

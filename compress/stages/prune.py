@@ -143,7 +143,8 @@ class Prune(TrainedStage):
             kept = _still_kept(kept, groups, operation)
             now, told = self.narrowed(now, operation, now.module, context)
             notes = (*notes, *told)
-            now = self._recovered(now, context, turn)
+            now, told = self._recovered(now, context, turn)
+            notes = (*told, *notes)
         if not now.plan.operations[len(artifact.plan.operations) :]:
             return StageResult(artifact=artifact, notes=(*notes, *unfollowed) or ("no group has channels to spare",))
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
@@ -168,7 +169,8 @@ class Prune(TrainedStage):
             removed += chosen.removed
             now, operation, told = self.cut_to(now, chosen, groups, context)
             kept, notes = _still_kept(kept, groups, operation), (*notes, *told)
-            now = self._recovered(now, context, turn)
+            now, told = self._recovered(now, context, turn)
+            notes = (*told, *notes)
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
         found = budget.choices(room, able, widths, {**kept, **dict.fromkeys(removed, 0.0)})
         notes = (*notes, *_missed(room.costs, cost, goal), *unfollowed)
@@ -251,12 +253,12 @@ class Prune(TrainedStage):
         made = replace(now, module=module) if operation is None else now.changed(operation, module)
         return made, tuple(f"{path} {why}" for path in left)
 
-    def _recovered(self, now: Artifact, context: Context, turn: int) -> Artifact:
+    def _recovered(self, now: Artifact, context: Context, turn: int) -> tuple[Artifact, tuple[str, ...]]:
         each = max(self.epochs // (self.rounds + 1), min(1, self.epochs // self.rounds))
         epochs = each if turn < self.rounds - 1 else self.epochs - each * turn
         module = copied(now)
-        self.train(module, context, part=f"round-{turn}", epochs=epochs)
-        return replace(now, module=module)
+        notes = self.recover(module, context, part=f"round-{turn}", epochs=epochs)
+        return replace(now, module=module), notes
 
     def _sparse(self, artifact: Artifact, context: Context) -> nn.Module:
         """A copy of the model, sparsely trained as the fields say."""

@@ -67,9 +67,8 @@ class QuantizeStage(TrainedStage):
         module = found.quantize.apply(copied(artifact))
         assert isinstance(module, QuantizedProgram)
         module.adopt(found.tensors(), found.scales)
-        if self.attempt == "trained":
-            self.train(module, context)
-        notes = tuple(f"{layer} stays float: {reason}" for layer, reason in found.quantize.placement.kept_float)
+        told = self.recover(module, context) if self.attempt == "trained" else ()
+        notes = (*told, *(f"{layer} stays float: {reason}" for layer, reason in found.quantize.placement.kept_float))
         return StageResult(artifact=artifact.changed(found.quantize, module), notes=notes)
 
     def softer(self) -> Stage | None:

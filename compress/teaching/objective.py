@@ -81,6 +81,7 @@ class Objective:
         teacher: frozen; needed only when a loss reads from it.
         example: inputs of shape (samples, ...) to find layers and shapes with, when a loss asks for those.
         samples: how many samples are trained on, for losses that remember each.
+        trained: whether the student works already: adapters then start fitted on ``example``.
         answering: makes what is asked in the teacher's place.
 
     Attributes:
@@ -100,6 +101,8 @@ class Objective:
         example: Tensor,
         samples: int = 0,
         answering: Answering | None = None,
+        *,
+        trained: bool = False,
     ) -> None:
         self._task, self._student = task, student
         kinds = {name: load_object(reference) for name, reference in weights().items()}
@@ -115,9 +118,10 @@ class Objective:
             self._teacher = self._engine
         parted = any(asks_example(loss) or weight_reads(spec.weight) for spec, loss in found)
         shown = self._readings.shown(example) if parted else {}
+        told = {"samples": samples, "trained": trained}
         self._terms: list[Term] = []
         for (spec, loss), layers in zip(found, self._readings.layers, strict=True):
-            own = {**shown, **self._readings.of_layers(layers, shown), "samples": samples} if asks_example(loss) else None
+            own = {**shown, **self._readings.of_layers(layers, shown), **told} if asks_example(loss) else None
             weight = _weight(spec, kinds, shown)
             made = _made(spec, loss, own, weight)
             self._terms.append(Term(spec=spec, loss=made, weight=weight, reads=tuple(reads_of(loss)), layers=layers))

@@ -1,7 +1,11 @@
 """Every stage on a real model: what the runner promises of all of them."""
 
 import copy
+import dataclasses
+import io
+import tempfile
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,19 +13,23 @@ import pytest
 import torch
 
 from compress import surgery
+from compress.progress import StreamProgress
 from compress.quantization.quantizers import QuantizedProgram
+from compress.schedule import Schedule
 from compress.stage import Artifact, Stage, StageError, StageResult, run_stage
 from compress.stages import STAGES, stages
-from compress.teaching.objective import parse_losses
+from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
+from compress.training import Trainer
 from deploy.export import capture, to_onnx
 from profiles.errors import UserError
 from profiles.tables import load_object
-from tests.conftest import small_model, small_plan
+from tests.conftest import blob_splits, small_model, small_plan
 
 QUICK = {
     "distill": {"epochs": 1},
     "prune": {"epochs": 1, "ratio": 0.5},
-    "low_rank": {"epochs": 1, "largest_error": 0.99},
+    "low_rank": {"epochs": 1, "largest_error": 0.7},
     "quantize": {"epochs": 1},
     "pack": {"epochs": 1, "bits": 3, "allocation": "gradient"},
 }
@@ -98,6 +106,40 @@ def test_nothing_follows_pack(context):
     for name in sorted(STAGES):
         with pytest.raises(UserError, match=f"stage {name} cannot follow pack"):
             run_stage(make(name), packed, context, 0)
+
+
+@pytest.fixture(scope="module")
+def learned() -> Artifact:
+    """A start that knows blobs."""
+    given, data = start(), blob_splits()
+    trainer = Trainer(0, StreamProgress(io.StringIO()))
+    objective = Objective(parse_losses(["task"]), Classification(), given.module, None, torch.zeros(2, 1, 16, 16))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.fit("start", given.module, objective, data.train, Schedule(epochs=8, batch_size=32), Path(folder))
+    return given
+
+
+@pytest.mark.parametrize("name", sorted(STAGES.keys() - {"distill"}))
+def test_training_that_ends_below_its_start_is_not_taken(name, learned, context):
+    """At an absurd rate nothing is learned: what the stage makes without training stays, to the bit, and it is said."""
+    context = dataclasses.replace(context, teacher=copy.deepcopy(learned.module))
+    mild = {
+        "ratio": 0.3,
+        "bits": 6,
+        "attempt": "trained",
+        "epochs": 1,
+        "learning_rate": 3.0,
+        "keep": 0.9,
+        "largest_error": 0.7,
+    }
+    known = {field.name for field in fields(load_object(STAGES[name]))}
+    stage = load_object(STAGES[name])(**{key: value for key, value in mild.items() if key in known})
+    made = run_stage(stage, learned, context, 0)[0]
+    bare = run_stage(dataclasses.replace(stage, epochs=0), learned, context, 0)[0]
+    assert any("below where it started: kept as it was" in note for note in made.notes)
+    inputs = torch.from_numpy(context.data.test.load(np.arange(16)).inputs)
+    with torch.no_grad():
+        assert torch.equal(made.artifact.module(inputs), bare.artifact.module(inputs))
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
