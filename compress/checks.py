@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from compress.data import Splits
-from compress.float_session import float_session
 from compress.made import model_key
+from compress.onnx_session import onnx_session
 from compress.recipe import Recipe, teacher_plan
 from compress.stage import TrainedStage
 from compress.student_spec import student_plan
@@ -112,5 +112,5 @@ class Checks:
         wanted = tuple(d.dim_value or "free" for d in given)[1:]
         if any(w not in ("free", s) for w, s in zip(wanted, self._example.shape[1:], strict=True)):
             raise UserError(f"takes samples of shape {wanted}; the data's are {tuple(self._example.shape[1:])}")
-        outputs = [torch.from_numpy(output) for output in float_session(model)(self._example.numpy())]
+        outputs = [torch.from_numpy(output) for output in onnx_session(model)(self._example.numpy())]
         self._task.check_outputs(outputs[0] if len(outputs) == 1 else tuple(outputs), self._data)

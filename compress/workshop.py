@@ -18,9 +18,9 @@ from compress import surgery
 from compress.checks import Checks
 from compress.costs import Target
 from compress.data import Splits
-from compress.float_session import float_session
 from compress.inherit import inherit
 from compress.made import Made, model_key
+from compress.onnx_session import onnx_session
 from compress.progress import Progress, timed
 from compress.quantization import calibration_data, post_training, selection
 from compress.quantization.post_training import PostTraining, Quantised
@@ -275,6 +275,7 @@ class Workshop:
             "teacher": self._taught_by(teacher),
             "profile": stage.key(self.profile),
             "calibration": self.data.calibration.fingerprint(),
+            "validation": self.data.validation.fingerprint(),
             **self._training_key([type(stage).__module__, *_loss_modules(stage)]),
         }
         if stage.asks_target and target is not None:
@@ -296,7 +297,7 @@ class Workshop:
     def reference(self, made: Made) -> Callable[[Any], list[Any]]:
         """What an engine's outputs are compared with: the module in fp32, or the file in ONNX Runtime."""
         if made.is_onnx:
-            return float_session(onnx.load(str(made.step.folder / MODEL)))
+            return onnx_session(onnx.load(str(made.step.folder / MODEL)))
         return self.predictor(made.artifact.module)
 
     def predictor(self, module: nn.Module) -> Callable[[Any], list[Any]]:

@@ -18,9 +18,11 @@ from torch import nn
 from compress.data import Splits
 from compress.data.base import ArraySamples
 from compress.progress import StreamProgress
-from compress.stage import Context
+from compress.schedule import Schedule
+from compress.stage import Artifact, Context
 from compress.surgery import Plan
 from compress.tasks.classification import Classification
+from compress.teaching.objective import Objective, parse_losses
 from compress.training import Trainer
 from profiles.device import load as load_profile
 
@@ -82,6 +84,16 @@ def randomise_batch_norms(model: nn.Module) -> None:
                 layer.running_var.uniform_(0.5, 1.5)
                 layer.weight.uniform_(0.5, 1.5)
                 layer.bias.normal_(0, 0.2)
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A network that knows blobs; not to be changed."""
+    module, data = small_model(width=1.0), blob_splits()
+    objective = Objective(parse_losses(["task"]), Classification(), module, None, torch.zeros(2, 1, 16, 16))
+    schedule, folder = Schedule(epochs=8, batch_size=32), tmp_path_factory.mktemp("learned")
+    Trainer(0, StreamProgress(io.StringIO())).fit("start", module, objective, data.train, schedule, folder)
+    return Artifact(plan=small_plan(1.0), module=module)
 
 
 @pytest.fixture

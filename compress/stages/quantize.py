@@ -6,14 +6,20 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, final
 
 from annotated_types import Ge, Gt
+from torch import nn
 
-from compress.quantization.post_training import PostTraining, Ranges
+from compress import processes
+from compress.onnx_session import onnx_session
+from compress.quantization.post_training import PostTraining, Quantised, Ranges
 from compress.quantization.quantizers import QuantizedProgram
 from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
 from compress.teaching.objective import parse_losses
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
+WAYS: tuple[Ranges, ...] = ("norm", "minmax")
+LEAST_BETTER = 0.5
+"""Points on validation that make the second way the better one; the first is nearer to the float model's outputs."""
 LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}])
 
 
@@ -28,7 +34,9 @@ class QuantizeStage(TrainedStage):
 
     Attributes:
         attempt: what is tried first.
-        ranges, weights, equalise, rounding, biases: of the quantisation without training;
+        ranges: which range an activation is quantised over; ``best`` is ``norm``, or ``minmax`` where that is right more
+            often on validation.
+        weights, equalise, rounding, biases: of the quantisation without training;
             ``compress.quantization.post_training`` explains each.
     """
 
@@ -36,7 +44,7 @@ class QuantizeStage(TrainedStage):
     most_softenings = 3
 
     attempt: Literal["post_training", "mixed", "trained"] = "post_training"
-    ranges: Ranges = "norm"
+    ranges: Ranges | Literal["best"] = "best"
     weights: Literal["largest", "mse"] = "mse"
     equalise: bool = False
     rounding: Literal["nearest", "learned"] = "nearest"
@@ -63,13 +71,13 @@ class QuantizeStage(TrainedStage):
         return {"recipe": integer_recipe(profile)}
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        found = context.quantization(artifact.module, self._options())
+        found, chosen = self._quantised(artifact.module, context)
         module = found.quantize.apply(copied(artifact))
         assert isinstance(module, QuantizedProgram)
         module.adopt(found.tensors(), found.scales)
         told = self.recover(module, context) if self.attempt == "trained" else ()
-        notes = (*told, *(f"{layer} stays float: {reason}" for layer, reason in found.quantize.placement.kept_float))
-        return StageResult(artifact=artifact.changed(found.quantize, module), notes=notes)
+        kept = (f"{layer} stays float: {reason}" for layer, reason in found.quantize.placement.kept_float)
+        return StageResult(artifact=artifact.changed(found.quantize, module), notes=(*told, *chosen, *kept))
 
     def softer(self) -> Stage | None:
         """What costs less accuracy, and more time: learned rounding, layers in float, then training.
@@ -81,9 +89,29 @@ class QuantizeStage(TrainedStage):
             return replace(self, rounding="learned") if self.rounding == "nearest" else replace(self, attempt="mixed")
         return replace(self, attempt="trained", rounding="nearest") if self.attempt == "mixed" and self.epochs else None
 
-    def _options(self) -> PostTraining:
+    def _quantised(self, module: nn.Module, context: Context) -> tuple[Quantised, tuple[str, ...]]:
+        """The model quantised without training, and what there is to say of its ranges."""
+        if self.ranges != "best":
+            return context.quantization(module, self._options(self.ranges)), ()
+        found = {way: context.quantization(module, self._plain(way)) for way in WAYS}
+        right = {
+            way: context.task.evaluate(onnx_session(each.onnx()), context.data.validation).value
+            for way, each in found.items()
+        }
+        first, second = WAYS
+        way = processes.from_main(second if right[second] - right[first] >= LEAST_BETTER else first)
+        told = f"activations are quantised over {second}: {right[second]:.2f} on validation, over {first} {right[first]:.2f}"
+        options = self._options(way)
+        made = found[way] if options == self._plain(way) else context.quantization(module, options)
+        return made, (told,) if way == second else ()
+
+    def _plain(self, ranges: Ranges) -> PostTraining:
+        """The options without what takes long."""
+        return replace(self._options(ranges), rounding="nearest", mixed=False)
+
+    def _options(self, ranges: Ranges) -> PostTraining:
         return PostTraining(
-            ranges=self.ranges,
+            ranges=ranges,
             weights=self.weights,
             equalise=self.equalise,
             rounding=self.rounding,

@@ -93,7 +93,7 @@ def test_dry_run_prints_everything_and_touches_nothing(compress_here, small_reci
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["stages"] == ["distill"]
-    assert plan["recipe"]["stages"][1]["ranges"] == "norm"
+    assert plan["recipe"]["stages"][1]["ranges"] == "best"
     assert {p["engine"] for p in plan["build_plans"]} == {"openvino", "onnxruntime"}
     assert [p.name for p in tmp_path.iterdir()] == ["small.toml"]
 

@@ -2,10 +2,7 @@
 
 import copy
 import dataclasses
-import io
-import tempfile
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,18 +10,14 @@ import pytest
 import torch
 
 from compress import surgery
-from compress.progress import StreamProgress
 from compress.quantization.quantizers import QuantizedProgram
-from compress.schedule import Schedule
 from compress.stage import Artifact, Stage, StageError, StageResult, run_stage
 from compress.stages import STAGES, stages
-from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.training import Trainer
+from compress.teaching.objective import parse_losses
 from deploy.export import capture, to_onnx
 from profiles.errors import UserError
 from profiles.tables import load_object
-from tests.conftest import blob_splits, small_model, small_plan
+from tests.conftest import small_model, small_plan
 
 QUICK = {
     "distill": {"epochs": 1},
@@ -106,17 +99,6 @@ def test_nothing_follows_pack(context):
     for name in sorted(STAGES):
         with pytest.raises(UserError, match=f"stage {name} cannot follow pack"):
             run_stage(make(name), packed, context, 0)
-
-
-@pytest.fixture(scope="module")
-def learned() -> Artifact:
-    """A start that knows blobs."""
-    given, data = start(), blob_splits()
-    trainer = Trainer(0, StreamProgress(io.StringIO()))
-    objective = Objective(parse_losses(["task"]), Classification(), given.module, None, torch.zeros(2, 1, 16, 16))
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.fit("start", given.module, objective, data.train, Schedule(epochs=8, batch_size=32), Path(folder))
-    return given
 
 
 @pytest.mark.parametrize("name", sorted(STAGES.keys() - {"distill"}))

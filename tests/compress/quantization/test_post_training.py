@@ -164,6 +164,24 @@ def test_training_starts_where_what_is_free_ended(context):
     assert all(torch.equal(free[name], trained[name]) for name in free)
 
 
+@pytest.mark.parametrize("spoiled", ["norm", "minmax"])
+def test_of_two_ways_to_take_ranges_the_one_that_is_right_more_often_is_taken(spoiled, learned, context):
+    """One of the two is given inputs a hundred times too small, so that its ranges clip everything."""
+
+    def quantization(module, options):
+        given = context.data.calibration
+        if options.ranges == spoiled:
+            given = ArraySamples(given.images / 100, given.labels)
+        model = to_onnx(capture(module, [context.example]))
+        return quantise(model, given, RECIPE, options)
+
+    context = replace(context, quantization=quantization)
+    better = {"norm": "minmax", "minmax": "norm"}[spoiled]
+    chosen, asked = (run_stage(QuantizeStage(ranges=r), learned, context, 0)[0] for r in ("best", better))
+    assert chosen.artifact.plan == asked.artifact.plan
+    assert [note.split(":")[0] for note in chosen.notes] == ["activations are quantised over minmax"] * (spoiled == "norm")
+
+
 def test_rounding_of_shared_weights_is_left_alone(float_model):
     model, samples = float_model
     found = quantise(model, samples, RECIPE, PostTraining(biases=False))

@@ -1,4 +1,4 @@
-"""A float ONNX model as a function of arrays."""
+"""An ONNX model as a function of arrays, here: a float one, or integers as Q/DQ pairs tell them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 from deploy.worker import padded
 
 
-def float_session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:
+def onnx_session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:
     """The model in ONNX Runtime here, whatever batch it is fixed to."""
     import onnxruntime
 
