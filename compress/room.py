@@ -52,6 +52,7 @@ ROOM = (
     "compress.quantization.post_training",
     "compress.quantization.rounding",
     "compress.quantization.watcher",
+    "compress.quantization.ways",
     "calib.ranges",
     "deploy.bias",
     "deploy.equalise",

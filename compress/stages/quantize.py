@@ -8,18 +8,14 @@ from typing import Annotated, Any, Literal, final
 from annotated_types import Ge, Gt
 from torch import nn
 
-from compress import processes
-from compress.onnx_session import onnx_session
 from compress.quantization.post_training import PostTraining, Quantised, Ranges
 from compress.quantization.quantizers import QuantizedProgram
+from compress.quantization.ways import WAYS, better
 from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
 from compress.teaching.objective import parse_losses
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
-WAYS: tuple[Ranges, ...] = ("norm", "minmax")
-LEAST_BETTER = 0.5
-"""Points on validation that make the second way the better one; the first is nearer to the float model's outputs."""
 LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}])
 
 
@@ -94,16 +90,9 @@ class QuantizeStage(TrainedStage):
         if self.ranges != "best":
             return context.quantization(module, self._options(self.ranges)), ()
         found = {way: context.quantization(module, self._plain(way)) for way in WAYS}
-        right = {
-            way: context.task.evaluate(onnx_session(each.onnx()), context.data.validation).value
-            for way, each in found.items()
-        }
-        first, second = WAYS
-        way = processes.from_main(second if right[second] - right[first] >= LEAST_BETTER else first)
-        told = f"activations are quantised over {second}: {right[second]:.2f} on validation, over {first} {right[first]:.2f}"
+        way, told = better(found, context.task, context.data.validation)
         options = self._options(way)
-        made = found[way] if options == self._plain(way) else context.quantization(module, options)
-        return made, (told,) if way == second else ()
+        return found[way] if options == self._plain(way) else context.quantization(module, options), told
 
     def _plain(self, ranges: Ranges) -> PostTraining:
         """The options without what takes long."""

@@ -1,5 +1,7 @@
 """Our post-training int8 against NNCF's and onnxruntime's own: same float file, same samples, on both engines.
 
+Ours also looks at labels of validation, as the stage ``quantize`` does: of two ways to take ranges it has the better one.
+
 ``python -m tests.bench int8`` takes a network after the other; ``int8:vit`` one of them.
 """
 
@@ -17,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compress.quantization import post_training
+from compress.quantization.post_training import PostTraining, Quantised, Ranges, quantise
+from compress.quantization.watcher import Watcher
+from compress.quantization.ways import WAYS, better
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.parity import parity
@@ -64,9 +68,13 @@ def run(part: str) -> Table:
         _judged_once(each, timed=number == 0 and part not in UNTIMED)
         for number, each in enumerate(_draws(subject, DRAWS.get(part, 1)))
     ]
-    figures = [figure for name in ENGINES for figure in _figures(name, draws)]
+    figures = [figure for name in ENGINES for figure in _figures(name, [found for found, _ in draws])]
     size = len(subject.test)
-    remarks = [f"{size:,} test samples: a tenth of a point is {size / 1000:.1f} of them"]
+    told = "; ".join(", ".join(f"{ways[name]} on {name}" for name in ENGINES) for _, ways in draws)
+    remarks = [
+        f"{size:,} test samples: a tenth of a point is {size / 1000:.1f} of them",
+        f"ours chooses on {len(subject.validation):,} samples of validation: {told}",
+    ]
     if len(draws) > 1:
         remarks.append(
             f"accuracies and cosines are means over {len(draws)} draws of the calibration samples, with half the range"
@@ -80,27 +88,41 @@ def _draws(subject: Subject, draws: int) -> list[Subject]:
     return drawn if draws > 1 else [subject]
 
 
-def _judged_once(subject: Subject, *, timed: bool) -> dict[tuple[str, str], Found]:
+def _judged_once(subject: Subject, *, timed: bool) -> tuple[dict[tuple[str, str], Found], dict[str, Ranges]]:
     with tempfile.TemporaryDirectory() as scratch:
-        return measured(subject, files(subject, Path(scratch)), SECONDS if timed else 0.0)
+        made, ways = files(subject, Path(scratch))
+        return measured(subject, made, SECONDS if timed else 0.0), ways
 
 
-def files(subject: Subject, scratch: Path) -> dict[str, dict[str, Path]]:
-    """The float file and the three int8 files by who made them and engine; ours is made for each engine's recipe."""
+def files(subject: Subject, scratch: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Ranges]]:
+    """The float file and the three int8 files by who made them and engine, and over which ranges ours is.
+
+    Ours is made for each engine's recipe.
+    """
     samples = subject.calibration.load(np.arange(min(CALIBRATION, len(subject.calibration)))).inputs
     paths = {who: scratch / f"{who}.onnx" for who in ("float", "nncf", "onnxruntime")}
     onnx.save(subject.model, str(paths["float"]))
     onnx.save(nncf_int8(subject.model, samples, transformer=subject.transformer), str(paths["nncf"]))
     ort_int8(paths["float"], paths["onnxruntime"], samples, scratch)
     made = {who: dict.fromkeys(ENGINES, path) for who, path in paths.items()}
-    made["ours"] = {}
+    made["ours"], ways = {}, {}
     recipes = {name: load("cpu").runtime(name).quantization for name in ENGINES}
     for recipe in set(recipes.values()):
-        found = post_training.quantise(subject.model, subject.calibration, recipe, post_training.PostTraining())
         path = scratch / f"ours-{recipe}.onnx"
+        found, way = _ours(subject, recipe)
         onnx.save(found.onnx(), str(path))
-        made["ours"] |= {name: path for name in ENGINES if recipes[name] == recipe}
-    return made
+        for name in ENGINES:
+            if recipes[name] == recipe:
+                made["ours"][name], ways[name] = path, way
+    return made, ways
+
+
+def _ours(subject: Subject, recipe: str) -> tuple[Quantised, Ranges]:
+    """As the first attempt of the stage ``quantize`` makes it."""
+    watcher = Watcher()
+    found = {way: quantise(subject.model, subject.calibration, recipe, PostTraining(ranges=way), watcher) for way in WAYS}
+    way, _ = better(found, subject.task, subject.validation)
+    return found[way], way
 
 
 def measured(subject: Subject, made: dict[str, dict[str, Path]], seconds: float = SECONDS) -> dict[tuple[str, str], Found]:

@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -40,10 +40,11 @@ CALIBRATION, TESTED = 300, 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A float network as ONNX, what its ranges are taken from, and what it is judged on."""
+    """A float network as ONNX, what its ranges are taken from, what they are chosen on, and what it is judged on."""
 
     model: onnx.ModelProto
     calibration: Samples
+    validation: Samples
     test: Samples
     task: Task
     transformer: bool = False
@@ -63,12 +64,21 @@ def _cifar(blocks: int, checkpoint: str) -> Subject:
 
 def _of_module(module: nn.Module, splits: Splits, test: Samples, *, transformer: bool = False) -> Subject:
     example = torch.from_numpy(splits.calibration.load(np.arange(2)).inputs)
-    model = to_onnx(capture(module, [example]))
-    return Subject(model=model, calibration=splits.calibration, test=test, task=Classification(), transformer=transformer)
+    return Subject(
+        model=to_onnx(capture(module, [example])),
+        calibration=splits.calibration,
+        validation=splits.validation,
+        test=test,
+        task=Classification(),
+        transformer=transformer,
+    )
 
 
 def _squeezenet(*, seen: bool = False) -> Subject:
-    """Judged on the 500 held-out images, or on 1,400 that the checkpoint was trained on and no range is taken from."""
+    """Judged on the 500 held-out images, or on 1,400 that the checkpoint was trained on and no range is taken from.
+
+    What it is not judged on, ranges are chosen on.
+    """
     example = load_example("squeezenet")
     data = Path(os.environ["EDGE_DATA"])
     with tempfile.TemporaryDirectory() as scratch:
@@ -77,8 +87,9 @@ def _squeezenet(*, seen: bool = False) -> Subject:
         module = example.squeezenet()
         load_into(module, load_foreign(weights), weights.name)
     splits = example.imagenette(path=str(data / "data" / "imagenette224"), per_class=CALIBRATION // 5)
-    test = example._read(data / "data" / "imagenette224" / "train", slice(CALIBRATION // 5, 200)) if seen else splits.test
-    return _of_module(module, splits, test)
+    others = example._read(data / "data" / "imagenette224" / "train", slice(CALIBRATION // 5, 200))
+    validation, test = (splits.test, others) if seen else (others, splits.test)
+    return _of_module(module, replace(splits, validation=validation), test)
 
 
 def _fastestdet() -> Subject:
@@ -94,7 +105,7 @@ def _fastestdet() -> Subject:
     )
     model = foreign.read(data / "weights" / "fastestdet" / "FastestDet.onnx")
     task = load_example("fastestdet").FastestDet()
-    return Subject(model=model, calibration=splits.calibration, test=splits.test, task=task)
+    return Subject(model=model, calibration=splits.calibration, validation=splits.validation, test=splits.test, task=task)
 
 
 def _digits(name: str, make: Callable[[], nn.Module], schedule: Schedule) -> Subject:

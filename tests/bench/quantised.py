@@ -160,7 +160,8 @@ def _int8() -> list[Figure]:
     recipe = load("cpu").runtime("openvino").quantization
     program, teacher, data = _distilled(9, recipe, _epochs("int8"), 0.0002)
     plain = to_onnx(program.float_program())
-    subject = Subject(model=plain, calibration=data.calibration, test=data.test, task=Classification())
+    splits = {"calibration": data.calibration, "validation": data.validation, "test": data.test}
+    subject = Subject(model=plain, task=Classification(), **splits)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
         onnx.save(insert(plain, program.placement, program.scales(), QUANTIZATION[recipe]), str(file))
