@@ -75,6 +75,7 @@ class Workshop:
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
         self._engines: Answering | None = None
+        self._captured: tuple[nn.Module, onnx.ModelProto] | None = None  # the last one: a stage asks several times of it
         self._pool = self.data.calibration
 
     def check(self) -> None:
@@ -370,7 +371,9 @@ class Workshop:
     def _quantization(self, target: Target | None, module: nn.Module, options: PostTraining) -> Quantised:
         recipe = integer_recipe(self.profile)
         assert recipe is not None, "the quantize stage has asked for a runtime with int8"
-        model = to_onnx(capture(module, [self.example]))
+        if self._captured is None or self._captured[0] is not module:
+            self._captured = module, to_onnx(capture(module, [self.example]))
+        _, model = self._captured
         price = target.in_float if target is not None else None
         return post_training.quantise(model, self.data.calibration, recipe, options, self.watcher, price)
 

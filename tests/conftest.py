@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,8 +118,12 @@ def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path
     from compress.quantization import post_training
     from deploy.export import capture, to_onnx
 
+    captured: list[Any] = [None, None]
+
     def quantization(module: nn.Module, options: post_training.PostTraining) -> post_training.Quantised:
-        return post_training.quantise(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", options)
+        if captured[0] is not module:
+            captured[:] = module, to_onnx(capture(module, [example]))
+        return post_training.quantise(captured[1], data.calibration, "x86-vnni", options)
 
     return Context(
         task=Classification(),

@@ -164,7 +164,7 @@ def test_training_starts_where_what_is_free_ended(context):
     assert all(torch.equal(free[name], trained[name]) for name in free)
 
 
-@pytest.mark.parametrize("spoiled", ["norm", "minmax"])
+@pytest.mark.parametrize("spoiled", ["norm", pytest.param("minmax", marks=pytest.mark.slow)])
 def test_of_two_ways_to_take_ranges_the_one_that_is_right_more_often_is_taken(spoiled, learned, context):
     """One of the two is given inputs a hundred times too small, so that its ranges clip everything."""
 
