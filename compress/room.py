@@ -31,6 +31,7 @@ ROOM = (
     "compress.pruning.channels",
     "compress.allocation",
     "compress.norms",
+    "compress.judged",
     "compress.onnx_session",
     "compress.pruning.blocks",
     "compress.pruning.budget",

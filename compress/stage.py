@@ -20,6 +20,7 @@ from compress import processes
 from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
+from compress.judged import judged
 from compress.progress import Progress
 from compress.quantization.post_training import PostTraining, Quantised
 from compress.schedule import Schedule, Training
@@ -160,14 +161,18 @@ class Context:
             samples,
             schedule,
             folder,
-            validate=self.validate,
+            validate=self._validate,
             outputs=self.outputs / objective.teacher_key(schedule),
             answers=answers,
         )
         return objective.parts.cpu()
 
-    def validate(self, module: nn.Module) -> float:
-        """The task's metric on the validation split; larger is better."""
+    def judge(self, module: nn.Module, name: str) -> float:
+        """The task's metric of a module on the validation split; larger is better. ``name`` is shown beside the bar."""
+        with self.trainer.placed([module]):
+            return judged(self.task, self.trainer.predictor(module), self.data.validation, self.progress, name)
+
+    def _validate(self, module: nn.Module) -> float:
         return self.task.evaluate(self.trainer.predictor(module), self.data.validation).value
 
 
@@ -284,9 +289,10 @@ class TrainedStage(Training, Stage):
         """
         if not (self.epochs if epochs is None else epochs):
             return ()
-        kept, before = {name: value.clone() for name, value in module.state_dict().items()}, context.validate(module)
+        kept = {name: value.clone() for name, value in module.state_dict().items()}
+        before = context.judge(module, f"{self.name}: before training")
         self.train(module, context, part, epochs, trained=True)
-        after = context.validate(module)
+        after = context.judge(module, f"{self.name}: after training")
         if not processes.from_main(after < before):
             return ()
         module.load_state_dict(kept)

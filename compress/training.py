@@ -110,10 +110,10 @@ class Trainer:
         started = time.perf_counter()
         torch.manual_seed(self._seed)
         np.random.seed(self._seed % 2**32)
-        device = self._accelerator.device
         layout = torch.channels_last if _has_convolutions(module) else torch.contiguous_format
-        with _placed([module.train(), *objective.frozen()], device, layout):
-            objective.parts.to(device).train()
+        module.train()
+        with self.placed([module, *objective.frozen()], layout):
+            objective.parts.to(self._accelerator.device).train()
             run = self._run(name, module, objective, samples, schedule, folder, validate, outputs, answers, layout)
         module.eval()
         return Fitted(steps=run.step, seconds=time.perf_counter() - started, loss=run.mean_loss)
@@ -151,6 +151,17 @@ class Trainer:
                     break
         run.finish()
         return run
+
+    @contextmanager
+    def placed(self, modules: Sequence[nn.Module], layout: torch.memory_format = torch.contiguous_format) -> Iterator[None]:
+        """Modules on the accelerator, their kernels in a memory format; back in main memory however the block ends."""
+        try:
+            for each in modules:
+                _lay_out(each.to(self._accelerator.device), layout)
+            yield
+        finally:
+            for each in modules:
+                _lay_out(each.to("cpu"), torch.contiguous_format)
 
     def predictor(self, module: nn.Module) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
         """The module in evaluation mode, fp32, on the device it is on, as a function of arrays."""
@@ -257,18 +268,6 @@ def _tensors(batch: Batch, device: torch.device, layout: torch.memory_format) ->
     if inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=layout)
     return inputs, torch.from_numpy(batch.targets).to(device)
-
-
-@contextmanager
-def _placed(modules: Sequence[nn.Module], device: torch.device, layout: torch.memory_format) -> Iterator[None]:
-    """Modules on a device with their kernels in a memory format; back as they were, however the block ends."""
-    try:
-        for each in modules:
-            _lay_out(each.to(device), layout)
-        yield
-    finally:
-        for each in modules:
-            _lay_out(each.to("cpu"), torch.contiguous_format)
 
 
 def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:

@@ -90,7 +90,7 @@ class QuantizeStage(TrainedStage):
         if self.ranges != "best":
             return context.quantization(module, self._options(self.ranges)), ()
         found = {way: context.quantization(module, self._plain(way)) for way in WAYS}
-        way, told = better(found, context.task, context.data.validation)
+        way, told = better(found, context.task, context.data.validation, context.progress)
         options = self._options(way)
         return found[way] if options == self._plain(way) else context.quantization(module, options), told
 

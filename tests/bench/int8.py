@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from compress.progress import StreamProgress
 from compress.quantization.post_training import PostTraining, Quantised, Ranges, quantise
 from compress.quantization.watcher import Watcher
 from compress.quantization.ways import WAYS, better
@@ -121,7 +122,7 @@ def _ours(subject: Subject, recipe: str) -> tuple[Quantised, Ranges]:
     """As the first attempt of the stage ``quantize`` makes it."""
     watcher = Watcher()
     found = {way: quantise(subject.model, subject.calibration, recipe, PostTraining(ranges=way), watcher) for way in WAYS}
-    way, _ = better(found, subject.task, subject.validation)
+    way, _ = better(found, subject.task, subject.validation, StreamProgress())
     return found[way], way
 
 

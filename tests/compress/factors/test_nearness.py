@@ -49,7 +49,7 @@ def test_nothing_is_left_when_the_block_ends(example):
 
 
 def test_factors_trained_so_make_the_features_of_what_they_replace(context, monkeypatch):
-    monkeypatch.setattr(Context, "validate", lambda self, module: 0.0)  # whatever training comes to, it is taken
+    monkeypatch.setattr(Context, "judge", lambda self, module, name: 0.0)  # whatever training comes to, it is taken
     module = small_model(width=1.0)
     given = Artifact(plan=small_plan(1.0), module=module)
     inputs = torch.from_numpy(context.data.validation.load(torch.arange(32).numpy()).inputs)
