@@ -31,6 +31,7 @@ ROOM = (
     "compress.pruning.channels",
     "compress.allocation",
     "compress.norms",
+    "compress.data.chosen",
     "compress.judged",
     "compress.onnx_session",
     "compress.pruning.blocks",

@@ -20,6 +20,7 @@ from compress import processes
 from compress.choice import Choice
 from compress.costs import Target
 from compress.data import Splits
+from compress.data.chosen import Chosen
 from compress.judged import judged
 from compress.progress import Progress
 from compress.quantization.post_training import PostTraining, Quantised
@@ -27,7 +28,7 @@ from compress.schedule import Schedule, Training
 from compress.surgery import Operation, Pack, Plan, Quantize
 from compress.tasks import Task
 from compress.teaching.objective import LossSpec, Objective, parse_losses
-from compress.teaching.queries import Answers, Chosen
+from compress.teaching.queries import Answers
 from compress.teaching.teacher_engine import Answering
 from compress.tensors import load_tensors, save_tensors
 from compress.training import Trainer, flat_tensors

@@ -17,10 +17,10 @@ from torch import Tensor
 from calib.select import BY_FEATURES, METHODS, Indices, entropy
 from compress.data import Samples
 from compress.data.base import ArraySamples
+from compress.data.chosen import Chosen
 from compress.made import Made
 from compress.quantization.synthesise import synthesise
 from compress.tasks import Task
-from compress.teaching.queries import Chosen
 from compress.teaching.taps import Layout, embeddings
 from compress.tensors import load_tensors, save_tensors
 from profiles.errors import UserError

@@ -10,7 +10,7 @@ from torch import nn
 
 from compress.quantization.post_training import PostTraining, Quantised, Ranges
 from compress.quantization.quantizers import QuantizedProgram
-from compress.quantization.ways import WAYS, better
+from compress.quantization.ways import better
 from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
 from compress.teaching.objective import parse_losses
 from profiles.device import DeviceProfile
@@ -30,10 +30,9 @@ class QuantizeStage(TrainedStage):
 
     Attributes:
         attempt: what is tried first.
-        ranges: which range an activation is quantised over; ``best`` is ``norm``, or ``minmax`` where that is right more
-            often on validation.
-        weights, equalise, rounding, biases: of the quantisation without training;
-            ``compress.quantization.post_training`` explains each.
+        ranges, weights, equalise, rounding, biases: of the quantisation without training;
+            ``compress.quantization.post_training`` explains each. ``best`` leaves open what is right most often on
+            validation: ranges ``norm`` or ``minmax``, biases corrected or as they are.
     """
 
     name = "quantize"
@@ -44,7 +43,7 @@ class QuantizeStage(TrainedStage):
     weights: Literal["largest", "mse"] = "mse"
     equalise: bool = False
     rounding: Literal["nearest", "learned"] = "nearest"
-    biases: bool = True
+    biases: bool | Literal["best"] = "best"
     epochs: Annotated[int, Ge(0)] = 8
     learning_rate: Annotated[float, Gt(0)] = 0.0005
     losses: Losses = LOSSES
@@ -86,25 +85,28 @@ class QuantizeStage(TrainedStage):
         return replace(self, attempt="trained", rounding="nearest") if self.attempt == "mixed" and self.epochs else None
 
     def _quantised(self, module: nn.Module, context: Context) -> tuple[Quantised, tuple[str, ...]]:
-        """The model quantised without training, and what there is to say of its ranges."""
-        if self.ranges != "best":
-            return context.quantization(module, self._options(self.ranges)), ()
-        found = {way: context.quantization(module, self._plain(way)) for way in WAYS}
-        way, told = better(found, context.task, context.data.validation, context.progress)
-        options = self._options(way)
-        return found[way] if options == self._plain(way) else context.quantization(module, options), told
+        """The model quantised without training, and what there is to say of how."""
+        ways = self.ways()
+        plain = {replace(way, rounding="nearest", mixed=False): way for way in ways}
+        if len(ways) == 1:
+            return context.quantization(module, ways[0]), ()
+        found = {way: context.quantization(module, way) for way in plain}
+        best, told = better(found, context.task, context.data.validation, context.progress)
+        return found[best] if plain[best] == best else context.quantization(module, plain[best]), told
 
-    def _plain(self, ranges: Ranges) -> PostTraining:
-        """The options without what takes long."""
-        return replace(self._options(ranges), rounding="nearest", mixed=False)
+    def ways(self) -> list[PostTraining]:
+        """What the fields leave open, nearest to the float model first."""
+        ranges: tuple[Ranges, ...] = ("norm", "minmax") if self.ranges == "best" else (self.ranges,)
+        biases = (True, False) if self.biases == "best" else (self.biases,)
+        return [self._options(each, corrected) for each in ranges for corrected in biases]
 
-    def _options(self, ranges: Ranges) -> PostTraining:
+    def _options(self, ranges: Ranges, biases: bool) -> PostTraining:
         return PostTraining(
             ranges=ranges,
             weights=self.weights,
             equalise=self.equalise,
             rounding=self.rounding,
-            biases=self.biases,
+            biases=biases,
             mixed=self.attempt == "mixed",
         )
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import processes
-from compress.data import Batch, Samples
+from compress.data import Samples
 from compress.data.base import Indices
 from compress.tasks import Task
 from compress.teaching.objective import Objective
@@ -30,23 +30,6 @@ ANSWERED = ("teacher_logits", "teacher_embedding")
 
 Numbers = npt.NDArray[np.float64]
 LEAST = 1e-6
-
-
-@final
-class Chosen(Samples):
-    """Some of the samples of a split, in the order of ``indices``."""
-
-    def __init__(self, samples: Samples, indices: Indices) -> None:
-        self._samples, self.indices, self.classes = samples, indices, samples.classes
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
-        return self._samples.load(self.indices[indices], augment)
-
-    def fingerprint(self) -> str:
-        return f"{self._samples.fingerprint()}-{self.indices.tolist()}"
 
 
 @final

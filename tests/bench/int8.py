@@ -1,6 +1,6 @@
 """Our post-training int8 against NNCF's and onnxruntime's own: same float file, same samples, on both engines.
 
-Ours also looks at labels of validation, as the stage ``quantize`` does: of two ways to take ranges it has the better one.
+Ours also looks at labels of validation, as the stage ``quantize`` does: of four ways it takes the best one.
 
 ``python -m tests.bench int8`` takes a network after the other; ``int8:vit`` one of them.
 """
@@ -20,9 +20,10 @@ import numpy.typing as npt
 import onnx
 
 from compress.progress import StreamProgress
-from compress.quantization.post_training import PostTraining, Quantised, Ranges, quantise
+from compress.quantization.post_training import Quantised, quantise
 from compress.quantization.watcher import Watcher
-from compress.quantization.ways import WAYS, better
+from compress.quantization.ways import better
+from compress.stages.quantize import QuantizeStage
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.parity import parity
@@ -89,13 +90,13 @@ def _draws(subject: Subject, draws: int) -> list[Subject]:
     return drawn if draws > 1 else [subject]
 
 
-def _judged_once(subject: Subject, *, timed: bool) -> tuple[dict[tuple[str, str], Found], dict[str, Ranges]]:
+def _judged_once(subject: Subject, *, timed: bool) -> tuple[dict[tuple[str, str], Found], dict[str, str]]:
     with tempfile.TemporaryDirectory() as scratch:
         made, ways = files(subject, Path(scratch))
         return measured(subject, made, SECONDS if timed else 0.0), ways
 
 
-def files(subject: Subject, scratch: Path) -> tuple[dict[str, dict[str, Path]], dict[str, Ranges]]:
+def files(subject: Subject, scratch: Path) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
     """The float file and the three int8 files by who made them and engine, and over which ranges ours is.
 
     Ours is made for each engine's recipe.
@@ -118,12 +119,13 @@ def files(subject: Subject, scratch: Path) -> tuple[dict[str, dict[str, Path]], 
     return made, ways
 
 
-def _ours(subject: Subject, recipe: str) -> tuple[Quantised, Ranges]:
+def _ours(subject: Subject, recipe: str) -> tuple[Quantised, str]:
     """As the first attempt of the stage ``quantize`` makes it."""
     watcher = Watcher()
-    found = {way: quantise(subject.model, subject.calibration, recipe, PostTraining(ranges=way), watcher) for way in WAYS}
-    way, _ = better(found, subject.task, subject.validation, StreamProgress())
-    return found[way], way
+    ways = QuantizeStage().ways()
+    found = {way: quantise(subject.model, subject.calibration, recipe, way, watcher) for way in ways}
+    best, _ = better(found, subject.task, subject.validation, StreamProgress())
+    return found[best], f"{best.ranges}{'' if best.biases else ' without biases'}"
 
 
 def measured(subject: Subject, made: dict[str, dict[str, Path]], seconds: float = SECONDS) -> dict[tuple[str, str], Found]:

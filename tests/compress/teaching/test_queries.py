@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from compress.data.chosen import Chosen
 from compress.stage import Artifact, run_stage
 from compress.stages.distill import Distill
 from compress.tasks.classification import Classification
 from compress.teaching.objective import parse_losses
-from compress.teaching.queries import Chosen, choose, gains, strategy
+from compress.teaching.queries import choose, gains, strategy
 from profiles.errors import UserError
 from tests.conftest import blobs, small_model, small_plan
 

@@ -1,0 +1,26 @@
+"""Some of the samples of a split."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from compress.data.base import Batch, Indices, Samples
+
+
+@final
+class Chosen(Samples):
+    """Some of the samples of a split, in the order of ``indices``."""
+
+    def __init__(self, samples: Samples, indices: Indices) -> None:
+        self._samples, self.indices, self.classes = samples, indices, samples.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
+        return self._samples.load(self.indices[indices], augment)
+
+    def fingerprint(self) -> str:
+        return f"{self._samples.fingerprint()}-{self.indices.tolist()}"
