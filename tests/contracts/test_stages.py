@@ -101,7 +101,9 @@ RECOVERING = sorted(n for n in STAGES if issubclass(load_object(STAGES[n]), Trai
 """Stages that train what works already."""
 
 
-@pytest.mark.parametrize("name", RECOVERING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in ("pack", "quantize") else ()) for n in RECOVERING]
+)
 def test_training_that_ends_below_its_start_is_not_taken(name, learned, context):
     """At an absurd rate nothing is learned: what the stage makes without training stays, to the bit, and it is said."""
     context = dataclasses.replace(context, teacher=copy.deepcopy(learned.module))

@@ -27,7 +27,7 @@ FOLDERS = {
     "deploy/devices": (DEVICES, Device),
 }
 HELPERS = {
-    "compress/data": {"transforms", "digests", "boxed", "box_view", "pickled"},
+    "compress/data": {"transforms", "digests", "boxed", "box_view", "pickled", "chosen"},
     "compress/tasks": {"assignment", "precision"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
