@@ -48,6 +48,7 @@ ROOM = (
     "compress.factors.perturbation",
     "compress.pruning.sparse",
     "compress.pruning.streams",
+    "compress.quantization.module_quantiser",
     "compress.quantization.quantizers",
     "compress.quantization.packed",
     "compress.quantization.points",

@@ -110,47 +110,43 @@ class Trainer:
         started = time.perf_counter()
         torch.manual_seed(self._seed)
         np.random.seed(self._seed % 2**32)
+        _check_processes(objective)
+        if doubt := _doubt(module, schedule):
+            self._progress.say(f"  {name}: {doubt}")
         layout = torch.channels_last if _has_convolutions(module) else torch.contiguous_format
-        module.train()
-        with self.placed([module, *objective.frozen()], layout):
+        batches = Batches(samples, schedule, self._seed, plain=objective.asks_plain)
+        teacher: Answers | TeacherOutputs | None = answers
+        if answers is None and outputs and schedule.realisations:
+            teacher = TeacherOutputs(outputs, batches, schedule)
+        with self.placed([module.train(), *objective.frozen()], layout):
             objective.parts.to(self._accelerator.device).train()
-            run = self._run(name, module, objective, samples, schedule, folder, validate, outputs, answers, layout)
+            run = RunState(name, module, objective.parts, schedule, batches, folder)
+            self._go(name, module, objective, run, layout, teacher, validate)
+            run.finish()
         module.eval()
         return Fitted(steps=run.step, seconds=time.perf_counter() - started, loss=run.mean_loss)
 
-    def _run(
+    def _go(
         self,
         name: str,
         module: nn.Module,
         objective: Objective,
-        samples: Samples,
-        schedule: Schedule,
-        folder: Path,
-        validate: Validate | None,
-        outputs: Path | None,
-        answers: Answers | None,
+        run: RunState,
         layout: torch.memory_format,
-    ) -> RunState:
-        _check_processes(objective)
-        if doubt := _doubt(module, schedule):
-            self._progress.say(f"  {name}: {doubt}")
-        batches = Batches(samples, schedule, self._seed, plain=objective.asks_plain)
-        run = RunState(name, module, objective.parts, schedule, batches, folder)
-        teacher: Answers | TeacherOutputs | None = answers
-        if answers is None and outputs and schedule.realisations:
-            teacher = TeacherOutputs(outputs, batches, schedule)
+        teacher: Answers | TeacherOutputs | None,
+        validate: Validate | None,
+    ) -> None:
+        """All steps that are left of a training."""
         student = self._accelerator.prepare_model(module) if processes.count() > 1 else module
-        fetched, told = batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
+        fetched, told = run.batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
         with kept_memory(), objective, fetched as steps, told as bar:
             for parts in steps:
                 loss, terms = self._step(student, objective, run, parts, layout, teacher)
                 run.check(loss, terms)
                 bar.advance(1, f"loss {run.mean_loss:.3f}")
                 self._track(name, run, terms)
-                if run.step % batches.steps_an_epoch == 0 and run.end_of_epoch(validate):
+                if run.step % run.batches.steps_an_epoch == 0 and run.end_of_epoch(validate):
                     break
-        run.finish()
-        return run
 
     @contextmanager
     def placed(self, modules: Sequence[nn.Module], layout: torch.memory_format = torch.contiguous_format) -> Iterator[None]:

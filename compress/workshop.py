@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -22,8 +22,8 @@ from compress.inherit import inherit
 from compress.made import Made, model_key
 from compress.onnx_session import onnx_session
 from compress.progress import Progress, timed
-from compress.quantization import calibration_data, post_training, selection
-from compress.quantization.post_training import PostTraining, Quantised
+from compress.quantization import calibration_data, selection
+from compress.quantization.module_quantiser import ModuleQuantiser
 from compress.quantization.selection import Asked
 from compress.quantization.watcher import Watcher
 from compress.recipe import Recipe, made, sources, tasks, teacher_plan
@@ -43,7 +43,6 @@ from compress.tensors import existing, load_foreign, load_into, load_tensors, sa
 from compress.training import Trainer
 from compress.workspace import UNFINISHED, Step, Workspace, code_digest, digest, versions
 from deploy import foreign
-from deploy.export import capture, to_onnx
 from deploy.files import sha256
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
@@ -75,7 +74,6 @@ class Workshop:
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._progress = progress
         self._engines: Answering | None = None
-        self._captured: tuple[nn.Module, onnx.ModelProto] | None = None  # the last one: a stage asks several times of it
         self._pool = self.data.calibration
 
     def check(self) -> None:
@@ -343,6 +341,7 @@ class Workshop:
             module = Mirrored(module).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
+        recipe, price = integer_recipe(self.profile), None if target is None else target.in_float
         asked = {"teacher": self._taught_by(teacher), "data": self.data.train.fingerprint(), "seed": self.recipe.seed}
         return Context(
             task=self.task,
@@ -355,7 +354,7 @@ class Workshop:
             folder=folder,
             outputs=self._workspace.root / f"teacher-outputs-{digest(asked)[:20]}",
             answering=self._answering(module),
-            quantization=partial(self._quantization, target),
+            quantization=ModuleQuantiser(recipe, self.example, self.data.calibration, self.watcher, price),
             target=target,
         )
 
@@ -367,15 +366,6 @@ class Workshop:
         self._engines = Answering(module, asked, self.example, self.data.calibration)
         self._progress.say(f"  the teacher answers from {asked}")
         return self._engines
-
-    def _quantization(self, target: Target | None, module: nn.Module, options: PostTraining) -> Quantised:
-        recipe = integer_recipe(self.profile)
-        assert recipe is not None, "the quantize stage has asked for a runtime with int8"
-        if self._captured is None or self._captured[0] is not module:
-            self._captured = module, to_onnx(capture(module, [self.example]))
-        _, model = self._captured
-        price = target.in_float if target is not None else None
-        return post_training.quantise(model, self.data.calibration, recipe, options, self.watcher, price)
 
     def _training_key(self, modules: list[str]) -> dict[str, Any]:
         return {

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -115,15 +114,7 @@ def quiet() -> StreamProgress:
 @pytest.fixture
 def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path: Path) -> Context:
     """What a stage gets, with a real (untrained) teacher."""
-    from compress.quantization import post_training
-    from deploy.export import capture, to_onnx
-
-    captured: list[Any] = [None, None]
-
-    def quantization(module: nn.Module, options: post_training.PostTraining) -> post_training.Quantised:
-        if captured[0] is not module:
-            captured[:] = module, to_onnx(capture(module, [example]))
-        return post_training.quantise(captured[1], data.calibration, "x86-vnni", options)
+    from compress.quantization.module_quantiser import ModuleQuantiser
 
     return Context(
         task=Classification(),
@@ -135,7 +126,7 @@ def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path
         example=example,
         folder=tmp_path / "unfinished",
         outputs=tmp_path / "outputs",
-        quantization=quantization,
+        quantization=ModuleQuantiser("x86-vnni", example, data.calibration),
     )
 
 

@@ -30,6 +30,11 @@ class Batch:
     targets: npt.NDArray[Any]
 
 
+def all_over(length: int, most: int) -> Indices:
+    """At most ``most`` places of ``length``, evenly apart."""
+    return np.unique(np.linspace(0, length - 1, min(most, length)).astype(np.int64))
+
+
 class Samples(ABC):
     """One split. Subclasses are final.
 
@@ -53,7 +58,7 @@ class Samples(ABC):
     @final
     def spread(self, most: int, size: int) -> Iterator[Batch]:
         """At most ``most`` samples from all over the split, not augmented, in batches of ``size``."""
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
+        chosen = all_over(len(self), most)
         for start in range(0, len(chosen), size):
             yield self.load(chosen[start : start + size])
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from compress import processes
 from compress.data import Samples
+from compress.data.base import all_over
 from compress.data.chosen import Chosen
 from compress.judged import judged
 from compress.onnx_session import onnx_session
@@ -27,17 +26,14 @@ def better(
 
     Judged in ONNX Runtime here, on ``MOST_JUDGED`` samples from all over validation: the gate asks the engine.
     """
-    few = Chosen(validation, np.unique(np.linspace(0, len(validation) - 1, min(MOST_JUDGED, len(validation))).astype(int)))
-    right = {
-        way: judged(task, onnx_session(each.onnx()), few, progress, f"int8 {_told(way)}: evaluate")
-        for way, each in found.items()
-    }
-    first = next(iter(found))
-    best = max(found, key=lambda way: right[way])
-    if not processes.from_main(right[best] - right[first] >= LEAST_BETTER):
+    few = Chosen(validation, all_over(len(validation), MOST_JUDGED))
+    own = [judged(task, onnx_session(f.onnx()), few, progress, f"int8 {_told(way)}: evaluate") for way, f in found.items()]
+    right = dict(zip(found, processes.from_main(own), strict=True))
+    first, best = next(iter(found)), max(right, key=lambda way: right[way])
+    if right[best] - right[first] < LEAST_BETTER:
         return first, ()
     told = f"int8 {_told(best)}: {right[best]:.2f} on {len(few)} samples of validation; {_told(first)} {right[first]:.2f}"
-    return processes.from_main(best), (told,)
+    return best, (told,)
 
 
 def _told(way: PostTraining) -> str:
