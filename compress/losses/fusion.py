@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.losses.base import Example, alike, by_levels, full
-from compress.teaching.adapters import adapter
+from compress.teaching.adapters import Adapters
 
 
 @final
@@ -29,7 +29,7 @@ class Transkd(nn.Module):
         self.inward = nn.ModuleList(nn.Conv2d(s.shape[1], width, 1) for s in student)
         self.mixers = nn.ModuleList(_Mixer(width) for _ in student[:-1])
         self.outward = nn.ModuleList(nn.Conv2d(width, t.shape[1], 1) for t in teacher)
-        self.direct = nn.ModuleList(adapter(s, t) for s, t in zip(student, teacher, strict=True))
+        self.direct = Adapters.of(example, "features")
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
         fused = self._fused([full(s) for s in student_features])
@@ -37,8 +37,8 @@ class Transkd(nn.Module):
         loss = torch.stack([by_levels(s, t) for s, t in pairs]).sum()
         shares = (0.1, 0.1, 0.5, 1.0)[-len(pairs) :]
         shares = (0.1,) * (len(pairs) - len(shares)) + shares
-        for share, layer, s, t in zip(shares, self.direct, student_features, teacher_features, strict=True):
-            loss = loss + self._embed * share * functional.mse_loss(*alike(layer(full(s)), t))
+        for share, (s, t) in zip(shares, self.direct(student_features, teacher_features), strict=True):
+            loss = loss + self._embed * share * functional.mse_loss(s, t)
         return loss
 
     def _fused(self, student: list[Tensor]) -> list[Tensor]:
