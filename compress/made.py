@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 from compress import surgery
 from compress.choice import Choice
@@ -70,3 +70,10 @@ class Made:
 def model_key(plan: Plan) -> str:
     """A name for the code of a plan's model."""
     return digest([source_digest(source) for source in surgery.sources(plan, plan.build())])
+
+
+def stated(
+    stages: tuple[str, ...] = (), notes: tuple[str, ...] = (), recipe: str | None = None, *, changed: bool = True
+) -> dict[str, Any]:
+    """The facts of a step that holds an artifact."""
+    return {"stages": list(stages), "notes": list(notes), "recipe": recipe, "changed": changed}

@@ -27,7 +27,7 @@ def rank(workshop: Workshop, samples: int, power: float) -> list[dict[str, Any]]
         raise UserError("teachers are ranked by class labels of the training data; it has less than two classes of them")
     known = batch.targets >= 0
     rows: list[dict[str, Any]] = []
-    for name, found in zip(names, [workshop.teacher(), *workshop.also()], strict=True):
+    for name, found in zip(names, [workshop.teacher(), *workshop.teachers.also()], strict=True):
         features = embeddings(found.artifact.module, batch.inputs[known], name)
         fits = {"parc": parc(features, batch.targets[known]), "cka": cka(features, batch.targets[known])}
         rows.append({"teacher": name, **fits})

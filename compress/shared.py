@@ -1,0 +1,61 @@
+"""What all PyTorch steps of a run share: recipe, task, data and trainer, and the keys of what rests on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.data import Samples, Splits
+from compress.progress import Progress
+from compress.recipe import Recipe
+from compress.room import PACKAGES, ROOM
+from compress.tasks import Task
+from compress.training import Trainer
+from compress.workspace import Workspace, code_digest, digest, versions
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shared:
+    """What all PyTorch steps of a run share.
+
+    Attributes:
+        data: as its source gives it; which calibration samples are used is chosen later.
+    """
+
+    recipe: Recipe
+    task: Task
+    data: Splits
+    trainer: Trainer
+    workspace: Workspace
+    progress: Progress
+
+    @cached_property
+    def example(self) -> Tensor:
+        """Two inputs as the model takes them."""
+        return torch.from_numpy(self.data.train.load(np.arange(2)).inputs)
+
+    def judge(self, module: nn.Module, samples: Samples) -> float:
+        """The task's metric of a module in fp32; larger is better."""
+        return self.task.evaluate(self.trainer.predictor(module), samples).value
+
+    def task_key(self) -> str:
+        """A name for what the task decides: its loss, its metric, and how it reads outputs."""
+        use, modules = self.recipe.task, [type(self.task).__module__, *self.task.parts]
+        return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code_digest(modules)})
+
+    def training_key(self, modules: list[str]) -> dict[str, Any]:
+        """What decides the result of a training, besides what it starts from: ``modules`` of its losses and its stage."""
+        return {
+            "data": self.data.train.fingerprint(),
+            "task": self.task_key(),
+            "seed": self.recipe.seed,
+            "numerics": self.trainer.numerics,
+            "room": code_digest([*ROOM, *modules]),
+            "versions": versions(*PACKAGES),
+        }

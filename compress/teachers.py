@@ -1,0 +1,153 @@
+"""Who teaches: the teacher, those beside it, the copy that reads labels, looking twice, and the engine that answers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress import surgery
+from compress.data import Samples
+from compress.made import Made, model_key, stated
+from compress.schedule import Schedule
+from compress.shared import Shared
+from compress.surgery import Plan
+from compress.teaching.committee import Committee, Mirrored
+from compress.teaching.labelled import Labelled, WithLabels, widened
+from compress.teaching.loss_specs import parse_losses
+from compress.teaching.objective import Objective
+from compress.teaching.teacher_engine import Answering
+from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
+from compress.workspace import UNFINISHED, Step, code_digest, digest
+from deploy.files import sha256
+from profiles.errors import UserError
+
+LABELLED = "labelled.safetensors"
+MOST_LOST = 1.0
+"""Points of the task's metric that teachers may lose by looking twice before it is refused."""
+
+
+@final
+class Teachers:
+    """Who teaches the stages of a run, beside the teacher itself, as ``[teacher]`` asks."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared, self._spec = shared, shared.recipe.teacher
+        self._engine: Answering | None = None
+
+    def also(self) -> list[Made]:
+        """The teachers beside the first, their weights loaded."""
+        return [self._loaded(Plan(factory=a.model, arguments=a.arguments), a.weights) for a in self._spec.also]
+
+    def labelled(self, teacher: Made) -> tuple[Step, Labelled]:
+        """The copy of the teacher that reads labels, as the recipe asks for it, trained from the teacher on."""
+        told, shared = self._spec.labelled, self._shared
+        assert told is not None
+        schedule = replace(Schedule.of(self._spec), epochs=told.epochs, learning_rate=told.learning_rate)
+        module = copy.deepcopy(teacher.artifact.module)
+        made = widened(module, shared.example, {"scale": told.scale, "noise": told.noise})
+
+        def make(folder: Path) -> dict[str, Any]:
+            losses = parse_losses(["task", {"use": "two_passes", "weight": told.agreement}])
+            train, validation = WithLabels(shared.data.train), WithLabels(shared.data.validation)
+            example = torch.from_numpy(train.load(np.arange(2)).inputs)
+
+            def judge(m: nn.Module) -> float:
+                return shared.judge(m, validation)
+
+            objective = Objective(losses, shared.task, made, None, example)
+            before = judge(made)
+            shared.trainer.fit("labelled", made, objective, train, schedule, folder / UNFINISHED, validate=judge)
+            save_tensors(folder / LABELLED, made.state_dict())
+            note = f"the teacher that reads labels: validation {before:.2f} -> {judge(made):.2f}"
+            shared.progress.say(f"  {note}")
+            return stated(notes=(note,))
+
+        decided = {"teacher": teacher.step.key, "labelled": asdict(told), "schedule": asdict(schedule)}
+        modules = ["compress.teaching.labelled", "compress.losses.task", "compress.losses.passes"]
+        step = shared.workspace.step("labelled", {**decided, **shared.training_key(modules)}, make, together=True)
+        made.load_state_dict(load_tensors(step.folder / LABELLED)[0])
+        return step, made.eval()
+
+    def key(self, teacher: Made, calibration: Samples) -> str:
+        """A name for all who teach; an engine of theirs has its ranges from ``calibration``."""
+        spec = self._spec
+        if spec.labelled is not None:
+            return digest({"teacher": self.labelled(teacher)[0].key})
+        told: dict[str, Any] = {}
+        if spec.engine is not None:
+            about = [calibration.fingerprint(), code_digest(["compress.teaching.teacher_engine"])]
+            told |= {"engine": spec.engine, "about": about}
+        if spec.also or spec.mirrored:
+            others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
+            teachers = [(teacher.step.key, spec.share), *others]
+            how = code_digest(["compress.teaching.committee"])
+            told |= {"teachers": teachers, "mirrored": spec.mirrored, "how": how}
+        return digest({"teacher": teacher.step.key, **told}) if told else teacher.step.key
+
+    def check_mirrored(self, teacher: Made, calibration: Samples) -> None:
+        """Refuse teachers that looking twice makes worse: of a digit, a mirror image means something else."""
+        if not self._spec.mirrored:
+            return
+        shared = self._shared
+
+        def make(folder: Path) -> dict[str, Any]:
+            once = self._looking_once(teacher)
+            before, after = (shared.judge(m, shared.data.validation) for m in (once, Mirrored(once).eval()))
+            note = f"teachers that look twice: validation {before:.2f} -> {after:.2f}"
+            if after < before - MOST_LOST:
+                raise UserError(f"[teacher] mirrored: {note}; the images' mirror does not mean the same, leave it out")
+            shared.progress.say(f"  {note}")
+            return stated(notes=(note,))
+
+        decided = {
+            "teachers": self.key(teacher, calibration),
+            "data": shared.data.validation.fingerprint(),
+            "task": shared.task_key(),
+            "code": code_digest(["compress.teaching.committee"]),
+        }
+        shared.workspace.step("mirrored", decided, make, together=True)
+
+    def frozen(self, teacher: Made) -> nn.Module:
+        """All who teach as one module."""
+        module = self._looking_once(teacher)
+        if self._spec.mirrored:
+            module = Mirrored(module).eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        return module
+
+    def answering(self, module: nn.Module, calibration: Samples) -> Answering | None:
+        """All who teach as an engine here runs them, where the recipe asks for one."""
+        asked = self._spec.engine
+        if asked is None or self._engine is not None:
+            return self._engine
+        self._engine = Answering(module, asked, self._shared.example, calibration)
+        self._shared.progress.say(f"  the teacher answers from {asked}")
+        return self._engine
+
+    def _loaded(self, plan: Plan, weights: str) -> Made:
+        def make(folder: Path) -> dict[str, Any]:
+            torch.manual_seed(self._shared.recipe.seed)
+            module = plan.build()
+            load_into(module, load_foreign(Path(weights)), weights)
+            surgery.save(folder, plan, module)
+            return stated()
+
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(weights))}
+        return Made(self._shared.workspace.step("teacher", decided, make, together=True))
+
+    def _looking_once(self, teacher: Made) -> nn.Module:
+        # A copy: where the student is the teacher, the stage has to be able to train what it is given.
+        module, spec = copy.deepcopy(teacher.artifact.module), self._spec
+        if spec.labelled is not None:
+            return self.labelled(teacher)[1]
+        if not spec.also:
+            return module
+        others = [copy.deepcopy(made.artifact.module) for made in self.also()]
+        return Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
