@@ -18,7 +18,7 @@ from compress.student_spec import student_plan
 from compress.surgery import Plan
 from compress.tasks import Task
 from compress.teaching.labelled import widened, with_labels
-from compress.teaching.loss_specs import needs_labels
+from compress.teaching.loss_specs import needs_labels, reads_one_image
 from compress.tensors import existing
 from compress.workspace import Workspace
 from deploy import foreign
@@ -48,6 +48,7 @@ class Checks:
         faults = [] if self._task.has_labels(self._data.train) else self._unlabelled()
         faults += self._faults("teacher", teacher_plan(self._recipe.teacher), decided)
         faults += self._labelled()
+        faults += self._mixed()
         for spec in self._recipe.teacher.also:
             faults += self._faults("teacher", Plan(factory=spec.model, arguments=spec.arguments), decided)
         if not self._recipe.student.same_as_teacher and self._recipe.student.search is None:
@@ -72,6 +73,25 @@ class Checks:
                 told = ", ".join(repr(name) for name in readers)
                 fact = f"stage {stage.name}: its loss {told} needs labels, and the training data has none"
                 faults.append(f"{fact}; leave it out of losses")
+        return faults
+
+    def _mixed(self) -> list[str]:
+        """What would be told of two images in one what is true of one of them."""
+        faults: list[str] = []
+        teacher = self._recipe.teacher
+        if teacher.cut_mix and (teacher.weights is None or teacher.labelled is not None):
+            faults.append("teacher: it learns from labels, and images of cut_mix show two classes; leave cut_mix out")
+        for stage in self._recipe.stages:
+            if not isinstance(stage, TrainedStage) or not stage.cut_mix:
+                continue
+            fact = f"stage {stage.name}: images of cut_mix show two samples"
+            if readers := reads_one_image(stage.losses):
+                told = ", ".join(repr(name) for name in readers)
+                faults.append(f"{fact}, and its loss {told} reads what is true of one; leave it out of losses, or cut_mix")
+            if teacher.labelled is not None:
+                faults.append(f"{fact}, and the teacher reads labels; leave cut_mix out")
+            if getattr(stage, "queries", 0):
+                faults.append(f"{fact}, and with queries the teacher is asked about one; leave cut_mix out")
         return faults
 
     def _labelled(self) -> list[str]:

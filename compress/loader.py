@@ -13,7 +13,7 @@ import numpy as np
 from compress import processes
 from compress.data import Batch, Samples
 from compress.data.base import Indices
-from compress.data.transforms import self_mixed
+from compress.data.transforms import cut_mixed, self_mixed
 from compress.schedule import Schedule
 from profiles.errors import UserError
 
@@ -92,14 +92,12 @@ class Batches:
     def _augmented(self, chosen: Indices, place: Place) -> Batch:
         generator = np.random.default_rng(self._key(place))
         batch = self._samples.load(chosen, generator)
-        if not self._schedule.self_mix:
+        of_itself, of_others = self._schedule.self_mix, self._schedule.cut_mix
+        if not of_itself and not of_others:
             return batch
-        if batch.inputs.ndim != 4 or batch.targets.ndim != 1:
-            raise UserError(
-                "self_mix is for images (samples, channels, height, width) with one class label each; given: inputs "
-                f"{batch.inputs.shape}, targets {batch.targets.shape}; set it to 0"
-            )
-        return Batch(self_mixed(batch.inputs, self._schedule.self_mix, generator), batch.targets)
+        _check_mixed(batch, of_itself)
+        inputs = self_mixed(batch.inputs, of_itself, generator) if of_itself else batch.inputs
+        return Batch(cut_mixed(inputs, of_others, generator) if of_others else inputs, batch.targets)
 
     def _key(self, place: Place) -> tuple[int, ...]:
         return (self._seed, place.realisation, place.position, place.part, processes.index(), 1)
@@ -124,3 +122,12 @@ class Batches:
     def _part(self, place: Place) -> Part:
         chosen = self.indices(place)
         return Part(place, self._augmented(chosen, place), chosen, self._samples.load(chosen) if self._plain else None)
+
+
+def _check_mixed(batch: Batch, of_itself: float) -> None:
+    given = f"given: inputs {batch.inputs.shape}, targets {batch.targets.shape}; set it to 0"
+    if of_itself and (batch.inputs.ndim != 4 or batch.targets.ndim != 1):
+        wanted = "self_mix is for images (samples, channels, height, width) with one class label each"
+        raise UserError(f"{wanted}; {given}")
+    if batch.inputs.ndim != 4:
+        raise UserError(f"cut_mix is for images (samples, channels, height, width); {given}")

@@ -28,6 +28,8 @@ class Training:
         realisations: epochs after which order and augmentation repeat, so that the teacher's outputs are computed
             once and kept; 0 for never.
         self_mix: share of the images in which a region shows what another one of it shows (SelfMix); for class labels.
+        cut_mix: share of the images in which a region shows what another image of the batch shows (CutMix); of those the
+            teacher is asked, and no loss may read a label.
     """
 
     epochs: Annotated[int, Ge(1)]
@@ -43,6 +45,7 @@ class Training:
     patience: Annotated[int, Ge(0)] = 0
     realisations: Annotated[int, Ge(0)] = 0
     self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
+    cut_mix: Annotated[float, Ge(0), Le(1)] = 0.0
 
 
 @final

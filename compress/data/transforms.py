@@ -143,6 +143,29 @@ def self_mixed(images: npt.NDArray[Any], share: float, augment: np.random.Genera
     return mixed
 
 
+def cut_mixed(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
+    """A copy of (N, C, H, W) in which, in a ``share`` of the images, a region shows what another image shows there.
+
+    CutMix (Yun et al. 2019, equation 2): the region has the image's ratio, its area is uniform from nothing to all, its
+    middle is anywhere, and what lies outside of the image is cut off. Which classes are seen only a teacher can tell.
+    """
+    mixed: npt.NDArray[Any] = images.copy()
+    count, _, height, width = images.shape
+    others, chosen, places = augment.permutation(count), augment.random(count), augment.random((count, 3))
+    for index in np.flatnonzero(chosen < share):
+        area, down, across = places[index]
+        top, bottom = _span(height, area, down)
+        left, right = _span(width, area, across)
+        mixed[index, :, top:bottom, left:right] = images[others[index], :, top:bottom, left:right]
+    return mixed
+
+
+def _span(size: int, area: float, middle: float) -> tuple[int, int]:
+    """From where to where a region of an ``area`` reaches along a side of ``size``, its middle a share of it."""
+    half = int(size * math.sqrt(area)) // 2
+    return max(0, int(middle * size) - half), min(size, int(middle * size) + half)
+
+
 def random_draws(count: int, augment: np.random.Generator) -> npt.NDArray[np.float64]:
     """What ``random_box`` needs for ``count`` pictures, a row each: (N, attempts, 4), in [0, 1)."""
     return augment.random((count, ATTEMPTS, 4))

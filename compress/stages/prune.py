@@ -158,13 +158,13 @@ class Prune(TrainedStage):
         now_cost, goal = room.costs.now, self.latency_ms or room.costs.now / self.speed_up
         if goal >= now_cost:
             return StageResult(artifact=artifact, notes=(f"the model takes {now_cost:.3f} {room.costs.unit} already",))
-        budget.choose(room, able, (), goal, evenly=self.by == "uniform")  # out of reach? say so before any training
+        aim = budget.aim(room, able, goal, evenly=self.by == "uniform")  # out of reach? say so before any training
         now = replace(artifact, module=self._sparse(artifact, context))
         kept = dict.fromkeys((group.root for group in able), 1.0)
         removed: list[str] = []
         for turn in range(self.rounds):
             groups = [group for group in self._rank(now.module, context)[0] if group.root in room.couplings]
-            share = now_cost * (goal / now_cost) ** ((turn + 1) / self.rounds)
+            share = now_cost * (aim / now_cost) ** ((turn + 1) / self.rounds)
             chosen, cost = self.choose(room, now, context, groups, removed, share)
             removed += chosen.removed
             now, operation, told = self.cut_to(now, chosen, groups, context)

@@ -152,6 +152,12 @@ def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
     return [spec.use for spec in specs if {"task_loss", "targets"} & set(reads_of(load_object(losses()[spec.use])))]
 
 
+def reads_one_image(specs: tuple[LossSpec, ...]) -> list[str]:
+    """The losses among ``specs`` that, or whose weights, read what belongs to one sample, so that none may be mixed in."""
+    found = [(spec.use, {*reads_of(load_object(losses()[spec.use])), *weight_reads(spec.weight)}) for spec in specs]
+    return [use for use, words in found if {"task_loss", "targets", "indices", "plain_logits"} & words]
+
+
 def two_headed(table: Mapping[str, str]) -> list[str]:
     """The losses of a table that train a second head beside the student's."""
     kinds = {name: load_object(reference) for name, reference in table.items()}

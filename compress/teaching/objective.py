@@ -163,7 +163,7 @@ class Objective:
     def teacher_key(self, schedule: Schedule) -> str:
         """A name for what the teacher is asked in the course of a schedule: equal questions share their answers."""
         asked = sorted(name for name in self.reads if name.startswith("teacher") and not reads_layers(name))
-        settings = (schedule.batch_size, schedule.accumulate, schedule.realisations, schedule.self_mix)
+        settings = (schedule.batch_size, schedule.accumulate, schedule.realisations, schedule.self_mix, schedule.cut_mix)
         return hashlib.sha256(repr((asked, self._readings.names["teacher"], settings)).encode()).hexdigest()[:16]
 
     def ask_teacher(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from compress import processes
-from compress.data.transforms import self_mixed
+from compress.data.transforms import cut_mixed, self_mixed
 from compress.loader import Batches, Place
 from compress.schedule import Schedule
 from profiles.errors import UserError
@@ -89,3 +89,31 @@ def test_self_mix_is_decided_by_the_place_and_is_for_class_labels():
     np.testing.assert_array_equal(mixed.load(place).inputs, again.load(place).inputs)
     assert (mixed.load(place).inputs != plain.load(place).inputs).any()
     np.testing.assert_array_equal(mixed.load(place).targets, plain.load(place).targets)
+
+
+def test_cut_mix_shows_a_region_of_another_image_of_the_batch():
+    """An image of one value tells where it came from: a rectangle is of one other, the rest its own; areas are even."""
+    images = np.broadcast_to(np.arange(400, dtype=np.float32)[:, None, None, None], (400, 1, 16, 16))
+    mixed = cut_mixed(images, 0.5, np.random.default_rng(0))
+    shares = []
+    for index, image in enumerate(mixed[:, 0]):
+        rows, columns = np.nonzero(image != index)
+        if not rows.size:
+            continue
+        region = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert region.size == rows.size and len(np.unique(region)) == 1
+        shares.append(region.size / image.size)
+    assert 140 < len(shares) < 210
+    assert 0.2 < np.mean(shares) < 0.4  # half, less what lies outside
+    np.testing.assert_array_equal(cut_mixed(images, 0.0, np.random.default_rng(0)), images)
+
+
+def test_cut_mix_is_decided_by_the_place_and_is_for_images():
+    plain, mixed, again = batches(), batches(cut_mix=1.0), batches(cut_mix=1.0)
+    place = plain.places(1)[0]
+    np.testing.assert_array_equal(mixed.load(place).inputs, again.load(place).inputs)
+    assert (mixed.load(place).inputs != plain.load(place).inputs).any()
+    flat = batches(cut_mix=1.0)
+    flat._samples.images = flat._samples.images.reshape(64, -1)
+    with pytest.raises(UserError, match="cut_mix is for images"):
+        flat.load(place)

@@ -1,11 +1,13 @@
 """What a stage is given by the workshop."""
 
+import pytest
 import torch
 
 from compress.recipe import load
 from compress.workshop import Workshop
 from compress.workspace import Workspace
 from profiles.device import load as load_profile
+from profiles.errors import UserError
 
 
 def test_a_student_that_is_the_teacher_itself_can_be_trained(small_recipe, tmp_path, quiet):
@@ -19,3 +21,17 @@ def test_a_student_that_is_the_teacher_itself_can_be_trained(small_recipe, tmp_p
     trained = workshop.attempt(recipe.stages[0], start, teacher).artifact.module.state_dict()
     before = teacher.artifact.module.state_dict()
     assert any(not torch.equal(trained[name], before[name]) for name in before)
+
+
+def test_cut_mix_is_refused_where_something_is_true_of_one_image_only(small_recipe, tmp_path, quiet):
+    """All that does not fit is told at once, and before anything is trained; losses that ask the teacher alone do."""
+    text = small_recipe.read_text()
+    told = text.replace("[student]", "cut_mix = 0.5\n[student]").replace('use = "distill"', 'use = "distill"\ncut_mix = 0.5')
+    asking = 'use = "quantize"\ncut_mix = 0.5\nlosses = ["kd", { use = "attention", weight = 2.0 }]'
+    small_recipe.write_text(told.replace('use = "quantize"', asking))
+    workshop = Workshop(load(str(small_recipe)), load_profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
+    with pytest.raises(UserError) as caught:
+        workshop.check()
+    assert len(caught.value.faults) == 2
+    assert "teacher: it learns from labels" in caught.value.faults[0]
+    assert "stage distill: images of cut_mix show two samples, and its loss 'task'" in caught.value.faults[1]

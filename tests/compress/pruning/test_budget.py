@@ -1,10 +1,14 @@
 """A budget is kept as it is measured, not as the pieces add up."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from compress.allocation import Allocation
-from compress.costs import Costs
-from compress.pruning.budget import TRIES, held, tried
+from compress.allocation import Allocation, Term
+from compress.costs import Costs, Coupling
+from compress.pruning.budget import TRIES, Room, aim, held, tried
+from compress.pruning.channels import Group
 from profiles.errors import OutOfReachError
 
 
@@ -83,3 +87,25 @@ def test_blocks_that_are_gone_are_measured_as_gone():
 
     kept(without, Costs(unit="ms", terms=(), fixed=0.0, now=100.0, least=1.0, about="", measured=measured), ("early",), 50.0)
     assert seen == [("early", "late")]
+
+
+def test_a_little_of_a_measured_budget_is_kept_back_where_there_is_that():
+    """100 channels at 1 ms each, 10 of them at least: 3 % of what is measured is spare, nothing of what is counted."""
+    group = Group(root="a", importance=np.ones(100))
+
+    def aimed(off, goal):
+        terms = [Term(groups=("a",), cost=lambda widths: float(widths[0]))]
+        room = Room(
+            costs=replace(costs(off), terms=terms),
+            couplings={"a": Coupling(width=100, sizes={})},
+            floors={"a": 10},
+            blocks={},
+            multiple=1,
+        )
+        return aim(room, [group], goal, evenly=False)
+
+    assert aimed(lambda ms: ms, 50.0) == pytest.approx(48.5)
+    assert aimed(None, 50.0) == 50.0
+    assert aimed(lambda ms: ms, 10.1) == 10.1
+    with pytest.raises(OutOfReachError):
+        aimed(lambda ms: ms, 9.0)
