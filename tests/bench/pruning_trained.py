@@ -37,7 +37,13 @@ precision = "fp32"
 epochs = {epochs}
 {settings}
 """
-TRAINED = "learning_rate = 0.05\nself_mix = 0.5"
+TRAINED = """learning_rate = 0.05
+cut_mix = 0.5
+losses = [
+    "kd",
+    { use = "attention", weight = { use = "scheduled", start = 1.0, end = 0.0, ends = 0.8 } },
+    { use = "cwd", weight = { use = "scheduled", start = 3.0, end = 0.0, ends = 0.8 } },
+]"""
 SETTINGS = {
     "2x": (2.0, f"speed_up = 2.0\n{TRAINED}"),
     "4x": (4.0, f"speed_up = 4.0\n{TRAINED}"),
