@@ -39,11 +39,7 @@ epochs = {epochs}
 """
 TRAINED = """learning_rate = 0.05
 cut_mix = 0.5
-losses = [
-    "kd",
-    { use = "attention", weight = { use = "scheduled", start = 1.0, end = 0.0, ends = 0.8 } },
-    { use = "cwd", weight = { use = "scheduled", start = 3.0, end = 0.0, ends = 0.8 } },
-]"""
+losses = ["kd", "attention", { use = "cwd", weight = 3.0 }]"""
 SETTINGS = {
     "2x": (2.0, f"speed_up = 2.0\n{TRAINED}"),
     "4x": (4.0, f"speed_up = 4.0\n{TRAINED}"),
