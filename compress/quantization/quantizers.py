@@ -12,9 +12,6 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from brevitas.core.function_wrapper import RoundSte, TensorClamp
-from brevitas.core.quant import IntQuant
-from brevitas.core.scaling import ParameterScaling
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
@@ -40,6 +37,11 @@ class Quantizer(nn.Module):
     """
 
     def __init__(self, scale: Tensor, zero_point: int, *, bits: int, signed: bool, narrow: bool) -> None:
+        # here: with it comes torch's compiler, half of the time in which a command starts
+        from brevitas.core.function_wrapper import RoundSte, TensorClamp
+        from brevitas.core.quant import IntQuant
+        from brevitas.core.scaling import ParameterScaling
+
         super().__init__()
         self.scaling = ParameterScaling(scale, scaling_min_val=SMALLEST_SCALE)
         self.rounding = IntQuant(

@@ -39,6 +39,16 @@ def test_listing_loads_no_runtime(compress_cli):
     assert done.stdout.strip() == "[]"
 
 
+def test_a_run_starts_without_torchs_compiler():
+    """It took half of the time until a command could say that a recipe is wrong."""
+    import subprocess
+    import sys
+
+    code = "import sys, compress.pipeline; print([m for m in ('torch._dynamo', 'brevitas', 'sympy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
