@@ -84,6 +84,11 @@ def decide(before: Standing, after: Standing, teacher: float, budget: Budget, *,
     return Decision(verdict="rejected", reason=f"bought nothing: {speed}, {LEAST_GAIN:.2f}x asked; {cost}")
 
 
+def undecided(low: float, high: float) -> bool:
+    """Whether a model that became between ``low`` and ``high`` times faster may or may not have gained, or lost."""
+    return low < LEAST_GAIN <= high or low * LEAST_GAIN < 1 <= high * LEAST_GAIN
+
+
 def _gain(before: Standing, after: Standing) -> float:
     return before.latency_ms / after.latency_ms
 

@@ -9,11 +9,12 @@ the report's rows are judged on test.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from compress import bundling, processes, report_html
 from compress import students as searching
-from compress.gate import Decision, Standing, decide
+from compress.gate import Decision, Standing, decide, undecided
 from compress.made import Made
 from compress.model_files import Variant
 from compress.progress import Progress
@@ -30,6 +31,8 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 MOST_NOTES = 4
+GATE_LONGER = (1, 4)
+"""How many times ``gate_seconds`` a stage is raced, the next only where the rounds of the one before do not agree."""
 
 
 def run(
@@ -131,8 +134,9 @@ def _try(
             progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
         milder = setting.softer() if len(attempts) < stage.most_softenings else None
         with prover.desk.open():
-            before, after = _measure(made, standing, prover, workshop.recipe.measure.gate_seconds)
+            before, after, doubt = _measure(made, standing, prover, workshop.recipe.measure.gate_seconds)
             decision = _judge(made, before, after, teacher, workshop, prover, can_soften=milder is not None)
+            decision = replace(decision, reason=decision.reason + doubt)
         form = after.form if after else None
         attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
         progress.say(f"  {decision.verdict}: {decision.reason}")
@@ -156,21 +160,41 @@ def _judge(
     return decide(before, after, reference, workshop.recipe.budget, can_soften=can_soften)
 
 
-def _measure(made: Made, standing: Made, prover: Prover, seconds: float) -> tuple[Standing | None, Standing | None]:
-    """Where the model stood before a stage and where it stands after it, timed against each other.
+def _measure(made: Made, standing: Made, prover: Prover, seconds: float) -> tuple[Standing | None, Standing | None, str]:
+    """Where the model stood before a stage and where it stands after it, timed against each other; and any doubt of that.
 
-    What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature.
+    What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature. Where the
+    rounds of a race do not agree on whether it gained, as on a busy machine, it is run again, longer.
     """
     if not made.changed:
-        return None, None
+        return None, None, ""
     after = prover.first_forms(made)
     before = [v for v in prover.first_forms(standing) if made.recipe is None or v.precision != "int8"]
-    latencies = prover.race([*before, *after], seconds)
-    return _standing(before, latencies, prover, standing), _standing(after, latencies, prover, made)
+    latencies, doubt = _raced(before, after, prover, seconds)
+    return _standing(before, latencies, prover, standing), _standing(after, latencies, prover, made), doubt
+
+
+def _raced(
+    before: list[Variant], after: list[Variant], prover: Prover, seconds: float
+) -> tuple[dict[Variant, Latency], str]:
+    """Latencies of all forms; and between what the fastest of both lie, where that is still in doubt in the longest race."""
+    both, doubt = [*before, *after], ""
+    for longer in GATE_LONGER:
+        latencies = prover.race(both, longer * seconds)
+        fastest = (_fastest(before, latencies), _fastest(after, latencies))
+        low, high = prover.faster(*fastest, both, longer * seconds)
+        doubt = f"; by its rounds between {low:.2f}x and {high:.2f}x" if undecided(low, high) else ""
+        if not doubt:
+            break
+    return latencies, doubt
+
+
+def _fastest(forms: list[Variant], latencies: dict[Variant, Latency]) -> Variant:
+    return min(forms, key=lambda variant: latencies[variant].p50 or float("inf"))
 
 
 def _standing(forms: list[Variant], latencies: dict[Variant, Latency], prover: Prover, made: Made) -> Standing:
-    fastest = min(forms, key=lambda variant: latencies[variant].p50 or float("inf"))
+    fastest = _fastest(forms, latencies)
     free = [v for v in prover.first_forms(made) if v.precision == "int8" and made.recipe is None]
     return Standing(
         accuracy=prover.judge(forms[0], "validation").metric.value,

@@ -30,7 +30,7 @@ from deploy.desk import Desk
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
-from deploy.measure import Latency, summarise
+from deploy.measure import Latency, ratio_between, summarise
 from deploy.parity import Parity, parity
 from deploy.parting import LEAST_COSINE, first_parting
 from deploy.remote import RemoteWorker
@@ -181,6 +181,16 @@ class Prover:
 
     def race(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, Latency]:
         """Latency of all variants, interleaved, ``seconds`` of each; equal engines run once."""
+        engines, facts = self._raced(variants, seconds)
+        return {variant: Latency(**facts["latency_ms"][step.key]) for variant, step in engines.items()}
+
+    def faster(self, one: Variant, other: Variant, variants: Sequence[Variant], seconds: float) -> tuple[float, float]:
+        """Between what ``other`` is so many times faster than ``one``, by the rounds of that race of ``variants``."""
+        engines, facts = self._raced(variants, seconds)
+        rounds = facts["rounds_ms"]
+        return ratio_between(rounds[engines[one].key], rounds[engines[other].key])
+
+    def _raced(self, variants: Sequence[Variant], seconds: float) -> tuple[dict[Variant, Step], Mapping[str, Any]]:
         engines = {variant: self.built(variant) for variant in variants}
         keys = sorted({step.key for step in engines.values()})
         decided = {
@@ -199,7 +209,7 @@ class Prover:
         self.environment["conditions"] = facts["conditions"]
         self._energy_mj |= facts["conditions"]["energy_mj"]
         self.doubts |= dict.fromkeys(facts["conditions"]["doubts"])
-        return {variant: Latency(**facts["latency_ms"][step.key]) for variant, step in engines.items()}
+        return engines, facts
 
     def energy_mj(self, variant: Variant) -> float | None:
         """Millijoules of one inference of a variant that was raced; None where the device has no power rails."""
@@ -264,7 +274,8 @@ class Prover:
                 found = races.race(workers, seconds, lambda done, total: bar.advance(1))
         about = {key: {"batch": o["batch"], "threads": o["threads"]} for key, o in opened.items()}
         latencies = {key: asdict(summarise(times, **about[key])) for key, times in found.times.items()}
-        return {"latency_ms": latencies, "conditions": found.conditions()}
+        rounds = {key: times.medians() for key, times in found.times.items()}
+        return {"latency_ms": latencies, "rounds_ms": rounds, "conditions": found.conditions()}
 
     def _plan(self, variant: Variant) -> BuildPlan:
         version = self.environment["engines"][variant.engine]["version"]

@@ -51,7 +51,8 @@ class Measure:
 
     Attributes:
         seconds: for the report's rows.
-        gate_seconds: when the gate compares a stage's before and after.
+        gate_seconds: when the gate compares a stage's before and after; four times as long, again, where the rounds of that
+            race do not agree on whether it gained.
     """
 
     seconds: Annotated[float, Gt(0)] = 1.0

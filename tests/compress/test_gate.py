@@ -1,8 +1,10 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from compress.gate import Budget, Standing, decide
+from compress.gate import Budget, Standing, decide, undecided
+from compress.pipeline import _raced
 
 
 def standing(accuracy=90.0, latency_ms=1.0, shipped=None, size=1000, free=None):
@@ -76,3 +78,41 @@ def test_what_is_only_stored_smaller_is_accepted_whatever_the_clock_says_and_wit
     assert "1 -> 0 KiB in the bundle" in decision.reason
     assert word(whole, replace(small, accuracy=88.0)).verdict == "softened"
     assert word(whole, replace(small, stored_bytes=990)).verdict == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "doubtful"),
+    [(1.2, 1.4, False), (1.0, 1.4, True), (0.99, 1.02, False), (0.9, 1.0, True), (0.5, 0.9, False), (0.53, 1.02, True)],
+)
+def test_rounds_that_disagree_on_a_gain_or_a_loss_are_no_decision(low, high, doubtful):
+    """1.03x is a gain, less than 1 / 1.03 a loss; between them nothing happened."""
+    assert undecided(low, high) == doubtful
+
+
+class Rounds:
+    """Races of ``before``, 2 ms, and ``after``, 1 ms, whose rounds lie between what is told for so many seconds."""
+
+    def __init__(self, told):
+        self.told, self.seconds = told, []
+
+    def race(self, variants, seconds):
+        self.seconds.append(seconds)
+        return {"before": SimpleNamespace(p50=2.0), "after": SimpleNamespace(p50=1.0)}
+
+    def faster(self, one, other, variants, seconds):
+        assert (one, other) == ("before", "after")
+        return self.told[seconds]
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds", "doubt"),
+    [
+        ({0.5: (1.9, 2.1)}, [0.5], ""),
+        ({0.5: (0.5, 2.1), 2.0: (1.9, 2.1)}, [0.5, 2.0], ""),
+        ({0.5: (0.5, 2.1), 2.0: (0.9, 2.1)}, [0.5, 2.0], "; by its rounds between 0.90x and 2.10x"),
+    ],
+)
+def test_a_race_whose_rounds_disagree_is_run_again_longer_and_then_doubted(told, seconds, doubt):
+    prover = Rounds(told)
+    assert _raced(["before"], ["after"], prover, 0.5)[1] == doubt
+    assert prover.seconds == seconds
