@@ -11,6 +11,7 @@ import torch
 
 from compress import surgery
 from compress.quantization.quantizers import QuantizedProgram
+from compress.schedule import Schedule
 from compress.stage import Artifact, Stage, StageError, StageResult, TrainedStage, run_stage
 from compress.stages import STAGES, stages
 from compress.teaching.objective import parse_losses
@@ -112,7 +113,7 @@ def test_training_that_ends_below_its_start_is_not_taken(name, learned, context)
         "bits": 6,
         "attempt": "trained",
         "epochs": 1,
-        "learning_rate": 3.0,
+        "learning_rate": 300.0,
         "keep": 0.9,
         "largest_error": 0.7,
     }
@@ -124,6 +125,18 @@ def test_training_that_ends_below_its_start_is_not_taken(name, learned, context)
     inputs = torch.from_numpy(context.data.test.load(np.arange(16)).inputs)
     with torch.no_grad():
         assert torch.equal(made.artifact.module(inputs), bare.artifact.module(inputs))
+
+
+def test_few_steps_have_as_much_less_of_the_rate_and_say_so():
+    """25 steps of 128 samples have a quarter of the rate of 100; from there on it is the field's, and so are mild ones."""
+    stage = dataclasses.replace(make("prune"), batch_size=128, learning_rate=0.04)
+    schedule, notes = stage._recovery(5 * 128 + 17, 5)
+    assert (schedule.epochs, schedule.learning_rate) == (5, pytest.approx(0.01))
+    assert notes == ("trained for 25 steps, so at a rate of 0.01: learning_rate is for 100 and more",)
+    assert stage._recovery(20 * 128, 5)[0].learning_rate == 0.04 and not stage._recovery(20 * 128, 5)[1]
+    assert stage._recovery(5, 2)[0].learning_rate == 0.001
+    mild = dataclasses.replace(stage, learning_rate=0.0005)
+    assert mild._recovery(5, 2) == (Schedule.of(dataclasses.replace(mild, epochs=2)), ())
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
