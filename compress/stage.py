@@ -240,7 +240,7 @@ class Stage(ABC):
 
 STEPS, MILD = 100, 0.001
 """From so many steps on a recovery has its full rate: what the first of fewer destroy, the last cannot repair. Rates up to
-``MILD`` destroy nothing. Digits, half of ResNet-20's channels gone, 97.8 %: 7 steps at 0.02 end at 92.5 %, at 0.0014 at 98.3."""
+``MILD`` destroy nothing. Digits, half of the channels gone, 97.8 %: 7 steps at 0.02 end at 92.5 %, at 0.0014 at 98.3."""
 RECOVERY = parse_losses(
     [{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}, "attention", {"use": "cwd", "weight": 3.0}]
 )
