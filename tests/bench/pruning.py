@@ -164,7 +164,7 @@ def _cut(stage: Prune, artifact: Artifact, context: Context, able: Sequence[Grou
     """The network cut as chosen and recovered, both judged on test."""
     module = stage.cut_to(artifact, chosen, able, context)[0].module
     before = _top1(module, context)
-    stage.train(module, context, part=name.replace(" ", "-"))
+    stage.recover(module, context, part=name.replace(" ", "-"))
     return Cut(chosen=chosen, before=before, after=_top1(module, context))
 
 
