@@ -13,13 +13,13 @@ from compress.data import Splits
 from compress.made import model_key
 from compress.onnx_session import onnx_session
 from compress.recipe import Recipe, teacher_plan
-from compress.stage import TrainedStage
 from compress.student_spec import student_plan
 from compress.surgery import Plan
 from compress.tasks import Task
 from compress.teaching.labelled import widened, with_labels
 from compress.teaching.loss_specs import needs_labels, reads_one_image
 from compress.tensors import existing
+from compress.trained_stage import TrainedStage
 from compress.workspace import Workspace
 from deploy import foreign
 from deploy.export import capture

@@ -9,6 +9,7 @@ PLACEMENT = ("deploy.placement", "deploy.shuffles")
 ROOM = (
     "compress.training",
     "compress.run_state",
+    "compress.trained_stage",
     "compress.loader",
     "compress.schedule",
     "compress.data.transforms",

@@ -10,11 +10,12 @@ from annotated_types import Ge, Gt, Lt
 from torch import nn
 
 from compress.losses.base import TwoHeaded
-from compress.stage import Artifact, Context, Losses, StageResult, TrainedStage, copied
+from compress.stage import Artifact, Context, StageResult, copied
 from compress.surgery import Mix
 from compress.teaching import mixture
 from compress.teaching.loss_specs import losses, parse_losses, reads_of, two_headed
 from compress.teaching.queries import ANSWERED, Answers, choose, gains
+from compress.trained_stage import Losses, TrainedStage
 from compress.whitening import whiten
 from profiles.errors import UserError
 from profiles.tables import load_object

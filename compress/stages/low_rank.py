@@ -19,8 +19,9 @@ from compress.costs import LayerPrice
 from compress.factors.factorise import Kind, factors, kinds, multiplies
 from compress.factors.nearness import blocks_near, blocks_of
 from compress.factors.perturbation import Pair, held_near
-from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
+from compress.stage import Artifact, Context, StageResult, copied
 from compress.surgery import Factorise
+from compress.trained_stage import TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import OutOfReachError
 

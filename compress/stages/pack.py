@@ -15,9 +15,10 @@ from compress.choice import Choice
 from compress.quantization.packed import Candidate, PackedProgram
 from compress.quantization.points import Packed, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
 from compress.schedule import Optimizer
-from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
+from compress.stage import Artifact, Context, Stage, StageResult, copied
 from compress.surgery import Pack
 from compress.teaching.objective import parse_losses
+from compress.trained_stage import Losses, TrainedStage
 from profiles.errors import UserError
 
 LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}])

@@ -25,8 +25,9 @@ from compress.pruning.importance import COMPARABLE, IMPORTANCES
 from compress.pruning.proposals import least_harmful
 from compress.pruning.reconstruct import most_samples, reconstruct
 from compress.pruning.sparse import drawn_to_zero
-from compress.stage import Artifact, Context, StageResult, TrainedStage, copied
+from compress.stage import Artifact, Context, StageResult, copied
 from compress.surgery import Narrow, Remove
+from compress.trained_stage import TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 

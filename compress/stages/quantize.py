@@ -11,8 +11,9 @@ from torch import nn
 from compress.quantization.post_training import PostTraining, Quantised, Ranges
 from compress.quantization.quantizers import QuantizedProgram
 from compress.quantization.ways import better
-from compress.stage import Artifact, Context, Losses, Stage, StageResult, TrainedStage, copied
+from compress.stage import Artifact, Context, Stage, StageResult, copied
 from compress.teaching.objective import parse_losses
+from compress.trained_stage import Losses, TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.pruning.channels import rank_groups
-from compress.stage import RECOVERY
 from compress.stages.prune import Prune
 from compress.teaching.objective import parse_losses
+from compress.trained_stage import RECOVERY
 from tests.bench.figure import Figure, Table
 from tests.bench.prunable import SUBJECTS
 from tests.bench.running import MISSING

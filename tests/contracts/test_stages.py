@@ -12,9 +12,10 @@ import torch
 from compress import surgery
 from compress.quantization.quantizers import QuantizedProgram
 from compress.schedule import Schedule
-from compress.stage import Artifact, Stage, StageError, StageResult, TrainedStage, run_stage
+from compress.stage import Artifact, Stage, StageError, StageResult, run_stage
 from compress.stages import STAGES, stages
 from compress.teaching.objective import parse_losses
+from compress.trained_stage import TrainedStage
 from deploy.export import capture, to_onnx
 from profiles.errors import UserError
 from profiles.tables import load_object
