@@ -145,7 +145,7 @@ SUBJECTS = {
     "resnet56_faster": Subject(
         name="ResNet-56",
         make=_resnet56,
-        speed_up=2.5,
+        speed_up=2.8,
         trained=10_000,
         recovery={**SGD, "epochs": 3, "learning_rate": 0.05},
     ),
