@@ -7,20 +7,17 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from compress.data import Splits
 from compress.made import model_key
 from compress.onnx_session import onnx_session
-from compress.recipe import Recipe, teacher_plan
+from compress.recipe import teacher_plan
+from compress.shared import Shared
 from compress.student_spec import student_plan
 from compress.surgery import Plan
-from compress.tasks import Task
 from compress.teaching.labelled import widened, with_labels
 from compress.teaching.loss_specs import needs_labels, reads_one_image
 from compress.tensors import existing
 from compress.trained_stage import TrainedStage
-from compress.workspace import Workspace
 from deploy import foreign
 from deploy.export import capture
 from deploy.files import sha256
@@ -31,16 +28,17 @@ from profiles.errors import UserError
 class Checks:
     """The checks of one recipe."""
 
-    def __init__(self, recipe: Recipe, task: Task, data: Splits, workspace: Workspace, example: Tensor) -> None:
-        self._recipe, self._task, self._data, self._workspace, self._example = recipe, task, data, workspace, example
+    def __init__(self, shared: Shared) -> None:
+        self._shared, self._recipe, self._task, self._data = shared, shared.recipe, shared.task, shared.data
+        self._workspace, self._example = shared.workspace, shared.example
 
-    def all(self, task_key: str) -> None:
+    def all(self) -> None:
         """Each check a step, so that what fits is not asked again.
 
         Raises:
             UserError: everything that does not, of the data and then of both models.
         """
-        decided = {"data": self._data.fingerprint(), "task": task_key}
+        decided = {"data": self._data.fingerprint(), "task": self._shared.task_key()}
         self._workspace.step("check-data", decided, lambda folder: self._task.check(self._data))
         if self._recipe.teacher.is_onnx:
             self._check_onnx(Path(self._recipe.teacher.model), decided)
@@ -90,8 +88,6 @@ class Checks:
                 faults.append(f"{fact}, and its loss {told} reads what is true of one; leave it out of losses, or cut_mix")
             if teacher.labelled is not None:
                 faults.append(f"{fact}, and the teacher reads labels; leave cut_mix out")
-            if getattr(stage, "queries", 0):
-                faults.append(f"{fact}, and with queries the teacher is asked about one; leave cut_mix out")
         return faults
 
     def _labelled(self) -> list[str]:

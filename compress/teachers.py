@@ -1,4 +1,4 @@
-"""Who teaches: the teacher, those beside it, the copy that reads labels, looking twice, and the engine that answers."""
+"""Who teaches: loaded or trained, alone or several, reading labels or looking twice, as an engine or not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_LOST = 1.0
 
 @final
 class Teachers:
-    """Who teaches the stages of a run, beside the teacher itself, as ``[teacher]`` asks."""
+    """Who teaches the stages of a run, as ``[teacher]`` asks."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared, self._spec = shared, shared.recipe.teacher
@@ -42,7 +42,44 @@ class Teachers:
 
     def also(self) -> list[Made]:
         """The teachers beside the first, their weights loaded."""
-        return [self._loaded(Plan(factory=a.model, arguments=a.arguments), a.weights) for a in self._spec.also]
+        return [self.loaded(Plan(factory=a.model, arguments=a.arguments), a.weights) for a in self._spec.also]
+
+    def loaded(self, plan: Plan, weights: str) -> Made:
+        """A teacher with the weights of a checkpoint."""
+
+        def make(folder: Path) -> dict[str, Any]:
+            torch.manual_seed(self._shared.recipe.seed)
+            module = plan.build()
+            load_into(module, load_foreign(Path(weights)), weights)
+            surgery.save(folder, plan, module)
+            return stated()
+
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(weights))}
+        return Made(self._shared.workspace.step("teacher", decided, make, together=True))
+
+    def trained(self, plan: Plan) -> Made:
+        """A teacher without a checkpoint, trained on labels alone."""
+        shared, schedule = self._shared, Schedule.of(self._spec)
+
+        def make(folder: Path) -> dict[str, Any]:
+            torch.manual_seed(shared.recipe.seed)
+            module = plan.build()
+            objective = Objective(parse_losses(["task"]), shared.task, module, None, shared.example)
+            shared.trainer.fit(
+                "teacher",
+                module,
+                objective,
+                shared.data.train,
+                schedule,
+                folder / UNFINISHED,
+                validate=lambda m: shared.judge(m, shared.data.validation),
+            )
+            surgery.save(folder, plan, module)
+            return stated()
+
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": None, "schedule": asdict(schedule)}
+        decided |= shared.training_key(["compress.losses.task"])
+        return Made(shared.workspace.step("teacher", decided, make, together=True))
 
     def labelled(self, teacher: Made) -> tuple[Step, Labelled]:
         """The copy of the teacher that reads labels, as the recipe asks for it, trained from the teacher on."""
@@ -130,17 +167,6 @@ class Teachers:
         self._engine = Answering(module, asked, self._shared.example, calibration)
         self._shared.progress.say(f"  the teacher answers from {asked}")
         return self._engine
-
-    def _loaded(self, plan: Plan, weights: str) -> Made:
-        def make(folder: Path) -> dict[str, Any]:
-            torch.manual_seed(self._shared.recipe.seed)
-            module = plan.build()
-            load_into(module, load_foreign(Path(weights)), weights)
-            surgery.save(folder, plan, module)
-            return stated()
-
-        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(weights))}
-        return Made(self._shared.workspace.step("teacher", decided, make, together=True))
 
     def _looking_once(self, teacher: Made) -> nn.Module:
         # A copy: where the student is the teacher, the stage has to be able to train what it is given.

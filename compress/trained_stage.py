@@ -67,9 +67,10 @@ class TrainedStage(Training, Stage):
         Returns:
             Notes where the rate is lower, and where it stays as it was.
         """
-        if not (self.epochs if epochs is None else epochs):
+        epochs = self.epochs if epochs is None else epochs
+        if not epochs:
             return ()
-        schedule, notes = self._recovery(len(context.data.train), self.epochs if epochs is None else epochs)
+        schedule, notes = self._recovery(len(context.data.train), epochs)
         kept = {name: value.clone() for name, value in module.state_dict().items()}
         before = context.judge(module, f"{self.name}: before training")
         context.train(self.name, module, self.losses, schedule, part, trained=True)

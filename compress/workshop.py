@@ -25,7 +25,6 @@ from compress.quantization.module_quantiser import ModuleQuantiser
 from compress.quantization.selection import Asked
 from compress.quantization.watcher import Watcher
 from compress.recipe import Recipe, made, sources, tasks, teacher_plan
-from compress.schedule import Schedule
 from compress.shared import Shared
 from compress.stage import Context, Stage, run_stage
 from compress.stages.quantize import integer_recipe
@@ -33,9 +32,7 @@ from compress.student_spec import student_plan
 from compress.surgery import Plan, Quantize
 from compress.tasks import Task
 from compress.teachers import Teachers
-from compress.teaching.loss_specs import modules_of, parse_losses
-from compress.teaching.objective import Objective
-from compress.tensors import existing, load_foreign, load_into
+from compress.teaching.loss_specs import modules_of
 from compress.training import Trainer
 from compress.workspace import UNFINISHED, Workspace, code_digest, digest
 from deploy import foreign
@@ -75,13 +72,10 @@ class Workshop:
 
     def check(self) -> None:
         """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
-        self._checks().all(self.task_key())
+        Checks(self._shared).all()
         shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
         for doubt in calibration_data.check(self.data.calibration, shape):
             self._progress.say(f"data: {doubt}")
-
-    def _checks(self) -> Checks:
-        return Checks(self.recipe, self.task, self.data, self._workspace, self.example)
 
     @property
     def example(self) -> Tensor:
@@ -93,33 +87,8 @@ class Workshop:
         spec = self.recipe.teacher
         if spec.is_onnx:
             return self._teacher_file(Path(spec.model))
-        plan = teacher_plan(self.recipe.teacher)
-        weights = None if spec.weights is None else sha256(existing(spec.weights))
-        schedule = Schedule.of(spec)
-        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": weights}
-        if weights is None:
-            decided |= {"schedule": asdict(schedule), **self._shared.training_key(["compress.losses.task"])}
-
-        def make(folder: Path) -> dict[str, Any]:
-            torch.manual_seed(self.recipe.seed)
-            module = plan.build()
-            if spec.weights is not None:
-                load_into(module, load_foreign(Path(spec.weights)), spec.weights)
-            else:
-                objective = Objective(parse_losses(["task"]), self.task, module, None, self.example)
-                self._trainer.fit(
-                    "teacher",
-                    module,
-                    objective,
-                    self.data.train,
-                    schedule,
-                    folder / UNFINISHED,
-                    validate=lambda m: self._shared.judge(m, self.data.validation),
-                )
-            surgery.save(folder, plan, module)
-            return stated()
-
-        return Made(self._workspace.step("teacher", decided, make, together=True))
+        plan = teacher_plan(spec)
+        return self.teachers.trained(plan) if spec.weights is None else self.teachers.loaded(plan, spec.weights)
 
     def choose_calibration(self, teacher: Made) -> None:
         """From here on ``data.calibration`` is what the recipe chooses of it, or has made of the teacher's batch norms.
@@ -167,7 +136,7 @@ class Workshop:
             raise UserError(f"cannot be built: {error}") from error
 
         def make(folder: Path) -> dict[str, Any]:
-            self._checks().model(plan)
+            Checks(self._shared).model(plan)
             torch.manual_seed(self.recipe.seed)
             surgery.save(folder, plan, plan.build())
             return stated()

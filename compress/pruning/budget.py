@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -80,14 +81,12 @@ def aim(room: Room, groups: Sequence[Group], goal: float, *, evenly: bool) -> fl
     Raises:
         OutOfReachError: the cheapest choice is over the goal.
     """
+    if room.costs.measured is not None:
+        with suppress(OutOfReachError):
+            choose(room, groups, (), (1 - SPARE) * goal, evenly=evenly)
+            return (1 - SPARE) * goal
     choose(room, groups, (), goal, evenly=evenly)
-    if room.costs.measured is None:
-        return goal
-    try:
-        choose(room, groups, (), (1 - SPARE) * goal, evenly=evenly)
-    except OutOfReachError:
-        return goal
-    return (1 - SPARE) * goal
+    return goal
 
 
 def tried(

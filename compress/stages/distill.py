@@ -69,6 +69,8 @@ class Distill(TrainedStage):
         if beyond:
             words = f"losses may read {', '.join(ANSWERED)} of the teacher; these read {', '.join(beyond)}"
             faults.append(f"stage distill: with queries, {words}")
+        if self.cut_mix:
+            faults.append("stage distill: queries ask about single samples, and images of cut_mix show two; leave it out")
         if self.mixture:
             faults.append("stage distill: queries and mixture do not go together; write two distill stages")
         if not self.rounds <= min(self.queries, self.epochs):

@@ -83,8 +83,9 @@ def test_self_mix_shows_parts_of_the_same_image_and_leaves_the_label():
     np.testing.assert_array_equal(self_mixed(images, 0.0, np.random.default_rng(0)), images)
 
 
-def test_self_mix_is_decided_by_the_place_and_is_for_class_labels():
-    plain, mixed, again = batches(), batches(self_mix=1.0), batches(self_mix=1.0)
+@pytest.mark.parametrize("mix", ["self_mix", "cut_mix"])
+def test_a_mix_is_decided_by_the_place_and_leaves_the_label(mix):
+    plain, mixed, again = batches(), batches(**{mix: 1.0}), batches(**{mix: 1.0})
     place = plain.places(1)[0]
     np.testing.assert_array_equal(mixed.load(place).inputs, again.load(place).inputs)
     assert (mixed.load(place).inputs != plain.load(place).inputs).any()
@@ -108,12 +109,9 @@ def test_cut_mix_shows_a_region_of_another_image_of_the_batch():
     np.testing.assert_array_equal(cut_mixed(images, 0.0, np.random.default_rng(0)), images)
 
 
-def test_cut_mix_is_decided_by_the_place_and_is_for_images():
-    plain, mixed, again = batches(), batches(cut_mix=1.0), batches(cut_mix=1.0)
-    place = plain.places(1)[0]
-    np.testing.assert_array_equal(mixed.load(place).inputs, again.load(place).inputs)
-    assert (mixed.load(place).inputs != plain.load(place).inputs).any()
-    flat = batches(cut_mix=1.0)
+@pytest.mark.parametrize("mix", ["self_mix", "cut_mix"])
+def test_a_mix_is_for_images(mix):
+    flat = batches(**{mix: 1.0})
     flat._samples.images = flat._samples.images.reshape(64, -1)
-    with pytest.raises(UserError, match="cut_mix is for images"):
-        flat.load(place)
+    with pytest.raises(UserError, match=f"{mix} is for images"):
+        flat.load(flat.places(1)[0])

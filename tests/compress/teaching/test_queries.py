@@ -86,10 +86,13 @@ def test_the_teacher_is_asked_as_often_as_it_may_be(context):
 
 
 def test_what_does_not_go_with_a_budget_is_told_at_once(context):
-    stage = Distill(queries=3, rounds=4, epochs=8, mixture=True, losses=parse_losses(["dho", "attention", "ps_kd"]))
+    stage = Distill(
+        queries=3, rounds=4, epochs=8, mixture=True, cut_mix=0.5, losses=parse_losses(["dho", "attention", "ps_kd"])
+    )
     with pytest.raises(UserError) as caught:
         run_stage(stage, Artifact(plan=small_plan(), module=small_model()), context, 0)
     told = "\n".join(caught.value.faults)
     assert "these read indices, teacher_features" in told
     assert "queries and mixture do not go together" in told
+    assert "queries ask about single samples, and images of cut_mix show two" in told
     assert "given: queries = 3, epochs = 8, rounds = 4; lower rounds" in told
