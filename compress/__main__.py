@@ -1,6 +1,6 @@
 """``python -m compress``."""
 
-from compress.cli import script
+from compress.cli.main import script
 
 if __name__ == "__main__":
     script()

@@ -10,8 +10,8 @@ from profiles.tables import load_object
 
 
 def worker(arguments: list[str]) -> int:
-    """Answer requests on standard input until it ends (deploy/worker.py)."""
-    from deploy.worker import serve
+    """Answer requests on standard input until it ends (deploy/worker/server.py)."""
+    from deploy.worker.server import serve
 
     serve()
     return 0
@@ -19,7 +19,7 @@ def worker(arguments: list[str]) -> int:
 
 def facts(arguments: list[str]) -> int:
     """What this machine is, and which engines can run on it."""
-    from deploy.worker import Worker
+    from deploy.worker.server import Worker
 
     print(json.dumps(Worker().facts(), indent=1))
     return 0
@@ -28,11 +28,11 @@ def facts(arguments: list[str]) -> int:
 COMMANDS = {
     "worker": "deploy.__main__:worker",
     "facts": "deploy.__main__:facts",
-    "prepare": "deploy.first_start:prepare",
-    "fits": "deploy.first_start:fits",
-    "verify": "deploy.store_door:verify",
-    "serve-check": "deploy.store_door:serve_check",
-    "store": "deploy.store_door:store",
+    "prepare": "deploy.shipping.first_start:prepare",
+    "fits": "deploy.shipping.first_start:fits",
+    "verify": "deploy.shipping.commands:verify",
+    "serve-check": "deploy.shipping.commands:serve_check",
+    "store": "deploy.shipping.commands:store",
 }
 
 

@@ -33,8 +33,8 @@ class QuantizationRecipe:
             bias of one dimension the runtime makes a Gemm, for which it has no kernel from integers to float.
         integer_operators: what the runtime computes in integers besides layers, adds, concatenations and moves.
         shuffles: the runtime splits, gathers and copies to the nearest in integers, and takes them through a concatenation
-            and the moves behind it where all branches have one scale (``deploy.shuffles``): so they get one, and pairs stand
-            before the concatenation alone.
+            and the moves behind it where all branches have one scale (``deploy.qdq.shuffles``): so they get one, and pairs
+            stand before the concatenation alone.
         integer_means: what a layer makes for a mean over positions alone is quantised: written and read in a quarter of the
             bytes, and the mean takes the rounding back out.
         why: where this was learned, for the reader of a report.

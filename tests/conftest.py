@@ -17,13 +17,13 @@ from torch import nn
 
 from compress.data import Splits
 from compress.data.base import ArraySamples
-from compress.progress import StreamProgress
-from compress.schedule import Schedule
-from compress.stage import Artifact, Context
-from compress.surgery import Plan
+from compress.execution.progress import StreamProgress
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.models.plan import Plan
+from compress.stages.base import Artifact, Context
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.training import Trainer
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer
 from profiles.device import load as load_profile
 
 # A property holds at any speed: how long an example takes says what else runs here.
@@ -114,7 +114,7 @@ def quiet() -> StreamProgress:
 @pytest.fixture
 def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path: Path) -> Context:
     """What a stage gets, with a real (untrained) teacher."""
-    from compress.quantization.module_quantiser import ModuleQuantiser
+    from compress.methods.quantization.post_training import ModuleQuantiser
 
     return Context(
         task=Classification(),
@@ -149,7 +149,7 @@ def compress_cli(tmp_path: Path) -> Run:
 @pytest.fixture
 def compress_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """``compress_cli`` in this process, which saves importing torch, where nothing of the user's is imported."""
-    from compress.cli import entry
+    from compress.cli.main import entry
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from compress.methods.distillation.objective import Objective, parse_losses
 from compress.stages.distill import Distill
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
 from tests.bench.losses import CELLS, FULL, SMALL, WITH, _cells, _parse
 from tests.bench.losses_table import keep, table
 from tests.bench.replay import Replayed

@@ -37,12 +37,12 @@ def bench(
     if estimated:
         given = click.get_current_context().get_parameter_source("precision") is not click.core.ParameterSource.DEFAULT
         return _estimate(models, device, engine_name, precision if given else None, threads, as_json)
-    from compress.bench import variants
-    from compress.commands.options import runtime_versions, target
-    from compress.progress import StreamProgress
-    from deploy.measure import summarise
-    from deploy.race import clocks, race
-    from deploy.remote import RemoteWorker
+    from compress.execution.progress import StreamProgress
+    from compress.pipeline.target import runtime_versions, target
+    from deploy.latency.bench import variants
+    from deploy.measure.timing import summarise
+    from deploy.worker.client import RemoteWorker
+    from deploy.worker.race import clocks, race
 
     profile, there = target(device)
     if threads:
@@ -81,7 +81,7 @@ def bench(
 def _estimate(
     models: tuple[Path, ...], device: str, engine_name: str | None, precision: str | None, threads: int | None, as_json: bool
 ) -> int:
-    from compress.estimates import estimates, table
+    from deploy.latency.estimates import estimates, table
     from profiles.device import load
     from profiles.errors import UserError
 

@@ -31,7 +31,7 @@ PACKAGES = (
 @click.option("--device", "-d", default="local", show_default=True, metavar="URL", help="The device to look at.")
 def doctor(device: str) -> int:
     """Versions, hardware, runtimes, and why one is missing. Exit code 1 when nothing can run there."""
-    from compress.commands.options import asked
+    from compress.pipeline.target import asked
     from deploy.devices import device as device_at
     from profiles.device import load
     from profiles.remedies import remedy

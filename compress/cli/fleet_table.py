@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.manifest import Manifest
-from deploy.ship import Shipped
+from deploy.bundle.manifest import Manifest
+from deploy.shipping.ship import Shipped
 
 WIDTH = 240
 COLOURS = {"shipped": "green", "already": "green", "refused": "red", "failed": "red", "not tried": "yellow"}

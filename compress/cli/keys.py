@@ -17,8 +17,8 @@ def keys() -> None:
 @click.argument("name", default="default")
 def new(name: str) -> int:
     """Make a key; bundles are signed with the one named 'default', or with the only one."""
-    from compress.keys import folder
-    from compress.keys import new as make
+    from compress.pipeline.signing_keys import folder
+    from compress.pipeline.signing_keys import new as make
 
     made = make(name)
     click.echo(f"{made.name} {made.id}, in {folder()}: keep {made.name}.key secret and in a safe copy", err=True)
@@ -28,7 +28,7 @@ def new(name: str) -> int:
 @keys.command("list")
 def list_() -> int:
     """List the keys on this machine: name and id."""
-    from compress.keys import all_keys, folder
+    from compress.pipeline.signing_keys import all_keys, folder
 
     for key in all_keys():
         click.echo(f"{key.name:<20} {key.id}")
@@ -41,7 +41,7 @@ def list_() -> int:
 @click.argument("name", default="default")
 def export(name: str) -> int:
     """Print the public half of a key, as devices keep it in their 'trusted' folder."""
-    from compress.keys import find
+    from compress.pipeline.signing_keys import find
 
     click.echo(find(name).pem, nl=False)
     return 0
@@ -53,9 +53,9 @@ def export(name: str) -> int:
 @click.option("--root", help="The store's folder there.  [$EDGE_HOME there, or ~/.edge-compress]")
 def trust(name: str, device: str, root: str | None) -> int:
     """Have devices trust a key, beside those that they trust already."""
-    from compress.commands.options import destinations
-    from compress.keys import find
-    from deploy import ship
+    from compress.cli.options import destinations
+    from compress.pipeline.signing_keys import find
+    from deploy.shipping import ship
 
     key = find(name)
     for there in destinations(device):
@@ -69,8 +69,8 @@ def trust(name: str, device: str, root: str | None) -> int:
 @click.option("--root", help="The store's folder there.  [$EDGE_HOME there, or ~/.edge-compress]")
 def distrust(key_id: str, device: str, root: str | None) -> int:
     """Have devices trust a key no longer; what is served goes on, what it signed is not installed again."""
-    from compress.commands.options import destinations
-    from deploy import ship
+    from compress.cli.options import destinations
+    from deploy.shipping import ship
 
     for there in destinations(device):
         left = ship.distrust(there, key_id, ship.Way(root=root))
@@ -85,8 +85,8 @@ def distrust(key_id: str, device: str, root: str | None) -> int:
 @click.option("--version", type=click.IntRange(1), help="Its version; a device takes no older one.  [kept]")
 def sign(bundle: Path, key: str | None, expires: int | None, version: int | None) -> int:
     """Sign a bundle."""
-    from compress.keys import default, find, folder, signer
-    from deploy import bundle as bundles
+    from compress.pipeline.signing_keys import default, find, folder, signer
+    from deploy.bundle import bundle as bundles
     from profiles.errors import UserError
 
     chosen = find(key) if key else default()

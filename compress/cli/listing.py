@@ -48,8 +48,8 @@ def engines() -> int:
 @click.command()
 def losses() -> int:
     """List the losses of a recipe by family: what each reads, its options, its paper; and the weights of losses."""
-    from compress.teaching.loss_specs import losses as table
-    from compress.teaching.loss_specs import reads_of, weights
+    from compress.methods.distillation.loss_specs import losses as table
+    from compress.methods.distillation.loss_specs import reads_of, weights
     from profiles.tables import load_object
 
     family = None
@@ -77,8 +77,8 @@ def _defaults(thing: Any) -> str:
 @click.command()
 def tasks() -> int:
     """List the tasks and the data sources with their options."""
-    from compress.recipe import sources
-    from compress.recipe import tasks as table
+    from compress.recipe.parse import sources
+    from compress.recipe.parse import tasks as table
     from profiles.tables import load_object
 
     for heading, found in (("tasks", table()), ("data", sources())):

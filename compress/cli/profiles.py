@@ -130,7 +130,7 @@ def _releases(profile: DeviceProfile) -> list[str]:
 
 
 def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
-    from compress.commands.options import asked
+    from compress.pipeline.target import asked
     from deploy.devices import device
     from deploy.engines import engine
     from profiles.device import load

@@ -14,17 +14,17 @@ import click
 @click.option("--html", "as_html", is_flag=True, help="As a page.")
 def report(run: Path, as_json: bool, as_html: bool) -> int:
     """Show the report of a finished run again; RUN is its folder."""
-    from compress.report import read
+    from compress.report.record import read
 
     found = read(run)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=1, default=dict))
     elif as_html:
-        from compress.report_html import html
+        from compress.report.html import html
 
         click.echo(html(found))
     else:
-        from compress.report_table import table
+        from compress.report.table import table
 
         click.echo(table(found))
     return 0

@@ -29,11 +29,13 @@ def run(
 
     RECIPE is a TOML file or a built-in recipe's name (digits).
     """
-    from compress import pipeline, processes
-    from compress.commands.options import runtime_versions, target
-    from compress.progress import StreamProgress
-    from compress.recipe import Recipe, load
-    from compress.report_table import table
+    from compress.execution import distributed
+    from compress.execution.progress import StreamProgress
+    from compress.pipeline import run as pipeline
+    from compress.pipeline.target import runtime_versions, target
+    from compress.recipe.parse import load
+    from compress.recipe.spec import Recipe
+    from compress.report.table import table
 
     faults: list[str] = []
     found: Recipe | None = None
@@ -52,9 +54,9 @@ def run(
         return 0
     folder = out or Path("runs") / f"{found.name}-{profile.name}"
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
-    progress = StreamProgress(None if processes.is_main() else io.StringIO())
+    progress = StreamProgress(None if distributed.is_main() else io.StringIO())
     report = pipeline.run(found, profile, there, folder, steps, progress, until, lock_clocks=lock_clocks)
-    if not processes.is_main():
+    if not distributed.is_main():
         return 0
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=1, default=dict))
@@ -65,8 +67,8 @@ def run(
 
 
 def _dry(recipe: object, profile: object, until: str | None, versions: dict[str, str]) -> dict[str, object]:
-    from compress.pipeline import until_stage
-    from compress.recipe import Recipe
+    from compress.pipeline.run import until_stage
+    from compress.recipe.spec import Recipe
     from deploy.engines import engine
     from profiles.device import DeviceProfile
 

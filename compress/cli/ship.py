@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deploy.install import LATENCY_TOLERANCE
+from deploy.shipping.install import LATENCY_TOLERANCE
 
 FAILED, REFUSED = 1, 2
 DEVICES = "[PROFILE@]URL[,...]"
@@ -49,10 +49,10 @@ def ship(
     Whatever fails leaves the old release serving. After a failure no further device is begun with. A device that
     trusts no key yet trusts the signer's from its first bundle on (--no-trust: it does not).
     """
-    from compress.commands.options import destinations
-    from compress.fleet_table import shipped_table
-    from compress.keys import by_id
-    from deploy import ship as shipping
+    from compress.cli.fleet_table import shipped_table
+    from compress.cli.options import destinations
+    from compress.pipeline.signing_keys import by_id
+    from deploy.shipping import ship as shipping
     from profiles.errors import UserError
 
     if trust and no_trust:
@@ -79,8 +79,8 @@ def ship(
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def rollback(device: str, name: str | None, root: str | None, as_json: bool) -> int:
     """Go back one release, once it has proven itself on the device again."""
-    from compress.commands.options import destinations
-    from deploy import ship as shipping
+    from compress.cli.options import destinations
+    from deploy.shipping import ship as shipping
 
     done: list[dict[str, Any]] = []
     for there in destinations(device):
@@ -98,9 +98,9 @@ def rollback(device: str, name: str | None, root: str | None, as_json: bool) -> 
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def status(device: str, root: str | None, as_json: bool) -> int:
     """Show what devices serve; exit code 1 when one does not answer or serves damaged files."""
-    from compress.commands.options import destinations
-    from compress.fleet_table import status_table
-    from deploy import ship as shipping
+    from compress.cli.fleet_table import status_table
+    from compress.cli.options import destinations
+    from deploy.shipping import ship as shipping
 
     told = [_status(there, shipping.Way(root=root)) for there in destinations(device)]
     click.echo(json.dumps(told, indent=1) if as_json else status_table(told))
@@ -109,8 +109,8 @@ def status(device: str, root: str | None, as_json: bool) -> int:
 
 
 def _status(there: Any, way: Any) -> dict[str, Any]:
-    from deploy import ship as shipping
     from deploy.devices import DeviceError
+    from deploy.shipping import ship as shipping
 
     try:
         return {"device": there.device.url, **shipping.status(there, way)}

@@ -18,11 +18,11 @@ def students(recipe: str, device: str, as_json: bool) -> int:
 
     `compress run` does the same search, and goes on with what it chose.
     """
-    from compress import pipeline
-    from compress.commands.options import target
-    from compress.progress import StreamProgress
-    from compress.recipe import load
-    from compress.students import table
+    from compress.execution.progress import StreamProgress
+    from compress.pipeline import run
+    from compress.pipeline.student_search import table
+    from compress.pipeline.target import target
+    from compress.recipe.parse import load
     from profiles.errors import UserError
 
     asked = load(recipe)
@@ -30,6 +30,6 @@ def students(recipe: str, device: str, as_json: bool) -> int:
         raise UserError(f"{recipe} has no [student.search]; name the choices of the factory's arguments there")
     profile, there = target(device)
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
-    found = pipeline.students(asked, profile, there, steps, StreamProgress())
+    found = run.students(asked, profile, there, steps, StreamProgress())
     click.echo(json.dumps(found.as_json(), indent=1) if as_json else table(found))
     return 0

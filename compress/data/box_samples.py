@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from compress.data.base import Batch, Indices, Samples, Splits, arrange
-from compress.data.box_view import LEAST_SIDE_PX, Boxes, BoxView, augmented, fitted
-from compress.data.digests import file_digests, threads
+from compress.data.box_transforms import LEAST_SIDE_PX, Boxes, BoxView, augmented, fitted
+from compress.data.fingerprints import file_digests, threads
 from compress.data.transforms import Bytes
 from profiles.errors import UserError
 

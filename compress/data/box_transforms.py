@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.data.digests import threads
+from compress.data.fingerprints import threads
 from compress.data.transforms import Bytes, Normalise, normalising
 from profiles.errors import UserError
 

@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from the official files, Python or binary.
 
-The official Python files are pickles, and come from mirrors: they are read as data (``compress.data.pickled``).
+The official Python files are pickles, and come from mirrors: they are read as data (``compress.data.pickle_reader``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.base import Splits, arrange, array_splits
-from compress.data.pickled import Array, read_pickled
+from compress.data.pickle_reader import Array, read_pickled
 from compress.data.transforms import Bytes, Statistics, normalising
 from profiles.errors import UserError
 

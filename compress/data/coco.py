@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, final
 
 from compress.data.base import Splits
-from compress.data.box_view import view_of
-from compress.data.boxed import Drawn, as_boxes, box_splits, some
+from compress.data.box_samples import Drawn, as_boxes, box_splits, some
+from compress.data.box_transforms import view_of
 from compress.data.yolo import PREFIXES
 from profiles.errors import UserError, unknown
 
@@ -42,7 +42,7 @@ def coco(
     ``path`` holds ``annotations/instances_NAME.json``, and the pictures of each in ``NAME`` or ``images/NAME``. The name
     of a part begins with ``train``, ``val`` or ``test``; train is needed, and what is missing is held out as
     ``compress.data.base.arrange`` says. Boxes around crowds are left out. The other options are those of
-    ``compress.data.box_view.BoxView``.
+    ``compress.data.box_transforms.BoxView``.
 
     Args:
         size: height and width of the input.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from compress.data.base import Batch, Indices, Samples, Splits, arrange
-from compress.data.digests import file_digests, threads
+from compress.data.fingerprints import file_digests, threads
 from compress.data.transforms import (
     IMAGENET,
     Box,

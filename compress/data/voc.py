@@ -8,8 +8,8 @@ from typing import final
 from xml.etree import ElementTree
 
 from compress.data.base import Splits
-from compress.data.box_view import view_of
-from compress.data.boxed import PARTS, Drawn, as_boxes, box_splits, some
+from compress.data.box_samples import PARTS, Drawn, as_boxes, box_splits, some
+from compress.data.box_transforms import view_of
 from profiles.errors import UserError, unknown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -42,7 +42,7 @@ def voc(
     ``path`` holds ``JPEGImages``, ``Annotations`` and ``ImageSets/Main`` with ``train.txt``, ``val.txt`` and
     ``test.txt``, of which the first is needed; what is missing is held out as ``compress.data.base.arrange`` says.
     Corners are counted from 1 and inclusive, as VOC has them. The other options are those of
-    ``compress.data.box_view.BoxView``.
+    ``compress.data.box_transforms.BoxView``.
 
     Args:
         size: height and width of the input.

@@ -11,9 +11,9 @@ from typing import final
 from PIL import Image
 
 from compress.data.base import Splits
-from compress.data.box_view import view_of
-from compress.data.boxed import BROKEN, Drawn, as_boxes, box_splits, some
-from compress.data.digests import threads
+from compress.data.box_samples import BROKEN, Drawn, as_boxes, box_splits, some
+from compress.data.box_transforms import view_of
+from compress.data.fingerprints import threads
 from compress.data.images import SUFFIXES
 from profiles.errors import UserError
 
@@ -48,7 +48,7 @@ def yolo(
     ``path`` holds ``images`` and ``labels``, and in each a folder whose name begins with ``train``, and where there are
     such one with ``val`` and one with ``test``; or ``train/images`` and ``train/labels`` and so on. What is missing is
     held out as ``compress.data.base.arrange`` says. A picture without a text file has no box. The other options are
-    those of ``compress.data.box_view.BoxView``.
+    those of ``compress.data.box_transforms.BoxView``.
 
     Args:
         size: height and width of the input.

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from compress import processes
-from compress.progress import Progress
+from compress.execution import distributed
+from compress.execution.progress import Progress
 from deploy.files import sync, sync_tree
 from profiles.errors import UserError
 
@@ -85,8 +85,8 @@ class Workspace:
         """
         key = f"{kind}-{digest(decided_by)[:20]}"
         folder = self.root / key
-        if processes.from_main(not (folder / FACTS).exists()):
-            if processes.is_main():
+        if distributed.from_main(not (folder / FACTS).exists()):
+            if distributed.is_main():
                 with self._locked(key):
                     if not (folder / FACTS).exists():
                         self._make(kind, key, folder, decided_by, make)
@@ -94,7 +94,7 @@ class Workspace:
             elif together:
                 with tempfile.TemporaryDirectory() as scratch:
                     self._follow(key, Path(scratch), make)
-            processes.wait()
+            distributed.wait()
         stored = json.loads((folder / FACTS).read_text())
         fresh = key in self._made
         return Step(folder=folder, key=key, facts=stored["facts"], seconds=stored["seconds"], fresh=fresh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, final
 
@@ -166,3 +167,23 @@ def read_table(loss: str, option: str, path: str) -> Tensor:
     except (OSError, ValueError) as error:
         raise UserError(f"loss {loss}: {option} is a .npy file of numbers; given: {path!r} ({error})") from None
     return torch.from_numpy(table.astype(np.float32))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moment:
+    """One batch's place in a training.
+
+    Attributes:
+        step: counted from 0.
+        epoch: counted from 0.
+        progress: share of all steps that are done, 0 to 1.
+        indices: which samples of the training split these are, (samples,).
+        plain: the same samples not augmented; only where a loss reads ``plain_logits``.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    progress: float = 0.0
+    indices: Tensor | None = None
+    plain: Tensor | None = None

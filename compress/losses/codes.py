@@ -7,8 +7,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from compress.losses.adapters import adapter
 from compress.losses.base import Example, divergence, full, log_probabilities
-from compress.teaching.adapters import adapter
 
 
 @final

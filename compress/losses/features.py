@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.losses.adapters import Adapters, adapter
 from compress.losses.base import TINY, Example, alike, by_levels, divergence, full
-from compress.teaching.adapters import Adapters, adapter
 
 
 def attention(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.losses.adapters import Adapters
 from compress.losses.base import TINY, Example
-from compress.teaching.adapters import Adapters
 
 
 @final

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.losses.adapters import Adapters
 from compress.losses.base import TINY, Example, alike, divergence, full, labels, log_probabilities, rows
-from compress.teaching.adapters import Adapters
 
 
 def sp(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.losses.adapters import adapter
 from compress.losses.base import TINY, Example, alike, divergence, full
-from compress.teaching.adapters import adapter
 
 
 def token_relations(

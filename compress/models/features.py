@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from compress.models.layers import first_tensor
 from profiles.errors import UserError
 
 Pairs = list[tuple[str, str]]
@@ -197,14 +198,6 @@ def as_tokens(output: Tensor) -> Tensor:
 def _is_block(name: str) -> bool:
     *above, last = name.split(".")
     return last.isdigit() and not any(part.isdigit() for part in above)
-
-
-def first_tensor(output: Any) -> Any:
-    """A tensor, or the tokens that a transformer's block gives first in a tuple; None for other tuples."""
-    if isinstance(output, Tensor):
-        return output
-    first = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
-    return first if first is not None and first.dim() == 3 else None
 
 
 def _recorder(order: list[tuple[str, Tensor]], heads: list[str], name: str) -> Any:

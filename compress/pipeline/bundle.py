@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy.typing as npt
 
-from compress import __version__, keys
-from compress.model_files import Variant
-from compress.prove import Prover
-from compress.report import Report
-from compress.workshop import Workshop
-from deploy import bundle as bundles
+from compress import __version__
+from compress.pipeline import signing_keys
+from compress.pipeline.evaluator import Prover
+from compress.pipeline.exports import Variant
+from compress.pipeline.model_builder import Workshop
+from compress.report.record import Report
+from deploy.bundle import bundle as bundles
+from deploy.bundle.golden import pack
+from deploy.bundle.manifest import Manifest, Target
 from deploy.engines import BuildPlan
 from deploy.engines.base import load_plan
-from deploy.golden import pack
-from deploy.manifest import Manifest, Target
 from profiles.device import DeviceProfile
 
 GOLDEN_SAMPLES = 16
@@ -53,7 +54,7 @@ def cargo(best: Variant, prover: Prover, workshop: Workshop) -> Cargo:
 
 def bundle(folder: Path, load: Cargo, report: Report, profile: DeviceProfile) -> Manifest:
     """Write the bundle, signed where there is a key to sign with."""
-    key = keys.default()
+    key = signing_keys.default()
     return bundles.write(
         folder,
         name=_name(report.recipe["name"]),
@@ -67,7 +68,7 @@ def bundle(folder: Path, load: Cargo, report: Report, profile: DeviceProfile) ->
         report=json.dumps(report.as_json(), indent=1, default=dict).encode(),
         target=_target(load.plan, report.environment),
         versions=_versions(report.environment),
-        signer=keys.signer(key) if key else None,
+        signer=signing_keys.signer(key) if key else None,
     )
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
-from compress import surgery
-from compress.choice import Choice
-from compress.stage import Artifact
-from compress.surgery import Plan
-from compress.workspace import Step, digest, source_digest
+from compress.execution.cache import Step, digest, source_digest
+from compress.methods.choice import Choice
+from compress.models import plan as surgery
+from compress.models.plan import Plan
+from compress.stages.base import Artifact
 
 
 @final

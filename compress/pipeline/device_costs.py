@@ -10,19 +10,20 @@ from typing import Any, final
 
 import onnx
 
-from compress import processes
-from compress.allocation import Term
-from compress.costs import By, Costs, Coupling, FloatPrices, LayerPrice, Measured, Option
-from compress.progress import Progress
-from compress.room import PLACEMENT
-from compress.workspace import code_digest, digest
-from deploy import count, factor_times, float_times, latency
+from compress.execution import distributed
+from compress.execution.cache import code_digest, digest
+from compress.execution.progress import Progress
+from compress.methods.allocation import Term
+from compress.methods.cost_model import By, Costs, Coupling, FloatPrices, LayerPrice, Measured, Option
+from compress.pipeline.cache_keys import PLACEMENT
 from deploy.devices import Device
 from deploy.engines import engine
-from deploy.latency_table import LatencyTable, PieceCost, total
-from deploy.stopwatch import Form, Stopwatch
-from deploy.template import Axis, Template
-from deploy.with_batch import with_batch
+from deploy.latency import factor_times, float_times, measure_table
+from deploy.latency.stopwatch import Form, Stopwatch
+from deploy.latency.table import LatencyTable, PieceCost, total
+from deploy.latency.template import Axis, Template
+from deploy.onnx_graph import count
+from deploy.onnx_graph.fixed_batch import with_batch
 from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION
@@ -59,18 +60,18 @@ class EngineTarget:
     @property
     def key(self) -> Mapping[str, Any]:
         code = [
-            "compress.target",
-            "deploy.latency",
-            "deploy.latency_table",
-            "deploy.stopwatch",
-            "deploy.factor_times",
-            "deploy.float_times",
-            "deploy.runs",
-            "deploy.template",
-            "deploy.with_batch",
+            "compress.pipeline.device_costs",
+            "deploy.latency.measure_table",
+            "deploy.latency.table",
+            "deploy.latency.stopwatch",
+            "deploy.latency.factor_times",
+            "deploy.latency.float_times",
+            "deploy.latency.segments",
+            "deploy.latency.template",
+            "deploy.onnx_graph.fixed_batch",
             *PLACEMENT,
-            "deploy.qdq",
-            "deploy.measure",
+            "deploy.qdq.insert",
+            "deploy.measure.timing",
         ]
         runtime = self._profile.runtimes[0]
         plans = [engine(runtime.engine).plan(self._profile, p, self._versions[runtime.engine]) for p in runtime.precisions]
@@ -86,22 +87,22 @@ class EngineTarget:
         template = Template(onnx.load(str(self._model())), axes, blocks, self._profile.batch)
         if by != "latency":
             return _counted(template, by)
-        found = processes.from_main(self._table(template, precision) if processes.is_main() else None)
+        found = distributed.from_main(self._table(template, precision) if distributed.is_main() else None)
         assert found is not None
         table, told = found
 
         def measured(widths: Mapping[str, int], removed: Sequence[str]) -> float:
-            return processes.from_main(self._share(template, told, widths, removed) if processes.is_main() else 0.0)
+            return distributed.from_main(self._share(template, told, widths, removed) if distributed.is_main() else 0.0)
 
         return _timed(table, f"{self._profile.runtimes[0].engine} {told}", measured)
 
     def layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> Mapping[str, LayerPrice]:
-        found = processes.from_main(self._layers(options, precision) if processes.is_main() else None)
+        found = distributed.from_main(self._layers(options, precision) if distributed.is_main() else None)
         assert found is not None
         return found
 
     def in_float(self, layers: Sequence[str]) -> FloatPrices | None:
-        return processes.from_main(self._in_float(layers) if processes.is_main() else None)
+        return distributed.from_main(self._in_float(layers) if distributed.is_main() else None)
 
     def _in_float(self, layers: Sequence[str]) -> FloatPrices | None:
         runtime = next((r for r in self._profile.runtimes if "int8" in r.precisions), None)
@@ -132,7 +133,7 @@ class EngineTarget:
         with self._progress.task("latency table", 1) as bar:
             told = precision or self._fastest(template, runtime)
             stopwatch = self.stopwatch(runtime, told)
-            table = latency.measure(template, stopwatch, self._profile.channel_multiple)
+            table = measure_table.measure(template, stopwatch, self._profile.channel_multiple)
             bar.advance(1, f"{told}, off by {100 * table.error:.0f} %")
         return table, told
 
@@ -143,7 +144,7 @@ class EngineTarget:
         """
         clock = self.stopwatch(self._runtime(precision), precision)
         among = f"share-{digest({'widths': dict(widths), 'removed': sorted(removed)})[:20]}"
-        own, left = latency.whole_times(template, clock, [({}, []), (widths, removed)], among)
+        own, left = measure_table.whole_times(template, clock, [({}, []), (widths, removed)], among)
         return left.least_ms / own.least_ms
 
     def _runtime(self, precision: str) -> Runtime:
@@ -159,7 +160,7 @@ class EngineTarget:
 
     def _fastest(self, template: Template, runtime: Runtime) -> str:
         clocks = {p: self.stopwatch(runtime, p) for p in runtime.precisions}
-        taken = {p: latency.whole_times(template, clock, [({}, [])], "forms")[0] for p, clock in clocks.items()}
+        taken = {p: measure_table.whole_times(template, clock, [({}, [])], "forms")[0] for p, clock in clocks.items()}
         return min(taken, key=lambda p: taken[p].least_ms)
 
     def stopwatch(self, runtime: Runtime, precision: str, *, placed: bool = False) -> Stopwatch:
@@ -192,7 +193,7 @@ def _timed(table: LatencyTable, form: str, measured: Measured) -> Costs:
 
 def _counted(template: Template, by: str) -> Costs:
     unit, how = COUNTS[by]
-    pieces = latency.counted(template, how)
+    pieces = measure_table.counted(template, how)
     full = {name: axis.width for name, axis in template.axes.items()}
     least = total(pieces, dict.fromkeys(full, 1), list(template.blocks))
     return Costs(

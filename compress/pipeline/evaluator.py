@@ -15,25 +15,24 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from compress import processes
 from compress.data import Samples
-from compress.made import Made
-from compress.model_files import MODEL, ModelFiles, Packed, Variant
-from compress.progress import Progress
-from compress.recorder import Recorder
-from compress.target import EngineTarget
+from compress.execution import distributed
+from compress.execution.cache import Step, Workspace, code_digest, versions
+from compress.execution.progress import Bar, Progress
+from compress.pipeline.cached_model import Made
+from compress.pipeline.device_costs import EngineTarget
+from compress.pipeline.exports import MODEL, ModelFiles, Packed, Variant
+from compress.pipeline.model_builder import Workshop
 from compress.tasks import Metric
-from compress.workshop import Workshop
-from compress.workspace import Step, Workspace, code_digest, versions
-from deploy import race as races
-from deploy.desk import Desk
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
-from deploy.measure import Latency, ratio_between, summarise
-from deploy.parity import Parity, parity
-from deploy.parting import LEAST_COSINE, first_parting
-from deploy.remote import RemoteWorker
+from deploy.export.divergence import LEAST_COSINE, first_parting
+from deploy.measure.parity import Parity, parity
+from deploy.measure.timing import Latency, ratio_between, summarise
+from deploy.worker import race as races
+from deploy.worker.client import RemoteWorker
+from deploy.worker.pool import Desk
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
@@ -74,7 +73,7 @@ class Prover:
         self._files = ModelFiles(workshop, profile, workspace)
         self._energy_mj: dict[str, float] = {}
         self.doubts: dict[str, None] = {}
-        self.environment: dict[str, Any] = processes.from_main(self._facts() if processes.is_main() else {})
+        self.environment: dict[str, Any] = distributed.from_main(self._facts() if distributed.is_main() else {})
 
     def _facts(self) -> dict[str, Any]:
         with self.desk.worker() as worker:
@@ -144,7 +143,7 @@ class Prover:
             "engine": built.key,
             "samples": samples.fingerprint(),
             "task": self._workshop.task_key(),
-            "code": code_digest(["deploy.parity", "deploy.parting"]),
+            "code": code_digest(["deploy.measure.parity", "deploy.export.divergence"]),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -198,7 +197,7 @@ class Prover:
             "seconds": seconds,
             "device": self._device_key(),
             "lock_clocks": self._lock_clocks,
-            "code": code_digest(["deploy.measure", "deploy.race"]),
+            "code": code_digest(["deploy.measure.timing", "deploy.worker.race"]),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -303,3 +302,32 @@ def host_environment() -> dict[str, Any]:
 def _governor() -> str | None:
     file = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return file.read_text().strip() if file.exists() else None
+
+
+PARITY_SAMPLES = 512
+
+
+@final
+class Recorder:
+    """An engine as a function of arrays, that keeps the first samples it saw and what came out."""
+
+    def __init__(self, worker: RemoteWorker, name: str, bar: Bar) -> None:
+        self._worker, self._name, self._bar = worker, name, bar
+        self._inputs: list[npt.NDArray[Any]] = []
+        self._outputs: list[npt.NDArray[Any]] = []
+
+    def __call__(self, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        outputs = list(self._worker.infer({self._name: inputs}).values())
+        if sum(len(kept) for kept in self._inputs) < PARITY_SAMPLES:
+            self._inputs.append(inputs)
+            self._outputs.append(outputs[0])
+        self._bar.advance(len(inputs))
+        return outputs
+
+    @property
+    def inputs(self) -> npt.NDArray[Any]:
+        return np.concatenate(self._inputs)
+
+    @property
+    def outputs(self) -> npt.NDArray[Any]:
+        return np.concatenate(self._outputs)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 import onnx
+from torch import Tensor, nn
 
 from calib import tensorrt_table
-from compress.made import Made
-from compress.program_files import pte
-from compress.quantization import post_training
-from compress.quantization.packed import PackedProgram
-from compress.quantization.quantizers import QuantizedProgram
-from compress.room import PLACEMENT
-from compress.surgery import Quantize
-from compress.workshop import Workshop
-from compress.workspace import Step, Workspace, code_digest, versions
-from deploy import count, packed_file
+from compress.execution.cache import Step, Workspace, code_digest, versions
+from compress.methods.packing.packed_program import PackedProgram
+from compress.methods.quantization import post_training
+from compress.methods.quantization.fake_quantize import QuantizedProgram
+from compress.methods.quantization.operations import Quantize
+from compress.pipeline.cache_keys import PLACEMENT
+from compress.pipeline.cached_model import Made
+from compress.pipeline.model_builder import Workshop
 from deploy.engines import BuildPlan
-from deploy.export import capture, to_onnx
-from deploy.half import half
-from deploy.pack_model import pack_model
-from deploy.packed_file import Account
-from deploy.qdq import insert
+from deploy.export.to_executorch import Integers, to_pte
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.export.to_packed import pack_model
+from deploy.onnx_graph import count
+from deploy.onnx_graph.half import half
+from deploy.packing import packed_file
+from deploy.packing.packed_file import Account
+from deploy.qdq.insert import Scales, insert
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
@@ -32,20 +35,26 @@ MODEL, PROGRAM = "model.onnx", "model.pte"
 TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
 EXPORTING = (
-    "deploy.export",
+    "deploy.export.to_onnx",
     *PLACEMENT,
-    "deploy.qdq",
-    "deploy.integers",
-    "compress.quantization.quantizers",
-    "compress.quantization.packed",
+    "deploy.qdq.insert",
+    "deploy.packing.indices",
+    "compress.methods.quantization.fake_quantize",
+    "compress.methods.packing.packed_program",
 )
-PACKING = ("deploy.pack_model", "deploy.packed_file", "deploy.packing", "deploy.huffman", "deploy.integers")
+PACKING = (
+    "deploy.export.to_packed",
+    "deploy.packing.packed_file",
+    "deploy.packing.indices",
+    "deploy.packing.huffman",
+    "deploy.packing.indices",
+)
 CALIBRATION = (
-    "compress.quantization.post_training",
-    "compress.quantization.watcher",
+    "compress.methods.quantization.post_training",
+    "compress.methods.quantization.observer",
     "calib.ranges",
-    "deploy.observe",
-    "deploy.bias",
+    "deploy.onnx_graph.run",
+    "deploy.qdq.bias_correction",
 )
 FREE = post_training.PostTraining()
 """How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
@@ -98,7 +107,11 @@ class ModelFiles:
         def make(folder: Path) -> None:
             onnx.save(half(onnx.load(str(model.folder / MODEL))), str(folder / MODEL))
 
-        decided = {"model": model.key, "code": code_digest(["deploy.half"]), "versions": versions("onnxruntime", "onnx")}
+        decided = {
+            "model": model.key,
+            "code": code_digest(["deploy.onnx_graph.half"]),
+            "versions": versions("onnxruntime", "onnx"),
+        }
         return self._workspace.step("export-fp16", decided, make)
 
     def _program(self, variant: Variant) -> Step:
@@ -108,7 +121,7 @@ class ModelFiles:
             "artifact": made.step.key,
             "batch": self._profile.batch,
             "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
-            "code": code_digest(["deploy.export", "deploy.export_pte", *PLACEMENT, "deploy.qdq"]),
+            "code": code_digest(["deploy.export.to_onnx", "deploy.export.to_executorch", *PLACEMENT, "deploy.qdq.insert"]),
             "versions": versions("torch", "executorch"),
         }
         if recipe is not None and made.recipe is None:
@@ -210,3 +223,24 @@ class ModelFiles:
             file=step.folder / packed_file.FILE, account=Account(**step.facts["account"]), left=tuple(step.facts["left"])
         )
         return found if found.account.file_bytes < found.account.model_bytes else None
+
+
+def pte(module: nn.Module, example: Tensor, batch: int, calibrated: Callable[[], Quantize] | None) -> bytes:
+    """The bytes of a ``.pte`` file for ``batch`` samples.
+
+    Args:
+        example: inputs of the module, two samples or more.
+        calibrated: gives post-training ranges; None for a float file. A module trained in int8 has its own.
+
+    Raises:
+        EngineError: ExecuTorch cannot lower the model.
+    """
+    if isinstance(module, QuantizedProgram):
+        trained = Integers(placement=module.placement, scales=module.scales(), recipe=module.recipe)
+        return to_pte(module.float_program(), batch, trained)
+    program = capture(module, [example])
+    if calibrated is None:
+        return to_pte(program, batch)
+    found = calibrated()
+    scales = Scales(activations=found.activations, weights={})
+    return to_pte(program, batch, Integers(placement=found.placement, scales=scales, recipe=QUANTIZATION[found.recipe]))

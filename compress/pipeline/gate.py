@@ -10,29 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# Repeatability of interleaved medians on a shared two-core machine is about 1 %; three times that is a gain.
-LEAST_GAIN = 1.03
+from compress.methods.cost_model import LEAST_GAIN
+from compress.recipe.spec import Budget
+
 LEAST_POINTS = 0.1
 COLLAPSE_POINTS = 10.0
 
 Verdict = Literal["accepted", "softened", "rejected"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What the final model may cost.
-
-    Attributes:
-        accuracy_drop_points: largest drop of the metric below the teacher's, in points.
-        latency_ms_p50: median latency of one inference on the device, in milliseconds.
-        size_mib: size of the engine, in MiB.
-        stored_mib: size of the model in the bundle, in MiB; smaller than the engine's where weights are packed.
-    """
-
-    accuracy_drop_points: float = 1.0
-    latency_ms_p50: float | None = None
-    size_mib: float | None = None
-    stored_mib: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,31 +12,34 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress import surgery
-from compress.checks import Checks
-from compress.costs import Target
 from compress.data import Splits
-from compress.inherit import inherit
-from compress.made import Made, model_key, stated
-from compress.onnx_session import onnx_session
-from compress.progress import Progress, timed
-from compress.quantization import calibration_data, selection
-from compress.quantization.module_quantiser import ModuleQuantiser
-from compress.quantization.selection import Asked
-from compress.quantization.watcher import Watcher
-from compress.recipe import Recipe, made, sources, tasks, teacher_plan
-from compress.shared import Shared
-from compress.stage import Context, Stage, run_stage
+from compress.execution.cache import UNFINISHED, Workspace, code_digest, digest
+from compress.execution.progress import Progress, timed
+from compress.methods.cost_model import Target
+from compress.methods.distillation.loss_specs import modules_of
+from compress.methods.distillation.weight_inheritance import inherit
+from compress.methods.quantization import calibration_checks, calibration_selection
+from compress.methods.quantization.calibration_selection import Asked
+from compress.methods.quantization.observer import Watcher
+from compress.methods.quantization.operations import Quantize
+from compress.methods.quantization.post_training import ModuleQuantiser
+from compress.models import plan as surgery
+from compress.models.plan import Plan
+from compress.pipeline.cached_model import Made, model_key, stated
+from compress.pipeline.preflight import Checks
+from compress.pipeline.run_context import Shared
+from compress.pipeline.teachers import Teachers
+from compress.recipe.parse import made, sources, tasks
+from compress.recipe.spec import Recipe, teacher_plan
+from compress.recipe.student import student_plan
+from compress.stages.base import Context, Stage
 from compress.stages.quantize import integer_recipe
-from compress.student_spec import student_plan
-from compress.surgery import Plan, Quantize
+from compress.stages.runner import run_stage
 from compress.tasks import Task
-from compress.teachers import Teachers
-from compress.teaching.loss_specs import modules_of
-from compress.training import Trainer
-from compress.workspace import UNFINISHED, Workspace, code_digest, digest
-from deploy import foreign
+from compress.training.trainer import Trainer
+from deploy.export import from_onnx
 from deploy.files import sha256
+from deploy.onnx_graph.run import onnx_session
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -74,7 +77,7 @@ class Workshop:
         """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
         Checks(self._shared).all()
         shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
-        for doubt in calibration_data.check(self.data.calibration, shape):
+        for doubt in calibration_checks.check(self.data.calibration, shape):
             self._progress.say(f"data: {doubt}")
 
     @property
@@ -104,23 +107,30 @@ class Workshop:
             "pool": self._pool.fingerprint(),
             "teacher": teacher.step.key,
             "seed": self.recipe.seed,
-            "code": code_digest(["compress.quantization.selection", "compress.quantization.synthesise", "calib.select"]),
+            "code": code_digest(
+                [
+                    "compress.methods.quantization.calibration_selection",
+                    "compress.methods.quantization.zeroq",
+                    "calib.select",
+                ]
+            ),
         }
 
         def make(folder: Path) -> None:
             with timed(self._progress, f"calibration: {spec.select}, {spec.samples} samples"):
-                asked = Asked(teacher, self.reference(teacher), self.task, self.example)
-                selection.keep(folder, spec, self._pool, asked, self.recipe.seed)
+                module = None if teacher.is_onnx else lambda: teacher.artifact.module
+                asked = Asked(module, self.reference(teacher), self.task, self.example)
+                calibration_selection.keep(folder, spec, self._pool, asked, self.recipe.seed)
 
         step = self._workspace.step("calibration", decided, make)
-        self.data = replace(self.data, calibration=selection.kept(step.folder, spec, self._pool))
+        self.data = replace(self.data, calibration=calibration_selection.kept(step.folder, spec, self._pool))
 
     def _teacher_file(self, path: Path) -> Made:
         def make(folder: Path) -> dict[str, Any]:
-            onnx.save(foreign.read(path), str(folder / MODEL))
+            onnx.save(from_onnx.read(path), str(folder / MODEL))
             return stated()
 
-        decided = {"model": sha256(path), "code": code_digest(["deploy.foreign", "deploy.graph"])}
+        decided = {"model": sha256(path), "code": code_digest(["deploy.export.from_onnx", "deploy.onnx_graph.graph"])}
         return Made(self._workspace.step("teacher", decided, make))
 
     def fresh(self, plan: Plan) -> Made:
@@ -163,7 +173,12 @@ class Workshop:
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
         if spec.inherits:
-            decided |= {"teacher": teacher.step.key, "how": code_digest(["compress.inherit", "compress.pruning.channels"])}
+            decided |= {
+                "teacher": teacher.step.key,
+                "how": code_digest(
+                    ["compress.methods.distillation.weight_inheritance", "compress.methods.pruning.channels"]
+                ),
+            }
         return Made(self._workspace.step("student", decided, make))
 
     def attempt(self, stage: Stage, start: Made, teacher: Made, target: Target | None = None) -> Made:

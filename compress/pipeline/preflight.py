@@ -8,19 +8,19 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from compress.made import model_key
-from compress.onnx_session import onnx_session
-from compress.recipe import teacher_plan
-from compress.shared import Shared
-from compress.student_spec import student_plan
-from compress.surgery import Plan
-from compress.teaching.labelled import widened, with_labels
-from compress.teaching.loss_specs import needs_labels, reads_one_image
-from compress.tensors import existing
-from compress.trained_stage import TrainedStage
-from deploy import foreign
-from deploy.export import capture
+from compress.methods.distillation.label_teacher import widened, with_labels
+from compress.methods.distillation.loss_specs import needs_labels, reads_one_image
+from compress.models.checkpoint import existing
+from compress.models.plan import Plan
+from compress.pipeline.cached_model import model_key
+from compress.pipeline.run_context import Shared
+from compress.recipe.spec import teacher_plan
+from compress.recipe.student import student_plan
+from compress.stages.trained import TrainedStage
+from deploy.export import from_onnx
+from deploy.export.to_onnx import capture
 from deploy.files import sha256
+from deploy.onnx_graph.run import onnx_session
 from profiles.errors import UserError
 
 
@@ -123,7 +123,7 @@ class Checks:
         capture(module, [self._example])
 
     def _file(self, path: Path) -> None:
-        model = foreign.read(path)
+        model = from_onnx.read(path)
         given = model.graph.input[0].type.tensor_type.shape.dim
         wanted = tuple(d.dim_value or "free" for d in given)[1:]
         if any(w not in ("free", s) for w, s in zip(wanted, self._example.shape[1:], strict=True)):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compress.gate import Decision
-from compress.made import Made
-from compress.model_files import Packed, Variant
-from compress.prove import Prover
-from compress.report import Row
-from compress.stage import Stage
-from deploy.measure import Latency
+from compress.pipeline.cached_model import Made
+from compress.pipeline.evaluator import Prover
+from compress.pipeline.exports import Packed, Variant
+from compress.pipeline.gate import Decision
+from compress.report.record import Row
+from compress.stages.base import Stage
+from deploy.measure.timing import Latency
 
 
 @dataclass(frozen=True, kw_only=True)

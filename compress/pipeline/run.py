@@ -12,21 +12,24 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from compress import bundling, processes, report_html
-from compress import students as searching
-from compress.gate import Decision, Standing, decide, undecided
-from compress.made import Made
-from compress.model_files import Variant
-from compress.progress import Progress
-from compress.prove import Prover, host_environment
-from compress.recipe import Recipe
-from compress.report import Report, conclude, suspicions
-from compress.rows import Attempt, entries, measured
-from compress.stage import Stage
-from compress.workshop import Workshop
-from compress.workspace import Workspace, check_writable
+from compress.execution import distributed
+from compress.execution.cache import Workspace, check_writable
+from compress.execution.progress import Progress
+from compress.pipeline import bundle
+from compress.pipeline import student_search as searching
+from compress.pipeline.cached_model import Made
+from compress.pipeline.evaluator import Prover, host_environment
+from compress.pipeline.exports import Variant
+from compress.pipeline.gate import Decision, Standing, decide, undecided
+from compress.pipeline.model_builder import Workshop
+from compress.pipeline.results import Attempt, entries, measured
+from compress.pipeline.verdict import conclude, suspicions
+from compress.recipe.spec import Recipe
+from compress.report import html
+from compress.report.record import Report
+from compress.stages.base import Stage
 from deploy.devices import Device
-from deploy.measure import Latency
+from deploy.measure.timing import Latency
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -88,12 +91,12 @@ def run(
         warnings=(*suspicions(rows), *prover.warnings()),
     )
     best = next(entry.variant for entry in found if entry.name == report.verdict.best)
-    cargo = bundling.cargo(best, prover, workshop)
-    if processes.is_main():
+    cargo = bundle.cargo(best, prover, workshop)
+    if distributed.is_main():
         report.write(out)
-        report_html.write(report, out)
-        progress.say(bundling.signature(out / "bundle", bundling.bundle(out / "bundle", cargo, report, profile)))
-    processes.wait()
+        html.write(report, out)
+        progress.say(bundle.signature(out / "bundle", bundle.bundle(out / "bundle", cargo, report, profile)))
+    distributed.wait()
     took = time.perf_counter() - started
     progress.say(f"done in {took:.0f} s; {took - workspace.seconds_making:.1f} s of it outside its steps")
     return report

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Samples, Splits
-from compress.progress import Progress
-from compress.recipe import Recipe
-from compress.room import PACKAGES, ROOM
+from compress.execution.cache import Workspace, code_digest, digest, versions
+from compress.execution.progress import Progress
+from compress.pipeline.cache_keys import PACKAGES, ROOM
+from compress.recipe.spec import Recipe
 from compress.tasks import Task
-from compress.training import Trainer
-from compress.workspace import Workspace, code_digest, digest, versions
+from compress.training.trainer import Trainer
 
 
 @final

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from deploy import signing
-from deploy.bundle import Signer
+from deploy.bundle import signing
+from deploy.bundle.bundle import Signer
 from profiles.errors import UserError, unknown
 
 DEFAULT = "default"

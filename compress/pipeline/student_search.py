@@ -15,17 +15,17 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from compress.made import Made
-from compress.model_files import Variant
-from compress.progress import Bar, Progress
-from compress.prove import Prover
-from compress.recipe import Recipe, teacher_plan
-from compress.search import Candidate, front, search
-from compress.student_spec import StudentSearch, student_plan
-from compress.surgery import Plan
-from compress.teaching.objective import Objective, parse_losses
-from compress.workshop import Workshop
-from compress.workspace import Workspace, code_digest
+from compress.execution.cache import Workspace, code_digest
+from compress.execution.progress import Bar, Progress
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.methods.evolution import Candidate, front, search
+from compress.models.plan import Plan
+from compress.pipeline.cached_model import Made
+from compress.pipeline.evaluator import Prover
+from compress.pipeline.exports import Variant
+from compress.pipeline.model_builder import Workshop
+from compress.recipe.spec import Recipe, teacher_plan
+from compress.recipe.student import StudentSearch, student_plan
 from profiles.errors import UserError
 
 SCORE = parse_losses(["diswot"])
@@ -151,7 +151,7 @@ class _Judge:
             "task": self._workshop.task_key(),
             "draws": self._asked.draws,
             "samples": size,
-            "code": code_digest(["compress.losses.relations", "compress.teaching.objective"]),
+            "code": code_digest(["compress.losses.relations", "compress.methods.distillation.objective"]),
         }
 
         def make(folder: object) -> dict[str, Any]:

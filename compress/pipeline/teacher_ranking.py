@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.teaching.similarity import cka, parc, shares
-from compress.teaching.taps import embeddings
-from compress.workshop import Workshop
+from compress.methods.distillation.similarity import cka, parc, shares
+from compress.models.features import embeddings
+from compress.pipeline.model_builder import Workshop
 from profiles.errors import UserError
 
 

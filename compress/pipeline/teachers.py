@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import surgery
 from compress.data import Samples
-from compress.made import Made, model_key, stated
-from compress.schedule import Schedule
-from compress.shared import Shared
-from compress.surgery import Plan
-from compress.teaching.committee import Committee, Mirrored
-from compress.teaching.labelled import Labelled, WithLabels, widened
-from compress.teaching.loss_specs import parse_losses
-from compress.teaching.objective import Objective
-from compress.teaching.teacher_engine import Answering
-from compress.tensors import existing, load_foreign, load_into, load_tensors, save_tensors
-from compress.workspace import UNFINISHED, Step, code_digest, digest
+from compress.execution.cache import UNFINISHED, Step, code_digest, digest
+from compress.methods.distillation.engine_teacher import Answering
+from compress.methods.distillation.ensemble import Committee, Mirrored
+from compress.methods.distillation.label_teacher import Labelled, WithLabels, widened
+from compress.methods.distillation.loss_specs import parse_losses
+from compress.methods.distillation.objective import Objective
+from compress.models import plan as surgery
+from compress.models.checkpoint import existing, load_foreign, load_into, load_tensors, save_tensors
+from compress.models.plan import Plan
+from compress.pipeline.cached_model import Made, model_key, stated
+from compress.pipeline.run_context import Shared
+from compress.training.schedule import Schedule
 from deploy.files import sha256
 from profiles.errors import UserError
 
@@ -106,7 +106,7 @@ class Teachers:
             return stated(notes=(note,))
 
         decided = {"teacher": teacher.step.key, "labelled": asdict(told), "schedule": asdict(schedule)}
-        modules = ["compress.teaching.labelled", "compress.losses.task", "compress.losses.passes"]
+        modules = ["compress.methods.distillation.label_teacher", "compress.losses.task", "compress.losses.passes"]
         step = shared.workspace.step("labelled", {**decided, **shared.training_key(modules)}, make, together=True)
         made.load_state_dict(load_tensors(step.folder / LABELLED)[0])
         return step, made.eval()
@@ -118,12 +118,12 @@ class Teachers:
             return digest({"teacher": self.labelled(teacher)[0].key})
         told: dict[str, Any] = {}
         if spec.engine is not None:
-            about = [calibration.fingerprint(), code_digest(["compress.teaching.teacher_engine"])]
+            about = [calibration.fingerprint(), code_digest(["compress.methods.distillation.engine_teacher"])]
             told |= {"engine": spec.engine, "about": about}
         if spec.also or spec.mirrored:
             others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
             teachers = [(teacher.step.key, spec.share), *others]
-            how = code_digest(["compress.teaching.committee"])
+            how = code_digest(["compress.methods.distillation.ensemble"])
             told |= {"teachers": teachers, "mirrored": spec.mirrored, "how": how}
         return digest({"teacher": teacher.step.key, **told}) if told else teacher.step.key
 
@@ -146,7 +146,7 @@ class Teachers:
             "teachers": self.key(teacher, calibration),
             "data": shared.data.validation.fingerprint(),
             "task": shared.task_key(),
-            "code": code_digest(["compress.teaching.committee"]),
+            "code": code_digest(["compress.methods.distillation.ensemble"]),
         }
         shared.workspace.step("mirrored", decided, make, together=True)
 

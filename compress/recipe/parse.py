@@ -4,168 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, final
+from typing import Any
 
-from annotated_types import Ge, Gt
-from pydantic import TypeAdapter
-
-from compress import factories
 from compress.data import DATA
-from compress.gate import Budget
-from compress.models import resnet20  # noqa: F401  # the built-in models are part of what a recipe can name
-from compress.quantization.selection import CalibrationSpec
-from compress.records import build
-from compress.schedule import Training
-from compress.stage import Stage
+from compress.methods.quantization.calibration_selection import CalibrationSpec
+from compress.models import (
+    factory,
+    resnet20,  # noqa: F401  # the built-in models are part of what a recipe can name
+)
+from compress.recipe.fields import build
+from compress.recipe.spec import AlsoSpec, Budget, LabelledSpec, Measure, Recipe, TeacherSpec, Use
+from compress.recipe.student import parse_student
 from compress.stages import stages
-from compress.student_spec import StudentSpec, parse_student
-from compress.surgery import Plan
+from compress.stages.base import Stage
 from compress.tasks import TASKS
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, with_entry_points
 from profiles.toml import read_toml
 
-FOLDER = Path(__file__).parent / "recipes"
+FOLDER = Path(__file__).parent / "built_in"
 TABLES = ("task", "teacher", "student", "budget", "stage", "seed", "trackers", "measure", "calibration")
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """A name of a table or a ``module:callable``, and its keyword arguments: ``{use = "digits", seed = 1}``."""
-
-    use: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """How long each variant is timed, in seconds; a percentile that the samples cannot support is left out.
-
-    Attributes:
-        seconds: for the report's rows.
-        gate_seconds: when the gate compares a stage's before and after; four times as long, again, where the rounds of that
-            race do not agree on whether it gained.
-    """
-
-    seconds: Annotated[float, Gt(0)] = 1.0
-    gate_seconds: Annotated[float, Gt(0)] = 0.5
-
-
-Answering = Literal["openvino/fp32", "openvino/bf16", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class AlsoSpec:
-    """A further teacher: it teaches beside the first, and is neither measured nor compressed.
-
-    Attributes:
-        share: its weight in the mean of the teachers' probabilities; the first's is ``share`` of [teacher].
-    """
-
-    model: str
-    weights: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    share: Annotated[float, Gt(0)] = 1.0
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class LabelledSpec:
-    """A copy of the teacher that reads a map of labels beside the image, and teaches in its place.
-
-    ``compress.teaching.labelled`` has the method.
-
-    Attributes:
-        epochs, learning_rate: of its training, which starts from the teacher; the rest is as [teacher] says.
-        scale: of what it reads for a label.
-        noise: that each pixel of that is off by, in units of ``scale``.
-        agreement: weight of the loss that two codes of the same labels lead to the same outputs.
-    """
-
-    epochs: Annotated[int, Ge(1)] = 10
-    learning_rate: Annotated[float, Gt(0)] = 0.05
-    scale: Annotated[float, Gt(0)] = 1.0
-    noise: Annotated[float, Ge(0)] = 0.03
-    agreement: Annotated[float, Ge(0)] = 2.5
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class TeacherSpec(Training):
-    """The teacher: a model factory with its arguments, and weights or how to train it.
-
-    Attributes:
-        weights: a checkpoint; without one the teacher is trained, on labels alone.
-        also: further teachers; the student learns from the mean of all, by ``share``.
-        mirrored: the teachers look twice, and their answer is the mean over an image and its mirror image; for images
-            whose mirror means the same.
-        labelled: a copy that reads labels teaches in its place.
-        engine: what answers in its place: ``openvino/int8`` is this machine's OpenVINO on the teacher quantised without
-            training. For training on a CPU, whose runtimes are faster than PyTorch there.
-    """
-
-    model: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    epochs: Annotated[int, Ge(1)] = 30
-    share: Annotated[float, Gt(0)] = 1.0
-    also: tuple[AlsoSpec, ...] = ()
-    mirrored: bool = False
-    labelled: LabelledSpec | None = None
-    engine: Answering | None = None
-
-    @property
-    def is_onnx(self) -> bool:
-        """Whether it is a file without source code: it is measured and quantised, and cannot be trained."""
-        return self.model.endswith(".onnx")
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything a run is asked to do, but not where."""
-
-    name: str
-    source: str
-    seed: int
-    task: Use
-    data: Use
-    teacher: TeacherSpec
-    student: StudentSpec
-    budget: Budget
-    measure: Measure
-    calibration: CalibrationSpec
-    stages: tuple[Stage, ...]
-    trackers: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """The resolved recipe as plain data, defaults filled in."""
-        adapter = TypeAdapter(dict[str, Any])
-        return json.loads(  # type: ignore[no-any-return]
-            adapter.dump_json(
-                {
-                    "name": self.name,
-                    "seed": self.seed,
-                    "task": {"kind": self.task.use, **self.task.arguments},
-                    "data": {"use": self.data.use, **self.data.arguments},
-                    "teacher": _asdict(self.teacher),
-                    "student": _asdict(self.student),
-                    "budget": _asdict(self.budget),
-                    "measure": _asdict(self.measure),
-                    "calibration": _asdict(self.calibration),
-                    "stages": [{"use": s.name, **s.fields()} for s in self.stages],
-                }
-            )
-        )
 
 
 def built_in() -> list[str]:
@@ -240,7 +103,7 @@ def made(use: Use, table: Mapping[str, str], where: str) -> Any:
     Raises:
         UserError: it does not take them; nearest names are suggested.
     """
-    call = factories.factory(table.get(use.use, use.use))
+    call = factory.factory(table.get(use.use, use.use))
     try:
         inspect.signature(call).bind(**use.arguments)
     except TypeError as error:
@@ -313,7 +176,7 @@ def _use(given: Any, kind: str, table: Mapping[str, str], where: str, source: st
         return None
     folder = Path(source).parent
     arguments = {k: _path(v, folder) if k == "path" else v for k, v in entry.items() if k != "use"}
-    return Use(use=factories.relative_to(name, folder), arguments=arguments)
+    return Use(use=factory.relative_to(name, folder), arguments=arguments)
 
 
 def _path(given: Any, folder: Path) -> Any:
@@ -359,7 +222,7 @@ def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
 def _model(reference: str, folder: Path) -> str:
     if reference.endswith(".onnx"):
         return str(_path(reference, folder))
-    return factories.relative_to(reference, folder)
+    return factory.relative_to(reference, folder)
 
 
 def _stage(entry: Mapping[str, Any], where: str, faults: list[str]) -> Stage | None:
@@ -373,12 +236,3 @@ def _stage(entry: Mapping[str, Any], where: str, faults: list[str]) -> Stage | N
     settings = {key: value for key, value in entry.items() if key != "use"}
     stage: Stage | None = build(load_object(stages()[name]), settings, f"{where} ({name})", faults)
     return stage
-
-
-def _asdict(record: Any) -> dict[str, Any]:
-    return {f.name: getattr(record, f.name) for f in fields(record)}
-
-
-def teacher_plan(teacher: TeacherSpec) -> Plan:
-    """The plan of the teacher before its weights are loaded."""
-    return Plan(factory=teacher.model, arguments=teacher.arguments)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, final
 
 from annotated_types import Ge, Gt
 
-from compress.records import build
-from compress.surgery import Plan
+from compress.models.plan import Plan
+from compress.recipe.fields import build
 from profiles.errors import unknown
 
 

@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from compress.choice import summary
-from compress.report import Report, Row
+from compress.methods.choice import summary
+from compress.report.record import Report, Row
 from deploy.files import write_atomically
-from deploy.packed_file import told
+from deploy.packing.packed_file import told
 
 HTML_FILE = "report.html"
 COLOURS = {"baseline": "#5b6770", "stage": "#c77700", "student": "#00796b"}
@@ -28,7 +28,7 @@ def html(report: Report) -> str:
     """The page; pictures are SVG inside it."""
     from jinja2 import Environment, StrictUndefined
 
-    from compress.report_table import verdict
+    from compress.report.table import verdict
 
     template = resources.files("compress").joinpath("report.html.j2").read_text()
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)

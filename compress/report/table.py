@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from compress.choice import summary
-from compress.report import Report, Row
-from deploy.packed_file import told
+from compress.methods.choice import summary
+from compress.report.record import Report, Row
+from deploy.packing.packed_file import told
 
 LEAST_WIDTH = 116
 KINDS = {"baseline": "FREE", "stage": "STAGES", "student": "RESULT"}

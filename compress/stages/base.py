@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
-from compress import processes
-from compress.choice import Choice
-from compress.costs import Target
 from compress.data import Splits
-from compress.data.chosen import Chosen
-from compress.judged import judged
-from compress.progress import Progress
-from compress.quantization.post_training import PostTraining, Quantised
-from compress.schedule import Schedule
-from compress.surgery import Operation, Pack, Plan, Quantize
+from compress.data.subset import Chosen
+from compress.execution import distributed
+from compress.execution.progress import Progress
+from compress.methods.choice import Choice
+from compress.methods.cost_model import Target
+from compress.methods.distillation.engine_teacher import Answering
+from compress.methods.distillation.objective import LossSpec, Objective
+from compress.methods.distillation.query_budget import Answers
+from compress.methods.packing.operations import Pack
+from compress.methods.quantization.operations import Quantize
+from compress.methods.quantization.post_training import PostTraining, Quantised
+from compress.models.checkpoint import load_tensors, save_tensors
+from compress.models.plan import Operation, Plan
 from compress.tasks import Task
-from compress.teaching.objective import LossSpec, Objective
-from compress.teaching.queries import Answers
-from compress.teaching.teacher_engine import Answering
-from compress.tensors import load_tensors, save_tensors
-from compress.training import Trainer, flat_tensors
+from compress.tasks.evaluate import judged
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -117,15 +117,15 @@ class Context:
         """
         folder = self.folder / part if part else self.folder
         done = folder / FINISHED
-        if part and processes.from_main(done.exists()):
+        if part and distributed.from_main(done.exists()):
             module.load_state_dict(load_tensors(done)[0])
             module.eval()
             return None
         parts = self._fit(name, module, losses, schedule, folder, answers, trained=trained)
-        if part and processes.is_main():
+        if part and distributed.is_main():
             folder.mkdir(parents=True, exist_ok=True)
             save_tensors(done, module.state_dict())
-        processes.wait()
+        distributed.wait()
         return parts
 
     def objective(
@@ -160,7 +160,7 @@ class Context:
             schedule,
             folder,
             validate=self._validate,
-            outputs=self.outputs / objective.teacher_key(schedule),
+            outputs=self.outputs / objective.teacher_key(schedule.teacher_inputs),
             answers=answers,
         )
         return objective.parts.cpu()
@@ -235,53 +235,6 @@ class Stage(ABC):
         return asdict(self)  # type: ignore[call-overload,no-any-return]  # every subclass is a dataclass
 
 
-class StageError(RuntimeError):
-    """A stage broke its contract or failed; says which one, and what ran before it."""
-
-
-def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> tuple[StageResult, float]:
-    """Run ``stage`` and hold it to the contract: input and teacher unchanged, outputs of the same shapes.
-
-    Returns:
-        The result, its ``artifact.stages`` extended, and the seconds it took.
-
-    Raises:
-        UserError: the stage cannot be run here, or the user's data or settings made it fail.
-        StageError: it failed otherwise; the cause is chained.
-    """
-    before = f" after {', '.join(artifact.stages)}" if artifact.stages else ""
-    stage.requires(artifact, context)
-    torch.manual_seed(seed)
-    kept = _digest(artifact.module), _digest(context.teacher)
-    started = time.perf_counter()
-    try:
-        result = stage.run(artifact, context)
-    except UserError as error:
-        raise type(error)(*[f"stage {stage.name}{before}: {fault}" for fault in error.faults]) from error
-    except Exception as error:
-        raise StageError(f"stage {stage.name} failed{before}: {error}") from error
-    if (_digest(artifact.module), _digest(context.teacher)) != kept:
-        raise StageError(f"stage {stage.name} changed its input or the teacher{before}")
-    _check_outputs(stage.name, artifact.module, result.artifact.module, context.example)
-    made = Artifact(plan=result.artifact.plan, module=result.artifact.module.eval(), stages=(*artifact.stages, stage.name))
-    return replace(result, artifact=made), time.perf_counter() - started
-
-
 def copied(artifact: Artifact) -> nn.Module:
     """A copy of the artifact's module, to be changed and trained."""
     return copy.deepcopy(artifact.module)
-
-
-def _check_outputs(stage: str, before: nn.Module, after: nn.Module, example: Tensor) -> None:
-    with torch.no_grad():
-        shapes = [[tuple(t.shape) for t in flat_tensors(m.eval()(example))] for m in (before, after)]
-    if shapes[0] != shapes[1]:
-        raise StageError(f"stage {stage} changed the outputs' shapes from {shapes[0]} to {shapes[1]}")
-
-
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

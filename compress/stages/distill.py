@@ -10,13 +10,13 @@ from annotated_types import Ge, Gt, Lt
 from torch import nn
 
 from compress.losses.base import TwoHeaded
-from compress.stage import Artifact, Context, StageResult, copied
-from compress.surgery import Mix
-from compress.teaching import mixture
-from compress.teaching.loss_specs import losses, parse_losses, reads_of, two_headed
-from compress.teaching.queries import ANSWERED, Answers, choose, gains
-from compress.trained_stage import Losses, TrainedStage
-from compress.whitening import whiten
+from compress.methods.distillation import two_heads
+from compress.methods.distillation.loss_specs import losses, parse_losses, reads_of, two_headed
+from compress.methods.distillation.operations import Mix
+from compress.methods.distillation.query_budget import ANSWERED, Answers, choose, gains
+from compress.methods.distillation.whitening import whiten
+from compress.stages.base import Artifact, Context, StageResult, copied
+from compress.stages.trained import Losses, TrainedStage
 from profiles.errors import UserError
 from profiles.tables import load_object
 
@@ -109,7 +109,7 @@ class Distill(TrainedStage):
         module = artifact.module
         if self.queries:
             return StageResult(artifact=artifact, notes=(self._queried(module, context),))
-        head = mixture.find_head(module, context.task, context.example) if self.mixture else ""
+        head = two_heads.find_head(module, context.task, context.example) if self.mixture else ""
         parts = self.train(module, context)
         second = [part.head for part in parts or () if isinstance(part, TwoHeaded)]
         return _mixed(artifact, head, second[0], context) if self.mixture else StageResult(artifact=artifact)
@@ -140,7 +140,7 @@ def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
 
 def _mixed(artifact: Artifact, head: str, second: nn.Linear, context: Context) -> StageResult:
     """The artifact with the best mixture on validation in place of its head; as it is where its own head alone is best."""
-    found = mixture.search(artifact.module, head, second, context.task, context.data.validation)
+    found = two_heads.search(artifact.module, head, second, context.task, context.data.validation)
     if found.share == 1:
         return StageResult(artifact=artifact, notes=("no mixture of two heads is better on validation than its own head",))
     told = f"{found.share:.0%} own head, the other at temperature {found.temperature:g}"

@@ -12,16 +12,15 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from compress import allocation
-from compress.allocation import Problem, Term, allocate
-from compress.choice import Choice
-from compress.costs import LayerPrice
-from compress.factors.factorise import Kind, factors, kinds, multiplies
-from compress.factors.nearness import blocks_near, blocks_of
-from compress.factors.perturbation import Pair, held_near
-from compress.stage import Artifact, Context, StageResult, copied
-from compress.surgery import Factorise
-from compress.trained_stage import TrainedStage
+from compress.methods import allocation
+from compress.methods.allocation import Problem, Term, allocate
+from compress.methods.choice import Choice
+from compress.methods.cost_model import LayerPrice
+from compress.methods.low_rank.factorise import Kind, factors, kinds, multiplies
+from compress.methods.low_rank.operations import Factorise
+from compress.methods.low_rank.pela import Pair, blocks_near, blocks_of, held_near
+from compress.stages.base import Artifact, Context, StageResult, copied
+from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import OutOfReachError
 

@@ -11,14 +11,14 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from compress.choice import Choice
-from compress.quantization.packed import Candidate, PackedProgram
-from compress.quantization.points import Packed, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
-from compress.schedule import Optimizer
-from compress.stage import Artifact, Context, Stage, StageResult, copied
-from compress.surgery import Pack
-from compress.teaching.objective import parse_losses
-from compress.trained_stage import Losses, TrainedStage
+from compress.methods.choice import Choice
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.packing.operations import Pack
+from compress.methods.packing.packed_program import Candidate, PackedProgram
+from compress.methods.packing.points import Packed, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
+from compress.stages.base import Artifact, Context, Stage, StageResult, copied
+from compress.stages.trained import Losses, TrainedStage
+from compress.training.schedule import Optimizer
 from profiles.errors import UserError
 
 LOSSES = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}])

@@ -13,21 +13,21 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from compress.allocation import Allocation
-from compress.choice import Choice
-from compress.costs import Costs
-from compress.pruning import budget
-from compress.pruning.blocks import removable
-from compress.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
-from compress.pruning.compensate import compensate
-from compress.pruning.damage import CHANNELS, SUMS, cut_copy, damages, enough, together
-from compress.pruning.importance import COMPARABLE, IMPORTANCES
-from compress.pruning.proposals import least_harmful
-from compress.pruning.reconstruct import most_samples, reconstruct
-from compress.pruning.sparse import drawn_to_zero
-from compress.stage import Artifact, Context, StageResult, copied
-from compress.surgery import Narrow, Remove
-from compress.trained_stage import TrainedStage
+from compress.methods.allocation import Allocation
+from compress.methods.choice import Choice
+from compress.methods.cost_model import Costs
+from compress.methods.pruning import budget
+from compress.methods.pruning.blocks import removable
+from compress.methods.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
+from compress.methods.pruning.compensate import compensate
+from compress.methods.pruning.damage import CHANNELS, SUMS, cut_copy, damages, enough, together
+from compress.methods.pruning.importance import COMPARABLE, IMPORTANCES
+from compress.methods.pruning.operations import Narrow, Remove
+from compress.methods.pruning.proposals import least_harmful
+from compress.methods.pruning.reconstruct import most_samples, reconstruct
+from compress.methods.pruning.sparse import drawn_to_zero
+from compress.stages.base import Artifact, Context, StageResult, copied
+from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 

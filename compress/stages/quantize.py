@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, final
 from annotated_types import Ge, Gt
 from torch import nn
 
-from compress.quantization.post_training import PostTraining, Quantised, Ranges
-from compress.quantization.quantizers import QuantizedProgram
-from compress.quantization.ways import better
-from compress.stage import Artifact, Context, Stage, StageResult, copied
-from compress.teaching.objective import parse_losses
-from compress.trained_stage import Losses, TrainedStage
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.quantization.fake_quantize import QuantizedProgram
+from compress.methods.quantization.option_search import better
+from compress.methods.quantization.post_training import PostTraining, Quantised, Ranges
+from compress.stages.base import Artifact, Context, Stage, StageResult, copied
+from compress.stages.trained import Losses, TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -32,7 +32,7 @@ class QuantizeStage(TrainedStage):
     Attributes:
         attempt: what is tried first.
         ranges, weights, equalise, rounding, biases: of the quantisation without training;
-            ``compress.quantization.post_training`` explains each. ``best`` leaves open what is right most often on
+            ``compress.methods.quantization.post_training`` explains each. ``best`` leaves open what is right most often on
             validation: ranges ``norm`` or ``minmax``, biases corrected or as they are.
     """
 

@@ -9,11 +9,11 @@ from annotated_types import Ge, Gt
 from pydantic import BeforeValidator
 from torch import nn
 
-from compress import processes
-from compress.schedule import Schedule, Training
-from compress.stage import Context, Stage
-from compress.teaching.objective import LossSpec, parse_losses
-from compress.teaching.queries import Answers
+from compress.execution import distributed
+from compress.methods.distillation.objective import LossSpec, parse_losses
+from compress.methods.distillation.query_budget import Answers
+from compress.stages.base import Context, Stage
+from compress.training.schedule import Schedule, Training
 
 Losses = Annotated[tuple[LossSpec, ...], BeforeValidator(parse_losses)]
 STEPS, MILD = 100, 0.001
@@ -75,7 +75,7 @@ class TrainedStage(Training, Stage):
         before = context.judge(module, f"{self.name}: before training")
         context.train(self.name, module, self.losses, schedule, part, trained=True)
         after = context.judge(module, f"{self.name}: after training")
-        if not processes.from_main(after < before):
+        if not distributed.from_main(after < before):
             return notes
         module.load_state_dict(kept)
         told = f"training ended at {after:.2f} on validation, {before - after:.2f} below where it started: kept as it was"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from compress.data import Samples
-from compress.progress import Progress
+from compress.execution.progress import Progress
 from compress.tasks import Task
 from compress.tasks.base import Predict
 

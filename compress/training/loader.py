@@ -10,11 +10,11 @@ from typing import final
 
 import numpy as np
 
-from compress import processes
 from compress.data import Batch, Samples
 from compress.data.base import Indices
 from compress.data.transforms import cut_mixed, self_mixed
-from compress.schedule import Schedule
+from compress.execution import distributed
+from compress.training.schedule import Schedule
 from profiles.errors import UserError
 
 
@@ -64,11 +64,11 @@ class Batches:
         self.batch_size = min(schedule.batch_size, len(samples))
         self.steps_an_epoch = max(1, len(samples) // self.batch_size)
         self.steps = schedule.epochs * self.steps_an_epoch
-        shares = processes.count() * schedule.accumulate
+        shares = distributed.count() * schedule.accumulate
         self.share = self.batch_size // shares
         if self.share == 0:
             raise UserError(
-                f"a step of {self.batch_size} samples cannot be shared by {processes.count()} process(es) "
+                f"a step of {self.batch_size} samples cannot be shared by {distributed.count()} process(es) "
                 f"with accumulate = {schedule.accumulate}; raise batch_size or lower accumulate"
             )
 
@@ -86,7 +86,7 @@ class Batches:
         """Which samples of the split stand at a place."""
         order = np.random.default_rng((self._seed, place.realisation)).permutation(len(self._samples))
         first = place.position * self.batch_size
-        first += (place.part * processes.count() + processes.index()) * self.share
+        first += (place.part * distributed.count() + distributed.index()) * self.share
         return order[first : first + self.share].astype(np.int64)
 
     def _augmented(self, chosen: Indices, place: Place) -> Batch:
@@ -100,7 +100,7 @@ class Batches:
         return Batch(cut_mixed(inputs, of_others, generator) if of_others else inputs, batch.targets)
 
     def _key(self, place: Place) -> tuple[int, ...]:
-        return (self._seed, place.realisation, place.position, place.part, processes.index(), 1)
+        return (self._seed, place.realisation, place.position, place.part, distributed.index(), 1)
 
     @contextmanager
     def fetched(self, first: int) -> Iterator[Iterator[list[Part]]]:

@@ -68,3 +68,8 @@ class Schedule(Training):
             return self.learning_rate
         done = (step - rising) / max(1, steps - rising)
         return self.learning_rate * (1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+
+    @property
+    def teacher_inputs(self) -> tuple[object, ...]:
+        """The settings that decide which inputs the teacher sees."""
+        return (self.batch_size, self.accumulate, self.realisations, self.self_mix, self.cut_mix)

@@ -11,11 +11,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress import processes
-from compress.loader import Batches
-from compress.muon import MOMENTUM, Muon, hidden_kernels
-from compress.schedule import Schedule
-from compress.tensors import load_tensors, save_tensors
+from compress.execution import distributed
+from compress.models.checkpoint import load_tensors, save_tensors
+from compress.training.loader import Batches
+from compress.training.muon import MOMENTUM, Muon, hidden_kernels
+from compress.training.schedule import Schedule
 from profiles.errors import UserError
 
 CHECKPOINT = "training.safetensors"
@@ -108,7 +108,7 @@ class RunState:
         metric = validate(self._module)
         self._module.load_state_dict(own)
         self._module.train()
-        return processes.from_main(metric)
+        return distributed.from_main(metric)
 
     def _result(self) -> dict[str, Tensor]:
         return {**self._module.state_dict(), **self._average}
@@ -129,7 +129,7 @@ class RunState:
 
     def _write(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self._saved = time.monotonic()
-        if processes.is_main():
+        if distributed.is_main():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(self._file, tensors, about)
 

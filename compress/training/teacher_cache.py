@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress import processes
-from compress.loader import Batches, Place
-from compress.schedule import Schedule
+from compress.execution import distributed
+from compress.training.loader import Batches, Place
+from compress.training.schedule import Schedule
 
 Signals = dict[str, Any]
 """Tensors, or lists of tensors (feature maps), by the names that losses read."""
@@ -27,7 +27,7 @@ class TeacherOutputs:
     """One array a signal under ``folder``, a row a batch, made as batches come."""
 
     def __init__(self, folder: Path, batches: Batches, schedule: Schedule) -> None:
-        self._folder = folder / f"process-{processes.index()}-of-{processes.count()}"
+        self._folder = folder / f"process-{distributed.index()}-of-{distributed.count()}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._positions, self._parts = batches.steps_an_epoch, schedule.accumulate
         self._rows = schedule.realisations * self._positions * self._parts

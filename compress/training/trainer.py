@@ -21,17 +21,18 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from compress import processes
 from compress.data import Batch, Samples
-from compress.heap import kept_memory
-from compress.loader import Batches, Part, Place
-from compress.moment import Moment
-from compress.progress import Progress
-from compress.run_state import RunState, Validate
-from compress.schedule import Schedule
-from compress.teaching.objective import Objective
-from compress.teaching.queries import Answers
-from compress.teaching.teacher_outputs import Signals, TeacherOutputs, size_bytes
+from compress.execution import distributed
+from compress.execution.progress import Progress
+from compress.losses.base import Moment
+from compress.methods.distillation.objective import Objective
+from compress.methods.distillation.query_budget import Answers
+from compress.models.layers import flat_tensors
+from compress.training.loader import Batches, Part, Place
+from compress.training.memory import kept_memory
+from compress.training.schedule import Schedule
+from compress.training.state import RunState, Validate
+from compress.training.teacher_cache import Signals, TeacherOutputs, size_bytes
 from profiles.device import facts
 from profiles.errors import UserError
 
@@ -80,7 +81,7 @@ class Trainer:
             self._accelerator.init_trackers("edge-compress")
         self._tracking = bool(trackers)
         kind = f"{self._accelerator.device.type}-{self._accelerator.mixed_precision}"
-        self.numerics = kind if processes.count() == 1 else f"{kind}-x{processes.count()}"
+        self.numerics = kind if distributed.count() == 1 else f"{kind}-x{distributed.count()}"
 
     def fit(
         self,
@@ -137,7 +138,7 @@ class Trainer:
         validate: Validate | None,
     ) -> None:
         """All steps that are left of a training."""
-        student = self._accelerator.prepare_model(module) if processes.count() > 1 else module
+        student = self._accelerator.prepare_model(module) if distributed.count() > 1 else module
         fetched, told = run.batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
         with kept_memory(), objective, fetched as steps, told as bar:
             for parts in steps:
@@ -193,7 +194,7 @@ class Trainer:
             self._accelerator.backward(loss / len(parts))
             total = total + loss.detach().cpu() / len(parts)
             means = {k: means.get(k, torch.zeros(())) + v.float().cpu() / len(parts) for k, v in terms.items()}
-        processes.average_gradients(objective.parts.parameters())
+        distributed.average_gradients(objective.parts.parameters())
         # apart: what a loss trains must not slow the student
         for trained in ([*student.parameters()], [*objective.parts.parameters()]):
             if trained:
@@ -247,12 +248,6 @@ class Trainer:
             self._accelerator.log({**values, f"{name}/learning_rate": rate}, step=run.step)
 
 
-def flat_tensors(outputs: Any) -> list[Tensor]:
-    """The tensors in a module's outputs, in the order in which they are exported."""
-    leaves: list[Tensor] = [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    return leaves
-
-
 def _mixed_precision() -> str:
     if fast_bf16():
         return "bf16"
@@ -295,7 +290,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 def _check_processes(objective: Objective) -> None:
     """Each process would remember its own share of the samples only."""
     remembered = set(objective.parts.state_dict()) - {name for name, _ in objective.parts.named_parameters()}
-    if processes.count() > 1 and remembered:
+    if distributed.count() > 1 and remembered:
         raise UserError(
             "a loss or a weight remembers what it has seen (ps_kd, taid, gradient_share and the like), and several "
             "processes do not share that; train in one process, or drop it"

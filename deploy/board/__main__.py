@@ -39,7 +39,7 @@ def _agent(root: str, lock: str, owner: str, who: str) -> int:
 
 
 def _keep(folder: str, lock: str, owner: str, who: str, grace_s: str, *command: str) -> int:
-    from deploy.board.keeper import Keeper
+    from deploy.board.job import Keeper
     from deploy.board.lock import Lock
 
     Keeper(Path(folder), command, float(grace_s), Lock(Path(lock), owner, who)).run()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, final
 
 from deploy.board import lock as locks
-from deploy.board.keeper import SOCKET
+from deploy.board.job import SOCKET
 from deploy.board.store import Store, StoreError
 from deploy.board.wire import ClosedError, Wire
 

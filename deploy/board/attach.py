@@ -8,7 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
-from deploy.board.keeper import READ_BYTES, SOCKET
+from deploy.board.job import READ_BYTES, SOCKET
 
 GONE = 3
 """Exit code: the job is not there any more."""

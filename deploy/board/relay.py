@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from deploy.board.attach import GONE
-from deploy.board.keeper import ALIVE_S, SILENT_S, STOP_S
+from deploy.board.job import ALIVE_S, SILENT_S, STOP_S
 
 LOST, JOB_GONE, KILLED = 74, 75, 143
 NEWS = "edge-compress: "

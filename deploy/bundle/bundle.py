@@ -1,14 +1,14 @@
 """A bundle: one folder with a model, how to build and run it, and samples that prove it. Needs no PyTorch.
 
     model.onnx          what every engine is built from; in its place, where weights have few values:
-    model.packed        the same file with its weights as indices (deploy/packed_file.py), decoded to it byte for byte
+    model.packed        the same file with its weights as indices (deploy/packing), decoded to it byte for byte
     plan.json           the engine, precision and options that were proven
     golden.npz          inputs, and the outputs that the proven engine gave
     preprocessing.json  what was done to a sample before the model saw it
     profile.json        the device it was proven on
     report.json         what was measured
     README.md           how to run it without this product
-    manifest.json       version, target, size and SHA-256 of each file (deploy/manifest.py)
+    manifest.json       version, target, size and SHA-256 of each file (deploy/bundle/manifest.py)
     manifest.sig        Ed25519 over manifest.json, once it is signed
 
 What else belongs to a model (a calibration or timing cache) is added as ``extras``.
@@ -29,15 +29,15 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy import golden as goldens
-from deploy import manifest as manifests
-from deploy import packed_file
-from deploy import target as targets
+from deploy.bundle import golden as goldens
+from deploy.bundle import manifest as manifests
+from deploy.bundle import target as targets
+from deploy.bundle.golden import Check
+from deploy.bundle.manifest import MANIFEST, PATH, SIGNATURE, FileEntry, Manifest, Target
+from deploy.bundle.model_file import model_file
 from deploy.engines import BuildPlan, engine
 from deploy.files import sha256, write_atomically
-from deploy.golden import Check
-from deploy.manifest import MANIFEST, PATH, SIGNATURE, FileEntry, Manifest, Target
-from deploy.model_file import model_file
+from deploy.packing import packed_file
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 

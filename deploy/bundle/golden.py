@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.engines import Session
-from deploy.parity import parity
-from deploy.worker import padded
+from deploy.engines.base import padded
+from deploy.measure.parity import parity
 
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
 """By precision: rounding and another processor's kernels stay above it by far, a wrong build does not."""

@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy import packed_file
+from deploy.bundle.manifest import Manifest
 from deploy.engines.base import BuildPlan
 from deploy.files import sha256
-from deploy.manifest import Manifest
+from deploy.packing import packed_file
 from profiles.errors import UserError
 
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.manifest import Manifest
+from deploy.bundle.manifest import Manifest
 from profiles.errors import UserError
 
 PREFIX = bytes.fromhex("302a300506032b6570032100")

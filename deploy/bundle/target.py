@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 
-from deploy import cuda
+from deploy.bundle.manifest import Target
 from deploy.engines import engine, engines
 from deploy.engines.base import BuildPlan
-from deploy.manifest import Target
+from deploy.engines.cuda import detect_compute_capability
 
 SPELLINGS = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -20,7 +20,7 @@ def here(plan: BuildPlan) -> Target:
         engine=plan.engine,
         precision=plan.precision,
         runtime_version=plan.version,
-        compute_capability=compute_capability() if plan.engine == "tensorrt" else None,
+        compute_capability=detect_compute_capability() if plan.engine == "tensorrt" else None,
     )
 
 
@@ -31,20 +31,12 @@ def mismatches(target: Target) -> list[str]:
         faults.append(f"it was made for {target.arch}; this device is {platform.machine()}")
     if target.system != platform.system():
         faults.append(f"it was made for {target.system}; this device runs {platform.system()}")
-    if target.compute_capability is not None and target.compute_capability != compute_capability():
+    if target.compute_capability is not None and target.compute_capability != detect_compute_capability():
         faults.append(
             f"it was made for a GPU of compute capability {target.compute_capability}; "
-            f"this device has {compute_capability() or 'none'}"
+            f"this device has {detect_compute_capability() or 'none'}"
         )
     return faults + _runtime_mismatches(target)
-
-
-def compute_capability() -> str | None:
-    """Compute capability of the first GPU as ``"8.7"``; None without one."""
-    try:
-        return cuda.compute_capability()
-    except cuda.CudaError:
-        return None
 
 
 def _runtime_mismatches(target: Target) -> list[str]:

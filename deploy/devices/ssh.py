@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, final
 
-from deploy.board import install, last_words, lock
+from deploy.board import install, lock, ssh_errors
 from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, as_chunks
 from deploy.devices.base import Device, DeviceError, Done
@@ -344,11 +344,11 @@ class SSH(Device):
 
     def _judge(self, words: str) -> None:
         """Raise what trying again cannot mend."""
-        if last_words.is_final(words):
+        if ssh_errors.is_final(words):
             raise DeviceError(self._explained(words))
 
     def _explained(self, words: str) -> str:
-        return f"{self.url}: {last_words.explained(words)}"
+        return f"{self.url}: {ssh_errors.explained(words)}"
 
     def _say(self, text: str) -> None:
         sys.stderr.write(f"{self.url}: {text}\n")

@@ -192,3 +192,9 @@ def check_feed(specs: tuple[TensorSpec, ...], feed: Feed) -> None:
 def contiguous(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     """``array`` as the runtime reads it: row-major, of ``dtype``."""
     return np.ascontiguousarray(array, dtype=np.dtype(dtype))
+
+
+def padded(rows: Any, batch: int) -> Any:
+    """``rows`` filled up to ``batch`` with copies of the last."""
+    missing = batch - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows

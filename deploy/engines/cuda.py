@@ -78,6 +78,14 @@ def compute_capability() -> str:
     return f"{_attribute(MAJOR)}.{_attribute(MINOR)}"
 
 
+def detect_compute_capability() -> str | None:
+    """Compute capability of the first GPU as ``"8.7"``; None without one."""
+    try:
+        return compute_capability()
+    except CudaError:
+        return None
+
+
 def multiprocessors() -> int:
     """Streaming multiprocessors that are on now: power modes of a Jetson switch some off."""
     return _attribute(MULTIPROCESSORS)

@@ -1,6 +1,6 @@
 """ExecuTorch with XNNPACK: a ``.pte`` file, which phones run without Python; here its own Python runtime does.
 
-The file is made on the host from the captured program (``deploy.export_pte``), since ExecuTorch does not read
+The file is made on the host from the captured program (``deploy.export.to_executorch``), since ExecuTorch does not read
 ONNX; building is checking that it loads. Its Python runtime takes torch's tensors, so torch is there where this
 engine opens anything; on a phone neither is.
 """

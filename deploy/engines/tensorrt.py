@@ -22,7 +22,7 @@ from typing import Any, final
 
 import numpy.typing as npt
 
-from deploy import built_for, cuda
+from deploy.engines import build_record, cuda
 from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed
 from profiles.device import DeviceProfile
 from profiles.facts import facts
@@ -112,13 +112,13 @@ class TensorRT(Engine):
             raise _refused(plan, words)
         (folder / MODEL).write_bytes(bytes(serialized))
         _keep(timings, bytes(config.get_timing_cache().serialize()))
-        built_for.save(folder, built_for.record(model, plan, machine))
+        build_record.save(folder, build_record.record(model, plan, machine))
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
         import tensorrt as trt
 
-        built = built_for.load(folder) or {}
-        changed = built_for.mismatches(built.get("machine", {}), self.machine())
+        built = build_record.load(folder) or {}
+        changed = build_record.mismatches(built.get("machine", {}), self.machine())
         if changed:
             raise EngineError(
                 f"the TensorRT engine in {folder} is for another machine ({'; '.join(changed)}); build it again"

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from deploy.graph import Graph
-from deploy.observe import run_batches
+from deploy.onnx_graph.graph import Graph
+from deploy.onnx_graph.run import run_batches
 
 LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.99, "fp16": 0.99, "int8": 0.9}
 """Of an engine's outputs to the module's; below it the tensor is looked for."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import onnx
 
-from deploy.export import IR_VERSION, OPSET, quiet
-from deploy.graph import drop_unread_constants, name_pools
+from deploy.export.to_onnx import IR_VERSION, OPSET, quiet
+from deploy.onnx_graph.graph import drop_unread_constants, name_pools
 from profiles.errors import UserError
 
 

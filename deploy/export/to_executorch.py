@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploy.engines.base import EngineError
-from deploy.export import graph_ends, plain_graph, quiet
-from deploy.integers import quantize_weight
-from deploy.placement import Placement
-from deploy.qdq import Scales, activation_limits, scales_of_weight, weight_limit
+from deploy.export.to_onnx import graph_ends, plain_graph, quiet
+from deploy.packing.indices import quantize_weight
+from deploy.qdq.insert import Scales, activation_limits, scales_of_weight, weight_limit
+from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
-from deploy.graph import drop_unread_constants, name_pools
+from deploy.onnx_graph.graph import FX_NODE, drop_unread_constants, name_pools
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OPSET = 18  # below it the exporter's version converter has no adapter for Pad
 IR_VERSION = 10
-FX_NODE = "fx_node"
-"""Key of an ONNX node's metadata: the captured program's node it was made from."""
 
 
 def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> ExportedProgram:

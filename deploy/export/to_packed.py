@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from deploy.graph import Graph, attribute
-from deploy.packed_file import Form, Integers, Piece, as_stored, write
-from deploy.packing import Packed
+from deploy.onnx_graph.graph import Graph, attribute
+from deploy.packing.indices import Packed
+from deploy.packing.packed_file import Form, Integers, Piece, as_stored, write
 
 LIMITS = (127, 63, 7)
 """Largest integers of weights of 8, 7 and 4 bits."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from deploy.engines import BuildPlan, engine
 from deploy.engines.base import PLAN_FILE
-from deploy.remote import RemoteWorker
+from deploy.worker.client import RemoteWorker
 from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError, unknown
 
@@ -75,7 +75,7 @@ def _builder(model: Path, plan: BuildPlan, folder: Path) -> Prepare:
         if plan.source == "onnx-fp16":
             import onnx
 
-            from deploy.half import half
+            from deploy.onnx_graph.half import half
 
             given = folder.with_suffix(".onnx")
             onnx.save(half(onnx.load(str(model))), str(given))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.estimate import CLASSES, Estimate, estimate, kernels
+from deploy.latency.roofline import CLASSES, Estimate, estimate, kernels
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, unknown
 

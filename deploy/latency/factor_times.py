@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph import Graph, attribute
-from deploy.latency import Overhead
-from deploy.stopwatch import Stopwatch
+from deploy.latency.measure_table import Overhead
+from deploy.latency.stopwatch import Stopwatch
+from deploy.onnx_graph.graph import Graph, attribute
 
 Option = tuple[str, int]
 """``svd``, ``spatial`` or ``tucker2``, and a rank."""

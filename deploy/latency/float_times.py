@@ -11,8 +11,8 @@ from functools import partial
 
 import onnx
 
-from deploy.placement import NONE, place
-from deploy.stopwatch import Stopwatch, in_integers
+from deploy.latency.stopwatch import Stopwatch, in_integers
+from deploy.qdq.placement import NONE, place
 from profiles.quantization import QuantizationRecipe
 
 

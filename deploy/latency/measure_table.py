@@ -24,9 +24,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.latency_table import LatencyTable, PieceCost, total
-from deploy.stopwatch import Stopwatch, Time
-from deploy.template import Piece, Sizes, Template
+from deploy.latency.stopwatch import Stopwatch, Time
+from deploy.latency.table import LatencyTable, PieceCost, total
+from deploy.latency.template import Piece, Sizes, Template
 
 COPIES = 3
 WHOLE_PASSES = 20

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from deploy.graph import Graph, attribute
+from deploy.onnx_graph.graph import Graph, attribute
 from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError
 from profiles.facts import DATA

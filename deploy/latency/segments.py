@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deploy.graph import Graph
+from deploy.onnx_graph.graph import Graph
 
 COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FUSED = frozenset(

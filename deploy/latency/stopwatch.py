@@ -14,12 +14,11 @@ import onnx
 
 from deploy.devices import Device
 from deploy.engines import BuildPlan
-from deploy.graph import Graph
-from deploy.half import half
-from deploy.placement import Placement, place
-from deploy.qdq import Scales, insert, scale_of_range, scales_of_weight
-from deploy.remote import RemoteWorker
-from deploy.template import NEVER_NEGATIVE
+from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph
+from deploy.onnx_graph.half import half
+from deploy.qdq.insert import Scales, insert, scale_of_range, scales_of_weight
+from deploy.qdq.placement import Placement, place
+from deploy.worker.client import RemoteWorker
 from profiles.quantization import QuantizationRecipe
 
 SECONDS, PASSES, AT_ONCE = 0.03, 8, 64

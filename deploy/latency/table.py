@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.template import Sizes
+from deploy.latency.template import Sizes
 
 
 @final

@@ -2,7 +2,7 @@
 
 What a layer takes depends on its shapes, not on its weights. So one exported model stands for all its prunings: an
 ``Axis`` says which sizes of which tensors shrink with a group of channels, and a piece is written out at any widths with
-weights drawn at random. Where pieces end is in ``deploy.runs``.
+weights drawn at random. Where pieces end is in ``deploy.latency.segments``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph import Graph, attribute, drop_unread_constants
-from deploy.runs import COMPUTE, by_layer, runs
-from deploy.with_batch import with_batch
+from deploy.latency.segments import COMPUTE, by_layer, runs
+from deploy.onnx_graph.fixed_batch import with_batch
+from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph, attribute, drop_unread_constants
 
-NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 LEAST_MAP = 4
 """Dimensions of a map: samples, channels, height, width, or more."""

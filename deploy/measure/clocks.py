@@ -64,7 +64,7 @@ class Holder:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.clocks", str(root)],
+            [sys.executable, "-m", "deploy.measure.clocks", str(root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

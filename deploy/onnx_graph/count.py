@@ -6,7 +6,7 @@ import math
 
 import onnx
 
-from deploy.graph import Graph, attribute
+from deploy.onnx_graph.graph import Graph, attribute
 
 
 def parameters(model: onnx.ModelProto) -> int:

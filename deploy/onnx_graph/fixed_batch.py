@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from deploy.graph import Graph, drop_unread_constants
+from deploy.onnx_graph.graph import Graph, drop_unread_constants
 from profiles.errors import UserError
 
 

@@ -92,3 +92,10 @@ def name_pools(model: onnx.ModelProto) -> None:
         if axes == {2, 3} and attribute(node, "keepdims", 1) == 1 and graph.rank(node.input[0]) == 4:
             node.op_type = "GlobalAveragePool"
             del node.attribute[:], node.input[1:]
+
+
+FX_NODE = "fx_node"
+"""Key of an ONNX node's metadata: the captured program's node it was made from."""
+
+
+NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})

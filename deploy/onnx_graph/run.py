@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnx
 
 from calib.ranges import Histogram
-from deploy.graph import Graph
+from deploy.engines.base import padded
+from deploy.onnx_graph.graph import Graph
 
 AT_ONCE_BYTES = 1 << 25
 """Of all watched tensors together. More at once is slower, as what a run returns is then new memory every time."""
@@ -90,3 +91,21 @@ def _update(name: str, histogram: Histogram, values: npt.NDArray[Any]) -> None:
         histogram.update(values)
     except ValueError as error:
         raise ValueError(f"tensor {name}: {error}") from None
+
+
+def onnx_session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:
+    """The model in ONNX Runtime here, whatever batch it is fixed to."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+
+    def predict(inputs: Any) -> list[Any]:
+        size = given.shape[0] if isinstance(given.shape[0], int) else len(inputs)
+        starts = range(0, len(inputs), size)
+        parts = [session.run(None, {given.name: padded(inputs[i : i + size], size)}) for i in starts]
+        return [np.concatenate(outputs)[: len(inputs)] for outputs in zip(*parts, strict=True)]
+
+    return predict

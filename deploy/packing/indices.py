@@ -1,6 +1,6 @@
 """Weights below 8 bits as storage: indices of few points, packed bit by bit, and decoded exactly to what an engine gets.
 
-No engine here computes with them: what is gained is the size of a file (deploy/packed_file.py), counted whole.
+No engine here computes with them: what is gained is the size of a file (deploy/packing/packed_file.py), counted whole.
 """
 
 from __future__ import annotations
@@ -134,3 +134,9 @@ def unpack_indices(packed: bytes, bits: int, number: int) -> npt.NDArray[np.uint
     """The ``number`` indices in ``packed``."""
     spread = np.unpackbits(np.frombuffer(packed, np.uint8))[: number * bits].reshape(number, bits)
     return np.asarray(spread @ (1 << np.arange(bits - 1, -1, -1, dtype=np.uint8)), np.uint8)
+
+
+def quantize_weight(weight: npt.NDArray[Any], scale: npt.NDArray[np.float32], axis: int, limit: int) -> npt.NDArray[np.int8]:
+    """Integers of ``weight`` under a scale per channel along ``axis``; same shape."""
+    shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
+    return np.asarray(np.clip(np.rint(weight / scale.reshape(shape)), -limit, limit), np.int8)

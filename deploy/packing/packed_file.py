@@ -27,10 +27,9 @@ from typing import Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy import huffman
-from deploy.huffman import BLOCK, Coded
-from deploy.integers import quantize_weight
-from deploy.packing import MOST_BITS, Floats, Packed, even_points, pack_indices
+from deploy.packing import huffman
+from deploy.packing.huffman import BLOCK, Coded
+from deploy.packing.indices import MOST_BITS, Floats, Packed, even_points, pack_indices, quantize_weight
 
 FILE = "model.packed"
 FORMAT = "edge-compress packed model 1"

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from deploy.graph import Graph, attribute
-from deploy.integers import quantize_weight
-from deploy.observe import few_at_once, run_batches
-from deploy.placement import Placement
-from deploy.qdq import Scales, weight_limit
+from deploy.onnx_graph.graph import Graph, attribute
+from deploy.onnx_graph.run import few_at_once, run_batches
+from deploy.packing.indices import quantize_weight
+from deploy.qdq.insert import Scales, weight_limit
+from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 Array = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from deploy.graph import Graph, attribute
+from deploy.onnx_graph.graph import Graph, attribute
 
 ROUNDS = 20
 SETTLED = 1e-3

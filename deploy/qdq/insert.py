@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from deploy.graph import Graph, drop_unread_constants
-from deploy.integers import quantize_weight
-from deploy.placement import Placement
+from deploy.onnx_graph.graph import Graph, drop_unread_constants
+from deploy.packing.indices import quantize_weight
+from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 SMALLEST_RANGE = 1e-30

@@ -16,7 +16,7 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
 ``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
 ``integer_means`` adds to rule 2, ``integer_operators`` to rule 3, and ``shuffles`` joins rules 3 and 4
-(``deploy.shuffles``).
+(``deploy.qdq.shuffles``).
 
 Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
 that what was trained is what runs.
@@ -29,9 +29,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from deploy.export import FX_NODE
-from deploy.graph import Graph, attribute
-from deploy.shuffles import MOVES, shuffles
+from deploy.onnx_graph.graph import FX_NODE, Graph, attribute
+from deploy.qdq.shuffles import MOVES, shuffles
 from profiles.quantization import QuantizationRecipe
 
 COMPUTE = frozenset({"Conv", "Gemm", "MatMul"})

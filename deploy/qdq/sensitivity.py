@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from deploy.graph import Graph
-from deploy.observe import run_batches
-from deploy.placement import Placement
-from deploy.qdq import Scales, insert
+from deploy.onnx_graph.graph import Graph
+from deploy.onnx_graph.run import run_batches
+from deploy.qdq.insert import Scales, insert
+from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 

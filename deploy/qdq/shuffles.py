@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from deploy.graph import Graph
+from deploy.onnx_graph.graph import Graph
 
 MOVES = frozenset({"Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Gather", "Split"})
 """Operators that put values elsewhere and leave each as it is."""

@@ -18,9 +18,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
 
-from deploy import bundle, golden, install, manifest, receive, signing, target
+from deploy.bundle import bundle, golden, manifest, signing, target
 from deploy.engines import EngineError
-from deploy.store import Store, TryAgainError, default_root
+from deploy.shipping import install, receive
+from deploy.shipping.releases import Store, TryAgainError, default_root
 from profiles.errors import UserError
 
 REFUSED, FAILED, AGAIN = 2, 1, 75

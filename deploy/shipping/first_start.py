@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy import built_for
-from deploy import manifest as manifests
-from deploy.engines import BuildPlan, EngineError, engine
+from deploy.bundle import manifest as manifests
+from deploy.bundle.model_file import model_file, model_sha256
+from deploy.engines import BuildPlan, EngineError, build_record, engine
 from deploy.engines.base import save_plan
-from deploy.model_file import model_file, model_sha256
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -79,7 +78,7 @@ def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
         with model_file(bundle, manifests.read(bundle)[0], plan, part) as model:
             engine(plan.engine).build(model, plan, part)
         save_plan(part, plan)
-        built_for.save(part, now)
+        build_record.save(part, now)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     return folder, reasons
@@ -90,10 +89,10 @@ def _standing(bundle: Path, cache: Path) -> tuple[Path, dict[str, Any], tuple[st
     found, _, _ = manifests.read(bundle)
     manifests.check_files(bundle, found)
     plan = plan_here(bundle)
-    now = built_for.record_of(model_sha256(bundle, found, plan), plan, engine(plan.engine).machine())
+    now = build_record.record_of(model_sha256(bundle, found, plan), plan, engine(plan.engine).machine())
     folder = cache / f"{plan.engine}-{plan.precision}"
-    built = built_for.load(folder)
-    return folder, now, ("there is no engine yet",) if built is None else built_for.mismatches(built, now)
+    built = build_record.load(folder)
+    return folder, now, ("there is no engine yet",) if built is None else build_record.mismatches(built, now)
 
 
 def _usage(words: str) -> int:

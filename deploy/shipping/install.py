@@ -15,18 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from deploy import built_for
-from deploy import golden as goldens
-from deploy import manifest as manifests
-from deploy.engines import BuildPlan, Session, engine
+from deploy.bundle import golden as goldens
+from deploy.bundle import manifest as manifests
+from deploy.bundle.manifest import MANIFEST, SIGNATURE, Manifest
+from deploy.bundle.model_file import model_file, model_sha256
+from deploy.engines import BuildPlan, Session, build_record, engine
 from deploy.engines import base as engines
 from deploy.files import link_or_copy, sync_tree, write_atomically
-from deploy.first_start import plan_here
-from deploy.manifest import MANIFEST, SIGNATURE, Manifest
-from deploy.measure import time_block
-from deploy.model_file import model_file, model_sha256
-from deploy.receive import admit, digest_of
-from deploy.store import KEEP, Release, Slot, Store
+from deploy.measure.timing import time_block
+from deploy.shipping.first_start import plan_here
+from deploy.shipping.receive import admit, digest_of
+from deploy.shipping.releases import KEEP, Release, Slot, Store
 from profiles.device import facts
 from profiles.errors import UserError
 
@@ -228,21 +227,21 @@ def _build(release: Release) -> float:
     with model_file(release.bundle, release.manifest(), plan, release.folder) as model:
         engine(plan.engine).build(model, plan, release.engine)
     engines.save_plan(release.engine, plan)
-    built_for.save(release.engine, _record(release, plan))
+    build_record.save(release.engine, _record(release, plan))
     return time.perf_counter() - started
 
 
 def _misfits(release: Release) -> tuple[str, ...]:
     """What the engine of a release was built for and is no more: the runtime's version, the GPU, the power mode."""
-    built = built_for.load(release.engine)
+    built = build_record.load(release.engine)
     if built is None:
         return ("it is not known what its engine was built for",)
-    return built_for.mismatches(built, _record(release, plan_here(release.bundle)))
+    return build_record.mismatches(built, _record(release, plan_here(release.bundle)))
 
 
 def _record(release: Release, plan: BuildPlan) -> dict[str, Any]:
     digest = model_sha256(release.bundle, release.manifest(), plan)
-    return built_for.record_of(digest, plan, engine(plan.engine).machine())
+    return build_record.record_of(digest, plan, engine(plan.engine).machine())
 
 
 def _timed(session: Session, reference_ms: float | None, tolerance: float) -> float:

@@ -10,11 +10,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from deploy import manifest as manifests
-from deploy import signing, target
+from deploy.bundle import manifest as manifests
+from deploy.bundle import signing, target
+from deploy.bundle.manifest import DIGEST, MOST_FILE_BYTES, FileEntry, Manifest
 from deploy.files import CHUNK_BYTES, sha256, sync
-from deploy.manifest import DIGEST, MOST_FILE_BYTES, FileEntry, Manifest
-from deploy.store import PART, Store, TryAgainError, take_lock
+from deploy.shipping.releases import PART, Store, TryAgainError, take_lock
 from profiles.errors import UserError
 
 RESERVE_BYTES = 8 << 20

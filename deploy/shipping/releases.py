@@ -24,10 +24,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from deploy import manifest as manifests
-from deploy import signing
+from deploy.bundle import manifest as manifests
+from deploy.bundle import signing
+from deploy.bundle.manifest import NAME, Manifest
 from deploy.files import sha256, switch_link, sync, write_atomically
-from deploy.manifest import NAME, Manifest
 from profiles.errors import UserError
 
 KEEP = 3

@@ -1,7 +1,7 @@
 """Bring bundles to devices: push what is missing, have it installed there, tell what became of it. Runs on the host.
 
 The device decides: it checks signature, target, version and expiry by itself, builds, proves and switches
-(deploy/receive.py, deploy/install.py). All that is needed of the way there is ``Device.run``.
+(deploy/shipping/receive.py, deploy/shipping/install.py). All that is needed of the way there is ``Device.run``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from deploy import manifest as manifests
+from deploy.bundle import manifest as manifests
+from deploy.bundle.manifest import Manifest
 from deploy.devices import Device, DeviceError, Done
-from deploy.install import LATENCY_TOLERANCE
-from deploy.manifest import Manifest
-from deploy.store import KEEP
+from deploy.shipping.install import LATENCY_TOLERANCE
+from deploy.shipping.releases import KEEP
 from profiles.errors import UserError
 
 PIECE_BYTES = 16 << 20

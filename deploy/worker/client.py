@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.board.relay import JOB_GONE, LOST, NEWS
-from deploy.conditions import Conditions
 from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
-from deploy.measure import Times
+from deploy.measure.conditions import Conditions
+from deploy.measure.timing import Times
 from profiles.errors import UserError
 
 HOUR_S = 3600.0

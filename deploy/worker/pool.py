@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import final
 
 from deploy.devices import Device
-from deploy.remote import RemoteWorker
+from deploy.worker.client import RemoteWorker
 
 
 @final

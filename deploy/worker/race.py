@@ -9,10 +9,10 @@ from typing import Any, final
 
 import numpy as np
 
-from deploy.conditions import Conditions, doubts
 from deploy.devices import Device
-from deploy.measure import Timer, Times, interleave
-from deploy.remote import RemoteWorker
+from deploy.measure.conditions import Conditions, doubts
+from deploy.measure.timing import Timer, Times, interleave
+from deploy.worker.client import RemoteWorker
 
 MOST_COOLING_S = 300.0
 LONGEST_COOLING_S = 60.0

@@ -20,11 +20,11 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from deploy import clocks, conditions
 from deploy.engines import BuildPlan, EngineError, Session, engine, engines
-from deploy.engines.base import load_plan, save_plan, size_bytes
-from deploy.measure import time_block
-from deploy.target import compute_capability
+from deploy.engines.base import load_plan, padded, save_plan, size_bytes
+from deploy.engines.cuda import detect_compute_capability
+from deploy.measure import clocks, conditions
+from deploy.measure.timing import time_block
 from profiles.device import facts
 from profiles.errors import UserError
 
@@ -39,7 +39,7 @@ class Worker:
     def facts(self) -> dict[str, Any]:
         """What this machine is, and which engines can run on it."""
         usable = {name: asdict(engine(name).affinity()) for name in engines()}
-        return {"device": replace(facts(), compute_capability=compute_capability()).as_json(), "engines": usable}
+        return {"device": replace(facts(), compute_capability=detect_compute_capability()).as_json(), "engines": usable}
 
     def build(self, model: str, plan: dict[str, Any], folder: str) -> dict[str, Any]:
         """Build an engine from an ONNX file into an empty folder."""
@@ -141,12 +141,6 @@ class Worker:
         if self._session is None:
             raise UserError("no engine is open; send 'open' first")
         return self._session
-
-
-def padded(rows: Any, batch: int) -> Any:
-    """``rows`` filled up to ``batch`` with copies of the last."""
-    missing = batch - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

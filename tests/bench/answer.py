@@ -2,7 +2,7 @@
 
 A small EfficientNet (``small_models.gated``), trained here on handwritten digits, on a device with OpenVINO alone and on one
 with ONNX Runtime beside it. Its gates and SiLUs are float work between integer layers (reasons beside the rules of
-``deploy.placement``), so that int8 is slower than float on some processors.
+``deploy.qdq.placement``), so that int8 is slower than float on some processors.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.data.base import ArraySamples
+from compress.methods.distillation.engine_teacher import Answering
+from compress.models.features import feature_maps
 from compress.models.resnet import resnet
-from compress.teaching.taps import feature_maps
-from compress.teaching.teacher_engine import Answering
-from compress.training import fast_bf16
+from compress.training.trainer import fast_bf16
 from tests.bench.figure import Figure, Table, at_least
 
 ROUNDS, CALLS, BATCH = 7, 4, 128

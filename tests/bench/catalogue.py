@@ -21,14 +21,14 @@ from torch.nn import functional
 
 from compress.data.base import ArraySamples, Splits
 from compress.data.digits import digits
-from compress.factories import factory
-from compress.progress import StreamProgress
-from compress.recipe import parse
-from compress.surgery import WEIGHTS
-from compress.teaching.sample_weights import Familiar
-from compress.teaching.taps import embeddings
-from compress.workshop import Workshop
-from compress.workspace import Workspace
+from compress.execution.cache import Workspace
+from compress.execution.progress import StreamProgress
+from compress.methods.distillation.sample_weights import Familiar
+from compress.models.factory import factory
+from compress.models.features import embeddings
+from compress.models.plan import WEIGHTS
+from compress.pipeline.model_builder import Workshop
+from compress.recipe.parse import parse
 from profiles.device import load
 from tests.bench.figure import Figure, Table
 

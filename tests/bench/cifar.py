@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compress.factories import factory
+from compress.execution.progress import StreamProgress
+from compress.models.checkpoint import load_foreign, load_into
+from compress.models.factory import factory
 from compress.models.resnet import resnet
-from compress.progress import StreamProgress
 from compress.tasks.classification import Classification
-from compress.tensors import load_foreign, load_into
-from compress.training import Trainer, fast_bf16
+from compress.training.trainer import Trainer, fast_bf16
 from profiles.device import facts
 from tests.bench.figure import Figure, Table, at_least, at_most
 from tests.bench.running import MISSING, ROOT, example_report

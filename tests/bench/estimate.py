@@ -19,15 +19,15 @@ import torch
 from torch import nn
 
 from compress.data.base import ArraySamples
+from compress.methods.quantization import post_training
 from compress.models import resnet, resnet20
-from compress.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.estimate import MATRIX, PEAKS, Kernel, kernels
-from deploy.export import capture, to_onnx
-from deploy.measure import interleave
-from deploy.placement import place
-from deploy.remote import RemoteWorker
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.latency.roofline import MATRIX, PEAKS, Kernel, kernels
+from deploy.measure.timing import interleave
+from deploy.qdq.placement import place
+from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from profiles.quantization import QUANTIZATION
 from tests.bench.figure import Figure, Table

@@ -19,15 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compress.progress import StreamProgress
-from compress.quantization.post_training import Quantised, quantise
-from compress.quantization.watcher import Watcher
-from compress.quantization.ways import better
+from compress.execution.progress import StreamProgress
+from compress.methods.quantization.observer import Watcher
+from compress.methods.quantization.option_search import better
+from compress.methods.quantization.post_training import Quantised, quantise
 from compress.stages.quantize import QuantizeStage
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.parity import parity
-from deploy.remote import RemoteWorker
+from deploy.measure.parity import parity
+from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from tests.bench.figure import Figure, Table, at_most
 from tests.bench.int8_subjects import CALIBRATION, FROM_DATA, SUBJECTS, Subject

@@ -20,17 +20,17 @@ from compress.data import Samples
 from compress.data.base import ArraySamples, Splits
 from compress.data.digits import digits
 from compress.data.yolo import yolo
-from compress.factories import factory
+from compress.execution.progress import StreamProgress
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.models.checkpoint import load_foreign, load_into
+from compress.models.factory import factory
 from compress.models.resnet import resnet
-from compress.progress import StreamProgress
-from compress.schedule import Schedule
 from compress.tasks import Task
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.tensors import load_foreign, load_into
-from compress.training import Trainer
-from deploy import foreign
-from deploy.export import capture, to_onnx
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer
+from deploy.export import from_onnx
+from deploy.export.to_onnx import capture, to_onnx
 from tests.bench.running import load_example
 from tests.bench.small_models import gated, vit
 
@@ -103,7 +103,7 @@ def _fastestdet() -> Subject:
         validation=16,
         calibration=CALIBRATION,
     )
-    model = foreign.read(data / "weights" / "fastestdet" / "FastestDet.onnx")
+    model = from_onnx.read(data / "weights" / "fastestdet" / "FastestDet.onnx")
     task = load_example("fastestdet").FastestDet()
     return Subject(model=model, calibration=splits.calibration, validation=splits.validation, test=splits.test, task=task)
 

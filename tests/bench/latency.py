@@ -18,14 +18,14 @@ import onnx
 import torch
 
 from compress.data.base import ArraySamples
+from compress.methods.quantization import post_training
 from compress.models import resnet, resnet20
-from compress.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.engines.base import BuildPlan
-from deploy.export import capture, to_onnx
-from deploy.measure import Times
-from deploy.remote import RemoteWorker
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.measure.timing import Times
+from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from tests.bench.figure import Figure, Table, at_most
 from tests.bench.turns import alternate

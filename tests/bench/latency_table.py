@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from compress.execution.progress import StreamProgress
+from compress.methods.pruning.blocks import removable
+from compress.methods.pruning.channels import couplings, followed, rank_groups
 from compress.models import resnet
-from compress.progress import StreamProgress
-from compress.pruning.blocks import removable
-from compress.pruning.channels import couplings, followed, rank_groups
-from compress.target import EngineTarget
-from deploy import latency
+from compress.pipeline.device_costs import EngineTarget
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.export import capture, to_onnx
-from deploy.stopwatch import Stopwatch
-from deploy.template import Axis, Template
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.latency import measure_table
+from deploy.latency.stopwatch import Stopwatch
+from deploy.latency.template import Axis, Template
 from profiles.device import load
 from tests.bench.figure import Figure, Table, at_most
 
@@ -73,11 +73,11 @@ def _compared(name: str, model: nn.Module, size: int) -> tuple[list[Figure], lis
         for precision in ("fp32", "int8"):
             clock, fresh = (_stopwatch(precision, Path(scratch) / part) for part in ("table", "wholes"))
             started = time.monotonic()
-            table = latency.measure(template, clock, load("cpu").channel_multiple)
+            table = measure_table.measure(template, clock, load("cpu").channel_multiple)
             seconds = time.monotonic() - started
             random = np.random.default_rng(1)
-            chosen = [latency.random_pruning(template, load("cpu").channel_multiple, random) for _ in range(PRUNINGS)]
-            times = latency.whole_times(template, fresh, [({}, []), *chosen])
+            chosen = [measure_table.random_pruning(template, load("cpu").channel_multiple, random) for _ in range(PRUNINGS)]
+            times = measure_table.whole_times(template, fresh, [({}, []), *chosen])
             shift = times[0].p50_ms / table.predict_ms({})
             ratios = np.array([times[0].p50_ms / t.p50_ms for t in times[1:]])
             predicted = np.array([table.predict_ms({}) / table.predict_ms(*each) for each in chosen])

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from compress.data.base import ArraySamples, Samples
-from compress.data.digests import threads
+from compress.data.fingerprints import threads
 from compress.data.images import images
 from compress.data.transforms import IMAGENET, Normalise
 from compress.models import resnet20

@@ -30,17 +30,17 @@ from torch import nn
 
 from compress.data import Splits
 from compress.data.base import ArraySamples
-from compress.factories import factory
-from compress.inherit import inherit
+from compress.execution.progress import StreamProgress
 from compress.losses import LOSSES
+from compress.methods.distillation.loss_specs import parse_losses, reads_layers, reads_of
+from compress.methods.distillation.objective import Objective
+from compress.methods.distillation.weight_inheritance import inherit
+from compress.models.checkpoint import load_foreign, load_into
+from compress.models.factory import factory
 from compress.models.resnet import resnet
-from compress.progress import StreamProgress
-from compress.schedule import Schedule
 from compress.tasks.classification import Classification
-from compress.teaching.loss_specs import parse_losses, reads_layers, reads_of
-from compress.teaching.objective import Objective
-from compress.tensors import load_foreign, load_into
-from compress.training import Trainer
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer
 from deploy.files import write_atomically
 from profiles.tables import load_object
 from tests.bench import losses_table
@@ -239,7 +239,9 @@ def _trained(cell: Cell, scratch: Path) -> dict[str, Any]:
     schedule = Schedule(
         epochs=cell.epochs, batch_size=cell.batch_size, learning_rate=0.1, realisations=cell.epochs if kept else 0
     )
-    outputs = scratch / f"teacher-{cell.seed}-{cell.samples}" / objective.teacher_key(schedule) if kept else None
+    outputs = (
+        scratch / f"teacher-{cell.seed}-{cell.samples}" / objective.teacher_key(schedule.teacher_inputs) if kept else None
+    )
     folder = scratch / "unfinished" / cell.name
     fitted = trainer.fit(cell.name, student, objective, train, schedule, folder, outputs=outputs)
     judged = {name: task.evaluate(trainer.predictor(student), getattr(splits, name)) for name in ("validation", "test")}

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from compress.data.digits import digits
-from compress.stage import Artifact, Context, StageResult, run_stage
+from compress.models.plan import Plan
+from compress.pipeline.device_costs import EngineTarget
+from compress.stages.base import Artifact, Context, StageResult
 from compress.stages.low_rank import LowRank
-from compress.surgery import Plan
-from compress.target import EngineTarget
-from deploy import latency
-from deploy.export import capture, to_onnx
+from compress.stages.runner import run_stage
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.latency import measure_table
 from tests.bench.figure import Figure, Table, at_most
 from tests.bench.int8_subjects import ADAM, trained
 from tests.bench.prunable import context_of
@@ -75,7 +76,7 @@ def _ms(modules: Mapping[str, nn.Module], context: Context) -> dict[str, float]:
     assert isinstance(target, EngineTarget)
     clock = target.stopwatch(context.profile.runtimes[0], "fp32")
     makers = {name: (lambda m=each: _fixed(to_onnx(capture(m, [context.example])))) for name, each in modules.items()}  # type: ignore[misc]
-    return {name: time.p50_ms for name, time in clock.times(makers, latency.WHOLE_PASSES).items()}
+    return {name: time.p50_ms for name, time in clock.times(makers, measure_table.WHOLE_PASSES).items()}
 
 
 def _fixed(model):  # type: ignore[no-untyped-def]

@@ -17,18 +17,18 @@ from torch import nn
 
 from compress.data import Splits
 from compress.data.base import Batch, Indices, Samples
-from compress.factories import factory
-from compress.progress import StreamProgress
-from compress.stage import Artifact, Context
-from compress.surgery import Plan
-from compress.target import EngineTarget
+from compress.execution.progress import StreamProgress
+from compress.methods.distillation.objective import parse_losses
+from compress.models.checkpoint import load_foreign, load_into
+from compress.models.factory import factory
+from compress.models.plan import Plan
+from compress.pipeline.device_costs import EngineTarget
+from compress.stages.base import Artifact, Context
 from compress.tasks.classification import Classification
-from compress.teaching.objective import parse_losses
-from compress.tensors import load_foreign, load_into
-from compress.training import Trainer
+from compress.training.trainer import Trainer
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.export import capture, to_onnx
+from deploy.export.to_onnx import capture, to_onnx
 from profiles.device import load
 from tests.bench.running import load_example
 

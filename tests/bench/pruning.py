@@ -20,15 +20,15 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from compress.allocation import Allocation
 from compress.data.base import Samples
-from compress.pruning import budget
-from compress.pruning.channels import Group, choose, cut, rank_groups
-from compress.stage import Artifact, Context
+from compress.methods.allocation import Allocation
+from compress.methods.pruning import budget
+from compress.methods.pruning.channels import Group, choose, cut, rank_groups
+from compress.pipeline.device_costs import EngineTarget
+from compress.stages.base import Artifact, Context
 from compress.stages.prune import Prune
-from compress.target import EngineTarget
-from deploy import latency
-from deploy.template import Axis, Template
+from deploy.latency import measure_table
+from deploy.latency.template import Axis, Template
 from profiles.errors import OutOfReachError
 from tests.bench.figure import Figure, Table, at_least, at_most
 from tests.bench.prunable import SUBJECTS, Subject
@@ -156,7 +156,7 @@ def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, s
     assert isinstance(target, EngineTarget)
     clock = target.stopwatch(context.profile.runtimes[0], "fp32")
     variants = [(dict(each.widths), list(each.removed)) for each in chosen.values()]
-    times = latency.whole_times(template, clock, [({}, []), *variants], "bench")
+    times = measure_table.whole_times(template, clock, [({}, []), *variants], "bench")
     return dict(zip(("whole", *chosen), (time.p50_ms for time in times), strict=True))
 
 

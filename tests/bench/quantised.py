@@ -23,24 +23,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.data.base import Splits
-from compress.factories import factory
+from compress.execution.progress import StreamProgress
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.methods.packing.packed_program import PackedProgram
+from compress.methods.quantization.fake_quantize import QuantizedProgram
+from compress.methods.quantization.post_training import PostTraining, Quantised, quantise
+from compress.models.checkpoint import load_foreign, load_into
+from compress.models.factory import factory
+from compress.models.plan import Plan
 from compress.models.resnet import resnet
-from compress.progress import StreamProgress
-from compress.quantization.packed import PackedProgram
-from compress.quantization.post_training import PostTraining, Quantised, quantise
-from compress.quantization.quantizers import QuantizedProgram
-from compress.schedule import Schedule
-from compress.stage import Artifact, Context, run_stage
+from compress.stages.base import Artifact, Context
 from compress.stages.pack import PackStage
-from compress.surgery import Plan
+from compress.stages.runner import run_stage
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.tensors import load_foreign, load_into
-from compress.training import Trainer
-from deploy.export import capture, to_onnx
-from deploy.pack_model import pack_model
-from deploy.packed_file import Account, account
-from deploy.qdq import insert
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.export.to_packed import pack_model
+from deploy.packing.packed_file import Account, account
+from deploy.qdq.insert import insert
 from profiles.device import load
 from profiles.quantization import QUANTIZATION
 from tests.bench.figure import Figure, Table, at_least, at_most

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compress.pruning.channels import rank_groups
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.pruning.channels import rank_groups
 from compress.stages.prune import Prune
-from compress.teaching.objective import parse_losses
-from compress.trained_stage import RECOVERY
+from compress.stages.trained import RECOVERY
 from tests.bench.figure import Figure, Table
 from tests.bench.prunable import SUBJECTS
 from tests.bench.running import MISSING

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.teaching.taps import Layout, Taps
+from compress.models.features import Layout, Taps
 from deploy.files import write_atomically
 
 

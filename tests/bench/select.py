@@ -12,7 +12,7 @@ import onnxruntime
 
 from calib.select import BY_FEATURES, balanced, entropy, random
 from compress.data.base import ArraySamples
-from compress.quantization.post_training import PostTraining, quantise
+from compress.methods.quantization.post_training import PostTraining, quantise
 from tests.bench.figure import Figure, Table
 from tests.bench.int8_subjects import SUBJECTS
 

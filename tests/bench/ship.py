@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from compress import keys
+from compress.pipeline import signing_keys
 from tests.bench.figure import Figure, Table, at_most
 from tests.deploy.trials import breaks, breaks_over_ssh, flips, resend
 
@@ -18,7 +18,7 @@ def run() -> Table:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         os.environ["EDGE_KEYS"] = str(folder / "keys")
-        key = keys.new("bench")
+        key = signing_keys.new("bench")
         for name in ("breaks", "flips", "resend"):
             (folder / name).mkdir()
         found = list(breaks(folder / "breaks", key, rounds=BREAKS, seed=0))

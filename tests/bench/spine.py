@@ -149,11 +149,11 @@ def _our_step_s(steps: int = 10) -> float:
     import io
 
     from compress.data.base import ArraySamples
-    from compress.progress import StreamProgress
-    from compress.schedule import Schedule
+    from compress.execution.progress import StreamProgress
+    from compress.methods.distillation.objective import Objective, parse_losses
     from compress.tasks.classification import Classification
-    from compress.teaching.objective import Objective, parse_losses
-    from compress.training import Trainer
+    from compress.training.schedule import Schedule
+    from compress.training.trainer import Trainer
 
     images, labels = _batch()
     model = resnet20()

@@ -18,11 +18,11 @@ from torch.nn import functional
 
 from compress.data.base import ArraySamples
 from compress.data.transforms import IMAGENET, Normalise
+from compress.methods.distillation.objective import Objective, parse_losses
 from compress.models.resnet import resnet
-from compress.schedule import Schedule
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.training import Trainer, fast_bf16
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer, fast_bf16
 from tests.bench.figure import Figure, Table, at_least
 from tests.bench.turns import alternate
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.measure import interleave, summarise
-from deploy.remote import RemoteWorker
+from deploy.measure.timing import interleave, summarise
+from deploy.worker.client import RemoteWorker
 from profiles.device import load
 
 Variant = tuple[Path, str, str]

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from compress.factories import factory
-from compress.recipe import load
-from compress.stage import Artifact, run_stage
+from compress.methods.distillation.objective import parse_losses
+from compress.models.factory import factory
+from compress.recipe.parse import load
+from compress.recipe.student import student_plan
+from compress.stages.base import Artifact
 from compress.stages.distill import Distill
-from compress.student_spec import student_plan
-from compress.teaching.objective import parse_losses
+from compress.stages.runner import run_stage
 from tests.bench.figure import Figure, Table
 from tests.bench.prunable import Some, context_of
 from tests.bench.running import MISSING, ROOT

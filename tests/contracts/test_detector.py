@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from compress.quantization import post_training
-from compress.stage import Artifact, Context, run_stage
-from compress.surgery import Plan
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.quantization import post_training
+from compress.models.layers import flat_tensors
+from compress.models.plan import Plan
+from compress.stages.base import Artifact, Context
+from compress.stages.runner import run_stage
 from compress.tasks.detection import Detection
-from compress.teaching.objective import parse_losses
-from compress.training import Trainer, flat_tensors
-from deploy.export import capture, to_onnx
+from compress.training.trainer import Trainer
+from deploy.export.to_onnx import capture, to_onnx
 from profiles.device import load as load_profile
 from profiles.tables import load_object
 from tests import squares

@@ -9,14 +9,15 @@ import onnx
 import pytest
 import torch
 
-from compress import surgery
-from compress.quantization.quantizers import QuantizedProgram
-from compress.schedule import Schedule
-from compress.stage import Artifact, Stage, StageError, StageResult, run_stage
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.quantization.fake_quantize import QuantizedProgram
+from compress.models import plan
 from compress.stages import STAGES, stages
-from compress.teaching.objective import parse_losses
-from compress.trained_stage import TrainedStage
-from deploy.export import capture, to_onnx
+from compress.stages.base import Artifact, Stage, StageResult
+from compress.stages.runner import StageError, run_stage
+from compress.stages.trained import TrainedStage
+from compress.training.schedule import Schedule
+from deploy.export.to_onnx import capture, to_onnx
 from profiles.errors import UserError
 from profiles.tables import load_object
 from tests.conftest import small_model, small_plan
@@ -56,8 +57,8 @@ def test_it_changes_nothing_it_was_given_and_replays_bit_equal_and_exports(name,
     assert all(torch.equal(before[k], v) for k, v in given.module.state_dict().items())
     assert result.artifact.stages == (name,)
     assert seconds > 0
-    surgery.save(tmp_path, result.artifact.plan, result.artifact.module)
-    _, again = surgery.load(tmp_path)
+    plan.save(tmp_path, result.artifact.plan, result.artifact.module)
+    _, again = plan.load(tmp_path)
     inputs = torch.from_numpy(context.data.test.load(np.arange(16)).inputs)
     with torch.no_grad():
         assert torch.equal(again(inputs), result.artifact.module(inputs))
@@ -82,8 +83,8 @@ def test_any_sequence_replays_bit_equal_and_nothing_follows_quantize(context, tm
     for name in ("distill", "prune", "low_rank", "quantize"):
         artifact = run_stage(make(name), artifact, context, 0)[0].artifact
     assert [o.name for o in artifact.plan.operations] == ["narrow", "factorise", "quantize"]
-    surgery.save(tmp_path, artifact.plan, artifact.module)
-    _, again = surgery.load(tmp_path)
+    plan.save(tmp_path, artifact.plan, artifact.module)
+    _, again = plan.load(tmp_path)
     inputs = torch.from_numpy(context.data.test.load(np.arange(16)).inputs)
     with torch.no_grad():
         assert torch.equal(again(inputs), artifact.module(inputs))
@@ -152,12 +153,12 @@ def test_prune_makes_multiples_of_the_profile_and_fewer_parameters(context):
     artifact = run_stage(make("prune"), start(), context, 0)[0].artifact
     widths = {m.out_channels for m in artifact.module.modules() if isinstance(m, torch.nn.Conv2d)}
     assert all(w % context.profile.channel_multiple == 0 for w in widths)
-    assert surgery.count_parameters(artifact.module) < surgery.count_parameters(start().module)
+    assert plan.count_parameters(artifact.module) < plan.count_parameters(start().module)
 
 
 def test_low_rank_factors_only_what_gets_cheaper(context):
     result, _ = run_stage(make("low_rank"), start(), context, 0)
-    assert surgery.count_parameters(result.artifact.module) < surgery.count_parameters(start().module)
+    assert plan.count_parameters(result.artifact.module) < plan.count_parameters(start().module)
     assert any("stays whole" in note for note in result.notes)
 
 

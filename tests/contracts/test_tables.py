@@ -8,11 +8,11 @@ import pytest
 
 from compress.data import DATA
 from compress.losses import LOSSES
-from compress.stage import Stage
+from compress.methods.distillation.loss_specs import reads_of
+from compress.methods.distillation.objective import VOCABULARY
 from compress.stages import STAGES
+from compress.stages.base import Stage
 from compress.tasks import TASKS, Task
-from compress.teaching.loss_specs import reads_of
-from compress.teaching.objective import VOCABULARY
 from deploy.devices import DEVICES, Device
 from deploy.engines import ENGINES, Engine
 from profiles.tables import load_object

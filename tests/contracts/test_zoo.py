@@ -7,17 +7,19 @@ import onnxruntime
 import pytest
 import torch
 
-from compress import surgery
 from compress.data import Splits
 from compress.data.base import ArraySamples
-from compress.quantization import post_training
-from compress.quantization.quantizers import QuantizedProgram
-from compress.stage import Artifact, Context, run_stage
-from compress.surgery import Plan
+from compress.methods.quantization import post_training
+from compress.methods.quantization.fake_quantize import QuantizedProgram
+from compress.models import plan as surgery
+from compress.models.layers import flat_tensors
+from compress.models.plan import Plan
+from compress.stages.base import Artifact, Context
+from compress.stages.runner import run_stage
 from compress.tasks.classification import Classification
-from compress.training import Trainer, flat_tensors
-from deploy.export import capture, to_onnx
-from deploy.qdq import insert
+from compress.training.trainer import Trainer
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.qdq.insert import insert
 from profiles.device import load as load_profile
 from profiles.quantization import QUANTIZATION
 from tests.conftest import randomise_batch_norms

@@ -14,16 +14,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import keys
-from deploy import bundle as bundles
-from deploy import golden, manifest, packing
+from compress.pipeline import signing_keys
+from deploy.bundle import bundle as bundles
+from deploy.bundle import golden, manifest
 from deploy.engines import engine
-from deploy.install import Expectation, install
-from deploy.pack_model import pack_model
-from deploy.packing import Packed
-from deploy.receive import offer, receive
-from deploy.ship import Freight, load
-from deploy.store import Store
+from deploy.export.to_packed import pack_model
+from deploy.packing import indices
+from deploy.packing.indices import Packed
+from deploy.shipping.install import Expectation, install
+from deploy.shipping.receive import offer, receive
+from deploy.shipping.releases import Store
+from deploy.shipping.ship import Freight, load
 from profiles.device import facts
 from profiles.device import load as load_profile
 
@@ -53,7 +54,7 @@ def bundle(
     *,
     seed: int = 0,
     outputs: int = 1,
-    key: keys.Key | None = None,
+    key: signing_keys.Key | None = None,
     version: int | None = None,
     p50_ms: float | None = None,
     extras: Mapping[str, Path] | None = None,
@@ -84,7 +85,7 @@ def bundle(
     if version is not None or fields:
         change(folder, **({} if version is None else {"version": version}), **fields)
     if key is not None:
-        bundles.sign(folder, keys.signer(key))
+        bundles.sign(folder, signing_keys.signer(key))
     return folder
 
 
@@ -93,7 +94,7 @@ def snap(made: onnx.ModelProto, bits: int) -> dict[str, Packed]:
     found = {}
     for tensor in made.graph.initializer:
         weight = numpy_helper.to_array(tensor)
-        found[tensor.name] = packing.pack(weight, bits, packing.fitted_points(weight, bits, 64), 64)
+        found[tensor.name] = indices.pack(weight, bits, indices.fitted_points(weight, bits, 64), 64)
         tensor.CopyFrom(numpy_helper.from_array(found[tensor.name].unpacked(), tensor.name))
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import keys
+from compress.pipeline import signing_keys
 from deploy.board import link
 from deploy.devices import device
 from tests.conftest import ROOT
@@ -89,7 +89,7 @@ def board(tmp_path, monkeypatch):
 def key(tmp_path, monkeypatch):
     """A signing key of the test's own, which is the default one."""
     monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
-    return keys.new("default")
+    return signing_keys.new("default")
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from compress import keys
-from deploy import manifest
+from compress.pipeline import signing_keys
+from deploy.bundle import manifest
+from deploy.bundle.signing import from_pem
 from deploy.devices import Device, device
 from deploy.devices.ssh import SSH
-from deploy.install import Expectation, install, serve_check
-from deploy.receive import offer, receive
-from deploy.ship import Destination, Freight, Shipped, Way, load, ship, status
-from deploy.signing import from_pem
-from deploy.store import Store, TryAgainError
+from deploy.shipping.install import Expectation, install, serve_check
+from deploy.shipping.receive import offer, receive
+from deploy.shipping.releases import Store, TryAgainError
+from deploy.shipping.ship import Destination, Freight, Shipped, Way, load, ship, status
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, put, served
 from tests.deploy.faults import Counting, Failing
@@ -50,14 +50,14 @@ def at(home: Path) -> Destination:
     return Destination(device=device(f"local://{home}"))
 
 
-def own_store(home: Path, key: keys.Key) -> Store:
+def own_store(home: Path, key: signing_keys.Key) -> Store:
     """The store at ``home``, that trusts ``key``, in this process."""
     store = Store(home)
     store.trust(from_pem(key.pem, "x"))
     return store
 
 
-def breaks(folder: Path, key: keys.Key, *, rounds: int, seed: int) -> Iterator[Break]:
+def breaks(folder: Path, key: signing_keys.Key, *, rounds: int, seed: int) -> Iterator[Break]:
     """Ship ``rounds`` versions, each first over a line that breaks at a random moment, then over one that holds."""
     home, draw, way = folder / "home", random.Random(seed), Way(public_key=key.pem, retries=0, wait_s=30.0)
     weights = {"weights.bin": folder / "weights"}
@@ -77,7 +77,7 @@ def breaks(folder: Path, key: keys.Key, *, rounds: int, seed: int) -> Iterator[B
         yield Break(during=there.during, serves=serves, after=ship(freight, at(home), way))
 
 
-def breaks_over_ssh(folder: Path, key: keys.Key, url: str, *, rounds: int, seed: int) -> Iterator[Break]:
+def breaks_over_ssh(folder: Path, key: signing_keys.Key, url: str, *, rounds: int, seed: int) -> Iterator[Break]:
     """``breaks`` on a board over SSH, in a store of its own there: every ssh of the connection is killed."""
     draw, root = random.Random(seed), f"/tmp/edge-store-{uuid.uuid4().hex}"
     way = Way(root=root, public_key=key.pem, retries=0, wait_s=30.0)
@@ -129,7 +129,7 @@ def _board_serves(holds: Destination, way: Way, versions: tuple[int, int]) -> bo
     return len(served_there) == 1 and served_there[0] in versions and proven.code == 0
 
 
-def flips(folder: Path, key: keys.Key, *, places: int) -> int:
+def flips(folder: Path, key: signing_keys.Key, *, places: int) -> int:
     """In how many of ``places``, over all files of a bundle, a device refuses it with one bit flipped there."""
     store = own_store(folder / "home", key)
     made = bundle(folder / "b", key=key, p50_ms=1.0)  # no two files alike: each must be asked for
@@ -141,7 +141,7 @@ def flips(folder: Path, key: keys.Key, *, places: int) -> int:
     return sum(_refused(store, made, path, place, 1 << int(rng.integers(8))) for path, place in drawn)
 
 
-def resend(folder: Path, key: keys.Key, *, files: int, file_bytes: int) -> int:
+def resend(folder: Path, key: signing_keys.Key, *, files: int, file_bytes: int) -> int:
     """Bytes given to a device for a bundle of which one file of ``files`` differs from what is there."""
     extras = {f"weights/{i}.bin": folder / str(i) for i in range(files)}
     for path in extras.values():

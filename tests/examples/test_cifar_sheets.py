@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.factories import factory
+from compress.models.factory import factory
 from compress.tasks.classification import Classification
 from profiles.errors import UserError
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from compress.factories import factory
+from compress.models.factory import factory
 from tests.conftest import ROOT
 
 EXAMPLE = ROOT / "examples" / "segmentation.py"

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from deploy.engines import ENGINES, engine
-from deploy.estimate import calibrations
+from deploy.latency.roofline import calibrations
 from profiles import device
 from profiles.facts import jetpack_table
 from profiles.figures import KINDS, computed

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from compress.data import Samples
-from compress.quantization.post_training import PostTraining, quantise
-from compress.teaching.taps import Taps
+from compress.methods.quantization.post_training import PostTraining, quantise
+from compress.models.features import Taps
 from deploy.engines import engine
-from deploy.engines.base import Session
-from deploy.export import capture, to_onnx
-from deploy.worker import padded
+from deploy.engines.base import Session, padded
+from deploy.export.to_onnx import capture, to_onnx
 from profiles.device import load
 from profiles.errors import UserError
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from compress.losses import LOSSES
 from compress.losses.base import Averaged, TwoHeaded
-from compress.teaching.sample_weights import SampleWeight
-from compress.teaching.weights import WEIGHTS
+from compress.methods.distillation.loss_weights import WEIGHTS
+from compress.methods.distillation.sample_weights import SampleWeight
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, look_up, with_entry_points
 
@@ -26,7 +26,7 @@ class LossSpec:
     """One loss of a recipe: ``"kd"``, or ``{use = "kd", weight = 0.9, temperature = 2.0}``.
 
     Attributes:
-        weight: a number, or a table of ``compress.teaching.weights``: ``{use = "gradient_share", share = 0.1}``.
+        weight: a number, or a table of ``loss_weights.py`` beside this file: ``{use = "gradient_share", share = 0.1}``.
         layers: pairs of modules of student and teacher to compare, instead of those found.
     """
 

@@ -14,16 +14,16 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import nn
 
-from compress.moment import Moment
-from compress.teaching.sample_weights import SampleWeight
+from compress.losses.base import Moment
+from compress.methods.distillation.sample_weights import SampleWeight
 from profiles.errors import UserError
 
 WEIGHTS: dict[str, str] = {
-    "fixed": "compress.teaching.weights:Fixed",
-    "scheduled": "compress.teaching.weights:Scheduled",
-    "gradient_share": "compress.teaching.weights:GradientShare",
-    "learned": "compress.teaching.sample_weights:Learned",
-    "familiar": "compress.teaching.sample_weights:Familiar",
+    "fixed": "compress.methods.distillation.loss_weights:Fixed",
+    "scheduled": "compress.methods.distillation.loss_weights:Scheduled",
+    "gradient_share": "compress.methods.distillation.loss_weights:GradientShare",
+    "learned": "compress.methods.distillation.sample_weights:Learned",
+    "familiar": "compress.methods.distillation.sample_weights:Familiar",
 }
 
 

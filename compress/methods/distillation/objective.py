@@ -11,12 +11,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.losses.base import VOCABULARY, Averaged, mean_where
-from compress.moment import Moment
-from compress.schedule import Schedule
-from compress.tasks import Task
-from compress.teaching.labelled import asked
-from compress.teaching.loss_specs import (
+from compress.losses.base import VOCABULARY, Averaged, Moment, mean_where
+from compress.methods.distillation.engine_teacher import Answering
+from compress.methods.distillation.label_teacher import asked
+from compress.methods.distillation.loss_specs import (
     LossSpec,
     asks_example,
     losses,
@@ -27,10 +25,10 @@ from compress.teaching.loss_specs import (
     weight_reads,
     weights,
 )
-from compress.teaching.readings import Layers, Readings
-from compress.teaching.sample_weights import SampleWeight
-from compress.teaching.teacher_engine import Answering
-from compress.teaching.weights import Weight, weight_of
+from compress.methods.distillation.loss_weights import Weight, weight_of
+from compress.methods.distillation.sample_weights import SampleWeight
+from compress.methods.distillation.signals import Layers, Readings
+from compress.tasks import Task
 from profiles.errors import UserError
 from profiles.tables import load_object
 
@@ -160,10 +158,9 @@ class Objective:
         """The modules besides the student that run in a step."""
         return [self._teacher] if self._teacher is not None and self.asks_teacher else []
 
-    def teacher_key(self, schedule: Schedule) -> str:
-        """A name for what the teacher is asked in the course of a schedule: equal questions share their answers."""
+    def teacher_key(self, settings: tuple[object, ...]) -> str:
+        """A name for what the teacher is asked in a training of these settings: equal questions share their answers."""
         asked = sorted(name for name in self.reads if name.startswith("teacher") and not reads_layers(name))
-        settings = (schedule.batch_size, schedule.accumulate, schedule.realisations, schedule.self_mix, schedule.cut_mix)
         return hashlib.sha256(repr((asked, self._readings.names["teacher"], settings)).encode()).hexdigest()[:16]
 
     def ask_teacher(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:

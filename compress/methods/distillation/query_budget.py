@@ -17,12 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from compress import processes
 from compress.data import Samples
 from compress.data.base import Indices
+from compress.execution import distributed
+from compress.methods.distillation.objective import Objective
+from compress.models.checkpoint import load_tensors, save_tensors
 from compress.tasks import Task
-from compress.teaching.objective import Objective
-from compress.tensors import load_tensors, save_tensors
 
 CHUNK = 256
 ANSWERED = ("teacher_logits", "teacher_embedding")
@@ -54,10 +54,10 @@ class Answers:
 
         Of several processes one asks.
         """
-        if processes.is_main() and not kept.exists():
+        if distributed.is_main() and not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(kept, {"indices": torch.from_numpy(chosen), **_said(objective, samples, chosen)})
-        processes.wait()
+        distributed.wait()
         found = load_tensors(kept)[0]
         self.indices = np.concatenate([self.indices, found.pop("indices").numpy()])
         self._said = {k: torch.cat([*([self._said[k]] if k in self._said else []), v]) for k, v in found.items()}

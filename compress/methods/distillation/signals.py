@@ -10,9 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from compress.methods.distillation.loss_specs import LossSpec, reads_layers
+from compress.models.features import Inside, Layout, Pairs, Taps, as_map, as_tokens, paired_blocks, paired_maps
 from compress.tasks import Task
-from compress.teaching.loss_specs import LossSpec, reads_layers
-from compress.teaching.taps import Inside, Layout, Pairs, Taps, as_map, as_tokens, paired_blocks, paired_maps
 from profiles.errors import UserError
 
 HOW: dict[str, tuple[Callable[[Layout, Layout], Pairs], Callable[[Tensor], Tensor]]] = {

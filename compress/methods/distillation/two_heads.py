@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from compress.data import Samples
 from compress.data.base import ArraySamples
+from compress.models.features import Layout, Taps
 from compress.tasks import Task
-from compress.teaching.taps import Layout, Taps
 from profiles.errors import UserError
 
 CHUNK = 256

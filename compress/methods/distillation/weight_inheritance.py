@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.channels import Group, faithful, narrow, rank_groups
+from compress.methods.pruning.channels import Group, faithful, narrow, rank_groups
 
 State = Mapping[str, Tensor]
 Pair = tuple[int, int]

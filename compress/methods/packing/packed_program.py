@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from deploy.export import filled, plain_graph
-from deploy.packing import Packed, pack_indices
+from deploy.export.to_onnx import filled, plain_graph
+from deploy.packing.indices import Packed, pack_indices
 
 
 @final

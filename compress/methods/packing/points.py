@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from deploy.packing import BUCKET, Packed, fitted_points, pack
+from deploy.packing.indices import BUCKET, Packed, fitted_points, pack
 
 MOST_BITS = 8
 __all__ = ["Packed", "Points", "attach", "bits_by_gradient", "evenly", "gradient_norms", "placed", "settle"]

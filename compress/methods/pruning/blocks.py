@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.surgery import Remove
-from compress.training import flat_tensors
+from compress.methods.pruning.operations import Remove
+from compress.models.layers import flat_tensors
 
 TOLERANCE = 1e-6
 

@@ -9,12 +9,12 @@ from typing import final
 
 import numpy as np
 
-from compress import allocation
-from compress.allocation import Allocation, Problem
-from compress.choice import Choice
-from compress.costs import Costs, Coupling
-from compress.pruning.channels import Group
-from compress.pruning.damage import Damages
+from compress.methods import allocation
+from compress.methods.allocation import Allocation, Problem
+from compress.methods.choice import Choice
+from compress.methods.cost_model import Costs, Coupling
+from compress.methods.pruning.channels import Group
+from compress.methods.pruning.damage import Damages
 from profiles.errors import OutOfReachError
 
 TRIES, UNUSED, HALVINGS = 4, 0.02, 3

@@ -21,11 +21,11 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compress.costs import Coupling
-from compress.pruning.families import families_of
-from compress.pruning.importance import Scorer
-from compress.surgery import Narrow
-from compress.training import flat_tensors
+from compress.methods.cost_model import Coupling
+from compress.methods.pruning.families import families_of
+from compress.methods.pruning.importance import Scorer
+from compress.methods.pruning.operations import Narrow
+from compress.models.layers import flat_tensors
 
 SIZES = ("in_channels", "out_channels", "groups", "num_features", "in_features", "out_features", "normalized_shape")
 ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)

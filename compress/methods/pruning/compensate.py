@@ -17,8 +17,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.readers import Layer, hooked, norms_behind, readers, shift_constant
-from compress.surgery import Narrow
+from compress.methods.pruning.operations import Narrow
+from compress.methods.pruning.readers import Layer, hooked, norms_behind, readers, shift_constant
 
 
 def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Iterable[Tensor]) -> tuple[str, ...]:

@@ -26,12 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.norms import BATCH_NORMS
-from compress.progress import Progress, counted
-from compress.pruning.channels import Group, least, narrowings
-from compress.pruning.reconstruct import reconstruct
-from compress.surgery import Narrow, Remove
-from compress.training import flat_tensors
+from compress.execution.progress import Progress, counted
+from compress.methods.pruning.channels import Group, least, narrowings
+from compress.methods.pruning.operations import Narrow, Remove
+from compress.methods.pruning.reconstruct import reconstruct
+from compress.models.layers import BATCH_NORMS, flat_tensors
 
 CHANNELS = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0))
 """To which power damages are added up, where no block can go; ``Damages.summed`` explains the rest."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from compress.allocation import Allocation
-from compress.costs import Costs
-from compress.progress import Progress, counted
-from compress.pruning import budget
+from compress.execution.progress import Progress, counted
+from compress.methods.allocation import Allocation
+from compress.methods.cost_model import Costs
+from compress.methods.pruning import budget
 
 FINALISTS = 3
 """Proposals that are timed as whole models."""

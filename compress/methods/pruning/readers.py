@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.surgery import Narrow
+from compress.methods.pruning.operations import Narrow
 
 Layer = nn.Conv2d | nn.Linear
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.progress import Progress, counted
-from compress.pruning.readers import (
+from compress.execution.progress import Progress, counted
+from compress.methods.pruning.operations import Narrow
+from compress.methods.pruning.readers import (
     Layer,
     hooked,
     norms_behind,
@@ -33,8 +34,7 @@ from compress.pruning.readers import (
     shift_constant,
     slopes,
 )
-from compress.pruning.streams import streams
-from compress.surgery import Narrow
+from compress.methods.pruning.streams import streams
 
 RIDGE = 0.01
 ROWS, ENOUGH = 8, 3

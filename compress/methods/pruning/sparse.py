@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from compress.norms import BATCH_NORMS
+from compress.models.layers import BATCH_NORMS
 
 
 @contextmanager

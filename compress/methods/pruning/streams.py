@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.readers import hooked, restatable
+from compress.methods.pruning.readers import hooked, restatable
 
 TOLERANCE = 1e-4
 

@@ -18,10 +18,10 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from deploy.graph import Graph, attribute
-from deploy.observe import run_batches
-from deploy.placement import Placement
-from deploy.qdq import Scales, activation_limits, weight_limit
+from deploy.onnx_graph.graph import Graph, attribute
+from deploy.onnx_graph.run import run_batches
+from deploy.qdq.insert import Scales, activation_limits, weight_limit
+from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 STEPS, RATE, WEIGHT = 400, 0.03, 0.05

@@ -12,17 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
 from calib.select import BY_FEATURES, METHODS, Indices, entropy
 from compress.data import Samples
 from compress.data.base import ArraySamples
-from compress.data.chosen import Chosen
-from compress.made import Made
-from compress.quantization.synthesise import synthesise
+from compress.data.subset import Chosen
+from compress.methods.quantization.zeroq import synthesise
+from compress.models.checkpoint import load_tensors, save_tensors
+from compress.models.features import Layout, embeddings
 from compress.tasks import Task
-from compress.teaching.taps import Layout, embeddings
-from compress.tensors import load_tensors, save_tensors
 from profiles.errors import UserError
 
 BATCH, FILE = 256, "calibration.safetensors"
@@ -50,10 +49,11 @@ class Asked:
     """What a choice asks of the teacher.
 
     Attributes:
+        module: gives the teacher; None where it is a file without source code.
         answer: its outputs on inputs of shape (samples, ...), as its engines are compared with.
     """
 
-    teacher: Made
+    module: Callable[[], nn.Module] | None
     answer: Callable[[Array], list[Array]]
     task: Task
     example: Tensor
@@ -65,15 +65,15 @@ class Asked:
 
     def features(self, inputs: Array) -> Array:
         """What the last linear layer reads, or the first output where there is no such layer; (samples, width)."""
-        if not self.teacher.is_onnx and Layout.of(self.teacher.artifact.module, self.example).head is not None:
-            return embeddings(self.teacher.artifact.module, inputs, "the teacher")
+        if self.module is not None and Layout.of(self.module(), self.example).head is not None:
+            return embeddings(self.module(), inputs, "the teacher")
         return np.asarray(self.answer(inputs)[0]).reshape(len(inputs), -1)
 
     def made(self, count: int, seed: int) -> Array:
         """Samples made of its batch norms, (count, ...)."""
-        if self.teacher.is_onnx:
+        if self.module is None:
             raise UserError("[calibration] select = 'synthesised' needs the teacher's source code; take another")
-        return synthesise(copy.deepcopy(self.teacher.artifact.module), tuple(self.example.shape[1:]), count, seed)
+        return synthesise(copy.deepcopy(self.module()), tuple(self.example.shape[1:]), count, seed)
 
 
 def keep(folder: Path, spec: CalibrationSpec, samples: Samples, asked: Asked, seed: int) -> None:

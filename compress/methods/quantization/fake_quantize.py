@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from deploy.export import filled, graph_ends, plain_graph
-from deploy.placement import Placement
-from deploy.qdq import Scales, activation_limits, scales_of_weight
+from deploy.export.to_onnx import filled, graph_ends, plain_graph
+from deploy.qdq.insert import Scales, activation_limits, scales_of_weight
+from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 SMALLEST_SCALE = 1e-8

@@ -11,8 +11,8 @@ import onnx
 
 from calib.ranges import Histogram
 from compress.data import Samples
-from deploy.observe import observe
-from deploy.placement import Placement, place
+from deploy.onnx_graph.run import observe
+from deploy.qdq.placement import Placement, place
 from profiles.quantization import QUANTIZATION
 
 CHUNK = 64

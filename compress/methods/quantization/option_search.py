@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compress import processes
 from compress.data import Samples
 from compress.data.base import all_over
-from compress.data.chosen import Chosen
-from compress.judged import judged
-from compress.onnx_session import onnx_session
-from compress.progress import Progress
-from compress.quantization.post_training import PostTraining, Quantised
+from compress.data.subset import Chosen
+from compress.execution import distributed
+from compress.execution.progress import Progress
+from compress.methods.quantization.post_training import PostTraining, Quantised
 from compress.tasks import Task
+from compress.tasks.evaluate import judged
+from deploy.onnx_graph.run import onnx_session
 
 LEAST_BETTER = 0.5
 """Points on validation that make another way better than the first, which is nearest to the float model's outputs."""
@@ -28,7 +28,7 @@ def better(
     """
     few = Chosen(validation, all_over(len(validation), MOST_JUDGED))
     own = [judged(task, onnx_session(f.onnx()), few, progress, f"int8 {_told(way)}: evaluate") for way, f in found.items()]
-    right = dict(zip(found, processes.from_main(own), strict=True))
+    right = dict(zip(found, distributed.from_main(own), strict=True))
     first, best = next(iter(found)), max(right, key=lambda way: right[way])
     if right[best] - right[first] < LEAST_BETTER:
         return first, ()

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from torch import Tensor, nn
 
 from calib.ranges import METHODS, merged, symmetric_scales
-from compress.costs import FloatPrices
 from compress.data import Samples
-from compress.quantization.calibration_data import check
-from compress.quantization.watcher import Watcher, inputs
-from compress.surgery import Quantize
-from deploy.bias import correct_biases
-from deploy.equalise import equalise
-from deploy.graph import Graph
-from deploy.placement import NONE, place
-from deploy.qdq import Scales, insert, levels, scale_of_range, scales_of_weight, weight_limit
-from deploy.sensitivity import sensitivities
+from compress.methods.cost_model import FloatPrices
+from compress.methods.quantization.calibration_checks import check
+from compress.methods.quantization.observer import Watcher, inputs
+from compress.methods.quantization.operations import Quantize
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.onnx_graph.graph import Graph
+from deploy.qdq.bias_correction import correct_biases
+from deploy.qdq.equalization import equalise
+from deploy.qdq.insert import Scales, insert, levels, scale_of_range, scales_of_weight, weight_limit
+from deploy.qdq.placement import NONE, place
+from deploy.qdq.sensitivity import sensitivities
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION, QuantizationRecipe
 
@@ -112,7 +114,7 @@ def quantise(
         quantize = calibrate(model, samples, recipe, options.ranges, kept, watcher)
         scales = _scales(model, quantize, rules, options.weights)
     if options.rounding == "learned":
-        from compress.quantization.rounding import learn_rounding
+        from compress.methods.quantization.adaround import learn_rounding
 
         model = learn_rounding(model, quantize.placement, scales, rules, inputs(samples))
     if options.biases:
@@ -225,3 +227,34 @@ def _reason(share: float, layer: str, prices: FloatPrices | None) -> str:
         return told
     longer = prices.longer_ms[layer] / prices.whole_ms
     return f"{told}, and in float the model takes {abs(100 * longer):.0f} % {'longer' if longer >= 0 else 'less'}"
+
+
+@final
+class ModuleQuantiser:
+    """Quantises a float module as options say; exports it once, however many ways are asked of it in a row.
+
+    Args:
+        recipe: of ``QUANTIZATION``; None where no runtime of the device runs int8, and then it is not asked.
+        example: inputs of shape (samples, ...).
+        samples: to calibrate on.
+        watcher, price: as ``quantise`` takes them.
+    """
+
+    def __init__(
+        self,
+        recipe: str | None,
+        example: Tensor,
+        samples: Samples,
+        watcher: Watcher | None = None,
+        price: Price | None = None,
+    ) -> None:
+        self._recipe, self._example, self._samples = recipe, example, samples
+        self._watcher, self._price = watcher, price
+        self._last: tuple[nn.Module, onnx.ModelProto] | None = None
+
+    def __call__(self, module: nn.Module, options: PostTraining) -> Quantised:
+        """``module`` must stay as it is between calls."""
+        assert self._recipe is not None, "the quantize stage has asked for a runtime with int8"
+        if self._last is None or self._last[0] is not module:
+            self._last = module, to_onnx(capture(module, [self._example]))
+        return quantise(self._last[1], self._samples, self._recipe, options, self._watcher, self._price)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from compress.norms import BATCH_NORMS
+from compress.models.layers import BATCH_NORMS
 from profiles.errors import UserError
 
 

@@ -7,7 +7,7 @@ import pytest
 
 
 def test_help_is_fast_and_needs_no_torch(compress_cli):
-    code = "import sys, time; t = time.perf_counter(); from compress.cli import entry; entry(['--help']); "
+    code = "import sys, time; t = time.perf_counter(); from compress.cli.main import entry; entry(['--help']); "
     code += "print(time.perf_counter() - t, 'torch' in sys.modules, 'onnxruntime' in sys.modules, file=sys.stderr)"
     times = []
     for _ in range(5):
@@ -44,7 +44,9 @@ def test_a_run_starts_without_torchs_compiler():
     import subprocess
     import sys
 
-    code = "import sys, compress.pipeline; print([m for m in ('torch._dynamo', 'brevitas', 'sympy') if m in sys.modules])"
+    code = (
+        "import sys, compress.pipeline.run; print([m for m in ('torch._dynamo', 'brevitas', 'sympy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -185,7 +187,7 @@ def data():
 
 @pytest.mark.slow
 def test_unlabelled_data_is_enough_where_no_loss_reads_labels(compress_cli, small_recipe, tmp_path):
-    from compress.tensors import save_tensors
+    from compress.models.checkpoint import save_tensors
     from tests.conftest import small_model
 
     (tmp_path / "users_data.py").write_text(UNLABELLED)
@@ -208,7 +210,7 @@ def test_bench_times_files_against_each_other(compress_here, tmp_path):
     import onnx
     import torch
 
-    from deploy.export import capture, to_onnx
+    from deploy.export.to_onnx import capture, to_onnx
     from tests.conftest import small_model
 
     for name, width in (("narrow", 0.5), ("wide", 4.0)):
@@ -242,7 +244,7 @@ def test_shipping_needs_no_torch(tmp_path):
 
     from tests.conftest import ROOT
 
-    code = "import sys; from compress.cli import entry; code = entry(['ship', 'none', '-d', 'local']); "
+    code = "import sys; from compress.cli.main import entry; code = entry(['ship', 'none', '-d', 'local']); "
     code += "print(code, [m for m in ('torch', 'openvino', 'onnxruntime', 'onnx') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "2 []"

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compress.cli import entry
+from compress.cli.main import entry
 from profiles import device
 
 

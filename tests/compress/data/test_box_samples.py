@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data import boxed
-from compress.data.box_view import FILL, BoxView, augmented
+from compress.data import box_samples
+from compress.data.box_transforms import FILL, BoxView, augmented
 from compress.data.coco import coco
 from compress.data.transforms import Normalise
 from compress.data.voc import voc
@@ -247,7 +247,7 @@ def test_the_fingerprint_follows_pixels_boxes_and_settings(tmp_path):
 def test_much_is_held_in_a_file(tmp_path, monkeypatch):
     root = as_yolo(tmp_path / "data")
     small = read("yolo", root).train.load(np.arange(4)).inputs
-    monkeypatch.setattr(boxed, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(box_samples, "IN_MEMORY_BYTES", 100)
     samples = read("yolo", root).train
     np.testing.assert_array_equal(samples.load(np.arange(4)).inputs, small)
     assert isinstance(samples._held._pixels, np.memmap)

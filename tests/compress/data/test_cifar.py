@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.data.cifar import CLASSES_100, cifar10, cifar100
-from compress.data.pickled import NAMES as NAMED
-from compress.data.pickled import Array, Kind, Name, read_pickled
+from compress.data.pickle_reader import NAMES as NAMED
+from compress.data.pickle_reader import Array, Kind, Name, read_pickled
 from profiles.errors import UserError
 
 ROWS = 12

@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-from compress.room import PLACEMENT
-from compress.workspace import FACTS, UNFINISHED, Workspace, code_digest, digest, source_digest
+from compress.execution.cache import FACTS, UNFINISHED, Workspace, code_digest, digest, source_digest
+from compress.pipeline.cache_keys import PLACEMENT
 from profiles.errors import UserError
 from tests.conftest import ROOT
 
 
 def test_what_decides_where_pairs_stand_is_named_whole():
-    """A step's key has the code of ``PLACEMENT``: what deploy.placement is made of, but for readers of graphs."""
+    """A step's key has the code of ``PLACEMENT``: what deploy.qdq.placement is made of, but for readers of graphs."""
     imported = set(re.findall(r"^from (deploy\.\w+) import", (ROOT / "deploy" / "placement.py").read_text(), re.MULTILINE))
-    assert {"deploy.placement"} | imported - {"deploy.graph", "deploy.export"} == set(PLACEMENT)
+    assert {"deploy.qdq.placement"} | imported - {"deploy.onnx_graph.graph", "deploy.export.to_onnx"} == set(PLACEMENT)
 
 
 def test_a_step_is_made_once(tmp_path, quiet):
@@ -84,7 +84,7 @@ def test_killed_while_making_nothing_half_made_is_read(tmp_path, quiet):
 
 
 def _slow(root, log):
-    from compress.progress import StreamProgress
+    from compress.execution.progress import StreamProgress
 
     def make(folder):
         with open(log, "a") as file:
@@ -114,7 +114,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 space = Workspace(Path(sys.argv[1]), StreamProgress(io.StringIO()))
 space.step("old", {}, lambda folder: (folder / "x").write_text("old") and None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-import compress.cli as cli
+import compress.cli.main as cli
 def make(folder):
     (folder / "x").write_bytes(b"x" * 100_000)
 cli.main.main = lambda **_: space.step("new", {}, make)
@@ -139,7 +139,7 @@ def test_comments_and_docstrings_do_not_change_a_hash_and_code_does():
     two = "# a comment\ndef f(x):\n    '''Other.'''\n\n    return (x + 1)\n"
     assert source_digest(one) == source_digest(two)
     assert source_digest(one) != source_digest(one.replace("+ 1", "+ 2"))
-    assert code_digest(["compress.training"]) != code_digest(["compress.gate"])
+    assert code_digest(["compress.training.trainer"]) != code_digest(["compress.pipeline.gate"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -2,8 +2,8 @@
 
 import io
 
-from compress import progress
-from compress.progress import StreamProgress, counted
+from compress.execution import progress
+from compress.execution.progress import StreamProgress, counted
 
 
 def test_an_item_is_counted_when_the_next_is_asked_for(monkeypatch):

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from compress.stage import Artifact, run_stage
+from compress.losses.adapters import Adapters, adapter
+from compress.methods.distillation.objective import parse_losses
+from compress.stages.base import Artifact
 from compress.stages.prune import Prune
-from compress.teaching.adapters import Adapters, adapter
-from compress.teaching.objective import parse_losses
+from compress.stages.runner import run_stage
 from tests.conftest import small_model, small_plan
 
 SHAPES = {"maps": (8, 4, 6, 6), "tokens": (8, 9, 4), "vectors": (64, 4)}

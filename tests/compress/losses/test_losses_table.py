@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.losses import LOSSES
-from compress.teaching.loss_specs import options_of, reads_of
+from compress.methods.distillation.loss_specs import options_of, reads_of
 from profiles.tables import load_object
 
 SAMPLES, CLASSES, PLACES = 12, 5, 3

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import allocation
-from compress.allocation import OutOfReachError, Problem, Term, allocate, cost, uniform
+from compress.methods import allocation
+from compress.methods.allocation import OutOfReachError, Problem, Term, allocate, cost, uniform
 
 
 def brute(problem):

@@ -1,6 +1,6 @@
 """What stages chose, in a line for each family."""
 
-from compress.choice import Choice, summary
+from compress.methods.choice import Choice, summary
 
 
 def weight(name, bits, kept, saved_kib):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from compress.search import Candidate, front, search
+from compress.methods.evolution import Candidate, front, search
 
 CHOICES = {"depth": [1, 2, 3, 4, 5, 6, 7, 8], "width": [8, 16, 24, 32, 40, 48, 56, 64], "kernel": [1, 3, 5, 7]}
 

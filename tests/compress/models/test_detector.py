@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from compress.inherit import inherit
+from compress.methods.distillation.weight_inheritance import inherit
 from compress.models import detector
-from compress.surgery import count_parameters
-from compress.teaching.taps import pair_by_resolution
+from compress.models.features import pair_by_resolution
+from compress.models.plan import count_parameters
 
 SMALL = {"widths": (16, 32, 32, 32), "neck": 32, "blocks": 2, "classes": 3}
 

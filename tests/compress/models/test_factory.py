@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.factories import factory, relative_to
-from compress.surgery import Plan
+from compress.models.factory import factory, relative_to
+from compress.models.plan import Plan
 from profiles.errors import UserError
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from compress.teaching.taps import Taps, feature_maps, pair_by_resolution
+from compress.models.features import Taps, feature_maps, pair_by_resolution
 from tests.conftest import small_model
 
 

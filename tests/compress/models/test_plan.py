@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from compress import surgery
-from compress.surgery import Plan
+from compress.models import plan as surgery
+from compress.models.plan import Plan
 from profiles.errors import UserError
 from tests.conftest import small_plan
 
@@ -35,7 +35,7 @@ def test_a_factory_that_does_not_work_says_why(factory, arguments, words):
 
 
 def test_shared_tensors_stay_shared_on_disk(tmp_path):
-    from compress.tensors import load_tensors, save_tensors
+    from compress.models.checkpoint import load_tensors, save_tensors
 
     weight = torch.randn(100, 100)
     save_tensors(tmp_path / "t.safetensors", {"a": weight, "b": weight, "c": weight.clone()})
@@ -45,7 +45,7 @@ def test_shared_tensors_stay_shared_on_disk(tmp_path):
 
 
 def test_equal_tensors_give_equal_bytes(tmp_path):
-    from compress.tensors import save_tensors
+    from compress.models.checkpoint import save_tensors
 
     tensors = {name: torch.arange(4.0) + i for i, name in enumerate("abcdefgh")}
     for name in "xy":

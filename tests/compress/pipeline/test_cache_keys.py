@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import compress
-from compress.room import ROOM
+from compress.pipeline.cache_keys import ROOM
 
 
 @pytest.mark.parametrize("folder", ["pruning", "factors"])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deploy.bundle import verify
+from deploy.bundle.bundle import verify
 from tests import squares
 
 RECIPE = """

@@ -3,8 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from compress.gate import Budget, Standing, decide, undecided
-from compress.pipeline import _raced
+from compress.pipeline.gate import Standing, decide, undecided
+from compress.pipeline.run import _raced
+from compress.recipe.spec import Budget
 
 
 def standing(accuracy=90.0, latency_ms=1.0, shipped=None, size=1000, free=None):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from compress.recipe import load
-from compress.workshop import Workshop
-from compress.workspace import Workspace
+from compress.execution.cache import Workspace
+from compress.pipeline.model_builder import Workshop
+from compress.recipe.parse import load
 from profiles.device import load as load_profile
 from profiles.errors import UserError
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from onnx import helper
 
-from deploy.bundle import verify
-from deploy.export import capture, to_onnx
-from deploy.foreign import read
+from deploy.bundle.bundle import verify
+from deploy.export.from_onnx import read
+from deploy.export.to_onnx import capture, to_onnx
 from profiles.errors import UserError
 from tests.conftest import small_model
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
 
 
 def test_a_quantised_model_is_refused(tmp_path):
-    from compress.quantization import post_training
+    from compress.methods.quantization import post_training
     from tests.conftest import blob_splits
 
     model = exported(tmp_path / "m.onnx", name="input")

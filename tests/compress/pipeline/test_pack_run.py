@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from deploy import manifest, packed_file
-from deploy.bundle import verify
+from deploy.bundle import manifest
+from deploy.bundle.bundle import verify
+from deploy.packing import packed_file
 
 RECIPE = """
 [task]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deploy.bundle import verify
+from deploy.bundle.bundle import verify
 from profiles import device
 from tests.conftest import ROOT
 
@@ -26,8 +26,8 @@ quantization = ["arm-dotprod"]
 @pytest.mark.slow
 def test_a_run_for_a_phone(small_recipe, tmp_path, quiet, monkeypatch):
     pytest.importorskip("executorch", reason="executorch is not installed; pip install -e '.[executorch]'")
-    from compress import pipeline
-    from compress.recipe import load
+    from compress.pipeline import run
+    from compress.recipe.parse import load
     from deploy.devices import device as there
 
     whole = small_recipe.read_text()
@@ -36,9 +36,7 @@ def test_a_run_for_a_phone(small_recipe, tmp_path, quiet, monkeypatch):
     (tmp_path / "phone.toml").write_text(PROFILE)
     monkeypatch.setattr(device, "FOLDER", tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
-    report = pipeline.run(
-        load(small_recipe), device.load("phone"), there("local"), tmp_path / "out", tmp_path / "steps", quiet
-    )
+    report = run.run(load(small_recipe), device.load("phone"), there("local"), tmp_path / "out", tmp_path / "steps", quiet)
     forms = {(row.engine, row.precision): row for row in report.rows if row.kind == "baseline"}
     assert set(forms) == {(e, p) for e in ("executorch", "ort-mobile") for p in ("fp32", "int8")}
     for (_, precision), row in forms.items():

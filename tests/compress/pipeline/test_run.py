@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from compress import surgery
-from compress.cli import entry
-from deploy import manifest
-from deploy.bundle import verify
+from compress.cli.main import entry
+from compress.models import plan as surgery
+from deploy.bundle import manifest
+from deploy.bundle.bundle import verify
 from tests.conftest import ROOT, SMALL_RECIPE
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EDGE_KEYS": str(ROOT / "no-keys")}

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from compress.search import Candidate
-from compress.students import Found, _check, table
+from compress.methods.evolution import Candidate
+from compress.pipeline.student_search import Found, _check, table
 from profiles.errors import UserError
-from tests.compress.test_pipeline import ENVIRONMENT
+from tests.compress.pipeline.test_run import ENVIRONMENT
 
 QUICK = Candidate(arguments={"blocks": 1}, score=-2.0, latency_ms=1.0)
 GOOD = Candidate(arguments={"blocks": 3}, score=-1.0, latency_ms=2.0)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from compress.recipe import load, parse
-from compress.teaching.committee import Committee, Mirrored
-from compress.teaching.similarity import cka, parc, shares
-from compress.teaching.taps import Taps
-from compress.tensors import save_tensors
+from compress.methods.distillation.ensemble import Committee, Mirrored
+from compress.methods.distillation.similarity import cka, parc, shares
+from compress.models.checkpoint import save_tensors
+from compress.models.features import Taps
+from compress.recipe.parse import load, parse
 from profiles.errors import UserError
 from tests.conftest import ArraySamples, blob_splits, small_model
 
@@ -108,11 +108,11 @@ def test_shares():
 @pytest.fixture
 def several(tmp_path):
     """A recipe with two teachers: one that was trained on the blobs, one that was not."""
-    from compress.progress import StreamProgress
-    from compress.schedule import Schedule
+    from compress.execution.progress import StreamProgress
+    from compress.methods.distillation.objective import Objective, parse_losses
     from compress.tasks.classification import Classification
-    from compress.teaching.objective import Objective, parse_losses
-    from compress.training import Trainer
+    from compress.training.schedule import Schedule
+    from compress.training.trainer import Trainer
 
     data, models = blob_splits(), {"trained": small_model(1, 1.0), "fresh": small_model(2, 1.0)}
     example = torch.from_numpy(data.train.load(np.arange(2)).inputs)
@@ -154,7 +154,7 @@ losses = [
 
 
 def test_the_trained_teacher_is_ranked_first(several, tmp_path, monkeypatch):
-    from compress.commands.teachers import teachers
+    from compress.cli.teachers import teachers
 
     monkeypatch.setenv("COMPRESS_STEPS", str(tmp_path / "steps"))
     done = CliRunner().invoke(teachers, ["rank", str(several), "--json"], standalone_mode=False)
@@ -179,8 +179,8 @@ def even_splits():
 
 def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
     """Who teaches, and by what share, is part of a step's key; the run compresses the first."""
-    from compress.workshop import Workshop
-    from compress.workspace import Workspace
+    from compress.execution.cache import Workspace
+    from compress.pipeline.model_builder import Workshop
     from profiles.device import load as profile
 
     def attempt(recipe):
@@ -188,7 +188,9 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
         teacher = workshop.teacher()
         return teacher, workshop.attempt(recipe.stages[0], workshop.student(teacher), teacher)
 
-    several.write_text(several.read_text().replace("tests.conftest:blob_splits", "tests.compress.test_teachers:even_splits"))
+    several.write_text(
+        several.read_text().replace("tests.conftest:blob_splits", "tests.compress.pipeline.test_teachers:even_splits")
+    )
     both = attempt(load(str(several)))
     other = several.with_name("other.toml")
     other.write_text(several.read_text().replace("share = 3.0", "share = 1.0"))
@@ -210,8 +212,8 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
 
 def test_teachers_whose_images_mean_something_else_mirrored_are_refused(several, tmp_path, quiet):
     """A blob on the left is of another class than one on the right."""
-    from compress.workshop import Workshop
-    from compress.workspace import Workspace
+    from compress.execution.cache import Workspace
+    from compress.pipeline.model_builder import Workshop
     from profiles.device import load as profile
 
     text = several.read_text().replace("fresh.safetensors", "trained.safetensors")

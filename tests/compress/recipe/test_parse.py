@@ -1,9 +1,9 @@
 import pytest
 import tomllib
 
-from compress import recipe
+from compress.recipe import parse as recipe
+from compress.recipe.student import student_plan
 from compress.stages.prune import Prune
-from compress.student_spec import student_plan
 from profiles.errors import UserError
 
 GOOD = """

@@ -3,15 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from compress.choice import Choice
-from compress.gate import Budget
-from compress.report import Report, Row, conclude, read, suspicions
-from compress.report_html import html, pareto
-from compress.report_table import table
+from compress.methods.choice import Choice
+from compress.pipeline.verdict import conclude, suspicions
+from compress.recipe.spec import Budget
+from compress.report.html import html, pareto
+from compress.report.record import Report, Row, read
+from compress.report.table import table
 from compress.tasks import Metric
-from deploy.measure import Times, summarise
-from deploy.packed_file import Account
-from deploy.parity import Parity
+from deploy.measure.parity import Parity
+from deploy.measure.timing import Times, summarise
+from deploy.packing.packed_file import Account
 from profiles.errors import UserError
 
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress.costs import LayerPrice
-from compress.factors.factorise import factors, relative_error
-from compress.factors.perturbation import Pair, gradients, held_near
-from compress.stage import Artifact, run_stage
+from compress.methods.cost_model import LayerPrice
+from compress.methods.low_rank.factorise import factors, relative_error
+from compress.methods.low_rank.pela import Pair, gradients, held_near
+from compress.stages.base import Artifact
 from compress.stages.low_rank import LowRank, output_error
+from compress.stages.runner import run_stage
 from profiles.errors import OutOfReachError
 from tests.conftest import small_model, small_plan
 

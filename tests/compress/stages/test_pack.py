@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from compress.quantization import post_training
-from compress.quantization.packed import PackedProgram
-from compress.recipe import parse
-from compress.stage import Artifact, Context, run_stage
+from compress.methods.packing.packed_program import PackedProgram
+from compress.methods.quantization import post_training
+from compress.models.plan import Plan
+from compress.recipe.parse import parse
+from compress.stages.base import Artifact, Context
 from compress.stages.pack import PackStage
-from compress.surgery import Plan
-from deploy.export import to_onnx
-from deploy.pack_model import pack_model
-from deploy.packed_file import account, read
+from compress.stages.runner import run_stage
+from deploy.export.to_onnx import to_onnx
+from deploy.export.to_packed import pack_model
+from deploy.packing.packed_file import account, read
 from profiles.errors import UserError
 from tests.conftest import randomise_batch_norms
 
-PLAN = Plan(factory="tests.compress.test_pack:net")
+PLAN = Plan(factory="tests.compress.stages.test_pack:net")
 
 
 class Net(nn.Module):

@@ -11,30 +11,31 @@ import pytest
 import torch
 from torch import nn
 
-from compress import surgery
-from compress.allocation import Allocation
-from compress.progress import StreamProgress
-from compress.pruning.blocks import removable
-from compress.pruning.channels import couplings, rank_groups
-from compress.pruning.compensate import compensate
-from compress.pruning.importance import IMPORTANCES
-from compress.pruning.sparse import rate_of
-from compress.stage import Artifact, run_stage
+from compress.execution.progress import StreamProgress
+from compress.methods.allocation import Allocation
+from compress.methods.pruning.blocks import removable
+from compress.methods.pruning.channels import couplings, rank_groups
+from compress.methods.pruning.compensate import compensate
+from compress.methods.pruning.importance import IMPORTANCES
+from compress.methods.pruning.operations import Narrow, Remove
+from compress.methods.pruning.sparse import rate_of
+from compress.models import plan
+from compress.pipeline.device_costs import EngineTarget
+from compress.stages.base import Artifact
 from compress.stages.prune import Prune
-from compress.surgery import Narrow, Remove
-from compress.target import EngineTarget
-from compress.training import Trainer
-from deploy import latency, stopwatch
+from compress.stages.runner import run_stage
+from compress.training.trainer import Trainer
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.export import capture, to_onnx
-from deploy.stopwatch import Time
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.latency import measure_table, stopwatch
+from deploy.latency.stopwatch import Time
 from profiles.device import load
 from profiles.errors import OutOfReachError, UserError
 from tests.conftest import randomise_batch_norms, small_model, small_plan
 
 ARGUMENTS = {"blocks": 2, "in_channels": 1, "classes": 4}
-PLAN = surgery.Plan(factory="compress.models:resnet", arguments=ARGUMENTS)
+PLAN = plan.Plan(factory="compress.models:resnet", arguments=ARGUMENTS)
 
 
 @pytest.fixture(scope="session")
@@ -85,8 +86,8 @@ def test_a_budget_of_macs_is_kept_and_replays_bit_equal(given, tmp_path):
     result = run(given, speed_up=2.0, worth="outputs", depth=False)
     before, after = macs(given[0].module), macs(result.artifact.module)
     assert 0.35 * before < after <= before / 2
-    surgery.save(tmp_path, result.artifact.plan, result.artifact.module)
-    _, again = surgery.load(tmp_path)
+    plan.save(tmp_path, result.artifact.plan, result.artifact.module)
+    _, again = plan.load(tmp_path)
     inputs = given[1].example
     with torch.no_grad():
         assert torch.equal(again(inputs), result.artifact.module(inputs))
@@ -181,20 +182,20 @@ def test_settings_that_contradict_each_other(given):
 def test_what_else_runs_on_the_machine_does_not_move_a_budget(given, monkeypatch):
     """By hand: half of the time by least times, whatever disturbed the median of one of the two."""
     times = [Time(least_ms=2.0, p50_ms=4.0), Time(least_ms=1.0, p50_ms=1.1)]
-    monkeypatch.setattr(latency, "whole_times", lambda *_: times)
+    monkeypatch.setattr(measure_table, "whole_times", lambda *_: times)
     assert given[1].target._share(None, "fp32", {"a": 8}, ["block"]) == 0.5
 
 
 @pytest.mark.slow
 def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
-    monkeypatch.setattr(latency, "WHOLE_PASSES", 2)
+    monkeypatch.setattr(measure_table, "WHOLE_PASSES", 2)
     monkeypatch.setattr(stopwatch, "SECONDS", 0.004)
     result = run(given, speed_up=1.6, by="latency", precision="fp32", worth="outputs")
     assert "measured on openvino fp32" in result.about
     assert float(re.search(r"what was chosen takes [0-9.]+ ms \(([0-9.]+)x\)", result.about)[1]) > 1.3
     assert all(c.unit == "ms" for c in result.choices)
     assert any(c.after < c.before and c.bought > 0 for c in result.choices)
-    assert surgery.count_parameters(result.artifact.module) < surgery.count_parameters(given[0].module)
+    assert plan.count_parameters(result.artifact.module) < plan.count_parameters(given[0].module)
 
 
 def test_the_residual_blocks_of_a_network(exported, example):
@@ -241,7 +242,7 @@ def test_a_constant_channel_is_folded_exactly():
     tensors |= {f"1.{name}": {"0": kept} for name in ("weight", "bias", "running_mean", "running_var")}
     operation = Narrow(tensors=tensors, attributes={"1": {"num_features": 3}})
     inputs = torch.randn(8, 1, 9, 9)
-    cut = operation.apply(surgery.copy.deepcopy(whole))
+    cut = operation.apply(plan.copy.deepcopy(whole))
     with torch.no_grad():
         assert (cut(inputs) - whole(inputs)).abs().max() > 0.1
         assert compensate(whole, cut, operation, [inputs]) == ()
@@ -258,7 +259,7 @@ def test_a_constant_is_folded_where_channels_come_last():
     tensors = {"0.weight": {"0": kept}, "0.bias": {"0": kept}, "2.weight": {"1": kept}}
     operation = Narrow(tensors=tensors, attributes={"0": {"out_features": 5}, "2": {"in_features": 5}})
     inputs = torch.randn(8, 4, 4, 3)
-    cut = operation.apply(surgery.copy.deepcopy(whole))
+    cut = operation.apply(plan.copy.deepcopy(whole))
     with torch.no_grad():
         assert compensate(whole, cut, operation, [inputs]) == ()
         torch.testing.assert_close(cut(inputs), whole(inputs), atol=1e-5, rtol=1e-5)
@@ -287,7 +288,7 @@ def test_the_sparse_rate_by_hand():
 
 @pytest.mark.parametrize("name", sorted(IMPORTANCES))
 def test_a_channel_that_does_nothing_is_the_least_important(name, exported, context):
-    module = surgery.copy.deepcopy(exported[0])
+    module = plan.copy.deepcopy(exported[0])
     with torch.no_grad():
         block = module.layer1[0]
         for tensor in (block.conv1.weight, block.bn1.weight, block.bn1.bias):
@@ -301,11 +302,11 @@ def test_a_channel_that_does_nothing_is_the_least_important(name, exported, cont
 
 
 def test_out_of_reach_is_exit_code_3(monkeypatch, capsys):
-    from compress import cli
+    from compress.cli import main
 
     def asked(**settings):
         raise OutOfReachError("the fastest allocation measured is 1.8x; asked 5x")
 
-    monkeypatch.setattr(cli.main, "main", asked)
-    assert cli.entry([]) == 3
+    monkeypatch.setattr(main.main, "main", asked)
+    assert main.entry([]) == 3
     assert "the fastest allocation measured is 1.8x; asked 5x" in capsys.readouterr().err

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from compress import processes
 from compress.data.transforms import cut_mixed, self_mixed
-from compress.loader import Batches, Place
-from compress.schedule import Schedule
+from compress.execution import distributed
+from compress.training.loader import Batches, Place
+from compress.training.schedule import Schedule
 from profiles.errors import UserError
 from tests.conftest import blobs
 
@@ -41,8 +41,8 @@ def test_processes_share_a_step(monkeypatch):
     whole = ids(batches().load(Place(0, 1, 0)))
     shared = []
     for rank in range(2):
-        monkeypatch.setattr(processes, "count", lambda: 2)
-        monkeypatch.setattr(processes, "index", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "count", lambda: 2)
+        monkeypatch.setattr(distributed, "index", lambda rank=rank: rank)
         shared += ids(batches().load(Place(0, 1, 0)))
     assert shared == whole
 

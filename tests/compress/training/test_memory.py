@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from compress.heap import kept_memory
+from compress.training.memory import kept_memory
 from tests.conftest import ROOT
 
 SIZE = (64, 1024, 1024)  # 256 MiB

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compress.models import resnet
-from compress.muon import COEFFICIENTS, ITERATIONS, Muon, hidden_kernels, orthogonal
+from compress.training.muon import COEFFICIENTS, ITERATIONS, Muon, hidden_kernels, orthogonal
 
 
 def singular_values(matrix):

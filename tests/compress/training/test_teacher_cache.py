@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from compress.loader import Batches, Place
-from compress.schedule import Schedule
+from compress.methods.distillation.objective import Objective, parse_losses
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.teaching.teacher_outputs import TeacherOutputs
-from compress.training import Trainer
+from compress.training.loader import Batches, Place
+from compress.training.schedule import Schedule
+from compress.training.teacher_cache import TeacherOutputs
+from compress.training.trainer import Trainer
 from tests.conftest import Counted, blobs, small_model
 
 

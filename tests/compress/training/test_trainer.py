@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from compress.progress import StreamProgress
-from compress.run_state import CHECKPOINT
-from compress.schedule import Schedule
+from compress.execution.progress import StreamProgress
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.models.checkpoint import load_tensors
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.tensors import load_tensors
-from compress.training import Trainer
+from compress.training.schedule import Schedule
+from compress.training.state import CHECKPOINT
+from compress.training.trainer import Trainer
 from profiles.errors import UserError
 from tests.conftest import ROOT, small_model
 
@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_bytes(data, tmp_path, quiet, example):
 RESUMED = """
 import io, json, os, signal, sys, torch
 from pathlib import Path
-import compress.run_state as run_state, compress.training as training
+import compress.training.state as run_state, compress.training.trainer as training
 from compress.progress import StreamProgress
 from tests.compress.test_training import fit
 from tests.conftest import blob_splits, small_model
@@ -156,7 +156,7 @@ def test_a_small_data_set_is_one_batch(data, tmp_path, quiet, example):
 def test_progress_tells_steps_and_time_left(data, tmp_path, example, monkeypatch):
     import io
 
-    from compress import progress
+    from compress.execution import progress
 
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
     stream = io.StringIO()

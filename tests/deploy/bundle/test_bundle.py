@@ -8,11 +8,12 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from compress import keys
-from deploy import bundle as bundles
-from deploy import manifest, packed_file
-from deploy.bundle import verify, write
+from compress.pipeline import signing_keys
+from deploy.bundle import bundle as bundles
+from deploy.bundle import manifest
+from deploy.bundle.bundle import verify, write
 from deploy.engines import engine
+from deploy.packing import packed_file
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -156,13 +157,13 @@ def test_signing_checks_the_files_first(tmp_path, key):
     folder = small_bundle(tmp_path / "b")
     (folder / "plan.json").write_text("{}")
     with pytest.raises(UserError, match="plan.json was altered"):
-        bundles.sign(folder, keys.signer(key))
+        bundles.sign(folder, signing_keys.signer(key))
     assert not (folder / manifest.SIGNATURE).exists()
 
 
 def test_signing_sets_version_and_expiry(tmp_path, key):
     folder = small_bundle(tmp_path / "b")
-    made = bundles.sign(folder, keys.signer(key), version=12, expires_in=timedelta(days=30))
+    made = bundles.sign(folder, signing_keys.signer(key), version=12, expires_in=timedelta(days=30))
     assert (made, made.key, made.version) == (manifest.read(folder)[0], key.id, 12)
     left = manifest.moment(made.expires or "") - manifest.moment(made.created)
     assert timedelta(days=29, hours=23) < left <= timedelta(days=30, minutes=1)

@@ -7,7 +7,18 @@ from datetime import datetime, timezone
 
 import pytest
 
-from deploy.manifest import MANIFEST, FileEntry, Manifest, Target, as_text, canonical, check_files, entries, parse, read
+from deploy.bundle.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    Target,
+    as_text,
+    canonical,
+    check_files,
+    entries,
+    parse,
+    read,
+)
 from profiles.errors import UserError
 
 DIGEST = "ab" * 32

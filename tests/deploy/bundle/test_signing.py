@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from deploy.signing import from_pem, is_signed, is_signed_by_openssl, key_id, to_pem
+from deploy.bundle.signing import from_pem, is_signed, is_signed_by_openssl, key_id, to_pem
 from profiles.errors import UserError
 from tests.conftest import ROOT
 

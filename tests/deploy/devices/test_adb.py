@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from deploy.devices import DeviceError, device
-from deploy.remote import RemoteWorker
+from deploy.worker.client import RemoteWorker
 from profiles.errors import UserError
 
 ADB = """#!/bin/sh

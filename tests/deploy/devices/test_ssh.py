@@ -15,10 +15,10 @@ import pytest
 
 from deploy.board import install
 from deploy.board.address import Address
-from deploy.desk import Desk
 from deploy.devices import DeviceError, device, ssh
 from deploy.engines import EngineError, engine
-from deploy.remote import RemoteWorker
+from deploy.worker.client import RemoteWorker
+from deploy.worker.pool import Desk
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -53,12 +53,12 @@ def test_files_come_back_as_they_went_and_go_once(board, tmp_path):
     (folder / "below").mkdir(parents=True)
     (folder / "a.bin").write_bytes(random.Random(0).randbytes(300_000))
     (folder / "below/empty").write_bytes(b"")
-    remote = there.put(folder)
-    there.get(remote, tmp_path / "back")
+    client = there.put(folder)
+    there.get(client, tmp_path / "back")
     assert (tmp_path / "back/a.bin").read_bytes() == (folder / "a.bin").read_bytes()
     assert (tmp_path / "back/below/empty").read_bytes() == b""
     sent = count_appends(there)
-    assert there.put(folder) == remote
+    assert there.put(folder) == client
     assert there.put(folder / "a.bin").endswith("/a.bin")
     assert sent == [], "what is there is not sent again"
     (folder / "b.bin").write_bytes(b"new")
@@ -124,8 +124,8 @@ def test_a_put_survives_cuts_at_every_step(board, tmp_path, many):
     cuts = [0, 300, 500] + [dice.randrange(400_000) for _ in range(many)]
     board.cut_after(*cuts)
     board.cut()
-    remote = there.put(given)
-    there.get(remote, tmp_path / "back.bin")
+    client = there.put(given)
+    there.get(client, tmp_path / "back.bin")
     assert (tmp_path / "back.bin").read_bytes() == given.read_bytes()
     assert len((board.folder / "cuts").read_text().split()) <= many // 2, "it was cut often"
     assert not list((board.root / "parts").iterdir())
@@ -135,17 +135,17 @@ def test_a_get_survives_cuts_and_leaves_nothing_half_made(board, tmp_path, monke
     given = tmp_path / "given.bin"
     given.write_bytes(random.Random(3).randbytes(1_000_000))
     there = board.device()
-    remote = there.put(given)
+    client = there.put(given)
     board.cut_after(300, 200_000, 450_000)
     board.cut()
-    there.get(remote, tmp_path / "back.bin")
+    there.get(client, tmp_path / "back.bin")
     assert (tmp_path / "back.bin").read_bytes() == given.read_bytes()
     there._link._patience_s = 0.2
     board.cut_after(*[500_000] * 9)
     board.cut()
     board.cut_after(*[600] * 9)
     with pytest.raises(DeviceError):
-        there.get(remote, tmp_path / "again.bin")
+        there.get(client, tmp_path / "again.bin")
     assert not list(tmp_path.glob("again*"))
     (board.folder / "cuts").unlink()
 
@@ -290,7 +290,7 @@ def test_the_device_side_holds_no_torch_and_is_sent_once(board):
     there = board.device()
     there.door()
     (code,) = (board.root / "code").iterdir()
-    assert (code / "deploy/worker.py").exists() and (code / "profiles/cpu.toml").exists()
+    assert (code / "deploy/worker/server.py").exists() and (code / "profiles/cpu.toml").exists()
     assert not (code / "compress").exists()
     (code / "kept").write_text("")
     there.close()
@@ -383,12 +383,12 @@ def test_a_board_that_was_restarted_is_told_and_what_was_built_is_kept(board, mo
 
 @pytest.mark.slow
 def test_a_request_that_hangs_is_stopped_there_too(board, monkeypatch):
-    from deploy import remote
+    from deploy.worker import client
 
     there = board.device()
     with RemoteWorker(there) as worker:
         worker.facts()
-        monkeypatch.setitem(remote.LIMIT_S, "facts", 0.3)
+        monkeypatch.setitem(client.LIMIT_S, "facts", 0.3)
         (job,) = (board.root / "jobs").iterdir()
         children = f"/proc/{(job / 'pid').read_text()}/task/{(job / 'pid').read_text()}/children"
         os.kill(int(Path(children).read_text()), signal.SIGSTOP)
@@ -469,7 +469,7 @@ def test_compress_device_shows_and_removes(board, compress_cli):
 
 
 def test_a_profile_is_that_of_the_board_it_is_given_for(board):
-    from compress.commands.options import target
+    from compress.pipeline.target import target
 
     url = f"ssh://board?root={board.root}&python={sys.executable}"
     profile, there = target(f"cpu@{url}")

@@ -17,8 +17,8 @@ import pytest
 
 from deploy.devices import DeviceError, device, ssh
 from deploy.engines import engine
-from deploy.parity import parity
-from deploy.remote import RemoteWorker
+from deploy.measure.parity import parity
+from deploy.worker.client import RemoteWorker
 from profiles.device import Facts, check_arch, load
 from profiles.errors import UserError
 from tests.deploy.tiny import tiny_onnx, tiny_weights

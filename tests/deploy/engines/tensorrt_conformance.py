@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import tensorrt as real
 
-from deploy import cuda
-from deploy.engines import EngineError, engine
+from deploy.engines import EngineError, cuda, engine
 from deploy.engines import tensorrt as module
 from profiles.device import DeviceProfile, Runtime
-from tests.deploy.tensorrt_bindings import Module, Recorder
+from tests.deploy.engines.tensorrt_bindings import Module, Recorder
 
 OUT, MODEL = Path(sys.argv[1]), Path(sys.argv[2])
 PROFILE = DeviceProfile(

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from deploy import cuda
+from deploy.engines import cuda
 
 STAND_IN = """
 #include <stdlib.h>

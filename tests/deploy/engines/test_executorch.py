@@ -9,18 +9,18 @@ from torch import nn
 from torch.nn import functional
 
 from compress.data.base import ArraySamples
-from compress.quantization import post_training
-from compress.quantization.quantizers import QuantizedProgram
+from compress.methods.quantization import post_training
+from compress.methods.quantization.fake_quantize import QuantizedProgram
 from deploy.devices import device
 from deploy.engines import EngineError, engine
-from deploy.export import capture, to_onnx
-from deploy.export_pte import Integers, to_pte
-from deploy.parity import parity
-from deploy.qdq import Scales
-from deploy.remote import RemoteWorker
+from deploy.export.to_executorch import Integers, to_pte
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.measure.parity import parity
+from deploy.qdq.insert import Scales
+from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from profiles.quantization import QUANTIZATION
-from tests.deploy.test_recipes import MODELS
+from tests.deploy.qdq.test_recipes import MODELS
 
 pytestmark = [
     pytest.mark.slow,  # its imports alone take seconds

@@ -14,10 +14,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from deploy import built_for
-from deploy.engines import EngineError, engine
+from deploy.engines import EngineError, build_record, engine
 from deploy.engines.tensorrt import generation_of
-from deploy.trtexec import arguments, times_ms
+from deploy.engines.trtexec import arguments, times_ms
 from profiles.device import load
 from tests.conftest import ROOT
 
@@ -81,14 +80,14 @@ MACHINE = {"l4t": "36.4.3", "compute_capability": "8.7", "multiprocessors": "8",
 def record(tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(b"a model")
-    return lambda machine=MACHINE, version="10.3.0": built_for.record(
+    return lambda machine=MACHINE, version="10.3.0": build_record.record(
         model, TENSORRT.plan(load("cpu"), "int8", version), machine
     )
 
 
 def test_the_same_model_plan_and_machine_fit(record, tmp_path):
-    built_for.save(tmp_path, record())
-    assert built_for.mismatches(built_for.load(tmp_path), record()) == ()
+    build_record.save(tmp_path, record())
+    assert build_record.mismatches(build_record.load(tmp_path), record()) == ()
 
 
 @pytest.mark.parametrize(
@@ -96,24 +95,24 @@ def test_the_same_model_plan_and_machine_fit(record, tmp_path):
     [("l4t", "36.4.4"), ("compute_capability", "11.0"), ("multiprocessors", "4"), ("power_mode", "15W")],
 )
 def test_any_fact_of_the_machine_that_changed_is_a_reason_to_rebuild(record, fact, value):
-    reasons = built_for.mismatches(record(), record({**MACHINE, fact: value}))
+    reasons = build_record.mismatches(record(), record({**MACHINE, fact: value}))
     assert reasons == (f"machine.{fact} was {MACHINE[fact]}, is {value}",)
 
 
 def test_another_model_or_version_is_a_reason_to_rebuild(record, tmp_path):
     before = record()
-    assert built_for.mismatches(before, record(version="10.7.0")) == ("plan.version was 10.3.0, is 10.7.0",)
+    assert build_record.mismatches(before, record(version="10.7.0")) == ("plan.version was 10.3.0, is 10.7.0",)
     (tmp_path / "model.onnx").write_bytes(b"another")
-    (reason,) = built_for.mismatches(before, record())
+    (reason,) = build_record.mismatches(before, record())
     assert reason.startswith("model_sha256 was ")
-    flags = built_for.mismatches(before, {**before, "plan": {**before["plan"], "options": {"flags": "INT8"}}})
+    flags = build_record.mismatches(before, {**before, "plan": {**before["plan"], "options": {"flags": "INT8"}}})
     assert any(line.startswith("plan.options.flags was FP16 INT8, is INT8") for line in flags)
 
 
 def test_a_record_that_cannot_be_read_is_none(tmp_path):
-    assert built_for.load(tmp_path) is None
+    assert build_record.load(tmp_path) is None
     (tmp_path / "engine.meta.json").write_text("{")
-    assert built_for.load(tmp_path) is None
+    assert build_record.load(tmp_path) is None
 
 
 def test_trtexec_measures_the_same_thing_in_the_words_of_its_version():
@@ -164,7 +163,7 @@ def told(tmp_path_factory):
             "LD_LIBRARY_PATH": str(folder / "lib"),
             "EDGE_CACHE": str(out / "cache"),
         }
-        command = [sys.executable, "-m", "tests.deploy.tensorrt_conformance", str(out), str(model)]
+        command = [sys.executable, "-m", "tests.deploy.engines.tensorrt_conformance", str(out), str(model)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         kept = list((out / "cache").glob(f"tensorrt-{version.replace('.', '_')}-8_7-8-MAXN-*.timing"))

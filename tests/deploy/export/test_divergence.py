@@ -8,12 +8,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from compress.data.base import ArraySamples
-from compress.quantization import post_training
+from compress.methods.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.export import capture, to_onnx
-from deploy.parting import first_parting
-from deploy.remote import RemoteWorker
+from deploy.export.divergence import first_parting
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.worker.client import RemoteWorker
 from profiles.device import load
 
 IMAGES = np.random.default_rng(0).normal(size=(16, 3, 8, 8)).astype(np.float32)

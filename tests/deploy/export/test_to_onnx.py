@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from deploy.export import FX_NODE, capture, to_onnx
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.onnx_graph.graph import FX_NODE
 from profiles.errors import UserError
 from tests.conftest import randomise_batch_norms, small_model
 
@@ -57,7 +58,7 @@ def test_the_exporters_table_of_operators_is_made_once_and_torch_is_left_as_it_w
     first, again = to_onnx(program), to_onnx(program)
     assert len(made) == 1
     assert ONNXRegistry.__dict__["from_torchlib"].__func__ is counted
-    monkeypatch.setattr("deploy.export._one_registry", contextlib.nullcontext)
+    monkeypatch.setattr("deploy.export.to_onnx._one_registry", contextlib.nullcontext)
     assert to_onnx(program) == first == again
     assert len(made) == 2
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress.factors.factorise import multiplies, skeleton
-from deploy import count, factor_times
-from deploy.factor_times import Sizes, layers, written
-from deploy.stopwatch import Time
-from deploy.template import Template
+from compress.methods.low_rank.factorise import multiplies, skeleton
+from deploy.latency import factor_times
+from deploy.latency.factor_times import Sizes, layers, written
+from deploy.latency.stopwatch import Time
+from deploy.latency.template import Template
+from deploy.onnx_graph import count
 
 CONV = Sizes(given=(1, 16, 9, 9), weight=(24, 16, 3, 3), strides=(2, 2), pads=(1, 1))
 LINEAR = Sizes(given=(1, 5, 32), weight=(16, 32))
@@ -42,7 +43,7 @@ def test_a_written_matrix_product_counts_what_it_should():
 
 
 def test_layers_are_read_off_a_model_by_path():
-    from tests.deploy.test_latency import residual
+    from tests.deploy.latency.test_measure_table import residual
 
     model = onnx.shape_inference.infer_shapes(residual(1))
     found = layers(Template(model, {})._model, 1)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from deploy.export import capture, to_onnx
-from deploy.float_times import longer_ms
-from deploy.stopwatch import Time
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.latency.float_times import longer_ms
+from deploy.latency.stopwatch import Time
 from profiles.quantization import QUANTIZATION
 from tests.conftest import small_model
 

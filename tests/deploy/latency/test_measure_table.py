@@ -6,11 +6,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy import count, latency
-from deploy.latency import counted, multiples
-from deploy.latency_table import PieceCost, total
-from deploy.stopwatch import Time
-from deploy.template import Axis, Piece, Template
+from deploy.latency import measure_table
+from deploy.latency.measure_table import counted, multiples
+from deploy.latency.stopwatch import Time
+from deploy.latency.table import PieceCost, total
+from deploy.latency.template import Axis, Piece, Template
+from deploy.onnx_graph import count
 
 WIDTH = 16
 
@@ -120,7 +121,7 @@ def test_counts_are_exact_at_every_width(template):
     pieces = counted(template, count.macs)
     random = np.random.default_rng(0)
     for _ in range(5):
-        widths, removed = latency.random_pruning(template, 1, random)
+        widths, removed = measure_table.random_pruning(template, 1, random)
         assert total(pieces, widths, removed) == pytest.approx(count.macs(template.whole(widths, removed)))
 
 
@@ -141,7 +142,7 @@ def test_a_rim_gives_the_inside_where_one_width_scales_what_the_other_does():
         return float(values[grid[0].index(widths["a"]), grid[1].index(widths["b"])])
 
     piece = Piece(nodes=(), axes=("a", "b"), block=None, layers=())
-    np.testing.assert_allclose(latency._filled(piece, grid, cost).cost, values)
+    np.testing.assert_allclose(measure_table._filled(piece, grid, cost).cost, values)
     assert len(asked) == 4 * 5 - 2 * 3 and (16, 24) not in asked
 
 
@@ -184,10 +185,10 @@ def test_the_table_finds_what_a_known_clock_says(template, handed_ms):
     What it takes to hand a piece's map over, a second for the widest, is no layer's time.
     """
     clock = Counting(handed_ms)
-    table = latency.measure(template, clock, 4)
+    table = measure_table.measure(template, clock, 4)
     random = np.random.default_rng(7)
     for _ in range(10):
-        widths, removed = latency.random_pruning(template, 4, random)
+        widths, removed = measure_table.random_pruning(template, 4, random)
         expected = clock._time(template.whole(widths, removed)).p50_ms
         assert table.predict_ms(widths, removed) == pytest.approx(expected, rel=0.02)
     assert table.error < 0.02 and table.factor == pytest.approx(1.2, rel=0.02)
@@ -195,7 +196,7 @@ def test_the_table_finds_what_a_known_clock_says(template, handed_ms):
 
 def test_noise_makes_no_width_look_cheap():
     """0.99 after 1.00 is noise: both become 0.995. 1.2 after 1.6 is the runtime's other kernel, and stays."""
-    found = latency._rising(np.array([0.5, 1.0, 0.99, 1.6, 1.2, 1.9]))
+    found = measure_table._rising(np.array([0.5, 1.0, 0.99, 1.6, 1.2, 1.9]))
     np.testing.assert_allclose(found, [0.5, 0.995, 0.995, 1.6, 1.2, 1.9])
     rising = np.array([[1.0, 2.0], [2.0, 4.0]])
-    assert np.array_equal(latency._rising(rising), rising)
+    assert np.array_equal(measure_table._rising(rising), rising)

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from compress.models import resnet, resnet20
-from deploy import count
-from deploy.estimate import CLASSES, calibrations, estimate, fit, kernels
-from deploy.export import capture, to_onnx
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.latency.roofline import CLASSES, calibrations, estimate, fit, kernels
+from deploy.onnx_graph import count
 from profiles.device import load
 from profiles.errors import UserError
 

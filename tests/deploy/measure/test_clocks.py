@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import clocks
-from deploy.clocks import ClocksError, Holder
+from deploy.measure import clocks
+from deploy.measure.clocks import ClocksError, Holder
 
 POLICIES = "sys/devices/system/cpu/cpufreq"
 
@@ -52,7 +52,10 @@ def test_put_back_when_the_block_fails(root):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_put_back_when_who_asked_is_killed(root, number):
-    code = "import pathlib, sys, time; from deploy.clocks import Holder; Holder(pathlib.Path(sys.argv[1])); time.sleep(60)"
+    code = (
+        "import pathlib, sys, time; from deploy.measure.clocks import Holder; "
+        "Holder(pathlib.Path(sys.argv[1])); time.sleep(60)"
+    )
     asking = subprocess.Popen([sys.executable, "-c", code, root], start_new_session=True)
     soon(lambda: governors(root) == HELD)
     os.killpg(asking.pid, number)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import conditions
-from deploy.conditions import Conditions, PowerMeter, cool_down, doubts, read
+from deploy.measure import conditions
+from deploy.measure.conditions import Conditions, PowerMeter, cool_down, doubts, read
 
 ORIN = {
     "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "schedutil",

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deploy.parity import parity
+from deploy.measure.parity import parity
 
 
 def test_equal_outputs():

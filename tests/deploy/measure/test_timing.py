@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.engines.base import Session
-from deploy.measure import ROUNDS, SUPPORT, Times, interleave, ratio_between, summarise, time_block
+from deploy.measure.timing import ROUNDS, SUPPORT, Times, interleave, ratio_between, summarise, time_block
 
 
 class Counting(Session):

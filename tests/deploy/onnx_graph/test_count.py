@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from deploy.count import macs, parameters
-from deploy.export import capture, to_onnx
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.onnx_graph.count import macs, parameters
 
 
 def test_by_hand():

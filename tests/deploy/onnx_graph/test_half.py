@@ -6,9 +6,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from deploy.graph import Graph
-from deploy.half import half
-from tests.deploy.test_recipes import IMAGES, exported, file
+from deploy.onnx_graph.graph import Graph
+from deploy.onnx_graph.half import half
+from tests.deploy.qdq.test_recipes import IMAGES, exported, file
 
 FLOAT_FREE = {TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT64}
 

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deploy import observe
-from deploy.observe import few_at_once
+from deploy.onnx_graph import run
+from deploy.onnx_graph.run import few_at_once
 
 
 def model(batch):
@@ -22,7 +22,7 @@ def model(batch):
     ("batch", "bytes_at_once", "sizes"), [("n", 1200, [3, 3, 1, 2]), ("n", 1, [1] * 9), (2, 1700, [4, 3, 2])]
 )
 def test_samples_keep_their_order_and_stay_within_the_bytes(batch, bytes_at_once, sizes, monkeypatch):
-    monkeypatch.setattr(observe, "AT_ONCE_BYTES", bytes_at_once)
+    monkeypatch.setattr(run, "AT_ONCE_BYTES", bytes_at_once)
     samples = np.arange(27, dtype=np.float32).reshape(9, 3)
     found = list(few_at_once(model(batch), ["wide"], [samples[:7], samples[7:]]))
     assert [len(part) for part in found] == sizes

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.huffman import BLOCK, LONGEST, Coded, code_lengths, decode, encode
+from deploy.packing.huffman import BLOCK, LONGEST, Coded, code_lengths, decode, encode
 
 
 def test_lengths_by_hand_and_never_longer_than_they_must_be():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.packing import fitted_points, pack, quantile_points
+from deploy.packing.indices import fitted_points, pack, quantile_points
 
 WEIGHT = np.random.default_rng(0).normal(size=(16, 32, 3, 3)).astype(np.float32)
 

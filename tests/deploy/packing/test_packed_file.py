@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
-from deploy.huffman import encode
-from deploy.integers import quantize_weight
-from deploy.pack_model import pack_model
-from deploy.packed_file import Integers, Piece, account, read, write
-from deploy.packing import fitted_points, pack
+from deploy.export.to_packed import pack_model
+from deploy.packing.huffman import encode
+from deploy.packing.indices import fitted_points, pack, quantize_weight
+from deploy.packing.packed_file import Integers, Piece, account, read, write
 
 RNG = np.random.default_rng(0)
 

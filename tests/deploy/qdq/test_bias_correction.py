@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from compress.data.base import ArraySamples
-from compress.quantization import post_training
-from deploy.export import capture, to_onnx
-from deploy.graph import Graph
+from compress.methods.quantization import post_training
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.onnx_graph.graph import Graph
 from tests.conftest import blob_splits, small_model
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from deploy.equalise import equalise, pairs
-from deploy.export import capture, to_onnx
-from deploy.graph import Graph
-from deploy.observe import run_batches
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.onnx_graph.graph import Graph
+from deploy.onnx_graph.run import run_batches
+from deploy.qdq.equalization import equalise, pairs
 
 
 def outputs(model, inputs):

@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from compress.data.base import ArraySamples
-from compress.quantization import post_training
+from compress.methods.quantization import post_training
 from deploy.engines.onnxruntime import ONNXRuntime, optimised
-from deploy.export import capture, to_onnx
-from deploy.integers import quantize_weight
-from deploy.placement import place
-from deploy.qdq import Scales, insert, scale_of_range, scales_of_weight, weight_limit
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.packing.indices import quantize_weight
+from deploy.qdq.insert import Scales, insert, scale_of_range, scales_of_weight, weight_limit
+from deploy.qdq.placement import place
 from profiles.device import load as load_profile
 from profiles.quantization import QUANTIZATION
 from tests.conftest import blob_splits, small_model

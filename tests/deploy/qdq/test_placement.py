@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from deploy.export import capture, to_onnx
-from deploy.placement import place
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.qdq.placement import place
 from profiles.quantization import QUANTIZATION
 from tests.zoo import ZOO
 

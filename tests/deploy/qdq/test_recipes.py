@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from compress.data.base import ArraySamples
+from compress.methods.quantization import post_training
+from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.models import resnet
-from compress.quantization import post_training
-from compress.quantization.quantizers import QuantizedProgram
-from deploy.export import capture, to_onnx
-from deploy.graph import Graph
-from deploy.placement import place
-from deploy.qdq import Scales, insert
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.onnx_graph.graph import Graph
+from deploy.qdq.insert import Scales, insert
+from deploy.qdq.placement import place
 from profiles.quantization import QUANTIZATION
 from tests.conftest import randomise_batch_norms
 from tests.zoo import build

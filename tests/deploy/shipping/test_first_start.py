@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from deploy import built_for, bundle
-from deploy.engines import EngineError, engine
+from deploy.bundle import bundle
+from deploy.engines import EngineError, build_record, engine
 from deploy.engines.base import load_plan
 from deploy.engines.onnxruntime import ONNXRuntime
-from deploy.first_start import fits, prepare, ready
+from deploy.shipping.first_start import fits, prepare, ready
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -79,7 +79,7 @@ def test_a_build_that_fails_leaves_the_old_engine(box, tmp_path):
     runtime = engine("onnxruntime")
     plan = runtime.plan(load("cpu"), "fp32", "any")
     assert runtime.open(folder, plan).infer({"input": np.ones((1, 3), np.float32)})["output"].tolist() == [[2.0] * 3]
-    assert built_for.load(folder)["model_sha256"] != built_for.record(box / "model.onnx", plan, {})["model_sha256"]
+    assert build_record.load(folder)["model_sha256"] != build_record.record(box / "model.onnx", plan, {})["model_sha256"]
 
 
 def test_a_command_takes_over_and_finds_the_engine(box, tmp_path):

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from compress import keys
-from deploy import manifest, packed_file
-from deploy.first_start import ready
-from deploy.install import serve_check
-from deploy.manifest import FileEntry
-from deploy.ship import load
+from compress.pipeline import signing_keys
+from deploy.bundle import manifest
+from deploy.bundle.manifest import FileEntry
+from deploy.packing import packed_file
+from deploy.shipping.first_start import ready
+from deploy.shipping.install import serve_check
+from deploy.shipping.ship import load
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, change, put, served
 
@@ -35,9 +36,9 @@ def test_what_decodes_to_another_file_is_refused_though_it_is_signed(store, key,
     folder = bundle(tmp_path / "b", version=6, packed_bits=2)
     wrong = {"model.onnx": FileEntry(size_bytes=manifest.read(folder)[0].decoded["model.onnx"].size_bytes, sha256="0" * 64)}
     change(folder, decoded=wrong)
-    from deploy import bundle as bundles
+    from deploy.bundle import bundle as bundles
 
-    bundles.sign(folder, keys.signer(key))
+    bundles.sign(folder, signing_keys.signer(key))
     with pytest.raises(UserError, match="decodes to another model.onnx than the manifest names"):
         put(store, folder)
     assert served(store) == 5

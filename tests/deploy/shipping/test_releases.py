@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress import keys
-from deploy import manifest
+from compress.pipeline import signing_keys
+from deploy.bundle import manifest
+from deploy.bundle.signing import from_pem
 from deploy.files import switch_link
-from deploy.install import Expectation, ProofError, install, roll_back, serve_check, status
-from deploy.receive import offer, receive
-from deploy.ship import load
-from deploy.signing import from_pem
-from deploy.store import Store, TryAgainError, locked
+from deploy.shipping.install import Expectation, ProofError, install, roll_back, serve_check, status
+from deploy.shipping.receive import offer, receive
+from deploy.shipping.releases import Store, TryAgainError, locked
+from deploy.shipping.ship import load
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, put, send, served
 from tests.deploy.trials import flips, own_store
@@ -60,7 +60,7 @@ def test_an_unsigned_bundle_is_refused(store, tmp_path):
 
 
 def test_a_key_that_is_not_trusted_is_refused(store, tmp_path):
-    other = keys.new("other")
+    other = signing_keys.new("other")
     folder = bundle(tmp_path / "b", key=other, version=5)
     (trusted,) = store.keys()
     told = f"bundle small 5 is signed by key {other.id}, which is not trusted here; trusted: {trusted}"
@@ -68,14 +68,14 @@ def test_a_key_that_is_not_trusted_is_refused(store, tmp_path):
 
 
 def test_who_claims_a_trusted_key_without_having_it_is_refused(store, key, tmp_path):
-    folder = bundle(tmp_path / "b", key=keys.new("other"), version=5)
+    folder = bundle(tmp_path / "b", key=signing_keys.new("other"), version=5)
     found, _, signature = manifest.read(folder)
     raw = found.canonical().replace(found.key.encode(), key.id.encode())
     assert "its signature does not match" in refusal(lambda: offer(store, raw, signature, **NEVER))
 
 
 def test_the_first_key_is_trusted_on_first_use_and_a_second_only_when_asked(store, key, tmp_path):
-    second = keys.new("second")
+    second = signing_keys.new("second")
     fresh = Store(tmp_path / "fresh")
     one, two = bundle(tmp_path / "b", key=key), bundle(tmp_path / "c", key=second)
     assert "not trusted here; trusted: none" in refusal(lambda: offered(fresh, one, public_key=key.pem, trust="never"))
@@ -155,7 +155,9 @@ def test_a_path_that_leads_out_is_refused_though_it_is_signed(store, key, tmp_pa
     data = json.loads(found.canonical())
     data["files"][path] = data["files"]["model.onnx"]
     raw = manifest.canonical(data)
-    assert "no such path may be in a bundle" in refusal(lambda: offer(store, raw, keys.signer(key).sign(raw), **NEVER))
+    assert "no such path may be in a bundle" in refusal(
+        lambda: offer(store, raw, signing_keys.signer(key).sign(raw), **NEVER)
+    )
 
 
 @pytest.mark.parametrize("digest", ["../../evil", "A" * 64, "", "ab"])
@@ -276,11 +278,11 @@ def rewrite(folder, key):
     """Sign a bundle again after a change of its files."""
     from dataclasses import replace
 
-    from deploy.bundle import sign
+    from deploy.bundle.bundle import sign
 
     found, _, _ = manifest.read(folder)
     (folder / manifest.MANIFEST).write_bytes(replace(found, files=manifest.entries(folder), key=None).canonical())
-    sign(folder, keys.signer(key))
+    sign(folder, signing_keys.signer(key))
 
 
 def test_a_model_that_the_runtime_refuses_does_not_serve(store, key, tmp_path):
@@ -382,7 +384,7 @@ def test_an_engine_that_another_runtime_built_is_told_and_built_again(store, key
 
 
 def test_rollback_to_a_key_that_is_trusted_no_longer_is_refused(store, key, tmp_path):
-    second = keys.new("second")
+    second = signing_keys.new("second")
     store.trust(from_pem(second.pem, "x"))
     put(store, bundle(tmp_path / "b", seed=1, key=key, version=1))
     put(store, bundle(tmp_path / "c", seed=2, key=second, version=2))

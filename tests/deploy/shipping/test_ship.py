@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-from compress import keys
-from deploy import manifest
+from compress.pipeline import signing_keys
+from deploy.bundle import manifest
 from deploy.devices import device
-from deploy.install import serve_check
-from deploy.receive import offer
-from deploy.ship import Destination, Way, distrust, load, roll_back, ship, ship_fleet, status, trust
-from deploy.store import Store
+from deploy.shipping.install import serve_check
+from deploy.shipping.receive import offer
+from deploy.shipping.releases import Store
+from deploy.shipping.ship import Destination, Way, distrust, load, roll_back, ship, ship_fleet, status, trust
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, put, served
 from tests.deploy.faults import Counting, Cramped, Failing
@@ -123,7 +123,7 @@ def test_two_ships_at_once_end_with_the_newer_one(tmp_path, key, way):
 
 def test_a_canary_that_fails_keeps_the_others_from_it(tmp_path, key, way):
     homes = [tmp_path / name for name in ("a", "b", "c")]
-    other = keys.new("other")
+    other = signing_keys.new("other")
     trust(at(homes[0]), other.pem, way)
     done = ship_fleet(load(bundle(tmp_path / "bundle", key=key)), [at(home) for home in homes], way, canary=1)
     assert [one.state for one in done] == ["refused", "not tried", "not tried"]

@@ -5,9 +5,9 @@ import uuid
 
 import pytest
 
-from compress import keys
+from compress.pipeline import signing_keys
 from deploy.devices import device
-from deploy.ship import Destination, Way, load, roll_back, ship, status
+from deploy.shipping.ship import Destination, Way, load, roll_back, ship, status
 from tests.deploy.bundles import bundle
 
 
@@ -17,7 +17,7 @@ def test_a_board_takes_in_refuses_and_goes_back(tmp_path, monkeypatch):
     if not os.environ.get("EDGE_DEVICE"):
         pytest.skip("EDGE_DEVICE names no board")
     monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "keys"))
-    key = keys.new("default")
+    key = signing_keys.new("default")
     there = Destination(device=device(os.environ["EDGE_DEVICE"]))
     root = f"/tmp/edge-store-{uuid.uuid4().hex}"
     way = Way(root=root, public_key=key.pem)

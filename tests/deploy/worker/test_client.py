@@ -12,8 +12,8 @@ import torch
 
 from deploy.devices import device
 from deploy.engines import EngineError, engine, engines
-from deploy.export import capture, to_onnx
-from deploy.remote import RemoteWorker
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import small_model

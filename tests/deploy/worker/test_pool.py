@@ -2,8 +2,8 @@
 
 import pytest
 
-from deploy.desk import Desk
 from deploy.devices import device
+from deploy.worker.pool import Desk
 
 
 def asked(desk):

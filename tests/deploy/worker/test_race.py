@@ -8,8 +8,8 @@ import pytest
 
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.race import clocks, drift, race
-from deploy.remote import RemoteWorker
+from deploy.worker.client import RemoteWorker
+from deploy.worker.race import clocks, drift, race
 from profiles.device import load
 from profiles.errors import UserError
 from tests.deploy.tiny import tiny_onnx

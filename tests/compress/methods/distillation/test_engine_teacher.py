@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from compress.made import Made
-from compress.progress import StreamProgress
-from compress.recipe import parse
+from compress.execution.cache import Workspace
+from compress.execution.progress import StreamProgress
+from compress.methods.distillation.engine_teacher import Answering, EngineTeacher
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.models.features import Taps
+from compress.pipeline.cached_model import Made
+from compress.pipeline.model_builder import Workshop
+from compress.recipe.parse import parse
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.teaching.taps import Taps
-from compress.teaching.teacher_engine import Answering, EngineTeacher
-from compress.workshop import Workshop
-from compress.workspace import Workspace
 from profiles.device import load as load_profile
 from profiles.errors import UserError
 from tests.conftest import blobs, small_model

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from compress.data.base import ArraySamples
-from compress.factories import factory
-from compress.recipe import parse
-from compress.teaching.labelled import Labelled, WithLabels, asked, widened, with_labels
-from compress.teaching.objective import Objective, parse_losses
-from compress.workshop import Workshop
-from compress.workspace import Workspace
+from compress.execution.cache import Workspace
+from compress.methods.distillation.label_teacher import Labelled, WithLabels, asked, widened, with_labels
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.models.factory import factory
+from compress.pipeline.model_builder import Workshop
+from compress.recipe.parse import parse
 from profiles.device import load as load_profile
 from profiles.errors import UserError
 from tests.conftest import ROOT, small_model

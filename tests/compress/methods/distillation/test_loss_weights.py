@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from compress.tensors import load_foreign, load_into, save_tensors
+from compress.models.checkpoint import load_foreign, load_into, save_tensors
 from profiles.errors import UserError
 from tests.conftest import small_model
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from compress.moment import Moment
+from compress.losses.base import Moment
+from compress.methods.distillation.loss_weights import GradientShare
+from compress.methods.distillation.objective import Objective, parse_losses
 from compress.tasks.classification import Classification
-from compress.teaching.objective import Objective, parse_losses
-from compress.teaching.weights import GradientShare
 from profiles.errors import UserError
 from tests.conftest import Counted, small_model
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from compress.data.chosen import Chosen
-from compress.stage import Artifact, run_stage
+from compress.data.subset import Chosen
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.distillation.query_budget import choose, gains, strategy
+from compress.stages.base import Artifact
 from compress.stages.distill import Distill
+from compress.stages.runner import run_stage
 from compress.tasks.classification import Classification
-from compress.teaching.objective import parse_losses
-from compress.teaching.queries import choose, gains, strategy
 from profiles.errors import UserError
 from tests.conftest import blobs, small_model, small_plan
 

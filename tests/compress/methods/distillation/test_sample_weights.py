@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from compress.losses.base import Averaged
+from compress.methods.distillation.loss_specs import losses, parse_losses
+from compress.methods.distillation.objective import Objective
+from compress.methods.distillation.sample_weights import Familiar, Learned
 from compress.tasks.classification import Classification
-from compress.teaching.loss_specs import losses, parse_losses
-from compress.teaching.objective import Objective
-from compress.teaching.sample_weights import Familiar, Learned
 from profiles.tables import load_object
 from tests.conftest import small_model
 
@@ -124,8 +124,8 @@ def test_familiar_trusts_all_until_it_has_seen_two_classes():
 @pytest.mark.parametrize("use", ["learned", "familiar"])
 def test_in_a_training(use, data, example, quiet, tmp_path):
     """Its parts are trained and kept, and the same whatever was drawn before."""
-    from compress.schedule import Schedule
-    from compress.training import Trainer
+    from compress.training.schedule import Schedule
+    from compress.training.trainer import Trainer
 
     teacher, student = small_model(7, width=1.0), small_model()
     specs = parse_losses(["task", {"use": "kd", "weight": {"use": use}, "temperature": 2.0}])

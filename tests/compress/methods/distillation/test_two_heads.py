@@ -10,17 +10,18 @@ import onnxruntime
 import pytest
 import torch
 
-from compress import surgery
 from compress.data.base import ArraySamples
-from compress.schedule import Schedule
-from compress.stage import Artifact, run_stage
+from compress.methods.distillation import two_heads
+from compress.methods.distillation.objective import Objective, parse_losses
+from compress.methods.distillation.operations import Mix
+from compress.models import plan
+from compress.stages.base import Artifact
 from compress.stages.distill import Distill
 from compress.stages.prune import Prune
-from compress.surgery import Mix
+from compress.stages.runner import run_stage
 from compress.tasks.classification import Classification
-from compress.teaching import mixture
-from compress.teaching.objective import Objective, parse_losses
-from deploy.export import capture, to_onnx
+from compress.training.schedule import Schedule
+from deploy.export.to_onnx import capture, to_onnx
 from profiles.errors import UserError
 from tests.conftest import blobs, small_model, small_plan
 
@@ -30,16 +31,16 @@ DHO = parse_losses(["dho"])
 def test_the_mixture_by_hand():
     """Own (3/4, 1/4); the other (1/2, 1/2) at any temperature; a fifth of it: (7/10, 3/10)."""
     own, second = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
-    torch.testing.assert_close(mixture.mixture(own, second, 0.8, 2.0).exp(), torch.tensor([[0.7, 0.3]]))
+    torch.testing.assert_close(two_heads.mixture(own, second, 0.8, 2.0).exp(), torch.tensor([[0.7, 0.3]]))
     softened = torch.tensor([[2 * math.log(3.0), 0.0]])
-    torch.testing.assert_close(mixture.mixture(second, softened, 0.5, 2.0).exp(), torch.tensor([[0.625, 0.375]]))
-    torch.testing.assert_close(mixture.mixture(own, second, 1.0, 1.0), own.log_softmax(1))
-    torch.testing.assert_close(mixture.mixture(own, second, 0.0, 1.0), second.log_softmax(1))
+    torch.testing.assert_close(two_heads.mixture(second, softened, 0.5, 2.0).exp(), torch.tensor([[0.625, 0.375]]))
+    torch.testing.assert_close(two_heads.mixture(own, second, 1.0, 1.0), own.log_softmax(1))
+    torch.testing.assert_close(two_heads.mixture(own, second, 0.0, 1.0), second.log_softmax(1))
 
 
 def test_the_mixture_of_heads_that_exclude_each_other_is_finite():
     own, second = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
-    torch.testing.assert_close(mixture.mixture(own, second, 0.5, 1.0), torch.full((1, 2), -math.log(2)))
+    torch.testing.assert_close(two_heads.mixture(own, second, 0.5, 1.0), torch.full((1, 2), -math.log(2)))
 
 
 def test_the_search_trusts_the_head_that_knows():
@@ -62,13 +63,13 @@ def test_the_search_trusts_the_head_that_knows():
         second.weight.copy_(torch.eye(3))
         second.bias.zero_()
     net = Net()
-    found = mixture.search(net, "fc", second, Classification(), samples)
+    found = two_heads.search(net, "fc", second, Classification(), samples)
     assert (found.alone, found.value) == (pytest.approx(100 / 3), 100.0)
     assert found.share == 0.95, "as much of the own head as still gives the best"
     blind = torch.nn.Linear(3, 3)
     torch.nn.init.zeros_(blind.weight)
     torch.nn.init.zeros_(blind.bias)
-    assert mixture.search(net, "fc", blind, Classification(), samples).share == 1
+    assert two_heads.search(net, "fc", blind, Classification(), samples).share == 1
 
 
 def test_a_model_that_changes_its_heads_output_is_refused(example):
@@ -81,7 +82,7 @@ def test_a_model_that_changes_its_heads_output_is_refused(example):
             return 2 * self.fc(x.flatten(1))
 
     with pytest.raises(UserError, match="changes what its last linear layer, fc, gives"):
-        mixture.find_head(Scaled(), Classification(), example)
+        two_heads.find_head(Scaled(), Classification(), example)
 
 
 def test_the_student_that_ships_gives_the_mixture_in_one_graph(context, tmp_path):
@@ -102,8 +103,8 @@ def test_the_student_that_ships_gives_the_mixture_in_one_graph(context, tmp_path
     assert context.task.evaluate(context.trainer.predictor(module), context.data.validation).value == pytest.approx(
         after, abs=0.01
     )
-    surgery.save(tmp_path, result.artifact.plan, module)
-    _, again = surgery.load(tmp_path)
+    plan.save(tmp_path, result.artifact.plan, module)
+    _, again = plan.load(tmp_path)
     inputs = torch.from_numpy(blobs(2, 9).images)
     torch.testing.assert_close(again(inputs), module(inputs), rtol=0, atol=0)
     model = to_onnx(capture(module, [context.example]))

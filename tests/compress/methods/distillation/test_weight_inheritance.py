@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from compress.inherit import by_depth, inherit
+from compress.methods.distillation.weight_inheritance import by_depth, inherit
+from compress.methods.pruning.channels import narrow
 from compress.models import resnet
-from compress.pruning.channels import narrow
 from tests.conftest import randomise_batch_norms
 from tests.zoo import ViT
 

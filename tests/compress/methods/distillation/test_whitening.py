@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compress.stage import Artifact, Context, run_stage
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.distillation.whitening import EPSILON, whiten
+from compress.models.plan import Plan
+from compress.stages.base import Artifact, Context
 from compress.stages.distill import PATCHES_OF, Distill
-from compress.surgery import Plan
-from compress.teaching.objective import parse_losses
-from compress.whitening import EPSILON, whiten
+from compress.stages.runner import run_stage
 from tests.conftest import small_model, small_plan
 
 
@@ -72,7 +73,7 @@ def test_what_whitens_stays_while_all_else_is_trained(context: Context) -> None:
 
 
 def test_a_student_without_such_a_convolution_is_left_and_named(context: Context) -> None:
-    plan = Plan(factory="tests.compress.test_whitening:linear", arguments={})
+    plan = Plan(factory="tests.compress.methods.distillation.test_whitening:linear", arguments={})
     start = Artifact(plan=plan, module=linear())
     result, _ = run_stage(Distill(whiten=True, epochs=1, batch_size=32, losses=LABELS), start, context, 0)
     assert result.notes == ("the first convolution is not one over all channels of an image: left",)

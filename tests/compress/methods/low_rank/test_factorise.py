@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.factors.factorise import factors, kinds, multiplies, relative_error, skeleton
+from compress.methods.low_rank.factorise import factors, kinds, multiplies, relative_error, skeleton
 
 
 def test_which_layers_have_factors():

@@ -4,11 +4,12 @@ import dataclasses
 
 import torch
 
-from compress.factors.nearness import blocks_near, blocks_of
-from compress.stage import Artifact, Context, run_stage
+from compress.methods.distillation.objective import parse_losses
+from compress.methods.low_rank.pela import blocks_near, blocks_of
+from compress.models.features import Taps
+from compress.stages.base import Artifact, Context
 from compress.stages.low_rank import LowRank
-from compress.teaching.objective import parse_losses
-from compress.teaching.taps import Taps
+from compress.stages.runner import run_stage
 from tests.conftest import small_model, small_plan
 
 WITHOUT_CHANNELS = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}, "attention"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.quantization.points import Points, attach, bits_by_gradient, gradient_norms, settle
+from compress.methods.packing.points import Points, attach, bits_by_gradient, gradient_norms, settle
 
 
 def test_a_point_s_gradient_is_that_of_its_weights_by_hand():

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compress.allocation import Allocation, Term
-from compress.costs import Costs, Coupling
-from compress.pruning.budget import TRIES, Room, aim, held, tried
-from compress.pruning.channels import Group
+from compress.methods.allocation import Allocation, Term
+from compress.methods.cost_model import Costs, Coupling
+from compress.methods.pruning.budget import TRIES, Room, aim, held, tried
+from compress.methods.pruning.channels import Group
 from profiles.errors import OutOfReachError
 
 

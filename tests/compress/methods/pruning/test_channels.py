@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.pruning.channels import Group, choose, cut, narrow, narrowings, rank_groups
+from compress.methods.pruning.channels import Group, choose, cut, narrow, narrowings, rank_groups
 from tests.conftest import small_model
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress.allocation import Term
-from compress.costs import Costs, Coupling
-from compress.pruning import budget
-from compress.pruning.channels import Group, rank_groups
-from compress.pruning.damage import Damages, damages, enough, together
+from compress.methods.allocation import Term
+from compress.methods.cost_model import Costs, Coupling
+from compress.methods.pruning import budget
+from compress.methods.pruning.channels import Group, rank_groups
+from compress.methods.pruning.damage import Damages, damages, enough, together
 from tests.conftest import small_model
 
 

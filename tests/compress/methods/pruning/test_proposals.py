@@ -1,8 +1,8 @@
 """Which of the proposed allocations are timed, by hand."""
 
-from compress.allocation import Allocation
-from compress.costs import Costs
-from compress.pruning.proposals import finalists, least_harmful
+from compress.methods.allocation import Allocation
+from compress.methods.cost_model import Costs
+from compress.methods.pruning.proposals import finalists, least_harmful
 
 
 def cut_to(width, *removed):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress.pruning.channels import cut, rank_groups
-from compress.pruning.compensate import compensate
-from compress.pruning.reconstruct import most_samples, reconstruct
-from compress.pruning.streams import streams
-from compress.surgery import Narrow, Remove
+from compress.methods.pruning.channels import cut, rank_groups
+from compress.methods.pruning.compensate import compensate
+from compress.methods.pruning.operations import Narrow, Remove
+from compress.methods.pruning.reconstruct import most_samples, reconstruct
+from compress.methods.pruning.streams import streams
 from tests.conftest import small_model
 
 BATCHES = [torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(n)) for n in range(2)]

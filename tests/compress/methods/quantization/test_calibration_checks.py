@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress.data.base import ArraySamples
-from compress.quantization.calibration_data import check
+from compress.methods.quantization.calibration_checks import check
 from profiles.errors import UserError
 
 GOOD = np.random.default_rng(0).normal(size=(8, 1, 4, 4)).astype(np.float32)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compress.progress import StreamProgress
-from compress.recipe import parse
-from compress.workshop import Workshop
-from compress.workspace import Workspace
+from compress.execution.cache import Workspace
+from compress.execution.progress import StreamProgress
+from compress.pipeline.model_builder import Workshop
+from compress.recipe.parse import parse
 from profiles.device import load as load_profile
 from profiles.errors import UserError
 from tests.conftest import blob_splits

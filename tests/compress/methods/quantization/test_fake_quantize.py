@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from compress.data.base import ArraySamples
-from compress.quantization.post_training import PostTraining, calibrate
-from compress.quantization.quantizers import QuantizedProgram, Quantizer
-from compress.surgery import Quantize
-from deploy.export import capture, to_onnx
-from deploy.qdq import insert
+from compress.methods.quantization.fake_quantize import QuantizedProgram, Quantizer
+from compress.methods.quantization.operations import Quantize
+from compress.methods.quantization.post_training import PostTraining, calibrate
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.qdq.insert import insert
 from profiles.quantization import QUANTIZATION
 from tests.conftest import randomise_batch_norms, small_model
 from tests.zoo import ZOO
@@ -125,12 +125,12 @@ def test_tensors_of_a_shuffle_learn_one_scale_and_run_as_trained():
 
 
 def _losses():
-    from compress.teaching.objective import parse_losses
+    from compress.methods.distillation.objective import parse_losses
 
     return parse_losses(["task", "kd"])
 
 
 def _one_step():
-    from compress.schedule import Schedule
+    from compress.training.schedule import Schedule
 
     return Schedule(epochs=1, batch_size=64, learning_rate=0.05)

@@ -5,12 +5,12 @@ import onnx
 import pytest
 import torch
 
-from compress.quantization.post_training import PostTraining, quantise
-from deploy import stopwatch
-from deploy.export import capture, to_onnx
-from deploy.placement import place
+from compress.methods.quantization.post_training import PostTraining, quantise
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.latency import stopwatch
+from deploy.qdq.placement import place
 from profiles.quantization import QUANTIZATION
-from tests.compress.test_prune import placed
+from tests.compress.stages.test_prune import placed
 from tests.conftest import blob_splits, small_model
 
 

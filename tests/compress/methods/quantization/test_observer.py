@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from compress.data.base import ArraySamples
-from compress.quantization import watcher as watching
-from compress.quantization.post_training import calibrate
-from compress.quantization.watcher import Watcher
-from deploy.export import capture, to_onnx
+from compress.methods.quantization import observer as watching
+from compress.methods.quantization.observer import Watcher
+from compress.methods.quantization.post_training import calibrate
+from deploy.export.to_onnx import capture, to_onnx
 from tests.conftest import blob_splits, small_model
 
 OPENVINO, ONNXRUNTIME = "x86-vnni", "ort-x86-vnni"

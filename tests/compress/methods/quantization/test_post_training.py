@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from compress.costs import FloatPrices
 from compress.data.base import ArraySamples
-from compress.quantization.post_training import PostTraining, choose_float, quantise
-from compress.quantization.rounding import learn_rounding
-from compress.stage import Artifact, run_stage
+from compress.methods.cost_model import FloatPrices
+from compress.methods.quantization.adaround import learn_rounding
+from compress.methods.quantization.post_training import PostTraining, choose_float, quantise
+from compress.models.plan import Plan
+from compress.stages.base import Artifact
 from compress.stages.quantize import QuantizeStage
-from compress.surgery import Plan
-from deploy.export import capture, to_onnx
-from deploy.sensitivity import sensitivities
+from compress.stages.runner import run_stage
+from deploy.export.to_onnx import capture, to_onnx
+from deploy.qdq.sensitivity import sensitivities
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION
 from tests.conftest import blob_splits, small_model

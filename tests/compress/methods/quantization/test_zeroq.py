@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.quantization.synthesise import synthesise
+from compress.methods.quantization.zeroq import synthesise
 from profiles.errors import UserError
 
 

@@ -1,0 +1,1 @@
+"""Cached steps, processes and progress."""

@@ -1,0 +1,1 @@
+"""The algorithms that stages are made of."""

@@ -1,0 +1,35 @@
+"""Structural operation of distillation: a second head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+from torch import nn
+
+from compress.methods.distillation.two_heads import with_two_heads
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """A second head beside the linear layer ``head``; the model gives the log of their mixture.
+
+    Attributes:
+        share: of the first, 0 to 1.
+        temperature: of the second.
+    """
+
+    name: ClassVar[str] = "mix"
+    head: str
+    share: float
+    temperature: float
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        return with_two_heads(module, self.head, self.share, self.temperature)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Mix:
+        """Read what ``surgery.json`` holds."""
+        return cls(**entry)

@@ -1,0 +1,33 @@
+"""Structural operation of low-rank factorisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+from torch import nn
+
+from compress.methods.low_rank.factorise import Kind, skeleton
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Factorise:
+    """Layers replaced by low-rank factors; ``layers`` gives kind and rank by module path."""
+
+    name: ClassVar[str] = "factorise"
+    layers: Mapping[str, tuple[Kind, int]]
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        for path, (kind, rank) in self.layers.items():
+            owner, _, leaf = path.rpartition(".")
+            layer = module.get_submodule(path)
+            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            setattr(module.get_submodule(owner), leaf, skeleton(layer, kind, rank))
+        return module
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Factorise:
+        """Read what ``surgery.json`` holds."""
+        return cls(layers={path: (kind, int(rank)) for path, (kind, rank) in entry["layers"].items()})

@@ -1,0 +1,1 @@
+"""Weights as indices of few points."""

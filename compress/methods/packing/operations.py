@@ -1,0 +1,42 @@
+"""Structural operation of packing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import nn
+
+from deploy.export.to_onnx import capture
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """The module captured as a program, batch norms folded, some weights kept as indices of few points.
+
+    Attributes:
+        input_shape: of one sample.
+        bits: of the indices of each packed weight, by the program's name for it.
+        bucket: weights that share a range.
+        even: the weights whose points are evenly spaced.
+    """
+
+    name: ClassVar[str] = "pack"
+    input_shape: tuple[int, ...]
+    bits: Mapping[str, int]
+    bucket: int
+    even: tuple[str, ...]
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        from compress.methods.packing.packed_program import PackedProgram
+
+        program = capture(module, [torch.zeros(2, *self.input_shape)])
+        return PackedProgram(program, self.bits, self.bucket, frozenset(self.even))
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Pack:
+        """Read what ``surgery.json`` holds."""
+        return cls(**{**entry, "input_shape": tuple(entry["input_shape"]), "even": tuple(entry["even"])})

@@ -1,0 +1,58 @@
+"""Structural operation of quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import nn
+
+from deploy.export.to_onnx import capture
+from deploy.qdq.insert import Scales
+from deploy.qdq.placement import Activation, Placement, Weight
+from profiles.quantization import QUANTIZATION
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Quantize:
+    """The module captured as a program, batch norms folded, with fake quantisers.
+
+    Attributes:
+        recipe: a name of ``QUANTIZATION``.
+        input_shape: of one sample.
+        activations: scale and zero point each tensor starts from.
+    """
+
+    name: ClassVar[str] = "quantize"
+    recipe: str
+    input_shape: tuple[int, ...]
+    placement: Placement
+    activations: Mapping[str, tuple[float, int]]
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        from compress.methods.quantization.fake_quantize import QuantizedProgram
+
+        program = capture(module, [torch.zeros(2, *self.input_shape)])
+        scales = Scales(activations=self.activations, weights={})
+        return QuantizedProgram(program, self.placement, scales, QUANTIZATION[self.recipe])
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Quantize:
+        """Read what ``surgery.json`` holds."""
+        return cls(
+            recipe=entry["recipe"],
+            input_shape=tuple(entry["input_shape"]),
+            placement=_read_placement(entry["placement"]),
+            activations={name: (float(scale), int(zero)) for name, (scale, zero) in entry["activations"].items()},
+        )
+
+
+def _read_placement(entry: Mapping[str, Any]) -> Placement:
+    return Placement(
+        activations=tuple(Activation(**a) for a in entry["activations"]),
+        weights=tuple(Weight(**w) for w in entry["weights"]),
+        kept_float=tuple((str(n), str(r)) for n, r in entry["kept_float"]),
+    )

@@ -1,0 +1,176 @@
+"""Everything a recipe asks for, as frozen records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, final
+
+from annotated_types import Ge, Gt
+from pydantic import TypeAdapter
+
+from compress.methods.quantization.calibration_selection import CalibrationSpec
+from compress.models.plan import Plan
+from compress.recipe.student import StudentSpec
+from compress.stages.base import Stage
+from compress.training.schedule import Training
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A name of a table or a ``module:callable``, and its keyword arguments: ``{use = "digits", seed = 1}``."""
+
+    use: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How long each variant is timed, in seconds; a percentile that the samples cannot support is left out.
+
+    Attributes:
+        seconds: for the report's rows.
+        gate_seconds: when the gate compares a stage's before and after; four times as long, again, where the rounds of that
+            race do not agree on whether it gained.
+    """
+
+    seconds: Annotated[float, Gt(0)] = 1.0
+    gate_seconds: Annotated[float, Gt(0)] = 0.5
+
+
+Answering = Literal["openvino/fp32", "openvino/bf16", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AlsoSpec:
+    """A further teacher: it teaches beside the first, and is neither measured nor compressed.
+
+    Attributes:
+        share: its weight in the mean of the teachers' probabilities; the first's is ``share`` of [teacher].
+    """
+
+    model: str
+    weights: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    share: Annotated[float, Gt(0)] = 1.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LabelledSpec:
+    """A copy of the teacher that reads a map of labels beside the image, and teaches in its place.
+
+    ``compress.methods.distillation.label_teacher`` has the method.
+
+    Attributes:
+        epochs, learning_rate: of its training, which starts from the teacher; the rest is as [teacher] says.
+        scale: of what it reads for a label.
+        noise: that each pixel of that is off by, in units of ``scale``.
+        agreement: weight of the loss that two codes of the same labels lead to the same outputs.
+    """
+
+    epochs: Annotated[int, Ge(1)] = 10
+    learning_rate: Annotated[float, Gt(0)] = 0.05
+    scale: Annotated[float, Gt(0)] = 1.0
+    noise: Annotated[float, Ge(0)] = 0.03
+    agreement: Annotated[float, Ge(0)] = 2.5
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec(Training):
+    """The teacher: a model factory with its arguments, and weights or how to train it.
+
+    Attributes:
+        weights: a checkpoint; without one the teacher is trained, on labels alone.
+        also: further teachers; the student learns from the mean of all, by ``share``.
+        mirrored: the teachers look twice, and their answer is the mean over an image and its mirror image; for images
+            whose mirror means the same.
+        labelled: a copy that reads labels teaches in its place.
+        engine: what answers in its place: ``openvino/int8`` is this machine's OpenVINO on the teacher quantised without
+            training. For training on a CPU, whose runtimes are faster than PyTorch there.
+    """
+
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    epochs: Annotated[int, Ge(1)] = 30
+    share: Annotated[float, Gt(0)] = 1.0
+    also: tuple[AlsoSpec, ...] = ()
+    mirrored: bool = False
+    labelled: LabelledSpec | None = None
+    engine: Answering | None = None
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is a file without source code: it is measured and quantised, and cannot be trained."""
+        return self.model.endswith(".onnx")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a run is asked to do, but not where."""
+
+    name: str
+    source: str
+    seed: int
+    task: Use
+    data: Use
+    teacher: TeacherSpec
+    student: StudentSpec
+    budget: Budget
+    measure: Measure
+    calibration: CalibrationSpec
+    stages: tuple[Stage, ...]
+    trackers: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The resolved recipe as plain data, defaults filled in."""
+        adapter = TypeAdapter(dict[str, Any])
+        return json.loads(  # type: ignore[no-any-return]
+            adapter.dump_json(
+                {
+                    "name": self.name,
+                    "seed": self.seed,
+                    "task": {"kind": self.task.use, **self.task.arguments},
+                    "data": {"use": self.data.use, **self.data.arguments},
+                    "teacher": _asdict(self.teacher),
+                    "student": _asdict(self.student),
+                    "budget": _asdict(self.budget),
+                    "measure": _asdict(self.measure),
+                    "calibration": _asdict(self.calibration),
+                    "stages": [{"use": s.name, **s.fields()} for s in self.stages],
+                }
+            )
+        )
+
+
+def _asdict(record: Any) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record)}
+
+
+def teacher_plan(teacher: TeacherSpec) -> Plan:
+    """The plan of the teacher before its weights are loaded."""
+    return Plan(factory=teacher.model, arguments=teacher.arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the final model may cost.
+
+    Attributes:
+        accuracy_drop_points: largest drop of the metric below the teacher's, in points.
+        latency_ms_p50: median latency of one inference on the device, in milliseconds.
+        size_mib: size of the engine, in MiB.
+        stored_mib: size of the model in the bundle, in MiB; smaller than the engine's where weights are packed.
+    """
+
+    accuracy_drop_points: float = 1.0
+    latency_ms_p50: float | None = None
+    size_mib: float | None = None
+    stored_mib: float | None = None

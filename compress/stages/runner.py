@@ -1,0 +1,61 @@
+"""Run a stage and hold it to its contract."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from compress.models.layers import flat_tensors
+from compress.stages.base import Artifact, Context, Stage, StageResult
+from profiles.errors import UserError
+
+
+class StageError(RuntimeError):
+    """A stage broke its contract or failed; says which one, and what ran before it."""
+
+
+def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> tuple[StageResult, float]:
+    """Run ``stage`` and hold it to the contract: input and teacher unchanged, outputs of the same shapes.
+
+    Returns:
+        The result, its ``artifact.stages`` extended, and the seconds it took.
+
+    Raises:
+        UserError: the stage cannot be run here, or the user's data or settings made it fail.
+        StageError: it failed otherwise; the cause is chained.
+    """
+    before = f" after {', '.join(artifact.stages)}" if artifact.stages else ""
+    stage.requires(artifact, context)
+    torch.manual_seed(seed)
+    kept = _digest(artifact.module), _digest(context.teacher)
+    started = time.perf_counter()
+    try:
+        result = stage.run(artifact, context)
+    except UserError as error:
+        raise type(error)(*[f"stage {stage.name}{before}: {fault}" for fault in error.faults]) from error
+    except Exception as error:
+        raise StageError(f"stage {stage.name} failed{before}: {error}") from error
+    if (_digest(artifact.module), _digest(context.teacher)) != kept:
+        raise StageError(f"stage {stage.name} changed its input or the teacher{before}")
+    _check_outputs(stage.name, artifact.module, result.artifact.module, context.example)
+    made = Artifact(plan=result.artifact.plan, module=result.artifact.module.eval(), stages=(*artifact.stages, stage.name))
+    return replace(result, artifact=made), time.perf_counter() - started
+
+
+def _check_outputs(stage: str, before: nn.Module, after: nn.Module, example: Tensor) -> None:
+    with torch.no_grad():
+        shapes = [[tuple(t.shape) for t in flat_tensors(m.eval()(example))] for m in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise StageError(f"stage {stage} changed the outputs' shapes from {shapes[0]} to {shapes[1]}")
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

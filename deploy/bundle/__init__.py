@@ -1,0 +1,1 @@
+"""The bundle: manifest, files, golden samples, signature, target."""

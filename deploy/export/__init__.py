@@ -1,0 +1,1 @@
+"""Exporters to the formats that engines read, and readers of foreign files. Host only."""

@@ -1,0 +1,1 @@
+"""Timing, its conditions, and comparison of outputs."""

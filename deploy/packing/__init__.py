@@ -1,0 +1,1 @@
+"""Packed weights: indices, their file, and decoding on a device."""

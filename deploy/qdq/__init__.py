@@ -1,0 +1,1 @@
+"""Q/DQ pairs: where they stand, and the weights and ranges they carry. Host only."""

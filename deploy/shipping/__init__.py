@@ -1,0 +1,1 @@
+"""Bring a bundle to devices, and serve it there."""
