@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy.board.install import HOST_ONLY
 from tests.conftest import ROOT
 
 PACKAGES = ("compress", "deploy", "calib", "profiles")
 DEVICE_SIDE = ("deploy", "calib", "profiles")
-HOST_ONLY = ("deploy/onnx_graph/", "deploy/qdq/", "deploy/export/", "deploy/latency/")
 
 
 def test_arrows_point_one_way():

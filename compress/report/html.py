@@ -30,7 +30,7 @@ def html(report: Report) -> str:
 
     from compress.report.table import verdict
 
-    template = resources.files("compress").joinpath("report.html.j2").read_text()
+    template = resources.files("compress.report").joinpath("report.html.j2").read_text()
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
     return page.render(
         report=report,

@@ -20,6 +20,8 @@ from profiles.errors import UserError
 
 PACKAGES = ("deploy", "calib", "profiles")
 SUFFIXES = (".py", ".toml")
+HOST_ONLY = ("deploy/onnx_graph", "deploy/qdq", "deploy/export", "deploy/latency")
+"""Folders that stay on the host: nothing on a board imports them."""
 LEAST_PYTHON = (3, 10)
 VENV_READY = ".edge-compress"
 PROBE_LINE = "edge-compress-probe "
@@ -109,7 +111,8 @@ class Contact:
 def payload() -> tuple[str, bytes]:
     """The device side as a tar of source files, and its name, a hash of what is in it."""
     top = Path(__file__).parent.parent.parent
-    files = [p for package in PACKAGES for p in sorted((top / package).rglob("*")) if p.suffix in SUFFIXES]
+    found = [p for package in PACKAGES for p in sorted((top / package).rglob("*")) if p.suffix in SUFFIXES]
+    files = [p for p in found if not p.relative_to(top).as_posix().startswith(HOST_ONLY)]
     name, buffer = hashlib.sha256(), io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in files:
