@@ -114,7 +114,7 @@ def quiet() -> StreamProgress:
 @pytest.fixture
 def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path: Path) -> Context:
     """What a stage gets, with a real (untrained) teacher."""
-    from compress.methods.quantization.post_training import ModuleQuantiser
+    from compress.methods.quantization.post_training import ModuleQuantizer
 
     return Context(
         task=Classification(),
@@ -126,7 +126,7 @@ def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path
         example=example,
         folder=tmp_path / "unfinished",
         outputs=tmp_path / "outputs",
-        quantization=ModuleQuantiser("x86-vnni", example, data.calibration),
+        quantization=ModuleQuantizer("x86-vnni", example, data.calibration),
     )
 
 

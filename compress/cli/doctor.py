@@ -31,14 +31,14 @@ PACKAGES = (
 @click.option("--device", "-d", default="local", show_default=True, metavar="URL", help="The device to look at.")
 def doctor(device: str) -> int:
     """Versions, hardware, runtimes, and why one is missing. Exit code 1 when nothing can run there."""
-    from compress.pipeline.target import asked
+    from compress.pipeline.target import device_facts
     from deploy.devices import device as device_at
     from profiles.device import load
     from profiles.remedies import remedy
 
     at = device_at(device)
     try:
-        there, usable = asked(at)
+        there, usable = device_facts(at)
     finally:
         at.close()
     _tell_device(there)

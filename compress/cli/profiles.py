@@ -130,7 +130,7 @@ def _releases(profile: DeviceProfile) -> list[str]:
 
 
 def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
-    from compress.pipeline.target import asked
+    from compress.pipeline.target import device_facts
     from deploy.devices import device
     from deploy.engines import engine
     from profiles.device import load
@@ -146,7 +146,7 @@ def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
         raise UserError(*faults)
     there = device(url.removeprefix("@"))
     try:
-        about, usable = asked(there)
+        about, usable = device_facts(there)
     finally:
         there.close()
     found = [

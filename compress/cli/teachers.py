@@ -25,17 +25,17 @@ def rank(recipe: str, samples: int, power: float, as_json: bool) -> int:
     The first is the one to distil from (DistillNearest); the shares are what [[teacher.also]] takes (DistillWeighted). Reads
     training samples only.
     """
-    from compress.execution.cache import Workspace
+    from compress.execution.cache import StepCache
     from compress.execution.progress import StreamProgress
     from compress.pipeline import teacher_ranking
-    from compress.pipeline.model_builder import Workshop
+    from compress.pipeline.model_builder import ModelBuilder
     from compress.recipe.parse import load
     from profiles.device import load as profile
 
     progress = StreamProgress(None)
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
-    workshop = Workshop(load(recipe), profile("cpu"), Workspace(steps, progress), progress)
-    found = teacher_ranking.rank(workshop, samples, power)
+    builder = ModelBuilder(load(recipe), profile("cpu"), StepCache(steps, progress), progress)
+    found = teacher_ranking.rank(builder, samples, power)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return 0

@@ -10,7 +10,7 @@ from compress.data.base import Batch, Indices, Samples
 
 
 @final
-class Chosen(Samples):
+class Subset(Samples):
     """Some of the samples of a split, in the order of ``indices``."""
 
     def __init__(self, samples: Samples, indices: Indices) -> None:

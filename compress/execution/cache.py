@@ -54,7 +54,7 @@ class Step:
 
 
 @final
-class Workspace:
+class StepCache:
     """Finished steps under one folder, shared by all runs.
 
     Raises:

@@ -171,7 +171,7 @@ def read_table(loss: str, option: str, path: str) -> Tensor:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Moment:
+class TrainingStep:
     """One batch's place in a training.
 
     Attributes:

@@ -66,7 +66,7 @@ class FloatPrices:
     longer_ms: Mapping[str, float]
 
 
-class Target(Protocol):
+class CostModel(Protocol):
     """The device that a stage's model is for."""
 
     @property

@@ -21,7 +21,7 @@ Pairs = list[tuple[str, str]]
 """Names of modules in student and teacher whose outputs are compared."""
 
 
-class Inside(Protocol):
+class Activations(Protocol):
     """What the last forward pass of a module left of its inside."""
 
     def features(self) -> list[Tensor]:
@@ -32,7 +32,7 @@ class Inside(Protocol):
 
 
 @final
-class Taps:
+class FeatureHooks:
     """Keeps the outputs of the named modules during each forward pass, in the order of ``names``.
 
     Args:
@@ -46,7 +46,7 @@ class Taps:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._embedding: Tensor | None = None
 
-    def __enter__(self) -> Taps:
+    def __enter__(self) -> FeatureHooks:
         for index, module in enumerate(self._modules):
             self._handles.append(module.register_forward_hook(self._keeper(index)))
         if self._head is not None:
@@ -166,7 +166,7 @@ def embeddings(module: nn.Module, inputs: npt.NDArray[Any], name: str, chunk: in
     if head is None:
         raise UserError(f"{name} has no embedding: no linear layer that reads vectors (samples, width)")
     found = []
-    with Taps(module, [], head) as taps, torch.no_grad():
+    with FeatureHooks(module, [], head) as taps, torch.no_grad():
         for start in range(0, len(inputs), chunk):
             module(torch.from_numpy(inputs[start : start + chunk]))
             found.append(taps.embedding().float().numpy())

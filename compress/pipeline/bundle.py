@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from compress import __version__
 from compress.pipeline import signing_keys
-from compress.pipeline.evaluator import Prover
+from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.model_builder import ModelBuilder
 from compress.report.record import Report
 from deploy.bundle import bundle as bundles
 from deploy.bundle.golden import pack
@@ -29,7 +29,7 @@ GOLDEN_SAMPLES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cargo:
+class BundleContents:
     """What of a variant goes into a bundle; golden outputs are its engine's, on its device."""
 
     model: Path
@@ -39,20 +39,20 @@ class Cargo:
     preprocessing: Mapping[str, Any]
 
 
-def cargo(best: Variant, prover: Prover, workshop: Workshop) -> Cargo:
+def collect(best: Variant, evaluator: Evaluator, builder: ModelBuilder) -> BundleContents:
     """Collect the cargo of ``best``."""
-    packed = prover.packed(best)
-    inputs = prover.sample_feed(workshop.data.test, GOLDEN_SAMPLES)
-    return Cargo(
-        model=prover.model_path(best),
+    packed = evaluator.packed(best)
+    inputs = evaluator.sample_feed(builder.data.test, GOLDEN_SAMPLES)
+    return BundleContents(
+        model=evaluator.model_path(best),
         packed=packed.file if packed else None,
-        plan=load_plan(prover.built(best).folder / "engine"),
-        golden=pack(inputs, prover.infer(best, inputs)),
-        preprocessing=workshop.data.preprocessing,
+        plan=load_plan(evaluator.built(best).folder / "engine"),
+        golden=pack(inputs, evaluator.infer(best, inputs)),
+        preprocessing=builder.data.preprocessing,
     )
 
 
-def bundle(folder: Path, load: Cargo, report: Report, profile: DeviceProfile) -> Manifest:
+def bundle(folder: Path, load: BundleContents, report: Report, profile: DeviceProfile) -> Manifest:
     """Write the bundle, signed where there is a key to sign with."""
     key = signing_keys.default()
     return bundles.write(

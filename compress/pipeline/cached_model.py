@@ -15,13 +15,13 @@ from compress.stages.base import Artifact
 
 @final
 @dataclass(frozen=True, eq=False)
-class Made:
+class CachedModel:
     """A step that holds an artifact; it is loaded from disk when someone first needs it. Equal by key."""
 
     step: Step
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Made) and other.step.key == self.step.key
+        return isinstance(other, CachedModel) and other.step.key == self.step.key
 
     def __hash__(self) -> int:
         return hash(self.step.key)
@@ -72,7 +72,7 @@ def model_key(plan: Plan) -> str:
     return digest([source_digest(source) for source in surgery.sources(plan, plan.build())])
 
 
-def stated(
+def model_facts(
     stages: tuple[str, ...] = (), notes: tuple[str, ...] = (), recipe: str | None = None, *, changed: bool = True
 ) -> dict[str, Any]:
     """The facts of a step that holds an artifact."""

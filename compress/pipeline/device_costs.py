@@ -35,7 +35,7 @@ COUNTS: dict[str, tuple[str, Callable[[onnx.ModelProto], int]]] = {
 
 
 @final
-class EngineTarget:
+class DeviceCostModel:
     """What one exported model costs on one device.
 
     Args:

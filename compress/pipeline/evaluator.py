@@ -17,12 +17,12 @@ import torch
 
 from compress.data import Samples
 from compress.execution import distributed
-from compress.execution.cache import Step, Workspace, code_digest, versions
+from compress.execution.cache import Step, StepCache, code_digest, versions
 from compress.execution.progress import Bar, Progress
-from compress.pipeline.cached_model import Made
-from compress.pipeline.device_costs import EngineTarget
-from compress.pipeline.exports import MODEL, ModelFiles, Packed, Variant
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.cached_model import CachedModel
+from compress.pipeline.device_costs import DeviceCostModel
+from compress.pipeline.exports import MODEL, Exporter, PackedExport, Variant
+from compress.pipeline.model_builder import ModelBuilder
 from compress.tasks import Metric
 from deploy.devices import Device
 from deploy.devices.local import Local
@@ -32,7 +32,7 @@ from deploy.measure.parity import Parity, parity
 from deploy.measure.timing import Latency, ratio_between, summarise
 from deploy.worker import race as races
 from deploy.worker.client import RemoteWorker
-from deploy.worker.pool import Desk
+from deploy.worker.pool import WorkerPool
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
@@ -41,7 +41,7 @@ PARTING_SAMPLES = 4
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class Evaluation:
     """A variant on one split, on its engine; ``parted`` names the tensor where it parts from the module, if it does."""
 
     metric: Metric
@@ -50,33 +50,33 @@ class Judged:
 
 
 @final
-class Prover:
+class Evaluator:
     """Builds and measures variants on one device.
 
     Attributes:
-        desk: where all that is not timed is asked; who asks much in a row opens it.
+        pool: where all that is not timed is asked; who asks much in a row opens it.
     """
 
     def __init__(
         self,
-        workshop: Workshop,
+        builder: ModelBuilder,
         device: Device,
         profile: DeviceProfile,
-        workspace: Workspace,
+        cache: StepCache,
         progress: Progress,
         *,
         lock_clocks: bool = False,
     ) -> None:
-        self._workshop, self._device, self.profile = workshop, device, profile
-        self._workspace, self._progress, self._lock_clocks = workspace, progress, lock_clocks
-        self.desk = Desk(device)
-        self._files = ModelFiles(workshop, profile, workspace)
+        self._builder, self._device, self.profile = builder, device, profile
+        self._cache, self._progress, self._lock_clocks = cache, progress, lock_clocks
+        self.pool = WorkerPool(device)
+        self._files = Exporter(builder, profile, cache)
         self._energy_mj: dict[str, float] = {}
         self.doubts: dict[str, None] = {}
         self.environment: dict[str, Any] = distributed.from_main(self._facts() if distributed.is_main() else {})
 
     def _facts(self) -> dict[str, Any]:
-        with self.desk.worker() as worker:
+        with self.pool.worker() as worker:
             return worker.facts()
 
     @property
@@ -84,19 +84,19 @@ class Prover:
         """Where the engines run."""
         return self._device.url
 
-    def target(self, made: Made) -> EngineTarget:
+    def target(self, made: CachedModel) -> DeviceCostModel:
         """What a model costs here as a function of its widths."""
-        return EngineTarget(
+        return DeviceCostModel(
             lambda: self._files.exported(made).folder / MODEL,
             self._device,
             self._device_key(),
             self.profile,
             {name: about["version"] for name, about in self.environment["engines"].items()},
-            self._workspace.root / "latency",
+            self._cache.root / "latency",
             self._progress,
         )
 
-    def forms(self, made: Made) -> list[Variant]:
+    def forms(self, made: CachedModel) -> list[Variant]:
         """Every runtime and precision of the profile that this model can take.
 
         A float model's int8 is post-training; a model trained in int8 has no float form, and no form on a
@@ -111,7 +111,7 @@ class Prover:
                     variants.append(Variant(made, runtime.engine, precision))
         return variants
 
-    def first_forms(self, made: Made) -> list[Variant]:
+    def first_forms(self, made: CachedModel) -> list[Variant]:
         """The forms on the profile's first runtime, by which the gate judges."""
         return [v for v in self.forms(made) if v.engine == self.profile.runtimes[0].engine]
 
@@ -130,35 +130,35 @@ class Prover:
         def make(folder: Path) -> dict[str, Any]:
             if not isinstance(self._device, Local):
                 self._progress.say(f"  building {variant.form} on {self.url}")
-            with self.desk.worker() as worker:
+            with self.pool.worker() as worker:
                 return worker.build(model.folder / plan.model_file, plan, folder / "engine")
 
-        return self._workspace.step("engine", decided, make)
+        return self._cache.step("engine", decided, make)
 
-    def judge(self, variant: Variant, split: str) -> Judged:
+    def judge(self, variant: Variant, split: str) -> Evaluation:
         """Metric and parity of a variant on ``validation`` or ``test``, on its engine."""
-        samples: Samples = getattr(self._workshop.data, split)
+        samples: Samples = getattr(self._builder.data, split)
         built = self.built(variant)
         decided = {
             "engine": built.key,
             "samples": samples.fingerprint(),
-            "task": self._workshop.task_key(),
+            "task": self._builder.task_key(),
             "code": code_digest(["deploy.measure.parity", "deploy.export.divergence"]),
         }
 
         def make(folder: Path) -> dict[str, Any]:
-            with self.desk.worker() as worker:
+            with self.pool.worker() as worker:
                 opened = worker.open(built.folder / "engine")
                 with self._progress.task(f"evaluate {variant.form}", len(samples)) as bar:
-                    recorder = Recorder(worker, opened["inputs"][0]["name"], bar)
-                    metric = self._workshop.task.evaluate(recorder, samples)
-            expected = self._workshop.reference(variant.made)(recorder.inputs)
+                    recorder = RecordedEngine(worker, opened["inputs"][0]["name"], bar)
+                    metric = self._builder.task.evaluate(recorder, samples)
+            expected = self._builder.reference(variant.made)(recorder.inputs)
             found = parity(expected[0], recorder.outputs)
             parted = None if _alike(found, variant) else self._parted(variant, recorder.inputs[:PARTING_SAMPLES])
             return {"metric": asdict(metric), "parity": asdict(found), "parted": parted}
 
-        facts = self._workspace.step("judged", decided, make).facts
-        return Judged(metric=Metric(**facts["metric"]), parity=Parity(**facts["parity"]), parted=facts["parted"])
+        facts = self._cache.step("judged", decided, make).facts
+        return Evaluation(metric=Metric(**facts["metric"]), parity=Parity(**facts["parity"]), parted=facts["parted"])
 
     def _parted(self, variant: Variant, inputs: npt.NDArray[Any]) -> str | None:
         """Where the engine parts from the float model; None where no single tensor is far off, or none can be seen."""
@@ -169,7 +169,7 @@ class Prover:
         built = onnx.load(str(self.model_path(variant)))
 
         def run(model: onnx.ModelProto, given: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-            with tempfile.TemporaryDirectory() as scratch, self.desk.worker() as worker:
+            with tempfile.TemporaryDirectory() as scratch, self.pool.worker() as worker:
                 onnx.save(model, str(Path(scratch) / MODEL))
                 worker.build(Path(scratch) / MODEL, plan, Path(scratch) / "engine")
                 name = worker.open(Path(scratch) / "engine")["inputs"][0]["name"]
@@ -204,7 +204,7 @@ class Prover:
             folders = {step.key: step.folder / "engine" for step in engines.values()}
             return self._timed(folders, seconds)
 
-        facts = self._workspace.step("race", decided, make).facts
+        facts = self._cache.step("race", decided, make).facts
         self.environment["conditions"] = facts["conditions"]
         self._energy_mj |= facts["conditions"]["energy_mj"]
         self.doubts |= dict.fromkeys(facts["conditions"]["doubts"])
@@ -223,7 +223,7 @@ class Prover:
     def size_bytes(self, variant: Variant) -> int:
         return int(self.built(variant).facts["size_bytes"])
 
-    def counts(self, made: Made) -> tuple[int, int]:
+    def counts(self, made: CachedModel) -> tuple[int, int]:
         """Parameters and multiply-accumulates of a model."""
         return self._files.counts(made)
 
@@ -231,7 +231,7 @@ class Prover:
         """The file that a variant's engine was built from."""
         return self._files.path(variant, self._plan(variant))
 
-    def packed(self, variant: Variant) -> Packed | None:
+    def packed(self, variant: Variant) -> PackedExport | None:
         """That file with its weights as indices; None where it has none, or is not smaller so."""
         return self._files.packed(variant, self._plan(variant))
 
@@ -246,11 +246,11 @@ class Prover:
         built = self.built(variant)
 
         def make(folder: Path) -> None:
-            with self.desk.worker() as worker:
+            with self.pool.worker() as worker:
                 name = worker.open(built.folder / "engine")["inputs"][0]["name"]
                 np.savez(folder / "outputs.npz", *worker.infer({name: inputs}).values())
 
-        step = self._workspace.step("outputs", {"engine": built.key, "inputs": key}, make)
+        step = self._cache.step("outputs", {"engine": built.key, "inputs": key}, make)
         with np.load(step.folder / "outputs.npz", allow_pickle=False) as stored:
             return [stored[name] for name in stored.files]
 
@@ -259,7 +259,7 @@ class Prover:
         return samples.load(np.arange(min(how_many, len(samples)))).inputs
 
     def _timed(self, folders: Mapping[str, Path], seconds: float) -> dict[str, Any]:
-        self.desk.clear()
+        self.pool.clear()
         with ExitStack() as stack:
             stack.enter_context(races.clocks(self._device, lock=self._lock_clocks))
             workers, opened = {}, {}
@@ -267,7 +267,7 @@ class Prover:
                 worker = stack.enter_context(RemoteWorker(self._device))
                 opened[key] = worker.open(folder)
                 given = opened[key]["inputs"][0]
-                worker.warm({given["name"]: self.sample_feed(self._workshop.data.validation, given["shape"][0])})
+                worker.warm({given["name"]: self.sample_feed(self._builder.data.validation, given["shape"][0])})
                 workers[key] = worker
             with self._progress.task("measure", 11) as bar:
                 found = races.race(workers, seconds, lambda done, total: bar.advance(1))
@@ -308,7 +308,7 @@ PARITY_SAMPLES = 512
 
 
 @final
-class Recorder:
+class RecordedEngine:
     """An engine as a function of arrays, that keeps the first samples it saw and what came out."""
 
     def __init__(self, worker: RemoteWorker, name: str, bar: Bar) -> None:

@@ -11,14 +11,14 @@ import onnx
 from torch import Tensor, nn
 
 from calib import tensorrt_table
-from compress.execution.cache import Step, Workspace, code_digest, versions
+from compress.execution.cache import Step, StepCache, code_digest, versions
 from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization import post_training
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.operations import Quantize
 from compress.pipeline.cache_keys import PLACEMENT
-from compress.pipeline.cached_model import Made
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.cached_model import CachedModel
+from compress.pipeline.model_builder import ModelBuilder
 from deploy.engines import BuildPlan
 from deploy.export.to_executorch import Integers, to_pte
 from deploy.export.to_onnx import capture, to_onnx
@@ -65,7 +65,7 @@ FREE = post_training.PostTraining()
 class Variant:
     """A model in one engine and precision."""
 
-    made: Made
+    made: CachedModel
     engine: str
     precision: str
 
@@ -76,7 +76,7 @@ class Variant:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedExport:
     """A model file with its weights as indices; ``left`` names weights that it has in no form which follows from them."""
 
     file: Path
@@ -85,11 +85,11 @@ class Packed:
 
 
 @final
-class ModelFiles:
+class Exporter:
     """Makes the files of variants for one device; knows nothing of engines but what a plan is built from."""
 
-    def __init__(self, workshop: Workshop, profile: DeviceProfile, workspace: Workspace) -> None:
-        self._workshop, self._profile, self._workspace = workshop, profile, workspace
+    def __init__(self, builder: ModelBuilder, profile: DeviceProfile, cache: StepCache) -> None:
+        self._builder, self._profile, self._cache = builder, profile, cache
 
     def source(self, variant: Variant, plan: BuildPlan) -> Step:
         """The step that holds the file which the variant's engine is built from."""
@@ -112,7 +112,7 @@ class ModelFiles:
             "code": code_digest(["deploy.onnx_graph.half"]),
             "versions": versions("onnxruntime", "onnx"),
         }
-        return self._workspace.step("export-fp16", decided, make)
+        return self._cache.step("export-fp16", decided, make)
 
     def _program(self, variant: Variant) -> Step:
         """A model as ExecuTorch's program, which is made here whatever device runs it."""
@@ -129,15 +129,15 @@ class ModelFiles:
 
         def calibrated() -> Quantize:
             model = onnx.load(str(self.exported(made).folder / MODEL))
-            shop = self._workshop
-            return post_training.calibrate(model, shop.data.calibration, recipe or "", FREE.ranges, watcher=shop.watcher)
+            shop = self._builder
+            return post_training.calibrate(model, shop.data.calibration, recipe or "", FREE.ranges, observer=shop.observer)
 
         def make(folder: Path) -> None:
-            module, example = made.artifact.module, self._workshop.example
+            module, example = made.artifact.module, self._builder.example
             content = pte(module, example, self._profile.batch, calibrated if recipe is not None else None)
             (folder / PROGRAM).write_bytes(content)
 
-        return self._workspace.step("export-pte", decided, make)
+        return self._cache.step("export-pte", decided, make)
 
     def _recipe(self, variant: Variant) -> str | None:
         """The Q/DQ recipe of a variant; None in float."""
@@ -145,7 +145,7 @@ class ModelFiles:
 
     def _calibration_key(self) -> dict[str, Any]:
         return {
-            "samples": self._workshop.data.calibration.fingerprint(),
+            "samples": self._builder.data.calibration.fingerprint(),
             "options": asdict(FREE),
             "calibration": code_digest(CALIBRATION),
         }
@@ -157,7 +157,7 @@ class ModelFiles:
             return self._post_training(variant.made, recipe)
         return self.exported(variant.made)
 
-    def exported(self, made: Made) -> Step:
+    def exported(self, made: CachedModel) -> Step:
         """The model as ONNX, of its own precision."""
         decided = {
             "artifact": made.step.key,
@@ -174,13 +174,13 @@ class ModelFiles:
                 plain = to_onnx(module.float_program())
                 model = insert(plain, module.placement, module.scales(), QUANTIZATION[made.recipe or ""])
             else:
-                plain = model = to_onnx(capture(module, [self._workshop.example]))
+                plain = model = to_onnx(capture(module, [self._builder.example]))
             onnx.save(model, str(folder / MODEL))
             return {"parameters": count.parameters(plain), "macs": count.macs(plain)}
 
-        return self._workspace.step("export", decided, make)
+        return self._cache.step("export", decided, make)
 
-    def _post_training(self, made: Made, recipe: str) -> Step:
+    def _post_training(self, made: CachedModel, recipe: str) -> Step:
         exported = self.exported(made)
         decided = {
             "model": exported.key,
@@ -190,21 +190,21 @@ class ModelFiles:
 
         def make(folder: Path) -> dict[str, Any]:
             model = onnx.load(str(exported.folder / MODEL))
-            samples = self._workshop.data.calibration
-            found = post_training.quantise(model, samples, recipe, FREE, self._workshop.watcher)
+            samples = self._builder.data.calibration
+            found = post_training.quantise(model, samples, recipe, FREE, self._builder.observer)
             onnx.save(found.onnx(), str(folder / MODEL))
             if QUANTIZATION[recipe].activation_symmetric:
                 (folder / TABLE).write_text(tensorrt_table.written(found.scales.activations))
             return {"kept_float": dict(found.quantize.placement.kept_float)}
 
-        return self._workspace.step("post-training", decided, make)
+        return self._cache.step("post-training", decided, make)
 
-    def counts(self, made: Made) -> tuple[int, int]:
+    def counts(self, made: CachedModel) -> tuple[int, int]:
         """Parameters and multiply-accumulates of a model."""
         facts = self.exported(made).facts
         return int(facts["parameters"]), int(facts["macs"])
 
-    def packed(self, variant: Variant, plan: BuildPlan) -> Packed | None:
+    def packed(self, variant: Variant, plan: BuildPlan) -> PackedExport | None:
         """The same file with its weights as indices; None where it has none, or is not smaller so."""
         if not variant.made.packed or plan.source == "pte":
             return None
@@ -218,8 +218,8 @@ class ModelFiles:
             (folder / packed_file.FILE).write_bytes(content)
             return {"account": asdict(packed_file.account(content)), "left": list(left)}
 
-        step = self._workspace.step("packed", decided, make)
-        found = Packed(
+        step = self._cache.step("packed", decided, make)
+        found = PackedExport(
             file=step.folder / packed_file.FILE, account=Account(**step.facts["account"]), left=tuple(step.facts["left"])
         )
         return found if found.account.file_bytes < found.account.model_bytes else None

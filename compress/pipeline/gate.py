@@ -20,7 +20,7 @@ Verdict = Literal["accepted", "softened", "rejected"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class ModelMetrics:
     """Where a model stands, on validation and on the engine.
 
     Attributes:
@@ -51,7 +51,7 @@ class Decision:
     reason: str
 
 
-def decide(before: Standing, after: Standing, teacher: float, budget: Budget, *, can_soften: bool) -> Decision:
+def decide(before: ModelMetrics, after: ModelMetrics, teacher: float, budget: Budget, *, can_soften: bool) -> Decision:
     """Judge a stage that led from ``before`` to ``after``; ``teacher`` is the teacher's accuracy on validation."""
     drop = teacher - after.accuracy
     size = f", {before.stored_bytes / 1024:.0f} -> {after.stored_bytes / 1024:.0f} KiB in the bundle" if after.packed else ""
@@ -73,11 +73,11 @@ def undecided(low: float, high: float) -> bool:
     return low < LEAST_GAIN <= high or low * LEAST_GAIN < 1 <= high * LEAST_GAIN
 
 
-def _gain(before: Standing, after: Standing) -> float:
+def _gain(before: ModelMetrics, after: ModelMetrics) -> float:
     return before.latency_ms / after.latency_ms
 
 
-def _bought(before: Standing, after: Standing, budget: Budget) -> str:
+def _bought(before: ModelMetrics, after: ModelMetrics, budget: Budget) -> str:
     """What the stage bought, in a word; empty for nothing."""
     if after.packed:
         return "smaller to store" if after.stored_bytes * LEAST_GAIN <= before.stored_bytes else ""
@@ -91,7 +91,7 @@ def _bought(before: Standing, after: Standing, budget: Budget) -> str:
     return ""
 
 
-def _warning(after: Standing, teacher: float, budget: Budget) -> str:
+def _warning(after: ModelMetrics, teacher: float, budget: Budget) -> str:
     """Says so when a good float model falls apart in the form that is fastest."""
     drop = teacher - after.shipped_accuracy
     if drop <= budget.accuracy_drop_points + 1e-9:

@@ -13,21 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Splits
-from compress.execution.cache import UNFINISHED, Workspace, code_digest, digest
+from compress.execution.cache import UNFINISHED, StepCache, code_digest, digest
 from compress.execution.progress import Progress, timed
-from compress.methods.cost_model import Target
+from compress.methods.cost_model import CostModel
 from compress.methods.distillation.loss_specs import modules_of
 from compress.methods.distillation.weight_inheritance import inherit
 from compress.methods.quantization import calibration_checks, calibration_selection
 from compress.methods.quantization.calibration_selection import Asked
-from compress.methods.quantization.observer import Watcher
+from compress.methods.quantization.observer import Observer
 from compress.methods.quantization.operations import Quantize
-from compress.methods.quantization.post_training import ModuleQuantiser
+from compress.methods.quantization.post_training import ModuleQuantizer
 from compress.models import plan as surgery
 from compress.models.plan import Plan
-from compress.pipeline.cached_model import Made, model_key, stated
-from compress.pipeline.preflight import Checks
-from compress.pipeline.run_context import Shared
+from compress.pipeline.cached_model import CachedModel, model_facts, model_key
+from compress.pipeline.preflight import Preflight
+from compress.pipeline.run_context import RunContext
 from compress.pipeline.teachers import Teachers
 from compress.recipe.parse import made, sources, tasks
 from compress.recipe.spec import Recipe, teacher_plan
@@ -47,35 +47,35 @@ MODEL = "model.onnx"
 
 
 @final
-class Workshop:
+class ModelBuilder:
     """Makes artifacts; knows the data, the task and the teacher, and nothing of engines."""
 
     def __init__(
         self,
         recipe: Recipe,
         profile: DeviceProfile,
-        workspace: Workspace,
+        cache: StepCache,
         progress: Progress,
         tracked: Path | None = None,
     ) -> None:
-        self.recipe, self.profile, self._workspace = recipe, profile, workspace
+        self.recipe, self.profile, self._cache = recipe, profile, cache
         self.task: Task = made(recipe.task, tasks(), "[task] kind")
         self.data: Splits = made(recipe.data, sources(), "[task] data")
         self.data_key = self.data.fingerprint()
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
-        self._shared = Shared(
-            recipe=recipe, task=self.task, data=self.data, trainer=self._trainer, workspace=workspace, progress=progress
+        self._shared = RunContext(
+            recipe=recipe, task=self.task, data=self.data, trainer=self._trainer, cache=cache, progress=progress
         )
         self.teachers = Teachers(self._shared)
         for note in self.data.notes:
             progress.say(f"data: {note}")
-        self.watcher = Watcher(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
+        self.observer = Observer(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
         self._progress = progress
         self._pool = self.data.calibration
 
     def check(self) -> None:
         """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
-        Checks(self._shared).all()
+        Preflight(self._shared).all()
         shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
         for doubt in calibration_checks.check(self.data.calibration, shape):
             self._progress.say(f"data: {doubt}")
@@ -85,7 +85,7 @@ class Workshop:
         """Two inputs as the model takes them."""
         return self._shared.example
 
-    def teacher(self) -> Made:
+    def teacher(self) -> CachedModel:
         """The teacher: its weights loaded, or trained on labels alone."""
         spec = self.recipe.teacher
         if spec.is_onnx:
@@ -93,7 +93,7 @@ class Workshop:
         plan = teacher_plan(spec)
         return self.teachers.trained(plan) if spec.weights is None else self.teachers.loaded(plan, spec.weights)
 
-    def choose_calibration(self, teacher: Made) -> None:
+    def choose_calibration(self, teacher: CachedModel) -> None:
         """From here on ``data.calibration`` is what the recipe chooses of it, or has made of the teacher's batch norms.
 
         Raises:
@@ -122,18 +122,18 @@ class Workshop:
                 asked = Asked(module, self.reference(teacher), self.task, self.example)
                 calibration_selection.keep(folder, spec, self._pool, asked, self.recipe.seed)
 
-        step = self._workspace.step("calibration", decided, make)
+        step = self._cache.step("calibration", decided, make)
         self.data = replace(self.data, calibration=calibration_selection.kept(step.folder, spec, self._pool))
 
-    def _teacher_file(self, path: Path) -> Made:
+    def _teacher_file(self, path: Path) -> CachedModel:
         def make(folder: Path) -> dict[str, Any]:
             onnx.save(from_onnx.read(path), str(folder / MODEL))
-            return stated()
+            return model_facts()
 
         decided = {"model": sha256(path), "code": code_digest(["deploy.export.from_onnx", "deploy.onnx_graph.graph"])}
-        return Made(self._workspace.step("teacher", decided, make))
+        return CachedModel(self._cache.step("teacher", decided, make))
 
-    def fresh(self, plan: Plan) -> Made:
+    def fresh(self, plan: Plan) -> CachedModel:
         """A model with random weights: a candidate of a search.
 
         Raises:
@@ -146,15 +146,15 @@ class Workshop:
             raise UserError(f"cannot be built: {error}") from error
 
         def make(folder: Path) -> dict[str, Any]:
-            Checks(self._shared).model(plan)
+            Preflight(self._shared).model(plan)
             torch.manual_seed(self.recipe.seed)
             surgery.save(folder, plan, plan.build())
-            return stated()
+            return model_facts()
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
-        return Made(self._workspace.step("candidate", decided, make))
+        return CachedModel(self._cache.step("candidate", decided, make))
 
-    def student(self, teacher: Made) -> Made:
+    def student(self, teacher: CachedModel) -> CachedModel:
         """The student before any stage: the teacher itself, what fits of its weights, or fresh ones."""
         if self.recipe.student.same_as_teacher:
             return teacher
@@ -169,7 +169,7 @@ class Workshop:
                 notes = inherit(module, teacher.artifact.module, between, self.example)
             surgery.save(folder, plan, module)
             self._progress.say("  student: " + "; ".join(notes))
-            return stated(notes=notes)
+            return model_facts(notes=notes)
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
         if spec.inherits:
@@ -179,9 +179,11 @@ class Workshop:
                     ["compress.methods.distillation.weight_inheritance", "compress.methods.pruning.channels"]
                 ),
             }
-        return Made(self._workspace.step("student", decided, make))
+        return CachedModel(self._cache.step("student", decided, make))
 
-    def attempt(self, stage: Stage, start: Made, teacher: Made, target: Target | None = None) -> Made:
+    def attempt(
+        self, stage: Stage, start: CachedModel, teacher: CachedModel, target: CostModel | None = None
+    ) -> CachedModel:
         """The result of ``stage`` on ``start``, which costs on the device what ``target`` says."""
         self.teachers.check_mirrored(teacher, self.data.calibration)
         decided = {
@@ -204,13 +206,13 @@ class Workshop:
             quantize = next((o for o in result.artifact.plan.operations if isinstance(o, Quantize)), None)
             unchanged = result.artifact.module is start.artifact.module
             recipe = quantize.recipe if quantize else None
-            facts = stated(result.artifact.stages, result.notes, recipe, changed=not unchanged)
+            facts = model_facts(result.artifact.stages, result.notes, recipe, changed=not unchanged)
             told = {"choices": [asdict(choice) for choice in result.choices], "about": result.about}
             return {**facts, **told, "packed": result.artifact.packed}
 
-        return Made(self._workspace.step(stage.name, decided, make, together=True))
+        return CachedModel(self._cache.step(stage.name, decided, make, together=True))
 
-    def reference(self, made: Made) -> Callable[[Any], list[Any]]:
+    def reference(self, made: CachedModel) -> Callable[[Any], list[Any]]:
         """What an engine's outputs are compared with: the module in fp32, or the file in ONNX Runtime."""
         if made.is_onnx:
             return onnx_session(onnx.load(str(made.step.folder / MODEL)))
@@ -224,7 +226,7 @@ class Workshop:
         """A name for what the task decides: its loss, its metric, and how it reads outputs."""
         return self._shared.task_key()
 
-    def _context(self, teacher: Made, folder: Path, target: Target | None) -> Context:
+    def _context(self, teacher: CachedModel, folder: Path, target: CostModel | None) -> Context:
         module, calibration = self.teachers.frozen(teacher), self.data.calibration
         recipe, price = integer_recipe(self.profile), None if target is None else target.in_float
         taught = self.teachers.key(teacher, calibration)
@@ -238,9 +240,9 @@ class Workshop:
             progress=self._progress,
             example=self.example,
             folder=folder,
-            outputs=self._workspace.root / f"teacher-outputs-{digest(asked)[:20]}",
+            outputs=self._cache.root / f"teacher-outputs-{digest(asked)[:20]}",
             answering=self.teachers.answering(module, calibration),
-            quantization=ModuleQuantiser(recipe, self.example, calibration, self.watcher, price),
+            quantization=ModuleQuantizer(recipe, self.example, calibration, self.observer, price),
             target=target,
         )
 

@@ -13,7 +13,7 @@ from compress.methods.distillation.loss_specs import needs_labels, reads_one_ima
 from compress.models.checkpoint import existing
 from compress.models.plan import Plan
 from compress.pipeline.cached_model import model_key
-from compress.pipeline.run_context import Shared
+from compress.pipeline.run_context import RunContext
 from compress.recipe.spec import teacher_plan
 from compress.recipe.student import student_plan
 from compress.stages.trained import TrainedStage
@@ -25,12 +25,12 @@ from profiles.errors import UserError
 
 
 @final
-class Checks:
+class Preflight:
     """The checks of one recipe."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: RunContext) -> None:
         self._shared, self._recipe, self._task, self._data = shared, shared.recipe, shared.task, shared.data
-        self._workspace, self._example = shared.workspace, shared.example
+        self._cache, self._example = shared.cache, shared.example
 
     def all(self) -> None:
         """Each check a step, so that what fits is not asked again.
@@ -39,7 +39,7 @@ class Checks:
             UserError: everything that does not, of the data and then of both models.
         """
         decided = {"data": self._data.fingerprint(), "task": self._shared.task_key()}
-        self._workspace.step("check-data", decided, lambda folder: self._task.check(self._data))
+        self._cache.step("check-data", decided, lambda folder: self._task.check(self._data))
         if self._recipe.teacher.is_onnx:
             self._check_onnx(Path(self._recipe.teacher.model), decided)
             return
@@ -57,7 +57,7 @@ class Checks:
     def _check_onnx(self, path: Path, decided: dict[str, Any]) -> None:
         try:
             about = {**decided, "model": sha256(existing(str(path)))}
-            self._workspace.step("check-model", about, lambda folder: self._file(path))
+            self._cache.step("check-model", about, lambda folder: self._file(path))
         except UserError as error:
             raise UserError(*[f"teacher {path.name}: {fault}" for fault in error.faults]) from None
 
@@ -105,7 +105,7 @@ class Checks:
     def _faults(self, role: str, plan: Plan, decided: dict[str, Any]) -> list[str]:
         try:
             about = {**decided, "plan": plan.as_json(), "code": model_key(plan)}
-            self._workspace.step("check-model", about, lambda folder: self.model(plan))
+            self._cache.step("check-model", about, lambda folder: self.model(plan))
         except UserError as error:
             return [f"{role} {plan.factory}: {fault}" for fault in error.faults]
         return []

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compress.pipeline.cached_model import Made
-from compress.pipeline.evaluator import Prover
-from compress.pipeline.exports import Packed, Variant
+from compress.pipeline.cached_model import CachedModel
+from compress.pipeline.evaluator import Evaluator
+from compress.pipeline.exports import PackedExport, Variant
 from compress.pipeline.gate import Decision
 from compress.report.record import Row
 from compress.stages.base import Stage
@@ -21,7 +21,7 @@ class Attempt:
 
     name: str
     stage: Stage
-    made: Made
+    made: CachedModel
     decision: Decision
     form: str | None
 
@@ -40,34 +40,34 @@ class Entry:
         return f"{self.title}/{self.variant.engine}/{self.variant.precision}"
 
 
-def entries(teacher: Made, attempts: Sequence[Attempt], standing: Made, prover: Prover) -> list[Entry]:
+def entries(teacher: CachedModel, attempts: Sequence[Attempt], standing: CachedModel, evaluator: Evaluator) -> list[Entry]:
     """The teacher in every form, each attempt as it is trained and in its fastest form, the student in every form."""
-    found = [Entry(title="teacher", kind="baseline", variant=v) for v in prover.forms(teacher)]
+    found = [Entry(title="teacher", kind="baseline", variant=v) for v in evaluator.forms(teacher)]
     for attempt in attempts:
         if attempt.made.changed:
-            forms = prover.first_forms(attempt.made)
+            forms = evaluator.first_forms(attempt.made)
             shown = [v for v in forms if v == forms[0] or v.form == attempt.form]
             found += [Entry(title=attempt.name, kind="stage", variant=v, attempt=attempt) for v in shown]
     if standing is not teacher:
-        found += [Entry(title="student", kind="student", variant=v) for v in prover.forms(standing)]
+        found += [Entry(title="student", kind="student", variant=v) for v in evaluator.forms(standing)]
         before = [a.made for a in attempts if a.decision.verdict == "accepted" and a.made.recipe is None]
         if standing.recipe is not None and before:
-            floats = [v for v in prover.forms(before[-1]) if v.precision != "int8"]
+            floats = [v for v in evaluator.forms(before[-1]) if v.precision != "int8"]
             found += [Entry(title="student before quantize", kind="student", variant=v) for v in floats]
     return found
 
 
-def measured(found: Sequence[Entry], prover: Prover, seconds: float) -> list[Row]:
+def measured(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -> list[Row]:
     """The rows of ``found``, all timed against each other."""
-    latencies = prover.race([entry.variant for entry in found], seconds)
-    return [_row(entry, latencies[entry.variant], prover) for entry in found]
+    latencies = evaluator.race([entry.variant for entry in found], seconds)
+    return [_row(entry, latencies[entry.variant], evaluator) for entry in found]
 
 
-def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
+def _row(entry: Entry, latency: Latency, evaluator: Evaluator) -> Row:
     variant, attempt = entry.variant, entry.attempt
-    judged = prover.judge(variant, "test")
-    parameters, macs = prover.counts(variant.made)
-    packed = prover.packed(variant)
+    judged = evaluator.judge(variant, "test")
+    parameters, macs = evaluator.counts(variant.made)
+    packed = evaluator.packed(variant)
     return Row(
         name=entry.name,
         kind=entry.kind,
@@ -75,13 +75,13 @@ def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
         decision=attempt.decision.verdict if attempt else None,
         engine=variant.engine,
         precision=variant.precision,
-        runs_on=prover.url,
+        runs_on=evaluator.url,
         metric=judged.metric,
-        validation=prover.judge(variant, "validation").metric.value,
+        validation=evaluator.judge(variant, "validation").metric.value,
         latency_ms=latency,
-        energy_mj=prover.energy_mj(variant),
-        size_bytes=prover.size_bytes(variant),
-        stored_bytes=prover.stored_bytes(variant),
+        energy_mj=evaluator.energy_mj(variant),
+        size_bytes=evaluator.size_bytes(variant),
+        stored_bytes=evaluator.stored_bytes(variant),
         packed=None if packed is None else packed.account,
         params=parameters,
         macs=macs,
@@ -94,6 +94,6 @@ def _row(entry: Entry, latency: Latency, prover: Prover) -> Row:
     )
 
 
-def _left(packed: Packed | None) -> list[str]:
+def _left(packed: PackedExport | None) -> list[str]:
     left = packed.left if packed else ()
     return [f"{name} is stored whole: the engine's file has it in a form that its indices do not give" for name in left]

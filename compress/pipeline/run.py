@@ -2,7 +2,7 @@
 
     recipe + device -> teacher -> student -> ( stage -> gate )* -> engines -> measure -> report, bundle
 
-Each piece of work is a step of the workspace, made once. The gate and every choice look at validation;
+Each piece of work is a step of the cache, made once. The gate and every choice look at validation;
 the report's rows are judged on test.
 """
 
@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.execution import distributed
-from compress.execution.cache import Workspace, check_writable
+from compress.execution.cache import StepCache, check_writable
 from compress.execution.progress import Progress
 from compress.pipeline import bundle
 from compress.pipeline import student_search as searching
-from compress.pipeline.cached_model import Made
-from compress.pipeline.evaluator import Prover, host_environment
+from compress.pipeline.cached_model import CachedModel
+from compress.pipeline.evaluator import Evaluator, host_environment
 from compress.pipeline.exports import Variant
-from compress.pipeline.gate import Decision, Standing, decide, undecided
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.gate import Decision, ModelMetrics, decide, undecided
+from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.results import Attempt, entries, measured
 from compress.pipeline.verdict import conclude, suspicions
 from compress.recipe.spec import Recipe
@@ -53,62 +53,64 @@ def run(
     started = time.perf_counter()
     chain = until_stage(recipe, until)
     check_writable(out)
-    workspace = Workspace(steps, progress)
-    workshop = Workshop(recipe, profile, workspace, progress, tracked=out / "trackers")
-    prover = Prover(workshop, device, profile, workspace, progress, lock_clocks=lock_clocks)
-    workshop.check()
+    cache = StepCache(steps, progress)
+    builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
+    evaluator = Evaluator(builder, device, profile, cache, progress, lock_clocks=lock_clocks)
+    builder.check()
 
     progress.say(f"teacher: {recipe.teacher.model}")
-    teacher = workshop.teacher()
-    workshop.choose_calibration(teacher)
+    teacher = builder.teacher()
+    builder.choose_calibration(teacher)
     if recipe.student.search is not None:
         progress.say("student: searching")
-        found_student = searching.find(recipe, workshop, prover, workspace, progress)
+        found_student = searching.find(recipe, builder, evaluator, cache, progress)
         progress.say(searching.table(found_student))
         recipe = searching.with_student(recipe, found_student)
-        workshop = Workshop(recipe, profile, workspace, progress, tracked=out / "trackers")
-        workshop.check()
-        workshop.choose_calibration(teacher)
-    standing, start = teacher, workshop.student(teacher)
+        builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
+        builder.check()
+        builder.choose_calibration(teacher)
+    standing, start = teacher, builder.student(teacher)
     attempts: list[Attempt] = []
     for stage in chain:
-        attempts += _try(stage, start, standing, teacher, workshop, prover, progress)
+        attempts += _try(stage, start, standing, teacher, builder, evaluator, progress)
         if attempts[-1].decision.verdict == "accepted":
             standing = attempts[-1].made
         start = standing  # rejected: the run goes on from before the stage
 
     progress.say("measuring every row on the engines")
-    found = entries(teacher, attempts, standing, prover)
-    with prover.desk.open():
-        rows = measured(found, prover, recipe.measure.seconds)
+    found = entries(teacher, attempts, standing, evaluator)
+    with evaluator.pool.open():
+        rows = measured(found, evaluator, recipe.measure.seconds)
     report = Report(
         recipe=recipe.as_json(),
         device=profile.as_json(),
-        environment={**host_environment(), **prover.environment},
+        environment={**host_environment(), **evaluator.environment},
         budget=recipe.budget,
         rows=tuple(rows),
         verdict=conclude(rows, recipe.budget),
-        warnings=(*suspicions(rows), *prover.warnings()),
+        warnings=(*suspicions(rows), *evaluator.warnings()),
     )
     best = next(entry.variant for entry in found if entry.name == report.verdict.best)
-    cargo = bundle.cargo(best, prover, workshop)
+    cargo = bundle.collect(best, evaluator, builder)
     if distributed.is_main():
         report.write(out)
         html.write(report, out)
         progress.say(bundle.signature(out / "bundle", bundle.bundle(out / "bundle", cargo, report, profile)))
     distributed.wait()
     took = time.perf_counter() - started
-    progress.say(f"done in {took:.0f} s; {took - workspace.seconds_making:.1f} s of it outside its steps")
+    progress.say(f"done in {took:.0f} s; {took - cache.seconds_making:.1f} s of it outside its steps")
     return report
 
 
-def students(recipe: Recipe, profile: DeviceProfile, device: Device, steps: Path, progress: Progress) -> searching.Found:
+def students(
+    recipe: Recipe, profile: DeviceProfile, device: Device, steps: Path, progress: Progress
+) -> searching.StudentSearchResult:
     """Only the search of a recipe's student."""
-    workspace = Workspace(steps, progress)
-    workshop = Workshop(recipe, profile, workspace, progress)
-    workshop.check()
-    prover = Prover(workshop, device, profile, workspace, progress)
-    return searching.find(recipe, workshop, prover, workspace, progress)
+    cache = StepCache(steps, progress)
+    builder = ModelBuilder(recipe, profile, cache, progress)
+    builder.check()
+    evaluator = Evaluator(builder, device, profile, cache, progress)
+    return searching.find(recipe, builder, evaluator, cache, progress)
 
 
 def until_stage(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
@@ -122,7 +124,13 @@ def until_stage(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
 
 
 def _try(
-    stage: Stage, start: Made, standing: Made, teacher: Made, workshop: Workshop, prover: Prover, progress: Progress
+    stage: Stage,
+    start: CachedModel,
+    standing: CachedModel,
+    teacher: CachedModel,
+    builder: ModelBuilder,
+    evaluator: Evaluator,
+    progress: Progress,
 ) -> list[Attempt]:
     """Try ``stage`` and, while the gate says that it cost too much, milder settings of it."""
     attempts: list[Attempt] = []
@@ -130,15 +138,15 @@ def _try(
     while setting is not None:
         name = stage.name if not attempts else f"{stage.name} {len(attempts) + 1}"
         progress.say(name)
-        made = workshop.attempt(setting, start, teacher, prover.target(start))
+        made = builder.attempt(setting, start, teacher, evaluator.target(start))
         for note in made.notes[:MOST_NOTES]:
             progress.say(f"  {note}")
         if len(made.notes) > MOST_NOTES:
             progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
         milder = setting.softer() if len(attempts) < stage.most_softenings else None
-        with prover.desk.open():
-            before, after, doubt = _measure(made, standing, prover, workshop.recipe.measure.gate_seconds)
-            decision = _judge(made, before, after, teacher, workshop, prover, can_soften=milder is not None)
+        with evaluator.pool.open():
+            before, after, doubt = _measure(made, standing, evaluator, builder.recipe.measure.gate_seconds)
+            decision = _judge(made, before, after, teacher, builder, evaluator, can_soften=milder is not None)
             decision = replace(decision, reason=decision.reason + doubt)
         form = after.form if after else None
         attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
@@ -148,22 +156,24 @@ def _try(
 
 
 def _judge(
-    made: Made,
-    before: Standing | None,
-    after: Standing | None,
-    teacher: Made,
-    workshop: Workshop,
-    prover: Prover,
+    made: CachedModel,
+    before: ModelMetrics | None,
+    after: ModelMetrics | None,
+    teacher: CachedModel,
+    builder: ModelBuilder,
+    evaluator: Evaluator,
     *,
     can_soften: bool,
 ) -> Decision:
     if before is None or after is None:
         return Decision(verdict="rejected", reason="; ".join(["left the model as it was", *made.notes[:2]]))
-    reference = prover.judge(prover.first_forms(teacher)[0], "validation").metric.value
-    return decide(before, after, reference, workshop.recipe.budget, can_soften=can_soften)
+    reference = evaluator.judge(evaluator.first_forms(teacher)[0], "validation").metric.value
+    return decide(before, after, reference, builder.recipe.budget, can_soften=can_soften)
 
 
-def _measure(made: Made, standing: Made, prover: Prover, seconds: float) -> tuple[Standing | None, Standing | None, str]:
+def _measure(
+    made: CachedModel, standing: CachedModel, evaluator: Evaluator, seconds: float
+) -> tuple[ModelMetrics | None, ModelMetrics | None, str]:
     """Where the model stood before a stage and where it stands after it, timed against each other; and any doubt of that.
 
     What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature. Where the
@@ -171,21 +181,21 @@ def _measure(made: Made, standing: Made, prover: Prover, seconds: float) -> tupl
     """
     if not made.changed:
         return None, None, ""
-    after = prover.first_forms(made)
-    before = [v for v in prover.first_forms(standing) if made.recipe is None or v.precision != "int8"]
-    latencies, doubt = _raced(before, after, prover, seconds)
-    return _standing(before, latencies, prover, standing), _standing(after, latencies, prover, made), doubt
+    after = evaluator.first_forms(made)
+    before = [v for v in evaluator.first_forms(standing) if made.recipe is None or v.precision != "int8"]
+    latencies, doubt = _raced(before, after, evaluator, seconds)
+    return _standing(before, latencies, evaluator, standing), _standing(after, latencies, evaluator, made), doubt
 
 
 def _raced(
-    before: list[Variant], after: list[Variant], prover: Prover, seconds: float
+    before: list[Variant], after: list[Variant], evaluator: Evaluator, seconds: float
 ) -> tuple[dict[Variant, Latency], str]:
     """Latencies of all forms; and between what the fastest of both lie, where that is still in doubt in the longest race."""
     both, doubt = [*before, *after], ""
     for longer in GATE_LONGER:
-        latencies = prover.race(both, longer * seconds)
+        latencies = evaluator.race(both, longer * seconds)
         fastest = (_fastest(before, latencies), _fastest(after, latencies))
-        low, high = prover.faster(*fastest, both, longer * seconds)
+        low, high = evaluator.faster(*fastest, both, longer * seconds)
         doubt = f"; by its rounds between {low:.2f}x and {high:.2f}x" if undecided(low, high) else ""
         if not doubt:
             break
@@ -196,16 +206,18 @@ def _fastest(forms: list[Variant], latencies: dict[Variant, Latency]) -> Variant
     return min(forms, key=lambda variant: latencies[variant].p50 or float("inf"))
 
 
-def _standing(forms: list[Variant], latencies: dict[Variant, Latency], prover: Prover, made: Made) -> Standing:
+def _standing(
+    forms: list[Variant], latencies: dict[Variant, Latency], evaluator: Evaluator, made: CachedModel
+) -> ModelMetrics:
     fastest = _fastest(forms, latencies)
-    free = [v for v in prover.first_forms(made) if v.precision == "int8" and made.recipe is None]
-    return Standing(
-        accuracy=prover.judge(forms[0], "validation").metric.value,
+    free = [v for v in evaluator.first_forms(made) if v.precision == "int8" and made.recipe is None]
+    return ModelMetrics(
+        accuracy=evaluator.judge(forms[0], "validation").metric.value,
         latency_ms=latencies[fastest].p50 or float("inf"),
         form=fastest.form,
-        shipped_accuracy=prover.judge(fastest, "validation").metric.value,
-        size_bytes=prover.size_bytes(fastest),
-        free_accuracy=prover.judge(free[0], "validation").metric.value if free else None,
-        stored_bytes=prover.stored_bytes(fastest),
+        shipped_accuracy=evaluator.judge(fastest, "validation").metric.value,
+        size_bytes=evaluator.size_bytes(fastest),
+        free_accuracy=evaluator.judge(free[0], "validation").metric.value if free else None,
+        stored_bytes=evaluator.stored_bytes(fastest),
         packed=made.packed,
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Samples, Splits
-from compress.execution.cache import Workspace, code_digest, digest, versions
+from compress.execution.cache import StepCache, code_digest, digest, versions
 from compress.execution.progress import Progress
 from compress.pipeline.cache_keys import PACKAGES, ROOM
 from compress.recipe.spec import Recipe
@@ -21,7 +21,7 @@ from compress.training.trainer import Trainer
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shared:
+class RunContext:
     """What all PyTorch steps of a run share.
 
     Attributes:
@@ -32,7 +32,7 @@ class Shared:
     task: Task
     data: Splits
     trainer: Trainer
-    workspace: Workspace
+    cache: StepCache
     progress: Progress
 
     @cached_property

@@ -15,15 +15,15 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from compress.execution.cache import Workspace, code_digest
+from compress.execution.cache import StepCache, code_digest
 from compress.execution.progress import Bar, Progress
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.methods.evolution import Candidate, front, search
 from compress.models.plan import Plan
-from compress.pipeline.cached_model import Made
-from compress.pipeline.evaluator import Prover
+from compress.pipeline.cached_model import CachedModel
+from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.spec import Recipe, teacher_plan
 from compress.recipe.student import StudentSearch, student_plan
 from profiles.errors import UserError
@@ -33,7 +33,7 @@ SCORE = parse_losses(["diswot"])
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StudentSearchResult:
     """What a search tried, and what it chose.
 
     Attributes:
@@ -58,7 +58,7 @@ class Found:
         return {**about, "chosen": dict(self.chosen.arguments), "tried": tried}
 
 
-def with_student(recipe: Recipe, found: Found) -> Recipe:
+def with_student(recipe: Recipe, found: StudentSearchResult) -> Recipe:
     """The recipe with the student that a search chose."""
     student = replace(
         recipe.student, arguments={**recipe.student.arguments, **found.chosen.arguments}, search=None, between=None
@@ -66,7 +66,9 @@ def with_student(recipe: Recipe, found: Found) -> Recipe:
     return replace(recipe, student=student)
 
 
-def find(recipe: Recipe, workshop: Workshop, prover: Prover, workspace: Workspace, progress: Progress) -> Found:
+def find(
+    recipe: Recipe, builder: ModelBuilder, evaluator: Evaluator, cache: StepCache, progress: Progress
+) -> StudentSearchResult:
     """Search the student of ``recipe``; every candidate's score and engine is a step, so a killed search goes on.
 
     Raises:
@@ -74,9 +76,9 @@ def find(recipe: Recipe, workshop: Workshop, prover: Prover, workspace: Workspac
     """
     asked = recipe.student.search
     assert asked is not None, "the recipe's student has choices"
-    teacher = workshop.teacher()
-    workshop.choose_calibration(teacher)
-    judge = _Judge(recipe, workshop, prover, workspace, teacher)
+    teacher = builder.teacher()
+    builder.choose_calibration(teacher)
+    judge = _Judge(recipe, builder, evaluator, cache, teacher)
     most_ms = _most_ms(asked, judge.teacher_ms)
     total = min(math.prod(len(values) for values in asked.choices.values()), asked.population * asked.generations)
     with progress.task("students", total) as bar:
@@ -88,7 +90,7 @@ def find(recipe: Recipe, workshop: Workshop, prover: Prover, workspace: Workspac
             generations=asked.generations,
             seed=recipe.seed,
         )
-    found = Found(form=judge.form.form, teacher_ms=judge.teacher_ms, most_ms=most_ms, tried=tuple(tried))
+    found = StudentSearchResult(form=judge.form.form, teacher_ms=judge.teacher_ms, most_ms=most_ms, tried=tuple(tried))
     _check(found)
     return found
 
@@ -98,7 +100,7 @@ def _most_ms(asked: StudentSearch, teacher_ms: float) -> float:
     return min((limit for limit in limits if limit is not None), default=math.inf)
 
 
-def _check(found: Found) -> None:
+def _check(found: StudentSearchResult) -> None:
     best = found.chosen
     if best.score is None:
         raise UserError(f"[student.search]: none of its candidates can be built; {best.arguments}: {best.fault}")
@@ -114,12 +116,14 @@ def _check(found: Found) -> None:
 class _Judge:
     """Scores and times one candidate."""
 
-    def __init__(self, recipe: Recipe, workshop: Workshop, prover: Prover, workspace: Workspace, teacher: Made) -> None:
+    def __init__(
+        self, recipe: Recipe, builder: ModelBuilder, evaluator: Evaluator, cache: StepCache, teacher: CachedModel
+    ) -> None:
         assert recipe.student.search is not None
         self._recipe, self._asked, self._seconds = recipe, recipe.student.search, recipe.measure.gate_seconds
-        self._workshop, self._prover, self._workspace = workshop, prover, workspace
-        first = prover.first_forms(teacher)
-        times = prover.race(first, self._seconds)
+        self._builder, self._evaluator, self._cache = builder, evaluator, cache
+        first = evaluator.first_forms(teacher)
+        times = evaluator.race(first, self._seconds)
         self.form = min(first, key=lambda variant: times[variant].p50 or math.inf)
         self.teacher_ms = times[first[0]].p50 or math.inf
         self._own_ms = times[self.form].p50 or math.inf
@@ -127,7 +131,7 @@ class _Judge:
     def __call__(self, arguments: Mapping[str, Any], bar: Bar) -> Candidate:
         plan = student_plan(self._recipe.student, arguments)
         try:
-            made = self._workshop.fresh(plan)
+            made = self._builder.fresh(plan)
             score = self._score(made, plan)
             found = Candidate(arguments=dict(arguments), score=score, latency_ms=self._latency_ms(made))
         except UserError as error:
@@ -135,20 +139,20 @@ class _Judge:
         bar.advance(1, f"{found.latency_ms:.3f} ms")
         return found
 
-    def _latency_ms(self, made: Made) -> float:
+    def _latency_ms(self, made: CachedModel) -> float:
         """Against the teacher's in one race, since absolute times drift from race to race."""
         variant = Variant(made, self.form.engine, self.form.precision)
-        raced = self._prover.race([self.form, variant], self._seconds)
+        raced = self._evaluator.race([self.form, variant], self._seconds)
         return self._own_ms * (raced[variant].p50 or math.inf) / (raced[self.form].p50 or math.inf)
 
-    def _score(self, made: Made, plan: Plan) -> float:
+    def _score(self, made: CachedModel, plan: Plan) -> float:
         teacher = teacher_plan(self._recipe.teacher)
-        size = min(self._asked.samples, len(self._workshop.data.train))
+        size = min(self._asked.samples, len(self._builder.data.train))
         decided = {
             "student": made.step.key,
             "teacher": teacher.as_json(),
-            "data": self._workshop.data.train.fingerprint(),
-            "task": self._workshop.task_key(),
+            "data": self._builder.data.train.fingerprint(),
+            "task": self._builder.task_key(),
             "draws": self._asked.draws,
             "samples": size,
             "code": code_digest(["compress.losses.relations", "compress.methods.distillation.objective"]),
@@ -157,19 +161,19 @@ class _Judge:
         def make(folder: object) -> dict[str, Any]:
             return {"scores": [self._drawn(plan, teacher, size, self._recipe.seed + n) for n in range(self._asked.draws)]}
 
-        return float(np.mean(self._workspace.step("score", decided, make).facts["scores"]))
+        return float(np.mean(self._cache.step("score", decided, make).facts["scores"]))
 
     def _drawn(self, student: Plan, teacher: Plan, size: int, seed: int) -> float:
         """Minus the distance on the first samples, both networks with fresh weights."""
         torch.manual_seed(seed)
         one, other = student.build(), teacher.build()
-        batch = self._workshop.data.train.load(np.arange(size))
+        batch = self._builder.data.train.load(np.arange(size))
         inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
-        with torch.no_grad(), Objective(SCORE, self._workshop.task, one, other, self._workshop.example) as objective:
+        with torch.no_grad(), Objective(SCORE, self._builder.task, one, other, self._builder.example) as objective:
             return -float(objective(one, inputs, targets)[0])
 
 
-def table(found: Found, most: int = 12) -> str:
+def table(found: StudentSearchResult, most: int = 12) -> str:
     """The best of what was tried, the front, and the choice with its reason."""
     lines = [f"{'score':>10} {'p50 ms':>9} {'speed-up':>9}     arguments   (timed as {found.form})"]
     on_front = [candidate.arguments for candidate in front(found.tried)]

@@ -29,7 +29,7 @@ def target(given: str) -> tuple[DeviceProfile, Device]:
     name, _, url = given.partition("@")
     load(name)
     there = device(url or "local")
-    about, usable = asked(there)
+    about, usable = device_facts(there)
     try:
         for words in contradictions(name, about, "this machine" if isinstance(there, Local) else there.url):
             if distributed.is_main():
@@ -42,11 +42,11 @@ def target(given: str) -> tuple[DeviceProfile, Device]:
 
 def runtime_versions(there: Device) -> dict[str, str]:
     """The version of each engine's runtime on a device; empty where it is not there."""
-    return {name: able["version"] for name, able in asked(there)[1].items()}
+    return {name: able["version"] for name, able in device_facts(there)[1].items()}
 
 
 @functools.cache
-def asked(there: Device) -> tuple[Facts, dict[str, dict[str, Any]]]:
+def device_facts(there: Device) -> tuple[Facts, dict[str, dict[str, Any]]]:
     """What the device is, and each engine's affinity there."""
     own = {name: asdict(engine(name).affinity()) for name in engines()}
     if isinstance(there, Local):

@@ -8,26 +8,26 @@ import numpy as np
 
 from compress.methods.distillation.similarity import cka, parc, shares
 from compress.models.features import embeddings
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.model_builder import ModelBuilder
 from profiles.errors import UserError
 
 
-def rank(workshop: Workshop, samples: int, power: float) -> list[dict[str, Any]]:
+def rank(builder: ModelBuilder, samples: int, power: float) -> list[dict[str, Any]]:
     """Every teacher with its similarities to the labels and its share, the best first (paper 1).
 
     Raises:
         UserError: the training data has no labels, or a teacher no embedding.
     """
-    spec = workshop.recipe.teacher
+    spec = builder.recipe.teacher
     given = [(spec.model, spec.weights), *((a.model, a.weights) for a in spec.also)]
     names = [f"{model} {weights or ''}".strip() for model, weights in given]
-    chosen = np.random.default_rng(workshop.recipe.seed).permutation(len(workshop.data.train))[:samples].astype(np.int64)
-    batch = workshop.data.train.load(np.sort(chosen))
+    chosen = np.random.default_rng(builder.recipe.seed).permutation(len(builder.data.train))[:samples].astype(np.int64)
+    batch = builder.data.train.load(np.sort(chosen))
     if batch.targets.ndim != 1 or len(np.unique(batch.targets[batch.targets >= 0])) < 2:
         raise UserError("teachers are ranked by class labels of the training data; it has less than two classes of them")
     known = batch.targets >= 0
     rows: list[dict[str, Any]] = []
-    for name, found in zip(names, [workshop.teacher(), *workshop.teachers.also()], strict=True):
+    for name, found in zip(names, [builder.teacher(), *builder.teachers.also()], strict=True):
         features = embeddings(found.artifact.module, batch.inputs[known], name)
         fits = {"parc": parc(features, batch.targets[known]), "cka": cka(features, batch.targets[known])}
         rows.append({"teacher": name, **fits})

@@ -13,16 +13,16 @@ from torch import nn
 
 from compress.data import Samples
 from compress.execution.cache import UNFINISHED, Step, code_digest, digest
-from compress.methods.distillation.engine_teacher import Answering
-from compress.methods.distillation.ensemble import Committee, Mirrored
+from compress.methods.distillation.engine_teacher import EngineTeachers
+from compress.methods.distillation.ensemble import FlipAveraging, TeacherEnsemble
 from compress.methods.distillation.label_teacher import Labelled, WithLabels, widened
 from compress.methods.distillation.loss_specs import parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.models import plan as surgery
 from compress.models.checkpoint import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.models.plan import Plan
-from compress.pipeline.cached_model import Made, model_key, stated
-from compress.pipeline.run_context import Shared
+from compress.pipeline.cached_model import CachedModel, model_facts, model_key
+from compress.pipeline.run_context import RunContext
 from compress.training.schedule import Schedule
 from deploy.files import sha256
 from profiles.errors import UserError
@@ -36,15 +36,15 @@ MOST_LOST = 1.0
 class Teachers:
     """Who teaches the stages of a run, as ``[teacher]`` asks."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: RunContext) -> None:
         self._shared, self._spec = shared, shared.recipe.teacher
-        self._engine: Answering | None = None
+        self._engine: EngineTeachers | None = None
 
-    def also(self) -> list[Made]:
+    def also(self) -> list[CachedModel]:
         """The teachers beside the first, their weights loaded."""
         return [self.loaded(Plan(factory=a.model, arguments=a.arguments), a.weights) for a in self._spec.also]
 
-    def loaded(self, plan: Plan, weights: str) -> Made:
+    def loaded(self, plan: Plan, weights: str) -> CachedModel:
         """A teacher with the weights of a checkpoint."""
 
         def make(folder: Path) -> dict[str, Any]:
@@ -52,12 +52,12 @@ class Teachers:
             module = plan.build()
             load_into(module, load_foreign(Path(weights)), weights)
             surgery.save(folder, plan, module)
-            return stated()
+            return model_facts()
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(weights))}
-        return Made(self._shared.workspace.step("teacher", decided, make, together=True))
+        return CachedModel(self._shared.cache.step("teacher", decided, make, together=True))
 
-    def trained(self, plan: Plan) -> Made:
+    def trained(self, plan: Plan) -> CachedModel:
         """A teacher without a checkpoint, trained on labels alone."""
         shared, schedule = self._shared, Schedule.of(self._spec)
 
@@ -75,13 +75,13 @@ class Teachers:
                 validate=lambda m: shared.judge(m, shared.data.validation),
             )
             surgery.save(folder, plan, module)
-            return stated()
+            return model_facts()
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": None, "schedule": asdict(schedule)}
         decided |= shared.training_key(["compress.losses.task"])
-        return Made(shared.workspace.step("teacher", decided, make, together=True))
+        return CachedModel(shared.cache.step("teacher", decided, make, together=True))
 
-    def labelled(self, teacher: Made) -> tuple[Step, Labelled]:
+    def labelled(self, teacher: CachedModel) -> tuple[Step, Labelled]:
         """The copy of the teacher that reads labels, as the recipe asks for it, trained from the teacher on."""
         told, shared = self._spec.labelled, self._shared
         assert told is not None
@@ -103,15 +103,15 @@ class Teachers:
             save_tensors(folder / LABELLED, made.state_dict())
             note = f"the teacher that reads labels: validation {before:.2f} -> {judge(made):.2f}"
             shared.progress.say(f"  {note}")
-            return stated(notes=(note,))
+            return model_facts(notes=(note,))
 
         decided = {"teacher": teacher.step.key, "labelled": asdict(told), "schedule": asdict(schedule)}
         modules = ["compress.methods.distillation.label_teacher", "compress.losses.task", "compress.losses.passes"]
-        step = shared.workspace.step("labelled", {**decided, **shared.training_key(modules)}, make, together=True)
+        step = shared.cache.step("labelled", {**decided, **shared.training_key(modules)}, make, together=True)
         made.load_state_dict(load_tensors(step.folder / LABELLED)[0])
         return step, made.eval()
 
-    def key(self, teacher: Made, calibration: Samples) -> str:
+    def key(self, teacher: CachedModel, calibration: Samples) -> str:
         """A name for all who teach; an engine of theirs has its ranges from ``calibration``."""
         spec = self._spec
         if spec.labelled is not None:
@@ -127,7 +127,7 @@ class Teachers:
             told |= {"teachers": teachers, "mirrored": spec.mirrored, "how": how}
         return digest({"teacher": teacher.step.key, **told}) if told else teacher.step.key
 
-    def check_mirrored(self, teacher: Made, calibration: Samples) -> None:
+    def check_mirrored(self, teacher: CachedModel, calibration: Samples) -> None:
         """Refuse teachers that looking twice makes worse: of a digit, a mirror image means something else."""
         if not self._spec.mirrored:
             return
@@ -135,12 +135,12 @@ class Teachers:
 
         def make(folder: Path) -> dict[str, Any]:
             once = self._looking_once(teacher)
-            before, after = (shared.judge(m, shared.data.validation) for m in (once, Mirrored(once).eval()))
+            before, after = (shared.judge(m, shared.data.validation) for m in (once, FlipAveraging(once).eval()))
             note = f"teachers that look twice: validation {before:.2f} -> {after:.2f}"
             if after < before - MOST_LOST:
                 raise UserError(f"[teacher] mirrored: {note}; the images' mirror does not mean the same, leave it out")
             shared.progress.say(f"  {note}")
-            return stated(notes=(note,))
+            return model_facts(notes=(note,))
 
         decided = {
             "teachers": self.key(teacher, calibration),
@@ -148,27 +148,27 @@ class Teachers:
             "task": shared.task_key(),
             "code": code_digest(["compress.methods.distillation.ensemble"]),
         }
-        shared.workspace.step("mirrored", decided, make, together=True)
+        shared.cache.step("mirrored", decided, make, together=True)
 
-    def frozen(self, teacher: Made) -> nn.Module:
+    def frozen(self, teacher: CachedModel) -> nn.Module:
         """All who teach as one module."""
         module = self._looking_once(teacher)
         if self._spec.mirrored:
-            module = Mirrored(module).eval()
+            module = FlipAveraging(module).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         return module
 
-    def answering(self, module: nn.Module, calibration: Samples) -> Answering | None:
+    def answering(self, module: nn.Module, calibration: Samples) -> EngineTeachers | None:
         """All who teach as an engine here runs them, where the recipe asks for one."""
         asked = self._spec.engine
         if asked is None or self._engine is not None:
             return self._engine
-        self._engine = Answering(module, asked, self._shared.example, calibration)
+        self._engine = EngineTeachers(module, asked, self._shared.example, calibration)
         self._shared.progress.say(f"  the teacher answers from {asked}")
         return self._engine
 
-    def _looking_once(self, teacher: Made) -> nn.Module:
+    def _looking_once(self, teacher: CachedModel) -> nn.Module:
         # A copy: where the student is the teacher, the stage has to be able to train what it is given.
         module, spec = copy.deepcopy(teacher.artifact.module), self._spec
         if spec.labelled is not None:
@@ -176,4 +176,4 @@ class Teachers:
         if not spec.also:
             return module
         others = [copy.deepcopy(made.artifact.module) for made in self.also()]
-        return Committee([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
+        return TeacherEnsemble([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()

@@ -13,21 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Splits
-from compress.data.subset import Chosen
+from compress.data.subset import Subset
 from compress.execution import distributed
 from compress.execution.progress import Progress
 from compress.methods.choice import Choice
-from compress.methods.cost_model import Target
-from compress.methods.distillation.engine_teacher import Answering
+from compress.methods.cost_model import CostModel
+from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.objective import LossSpec, Objective
-from compress.methods.distillation.query_budget import Answers
+from compress.methods.distillation.query_budget import TeacherAnswers
 from compress.methods.packing.operations import Pack
 from compress.methods.quantization.operations import Quantize
-from compress.methods.quantization.post_training import PostTraining, Quantised
+from compress.methods.quantization.post_training import PostTraining, QuantizedModel
 from compress.models.checkpoint import load_tensors, save_tensors
 from compress.models.plan import Operation, Plan
 from compress.tasks import Task
-from compress.tasks.evaluate import judged
+from compress.tasks.evaluate import evaluate
 from compress.training.schedule import Schedule
 from compress.training.trainer import Trainer
 from profiles.device import DeviceProfile
@@ -90,9 +90,9 @@ class Context:
     example: Tensor
     folder: Path
     outputs: Path
-    quantization: Callable[[nn.Module, PostTraining], Quantised]
-    target: Target | None = None
-    answering: Answering | None = None
+    quantization: Callable[[nn.Module, PostTraining], QuantizedModel]
+    target: CostModel | None = None
+    answering: EngineTeachers | None = None
 
     def train(
         self,
@@ -101,7 +101,7 @@ class Context:
         losses: tuple[LossSpec, ...],
         schedule: Schedule,
         part: str = "",
-        answers: Answers | None = None,
+        answers: TeacherAnswers | None = None,
         *,
         trained: bool = False,
     ) -> nn.ModuleList | None:
@@ -146,11 +146,11 @@ class Context:
         losses: tuple[LossSpec, ...],
         schedule: Schedule,
         folder: Path,
-        answers: Answers | None,
+        answers: TeacherAnswers | None,
         *,
         trained: bool,
     ) -> nn.ModuleList:
-        samples = self.data.train if answers is None else Chosen(self.data.train, answers.indices)
+        samples = self.data.train if answers is None else Subset(self.data.train, answers.indices)
         objective = self.objective(module, losses, len(samples), trained=trained)
         self.trainer.fit(
             name,
@@ -168,7 +168,7 @@ class Context:
     def judge(self, module: nn.Module, name: str) -> float:
         """The task's metric of a module on the validation split; larger is better. ``name`` is shown beside the bar."""
         with self.trainer.placed([module]):
-            return judged(self.task, self.trainer.predictor(module), self.data.validation, self.progress, name)
+            return evaluate(self.task, self.trainer.predictor(module), self.data.validation, self.progress, name)
 
     def _validate(self, module: nn.Module) -> float:
         return self.task.evaluate(self.trainer.predictor(module), self.data.validation).value

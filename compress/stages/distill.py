@@ -13,7 +13,7 @@ from compress.losses.base import TwoHeaded
 from compress.methods.distillation import two_heads
 from compress.methods.distillation.loss_specs import losses, parse_losses, reads_of, two_headed
 from compress.methods.distillation.operations import Mix
-from compress.methods.distillation.query_budget import ANSWERED, Answers, choose, gains
+from compress.methods.distillation.query_budget import ANSWERED, TeacherAnswers, choose, gains
 from compress.methods.distillation.whitening import whiten
 from compress.stages.base import Artifact, Context, StageResult, copied
 from compress.stages.trained import Losses, TrainedStage
@@ -116,7 +116,7 @@ class Distill(TrainedStage):
 
     def _queried(self, module: nn.Module, context: Context) -> str:
         """Train ``module`` in rounds, on ever more samples that the teacher was asked about; says on how many."""
-        answers, train = Answers(), context.data.train
+        answers, train = TeacherAnswers(), context.data.train
         scouting = max(1, self.epochs // (2 * max(1, self.rounds - 1)))
         for turn in range(self.rounds):
             count = (turn + 1) * self.queries // self.rounds - turn * self.queries // self.rounds

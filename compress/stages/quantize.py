@@ -11,7 +11,7 @@ from torch import nn
 from compress.methods.distillation.objective import parse_losses
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.option_search import better
-from compress.methods.quantization.post_training import PostTraining, Quantised, Ranges
+from compress.methods.quantization.post_training import PostTraining, QuantizedModel, Ranges
 from compress.stages.base import Artifact, Context, Stage, StageResult, copied
 from compress.stages.trained import Losses, TrainedStage
 from profiles.device import DeviceProfile
@@ -85,7 +85,7 @@ class QuantizeStage(TrainedStage):
             return replace(self, rounding="learned") if self.rounding == "nearest" else replace(self, attempt="mixed")
         return replace(self, attempt="trained", rounding="nearest") if self.attempt == "mixed" and self.epochs else None
 
-    def _quantised(self, module: nn.Module, context: Context) -> tuple[Quantised, tuple[str, ...]]:
+    def _quantised(self, module: nn.Module, context: Context) -> tuple[QuantizedModel, tuple[str, ...]]:
         """The model quantised without training, and what there is to say of how."""
         ways = self.ways()
         plain = {replace(way, rounding="nearest", mixed=False): way for way in ways}

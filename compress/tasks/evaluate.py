@@ -12,7 +12,7 @@ from compress.tasks import Task
 from compress.tasks.base import Predict
 
 
-def judged(task: Task, predict: Predict, samples: Samples, progress: Progress, name: str) -> float:
+def evaluate(task: Task, predict: Predict, samples: Samples, progress: Progress, name: str) -> float:
     """The task's metric of ``predict`` over all samples; larger is better."""
     with progress.task(name, len(samples)) as bar:
 

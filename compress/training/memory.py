@@ -16,7 +16,7 @@ USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
+def retained_memory() -> Iterator[None]:
     """Keep freed memory within the block, and give it back at its end; without glibc nothing happens."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):

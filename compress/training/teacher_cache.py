@@ -23,7 +23,7 @@ Signals = dict[str, Any]
 
 
 @final
-class TeacherOutputs:
+class TeacherCache:
     """One array a signal under ``folder``, a row a batch, made as batches come."""
 
     def __init__(self, folder: Path, batches: Batches, schedule: Schedule) -> None:

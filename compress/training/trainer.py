@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from compress.data import Batch, Samples
 from compress.execution import distributed
 from compress.execution.progress import Progress
-from compress.losses.base import Moment
+from compress.losses.base import TrainingStep
 from compress.methods.distillation.objective import Objective
-from compress.methods.distillation.query_budget import Answers
+from compress.methods.distillation.query_budget import TeacherAnswers
 from compress.models.layers import flat_tensors
 from compress.training.loader import Batches, Part, Place
-from compress.training.memory import kept_memory
+from compress.training.memory import retained_memory
 from compress.training.schedule import Schedule
 from compress.training.state import RunState, Validate
-from compress.training.teacher_cache import Signals, TeacherOutputs, size_bytes
+from compress.training.teacher_cache import Signals, TeacherCache, size_bytes
 from profiles.device import facts
 from profiles.errors import UserError
 
@@ -41,7 +41,7 @@ BRISK = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class TrainingResult:
     """What a training did: steps of it, seconds, and the mean loss of the last epoch."""
 
     steps: int
@@ -94,8 +94,8 @@ class Trainer:
         *,
         validate: Validate | None = None,
         outputs: Path | None = None,
-        answers: Answers | None = None,
-    ) -> Fitted:
+        answers: TeacherAnswers | None = None,
+    ) -> TrainingResult:
         """Train ``module`` in place; with a checkpoint in ``folder`` it goes on from there.
 
         Args:
@@ -116,16 +116,16 @@ class Trainer:
             self._progress.say(f"  {name}: {doubt}")
         layout = torch.channels_last if _has_convolutions(module) else torch.contiguous_format
         batches = Batches(samples, schedule, self._seed, plain=objective.asks_plain)
-        teacher: Answers | TeacherOutputs | None = answers
+        teacher: TeacherAnswers | TeacherCache | None = answers
         if answers is None and outputs and schedule.realisations:
-            teacher = TeacherOutputs(outputs, batches, schedule)
+            teacher = TeacherCache(outputs, batches, schedule)
         with self.placed([module.train(), *objective.frozen()], layout):
             objective.parts.to(self._accelerator.device).train()
             run = RunState(name, module, objective.parts, schedule, batches, folder)
             self._go(name, module, objective, run, layout, teacher, validate)
             run.finish()
         module.eval()
-        return Fitted(steps=run.step, seconds=time.perf_counter() - started, loss=run.mean_loss)
+        return TrainingResult(steps=run.step, seconds=time.perf_counter() - started, loss=run.mean_loss)
 
     def _go(
         self,
@@ -134,13 +134,13 @@ class Trainer:
         objective: Objective,
         run: RunState,
         layout: torch.memory_format,
-        teacher: Answers | TeacherOutputs | None,
+        teacher: TeacherAnswers | TeacherCache | None,
         validate: Validate | None,
     ) -> None:
         """All steps that are left of a training."""
         student = self._accelerator.prepare_model(module) if distributed.count() > 1 else module
         fetched, told = run.batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
-        with kept_memory(), objective, fetched as steps, told as bar:
+        with retained_memory(), objective, fetched as steps, told as bar:
             for parts in steps:
                 loss, terms = self._step(student, objective, run, parts, layout, teacher)
                 run.check(loss, terms)
@@ -179,7 +179,7 @@ class Trainer:
         run: RunState,
         parts: list[Part],
         layout: torch.memory_format,
-        kept: Answers | TeacherOutputs | None,
+        kept: TeacherAnswers | TeacherCache | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimizer over all parts of it; returns the mean loss and its terms."""
         run.before_step()
@@ -202,9 +202,9 @@ class Trainer:
         run.after_step(bool(torch.isfinite(total)))
         return total, means
 
-    def _moment(self, part: Part, run: RunState, layout: torch.memory_format) -> Moment:
+    def _moment(self, part: Part, run: RunState, layout: torch.memory_format) -> TrainingStep:
         device = self._accelerator.device
-        return Moment(
+        return TrainingStep(
             step=run.step,
             epoch=run.step // run.batches.steps_an_epoch,
             progress=run.step / run.steps,
@@ -217,18 +217,22 @@ class Trainer:
         objective: Objective,
         batch: tuple[Tensor, Tensor],
         part: Part,
-        kept: Answers | TeacherOutputs | None,
+        kept: TeacherAnswers | TeacherCache | None,
         run: RunState,
-        moment: Moment,
+        moment: TrainingStep,
     ) -> Signals | None:
         """The teacher's signals for a batch, from where they are kept or by asking it; None to let the objective ask."""
         if kept is None or not objective.asks_at(moment):
             return None
-        found = kept.read(part.indices) if isinstance(kept, Answers) else self._kept(objective, batch, part.place, kept, run)
+        found = (
+            kept.read(part.indices)
+            if isinstance(kept, TeacherAnswers)
+            else self._kept(objective, batch, part.place, kept, run)
+        )
         return {name: _moved(value, batch[0].device) for name, value in found.items()}
 
     def _kept(
-        self, objective: Objective, batch: tuple[Tensor, Tensor], place: Place, kept: TeacherOutputs, run: RunState
+        self, objective: Objective, batch: tuple[Tensor, Tensor], place: Place, kept: TeacherCache, run: RunState
     ) -> Signals:
         """The teacher's signals for a batch as they are kept; asked when they are not yet."""
         found = kept.read(place)

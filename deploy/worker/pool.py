@@ -12,8 +12,8 @@ from deploy.worker.client import RemoteWorker
 
 
 @final
-class Desk:
-    """Workers on a device for what is not timed. While the desk is open one is kept; else every question has its own.
+class WorkerPool:
+    """Workers on a device for what is not timed. While the pool is open one is kept; else every question has its own.
 
     Nothing stays behind: an error ends the worker, whose runtime may be at fault, and so does the end of ``open``.
     """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data.base import ArraySamples
-from compress.methods.distillation.engine_teacher import Answering
+from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.models.features import feature_maps
 from compress.models.resnet import resnet
 from compress.training.trainer import fast_bf16
@@ -43,7 +43,7 @@ def run() -> Table:
 
 def _engines(module: nn.Module, images: Tensor) -> dict[str, nn.Module]:
     samples = ArraySamples(images.numpy(), np.zeros(len(images), np.int64))
-    whole, integer = (Answering(module, f"openvino/{precision}", images[:2], samples) for precision in ("fp32", "int8"))
+    whole, integer = (EngineTeachers(module, f"openvino/{precision}", images[:2], samples) for precision in ("fp32", "int8"))
     maps = [*feature_maps(module, images[:2]).values()]
     shown = f"in int8 with its {len(maps)} last maps of a size"
     return {"in fp32": whole.showing(), "in int8": integer.showing(), shown: integer.showing(maps)}

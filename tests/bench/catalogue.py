@@ -21,13 +21,13 @@ from torch.nn import functional
 
 from compress.data.base import ArraySamples, Splits
 from compress.data.digits import digits
-from compress.execution.cache import Workspace
+from compress.execution.cache import StepCache
 from compress.execution.progress import StreamProgress
 from compress.methods.distillation.sample_weights import Familiar
 from compress.models.factory import factory
 from compress.models.features import embeddings
 from compress.models.plan import WEIGHTS
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import parse
 from profiles.device import load
 from tests.bench.figure import Figure, Table
@@ -162,8 +162,8 @@ def _familiar(folder: Path) -> Table:
 def _apart(folder: Path, teacher: Given) -> str:
     """How well the weight tells unlabelled samples of the classes from strangers, beside the teacher's own confidence."""
     table = {"task": {"data": "tests.bench.catalogue:strangers"}, "teacher": teacher}
-    workshop, _ = _workshop(folder, table, 0)
-    module, train = workshop.teacher().artifact.module, workshop.data.train
+    builder, _ = _builder(folder, table, 0)
+    module, train = builder.teacher().artifact.module, builder.data.train
     inputs, truth = train.load(np.arange(len(train))).inputs, digits(size=SIZE).train.load(np.arange(len(train))).targets
     labels = train.load(np.arange(len(train))).targets
     told = functional.normalize(torch.from_numpy(embeddings(module, inputs, "teacher")), dim=1)
@@ -220,10 +220,10 @@ def _labelled(folder: Path) -> Table:
 def _teacher(folder: Path, data: str, classes: int = 10) -> dict[str, Any]:
     """A teacher that was trained on one of the data here, as the teacher of a recipe."""
     teacher = {"model": "compress.models:resnet", "arguments": {**TEACHER, "classes": classes}}
-    workshop, _ = _workshop(
+    builder, _ = _builder(
         folder, {"task": {"data": f"tests.bench.catalogue:{data}"}, "teacher": {**teacher, "epochs": 12}}, 0
     )
-    return {**teacher, "weights": str(workshop.teacher().step.folder / WEIGHTS)}
+    return {**teacher, "weights": str(builder.teacher().step.folder / WEIGHTS)}
 
 
 def _student(folder: Path, data: Any, teacher: Given, stage: Given, classes: int = 10) -> list[float]:
@@ -234,18 +234,18 @@ def _student(folder: Path, data: Any, teacher: Given, stage: Given, classes: int
 
 
 def _judged(folder: Path, table: Given, seed: int, notes: list[str]) -> float:
-    workshop, told = _workshop(folder, table, seed)
-    teacher = workshop.teacher()
-    made = workshop.attempt(workshop.recipe.stages[0], workshop.student(teacher), teacher)
+    builder, told = _builder(folder, table, seed)
+    teacher = builder.teacher()
+    made = builder.attempt(builder.recipe.stages[0], builder.student(teacher), teacher)
     notes += [line.strip() for line in told.getvalue().splitlines()]
-    return workshop.task.evaluate(workshop.predictor(made.artifact.module), workshop.data.test).value
+    return builder.task.evaluate(builder.predictor(made.artifact.module), builder.data.test).value
 
 
-def _workshop(folder: Path, table: Given, seed: int) -> tuple[Workshop, io.StringIO]:
+def _builder(folder: Path, table: Given, seed: int) -> tuple[ModelBuilder, io.StringIO]:
     told = io.StringIO()
     progress = StreamProgress(told)
     recipe = parse({**table, "seed": seed}, name="catalogue", source=str(folder / "catalogue.toml"))
-    return Workshop(recipe, load("cpu"), Workspace(folder / "steps", progress), progress), told
+    return ModelBuilder(recipe, load("cpu"), StepCache(folder / "steps", progress), progress), told
 
 
 def _table(rows: Mapping[str, list[float]], *remarks: str, unit: str = "top-1") -> Table:

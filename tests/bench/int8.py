@@ -20,9 +20,9 @@ import numpy.typing as npt
 import onnx
 
 from compress.execution.progress import StreamProgress
-from compress.methods.quantization.observer import Watcher
+from compress.methods.quantization.observer import Observer
 from compress.methods.quantization.option_search import better
-from compress.methods.quantization.post_training import Quantised, quantise
+from compress.methods.quantization.post_training import QuantizedModel, quantise
 from compress.stages.quantize import QuantizeStage
 from deploy.devices import device
 from deploy.engines import engine
@@ -119,11 +119,11 @@ def files(subject: Subject, scratch: Path) -> tuple[dict[str, dict[str, Path]], 
     return made, ways
 
 
-def _ours(subject: Subject, recipe: str) -> tuple[Quantised, str]:
+def _ours(subject: Subject, recipe: str) -> tuple[QuantizedModel, str]:
     """As the first attempt of the stage ``quantize`` makes it."""
-    watcher = Watcher()
+    observer = Observer()
     ways = QuantizeStage().ways()
-    found = {way: quantise(subject.model, subject.calibration, recipe, way, watcher) for way in ways}
+    found = {way: quantise(subject.model, subject.calibration, recipe, way, observer) for way in ways}
     best, _ = better(found, subject.task, subject.validation, StreamProgress())
     return found[best], f"{best.ranges}{'' if best.biases else ' without biases'}"
 

@@ -22,7 +22,7 @@ from compress.execution.progress import StreamProgress
 from compress.methods.pruning.blocks import removable
 from compress.methods.pruning.channels import couplings, followed, rank_groups
 from compress.models import resnet
-from compress.pipeline.device_costs import EngineTarget
+from compress.pipeline.device_costs import DeviceCostModel
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.export.to_onnx import capture, to_onnx
@@ -110,5 +110,5 @@ def _stopwatch(precision: str, folder: Path) -> Stopwatch:
     profile = replace(load("cpu"), threads=1)
     versions = {r.engine: engine(r.engine).affinity().version for r in profile.runtimes}
     silent = StreamProgress(io.StringIO())
-    target = EngineTarget(lambda: folder, device("local"), {"url": "local"}, profile, versions, folder, silent)
+    target = DeviceCostModel(lambda: folder, device("local"), {"url": "local"}, profile, versions, folder, silent)
     return target.stopwatch(profile.runtimes[0], precision)

@@ -15,7 +15,7 @@ from torch import nn
 
 from compress.data.digits import digits
 from compress.models.plan import Plan
-from compress.pipeline.device_costs import EngineTarget
+from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact, Context, StageResult
 from compress.stages.low_rank import LowRank
 from compress.stages.runner import run_stage
@@ -73,7 +73,7 @@ def _told(module: nn.Module, found: Mapping[str, StageResult], context: Context)
 
 def _ms(modules: Mapping[str, nn.Module], context: Context) -> dict[str, float]:
     target = context.target
-    assert isinstance(target, EngineTarget)
+    assert isinstance(target, DeviceCostModel)
     clock = target.stopwatch(context.profile.runtimes[0], "fp32")
     makers = {name: (lambda m=each: _fixed(to_onnx(capture(m, [context.example])))) for name, each in modules.items()}  # type: ignore[misc]
     return {name: time.p50_ms for name, time in clock.times(makers, measure_table.WHOLE_PASSES).items()}

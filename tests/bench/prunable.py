@@ -22,7 +22,7 @@ from compress.methods.distillation.objective import parse_losses
 from compress.models.checkpoint import load_foreign, load_into
 from compress.models.factory import factory
 from compress.models.plan import Plan
-from compress.pipeline.device_costs import EngineTarget
+from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact, Context
 from compress.tasks.classification import Classification
 from compress.training.trainer import Trainer
@@ -97,7 +97,7 @@ def context_of(module: nn.Module, data: Splits, scratch: Path) -> Context:
         folder=scratch / "training",
         outputs=scratch / "outputs",
         quantization=_nothing_is_quantised,
-        target=EngineTarget(lambda: scratch / "model.onnx", device("local"), *here),
+        target=DeviceCostModel(lambda: scratch / "model.onnx", device("local"), *here),
     )
 
 

@@ -24,7 +24,7 @@ from compress.data.base import Samples
 from compress.methods.allocation import Allocation
 from compress.methods.pruning import budget
 from compress.methods.pruning.channels import Group, choose, cut, rank_groups
-from compress.pipeline.device_costs import EngineTarget
+from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact, Context
 from compress.stages.prune import Prune
 from deploy.latency import measure_table
@@ -153,7 +153,7 @@ def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, s
     """Measured medians of the whole network and of each allocation, in turns."""
     axes = {name: Axis(width=c.width, sizes=c.sizes) for name, c in room.couplings.items()}
     template, target = Template(onnx.load(str(scratch / "model.onnx")), axes, list(room.blocks)), context.target
-    assert isinstance(target, EngineTarget)
+    assert isinstance(target, DeviceCostModel)
     clock = target.stopwatch(context.profile.runtimes[0], "fp32")
     variants = [(dict(each.widths), list(each.removed)) for each in chosen.values()]
     times = measure_table.whole_times(template, clock, [({}, []), *variants], "bench")

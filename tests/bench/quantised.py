@@ -27,7 +27,7 @@ from compress.execution.progress import StreamProgress
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization.fake_quantize import QuantizedProgram
-from compress.methods.quantization.post_training import PostTraining, Quantised, quantise
+from compress.methods.quantization.post_training import PostTraining, QuantizedModel, quantise
 from compress.models.checkpoint import load_foreign, load_into
 from compress.models.factory import factory
 from compress.models.plan import Plan
@@ -202,7 +202,7 @@ def _two() -> list[Figure]:
 
 
 def _context(data: Splits, teacher: nn.Module, folder: Path) -> Context:
-    def none(module: nn.Module, options: PostTraining) -> Quantised:
+    def none(module: nn.Module, options: PostTraining) -> QuantizedModel:
         raise AssertionError("the stage quantises nothing")
 
     return Context(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.models.features import Layout, Taps
+from compress.models.features import FeatureHooks, Layout
 from deploy.files import write_atomically
 
 
@@ -51,7 +51,7 @@ class Replayed(nn.Module):
         return logits
 
     def _ask(self, inputs: Tensor, path: Path) -> None:
-        with Taps(self._teacher[0], self._names, self._head) as taps, torch.no_grad():
+        with FeatureHooks(self._teacher[0], self._names, self._head) as taps, torch.no_grad():
             self._teacher[0](inputs)
             answers = [*taps.features(), taps.embedding()]
         content = io.BytesIO()

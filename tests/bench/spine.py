@@ -85,7 +85,7 @@ def _against_tools(report: dict[str, Any], steps: Path, folder: Path) -> Iterato
 
 
 def _decided(step: Path) -> dict[str, Any]:
-    """What decided a step of the workspace."""
+    """What decided a step of the cache."""
     found: dict[str, Any] = json.loads((step / "step.json").read_text())["decided_by"]
     return found
 

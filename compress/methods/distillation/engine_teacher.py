@@ -21,7 +21,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from compress.data import Samples
 from compress.methods.quantization.post_training import PostTraining, quantise
-from compress.models.features import Taps
+from compress.models.features import FeatureHooks
 from deploy.engines import engine
 from deploy.engines.base import Session, padded
 from deploy.export.to_onnx import capture, to_onnx
@@ -79,7 +79,7 @@ class EngineTeacher(nn.Module):
         return outputs
 
     def features(self) -> list[Tensor]:
-        """What the last batch left of the layers that are shown, as ``Taps`` has it."""
+        """What the last batch left of the layers that are shown, as ``FeatureHooks`` has it."""
         return [self._features[number] for number in self._order]
 
     def embedding(self) -> Tensor:
@@ -107,13 +107,13 @@ class Showing(nn.Module):
         self.module, self._layers, self._head = module, tuple(names), head
 
     def forward(self, inputs: Tensor) -> tuple[Any, list[Tensor], list[Tensor]]:
-        with Taps(self.module, self._layers, self._head) as taps:
+        with FeatureHooks(self.module, self._layers, self._head) as taps:
             outputs = self.module(inputs)
             return outputs, taps.features(), [] if self._head is None else [taps.embedding()]
 
 
 @final
-class Answering:
+class EngineTeachers:
     """The frozen teacher as engines of this machine run it: one for each choice of what losses read inside it.
 
     Args:
@@ -158,7 +158,7 @@ def _distinct(module: nn.Module, names: Sequence[str], example: Tensor) -> tuple
 
     A runtime may keep one name of two that a file has for the same tensor.
     """
-    with torch.no_grad(), Taps(module.eval(), names) as taps:
+    with torch.no_grad(), FeatureHooks(module.eval(), names) as taps:
         module(example)
         found = taps.features()
     first = [next(i for i, each in enumerate(found) if each is output) for output in found]

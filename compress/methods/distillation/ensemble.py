@@ -16,7 +16,7 @@ HALF = math.log(0.5)
 
 
 @final
-class Committee(nn.Module):
+class TeacherEnsemble(nn.Module):
     """Log of the weighted mean of the teachers' class probabilities, (samples, classes).
 
     Losses that read a teacher's inside read the first's, which is called last, so that what is found by the order of calls
@@ -40,7 +40,7 @@ class Committee(nn.Module):
 
 
 @final
-class Mirrored(nn.Module):
+class FlipAveraging(nn.Module):
     """Log of the mean of a teacher's class probabilities for an image and for its mirror image, (samples, classes).
 
     The image itself comes last, so that what losses read of the teacher's inside is of it.

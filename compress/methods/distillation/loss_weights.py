@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import nn
 
-from compress.losses.base import Moment
+from compress.losses.base import TrainingStep
 from compress.methods.distillation.sample_weights import SampleWeight
 from profiles.errors import UserError
 
@@ -33,10 +33,10 @@ class Weight(nn.Module):
     watches: ClassVar[bool] = False
 
     @abstractmethod
-    def at(self, moment: Moment) -> float:
+    def at(self, moment: TrainingStep) -> float:
         """The weight of a step."""
 
-    def due(self, moment: Moment) -> bool:
+    def due(self, moment: TrainingStep) -> bool:
         """Whether to measure the gradient's shares in this step: it costs a backward pass for each loss."""
         return False
 
@@ -52,7 +52,7 @@ class Fixed(Weight):
         super().__init__()
         self._value = value
 
-    def at(self, moment: Moment) -> float:
+    def at(self, moment: TrainingStep) -> float:
         return self._value
 
 
@@ -77,7 +77,7 @@ class Scheduled(Weight):
             )
         self._start, self._end, self._begins, self._ends, self._shape = start, end, begins, ends, shape
 
-    def at(self, moment: Moment) -> float:
+    def at(self, moment: TrainingStep) -> float:
         share = min(1.0, max(0.0, (moment.progress - self._begins) / (self._ends - self._begins)))
         if self._shape == "cosine":
             share = 0.5 * (1 - math.cos(math.pi * share))
@@ -112,13 +112,13 @@ class GradientShare(Weight):
         self.register_buffer("weight", torch.tensor(start, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(3, dtype=torch.float64))  # epoch, sum and count of its measurements
 
-    def at(self, moment: Moment) -> float:
+    def at(self, moment: TrainingStep) -> float:
         if moment.epoch > int(self.seen[0]):
             self._adjust()
             self.seen.copy_(torch.tensor([float(moment.epoch), 0.0, 0.0]))
         return float(self.weight)
 
-    def due(self, moment: Moment) -> bool:
+    def due(self, moment: TrainingStep) -> bool:
         return moment.step % self._every == 0
 
     def observe(self, share: float) -> None:

@@ -11,8 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.losses.base import VOCABULARY, Averaged, Moment, mean_where
-from compress.methods.distillation.engine_teacher import Answering
+from compress.losses.base import VOCABULARY, Averaged, TrainingStep, mean_where
+from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.label_teacher import asked
 from compress.methods.distillation.loss_specs import (
     LossSpec,
@@ -27,7 +27,7 @@ from compress.methods.distillation.loss_specs import (
 )
 from compress.methods.distillation.loss_weights import Weight, weight_of
 from compress.methods.distillation.sample_weights import SampleWeight
-from compress.methods.distillation.signals import Layers, Readings
+from compress.methods.distillation.signals import Layers, Signals
 from compress.tasks import Task
 from profiles.errors import UserError
 from profiles.tables import load_object
@@ -59,7 +59,7 @@ class Term:
         """What it and its weight read."""
         return (*self.reads, *weight_reads(self.spec.weight))
 
-    def on(self, given: Mapping[str, Any], moment: Moment) -> tuple[Tensor, Tensor]:
+    def on(self, given: Mapping[str, Any], moment: TrainingStep) -> tuple[Tensor, Tensor]:
         """The loss on what was read of a batch, and the loss weighted."""
         taken = [given[name] for name in self.reads]
         if isinstance(self.weight, Weight):
@@ -98,7 +98,7 @@ class Objective:
         teacher: nn.Module | None,
         example: Tensor,
         samples: int = 0,
-        answering: Answering | None = None,
+        answering: EngineTeachers | None = None,
         *,
         trained: bool = False,
     ) -> None:
@@ -109,7 +109,7 @@ class Objective:
         self.reads = {name for _, words in asked for name in words}
         if teacher is None and self.asks_teacher:
             raise UserError("a loss reads the teacher, and there is none here; losses for a teacher are 'task' alone")
-        self._readings = Readings(asked, task, student, teacher, example)
+        self._readings = Signals(asked, task, student, teacher, example)
         self._teacher, self._engine = teacher, None  # who is asked; and that again where it is an engine
         if answering is not None and self.asks_teacher:
             self._engine = answering.showing(self._readings.names["teacher"], self._readings.heads["teacher"])
@@ -142,11 +142,11 @@ class Objective:
         """Whether a loss reads the samples without augmentation."""
         return "plain_logits" in self.reads
 
-    def asks_at(self, moment: Moment) -> bool:
+    def asks_at(self, moment: TrainingStep) -> bool:
         """Whether a loss that has a weight then reads anything of the teacher's."""
         return _asks_teacher(_words(self._at_work(moment)))
 
-    def _at_work(self, moment: Moment) -> list[Term]:
+    def _at_work(self, moment: TrainingStep) -> list[Term]:
         """The losses whose weight is not 0 then: the others are not computed, nor is anything done for them alone.
 
         All of them where all weights are 0: a step needs something to go back from.
@@ -182,7 +182,7 @@ class Objective:
         inputs: Tensor,
         targets: Tensor,
         teacher: Mapping[str, Any] | None = None,
-        moment: Moment | None = None,
+        moment: TrainingStep | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum on a batch, and each term unweighted by name.
 
@@ -191,7 +191,7 @@ class Objective:
             teacher: what ``ask_teacher`` gave for this batch; asked now when there is none.
             moment: where the training stands; its beginning when there is none.
         """
-        moment = Moment() if moment is None else moment
+        moment = TrainingStep() if moment is None else moment
         # before the student, whose activations stay in memory until its backward pass: after it, a step on a CPU took
         # 1.1 times as long (ResNet-56 to ResNet-20, the same loop but for the order)
         terms = self._at_work(moment)
@@ -213,7 +213,7 @@ class Objective:
         return total, {term.spec.use: value.detach() for term, value in zip(terms, values, strict=True)}
 
     def _given(
-        self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, moment: Moment, reads: set[str]
+        self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, moment: TrainingStep, reads: set[str]
     ) -> dict[str, Any]:
         given: dict[str, Any] = {"targets": targets, "indices": moment.indices}
         given |= {"progress": moment.progress, "epoch": moment.epoch}
@@ -229,7 +229,7 @@ class Objective:
             given["task_loss"] = self._task.loss(outputs, targets)
         return given
 
-    def _watch(self, terms: list[Term], weighted: list[Tensor], moment: Moment) -> None:
+    def _watch(self, terms: list[Term], weighted: list[Tensor], moment: TrainingStep) -> None:
         """Tell the weights that watch it their losses' shares of the gradient, in steps in which they ask."""
         watching = {i: term.weight for i, term in enumerate(terms) if isinstance(term.weight, Weight)}
         watching = {i: weight for i, weight in watching.items() if weight.watches and weight.due(moment)}

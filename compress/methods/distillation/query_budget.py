@@ -33,7 +33,7 @@ LEAST = 1e-6
 
 
 @final
-class Answers:
+class TeacherAnswers:
     """What the teacher said of the samples that it was asked about: each once, as it is, without augmentation.
 
     Attributes:

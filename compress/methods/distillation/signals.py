@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods.distillation.loss_specs import LossSpec, reads_layers
-from compress.models.features import Inside, Layout, Pairs, Taps, as_map, as_tokens, paired_blocks, paired_maps
+from compress.models.features import Activations, FeatureHooks, Layout, Pairs, as_map, as_tokens, paired_blocks, paired_maps
 from compress.tasks import Task
 from profiles.errors import UserError
 
@@ -28,7 +28,7 @@ Layers = Mapping[str, list[str]]
 
 
 @final
-class Readings:
+class Signals:
     """Reads student and teacher as losses ask; a context manager: its hooks are gone when the block ends.
 
     Args:
@@ -60,24 +60,24 @@ class Readings:
         self.heads = {who: self._head(who, layouts) for who in WHO}
         self.layers = [self._chosen(spec, words, layouts) for spec, words in asked]
 
-    def __enter__(self) -> Readings:
+    def __enter__(self) -> Signals:
         return self.watching()
 
-    def watching(self, answering: Inside | None = None) -> Readings:
+    def watching(self, answering: Activations | None = None) -> Signals:
         """This, at work until its block ends.
 
         Args:
             answering: what is asked in the teacher's place, and knows itself what was inside.
         """
-        self._inside: dict[str, Inside] = {"student": self._tapped("student", self._student)}
+        self._inside: dict[str, Activations] = {"student": self._tapped("student", self._student)}
         if answering is not None:
             self._inside["teacher"] = answering
         elif self._teacher is not None and any(word.startswith("teacher") for word in self.reads):
             self._inside["teacher"] = self._tapped("teacher", self._teacher.eval())
         return self
 
-    def _tapped(self, who: str, module: nn.Module) -> Taps:
-        return self._stack.enter_context(Taps(module, self.names[who], self.heads[who]))
+    def _tapped(self, who: str, module: nn.Module) -> FeatureHooks:
+        return self._stack.enter_context(FeatureHooks(module, self.names[who], self.heads[who]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.data import Samples
 from compress.data.base import ArraySamples
-from compress.models.features import Layout, Taps
+from compress.models.features import FeatureHooks, Layout
 from compress.tasks import Task
 from profiles.errors import UserError
 
@@ -67,7 +67,7 @@ def find_head(module: nn.Module, task: Task, example: Tensor) -> str:
     head = Layout.of(module, example).head
     if head is None:
         raise UserError("mixture: the model has no linear layer that reads vectors (samples, width); leave it out")
-    with Taps(module.eval(), [head]) as taps, torch.no_grad():
+    with FeatureHooks(module.eval(), [head]) as taps, torch.no_grad():
         logits = task.logits(module(example))
         if not torch.equal(logits, taps.features()[0]):
             raise UserError(f"mixture: the model changes what its last linear layer, {head}, gives; leave it out")
@@ -80,7 +80,7 @@ def search(module: nn.Module, head: str, second: nn.Linear, task: Task, samples:
     The grid is that of DHO's code: 21 shares, 7 temperatures (Kang et al. 2025, paper 17).
     """
     told, targets = [], []
-    with Taps(module.eval(), [], head) as taps, torch.no_grad():
+    with FeatureHooks(module.eval(), [], head) as taps, torch.no_grad():
         for batch in samples.batches(CHUNK):
             module(torch.from_numpy(batch.inputs))
             told.append(taps.embedding().float().numpy())

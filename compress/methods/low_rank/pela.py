@@ -16,7 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.models.features import Layout, Taps
+from compress.models.features import FeatureHooks, Layout
 from compress.models.layers import first_tensor
 
 
@@ -35,7 +35,7 @@ def blocks_near(module: nn.Module, before: nn.Module, paths: Sequence[str], weig
     handles: list[Any] = []
     wanted: list[Tensor] = []
     if weight > 0 and paths:
-        taps = Taps(before, paths)
+        taps = FeatureHooks(before, paths)
 
         def ask(student: nn.Module, given: tuple[Any, ...]) -> None:
             wanted.clear()

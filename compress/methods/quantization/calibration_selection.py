@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from calib.select import BY_FEATURES, METHODS, Indices, entropy
 from compress.data import Samples
 from compress.data.base import ArraySamples
-from compress.data.subset import Chosen
+from compress.data.subset import Subset
 from compress.methods.quantization.zeroq import synthesise
 from compress.models.checkpoint import load_tensors, save_tensors
 from compress.models.features import Layout, embeddings
@@ -91,7 +91,7 @@ def kept(folder: Path, spec: CalibrationSpec, samples: Samples) -> Samples:
     found = load_tensors(folder / FILE)[0]["chosen"].numpy()
     if spec.select == "synthesised":
         return ArraySamples(found, np.full(len(found), -1))
-    return Chosen(samples, found)
+    return Subset(samples, found)
 
 
 def _chosen(samples: Samples, spec: CalibrationSpec, asked: Asked, seed: int) -> Indices:

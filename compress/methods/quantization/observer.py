@@ -20,7 +20,7 @@ MOST_MODELS = 4
 
 
 @final
-class Watcher:
+class Observer:
     """Histograms of tensors by model and samples, of the last ``MOST_MODELS``; 16 KiB a tensor whatever the samples.
 
     The recipes of a device place their pairs at nearly the same tensors, so a model is run once for all of them.

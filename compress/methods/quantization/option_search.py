@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from compress.data import Samples
 from compress.data.base import all_over
-from compress.data.subset import Chosen
+from compress.data.subset import Subset
 from compress.execution import distributed
 from compress.execution.progress import Progress
-from compress.methods.quantization.post_training import PostTraining, Quantised
+from compress.methods.quantization.post_training import PostTraining, QuantizedModel
 from compress.tasks import Task
-from compress.tasks.evaluate import judged
+from compress.tasks.evaluate import evaluate
 from deploy.onnx_graph.run import onnx_session
 
 LEAST_BETTER = 0.5
@@ -20,14 +20,14 @@ MOST_JUDGED = 2000
 
 
 def better(
-    found: Mapping[PostTraining, Quantised], task: Task, validation: Samples, progress: Progress
+    found: Mapping[PostTraining, QuantizedModel], task: Task, validation: Samples, progress: Progress
 ) -> tuple[PostTraining, tuple[str, ...]]:
     """Which options to take, by what each made of a model, and a note where it is not the first.
 
     Judged in ONNX Runtime here, on ``MOST_JUDGED`` samples from all over validation: the gate asks the engine.
     """
-    few = Chosen(validation, all_over(len(validation), MOST_JUDGED))
-    own = [judged(task, onnx_session(f.onnx()), few, progress, f"int8 {_told(way)}: evaluate") for way, f in found.items()]
+    few = Subset(validation, all_over(len(validation), MOST_JUDGED))
+    own = [evaluate(task, onnx_session(f.onnx()), few, progress, f"int8 {_told(way)}: evaluate") for way, f in found.items()]
     right = dict(zip(found, distributed.from_main(own), strict=True))
     first, best = next(iter(found)), max(right, key=lambda way: right[way])
     if right[best] - right[first] < LEAST_BETTER:

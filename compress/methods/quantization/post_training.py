@@ -19,7 +19,7 @@ from calib.ranges import METHODS, merged, symmetric_scales
 from compress.data import Samples
 from compress.methods.cost_model import FloatPrices
 from compress.methods.quantization.calibration_checks import check
-from compress.methods.quantization.observer import Watcher, inputs
+from compress.methods.quantization.observer import Observer, inputs
 from compress.methods.quantization.operations import Quantize
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
@@ -69,7 +69,7 @@ class PostTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantised:
+class QuantizedModel:
     """What came of it: the float ``model`` with its weights as they will be rounded and its biases corrected."""
 
     model: onnx.ModelProto
@@ -91,27 +91,27 @@ def quantise(
     samples: Samples,
     recipe: str,
     options: PostTraining,
-    watcher: Watcher | None = None,
+    observer: Observer | None = None,
     price: Price | None = None,
-) -> Quantised:
+) -> QuantizedModel:
     """Quantise a float ``model`` for a recipe of ``QUANTIZATION``, as ``options`` say.
 
     Args:
-        watcher: what has seen the model before, or will see it for other recipes.
+        observer: what has seen the model before, or will see it for other recipes.
         price: what layers cost in float on the device, for ``mixed``; without it they are chosen by accuracy alone.
 
     Raises:
         UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
     """
-    rules, watcher = QUANTIZATION[recipe], watcher or Watcher()
+    rules, observer = QUANTIZATION[recipe], observer or Observer()
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise UserError("the model is quantised already; give the float model that it was made from")
     if options.equalise:
         model = equalise(model)
-    quantize = calibrate(model, samples, recipe, options.ranges, watcher=watcher)
+    quantize = calibrate(model, samples, recipe, options.ranges, observer=observer)
     scales = _scales(model, quantize, rules, options.weights)
     if options.mixed and (kept := _hurting(model, quantize, scales, rules, samples, price)):
-        quantize = calibrate(model, samples, recipe, options.ranges, kept, watcher)
+        quantize = calibrate(model, samples, recipe, options.ranges, kept, observer)
         scales = _scales(model, quantize, rules, options.weights)
     if options.rounding == "learned":
         from compress.methods.quantization.adaround import learn_rounding
@@ -119,7 +119,7 @@ def quantise(
         model = learn_rounding(model, quantize.placement, scales, rules, inputs(samples))
     if options.biases:
         model = correct_biases(model, quantize.placement, scales, rules, inputs(samples))
-    return Quantised(model=model, quantize=quantize, scales=scales)
+    return QuantizedModel(model=model, quantize=quantize, scales=scales)
 
 
 def calibrate(
@@ -128,7 +128,7 @@ def calibrate(
     recipe: str,
     method: str,
     kept: Mapping[str, str] = NONE,
-    watcher: Watcher | None = None,
+    observer: Observer | None = None,
 ) -> Quantize:
     """Placement for a float ``model``, and the scale of each placed activation over all ``samples``.
 
@@ -143,7 +143,7 @@ def calibrate(
     check(samples, shape)
     placement = place(model, rules, kept)
     try:
-        histograms = (watcher or Watcher()).histograms(model, placement, samples)
+        histograms = (observer or Observer()).histograms(model, placement, samples)
     except ValueError as error:
         raise UserError(f"calibration: {error}") from None
     found: dict[str, tuple[float, int]] = {}
@@ -230,14 +230,14 @@ def _reason(share: float, layer: str, prices: FloatPrices | None) -> str:
 
 
 @final
-class ModuleQuantiser:
+class ModuleQuantizer:
     """Quantises a float module as options say; exports it once, however many ways are asked of it in a row.
 
     Args:
         recipe: of ``QUANTIZATION``; None where no runtime of the device runs int8, and then it is not asked.
         example: inputs of shape (samples, ...).
         samples: to calibrate on.
-        watcher, price: as ``quantise`` takes them.
+        observer, price: as ``quantise`` takes them.
     """
 
     def __init__(
@@ -245,16 +245,16 @@ class ModuleQuantiser:
         recipe: str | None,
         example: Tensor,
         samples: Samples,
-        watcher: Watcher | None = None,
+        observer: Observer | None = None,
         price: Price | None = None,
     ) -> None:
         self._recipe, self._example, self._samples = recipe, example, samples
-        self._watcher, self._price = watcher, price
+        self._observer, self._price = observer, price
         self._last: tuple[nn.Module, onnx.ModelProto] | None = None
 
-    def __call__(self, module: nn.Module, options: PostTraining) -> Quantised:
+    def __call__(self, module: nn.Module, options: PostTraining) -> QuantizedModel:
         """``module`` must stay as it is between calls."""
         assert self._recipe is not None, "the quantize stage has asked for a runtime with int8"
         if self._last is None or self._last[0] is not module:
             self._last = module, to_onnx(capture(module, [self._example]))
-        return quantise(self._last[1], self._samples, self._recipe, options, self._watcher, self._price)
+        return quantise(self._last[1], self._samples, self._recipe, options, self._observer, self._price)

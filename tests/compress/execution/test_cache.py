@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from compress.execution.cache import FACTS, UNFINISHED, Workspace, code_digest, digest, source_digest
+from compress.execution.cache import FACTS, UNFINISHED, StepCache, code_digest, digest, source_digest
 from compress.pipeline.cache_keys import PLACEMENT
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -31,20 +31,20 @@ def test_a_step_is_made_once(tmp_path, quiet):
         return {"answer": 42}
 
     for fresh in (True, False):
-        step = Workspace(tmp_path, quiet).step("kind", {"a": 1}, make)
+        step = StepCache(tmp_path, quiet).step("kind", {"a": 1}, make)
         assert (step.fresh, step.facts["answer"], (step.folder / "x").read_text()) == (fresh, 42, "content")
     assert len(made) == 1
 
 
 def test_what_decides_the_result_decides_the_key(tmp_path, quiet):
-    space = Workspace(tmp_path, quiet)
+    space = StepCache(tmp_path, quiet)
     keys = {space.step("k", {"a": a, "b": b}, lambda f: None).key for a in (1, 2) for b in ([1], [2])}
     assert len(keys) == 4
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 
 
 def test_a_step_that_fails_leaves_nothing_but_its_checkpoints(tmp_path, quiet):
-    space = Workspace(tmp_path, quiet)
+    space = StepCache(tmp_path, quiet)
 
     def fails(folder):
         (folder / "half").write_text("made")
@@ -67,7 +67,7 @@ KILLED = """
 import io, os, signal, sys
 from pathlib import Path
 from compress.progress import StreamProgress
-from compress.workspace import Workspace
+from compress.cache import Workspace
 def make(folder):
     (folder / "big").write_bytes(b"x" * 1000)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -78,7 +78,7 @@ Workspace(Path(sys.argv[1]), StreamProgress(io.StringIO())).step("k", {}, make)
 def test_killed_while_making_nothing_half_made_is_read(tmp_path, quiet):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
-    step = Workspace(tmp_path, quiet).step("k", {}, lambda folder: (folder / "big").write_text("whole") and None)
+    step = StepCache(tmp_path, quiet).step("k", {}, lambda folder: (folder / "big").write_text("whole") and None)
     assert step.fresh
     assert (step.folder / "big").read_text() == "whole"
 
@@ -91,7 +91,7 @@ def _slow(root, log):
             file.write("made\n")
         time.sleep(0.5)
 
-    Workspace(root, StreamProgress(open(os.devnull, "w"))).step("k", {}, make)
+    StepCache(root, StreamProgress(open(os.devnull, "w"))).step("k", {}, make)
 
 
 def test_two_runs_at_once_make_it_once(tmp_path):
@@ -109,7 +109,7 @@ FULL = """
 import io, resource, signal, sys
 from pathlib import Path
 from compress.progress import StreamProgress
-from compress.workspace import Workspace
+from compress.cache import Workspace
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 space = Workspace(Path(sys.argv[1]), StreamProgress(io.StringIO()))
 space.step("old", {}, lambda folder: (folder / "x").write_text("old") and None)
@@ -131,7 +131,7 @@ def test_a_full_disk_keeps_old_steps_and_says_so_in_a_line(tmp_path, quiet):
     assert full.stderr.count("\n") == 1
     names = [p.name for p in tmp_path.iterdir() if p.is_dir()]
     assert [n.split("-")[0] for n in names] == ["old"]
-    assert not Workspace(tmp_path, quiet).step("old", {}, lambda folder: None).fresh
+    assert not StepCache(tmp_path, quiet).step("old", {}, lambda folder: None).fresh
 
 
 def test_comments_and_docstrings_do_not_change_a_hash_and_code_does():
@@ -146,19 +146,19 @@ def test_comments_and_docstrings_do_not_change_a_hash_and_code_does():
 def test_a_folder_that_cannot_be_written_to(tmp_path, quiet):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot be written to"):
-        Workspace(tmp_path / "x", quiet)
+        StepCache(tmp_path / "x", quiet)
 
 
 def test_a_file_where_a_folder_is_wanted(tmp_path, quiet):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
-        Workspace(tmp_path / "file", quiet)
+        StepCache(tmp_path / "file", quiet)
     with pytest.raises(UserError, match="inside a file"):
-        Workspace(tmp_path / "file" / "below", quiet)
+        StepCache(tmp_path / "file" / "below", quiet)
 
 
 def test_facts_are_json(tmp_path, quiet):
-    step = Workspace(tmp_path, quiet).step("k", {"x": 1}, lambda folder: {"y": 2})
+    step = StepCache(tmp_path, quiet).step("k", {"x": 1}, lambda folder: {"y": 2})
     stored = json.loads((step.folder / FACTS).read_text())
     assert stored["decided_by"] == {"x": 1}
     assert stored["facts"] == {"y": 2}

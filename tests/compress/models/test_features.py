@@ -1,6 +1,6 @@
 import torch
 
-from compress.models.features import Taps, feature_maps, pair_by_resolution
+from compress.models.features import FeatureHooks, feature_maps, pair_by_resolution
 from tests.conftest import small_model
 
 
@@ -15,7 +15,7 @@ def test_pairs_from_fine_to_coarse_whatever_the_widths(example):
 
 def test_taps_keep_the_last_pass(example):
     module = small_model().eval()
-    with Taps(module, ["layer1", "layer3"]) as taps, torch.no_grad():
+    with FeatureHooks(module, ["layer1", "layer3"]) as taps, torch.no_grad():
         module(example)
         shapes = [tuple(f.shape) for f in taps.features()]
     assert shapes == [(2, 8, 16, 16), (2, 32, 4, 4)]

@@ -3,13 +3,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from compress.pipeline.gate import Standing, decide, undecided
+from compress.pipeline.gate import ModelMetrics, decide, undecided
 from compress.pipeline.run import _raced
 from compress.recipe.spec import Budget
 
 
 def standing(accuracy=90.0, latency_ms=1.0, shipped=None, size=1000, free=None):
-    return Standing(
+    return ModelMetrics(
         accuracy=accuracy,
         latency_ms=latency_ms,
         form="openvino int8",
@@ -114,6 +114,6 @@ class Rounds:
     ],
 )
 def test_a_race_whose_rounds_disagree_is_run_again_longer_and_then_doubted(told, seconds, doubt):
-    prover = Rounds(told)
-    assert _raced(["before"], ["after"], prover, 0.5)[1] == doubt
-    assert prover.seconds == seconds
+    evaluator = Rounds(told)
+    assert _raced(["before"], ["after"], evaluator, 0.5)[1] == doubt
+    assert evaluator.seconds == seconds

@@ -1,10 +1,10 @@
-"""What a stage is given by the workshop."""
+"""What a stage is given by the builder."""
 
 import pytest
 import torch
 
-from compress.execution.cache import Workspace
-from compress.pipeline.model_builder import Workshop
+from compress.execution.cache import StepCache
+from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import load
 from profiles.device import load as load_profile
 from profiles.errors import UserError
@@ -14,11 +14,11 @@ def test_a_student_that_is_the_teacher_itself_can_be_trained(small_recipe, tmp_p
     """The teacher is frozen for a stage; the student that it starts from must not be."""
     small_recipe.write_text(small_recipe.read_text().replace("width = 0.5\n", "").replace("epochs = 8", "epochs = 1"))
     recipe = load(str(small_recipe))
-    workshop = Workshop(recipe, load_profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
-    teacher = workshop.teacher()
-    start = workshop.student(teacher)
+    builder = ModelBuilder(recipe, load_profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
+    teacher = builder.teacher()
+    start = builder.student(teacher)
     assert start == teacher
-    trained = workshop.attempt(recipe.stages[0], start, teacher).artifact.module.state_dict()
+    trained = builder.attempt(recipe.stages[0], start, teacher).artifact.module.state_dict()
     before = teacher.artifact.module.state_dict()
     assert any(not torch.equal(trained[name], before[name]) for name in before)
 
@@ -29,9 +29,9 @@ def test_cut_mix_is_refused_where_something_is_true_of_one_image_only(small_reci
     told = text.replace("[student]", "cut_mix = 0.5\n[student]").replace('use = "distill"', 'use = "distill"\ncut_mix = 0.5')
     asking = 'use = "quantize"\ncut_mix = 0.5\nlosses = ["kd", { use = "attention", weight = 2.0 }]'
     small_recipe.write_text(told.replace('use = "quantize"', asking))
-    workshop = Workshop(load(str(small_recipe)), load_profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
+    builder = ModelBuilder(load(str(small_recipe)), load_profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
     with pytest.raises(UserError) as caught:
-        workshop.check()
+        builder.check()
     assert len(caught.value.faults) == 2
     assert "teacher: it learns from labels" in caught.value.faults[0]
     assert "stage distill: images of cut_mix show two samples, and its loss 'task'" in caught.value.faults[1]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from compress.methods.evolution import Candidate
-from compress.pipeline.student_search import Found, _check, table
+from compress.pipeline.student_search import StudentSearchResult, _check, table
 from profiles.errors import UserError
 from tests.compress.pipeline.test_run import ENVIRONMENT
 
@@ -18,7 +18,7 @@ BROKEN = Candidate(arguments={"blocks": 0}, score=None, fault="at least one bloc
 
 
 def found(*tried, most_ms=math.inf):
-    return Found(form="openvino int8", teacher_ms=4.0, most_ms=most_ms, tried=tried)
+    return StudentSearchResult(form="openvino int8", teacher_ms=4.0, most_ms=most_ms, tried=tried)
 
 
 def test_the_table_says_what_was_chosen_and_why():

@@ -9,10 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from compress.methods.distillation.ensemble import Committee, Mirrored
+from compress.methods.distillation.ensemble import FlipAveraging, TeacherEnsemble
 from compress.methods.distillation.similarity import cka, parc, shares
 from compress.models.checkpoint import save_tensors
-from compress.models.features import Taps
+from compress.models.features import FeatureHooks
 from compress.recipe.parse import load, parse
 from profiles.errors import UserError
 from tests.conftest import ArraySamples, blob_splits, small_model
@@ -29,21 +29,21 @@ class Says(torch.nn.Module):
 
 def test_a_committee_is_the_weighted_mean_of_probabilities():
     inputs = torch.zeros(3, 1)
-    mean = Committee([Says(0.9, 0.1), Says(0.5, 0.5)], [1.0, 1.0])(inputs).exp()
+    mean = TeacherEnsemble([Says(0.9, 0.1), Says(0.5, 0.5)], [1.0, 1.0])(inputs).exp()
     torch.testing.assert_close(mean, torch.tensor([[0.7, 0.3]]).expand(3, 2))
-    weighted = Committee([Says(0.9, 0.1), Says(0.5, 0.5)], [3.0, 1.0])(inputs).exp()
+    weighted = TeacherEnsemble([Says(0.9, 0.1), Says(0.5, 0.5)], [3.0, 1.0])(inputs).exp()
     torch.testing.assert_close(weighted, torch.tensor([[0.8, 0.2]]).expand(3, 2))
 
 
 def test_a_committee_of_one_says_what_it_says():
     model, x = small_model(1).eval(), torch.randn(4, 1, 16, 16)
-    torch.testing.assert_close(Committee([model], [2.0])(x), model(x).log_softmax(1))
+    torch.testing.assert_close(TeacherEnsemble([model], [2.0])(x), model(x).log_softmax(1))
 
 
 def test_a_committee_is_for_class_scores(example):
     dense = torch.nn.Conv2d(1, 4, 1)
     with pytest.raises(UserError, match="several teachers, and a mirrored one, are for classification"):
-        Committee([dense, dense], [1, 1])(example)
+        TeacherEnsemble([dense, dense], [1, 1])(example)
 
 
 class Left(torch.nn.Module):
@@ -56,26 +56,26 @@ class Left(torch.nn.Module):
 
 def test_a_mirrored_teacher_says_the_same_of_an_image_and_of_its_mirror():
     image = torch.tensor([[[[0.9, 0.3], [0.7, 0.1]]]])  # 0.8 on the left, 0.2 on the right
-    said = Mirrored(Left())(image)
+    said = FlipAveraging(Left())(image)
     torch.testing.assert_close(said.exp(), torch.tensor([[0.5, 0.5]]))
-    torch.testing.assert_close(said, Mirrored(Left())(image.flip(-1)))
+    torch.testing.assert_close(said, FlipAveraging(Left())(image.flip(-1)))
     brighter = torch.tensor([[[[0.9, 0.5], [0.9, 0.5]]]])
-    torch.testing.assert_close(Mirrored(Left())(brighter).exp(), torch.tensor([[0.7, 0.3]]))
+    torch.testing.assert_close(FlipAveraging(Left())(brighter).exp(), torch.tensor([[0.7, 0.3]]))
 
 
 def test_what_losses_read_inside_a_mirrored_teacher_is_of_the_image_itself():
     model, x = small_model(1).eval(), torch.randn(4, 1, 16, 16)
-    with torch.no_grad(), Taps(model, ["layer2"]) as taps:
+    with torch.no_grad(), FeatureHooks(model, ["layer2"]) as taps:
         model(x)
         alone = taps.features()[0]
-    with torch.no_grad(), Taps(mirrored := Mirrored(model), ["teacher.layer2"]) as taps:
+    with torch.no_grad(), FeatureHooks(mirrored := FlipAveraging(model), ["teacher.layer2"]) as taps:
         mirrored(x)
         torch.testing.assert_close(taps.features()[0], alone)
 
 
 def test_a_mirrored_teacher_is_for_images():
     with pytest.raises(UserError, match="mirrored is for images"):
-        Mirrored(Says(0.9, 0.1))(torch.zeros(3, 1))
+        FlipAveraging(Says(0.9, 0.1))(torch.zeros(3, 1))
 
 
 def test_parc_by_hand():
@@ -179,14 +179,14 @@ def even_splits():
 
 def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
     """Who teaches, and by what share, is part of a step's key; the run compresses the first."""
-    from compress.execution.cache import Workspace
-    from compress.pipeline.model_builder import Workshop
+    from compress.execution.cache import StepCache
+    from compress.pipeline.model_builder import ModelBuilder
     from profiles.device import load as profile
 
     def attempt(recipe):
-        workshop = Workshop(recipe, profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
-        teacher = workshop.teacher()
-        return teacher, workshop.attempt(recipe.stages[0], workshop.student(teacher), teacher)
+        builder = ModelBuilder(recipe, profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
+        teacher = builder.teacher()
+        return teacher, builder.attempt(recipe.stages[0], builder.student(teacher), teacher)
 
     several.write_text(
         several.read_text().replace("tests.conftest:blob_splits", "tests.compress.pipeline.test_teachers:even_splits")
@@ -212,8 +212,8 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
 
 def test_teachers_whose_images_mean_something_else_mirrored_are_refused(several, tmp_path, quiet):
     """A blob on the left is of another class than one on the right."""
-    from compress.execution.cache import Workspace
-    from compress.pipeline.model_builder import Workshop
+    from compress.execution.cache import StepCache
+    from compress.pipeline.model_builder import ModelBuilder
     from profiles.device import load as profile
 
     text = several.read_text().replace("fresh.safetensors", "trained.safetensors")
@@ -221,10 +221,10 @@ def test_teachers_whose_images_mean_something_else_mirrored_are_refused(several,
         text.replace('weights = "trained', 'mirrored = true\nweights = "trained', 1).replace("share = 3.0", "")
     )
     recipe = load(str(several))
-    workshop = Workshop(recipe, profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
-    teacher = workshop.teacher()
+    builder = ModelBuilder(recipe, profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
+    teacher = builder.teacher()
     with pytest.raises(UserError, match=r"validation 100.00 -> [4-6]\d\.\d\d; the images' mirror"):
-        workshop.attempt(recipe.stages[0], workshop.student(teacher), teacher)
+        builder.attempt(recipe.stages[0], builder.student(teacher), teacher)
 
 
 def test_faults_of_further_teachers():

@@ -20,7 +20,7 @@ from compress.methods.pruning.importance import IMPORTANCES
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.sparse import rate_of
 from compress.models import plan
-from compress.pipeline.device_costs import EngineTarget
+from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact
 from compress.stages.prune import Prune
 from compress.stages.runner import run_stage
@@ -52,7 +52,7 @@ def placed(context, path, folder):
     """A stage's context with this machine as the target of the file at ``path``."""
     profile, quiet = dataclasses.replace(load("cpu"), threads=1), StreamProgress(io.StringIO())
     versions = {r.engine: engine(r.engine).affinity().version for r in profile.runtimes}
-    target = EngineTarget(lambda: path, device("local"), {"url": "local"}, profile, versions, folder / "latency", quiet)
+    target = DeviceCostModel(lambda: path, device("local"), {"url": "local"}, profile, versions, folder / "latency", quiet)
     return dataclasses.replace(context, target=target, profile=profile)
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from compress.training.memory import kept_memory
+from compress.training.memory import retained_memory
 from tests.conftest import ROOT
 
 SIZE = (64, 1024, 1024)  # 256 MiB
@@ -46,12 +46,12 @@ def _resident_bytes() -> int:
 
 
 def test_it_goes_back_at_the_end() -> None:
-    with kept_memory():
+    with retained_memory():
         torch.ones(SIZE)
         kept = _resident_bytes()
     assert kept - _resident_bytes() > 200 * 1024**2
 
 
 def test_other_threads_get_large_tensors_too() -> None:
-    with kept_memory(), ThreadPoolExecutor(1) as pool:
+    with retained_memory(), ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: float(torch.ones(SIZE).sum())).result() == 64 * 1024**2

@@ -6,14 +6,14 @@ from compress.methods.distillation.objective import Objective, parse_losses
 from compress.tasks.classification import Classification
 from compress.training.loader import Batches, Place
 from compress.training.schedule import Schedule
-from compress.training.teacher_cache import TeacherOutputs
+from compress.training.teacher_cache import TeacherCache
 from compress.training.trainer import Trainer
 from tests.conftest import Counted, blobs, small_model
 
 
 def make(folder, realisations=2):
     schedule = Schedule(epochs=4, batch_size=16, realisations=realisations)
-    return TeacherOutputs(folder, Batches(blobs(64), schedule, 0), schedule)
+    return TeacherCache(folder, Batches(blobs(64), schedule, 0), schedule)
 
 
 def test_what_is_kept_is_read_and_what_is_not_is_not(tmp_path):

@@ -18,7 +18,7 @@ from deploy.board.address import Address
 from deploy.devices import DeviceError, device, ssh
 from deploy.engines import EngineError, engine
 from deploy.worker.client import RemoteWorker
-from deploy.worker.pool import Desk
+from deploy.worker.pool import WorkerPool
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -337,10 +337,10 @@ def test_a_worker_there_gives_what_one_here_gives_though_it_is_cut_all_the_time(
 
 def test_one_worker_there_builds_and_answers_for_many_engines(board, model, tmp_path):
     inputs = np.random.default_rng(0).normal(size=(3, 1, 16, 16)).astype(np.float32)
-    desk, processes = Desk(board.device()), []
-    with desk.open():
+    pool, processes = WorkerPool(board.device()), []
+    with pool.open():
         for name in ("one", "other"):
-            with desk.worker() as worker:
+            with pool.worker() as worker:
                 worker.build(model, plan(), tmp_path / name / "engine")
                 worker.open(tmp_path / name / "engine")
                 found = worker.infer({"input": inputs})["output"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from compress.execution.cache import Workspace
+from compress.execution.cache import StepCache
 from compress.execution.progress import StreamProgress
-from compress.methods.distillation.engine_teacher import Answering, EngineTeacher
+from compress.methods.distillation.engine_teacher import EngineTeacher, EngineTeachers
 from compress.methods.distillation.objective import Objective, parse_losses
-from compress.models.features import Taps
-from compress.pipeline.cached_model import Made
-from compress.pipeline.model_builder import Workshop
+from compress.models.features import FeatureHooks
+from compress.pipeline.cached_model import CachedModel
+from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import parse
 from compress.tasks.classification import Classification
 from profiles.device import load as load_profile
@@ -31,8 +31,8 @@ class TwoOutputs(nn.Module):
         return {"scores": logits, "sum": logits.sum(1)}
 
 
-def answering(module: nn.Module, example: torch.Tensor, asked: str = "openvino/fp32") -> Answering:
-    return Answering(module.eval(), asked, example, blobs(21))
+def answering(module: nn.Module, example: torch.Tensor, asked: str = "openvino/fp32") -> EngineTeachers:
+    return EngineTeachers(module.eval(), asked, example, blobs(21))
 
 
 def engine_of(module: nn.Module, example: torch.Tensor, runtime: str = "openvino") -> EngineTeacher:
@@ -59,7 +59,7 @@ def test_it_shows_the_layers_that_are_asked_for(example, asked, allowed):
     layers = ["layer1", "conv1", "layer2.0.bn1", "layer3.0", "layer1.0"]
     teacher = answering(module, example, asked).showing(layers, "linear")
     images = torch.from_numpy(blobs(9).images)
-    with torch.no_grad(), Taps(module, layers, "linear") as known:
+    with torch.no_grad(), FeatureHooks(module, layers, "linear") as known:
         module(images)
         teacher(images)
         pairs = [*zip(teacher.features(), known.features(), strict=True), (teacher.embedding(), known.embedding())]
@@ -120,11 +120,11 @@ def test_a_stage_is_taught_by_int8_and_its_result_is_known_by_it(tmp_path):
     keys, said = [], io.StringIO()
     quiet = StreamProgress(said)
     for engine in (None, "openvino/int8"):
-        shop = Workshop(recipe(engine=engine), load_profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet)
+        shop = ModelBuilder(recipe(engine=engine), load_profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
         teacher = shop.teacher()
         made = shop.attempt(shop.recipe.stages[0], teacher, teacher)
         keys.append(made.step.key)
-        assert isinstance(made, Made)
+        assert isinstance(made, CachedModel)
         outputs = made.artifact.module(shop.example)
         assert np.isfinite(outputs.detach().numpy()).all()
     assert keys[0] != keys[1]

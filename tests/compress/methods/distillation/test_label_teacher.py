@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from compress.data.base import ArraySamples
-from compress.execution.cache import Workspace
+from compress.execution.cache import StepCache
 from compress.methods.distillation.label_teacher import Labelled, WithLabels, asked, widened, with_labels
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.models.factory import factory
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import parse
 from profiles.device import load as load_profile
 from profiles.errors import UserError
@@ -127,7 +127,7 @@ def test_data_without_maps_of_labels_is_refused_before_anything_is_trained(tmp_p
     table = {"task": {"data": "tests.conftest:blob_splits"}, "teacher": {**model, "labelled": {"epochs": 1}}}
     recipe = parse(table, name="x", source=str(tmp_path / "x.toml"))
     with pytest.raises(UserError, match="is for images whose targets are maps of labels"):
-        Workshop(recipe, load_profile("cpu"), Workspace(tmp_path / "steps", quiet), quiet).check()
+        ModelBuilder(recipe, load_profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet).check()
 
 
 @pytest.mark.slow

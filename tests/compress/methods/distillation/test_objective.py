@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from compress.losses.base import Moment
+from compress.losses.base import TrainingStep
 from compress.methods.distillation.loss_weights import GradientShare
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.tasks.classification import Classification
@@ -133,7 +133,7 @@ def test_a_scheduled_weight_goes_from_start_to_end(example):
     with Objective(parse_losses([spec]), Classification(), student, teacher, example) as objective:
         ratios = []
         for progress in (0.0, 0.2, 0.4, 0.6, 1.0):
-            total, terms = objective(student, example, torch.tensor([0, 1]), None, Moment(progress=progress))
+            total, terms = objective(student, example, torch.tensor([0, 1]), None, TrainingStep(progress=progress))
             ratios.append(float(total.detach()) / float(terms["kd"]))
     assert ratios == pytest.approx([1, 1, 2, 3, 3], rel=1e-5)
 
@@ -144,7 +144,7 @@ def test_a_loss_without_weight_is_not_computed_nor_the_teacher_asked(example):
     with Objective(parse_losses(["task", late]), Classification(), student, teacher, example) as objective:
         asked = teacher.calls
         for progress, terms in ((0.0, {"task"}), (0.5, {"task"}), (0.55, {"task", "kd"}), (1.0, {"task", "kd"})):
-            moment = Moment(progress=progress)
+            moment = TrainingStep(progress=progress)
             assert objective.asks_at(moment) == ("kd" in terms)
             assert set(objective(student, example, torch.tensor([0, 1]), None, moment)[1]) == terms
     assert teacher.calls == asked + 2
@@ -157,7 +157,7 @@ def test_a_loss_without_weight_costs_no_pass_of_the_student(example):
     with Objective(parse_losses(["task", late]), Classification(), student, teacher, example) as objective:
         for progress in (0.0, 1.0):
             before = student.calls
-            objective(student, example, torch.tensor([0, 1]), None, Moment(progress=progress))
+            objective(student, example, torch.tensor([0, 1]), None, TrainingStep(progress=progress))
             passes.append(student.calls - before)
     assert passes == [1, 2], "mdcs reads the samples once more, without augmentation"
 
@@ -166,7 +166,7 @@ def test_a_step_in_which_every_weight_is_zero_goes_back_all_the_same(example):
     student, teacher = small_model(1).eval(), small_model(2)
     ramp = {"use": "kd", "weight": {"use": "scheduled", "ends": 0.1}}
     with Objective(parse_losses([ramp]), Classification(), student, teacher, example) as objective:
-        total, terms = objective(student, example, torch.tensor([0, 1]), None, Moment(progress=0.0))
+        total, terms = objective(student, example, torch.tensor([0, 1]), None, TrainingStep(progress=0.0))
     total.backward()
     assert set(terms) == {"kd"}
     assert float(total.detach()) == 0
@@ -179,7 +179,7 @@ def test_gradient_share_holds_a_loss_to_its_share(example):
     with Objective(parse_losses(["task", spec]), Classification(), student, teacher, example) as objective:
         weight = objective._terms[1].weight
         for epoch in range(3):
-            objective(student, example, torch.tensor([0, 1]), None, Moment(step=epoch, epoch=epoch))
+            objective(student, example, torch.tensor([0, 1]), None, TrainingStep(step=epoch, epoch=epoch))
     assert float(weight.seen[1] / weight.seen[2]) == pytest.approx(0.3, abs=0.02)
     assert float(weight.weight) != 1.0
 
@@ -187,9 +187,9 @@ def test_gradient_share_holds_a_loss_to_its_share(example):
 def test_gradient_share_moves_at_most_tenfold():
     weight = GradientShare(start=1.0, share=0.9)
     weight.observe(1e-5)
-    assert weight.at(Moment(epoch=1)) == pytest.approx(10)
+    assert weight.at(TrainingStep(epoch=1)) == pytest.approx(10)
     weight.observe(0.905)
-    assert weight.at(Moment(epoch=2)) == pytest.approx(10), "within the tolerance"
+    assert weight.at(TrainingStep(epoch=2)) == pytest.approx(10), "within the tolerance"
 
 
 class Transformer(torch.nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.data.subset import Chosen
+from compress.data.subset import Subset
 from compress.methods.distillation.objective import parse_losses
 from compress.methods.distillation.query_budget import choose, gains, strategy
 from compress.stages.base import Artifact
@@ -58,7 +58,7 @@ def test_gains_by_hand():
         def forward(self, x):
             return torch.stack([torch.tensor([3.0, 1.0]).log(), torch.zeros(2)])
 
-    np.testing.assert_allclose(gains(Says(), Classification(), Chosen(blobs(4), np.array([0, 1]))), [0.5, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(gains(Says(), Classification(), Subset(blobs(4), np.array([0, 1]))), [0.5, 1.0], rtol=1e-6)
 
 
 class Counted(torch.nn.Module):

@@ -6,7 +6,7 @@ import torch
 
 from compress.methods.distillation.objective import parse_losses
 from compress.methods.low_rank.pela import blocks_near, blocks_of
-from compress.models.features import Taps
+from compress.models.features import FeatureHooks
 from compress.stages.base import Artifact, Context
 from compress.stages.low_rank import LowRank
 from compress.stages.runner import run_stage
@@ -18,7 +18,7 @@ WITHOUT_CHANNELS = parse_losses([{"use": "task", "weight": 0.1}, {"use": "kd", "
 
 def distance(module, before, paths, inputs):
     """Mean over blocks of the mean squared difference of their outputs."""
-    with Taps(module, paths) as ours, Taps(before, paths) as theirs:
+    with FeatureHooks(module, paths) as ours, FeatureHooks(before, paths) as theirs:
         module(inputs)
         with torch.no_grad():
             before(inputs)

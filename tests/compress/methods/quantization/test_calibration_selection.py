@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compress.execution.cache import Workspace
+from compress.execution.cache import StepCache
 from compress.execution.progress import StreamProgress
-from compress.pipeline.model_builder import Workshop
+from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import parse
 from profiles.device import load as load_profile
 from profiles.errors import UserError
@@ -29,7 +29,7 @@ def steps(tmp_path_factory):
 
 def shop_of(asked, steps, said=None):
     quiet = StreamProgress(said or io.StringIO())
-    shop = Workshop(asked, load_profile("cpu"), Workspace(steps, quiet), quiet)
+    shop = ModelBuilder(asked, load_profile("cpu"), StepCache(steps, quiet), quiet)
     shop.choose_calibration(shop.teacher())
     return shop
 
