@@ -28,7 +28,7 @@ def test_the_losses_named_are_the_losses_there_are():
 
 
 def test_the_tests_named_exist():
-    source = (ROOT / "tests" / "compress" / "test_losses_known.py").read_text()
+    source = (ROOT / "tests" / "compress" / "losses" / "test_losses_known.py").read_text()
     named = re.findall(r"`(test_\w+)` \|", TEXT)
     assert len(named) == 5
     assert all(f"def {name}(" in source for name in named)

@@ -27,8 +27,11 @@ FOLDERS = {
     "deploy/devices": (DEVICES, Device),
 }
 HELPERS = {
-    "compress/data": {"transforms", "digests", "boxed", "box_view", "pickled", "chosen"},
-    "compress/tasks": {"assignment", "precision"},
+    "compress/data": {"transforms", "fingerprints", "box_samples", "box_transforms", "pickle_reader", "subset"},
+    "compress/tasks": {"assignment", "precision", "evaluate"},
+    "compress/losses": {"adapters"},
+    "compress/stages": {"trained", "runner"},
+    "deploy/engines": {"build_record", "cuda"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
 

@@ -1,7 +1,6 @@
 import json
 import multiprocessing
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -11,15 +10,8 @@ import time
 import pytest
 
 from compress.execution.cache import FACTS, UNFINISHED, StepCache, code_digest, digest, source_digest
-from compress.pipeline.cache_keys import PLACEMENT
 from profiles.errors import UserError
 from tests.conftest import ROOT
-
-
-def test_what_decides_where_pairs_stand_is_named_whole():
-    """A step's key has the code of ``PLACEMENT``: what deploy.qdq.placement is made of, but for readers of graphs."""
-    imported = set(re.findall(r"^from (deploy\.\w+) import", (ROOT / "deploy" / "placement.py").read_text(), re.MULTILINE))
-    assert {"deploy.qdq.placement"} | imported - {"deploy.onnx_graph.graph", "deploy.export.to_onnx"} == set(PLACEMENT)
 
 
 def test_a_step_is_made_once(tmp_path, quiet):
@@ -66,12 +58,12 @@ def test_a_step_that_fails_leaves_nothing_but_its_checkpoints(tmp_path, quiet):
 KILLED = """
 import io, os, signal, sys
 from pathlib import Path
-from compress.progress import StreamProgress
-from compress.cache import Workspace
+from compress.execution.progress import StreamProgress
+from compress.execution.cache import StepCache
 def make(folder):
     (folder / "big").write_bytes(b"x" * 1000)
     os.kill(os.getpid(), signal.SIGKILL)
-Workspace(Path(sys.argv[1]), StreamProgress(io.StringIO())).step("k", {}, make)
+StepCache(Path(sys.argv[1]), StreamProgress(io.StringIO())).step("k", {}, make)
 """
 
 
@@ -108,10 +100,10 @@ def test_two_runs_at_once_make_it_once(tmp_path):
 FULL = """
 import io, resource, signal, sys
 from pathlib import Path
-from compress.progress import StreamProgress
-from compress.cache import Workspace
+from compress.execution.progress import StreamProgress
+from compress.execution.cache import StepCache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-space = Workspace(Path(sys.argv[1]), StreamProgress(io.StringIO()))
+space = StepCache(Path(sys.argv[1]), StreamProgress(io.StringIO()))
 space.step("old", {}, lambda folder: (folder / "x").write_text("old") and None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 import compress.cli.main as cli

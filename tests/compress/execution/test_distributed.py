@@ -42,9 +42,10 @@ TRAINS = """
 import io, sys, numpy as np, torch
 from pathlib import Path
 from compress import processes
-from compress.teaching.objective import Objective, parse_losses
-from compress.progress import StreamProgress
-from compress.schedule import Schedule
+from compress.methods.distillation.loss_specs import parse_losses
+from compress.methods.distillation.objective import Objective
+from compress.execution.progress import StreamProgress
+from compress.training.schedule import Schedule
 from compress.tasks.classification import Classification
 from compress.training import Trainer
 from profiles.errors import UserError

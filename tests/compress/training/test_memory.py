@@ -21,9 +21,9 @@ pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reaso
 FAULTS = """
 import resource, sys, torch
 from contextlib import nullcontext
-from compress.heap import kept_memory
+from compress.training.memory import retained_memory
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-with kept_memory() if sys.argv[1] == "kept" else nullcontext():
+with retained_memory() if sys.argv[1] == "kept" else nullcontext():
     for step in range(20):
         before = faults() if step <= 12 else before  # until then the heap finds its size
         (torch.ones(16, 1024, 1024) * 2).sum()

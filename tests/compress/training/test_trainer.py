@@ -84,8 +84,8 @@ RESUMED = """
 import io, json, os, signal, sys, torch
 from pathlib import Path
 import compress.training.state as run_state, compress.training.trainer as training
-from compress.progress import StreamProgress
-from tests.compress.test_training import fit
+from compress.execution.progress import StreamProgress
+from tests.compress.training.test_trainer import fit
 from tests.conftest import blob_splits, small_model
 run_state.CHECKPOINT_SECONDS = 0.0
 step = training.Trainer._step

@@ -75,7 +75,7 @@ WITHOUT = """
 import sys
 sys.modules["cryptography"] = None
 sys.path.insert(0, {root!r})
-from deploy.signing import is_signed
+from deploy.bundle.signing import is_signed
 print(is_signed(bytes.fromhex({key!r}), b"\\x72", bytes.fromhex({signature!r})))
 """
 

@@ -16,7 +16,6 @@ from onnx import helper
 
 from deploy.engines import EngineError, build_record, engine
 from deploy.engines.tensorrt import generation_of
-from deploy.engines.trtexec import arguments, times_ms
 from profiles.device import load
 from tests.conftest import ROOT
 
@@ -113,26 +112,6 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path):
     assert build_record.load(tmp_path) is None
     (tmp_path / "engine.meta.json").write_text("{")
     assert build_record.load(tmp_path) is None
-
-
-def test_trtexec_measures_the_same_thing_in_the_words_of_its_version():
-    ten = arguments(Path("e.plan"), "10.3.0", 10, Path("t.json"), copies=False)
-    assert ten[1:] == [
-        *("--warmUp=1000", "--duration=10", "--iterations=10"),
-        *("--useCudaGraph", "--useSpinWait", "--noDataTransfers", "--exportTimes=t.json"),
-    ]
-    eleven = arguments(Path("e.plan"), "11.1.0", 10, Path("t.json"), copies=False)
-    assert not {"--useCudaGraph", "--useSpinWait", "--noDataTransfers"} & set(eleven), "these are 11's defaults, and no-ops"
-    assert "--includeDataTransfers" in arguments(Path("e.plan"), "11.1.0", 10, Path("t.json"), copies=True)
-    assert "--noDataTransfers" not in arguments(Path("e.plan"), "10.3.0", 10, Path("t.json"), copies=True)
-
-
-def test_trtexecs_times():
-    row = {"startEnqMs": 0.0, "h2dMs": 0.25, "computeMs": 1.5, "d2hMs": 0.25, "latencyMs": 2.0}
-    found = times_ms(json.dumps([row, {**row, "computeMs": 1.75, "latencyMs": 2.25}]))
-    assert found == {"h2dMs": [0.25, 0.25], "computeMs": [1.5, 1.75], "d2hMs": [0.25, 0.25], "latencyMs": [2.0, 2.25]}
-    with pytest.raises(ValueError, match="not what trtexec"):
-        times_ms('{"count": 3}')
 
 
 def bindings(version):
