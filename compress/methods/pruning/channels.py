@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, final
 
 import numpy as np
@@ -27,7 +29,10 @@ from compress.methods.pruning.importance import Scorer
 from compress.methods.pruning.operations import Narrow
 from compress.models.layers import flat_tensors
 
-SIZES = ("in_channels", "out_channels", "groups", "num_features", "in_features", "out_features", "normalized_shape")
+SIZES = (
+    *("in_channels", "out_channels", "groups", "num_features", "num_channels"),
+    *("in_features", "out_features", "normalized_shape"),
+)
 ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 TOLERANCE = 1e-6
 
@@ -226,7 +231,10 @@ def narrow(module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]])
     if not dropped:
         return None
     probe = _Probe(module, example)
-    return probe.told() if all(probe.cut(root, channels) for root, channels in dropped.items()) else None
+    try:
+        return probe.told() if all(probe.cut(root, channels) for root, channels in dropped.items()) else None
+    except ValueError:  # it did more than to slice
+        return None
 
 
 def narrowings(module: nn.Module, example: Tensor, root: str, dropped: Sequence[list[int]]) -> list[Narrow | None]:
@@ -274,13 +282,24 @@ class _Probe:
 
 
 def _kept(codes: Tensor, shape: torch.Size) -> dict[str, list[int]]:
-    """The indices kept along each dimension that shrank, from what is left of an array of flat indices."""
-    positions = np.unravel_index(codes.detach().numpy().astype(np.int64), tuple(shape))
+    """The indices kept along each dimension that shrank, from what is left of an array of flat indices.
+
+    Raises:
+        ValueError: what is left are not slices of the array.
+    """
+    left = codes.detach().numpy().astype(np.int64)
     kept: dict[str, list[int]] = {}
     for dimension, (before, after) in enumerate(zip(shape, codes.shape, strict=True)):
         if before != after:
-            first = np.moveaxis(positions[dimension], dimension, 0).reshape(after, -1)[:, 0]
-            kept[str(dimension)] = [int(i) for i in first]
+            stride = math.prod(shape[dimension + 1 :])
+            kept[str(dimension)] = (np.moveaxis(left, dimension, 0).reshape(after, -1)[:, 0] // stride % before).tolist()
+    indices = [kept.get(str(d), range(size)) for d, size in enumerate(shape)]
+    places = np.zeros((), dtype=np.int64)
+    for size, along in zip(shape, indices, strict=True):
+        places = places[..., None] * size + np.asarray(along, dtype=np.int64)
+    ascending = all(a < b for along in kept.values() for a, b in pairwise(along))
+    if not ascending or not np.array_equal(places, left):
+        raise ValueError(f"what is left of an array of {tuple(shape)} are not slices of it")
     return kept
 
 
@@ -353,8 +372,9 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _sizes(module: nn.Module) -> dict[str, dict[str, object]]:
+    """Sizes that each module holds itself; a property follows the modules it is read from."""
     return {
-        path: {k: getattr(layer, k) for k in SIZES if isinstance(getattr(layer, k, None), int | tuple)}
+        path: {k: vars(layer)[k] for k in SIZES if isinstance(vars(layer).get(k), int | tuple)}
         for path, layer in module.named_modules()
     }
 

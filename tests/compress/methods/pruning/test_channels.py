@@ -1,9 +1,24 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from compress.methods.pruning.channels import Group, choose, cut, narrow, narrowings, rank_groups
+from compress.methods.pruning.channels import (
+    Group,
+    _kept,
+    choose,
+    cut,
+    cut_channels,
+    least,
+    narrow,
+    narrowings,
+    rank_groups,
+)
+from compress.methods.pruning.operations import Narrow
+from compress.models import plan as surgery
+from compress.models.plan import Plan
 from tests.conftest import small_model
 
 
@@ -120,3 +135,76 @@ def test_a_ratio_that_cuts_no_whole_multiple_is_told(example):
     operation, notes = cut(small_model(), example, groups, 0.01, 64)
     assert operation is None
     assert notes == ("a ratio of 0.01 cuts no 64 channels from any group; the widest has 32",)
+
+
+SHAPES = st.one_of(
+    st.tuples(st.integers(90, 150), st.integers(92, 150), st.just(1), st.just(1)),
+    st.tuples(st.integers(20, 40), st.integers(20, 40), st.just(3), st.just(3)),
+    st.lists(st.integers(1, 12), min_size=1, max_size=4).map(tuple),
+    st.tuples(st.integers(8193, 9000), st.just(1), st.just(1)),
+)
+
+
+@settings(max_examples=40)
+@given(SHAPES, st.integers(0, 2**16))
+def test_what_is_read_off_an_array_of_its_own_indices_is_what_was_sliced(shape, seed):
+    rng = np.random.default_rng(seed)
+    kept = [sorted(rng.choice(size, rng.integers(1, size + 1), replace=False).tolist()) for size in shape]
+    codes = torch.arange(int(np.prod(shape)), dtype=torch.float64).reshape(shape)
+    for dimension, indices in enumerate(kept):
+        codes = codes.index_select(dimension, torch.tensor(indices))
+    shrunk = {str(d): indices for d, indices in enumerate(kept) if len(indices) != shape[d]}
+    assert _kept(codes, torch.Size(shape)) == shrunk
+
+
+@pytest.mark.parametrize("left", [[[0, 1], [4, 3]], [[0, 1], [0, 1]], [[3, 4], [0, 1]]])
+def test_what_is_left_but_is_no_slice_is_refused(left):
+    """Of [[0, 1, 2], [3, 4, 5], [6, 7, 8]]: rows of other columns, the same row twice, rows the other way round."""
+    with pytest.raises(ValueError, match="not slices"):
+        _kept(torch.tensor(left, dtype=torch.float64), torch.Size((3, 3)))
+
+
+def test_a_wide_pointwise_convolution_keeps_the_rows_that_were_asked():
+    module = nn.Sequential(nn.Conv2d(3, 96, 1), nn.ReLU(), nn.Conv2d(96, 128, 1), nn.ReLU(), nn.Conv2d(128, 4, 1)).eval()
+    example = torch.randn(2, 3, 4, 4)
+    group = next(g for g in rank_groups(module, example)[0] if g.root == "2")
+    operation, notes = cut_channels(module, example, {"2": least(group, 80)})
+    stay = sorted(set(range(128)) - set(least(group, 80)))
+    assert notes == () and operation.tensors["2.weight"] == {"0": stay} and operation.tensors["4.weight"] == {"1": stay}
+
+
+class ConvNorm(nn.Module):
+    """States sizes that it reads from its convolution, as libraries' blocks do."""
+
+    def __init__(self, given, made):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(given, made, 3, padding=1, bias=False), nn.BatchNorm2d(made)
+
+    @property
+    def in_channels(self):
+        return self.conv.in_channels
+
+    @property
+    def out_channels(self):
+        return self.conv.out_channels
+
+    def forward(self, x):
+        return self.bn(self.conv(x)).relu()
+
+
+def blocks_with_properties():
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+    return nn.Sequential(ConvNorm(3, 32), ConvNorm(32, 32), *head).eval()
+
+
+def test_sizes_that_a_block_reads_from_its_layers_follow_the_cut_and_a_replay_is_bit_equal(tmp_path):
+    example, whole = torch.randn(2, 3, 8, 8), blocks_with_properties()
+    operation, _ = cut(whole, example, rank_groups(whole, example)[0], 0.4, 8)
+    assert set(operation.attributes) == {"0.conv", "0.bn", "1.conv", "1.bn", "4"}
+    small = operation.apply(whole)
+    assert small[0].out_channels == small[1].in_channels == len(operation.tensors["0.conv.weight"]["0"]) < 32
+    surgery.save(tmp_path, Plan(factory=f"{__name__}:blocks_with_properties", operations=(operation,)), small)
+    plan, again = surgery.load(tmp_path)
+    assert isinstance(plan.operations[0], Narrow)
+    with torch.no_grad():
+        assert torch.equal(again(example), small(example))
