@@ -80,7 +80,7 @@ class Histogram:
         return np.asarray((edges[:-1] + edges[1:]) / 2)
 
 
-def merged(histograms: Sequence[Histogram]) -> Histogram:
+def merge(histograms: Sequence[Histogram]) -> Histogram:
     """One histogram of all values that several have counted; the same one where it is alone."""
     if len(histograms) == 1:
         return histograms[0]

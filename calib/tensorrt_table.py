@@ -8,7 +8,7 @@ from collections.abc import Mapping
 Scales = Mapping[str, tuple[float, int]]
 
 
-def written(scales: Scales, *, version: int = 8502, algorithm: str = "EntropyCalibration2") -> str:
+def format_table(scales: Scales, *, version: int = 8502, algorithm: str = "EntropyCalibration2") -> str:
     """A table: a tensor a line, its scale as a float's bits in hex.
 
     Args:
@@ -25,7 +25,7 @@ def written(scales: Scales, *, version: int = 8502, algorithm: str = "EntropyCal
     return head + "".join(f"{tensor}: {struct.pack('>f', scale).hex()}\n" for tensor, (scale, _) in scales.items())
 
 
-def read(text: str) -> dict[str, tuple[float, int]]:
+def parse_table(text: str) -> dict[str, tuple[float, int]]:
     """The scales in such a table.
 
     Raises:

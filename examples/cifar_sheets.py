@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from compress.data import Splits
-from compress.data.base import arrange, array_splits, split_indices
+from compress.data.base import array_splits, assign_splits, split_indices
 from compress.data.transforms import Normalise
 from profiles.errors import UserError
 
@@ -60,7 +60,7 @@ def splits(
         first, rest = split_indices(len(labels), (validation / len(labels),), seed)
         parts |= {"validation": (images[first], labels[first]), "test": (images[rest], labels[rest])}
     counts = {name: len(labels) for name, (_, labels) in parts.items()}
-    chosen = arrange(counts, validation=validation, calibration=calibration, seed=seed)
+    chosen = assign_splits(counts, validation=validation, calibration=calibration, seed=seed)
     return array_splits(parts, chosen, classes=CLASSES, normalise=NORMALISE, shift=4, mirror=True)
 
 

@@ -123,10 +123,10 @@ def load(name: str, of: Facts | None = None) -> DeviceProfile:
         UserError: there is no such profile, or its file is wrong (all faults at once).
     """
     table = _table(name)
-    return resolve(Path(name).stem if name.endswith(".toml") else name, table, of or stated(name) or facts())
+    return resolve(Path(name).stem if name.endswith(".toml") else name, table, of or stated_facts(name) or facts())
 
 
-def stated(name: str) -> Facts | None:
+def stated_facts(name: str) -> Facts | None:
     """What the profile ``name`` states of its board; None for one that is found out (``cpu``).
 
     Raises:
@@ -170,7 +170,7 @@ def contradictions(name: str, device: Facts, where: str) -> list[str]:
         UserError: the device has another architecture than the profile.
     """
     check_arch(load(name, device), device, where)
-    board = stated(name)
+    board = stated_facts(name)
     return _differences(name, board, device) if board else []
 
 

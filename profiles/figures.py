@@ -73,17 +73,17 @@ Units = Mapping[str, Mapping[str, Figure]]
 
 def units(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, dict[str, Figure]]:
     """The units of a profile's ``[unit.NAME]`` tables; what is wrong is added to ``faults``."""
-    return {name: figures(entries, f"{where}: [unit.{name}]", faults) for name, entries in table.items()}
+    return {name: parse_figures(entries, f"{where}: [unit.{name}]", faults) for name, entries in table.items()}
 
 
-def figures(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Figure]:
+def parse_figures(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Figure]:
     """The figures of one table; what is wrong is added to ``faults``."""
     faults += [unknown("figure", name, FIGURES, where) for name in table if name not in FIGURES]
-    found = {name: figure(entry, f"{where} {name}", faults) for name, entry in table.items() if name in FIGURES}
+    found = {name: parse_figure(entry, f"{where} {name}", faults) for name, entry in table.items() if name in FIGURES}
     return {name: each for name, each in found.items() if each is not None}
 
 
-def figure(entry: Any, where: str, faults: list[str]) -> Figure | None:
+def parse_figure(entry: Any, where: str, faults: list[str]) -> Figure | None:
     """The figure that a table like ``{value = 102, kind = "published", source = "..."}`` states."""
     wrong = _faults(entry, where)
     faults += wrong
@@ -104,7 +104,7 @@ def power_modes(entries: list[Any], where: str, faults: list[str]) -> tuple[Powe
     return tuple(modes)
 
 
-def computed(formula: str, of: Mapping[str, Figure]) -> float:
+def evaluate_formula(formula: str, of: Mapping[str, Figure]) -> float:
     """The value of ``formula``: numbers, names of other figures, ``+ - * /`` and brackets.
 
     Raises:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from profiles.device import DeviceProfile, load, names, stated
+from profiles.device import DeviceProfile, load, names, stated_facts
 from profiles.facts import Facts
 from profiles.figures import Figure, PowerMode
 
@@ -33,7 +33,7 @@ MEMORY_RATIO = (0.6, 1.05)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundRuntime:
+class DetectedRuntime:
     """A runtime that a board has: its engine, version, and what the engine runs, in order of preference."""
 
     engine: str
@@ -45,7 +45,7 @@ def known_board(device: Facts) -> DeviceProfile | None:
     """The profile of the board that ``device`` says it is, by its device tree and memory; None when there is none."""
     near: list[tuple[float, str]] = []
     for name in names():
-        board = stated(name)
+        board = stated_facts(name)
         if not board or not board.model or board.model.lower() not in device.model.lower() or not board.memory_bytes:
             continue
         ratio = device.memory_bytes / board.memory_bytes
@@ -54,7 +54,7 @@ def known_board(device: Facts) -> DeviceProfile | None:
     return load(min(near)[1], device) if near else None
 
 
-def profile_toml(name: str, device: Facts, found: list[FoundRuntime], where: str) -> str:
+def profile_toml(name: str, device: Facts, found: list[DetectedRuntime], where: str) -> str:
     """The text of a profile for the device that gave ``device`` and has the runtimes ``found``.
 
     Args:
@@ -103,7 +103,7 @@ def _board(device: Facts) -> Iterator[str]:
     yield f"flags = {_list(sorted(device.flags & TELLING))}"
 
 
-def _runtime(runtime: FoundRuntime, device: Facts, like: DeviceProfile | None) -> Iterator[str]:
+def _runtime(runtime: DetectedRuntime, device: Facts, like: DeviceProfile | None) -> Iterator[str]:
     before = next((r for r in like.runtimes if r.engine == runtime.engine), None) if like else None
     recipes = RECIPES.get(runtime.engine, ())
     recipe = next((name for name, needs in recipes if not needs or device.flags.intersection(needs)), None)

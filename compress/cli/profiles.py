@@ -71,11 +71,11 @@ def _here(name: str, profile: DeviceProfile, able: dict[str, Affinity]) -> str:
 
 
 def _explained(profile: DeviceProfile, name: str) -> list[str]:
-    from profiles.device import facts, stated
+    from profiles.device import facts, stated_facts
     from profiles.figures import FIGURES
     from profiles.quantization import QUANTIZATION
 
-    board = stated(name)
+    board = stated_facts(name)
     about = board or facts()
     source = "as the profile states it; a connected board's own word counts more" if board else "this machine, as found"
     lines = [f"{profile.name}: {profile.title}"]
@@ -134,7 +134,7 @@ def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
     from deploy.devices import device
     from deploy.engines import engine
     from profiles.device import load
-    from profiles.write import FoundRuntime, known_board, profile_toml
+    from profiles.write import DetectedRuntime, known_board, profile_toml
 
     if name is None:
         raise UserError("a new profile needs a name: compress profiles new NAME --device ssh://user@host")
@@ -150,7 +150,7 @@ def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
     finally:
         there.close()
     found = [
-        FoundRuntime(engine=each, version=able["version"], precisions=engine(each).precisions)
+        DetectedRuntime(engine=each, version=able["version"], precisions=engine(each).precisions)
         for each, able in usable.items()
         if able["score"] > 0
     ]

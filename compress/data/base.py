@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.transforms import Normalise, mirror, shifted
+from compress.data.transforms import Normalise, random_mirror, random_shift
 from profiles.errors import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ class Batch:
     targets: npt.NDArray[Any]
 
 
-def all_over(length: int, most: int) -> Indices:
+def evenly_spaced(length: int, most: int) -> Indices:
     """At most ``most`` places of ``length``, evenly apart."""
     return np.unique(np.linspace(0, length - 1, min(most, length)).astype(np.int64))
 
@@ -56,9 +56,9 @@ class Samples(ABC):
         """A hash of the content, cheap enough to take at every start."""
 
     @final
-    def spread(self, most: int, size: int) -> Iterator[Batch]:
+    def evenly_spaced_batches(self, most: int, size: int) -> Iterator[Batch]:
         """At most ``most`` samples from all over the split, not augmented, in batches of ``size``."""
-        chosen = all_over(len(self), most)
+        chosen = evenly_spaced(len(self), most)
         for start in range(0, len(chosen), size):
             yield self.load(chosen[start : start + size])
 
@@ -107,9 +107,9 @@ class ArraySamples(Samples):
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
         images = self.images[indices]
         if augment is not None and len(images):
-            images = shifted(images, self._shift, augment, self._fill)
+            images = random_shift(images, self._shift, augment, self._fill)
             if self._mirror:
-                mirror(images, augment)
+                random_mirror(images, augment)
         return Batch(images if self._normalise is None else self._normalise(images), self.labels[indices])
 
     def fingerprint(self) -> str:
@@ -167,7 +167,7 @@ def split_indices(count: int, fractions: tuple[float, ...], seed: int) -> list[I
     return [np.sort(part) for part in np.split(order, cuts)]
 
 
-def arrange(
+def assign_splits(
     counts: Mapping[str, int], *, validation: float, test: float = 0.1, calibration: int, seed: int
 ) -> dict[str, tuple[str, Indices]]:
     """Which samples of which given part make each of the four splits: its part and indices into that.
@@ -226,7 +226,7 @@ def array_splits(
 
     Args:
         parts: images as ``ArraySamples`` takes them, and labels, of train, and of validation and test where there are.
-        chosen: what ``arrange`` made of their sizes.
+        chosen: what ``assign_splits`` made of their sizes.
     """
     samples: dict[str, Any] = {}
     for name, (part, indices) in chosen.items():

@@ -17,9 +17,9 @@ from typing import final
 import numpy as np
 from PIL import Image
 
-from compress.data.base import Batch, Indices, Samples, Splits, arrange
-from compress.data.box_transforms import LEAST_SIDE_PX, Boxes, BoxView, augmented, fitted
-from compress.data.fingerprints import file_digests, threads
+from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
+from compress.data.box_transforms import LEAST_SIDE_PX, Boxes, BoxPreprocessing, augment_with_boxes, fit_image
+from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Bytes
 from profiles.errors import UserError
 
@@ -38,7 +38,7 @@ PARTS = {"train": "train", "val": "validation", "valid": "validation", "validati
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class AnnotatedImage:
     """A picture as it is annotated.
 
     Attributes:
@@ -53,14 +53,14 @@ class Drawn:
 
 
 @final
-class Held:
+class ImageCache:
     """The pictures of one part at the input's size: decoded when first asked for, and kept.
 
     They are uint8 of shape (pictures, height, width, channels), in memory, or when that is much in a file without a
     name, in $COMPRESS_STEPS or where temporary files go, that is gone with the process.
     """
 
-    def __init__(self, root: Path, drawn: Sequence[Drawn], view: BoxView) -> None:
+    def __init__(self, root: Path, drawn: Sequence[AnnotatedImage], view: BoxPreprocessing) -> None:
         self.drawn, self._root, self._view = drawn, root, view
         self._shape = (len(drawn), *view.size, view.normalise.channels)
         self._pixels: Bytes | None = None
@@ -75,9 +75,9 @@ class Held:
         if self._pixels is None:
             self._pixels = _room(self._shape)
         missing = [int(index) for index in np.unique(indices) if not self._there[index]]
-        faults = [fault for fault in threads().map(self._decode, missing) if fault]
+        faults = [fault for fault in thread_pool().map(self._decode, missing) if fault]
         if faults:
-            raise UserError(*some(faults))
+            raise UserError(*first_faults(faults))
         return self._pixels[indices]
 
     def digests(self, indices: Indices) -> list[str]:
@@ -94,7 +94,7 @@ class Held:
                 if picture.size != about.size:
                     given, said = _times(picture.size), _times(about.size)
                     return f"data: {path} is of {given} pixels, and its annotation says {said}; boxes would be off"
-                self._pixels[index] = fitted(picture, self._view)
+                self._pixels[index] = fit_image(picture, self._view)
         except BROKEN as error:
             return f"data: {path} cannot be decoded ({error}); remove or replace it"
         self._there[index] = True
@@ -105,7 +105,7 @@ class Held:
 class BoxSamples(Samples):
     """Pictures with boxes; ``indices`` are of the pictures held."""
 
-    def __init__(self, held: Held, indices: Indices, view: BoxView, classes: tuple[str, ...]) -> None:
+    def __init__(self, held: ImageCache, indices: Indices, view: BoxPreprocessing, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self._held, self._indices, self._view = held, indices, view
         self.boxes = _filled([_fitted(held.drawn[index], view) for index in indices])
@@ -118,7 +118,7 @@ class BoxSamples(Samples):
         """The pictures at ``indices``, with their boxes."""
         pixels, boxes = self._held.take(self._indices[indices]), self.boxes[indices].copy()
         if augment is not None:
-            pixels, boxes = augmented(pixels, boxes, self._view, augment)
+            pixels, boxes = augment_with_boxes(pixels, boxes, self._view, augment)
         return Batch(self._view.normalise(np.moveaxis(pixels, 3, 1)), boxes)
 
     def fingerprint(self) -> str:
@@ -132,8 +132,8 @@ class BoxSamples(Samples):
 
 def box_splits(
     root: Path,
-    parts: Mapping[str, Sequence[Drawn]],
-    view: BoxView,
+    parts: Mapping[str, Sequence[AnnotatedImage]],
+    view: BoxPreprocessing,
     *,
     classes: tuple[str, ...],
     notes: Sequence[str],
@@ -149,33 +149,33 @@ def box_splits(
     """
     missing = [f"data: {root / d.file} is annotated and not there" for p in parts.values() for d in p if not _is(root, d)]
     if missing:
-        raise UserError(*some(missing))
+        raise UserError(*first_faults(missing))
     kept, dropped = {}, 0
     for part, drawn in parts.items():
-        kept[part] = [cleaned(each) for each in drawn]
+        kept[part] = [clip_boxes(each) for each in drawn]
         dropped += sum(len(a.boxes) - len(b.boxes) for a, b in zip(drawn, kept[part], strict=True))
     if not any(len(each.boxes) for drawn in kept.values() for each in drawn):
         pictures = sum(len(drawn) for drawn in kept.values())
         raise UserError(f"data: {root}: not one of {pictures} pictures has a box; is this the right folder?")
     counts = {part: len(drawn) for part, drawn in kept.items()}
-    chosen = arrange(counts, validation=validation, test=test, calibration=calibration, seed=seed)
-    held = {part: Held(root, drawn, view) for part, drawn in kept.items()}
+    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    held = {part: ImageCache(root, drawn, view) for part, drawn in kept.items()}
     samples = {name: BoxSamples(held[part], indices, view, classes) for name, (part, indices) in chosen.items()}
     told = [f"{dropped} boxes without extent inside their picture were dropped"] if dropped else []
     return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=(*notes, *told))
 
 
-def cleaned(drawn: Drawn) -> Drawn:
+def clip_boxes(drawn: AnnotatedImage) -> AnnotatedImage:
     """The picture with its boxes cut to its frame, without those of which nothing is left."""
     width, height = drawn.size
     boxes = drawn.boxes.copy()
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, width)
     boxes[:, 2::2] = boxes[:, 2::2].clip(0, height)
     real = (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE_PX) & (boxes[:, 4] - boxes[:, 2] > LEAST_SIDE_PX)
-    return Drawn(file=drawn.file, size=drawn.size, boxes=boxes[real])
+    return AnnotatedImage(file=drawn.file, size=drawn.size, boxes=boxes[real])
 
 
-def some(faults: Sequence[str]) -> list[str]:
+def first_faults(faults: Sequence[str]) -> list[str]:
     """The first few faults of one kind, and how many more there are."""
     more = len(faults) - NAMED
     return [*faults[:NAMED], *([f"data: and {more} more of this kind"] if more > 0 else [])]
@@ -186,7 +186,7 @@ def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
-def _fitted(drawn: Drawn, view: BoxView) -> Boxes:
+def _fitted(drawn: AnnotatedImage, view: BoxPreprocessing) -> Boxes:
     """A picture's boxes in pixels of the input."""
     across, down, left, top = view.fit(*drawn.size)
     boxes = drawn.boxes * np.array([1, across, down, across, down], np.float32)
@@ -211,7 +211,7 @@ def _room(shape: tuple[int, ...]) -> Bytes:
     return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _is(root: Path, drawn: Drawn) -> bool:
+def _is(root: Path, drawn: AnnotatedImage) -> bool:
     return (root / drawn.file).is_file()
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.data.fingerprints import threads
-from compress.data.transforms import Bytes, Normalise, normalising
+from compress.data.fingerprints import thread_pool
+from compress.data.transforms import Bytes, Normalise, make_normalise
 from profiles.errors import UserError
 
 Boxes = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ LEAST_VISIBLE = 0.25
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class BoxView:
+class BoxPreprocessing:
     """How a picture with boxes becomes an input.
 
     Attributes:
@@ -96,14 +96,14 @@ class BoxView:
         return {**about, **self.normalise.as_json()}
 
 
-def view_of(
+def make_box_preprocessing(
     *, size: Sequence[int], mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, **others: Any
-) -> BoxView:
+) -> BoxPreprocessing:
     """The view that a source is asked for; ``others`` are the other fields of it."""
-    return BoxView(normalise=normalising(mean, deviation, order, scale, usual=USUAL), size=tuple(size), **others)  # type: ignore[arg-type]
+    return BoxPreprocessing(normalise=make_normalise(mean, deviation, order, scale, usual=USUAL), size=tuple(size), **others)  # type: ignore[arg-type]
 
 
-def fitted(picture: Image.Image, view: BoxView) -> Bytes:
+def fit_image(picture: Image.Image, view: BoxPreprocessing) -> Bytes:
     """(height, width, channels) of the input."""
     channels = view.normalise.channels
     across, down, left, top = view.fit(*picture.size)
@@ -122,7 +122,9 @@ def _shrunk(picture: Image.Image, width: int, height: int, *, antialias: bool) -
     return picture.transform((width, height), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
 
 
-def augmented(pixels: Bytes, boxes: Boxes, view: BoxView, augment: np.random.Generator) -> tuple[Bytes, Boxes]:
+def augment_with_boxes(
+    pixels: Bytes, boxes: Boxes, view: BoxPreprocessing, augment: np.random.Generator
+) -> tuple[Bytes, Boxes]:
     """Pictures (N, H, W, C) zoomed, moved, mirrored and coloured, and their boxes (N, most, 5), changed in place."""
     count, height, width = pixels.shape[:3]
     draws = augment.random((count, 9))
@@ -157,7 +159,7 @@ def _moved(pixels: Bytes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: n
         wide = source.transform(source.size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR, fillcolor=grey)
         made[row] = np.asarray(wide).reshape(pixels.shape[1:])
 
-    list(threads().map(move, range(len(pixels))))
+    list(thread_pool().map(move, range(len(pixels))))
     return made
 
 

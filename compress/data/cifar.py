@@ -13,9 +13,9 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.base import Splits, arrange, array_splits
-from compress.data.pickle_reader import Array, read_pickled
-from compress.data.transforms import Bytes, Statistics, normalising
+from compress.data.base import Splits, array_splits, assign_splits
+from compress.data.pickle_reader import PickledArray, read_pickled
+from compress.data.transforms import Bytes, Statistics, make_normalise
 from profiles.errors import UserError
 
 Labels = npt.NDArray[np.int64]
@@ -96,10 +96,10 @@ def cifar10(
     Raises:
         UserError: files are missing, damaged, or hold what a CIFAR file does not.
     """
-    normalise = normalising(mean, deviation, order, scale, usual=STATISTICS_10)
+    normalise = make_normalise(mean, deviation, order, scale, usual=STATISTICS_10)
     parts = _parts(CIFAR_10, Path(path).expanduser())
     counts = {part: len(labels) for part, (_, labels) in parts.items()}
-    chosen = arrange(counts, validation=validation, calibration=calibration, seed=seed)
+    chosen = assign_splits(counts, validation=validation, calibration=calibration, seed=seed)
     return array_splits(parts, chosen, classes=CLASSES_10, normalise=normalise, shift=shift, mirror=mirror)
 
 
@@ -117,10 +117,10 @@ def cifar100(
     mirror: bool = True,
 ) -> Splits:
     """CIFAR-100: 60,000 images of 100 classes (the fine labels), otherwise as ``cifar10``."""
-    normalise = normalising(mean, deviation, order, scale, usual=STATISTICS_100)
+    normalise = make_normalise(mean, deviation, order, scale, usual=STATISTICS_100)
     parts = _parts(CIFAR_100, Path(path).expanduser())
     counts = {part: len(labels) for part, (_, labels) in parts.items()}
-    chosen = arrange(counts, validation=validation, calibration=calibration, seed=seed)
+    chosen = assign_splits(counts, validation=validation, calibration=calibration, seed=seed)
     return array_splits(parts, chosen, classes=CLASSES_100, normalise=normalise, shift=shift, mirror=mirror)
 
 
@@ -188,7 +188,7 @@ def _read_python(file: Path, edition: _Edition) -> tuple[Bytes, Labels]:
         raise UserError(f"data: {file} is not a batch of CIFAR ({error}); download it again") from error
     images = held.get(b"data") if isinstance(held, Mapping) else None
     labels = held.get(edition.key) if isinstance(held, Mapping) else None
-    if not isinstance(images, Array) or not isinstance(labels, list):
+    if not isinstance(images, PickledArray) or not isinstance(labels, list):
         raise UserError(f"data: {file} has no {edition.key.decode()!r} beside 'data'; is it another edition of CIFAR?")
     if not all(isinstance(label, int) and label >= 0 for label in labels):
         raise UserError(f"data: {file} has labels that are not numbers from 0 on")

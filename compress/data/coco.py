@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, final
 
 from compress.data.base import Splits
-from compress.data.box_samples import Drawn, as_boxes, box_splits, some
-from compress.data.box_transforms import view_of
+from compress.data.box_samples import AnnotatedImage, as_boxes, box_splits, first_faults
+from compress.data.box_transforms import make_box_preprocessing
 from compress.data.yolo import PREFIXES
 from profiles.errors import UserError, unknown
 
@@ -41,8 +41,8 @@ def coco(
 
     ``path`` holds ``annotations/instances_NAME.json``, and the pictures of each in ``NAME`` or ``images/NAME``. The name
     of a part begins with ``train``, ``val`` or ``test``; train is needed, and what is missing is held out as
-    ``compress.data.base.arrange`` says. Boxes around crowds are left out. The other options are those of
-    ``compress.data.box_transforms.BoxView``.
+    ``compress.data.base.assign_splits`` says. Boxes around crowds are left out. The other options are those of
+    ``compress.data.box_transforms.BoxPreprocessing``.
 
     Args:
         size: height and width of the input.
@@ -51,7 +51,7 @@ def coco(
     Raises:
         UserError: what is missing, not such JSON, of an unknown class or not possible; all of it.
     """
-    view = view_of(
+    view = make_box_preprocessing(
         size=size,
         mean=mean,
         deviation=deviation,
@@ -75,7 +75,7 @@ def coco(
     reader = _Reader(root, tuple(classes) or tuple(str(category["name"]) for category in named))
     parts = {part: reader.part(files[part], table) for part, table in tables.items()}
     if reader.faults:
-        raise UserError(*some(reader.faults))
+        raise UserError(*first_faults(reader.faults))
     notes = [f"{reader.crowds} boxes around crowds were left out"] if reader.crowds else []
     return box_splits(
         root,
@@ -139,7 +139,7 @@ class _Reader:
         self.faults: list[str] = []
         self.crowds = 0
 
-    def part(self, file: Path, table: Mapping[str, Any]) -> list[Drawn]:
+    def part(self, file: Path, table: Mapping[str, Any]) -> list[AnnotatedImage]:
         """The annotated pictures of a part."""
         labels = self._labels(file, table)
         rows: dict[Any, list[list[float]]] = {image["id"]: [] for image in table["images"]}
@@ -157,7 +157,7 @@ class _Reader:
                 rows[image].append([labels[category], *corners])
         folder = self._folder(file)
         return [
-            Drawn(
+            AnnotatedImage(
                 file=str(folder / image["file_name"]),
                 size=(int(image["width"]), int(image["height"])),
                 boxes=as_boxes(rows[image["id"]]),

@@ -28,12 +28,12 @@ Kept = dict[str, tuple[int, int, str]]
 
 
 @cache
-def threads() -> ThreadPoolExecutor:
+def thread_pool() -> ThreadPoolExecutor:
     """As many as this process has cores: decoding and hashing let go of the interpreter's lock."""
-    return ThreadPoolExecutor(cores(), thread_name_prefix="data")
+    return ThreadPoolExecutor(core_count(), thread_name_prefix="data")
 
 
-def cores() -> int:
+def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -49,7 +49,7 @@ def file_digests(root: Path, names: Iterable[str]) -> dict[str, str]:
         return {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in some}
 
     found = {name: known[name][2] for name in fresh.keys() - set(unread)}
-    for part in threads().map(read, [unread[start :: cores()] for start in range(cores())]):
+    for part in thread_pool().map(read, [unread[start :: core_count()] for start in range(core_count())]):
         found |= part
     settled = {name: (*fresh[name][:2], found[name]) for name in unread if now_ns - fresh[name][1] > SETTLED_NS}
     if memory is not None and settled:

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.data.base import Indices, Splits, arrange
-from compress.data.images import Shelf, View, picture_splits
-from compress.data.transforms import IMAGENET, normalising
+from compress.data.base import Indices, Splits, assign_splits
+from compress.data.images import ImagePreprocessing, ImageStore, image_splits
+from compress.data.transforms import IMAGENET, make_normalise
 from profiles.errors import UserError
 
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -55,8 +55,8 @@ def huggingface(
     Raises:
         UserError: the package is missing, the data set cannot be loaded, or its columns are not of that kind.
     """
-    normalise = normalising(mean, deviation, order, scale, usual=IMAGENET)
-    view = View(
+    normalise = make_normalise(mean, deviation, order, scale, usual=IMAGENET)
+    view = ImagePreprocessing(
         normalise=normalise,
         size=size,
         short_side=short_side,
@@ -71,9 +71,9 @@ def huggingface(
     labelled = {part for part, theirs in labels.items() if theirs.max(initial=-1) >= 0}
     used = [part for part in parts if part in labelled or "train" not in labelled]
     counts = {part: len(labels[part]) for part in used}
-    chosen = arrange(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
     shelves = {part: _Rows(f"{name} {part}", parts[part], image) for part in used}
-    return picture_splits(shelves, labels, chosen, view, _classes(parts["train"], label, labels))
+    return image_splits(shelves, labels, chosen, view, _classes(parts["train"], label, labels))
 
 
 def _loaded(name: str, configuration: str, revision: str) -> Any:
@@ -160,7 +160,7 @@ def _classes(rows: Any, column: str, labels: Mapping[str, npt.NDArray[np.int64]]
 
 
 @final
-class _Rows(Shelf):
+class _Rows(ImageStore):
     """Rows of one part; opened here, not by datasets, so that a JPEG can be decoded small."""
 
     def __init__(self, name: str, rows: Any, column: str) -> None:

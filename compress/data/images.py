@@ -15,20 +15,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.data.base import Batch, Indices, Samples, Splits, arrange
-from compress.data.fingerprints import file_digests, threads
+from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
+from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import (
     IMAGENET,
     Box,
     Bytes,
     Normalise,
     centre_box,
-    mirror,
-    normalising,
+    make_normalise,
     random_box,
     random_draws,
-    resized,
-    shifted,
+    random_mirror,
+    random_shift,
+    resize_crop,
 )
 from profiles.errors import UserError
 
@@ -65,7 +65,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.De
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class View:
+class ImagePreprocessing:
     """How a picture becomes an input.
 
     Attributes:
@@ -114,7 +114,7 @@ class View:
         return {"size": [self.size, self.size], **resize, **self.normalise.as_json()}
 
 
-class Shelf(ABC):
+class ImageStore(ABC):
     """Pictures that can be opened by number. Subclasses are final."""
 
     @abstractmethod
@@ -127,10 +127,10 @@ class Shelf(ABC):
 
 
 @final
-class PictureSamples(Samples):
+class ImageSamples(Samples):
     """Pictures decoded when they are loaded, as float32 of shape (channels, size, size); ``indices`` are of the shelf."""
 
-    def __init__(self, shelf: Shelf, indices: Indices, labels: npt.NDArray[np.int64], view: View) -> None:
+    def __init__(self, shelf: ImageStore, indices: Indices, labels: npt.NDArray[np.int64], view: ImagePreprocessing) -> None:
         assert len(indices) == len(labels)
         self.labels = labels
         self._shelf, self._indices, self._view = shelf, indices, view
@@ -150,9 +150,9 @@ class PictureSamples(Samples):
         images = self._decoded(indices, draws)
         if augment is not None:
             if view.augment == "shift":
-                images = shifted(images, view.shift, augment)
+                images = random_shift(images, view.shift, augment)
             if view.mirror:
-                mirror(images, augment)
+                random_mirror(images, augment)
         return Batch(view.normalise(images), self.labels[indices])
 
     def _decoded(self, indices: Indices, draws: npt.NDArray[np.float64] | None) -> Bytes:
@@ -175,7 +175,7 @@ class PictureSamples(Samples):
                 return f"data: {name} cannot be decoded ({error}); remove or replace it"
             return None
 
-        bad = [fault for fault in threads().map(decode, range(len(indices))) if fault]
+        bad = [fault for fault in thread_pool().map(decode, range(len(indices))) if fault]
         if bad:
             more = (
                 [f"data: {len(bad) - NAMED} more of {len(indices)} pictures cannot be decoded"] if len(bad) > NAMED else []
@@ -210,7 +210,7 @@ def decoded(picture: Image.Image, size: int, channels: int, box: Callable[[int, 
         picture = picture.transpose(turn)
     shrunk = (picture.width / width, picture.height / height)
     part = (left * shrunk[0], top * shrunk[1], right * shrunk[0], bottom * shrunk[1])
-    made: Bytes = np.asarray(resized(_eight_bits(picture, channels), size, part))
+    made: Bytes = np.asarray(resize_crop(_eight_bits(picture, channels), size, part))
     return np.moveaxis(made.reshape(size, size, channels), 2, 0)
 
 
@@ -242,16 +242,16 @@ def images(
     """Pictures in a folder for each class, as float32 of shape (channels, size, size).
 
     ``path`` holds either the folders ``train``, ``val`` or ``validation``, and ``test``, each with the classes' folders,
-    or the classes' folders. What is missing is held out from train as ``compress.data.base.arrange`` says. Labels are
+    or the classes' folders. What is missing is held out from train as ``compress.data.base.assign_splits`` says. Labels are
     the places of the folders' names in order; ``labels="none"`` takes every picture under ``path``, without labels (-1).
     Hidden files and files of other kinds are passed over. Mean and deviation are those of ImageNet unless given; one value
-    each makes grey images. The options of ``View`` are described there.
+    each makes grey images. The options of ``ImagePreprocessing`` are described there.
 
     Raises:
         UserError: folders that are missing, empty or not in train, or an option that is not possible.
     """
-    normalise = normalising(mean, deviation, order, scale, usual=IMAGENET)
-    view = View(
+    normalise = make_normalise(mean, deviation, order, scale, usual=IMAGENET)
+    view = ImagePreprocessing(
         normalise=normalise,
         size=size,
         short_side=short_side,
@@ -263,8 +263,8 @@ def images(
     root = Path(path).expanduser()
     found = _found(root, labels)
     counts = {part: len(pictures) for part, pictures in found.parts.items()}
-    chosen = arrange(counts, validation=validation, test=test, calibration=calibration, seed=seed)
-    return picture_splits(
+    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    return image_splits(
         {part: _Files(root, [name for name, _ in pictures]) for part, pictures in found.parts.items()},
         {part: np.array([label for _, label in pictures], np.int64) for part, pictures in found.parts.items()},
         chosen,
@@ -273,24 +273,26 @@ def images(
     )
 
 
-def picture_splits(
-    shelves: Mapping[str, Shelf],
+def image_splits(
+    shelves: Mapping[str, ImageStore],
     labels: Mapping[str, npt.NDArray[np.int64]],
     chosen: Mapping[str, tuple[str, Indices]],
-    view: View,
+    view: ImagePreprocessing,
     classes: tuple[str, ...],
 ) -> Splits:
-    """Splits of the parts' shelves and labels, as ``arrange`` chose; only training is augmented."""
-    plain = View(normalise=view.normalise, size=view.size, short_side=view.short_side, augment="none", mirror=False)
+    """Splits of the parts' shelves and labels, as ``assign_splits`` chose; only training is augmented."""
+    plain = ImagePreprocessing(
+        normalise=view.normalise, size=view.size, short_side=view.short_side, augment="none", mirror=False
+    )
     samples: dict[str, Any] = {
-        name: PictureSamples(shelves[part], indices, labels[part][indices], view if name == "train" else plain)
+        name: ImageSamples(shelves[part], indices, labels[part][indices], view if name == "train" else plain)
         for name, (part, indices) in chosen.items()
     }
     return Splits(**samples, classes=classes, preprocessing=view.as_json())
 
 
 @final
-class _Files(Shelf):
+class _Files(ImageStore):
     """Files under one folder."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:

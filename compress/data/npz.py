@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.base import Splits, arrange, array_splits
-from compress.data.transforms import normalising, statistics
+from compress.data.base import Splits, array_splits, assign_splits
+from compress.data.transforms import make_normalise, statistics
 from profiles.errors import UserError
 
 PARTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -43,7 +43,7 @@ def npz(
 
     ``images`` and ``labels`` name the arrays. Ready splits are called ``train_images`` or ``images_train``, the same for
     ``test`` and ``validation`` (or ``val``), and for labels; what is missing is held out from train as
-    ``compress.data.base.arrange`` says. ``labels="none"`` stands for no labels (-1).
+    ``compress.data.base.assign_splits`` says. ``labels="none"`` stands for no labels (-1).
 
     Images of uint8 stay so in memory and are normalised when they are loaded; without ``mean`` and ``deviation`` those of
     the training images are taken. Float images are what the model takes, and are left alone. Arrays of
@@ -61,12 +61,12 @@ def npz(
     stored = _read(Path(path).expanduser(), images, labels)
     parts = {part: _pair(f"data: {path}: {part}", pair, layout) for part, pair in stored.items()}
     counts = {part: len(numbers) for part, (_, numbers) in parts.items()}
-    chosen = arrange(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
     pictures = parts["train"][0]
     normalise = None
     if pictures.dtype == np.uint8:
         measured = statistics(pictures[chosen["train"][1]])
-        normalise = normalising(mean, deviation, order, scale, usual=measured)
+        normalise = make_normalise(mean, deviation, order, scale, usual=measured)
     elif mean or deviation or order != "rgb" or scale != 1:
         words = "leave mean, deviation, order and scale out, or store uint8"
         raise UserError(f"data: {path}: float images are taken as they are; {words}")

@@ -26,7 +26,7 @@ NAMES = {
 
 
 @final
-class Name:
+class PickledName:
     """Something that a file names."""
 
     def __init__(self, word: str) -> None:
@@ -34,7 +34,7 @@ class Name:
 
 
 @final
-class Array:
+class PickledArray:
     """A numpy array of bytes; empty until its state has come."""
 
     def __init__(self) -> None:
@@ -42,12 +42,12 @@ class Array:
 
 
 @final
-class Kind:
+class PickledType:
     """The type of an array's elements: bytes, the only one there is."""
 
 
 def read_pickled(content: bytes) -> Any:
-    """What ``content`` holds: dictionaries, lists, tuples, numbers, text, bytes and ``Array``; text of Python 2 as bytes.
+    """Read ``content`` as plain data: dictionaries, lists, tuples, numbers, text, bytes and ``PickledArray``.
 
     Raises:
         UserError: it holds anything else; nothing of it was run.
@@ -123,26 +123,28 @@ class _Reader:
         if given not in NAMES:
             words = "CIFAR's own files name numpy's array only, and another name could run code; nothing was run"
             raise UserError(f"names {given.replace(' ', '.')}: {words}; do not trust this file, download it from the source")
-        self.stack.append(Name(NAMES[given]))
+        self.stack.append(PickledName(NAMES[given]))
 
     def make(self, _: Any) -> None:
         """What a call would make of the name and the arguments on the stack."""
         named, arguments = self.pop(2)
-        if not isinstance(named, Name):
+        if not isinstance(named, PickledName):
             raise TypeError("arguments for a name, and no name")
         if named.word == "type" and arguments[0] not in (b"u1", "u1"):
             raise UserError(f"holds an array of type {arguments[0]!r}; CIFAR's are of bytes, 'u1'")
-        self.stack.append(Kind() if named.word == "type" else Array())
+        self.stack.append(PickledType() if named.word == "type" else PickledArray())
 
     def fill(self, _: Any) -> None:
         """Give the array or type on the stack the state that comes after it."""
         made, state = self.pop(2)
-        if isinstance(made, Array):
+        if isinstance(made, PickledArray):
             _, shape, kind, columns_first, content = state
-            if not isinstance(kind, Kind) or columns_first or not isinstance(content, bytes):
+            if not isinstance(kind, PickledType) or columns_first or not isinstance(content, bytes):
                 raise UserError("holds an array that is not of bytes, row by row, as CIFAR's are")
             made.array = np.frombuffer(content, np.uint8).reshape(shape)
-        elif not isinstance(made, Kind):  # a type's state is the order of bytes and the like, of which bytes have none
+        elif not isinstance(
+            made, PickledType
+        ):  # a type's state is the order of bytes and the like, of which bytes have none
             raise TypeError("a state for an array, and no array")
         self.stack.append(made)
 

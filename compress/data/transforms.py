@@ -86,7 +86,9 @@ class Normalise:
         return {"mean": list(self.mean), "deviation": list(self.deviation), "order": order, "scale": self.scale}
 
 
-def normalising(mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, usual: Statistics) -> Normalise:
+def make_normalise(
+    mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, usual: Statistics
+) -> Normalise:
     """As a source is asked for it; for an empty mean or deviation the ``usual``, brought to that order and scale."""
     step = -1 if order == "bgr" else 1
     means, deviations = (tuple(scale * value for value in values[::step]) for values in usual)
@@ -108,7 +110,7 @@ def statistics(images: Bytes) -> Statistics:
     return tuple(means), tuple(deviations)
 
 
-def shifted(images: npt.NDArray[Any], most: int, augment: np.random.Generator, fill: float = 0) -> npt.NDArray[Any]:
+def random_shift(images: npt.NDArray[Any], most: int, augment: np.random.Generator, fill: float = 0) -> npt.NDArray[Any]:
     """Each image of (N, C, H, W) moved by its own offset of up to ``most`` pixels either way, ``fill`` coming in."""
     if most == 0:
         return np.array(images)
@@ -120,13 +122,13 @@ def shifted(images: npt.NDArray[Any], most: int, augment: np.random.Generator, f
     return moved
 
 
-def mirror(images: npt.NDArray[Any], augment: np.random.Generator) -> None:
+def random_mirror(images: npt.NDArray[Any], augment: np.random.Generator) -> None:
     """Half of the images of (N, C, H, W), in place, left to right."""
     flip = augment.random(len(images)) < 0.5
     images[flip] = images[flip, :, :, ::-1]
 
 
-def self_mixed(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
+def apply_self_mix(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
     """A copy of (N, C, H, W) in which, in a ``share`` of the images, a region shows what another of its size shows.
 
     FerKD's SelfMix (Shen 2023, paper 58): unlike CutMix it brings in no other class, so a label stays true. A region is a
@@ -143,7 +145,7 @@ def self_mixed(images: npt.NDArray[Any], share: float, augment: np.random.Genera
     return mixed
 
 
-def cut_mixed(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
+def apply_cut_mix(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
     """A copy of (N, C, H, W) in which, in a ``share`` of the images, a region shows what another image shows there.
 
     CutMix (Yun et al. 2019, equation 2): the region has the image's ratio, its area is uniform from nothing to all, its
@@ -201,6 +203,6 @@ def centre_box(width: int, height: int, size: int, short_side: int) -> Box:
     return (left * across, top * down, (left + size) * across, (top + size) * down)
 
 
-def resized(image: Image.Image, size: int, box: Box) -> Image.Image:
+def resize_crop(image: Image.Image, size: int, box: Box) -> Image.Image:
     """The box of an image as ``size`` x ``size``; bilinear, over all the pixels that fall into one when it shrinks."""
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)

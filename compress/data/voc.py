@@ -8,8 +8,8 @@ from typing import final
 from xml.etree import ElementTree
 
 from compress.data.base import Splits
-from compress.data.box_samples import PARTS, Drawn, as_boxes, box_splits, some
-from compress.data.box_transforms import view_of
+from compress.data.box_samples import PARTS, AnnotatedImage, as_boxes, box_splits, first_faults
+from compress.data.box_transforms import make_box_preprocessing
 from profiles.errors import UserError, unknown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -40,9 +40,9 @@ def voc(
     """Pictures with boxes in the folders of Pascal VOC (Everingham et al. 2010), as float32 (channels, height, width).
 
     ``path`` holds ``JPEGImages``, ``Annotations`` and ``ImageSets/Main`` with ``train.txt``, ``val.txt`` and
-    ``test.txt``, of which the first is needed; what is missing is held out as ``compress.data.base.arrange`` says.
+    ``test.txt``, of which the first is needed; what is missing is held out as ``compress.data.base.assign_splits`` says.
     Corners are counted from 1 and inclusive, as VOC has them. The other options are those of
-    ``compress.data.box_transforms.BoxView``.
+    ``compress.data.box_transforms.BoxPreprocessing``.
 
     Args:
         size: height and width of the input.
@@ -52,7 +52,7 @@ def voc(
     Raises:
         UserError: what is missing, not XML, of an unknown class or not possible; all of it.
     """
-    view = view_of(
+    view = make_box_preprocessing(
         size=size,
         mean=mean,
         deviation=deviation,
@@ -72,7 +72,7 @@ def voc(
     known = tuple(classes) or tuple(sorted({kind for found in read["train"] for kind, _ in found.objects}))
     drawn = {part: [reader.drawn(found, known) for found in each] for part, each in read.items()}
     if reader.faults:
-        raise UserError(*some(reader.faults))
+        raise UserError(*first_faults(reader.faults))
     notes = [f"{reader.left_out} boxes marked difficult were left out"] if reader.left_out else []
     return box_splits(
         reader.root,
@@ -135,12 +135,12 @@ class _Reader:
             self.faults.append(f"data: {path}: {error}")
             return nothing
 
-    def drawn(self, found: _Annotation, classes: Sequence[str]) -> Drawn:
+    def drawn(self, found: _Annotation, classes: Sequence[str]) -> AnnotatedImage:
         """An annotation with its classes as labels."""
         strange = {kind for kind, _ in found.objects if kind not in classes}
         self.faults += [unknown("class", kind, classes, f"data: {found.file}") for kind in sorted(strange)]
         rows = [[classes.index(kind), *corners] for kind, corners in found.objects if kind not in strange]
-        return Drawn(file=found.file, size=found.size, boxes=as_boxes(rows))
+        return AnnotatedImage(file=found.file, size=found.size, boxes=as_boxes(rows))
 
     def _file(self, name: str, tree: ElementTree.Element) -> str:
         """The picture's file; what the annotation calls it where it is no .jpg of that name."""

@@ -11,9 +11,9 @@ from typing import final
 from PIL import Image
 
 from compress.data.base import Splits
-from compress.data.box_samples import BROKEN, Drawn, as_boxes, box_splits, some
-from compress.data.box_transforms import view_of
-from compress.data.fingerprints import threads
+from compress.data.box_samples import BROKEN, AnnotatedImage, as_boxes, box_splits, first_faults
+from compress.data.box_transforms import make_box_preprocessing
+from compress.data.fingerprints import thread_pool
 from compress.data.images import SUFFIXES
 from profiles.errors import UserError
 
@@ -47,8 +47,8 @@ def yolo(
 
     ``path`` holds ``images`` and ``labels``, and in each a folder whose name begins with ``train``, and where there are
     such one with ``val`` and one with ``test``; or ``train/images`` and ``train/labels`` and so on. What is missing is
-    held out as ``compress.data.base.arrange`` says. A picture without a text file has no box. The other options are
-    those of ``compress.data.box_transforms.BoxView``.
+    held out as ``compress.data.base.assign_splits`` says. A picture without a text file has no box. The other options are
+    those of ``compress.data.box_transforms.BoxPreprocessing``.
 
     Args:
         size: height and width of the input.
@@ -58,7 +58,7 @@ def yolo(
     Raises:
         UserError: what is missing, not such a row, of an unknown class or not possible; all of it.
     """
-    view = view_of(
+    view = make_box_preprocessing(
         size=size,
         mean=mean,
         deviation=deviation,
@@ -77,7 +77,7 @@ def yolo(
     reader = _Reader(root, len(known))
     parts = {part: reader.part(*folders) for part, folders in _folders(root).items()}
     if reader.faults:
-        raise UserError(*some(reader.faults))
+        raise UserError(*first_faults(reader.faults))
     notes = [f"{reader.without} pictures have no file of boxes"] if reader.without else []
     return box_splits(
         root, parts, view, classes=known, notes=notes, validation=validation, test=test, calibration=calibration, seed=seed
@@ -123,7 +123,7 @@ class _Reader:
         self.faults: list[str] = []
         self.without = 0
 
-    def part(self, pictures: Path, boxes: Path) -> list[Drawn]:
+    def part(self, pictures: Path, boxes: Path) -> list[AnnotatedImage]:
         """The annotated pictures of a part."""
         files = sorted(file for file in os.listdir(pictures) if file.lower().endswith(SUFFIXES) and file[0] != ".")
         if not files:
@@ -131,10 +131,10 @@ class _Reader:
         if not boxes.is_dir():
             self.faults.append(f"data: {boxes} is not there; it holds a text file of boxes for each picture")
             return []
-        sizes = list(threads().map(_size, [pictures / file for file in files]))
+        sizes = list(thread_pool().map(_size, [pictures / file for file in files]))
         self.faults += [size for size in sizes if isinstance(size, str)]
         return [
-            Drawn(
+            AnnotatedImage(
                 file=str((pictures / file).relative_to(self._root)), size=size, boxes=as_boxes(self._rows(boxes, file, size))
             )
             for file, size in zip(files, sizes, strict=True)

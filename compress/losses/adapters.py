@@ -8,13 +8,13 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from compress.losses.base import Example, alike, full
+from compress.losses.base import Example, as_float32, match_sizes
 
 RIDGE = 1e-3
 """Of the mean square of the student's channels, added to each: what is left undecided by few places stays small."""
 
 
-def adapter(student: Tensor, teacher: Tensor, *, fitted: bool = False) -> nn.Module:
+def make_adapter(student: Tensor, teacher: Tensor, *, fitted: bool = False) -> nn.Module:
     """The layer from the student's width to the teacher's, by the examples' shapes; nothing where they are equal.
 
     Maps (samples, channels, height, width): a 1x1 convolution. Tokens (samples, tokens, width) and vectors
@@ -30,7 +30,7 @@ def adapter(student: Tensor, teacher: Tensor, *, fitted: bool = False) -> nn.Mod
         return nn.Identity()
     layer = nn.Conv2d(ours, theirs, 1, bias=False) if maps else nn.Linear(ours, theirs)
     if fitted:
-        _fit(layer, *alike(student, teacher))
+        _fit(layer, *match_sizes(student, teacher))
     return layer
 
 
@@ -40,7 +40,7 @@ class Adapters(nn.Module):
 
     def __init__(self, student: Sequence[Tensor], teacher: Sequence[Tensor], *, fitted: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(adapter(s, t, fitted=fitted) for s, t in zip(student, teacher, strict=True))
+        self.layers = nn.ModuleList(make_adapter(s, t, fitted=fitted) for s, t in zip(student, teacher, strict=True))
 
     @classmethod
     def of(cls, example: Example, what: str) -> Adapters:
@@ -49,7 +49,7 @@ class Adapters(nn.Module):
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         triples = zip(self.layers, student, teacher, strict=True)
-        return [alike(layer(full(s)), t) for layer, s, t in triples]
+        return [match_sizes(layer(as_float32(s)), t) for layer, s, t in triples]
 
 
 @torch.no_grad()

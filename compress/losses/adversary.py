@@ -40,11 +40,11 @@ class Meal(nn.Module):
 
 
 def _reversed(values: Tensor) -> Tensor:
-    found: Tensor = Reversed.apply(values)  # type: ignore[no-untyped-call]  # torch's own
+    found: Tensor = GradientReversal.apply(values)  # type: ignore[no-untyped-call]  # torch's own
     return found
 
 
-class Reversed(torch.autograd.Function):
+class GradientReversal(torch.autograd.Function):
     """The identity, whose gradient is reversed."""
 
     @staticmethod

@@ -49,7 +49,7 @@ P = ParamSpec("P")
 
 
 @final
-class Averaged(Generic[P]):
+class PerSampleLoss(Generic[P]):
     """A loss that is the mean of values for each place; as a decorator of the function that gives those.
 
     Attributes:
@@ -61,7 +61,7 @@ class Averaged(Generic[P]):
         functools.update_wrapper(self, each)
 
     def __call__(self, *given: P.args, **options: P.kwargs) -> Tensor:
-        return mean_where(*self.each(*given, **options))
+        return masked_mean(*self.each(*given, **options))
 
 
 class TwoHeaded(nn.Module):
@@ -74,22 +74,22 @@ class TwoHeaded(nn.Module):
     head: nn.Linear
 
 
-def full(values: Tensor) -> Tensor:
+def as_float32(values: Tensor) -> Tensor:
     """``values`` in float32 at least: autocast and fp16 teachers give less, and differences of it are noise."""
     return values if values.dtype == torch.float64 else values.float()
 
 
-def rows(logits: Tensor) -> Tensor:
+def flatten_places(logits: Tensor) -> Tensor:
     """Logits of shape (samples, ..., classes) as (places, classes) in float32 at least."""
-    return full(logits).reshape(-1, logits.shape[-1])
+    return as_float32(logits).reshape(-1, logits.shape[-1])
 
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Log of the softened class probabilities, (places, classes)."""
-    return functional.log_softmax(rows(logits) / temperature, dim=-1)
+    return functional.log_softmax(flatten_places(logits) / temperature, dim=-1)
 
 
-def divergence(target: Tensor, given: Tensor) -> Tensor:
+def kl_divergence(target: Tensor, given: Tensor) -> Tensor:
     """KL(target || given) of log-probabilities, (places, classes) to (places,)."""
     return (target.exp() * (target - given)).sum(dim=-1)
 
@@ -99,7 +99,7 @@ def cross_entropy(target: Tensor, given: Tensor) -> Tensor:
     return -(target * given).sum(dim=-1)
 
 
-def labels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def split_labels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Labels as (places,) with 0 where there is none, and which places have one.
 
     Raises:
@@ -114,22 +114,22 @@ def labels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return flat.clamp(min=0), flat >= 0
 
 
-def everywhere(values: Tensor) -> tuple[Tensor, Tensor]:
+def all_counted(values: Tensor) -> tuple[Tensor, Tensor]:
     """``values`` and that each of them counts."""
     return values, torch.ones_like(values, dtype=torch.bool)
 
 
-def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+def masked_mean(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean of ``values`` over the places that are ``chosen``; 0 where none is."""
     return torch.where(chosen, values, torch.zeros_like(values)).sum() / chosen.sum().clamp(min=1)
 
 
-def alike(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+def match_sizes(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the smaller size and float32 at least: maps averaged over areas, tokens over neighbours, vectors as they are.
 
     Maps are (samples, channels, height, width), tokens (samples, tokens, width), vectors (samples, width).
     """
-    ours, theirs = full(ours), full(theirs)
+    ours, theirs = as_float32(ours), as_float32(theirs)
     if ours.dim() == 4:
         size = (min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3]))
         return _pooled(ours, size), _pooled(theirs, size)
@@ -140,7 +140,7 @@ def alike(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     return ours, theirs
 
 
-def by_levels(student: Tensor, teacher: Tensor) -> Tensor:
+def pyramid_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean square at full size and averaged to 4, 2 and 1 places a side, weights 1, 1/2, 1/4, 1/8 over their sum.
 
     Maps (samples, channels, height, width) of one shape (the HCL of ReviewKD, Chen et al. 2021).
@@ -156,7 +156,7 @@ def _pooled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps if maps.shape[2:] == size else functional.adaptive_avg_pool2d(maps, size)
 
 
-def read_table(loss: str, option: str, path: str) -> Tensor:
+def load_npy(loss: str, option: str, path: str) -> Tensor:
     """A .npy file of numbers in float32.
 
     Raises:

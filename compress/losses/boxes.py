@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.losses.base import full
+from compress.losses.base import as_float32
 
 TINY = 1e-7
 
@@ -16,12 +16,12 @@ def boxes(student_boxes: Tensor, teacher_boxes: Tensor, teacher_logits: Tensor, 
     The weight is the teacher's largest class probability (sigmoid) to the power ``sharpness``: where it sees nothing
     its boxes mean nothing. Boxes of shape (samples, places, 4), logits of (samples, places, classes).
     """
-    weight = full(teacher_logits).sigmoid().amax(dim=-1) ** sharpness
-    apart = 1 - giou(full(student_boxes), full(teacher_boxes))
+    weight = as_float32(teacher_logits).sigmoid().amax(dim=-1) ** sharpness
+    apart = 1 - giou(as_float32(student_boxes), as_float32(teacher_boxes))
     return (weight * apart).sum() / weight.sum().clamp(min=TINY)
 
 
-def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Intersection and union of boxes of shape (..., 4), which broadcast; both of shape (...)."""
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = sides[..., 0] * sides[..., 1]
@@ -34,7 +34,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
     Where boxes are apart it still says how far: IoU less the share of the smallest box around both that is in neither.
     """
-    shared, union = overlap(a, b)
+    shared, union = intersection_and_union(a, b)
     around = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     hull = (around[..., 0] * around[..., 1]).clamp(min=TINY)
     return shared / union - (hull - union) / hull

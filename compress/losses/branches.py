@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, full, labels, log_probabilities
+from compress.losses.base import Example, as_float32, log_probabilities, split_labels
 
 
 @final
@@ -29,11 +29,11 @@ class Ofa(nn.Module):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, student_features: list[Tensor], targets: Tensor
     ) -> Tensor:
-        where, known = labels(student_logits, targets)
+        where, known = split_labels(student_logits, targets)
         teacher = log_probabilities(teacher_logits, self._temperature).exp()
         own = functional.one_hot(where, teacher.shape[1]).to(teacher.dtype) * known[:, None]
         target = (teacher + own) ** self._eps - own
-        said = [student_logits, *(end(full(m)) for end, m in zip(self.exits, student_features, strict=True))]
+        said = [student_logits, *(end(as_float32(m)) for end, m in zip(self.exits, student_features, strict=True))]
         losses = [-(target * log_probabilities(z, self._temperature)).sum(dim=1).mean() for z in said]
         total = losses[0]
         for loss in losses[1:]:

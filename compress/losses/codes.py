@@ -7,8 +7,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from compress.losses.adapters import adapter
-from compress.losses.base import Example, divergence, full, log_probabilities
+from compress.losses.adapters import make_adapter
+from compress.losses.base import Example, as_float32, kl_divergence, log_probabilities
 
 
 @final
@@ -28,16 +28,16 @@ class Codebook(nn.Module):
         super().__init__()
         teacher = example["teacher_embedding"]
         self._temperature, self._memory = temperature, memory
-        self.adapter = adapter(example["student_embedding"], teacher, fitted=example.get("trained", False))
+        self.adapter = make_adapter(example["student_embedding"], teacher, fitted=example.get("trained", False))
         self.register_buffer("codes", torch.zeros(size, teacher.shape[1]))
         self.register_buffer("seen", torch.zeros(size))
 
     def forward(self, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
-        teacher = full(teacher_embedding)
+        teacher = as_float32(teacher_embedding)
         self._learn(teacher.to(self.codes.dtype))
-        student = self.adapter(full(student_embedding))
+        student = self.adapter(as_float32(student_embedding))
         ours, theirs = (log_probabilities(-self._distances(x), self._temperature) for x in (student, teacher))
-        return self._temperature**2 * divergence(theirs, ours).mean()
+        return self._temperature**2 * kl_divergence(theirs, ours).mean()
 
     def _distances(self, points: Tensor) -> Tensor:
         squares = (points[:, None] - self.codes.to(points.dtype)[None]).square().sum(dim=-1)

@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import Averaged, cross_entropy, divergence, labels, log_probabilities, mean_where, rows
+from compress.losses.base import (
+    PerSampleLoss,
+    cross_entropy,
+    flatten_places,
+    kl_divergence,
+    log_probabilities,
+    masked_mean,
+    split_labels,
+)
 
 
-@Averaged
+@PerSampleLoss
 def fer(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -27,7 +35,7 @@ def fer(
     and stored, as in FKD; crops without a label keep the teacher's. Logits of shape (samples, ..., classes), targets
     (samples, ...).
     """
-    where, known = labels(student_logits, targets)
+    where, known = split_labels(student_logits, targets)
     student, soft = log_probabilities(student_logits), log_probabilities(teacher_logits).exp()
     sure = soft.amax(dim=1)
     hard = functional.one_hot(where, soft.shape[1]).to(soft.dtype) * (1 - smoothing) + smoothing / soft.shape[1]
@@ -42,10 +50,10 @@ def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, tempe
     Reads no teacher. The paper's weight is 0.6, ramped up over 20 of 400 epochs: ``{use = "scheduled", end = 0.6, ends =
     0.05}``. Of the paper's three experts this is the consistency of each. Logits of shape (samples, ..., classes).
     """
-    where, known = labels(student_logits, targets)
-    right = known & (rows(plain_logits).argmax(dim=1) == where)
+    where, known = split_labels(student_logits, targets)
+    right = known & (flatten_places(plain_logits).argmax(dim=1) == where)
     target, given = log_probabilities(plain_logits, temperature).detach(), log_probabilities(student_logits, temperature)
-    return temperature**2 * mean_where(divergence(target, given), right)
+    return temperature**2 * masked_mean(kl_divergence(target, given), right)
 
 
 def open_set(
@@ -58,11 +66,15 @@ def open_set(
     elsewhere shows things of no class, on which the teacher is unsure. The paper's rule could not be verified; it moves with
     training, as this does. Zero when the logits agree. Logits of shape (samples, ..., classes), targets (samples, ...).
     """
-    _, known = labels(student_logits, targets)
+    _, known = split_labels(student_logits, targets)
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
-    sure = torch.stack([rows(z).softmax(dim=1).amax(dim=1) for z in (student_logits, teacher_logits)]).prod(dim=0).detach()
+    sure = (
+        torch.stack([flatten_places(z).softmax(dim=1).amax(dim=1) for z in (student_logits, teacher_logits)])
+        .prod(dim=0)
+        .detach()
+    )
     familiar = sure >= strictness * sure.mean()
-    return temperature**2 * mean_where(divergence(teacher, student), known | familiar)
+    return temperature**2 * masked_mean(kl_divergence(teacher, student), known | familiar)
 
 
 def collaborative(
@@ -75,16 +87,16 @@ def collaborative(
     two networks and lets each teach where it is better; here the teacher is frozen, so one direction is left. Logits of
     shape (samples, classes) or (samples, height, width, classes), targets without the classes.
     """
-    where, known = labels(student_logits, targets)
+    where, known = split_labels(student_logits, targets)
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
-    apart = divergence(teacher, student)
+    apart = kl_divergence(teacher, student)
     gain = torch.stack(
         [functional.nll_loss(log_probabilities(z), where, reduction="none") for z in (student_logits, teacher_logits)]
     ).detach()
     better = torch.where(known, gain[0] - gain[1], torch.zeros_like(gain[0]))
-    loss = mean_where(apart, better > 0)
+    loss = masked_mean(apart, better > 0)
     if student_logits.dim() == 4:
         shape = student_logits.shape[:-1]
         pooled = [functional.adaptive_avg_pool2d(x.reshape(shape)[:, None], regions) for x in (apart, better)]
-        loss = loss + mean_where(pooled[0], pooled[1] > 0)
+        loss = loss + masked_mean(pooled[0], pooled[1] > 0)
     return temperature**2 * loss

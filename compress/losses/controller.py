@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, divergence, labels, log_probabilities, mean_where, rows
+from compress.losses.base import Example, flatten_places, kl_divergence, log_probabilities, masked_mean, split_labels
 
 
 @final
@@ -49,12 +49,12 @@ class Controller(nn.Module):
         return self.means[where].to(teacher.dtype)
 
 
-def held_out(samples: int, every: int, device: torch.device) -> Tensor:
+def holdout_mask(samples: int, every: int, device: torch.device) -> Tensor:
     """Which samples of a batch are held out: the last of every ``every``, (samples,)."""
     return torch.arange(samples, device=device) % every == every - 1
 
 
-def after_a_step(logits: Tensor, slope: Tensor, embedding: Tensor, unroll: float) -> Tensor:
+def logits_after_step(logits: Tensor, slope: Tensor, embedding: Tensor, unroll: float) -> Tensor:
     """Logits (samples, classes) after a step of the last linear layer against ``slope``, the loss's gradient by the logits.
 
     Logits of sample j move by -``unroll`` * sum over i of slope_i <f_i, f_j>, f the embeddings (samples, width) over their
@@ -73,7 +73,7 @@ class Tgeo(nn.Module):
     teacher's mean for the class (the paper's nine vectors). Every ``held``-th sample of a batch is held out: the
     controller is trained to lower its cross-entropy after one step of the student on the others. The released code
     computes a_i without gradient and never trains the controller; here the step is unrolled by ``unroll`` through the last
-    linear layer, where it has a closed form (``after_a_step``). ``boost`` scales that loss. Logits (samples, classes),
+    linear layer, where it has a closed form (``logits_after_step``). ``boost`` scales that loss. Logits (samples, classes),
     targets (samples,), embeddings (samples, width). For a weight by sample of another loss: ``{use = "learned"}``.
     """
 
@@ -85,12 +85,12 @@ class Tgeo(nn.Module):
         self.controller = Controller(example["student_logits"].shape[-1])
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, student_embedding: Tensor, targets: Tensor) -> Tensor:
-        where, known = labels(student_logits, targets)
-        student, teacher = rows(student_logits), rows(teacher_logits)
+        where, known = split_labels(student_logits, targets)
+        student, teacher = flatten_places(student_logits), flatten_places(teacher_logits)
         share = self.shares(student.detach(), teacher, where, known)
-        held = held_out(len(student), self._held, student.device)
+        held = holdout_mask(len(student), self._held, student.device)
         taught = self._lower(student, teacher, where, known, share.detach())
-        return mean_where(taught, ~held) + self._boost * self._upper(
+        return masked_mean(taught, ~held) + self._boost * self._upper(
             student, teacher, student_embedding, where, known, share, held
         )
 
@@ -101,7 +101,7 @@ class Tgeo(nn.Module):
 
     def _lower(self, student: Tensor, teacher: Tensor, where: Tensor, known: Tensor, share: Tensor) -> Tensor:
         temperature = self._temperature
-        apart = divergence(log_probabilities(teacher, temperature), log_probabilities(student, temperature))
+        apart = kl_divergence(log_probabilities(teacher, temperature), log_probabilities(student, temperature))
         told = functional.cross_entropy(student, where, reduction="none")
         return share * temperature**2 * apart + torch.where(known, (1 - share) * told, torch.zeros_like(told))
 
@@ -116,5 +116,5 @@ class Tgeo(nn.Module):
         hard = student.softmax(1) - functional.one_hot(where, student.shape[1])
         slope = share[:, None] * soft + (1 - share)[:, None] * hard * known[:, None]
         slope = slope * (~held)[:, None] / (~held).sum()
-        stepped = after_a_step(student, slope, embedding.detach(), self._unroll)
-        return mean_where(functional.cross_entropy(stepped, where, reduction="none"), held & known)
+        stepped = logits_after_step(student, slope, embedding.detach(), self._unroll)
+        return masked_mean(functional.cross_entropy(stepped, where, reduction="none"), held & known)

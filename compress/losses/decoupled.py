@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import Averaged, divergence, labels, log_probabilities, rows
+from compress.losses.base import PerSampleLoss, flatten_places, kl_divergence, log_probabilities, split_labels
 
 LEAST = -1e9
 """In place of a logit that is left out; finite, so that its gradient is 0 and not NaN."""
 
 
-@Averaged
+@PerSampleLoss
 def dkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -28,14 +28,17 @@ def dkd(
     when the logits agree up to a constant per sample. The paper ramps it up over its first 20 epochs of 240: give it the
     weight ``{use = "scheduled", ends = 0.08}``. Logits of shape (samples, ..., classes), targets (samples, ...).
     """
-    where, known = labels(student_logits, targets)
+    where, known = split_labels(student_logits, targets)
     two = [_two(log_probabilities(z, temperature), where) for z in (student_logits, teacher_logits)]
-    rest = [functional.log_softmax(_without(rows(z) / temperature, where), dim=-1) for z in (student_logits, teacher_logits)]
-    apart = target * divergence(two[1], two[0]) + others * divergence(rest[1], rest[0])
+    rest = [
+        functional.log_softmax(_without(flatten_places(z) / temperature, where), dim=-1)
+        for z in (student_logits, teacher_logits)
+    ]
+    apart = target * kl_divergence(two[1], two[0]) + others * kl_divergence(rest[1], rest[0])
     return temperature**2 * apart, known
 
 
-@Averaged
+@PerSampleLoss
 def nkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -50,11 +53,12 @@ def nkd(
     softmax without y. Its minimum over the rest is at the teacher. Logits of shape (samples, ..., classes), targets
     (samples, ...).
     """
-    where, known = labels(student_logits, targets)
+    where, known = split_labels(student_logits, targets)
     sure = _at(log_probabilities(teacher_logits), where).exp()
     first = -sure * _at(log_probabilities(student_logits), where)
     student, teacher = (
-        functional.log_softmax(_without(rows(z) / temperature, where), dim=-1) for z in (student_logits, teacher_logits)
+        functional.log_softmax(_without(flatten_places(z) / temperature, where), dim=-1)
+        for z in (student_logits, teacher_logits)
     )
     rest = -(teacher.exp() * student).sum(dim=-1)
     return first + others * temperature**2 * rest, known

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import TINY, Example, full, labels, mean_where, read_table
+from compress.losses.base import TINY, Example, as_float32, load_npy, masked_mean, split_labels
 from profiles.errors import UserError
 
 
@@ -38,13 +38,13 @@ class Nd(nn.Module):
     def forward(
         self, student_embedding: Tensor, teacher_embedding: Tensor, student_logits: Tensor, targets: Tensor
     ) -> Tensor:
-        where, known = labels(student_logits, targets)
-        teacher = full(teacher_embedding)
+        where, known = split_labels(student_logits, targets)
+        teacher = as_float32(teacher_embedding)
         self._learn(teacher, where, known)
-        student = self.adapter(full(student_embedding))
+        student = self.adapter(as_float32(student_embedding))
         towards = functional.normalize(self.means.to(student.dtype), dim=1, eps=TINY)[where]
         length = torch.maximum(_length(student), _length(teacher))
-        return mean_where(1 - (student * towards).sum(dim=1) / length, known)
+        return masked_mean(1 - (student * towards).sum(dim=1) / length, known)
 
     @torch.no_grad()
     def _learn(self, teacher: Tensor, where: Tensor, known: Tensor) -> None:
@@ -76,13 +76,13 @@ class MiAlpha(nn.Module):
         self.teacher = nn.Linear(example["teacher_embedding"].shape[1], width)
 
     def forward(self, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
-        ours, theirs = self.student(full(student_embedding)), self.teacher(full(teacher_embedding))
+        ours, theirs = self.student(as_float32(student_embedding)), self.teacher(as_float32(teacher_embedding))
         # unit length times a fixed sharpness: an unbounded critic overflows before it is right
         ours, theirs = (functional.normalize(x, dim=1, eps=TINY) for x in (ours, theirs))
-        return -bound(10.0 * ours @ theirs.T, self._alpha)
+        return -mutual_information_bound(10.0 * ours @ theirs.T, self._alpha)
 
 
-def bound(critic: Tensor, alpha: float) -> Tensor:
+def mutual_information_bound(critic: Tensor, alpha: float) -> Tensor:
     """The bound I of a critic's values f(student i, teacher j), (samples, samples)."""
     count = len(critic)
     mean = torch.logsumexp(critic, dim=0) - math.log(count)
@@ -114,7 +114,7 @@ class Align(nn.Module):
     def __init__(self, example: Example, *, share: float = 0.5, images: str = "", texts: str = "") -> None:
         super().__init__()
         tables = [
-            read_table("align", name, path) if path else torch.zeros(0, 0)
+            load_npy("align", name, path) if path else torch.zeros(0, 0)
             for name, path in (("images", images), ("texts", texts))
         ]
         width = tables[0].shape[1] or example["teacher_embedding"].shape[1]
@@ -132,14 +132,14 @@ class Align(nn.Module):
     def forward(
         self, student_embedding: Tensor, teacher_embedding: Tensor, student_logits: Tensor, targets: Tensor, indices: Tensor
     ) -> Tensor:
-        ours = self.adapter(full(student_embedding))
-        seen = self.images[indices] if self._stored else full(teacher_embedding)
+        ours = self.adapter(as_float32(student_embedding))
+        seen = self.images[indices] if self._stored else as_float32(teacher_embedding)
         image = (1 - functional.cosine_similarity(ours, seen, dim=1, eps=TINY)).mean()
         if not self._told:
             return image
-        where, known = labels(student_logits, targets)
+        where, known = split_labels(student_logits, targets)
         text = 1 - functional.cosine_similarity(ours, self.texts[where].to(ours.dtype), dim=1, eps=TINY)
-        return self._share * image + (1 - self._share) * mean_where(text, known)
+        return self._share * image + (1 - self._share) * masked_mean(text, known)
 
 
 def _length(values: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.adapters import Adapters, adapter
-from compress.losses.base import TINY, Example, alike, by_levels, divergence, full
+from compress.losses.adapters import Adapters, make_adapter
+from compress.losses.base import TINY, Example, as_float32, kl_divergence, match_sizes, pyramid_mse
 
 
 def attention(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
@@ -20,7 +20,7 @@ def attention(student_features: list[Tensor], teacher_features: list[Tensor]) ->
     Channel counts may differ; each map is (samples, channels, height, width), sizes averaged down to the smaller.
     """
     pairs = zip(student_features, teacher_features, strict=True)
-    distances = [(_map(s) - _map(t)).square().sum(dim=1).mean() for s, t in (alike(*pair) for pair in pairs)]
+    distances = [(_map(s) - _map(t)).square().sum(dim=1).mean() for s, t in (match_sizes(*pair) for pair in pairs)]
     return torch.stack(distances).sum()
 
 
@@ -41,7 +41,7 @@ class Cwd(nn.Module):
         losses = []
         for pair in self.adapters(student_features, teacher_features):
             ours, theirs = (functional.log_softmax(x.flatten(2) / self._temperature, dim=2).flatten(0, 1) for x in pair)
-            losses.append(divergence(theirs, ours).mean())
+            losses.append(kl_divergence(theirs, ours).mean())
         return self._temperature**2 * torch.stack(losses).sum()
 
 
@@ -58,7 +58,7 @@ class Hcl(nn.Module):
         self.adapters = Adapters.of(example, "features")
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
-        return torch.stack([by_levels(s, t) for s, t in self.adapters(student_features, teacher_features)]).sum()
+        return torch.stack([pyramid_mse(s, t) for s, t in self.adapters(student_features, teacher_features)]).sum()
 
 
 @final
@@ -73,10 +73,10 @@ class Dsi(nn.Module):
     def __init__(self, example: Example) -> None:
         super().__init__()
         deepest = example["student_features"][-1], example["teacher_features"][-1]
-        self.adapter = adapter(*deepest, fitted=example.get("trained", False))
+        self.adapter = make_adapter(*deepest, fitted=example.get("trained", False))
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
-        student, teacher = self.adapter(full(student_features[-1])), full(teacher_features[-1])
+        student, teacher = self.adapter(as_float32(student_features[-1])), as_float32(teacher_features[-1])
         if teacher.shape[2:] != student.shape[2:]:
             teacher = functional.interpolate(teacher, student.shape[2:], mode="bilinear", align_corners=False)
         return (1 - functional.cosine_similarity(student, teacher, dim=1, eps=TINY)).mean()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.losses.adapters import Adapters
-from compress.losses.base import Example, alike, by_levels, full
+from compress.losses.base import Example, as_float32, match_sizes, pyramid_mse
 
 
 @final
@@ -32,9 +32,9 @@ class Transkd(nn.Module):
         self.direct = Adapters.of(example, "features")
 
     def forward(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
-        fused = self._fused([full(s) for s in student_features])
-        pairs = [alike(out(f), t) for out, f, t in zip(self.outward, fused, teacher_features, strict=True)]
-        loss = torch.stack([by_levels(s, t) for s, t in pairs]).sum()
+        fused = self._fused([as_float32(s) for s in student_features])
+        pairs = [match_sizes(out(f), t) for out, f, t in zip(self.outward, fused, teacher_features, strict=True)]
+        loss = torch.stack([pyramid_mse(s, t) for s, t in pairs]).sum()
         shares = (0.1, 0.1, 0.5, 1.0)[-len(pairs) :]
         shares = (0.1,) * (len(pairs) - len(shares)) + shares
         for share, (s, t) in zip(shares, self.direct(student_features, teacher_features), strict=True):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, labels, mean_where, rows
+from compress.losses.base import Example, flatten_places, masked_mean, split_labels
 
 
 @final
 class SelfGt(nn.Module):
-    """Squared distance to labels and to an earlier model, weighed by ``labels`` (Borup and Andersen 2021, paper 21).
+    """Squared distance to labels and to an earlier model, weighed by a share (Borup and Andersen 2021, paper 21).
 
     a * |p - y|^2 + (1 - a) * |p - q|^2, mean over samples and classes, p and q the softmax of student and teacher (the
     model of the generation before). ``share`` is a; below 0 it is found in closed form: a* = <y - g, h - g> / |h - g|^2
@@ -36,12 +36,12 @@ class SelfGt(nn.Module):
         self.register_buffer("ratio", torch.zeros(2, dtype=torch.float64))
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, student_embedding: Tensor, targets: Tensor) -> Tensor:
-        where, known = labels(student_logits, targets)
-        p, q = rows(student_logits).softmax(dim=1), rows(teacher_logits).softmax(dim=1)
+        where, known = split_labels(student_logits, targets)
+        p, q = flatten_places(student_logits).softmax(dim=1), flatten_places(teacher_logits).softmax(dim=1)
         y = functional.one_hot(where, p.shape[1]).to(p.dtype)
         share = self._share if self._share >= 0 else self._found(student_embedding.detach(), y, q, known)
         truth, before = (p - y).square().mean(dim=1), (p - q).square().mean(dim=1)
-        return mean_where(share * truth + (1 - share) * before, known)
+        return masked_mean(share * truth + (1 - share) * before, known)
 
     def _found(self, embedding: Tensor, y: Tensor, q: Tensor, known: Tensor) -> float:
         features = functional.pad(embedding.double(), (0, 1), value=1.0)

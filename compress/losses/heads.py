@@ -11,13 +11,13 @@ from torch.nn import functional
 from compress.losses.base import (
     Example,
     TwoHeaded,
-    divergence,
-    full,
-    labels,
+    as_float32,
+    flatten_places,
+    kl_divergence,
+    load_npy,
     log_probabilities,
-    mean_where,
-    read_table,
-    rows,
+    masked_mean,
+    split_labels,
 )
 from profiles.errors import UserError
 
@@ -38,11 +38,11 @@ class Dho(TwoHeaded):
         self.head = nn.Linear(example["student_embedding"].shape[-1], example["student_logits"].shape[-1])
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, student_embedding: Tensor, targets: Tensor) -> Tensor:
-        where, known = labels(student_logits, targets)
-        told = mean_where(functional.cross_entropy(rows(student_logits), where, reduction="none"), known)
-        second = log_probabilities(self.head(full(student_embedding)), self._temperature)
-        soft = divergence(log_probabilities(teacher_logits, self._temperature), second).mean()
-        return self._share * told + (1 - self._share) * self._temperature**2 * soft
+        where, known = split_labels(student_logits, targets)
+        hard = masked_mean(functional.cross_entropy(flatten_places(student_logits), where, reduction="none"), known)
+        second = log_probabilities(self.head(as_float32(student_embedding)), self._temperature)
+        soft = kl_divergence(log_probabilities(teacher_logits, self._temperature), second).mean()
+        return self._share * hard + (1 - self._share) * self._temperature**2 * soft
 
 
 @final
@@ -73,14 +73,15 @@ class DeitLt(TwoHeaded):
         targets: Tensor,
         progress: float,
     ) -> Tensor:
-        where, known = labels(student_logits, targets)
+        where, known = split_labels(student_logits, targets)
         self.counts += torch.bincount(where[known], minlength=len(self.counts))
-        told = mean_where(functional.cross_entropy(rows(student_logits), where, reduction="none"), known)
-        decided = rows(teacher_logits).argmax(dim=1)
-        second = functional.cross_entropy(rows(self.head(full(student_embedding))), decided, reduction="none")
+        hard = masked_mean(functional.cross_entropy(flatten_places(student_logits), where, reduction="none"), known)
+        decided = flatten_places(teacher_logits).argmax(dim=1)
+        answers = flatten_places(self.head(as_float32(student_embedding)))
+        second = functional.cross_entropy(answers, decided, reduction="none")
         if progress >= self._late:
             second = second * self.weights()[decided].to(second.dtype)
-        return (1 - self._share) * told + self._share * second.mean()
+        return (1 - self._share) * hard + self._share * second.mean()
 
     def weights(self) -> Tensor:
         """Of the classes, by how many labels of each were seen; their mean is 1."""
@@ -104,7 +105,7 @@ class Aspects(nn.Module):
 
     def __init__(self, example: Example, *, answers: str = "") -> None:
         super().__init__()
-        table = read_table("aspects", "answers", answers)
+        table = load_npy("aspects", "answers", answers)
         if len(table) != example["samples"] or table.dim() != 2:
             wanted = f"({example['samples']}, questions)"
             raise UserError(
@@ -116,6 +117,6 @@ class Aspects(nn.Module):
     def forward(self, student_embedding: Tensor, indices: Tensor) -> Tensor:
         asked = self.answers[indices]
         known = ~asked.isnan()
-        told = self.head(full(student_embedding).to(self.head.weight.dtype))
-        apart = functional.binary_cross_entropy_with_logits(told, asked.nan_to_num(), reduction="none")
-        return mean_where(apart, known)
+        hard = self.head(as_float32(student_embedding).to(self.head.weight.dtype))
+        apart = functional.binary_cross_entropy_with_logits(hard, asked.nan_to_num(), reduction="none")
+        return masked_mean(apart, known)

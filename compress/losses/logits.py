@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import TINY, Averaged, divergence, everywhere, full, log_probabilities
+from compress.losses.base import TINY, PerSampleLoss, all_counted, as_float32, kl_divergence, log_probabilities
 
 
-@Averaged
+@PerSampleLoss
 def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> tuple[Tensor, Tensor]:
     """KL divergence of softened class probabilities, times temperature squared (Hinton et al. 2015, section 2).
 
@@ -19,7 +19,7 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
     constant per sample. Logits of shape (samples, ..., classes).
     """
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
-    return everywhere(temperature**2 * divergence(teacher, student))
+    return all_counted(temperature**2 * kl_divergence(teacher, student))
 
 
 def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, rest: float = 0.1) -> Tensor:
@@ -29,8 +29,8 @@ def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
     as much as the teacher's largest probability there, and ``rest`` where that is 0, so that the many places without
     an object do not drown the few with one. Zero when the logits agree. Logits of shape (samples, ..., classes).
     """
-    student, teacher = full(student_logits) / temperature, full(teacher_logits) / temperature
-    sure = full(teacher_logits).sigmoid().amax(dim=-1)
+    student, teacher = as_float32(student_logits) / temperature, as_float32(teacher_logits) / temperature
+    sure = as_float32(teacher_logits).sigmoid().amax(dim=-1)
     weight = rest + (1 - rest) * sure
     target = teacher.sigmoid()
     apart = functional.binary_cross_entropy_with_logits(student, target, reduction="none")
@@ -38,7 +38,7 @@ def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
     return temperature**2 * (weight * (apart - least).sum(dim=-1)).sum() / weight.sum()
 
 
-@Averaged
+@PerSampleLoss
 def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Jensen-Shannon divergence of class probabilities (SSLD, Cui et al. 2021, paper 45).
 
@@ -46,10 +46,10 @@ def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1
     """
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
     middle = torch.logaddexp(student, teacher) - math.log(2)
-    return everywhere(temperature**2 * 0.5 * (divergence(teacher, middle) + divergence(student, middle)))
+    return all_counted(temperature**2 * 0.5 * (kl_divergence(teacher, middle) + kl_divergence(student, middle)))
 
 
-@Averaged
+@PerSampleLoss
 def bd_kd(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, extra: float = 1.0
 ) -> tuple[Tensor, Tensor]:
@@ -61,8 +61,8 @@ def bd_kd(
     """
     student, teacher = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
     too_sure = (_entropy(student) < _entropy(teacher)).detach()
-    forward, reverse = divergence(teacher, student), divergence(student, teacher)
-    return everywhere(temperature**2 * (forward + reverse + extra * torch.where(too_sure, forward, reverse)))
+    forward, reverse = kl_divergence(teacher, student), kl_divergence(student, teacher)
+    return all_counted(temperature**2 * (forward + reverse + extra * torch.where(too_sure, forward, reverse)))
 
 
 def dist(

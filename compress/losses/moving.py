@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, cross_entropy, divergence, labels, log_probabilities, mean_where, rows
+from compress.losses.base import (
+    Example,
+    cross_entropy,
+    flatten_places,
+    kl_divergence,
+    log_probabilities,
+    masked_mean,
+    split_labels,
+)
 from profiles.errors import UserError
 
 
@@ -31,10 +39,10 @@ class Taid(nn.Module):
         self.register_buffer("state", torch.tensor([start, 0.0, math.inf], dtype=torch.float64))
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, progress: float) -> Tensor:
-        student, teacher = rows(student_logits), rows(teacher_logits)
+        student, teacher = flatten_places(student_logits), flatten_places(teacher_logits)
         t = float(self.state[0])
         target = functional.log_softmax((1 - t) * student.detach() + t * teacher, dim=-1)
-        loss = divergence(target, functional.log_softmax(student, dim=-1)).mean()
+        loss = kl_divergence(target, functional.log_softmax(student, dim=-1)).mean()
         self._advance(float(loss.detach()), progress)
         return loss
 
@@ -75,11 +83,11 @@ class PsKd(nn.Module):
         self.register_buffer("known", torch.zeros(example["samples"], dtype=torch.bool))
 
     def forward(self, student_logits: Tensor, targets: Tensor, indices: Tensor, progress: float) -> Tensor:
-        where, labelled = labels(student_logits, targets)
+        where, labelled = split_labels(student_logits, targets)
         logs = log_probabilities(student_logits)
         one_hot = functional.one_hot(where, logs.shape[1]).to(logs.dtype)
         trust = self._share * progress * self.known[indices].to(logs.dtype)[:, None]
         target = (1 - trust) * one_hot + trust * self.said[indices].to(logs.dtype)
         self.said[indices] = logs.detach().exp().to(self.said.dtype)
         self.known[indices] = True
-        return mean_where(cross_entropy(target, logs), labelled)
+        return masked_mean(cross_entropy(target, logs), labelled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import divergence, full
+from compress.losses.base import as_float32, kl_divergence
 
 
 def two_passes(student_logits: Tensor, again_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
@@ -15,8 +15,8 @@ def two_passes(student_logits: Tensor, again_logits: Tensor, *, temperature: flo
     classes. Zero when the passes agree, so it is for models that draw: dropout, random depth, the teacher that reads labels.
     Reads no teacher. Logits of shape (samples, ..., classes).
     """
-    one, two = (full(z) / temperature for z in (student_logits, again_logits))
+    one, two = (as_float32(z) / temperature for z in (student_logits, again_logits))
     if one.dim() > 2:
         one, two = (z.flatten(1, -2).transpose(1, 2) for z in (one, two))
     one, two = functional.log_softmax(one, dim=-1), functional.log_softmax(two, dim=-1)
-    return temperature**2 * (divergence(one, two) + divergence(two, one)).mean()
+    return temperature**2 * (kl_divergence(one, two) + kl_divergence(two, one)).mean()

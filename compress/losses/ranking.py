@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.losses.base import Averaged, everywhere, labels, log_probabilities, rows
+from compress.losses.base import PerSampleLoss, all_counted, flatten_places, log_probabilities, split_labels
 
 
-@Averaged
+@PerSampleLoss
 def pld(
     student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
@@ -18,11 +18,11 @@ def pld(
     softmax(t / T). Blind to a constant per sample; takes the place of 'task', whose first term is its own. Without a label
     the order is the teacher's. Logits of shape (samples, ..., classes), targets (samples, ...).
     """
-    where, known = labels(student_logits, targets)
-    student, q = rows(student_logits), log_probabilities(teacher_logits, temperature).exp()
-    worth = rows(teacher_logits).detach().clone()
+    where, known = split_labels(student_logits, targets)
+    student, q = flatten_places(student_logits), log_probabilities(teacher_logits, temperature).exp()
+    worth = flatten_places(teacher_logits).detach().clone()
     worth[known, where[known]] = float("inf")
     order = worth.argsort(dim=1, descending=True, stable=True)
     ordered, weight = student.gather(1, order), q.gather(1, order)
     behind = torch.logcumsumexp(ordered.flip(1), dim=1).flip(1)
-    return everywhere((weight * (behind - ordered)).sum(dim=1))
+    return all_counted((weight * (behind - ordered)).sum(dim=1))

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.losses.adapters import Adapters
-from compress.losses.base import TINY, Example, alike, divergence, full, labels, log_probabilities, rows
+from compress.losses.base import (
+    TINY,
+    Example,
+    as_float32,
+    flatten_places,
+    kl_divergence,
+    log_probabilities,
+    match_sizes,
+    split_labels,
+)
 
 
 def sp(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
@@ -49,7 +58,7 @@ def rkd(student_embedding: Tensor, teacher_embedding: Tensor, *, distance: float
     ``distance`` * smooth L1 of the distances over their mean + ``angle`` * smooth L1 of the cosines at each sample
     between each two others: blind to scale, shift and rotation. Embeddings of shape (samples, width); widths may differ.
     """
-    student, teacher = full(student_embedding), full(teacher_embedding)
+    student, teacher = as_float32(student_embedding), as_float32(teacher_embedding)
     near = functional.smooth_l1_loss(_distances(student), _distances(teacher))
     turned = functional.smooth_l1_loss(_angles(student), _angles(teacher))
     return distance * near + angle * turned
@@ -73,11 +82,11 @@ def diswot(
     (samples, width), targets (samples,).
     """
     relation = _apart(student_features[-1].flatten(1), teacher_features[-1].flatten(1))
-    where, known = labels(student_logits, targets)
+    where, known = split_labels(student_logits, targets)
     grams = []
     for logits, embedding in ((student_logits, student_embedding), (teacher_logits, teacher_embedding)):
-        wrong = (rows(logits).softmax(1) - functional.one_hot(where, logits.shape[-1])) * known[:, None]
-        slope = wrong.T @ full(embedding) / max(1, len(wrong))
+        wrong = (flatten_places(logits).softmax(1) - functional.one_hot(where, logits.shape[-1])) * known[:, None]
+        slope = wrong.T @ as_float32(embedding) / max(1, len(wrong))
         grams.append(_unit(_unit(slope) @ _unit(slope).T))
     return relation + (grams[0] - grams[1]).square().sum() / grams[0].shape[0] ** 2
 
@@ -89,7 +98,7 @@ def affinity(student_embedding: Tensor, teacher_embedding: Tensor, *, scale: flo
     of images with texts, both ways; with one tower the matrix is symmetric and its diagonal, always 1, is left out. Least
     at the teacher; blind to scale and rotation. Embeddings of shape (samples, width); widths may differ.
     """
-    student, teacher = (_affinities(full(e), scale) for e in (student_embedding, teacher_embedding))
+    student, teacher = (_affinities(as_float32(e), scale) for e in (student_embedding, teacher_embedding))
     return -(teacher.exp() * student).sum(dim=1).mean()
 
 
@@ -109,14 +118,14 @@ def edges(
     over samples i and their ``neighbours`` nearest j. The paper's neighbours are a graph's; here they are nearest by the
     cosine of the teacher's embeddings in the batch. Logits (samples, classes), embeddings (samples, width).
     """
-    student, teacher = rows(student_logits), rows(teacher_logits)
-    cosine = _unit(full(teacher_embedding))
+    student, teacher = flatten_places(student_logits), flatten_places(teacher_logits)
+    cosine = _unit(as_float32(teacher_embedding))
     near = (cosine @ cosine.T).fill_diagonal_(-2).topk(min(neighbours, len(cosine) - 1), dim=1).indices
     mine = torch.arange(len(near), device=near.device)[:, None].expand_as(near).flatten()
     other = near.flatten()
-    shared = divergence(log_probabilities(teacher)[other], log_probabilities(student)[mine]).mean()
+    shared = kl_divergence(log_probabilities(teacher)[other], log_probabilities(student)[mine]).mean()
     ours, theirs = (log_probabilities((z[mine] - z[other]).abs(), temperature) for z in (student, teacher))
-    return low * shared + high * divergence(theirs, ours).mean()
+    return low * shared + high * kl_divergence(theirs, ours).mean()
 
 
 def self_similarity(student_features: list[Tensor], teacher_features: list[Tensor], *, side: int = 7) -> Tensor:
@@ -127,7 +136,7 @@ def self_similarity(student_features: list[Tensor], teacher_features: list[Tenso
     """
     losses = []
     for student, teacher in zip(student_features, teacher_features, strict=True):
-        s, t = alike(student, teacher)
+        s, t = match_sizes(student, teacher)
         size = (min(side, s.shape[2]), min(side, s.shape[3]))
         cosines = []
         for x in (s, t):
@@ -140,7 +149,7 @@ def self_similarity(student_features: list[Tensor], teacher_features: list[Tenso
 def _apart(student: Tensor, teacher: Tensor) -> Tensor:
     """|n(G_S) - n(G_T)|^2 / samples^2 of (samples, anything)."""
     # scaled first: the product of large activations with themselves is not finite
-    ours, theirs = (_unit(x @ x.T) for x in (_scaled(full(student)), _scaled(full(teacher))))
+    ours, theirs = (_unit(x @ x.T) for x in (_scaled(as_float32(student)), _scaled(as_float32(teacher))))
     return (ours - theirs).square().sum() / len(ours) ** 2
 
 

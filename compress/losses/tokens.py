@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.adapters import adapter
-from compress.losses.base import TINY, Example, alike, divergence, full
+from compress.losses.adapters import make_adapter
+from compress.losses.base import TINY, Example, as_float32, kl_divergence, match_sizes
 
 
 def token_relations(
@@ -22,11 +22,11 @@ def token_relations(
     paper's. Blind to rotation. Sequences (samples, tokens, width), averaged down to at most ``most`` tokens; widths may
     differ.
     """
-    student, teacher = alike(student_tokens[-1], teacher_tokens[-1])
+    student, teacher = match_sizes(student_tokens[-1], teacher_tokens[-1])
     if student.shape[1] > most:
         student, teacher = (_fewer(x, most) for x in (student, teacher))
     ours, theirs = (_relations(x, fused=fused) for x in (student, teacher))
-    return torch.stack([divergence(t, s).mean() for s, t in zip(ours, theirs, strict=True)]).sum()
+    return torch.stack([kl_divergence(t, s).mean() for s, t in zip(ours, theirs, strict=True)]).sum()
 
 
 @final
@@ -42,10 +42,10 @@ class VisibleTokens(nn.Module):
         super().__init__()
         self._visible, self._at = visible, round(depth * (len(example["student_tokens"]) - 1))
         tokens = example["student_tokens"][self._at], example["teacher_tokens"][self._at]
-        self.adapter = adapter(*tokens, fitted=example.get("trained", False))
+        self.adapter = make_adapter(*tokens, fitted=example.get("trained", False))
 
     def forward(self, student_tokens: list[Tensor], teacher_tokens: list[Tensor]) -> Tensor:
-        student, teacher = alike(self.adapter(full(student_tokens[self._at])), teacher_tokens[self._at])
+        student, teacher = match_sizes(self.adapter(as_float32(student_tokens[self._at])), teacher_tokens[self._at])
         count = student.shape[1]
         kept = torch.randperm(count)[: max(1, round(self._visible * count))].to(student.device)
         ours, theirs = (functional.normalize(x[:, kept], dim=-1, eps=TINY) for x in (student, teacher))
@@ -68,7 +68,7 @@ class LnHidden(nn.Module):
         self.adapter = nn.Linear(student.shape[-1], teacher.shape[-1])
 
     def forward(self, student_tokens: list[Tensor], teacher_tokens: list[Tensor]) -> Tensor:
-        student, teacher = alike(self.adapter(full(student_tokens[self._at])), teacher_tokens[self._at])
+        student, teacher = match_sizes(self.adapter(as_float32(student_tokens[self._at])), teacher_tokens[self._at])
         return functional.smooth_l1_loss(student, functional.layer_norm(teacher, teacher.shape[-1:]), beta=self._beta)
 
 

@@ -194,7 +194,7 @@ class Exporter:
             found = post_training.quantise(model, samples, recipe, FREE, self._builder.observer)
             onnx.save(found.onnx(), str(folder / MODEL))
             if QUANTIZATION[recipe].activation_symmetric:
-                (folder / TABLE).write_text(tensorrt_table.written(found.scales.activations))
+                (folder / TABLE).write_text(tensorrt_table.format_table(found.scales.activations))
             return {"kept_float": dict(found.quantize.placement.kept_float)}
 
         return self._cache.step("post-training", decided, make)

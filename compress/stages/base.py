@@ -137,7 +137,7 @@ class Context:
 
     def _shown(self) -> Tensor:
         count = max(2, min(SHOWN, MOST_VALUES // self.example[0].numel()))
-        return torch.from_numpy(next(self.data.train.spread(count, count)).inputs)
+        return torch.from_numpy(next(self.data.train.evenly_spaced_batches(count, count)).inputs)
 
     def _fit(
         self,

@@ -131,7 +131,7 @@ class Distill(TrainedStage):
 
 def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
     """The first convolution of ``module``, made to whiten and not to be trained; None where it cannot."""
-    images = next(context.data.train.spread(PATCHES_OF, PATCHES_OF)).inputs
+    images = next(context.data.train.evenly_spaced_batches(PATCHES_OF, PATCHES_OF)).inputs
     first = whiten(module, torch.from_numpy(images))
     if first is not None:
         first.weight.requires_grad_(False)

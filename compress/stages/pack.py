@@ -165,5 +165,5 @@ def _choice(name: str, weight: Tensor, found: Packed) -> Choice:
 
 
 def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in context.data.train.spread(SAMPLES, BATCH):
+    for batch in context.data.train.evenly_spaced_batches(SAMPLES, BATCH):
         yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)

@@ -340,7 +340,7 @@ def _kept_whole(block: str, groups: Mapping[str, float]) -> bool:
 
 def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
     """Training samples from all over the split, not augmented."""
-    for batch in context.data.train.spread(SAMPLES, BATCH):
+    for batch in context.data.train.evenly_spaced_batches(SAMPLES, BATCH):
         yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
 
 
@@ -348,13 +348,13 @@ def _spread(context: Context) -> Tensor:
     """Calibration inputs from all over the split, as many as damage is measured on."""
     samples = context.data.calibration
     count = enough(context.example[0].numel())
-    return torch.from_numpy(next(samples.spread(count, count)).inputs)
+    return torch.from_numpy(next(samples.evenly_spaced_batches(count, count)).inputs)
 
 
 def fitting(context: Context) -> list[Tensor]:
     """Calibration inputs from all over the split, as many as layers are fitted on, in batches."""
     count = most_samples(context.example[0].numel())
-    return [torch.from_numpy(batch.inputs) for batch in context.data.calibration.spread(count, BATCH)]
+    return [torch.from_numpy(batch.inputs) for batch in context.data.calibration.evenly_spaced_batches(count, BATCH)]
 
 
 def inputs(context: Context) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.losses.boxes import overlap
+from compress.losses.boxes import intersection_and_union
 
 MOST_PLACES = 10
 """Places that learn to answer for an object."""
@@ -24,7 +24,7 @@ LEAST = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assigned:
+class Assignment:
     """What each place shall say.
 
     Attributes:
@@ -37,7 +37,7 @@ class Assigned:
 
 
 @torch.no_grad()
-def assign(scores: Tensor, boxes: Tensor, places: Tensor, targets: Tensor) -> Assigned:
+def assign(scores: Tensor, boxes: Tensor, places: Tensor, targets: Tensor) -> Assignment:
     """The places whose score and box fit an object best, and lie in it, answer for it.
 
     Args:
@@ -49,7 +49,7 @@ def assign(scores: Tensor, boxes: Tensor, places: Tensor, targets: Tensor) -> As
     count, total, classes = scores.shape
     labels = targets[..., 0].clamp(min=0).long()
     fits = _in(places, targets) & (targets[..., 0] >= 0)[..., None]  # (N, M, P)
-    shared, union = overlap(targets[:, :, None, 1:], boxes[:, None])
+    shared, union = intersection_and_union(targets[:, :, None, 1:], boxes[:, None])
     ious = shared / union * fits
     score = scores.transpose(1, 2).gather(1, labels[..., None].expand(-1, -1, total))
     # A box that is far off everywhere still has places: LEAST keeps them apart from those outside the object.
@@ -64,7 +64,7 @@ def assign(scores: Tensor, boxes: Tensor, places: Tensor, targets: Tensor) -> As
     rows = owner[..., None]
     wanted = torch.zeros(count, total, classes, dtype=scores.dtype, device=scores.device)
     wanted.scatter_(2, labels.gather(1, owner)[..., None], answers[..., None].to(scores.dtype))
-    return Assigned(scores=wanted, boxes=targets[..., 1:].gather(1, rows.expand(-1, -1, 4)))
+    return Assignment(scores=wanted, boxes=targets[..., 1:].gather(1, rows.expand(-1, -1, 4)))
 
 
 def _in(places: Tensor, targets: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from compress.tasks.base import Metric, Predict
 Detections = npt.NDArray[np.float32]
 """(detections, 6): [label, score, x1, y1, x2, y2] in pixels of the input, best first."""
 
-Read = Callable[[list[npt.NDArray[Any]]], list[Detections]]
+Decode = Callable[[list[npt.NDArray[Any]]], list[Detections]]
 """Raw outputs of a batch to the detections in each sample."""
 
 CHUNK = 32
@@ -59,7 +59,7 @@ def detections(boxes: npt.NDArray[Any], scores: npt.NDArray[Any], *, least_score
     return np.column_stack([labels[kept], found[kept], boxes[places[kept]]]).astype(np.float32).reshape(-1, 6)
 
 
-def average_precision(read: Read, predict: Predict, samples: Samples) -> Metric:
+def average_precision(read: Decode, predict: Predict, samples: Samples) -> Metric:
     """Mean average precision in percent: at IoU .5 the metric; over .5 to .95, and each class at .5, among the others."""
     found: list[Detections] = []
     truth: list[npt.NDArray[Any]] = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.data import Batch, Samples
 from compress.data.base import Indices
-from compress.data.transforms import cut_mixed, self_mixed
+from compress.data.transforms import apply_cut_mix, apply_self_mix
 from compress.execution import distributed
 from compress.training.schedule import Schedule
 from profiles.errors import UserError
@@ -96,8 +96,8 @@ class Batches:
         if not of_itself and not of_others:
             return batch
         _check_mixed(batch, of_itself)
-        inputs = self_mixed(batch.inputs, of_itself, generator) if of_itself else batch.inputs
-        return Batch(cut_mixed(inputs, of_others, generator) if of_others else inputs, batch.targets)
+        inputs = apply_self_mix(batch.inputs, of_itself, generator) if of_itself else batch.inputs
+        return Batch(apply_cut_mix(inputs, of_others, generator) if of_others else inputs, batch.targets)
 
     def _key(self, place: Place) -> tuple[int, ...]:
         return (self._seed, place.realisation, place.position, place.part, distributed.index(), 1)

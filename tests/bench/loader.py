@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from compress.data.base import ArraySamples, Samples
-from compress.data.fingerprints import threads
+from compress.data.fingerprints import thread_pool
 from compress.data.images import images
 from compress.data.transforms import IMAGENET, Normalise
 from compress.models import resnet20
@@ -46,12 +46,12 @@ def _one_core() -> Iterator[None]:
     """This thread, and the pool that decodes, on one core."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(allowed)})
-    threads.cache_clear()
+    thread_pool.cache_clear()
     try:
         yield
     finally:
         os.sched_setaffinity(0, allowed)
-        threads.cache_clear()
+        thread_pool.cache_clear()
 
 
 def _normalise() -> Normalise:

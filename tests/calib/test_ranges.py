@@ -11,7 +11,7 @@ from calib.ranges import (
     Histogram,
     channel_histograms,
     entropy,
-    merged,
+    merge,
     minmax,
     mse,
     percentile,
@@ -70,7 +70,7 @@ def test_histograms_of_several_tensors_count_as_one():
         alone.update(each)
     both.update(first)
     other.update(second)
-    total = merged([both, other])
+    total = merge([both, other])
     assert (total.minimum, total.maximum, total.counts.sum()) == (-4.0, 3.0, 1500)
     assert minmax(total, 256) == minmax(alone, 256)
     np.testing.assert_allclose(percentile(total, 256, keep=0.9), percentile(alone, 256, keep=0.9), atol=0.02)

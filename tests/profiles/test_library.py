@@ -8,11 +8,11 @@ from deploy.engines import ENGINES, engine
 from deploy.latency.roofline import calibrations
 from profiles import device
 from profiles.facts import jetpack_table
-from profiles.figures import KINDS, computed
+from profiles.figures import KINDS, evaluate_formula
 from profiles.quantization import QUANTIZATION
 from profiles.toml import read_toml
 
-BOARDS = [name for name in device.names() if device.stated(name)]
+BOARDS = [name for name in device.names() if device.stated_facts(name)]
 WANTED = {
     "cpu",
     "intel-n100",
@@ -69,7 +69,7 @@ def test_every_derived_figure_is_what_its_formula_gives(name):
             where = f"{name} {unit} {key}"
             assert figure.kind in KINDS and len(figure.source) > 5, where
             if figure.formula:
-                assert figure.value == pytest.approx(computed(figure.formula, figures), rel=0.01), where
+                assert figure.value == pytest.approx(evaluate_formula(figure.formula, figures), rel=0.01), where
             if figure.kind == "unverified":
                 assert not re.search("data sheet|measured", figure.source), f"{where}: a source that would verify it"
 
@@ -105,7 +105,7 @@ def test_a_jetson_states_modes_by_name_and_its_releases(name):
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_what_a_profile_states_of_its_board_agrees_with_its_figures(name):
-    board, profile = device.stated(name), device.load(name)
+    board, profile = device.stated_facts(name), device.load(name)
     assert profile.arch[0] in ("aarch64", "x86_64") and board.cores >= 1
     if "memory" in profile.units:
         assert board.memory_bytes / 2**30 == profile.units["memory"]["capacity_gib"].value
@@ -124,7 +124,7 @@ def test_a_board_is_resolved_by_its_own_flags_and_not_by_this_machines():
 
 
 def test_a_connected_board_has_the_last_word():
-    said = device.stated("raspberry-pi-5")
+    said = device.stated_facts("raspberry-pi-5")
     old = device.Facts(**{**vars(said), "flags": said.flags - {"asimddp"}, "cores": 2, "memory_bytes": 2**30})
     assert device.load("raspberry-pi-5", old).runtime("onnxruntime").precisions == ("fp32",)
     warnings = device.contradictions("raspberry-pi-5", old, "pi")
@@ -133,7 +133,7 @@ def test_a_connected_board_has_the_last_word():
 
 
 def test_another_board_and_another_architecture():
-    said = device.stated("raspberry-pi-5")
+    said = device.stated_facts("raspberry-pi-5")
     other = device.Facts(**{**vars(said), "model": "Radxa ROCK 5B"})
     assert "says it is a Radxa ROCK 5B" in device.contradictions("raspberry-pi-5", other, "pi")[0]
     arm64 = device.Facts(**{**vars(said), "arch": "arm64"})

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from profiles import device
 from profiles.facts import Facts, facts
-from profiles.figures import computed
-from profiles.write import FoundRuntime, known_board, profile_toml
+from profiles.figures import evaluate_formula
+from profiles.write import DetectedRuntime, known_board, profile_toml
 from tests.profiles import boards
 
-ORT = FoundRuntime(engine="onnxruntime", version="1.31.1", precisions=("fp32", "int8"))
-TRT = FoundRuntime(engine="tensorrt", version="10.3.0", precisions=("fp32", "fp16", "int8"))
+ORT = DetectedRuntime(engine="onnxruntime", version="1.31.1", precisions=("fp32", "int8"))
+TRT = DetectedRuntime(engine="tensorrt", version="10.3.0", precisions=("fp32", "fp16", "int8"))
 
 
 def orin_nano(tmp_path, gib=7.3) -> Facts:
@@ -28,7 +28,7 @@ def test_a_known_board_keeps_the_figures_of_its_kind(tmp_path):
     assert made.runtime("tensorrt") == like.runtime("tensorrt")
     assert made.runtime("onnxruntime").quantization == "arm-dotprod"
     assert made.units["gpu"] == like.units["gpu"]
-    assert computed(made.units["gpu"]["int8_tops"].formula, made.units["gpu"]) > 33
+    assert evaluate_formula(made.units["gpu"]["int8_tops"].formula, made.units["gpu"]) > 33
     assert made.units["memory"]["capacity_gib"].value == 7.3
     assert made.units["memory"]["capacity_gib"].kind == "measured"
     assert {mode.name: mode.gpu_mhz for mode in made.power_modes} == {"15W": 612, "25W": 918, "MAXN_SUPER": 1020}

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from compress.losses import LOSSES
-from compress.losses.base import Averaged, TwoHeaded
+from compress.losses.base import PerSampleLoss, TwoHeaded
 from compress.methods.distillation.loss_weights import WEIGHTS
 from compress.methods.distillation.sample_weights import SampleWeight
 from profiles.errors import UserError, unknown
@@ -95,8 +95,8 @@ def _weight(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) 
     wrong = [unknown("setting", key, options_of(kind), f"loss {name}: weight {given['use']}") for key in settings]
     wrong = [fault for key, fault in zip(settings, wrong, strict=True) if key not in options_of(kind)]
     faults += wrong
-    if issubclass(kind, SampleWeight) and not isinstance(loss, Averaged):
-        able = [each for each, made in losses().items() if isinstance(load_object(made), Averaged)]
+    if issubclass(kind, SampleWeight) and not isinstance(loss, PerSampleLoss):
+        able = [each for each, made in losses().items() if isinstance(load_object(made), PerSampleLoss)]
         fact = f"loss {name}: weight {given['use']} differs from sample to sample, and this loss gives one value a batch"
         faults.append(f"{fact}; those that can: {', '.join(able)}")
     if not wrong:

@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.losses.base import VOCABULARY, Averaged, TrainingStep, mean_where
+from compress.losses.base import VOCABULARY, PerSampleLoss, TrainingStep, masked_mean
 from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.label_teacher import asked
 from compress.methods.distillation.loss_specs import (
@@ -65,9 +65,9 @@ class Term:
         if isinstance(self.weight, Weight):
             value = self.loss(*taken)
             return value, self.weight.at(moment) * value
-        assert isinstance(self.loss, Averaged)
+        assert isinstance(self.loss, PerSampleLoss)
         values, chosen = self.loss.each(*taken, **self.spec.options)
-        return mean_where(values, chosen), self.weight(values, chosen, *[given[n] for n in weight_reads(self.spec.weight)])
+        return masked_mean(values, chosen), self.weight(values, chosen, *[given[n] for n in weight_reads(self.spec.weight)])
 
 
 @final
@@ -271,7 +271,7 @@ def _made(
 ) -> Callable[..., Tensor]:
     """The loss with its options; one that is a class is made, with the same random parts whatever was drawn before."""
     if isinstance(weight, SampleWeight):
-        assert isinstance(loss, Averaged), "checked with the recipe"
+        assert isinstance(loss, PerSampleLoss), "checked with the recipe"
         return loss
     if not isinstance(loss, type):
         return lambda *given: loss(*given, **spec.options)

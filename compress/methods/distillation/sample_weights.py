@@ -1,4 +1,4 @@
-"""Weights of losses that differ from sample to sample, for losses that give a value for each (``Averaged``)."""
+"""Weights of losses that differ from sample to sample, for losses that give a value for each (``PerSampleLoss``)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import TINY, Example, full, labels, mean_where, rows
-from compress.losses.controller import Controller, after_a_step, held_out
+from compress.losses.base import TINY, Example, as_float32, flatten_places, masked_mean, split_labels
+from compress.losses.controller import Controller, holdout_mask, logits_after_step
 from profiles.errors import UserError
 
 
@@ -57,18 +57,20 @@ class Learned(SampleWeight):
         student_embedding: Tensor,
         targets: Tensor,
     ) -> Tensor:
-        where, known = labels(student_logits, targets)
-        found = self._most * self.controller(rows(student_logits).detach(), rows(teacher_logits), where, known)
+        where, known = split_labels(student_logits, targets)
+        found = self._most * self.controller(
+            flatten_places(student_logits).detach(), flatten_places(teacher_logits), where, known
+        )
         weights = torch.where(known, found, torch.full_like(found, self._most / 2)).to(values.dtype)
-        held = held_out(len(values), self._held, values.device)
-        loss = mean_where(weights.detach() * values, chosen & ~held)
+        held = holdout_mask(len(values), self._held, values.device)
+        loss = masked_mean(weights.detach() * values, chosen & ~held)
         taught = chosen & ~held
         if not values.requires_grad or not taught.any():
             return loss
         (slope,) = torch.autograd.grad(values[taught].sum(), student_logits, retain_graph=True)
-        slope = weights[:, None] * full(slope) / taught.sum()
-        stepped = after_a_step(rows(student_logits).detach(), slope, student_embedding.detach(), self._unroll)
-        upper = mean_where(functional.cross_entropy(stepped, where, reduction="none"), held & known)
+        slope = weights[:, None] * as_float32(slope) / taught.sum()
+        stepped = logits_after_step(flatten_places(student_logits).detach(), slope, student_embedding.detach(), self._unroll)
+        upper = masked_mean(functional.cross_entropy(stepped, where, reduction="none"), held & known)
         return loss + self._boost * upper
 
 
@@ -98,8 +100,8 @@ class Familiar(SampleWeight):
     def forward(
         self, values: Tensor, chosen: Tensor, student_logits: Tensor, teacher_embedding: Tensor, targets: Tensor
     ) -> Tensor:
-        where, known = labels(student_logits, targets)
-        embedding = functional.normalize(full(teacher_embedding), dim=1, eps=TINY)
+        where, known = split_labels(student_logits, targets)
+        embedding = functional.normalize(as_float32(teacher_embedding), dim=1, eps=TINY)
         self._learn(embedding, where, known)
         weights = torch.where(known, torch.ones_like(embedding[:, 0]), self.weights(embedding)) * chosen
         return (weights * values).sum() / weights.sum().clamp(min=TINY)

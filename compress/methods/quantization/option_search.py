@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compress.data import Samples
-from compress.data.base import all_over
+from compress.data.base import evenly_spaced
 from compress.data.subset import Subset
 from compress.execution import distributed
 from compress.execution.progress import Progress
@@ -26,7 +26,7 @@ def better(
 
     Judged in ONNX Runtime here, on ``MOST_JUDGED`` samples from all over validation: the gate asks the engine.
     """
-    few = Subset(validation, all_over(len(validation), MOST_JUDGED))
+    few = Subset(validation, evenly_spaced(len(validation), MOST_JUDGED))
     own = [evaluate(task, onnx_session(f.onnx()), few, progress, f"int8 {_told(way)}: evaluate") for way, f in found.items()]
     right = dict(zip(found, distributed.from_main(own), strict=True))
     first, best = next(iter(found)), max(right, key=lambda way: right[way])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from torch import Tensor, nn
 
-from calib.ranges import METHODS, merged, symmetric_scales
+from calib.ranges import METHODS, merge, symmetric_scales
 from compress.data import Samples
 from compress.methods.cost_model import FloatPrices
 from compress.methods.quantization.calibration_checks import check
@@ -148,7 +148,7 @@ def calibrate(
         raise UserError(f"calibration: {error}") from None
     found: dict[str, tuple[float, int]] = {}
     for source, tensors in placement.ranges().items():
-        histogram = merged([histograms[tensor] for tensor in tensors])
+        histogram = merge([histograms[tensor] for tensor in tensors])
         low, high = METHODS[method](histogram, levels(histogram.minimum, rules))
         found[source] = scale_of_range(low, high, rules)
     scales = {activation.tensor: found[activation.source] for activation in placement.activations}

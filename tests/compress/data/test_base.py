@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.data.base import ArraySamples, Splits, arrange, array_splits, split_indices
+from compress.data.base import ArraySamples, Splits, array_splits, assign_splits, split_indices
 from compress.data.digits import digits
 from compress.data.transforms import Normalise
 from compress.tasks.classification import Classification
@@ -168,7 +168,7 @@ def test_arrays_that_do_not_fit(images, labels, normalise, words):
 )
 def test_no_choice_and_no_verdict_sees_a_training_sample(train, others, validation, seed):
     counts = {"train": train, **dict.fromkeys(others, 7)}
-    chosen = arrange(counts, validation=validation, test=0.2, calibration=9, seed=seed)
+    chosen = assign_splits(counts, validation=validation, test=0.2, calibration=9, seed=seed)
     rows = {name: {(part, int(row)) for row in indices} for name, (part, indices) in chosen.items()}
     assert all(len(rows[name]) == len(indices) > 0 for name, (_, indices) in chosen.items())
     assert rows["calibration"] <= rows["train"]
@@ -178,7 +178,7 @@ def test_no_choice_and_no_verdict_sees_a_training_sample(train, others, validati
 
 
 def test_two_folders_as_imagenet_has_them():
-    chosen = arrange({"train": 100, "validation": 30}, validation=0.1, calibration=8, seed=0)
+    chosen = assign_splits({"train": 100, "validation": 30}, validation=0.1, calibration=8, seed=0)
     assert {name: (part, len(indices)) for name, (part, indices) in chosen.items()} == {
         "train": ("train", 90),
         "calibration": ("train", 8),
@@ -198,14 +198,14 @@ def test_two_folders_as_imagenet_has_them():
 )
 def test_splits_that_cannot_be_made(counts, asked, words):
     with pytest.raises(UserError) as caught:
-        arrange(counts, **{"calibration": 4, "seed": 0, **asked})
+        assign_splits(counts, **{"calibration": 4, "seed": 0, **asked})
     assert len(caught.value.faults) == len(words)
     assert all(word in fault for word, fault in zip(words, caught.value.faults, strict=True))
 
 
 def test_only_training_is_augmented():
     images, labels = bytes_of(40), np.arange(40)
-    chosen = arrange({"train": 40}, validation=0.25, test=0.25, calibration=5, seed=0)
+    chosen = assign_splits({"train": 40}, validation=0.25, test=0.25, calibration=5, seed=0)
     settings = {"classes": ("a",) * 40, "normalise": NORMALISE, "mirror": True}
     shifted, plain = (array_splits({"train": (images, labels)}, chosen, shift=s, **settings) for s in (2, 0))
     assert shifted.train.fingerprint() != plain.train.fingerprint()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from compress.data import box_samples
-from compress.data.box_transforms import FILL, BoxView, augmented
+from compress.data.box_transforms import FILL, BoxPreprocessing, augment_with_boxes
 from compress.data.coco import coco
 from compress.data.transforms import Normalise
 from compress.data.voc import voc
@@ -188,7 +188,7 @@ def test_without_parts_they_are_held_out(tmp_path):
 
 
 def view(**options):
-    return BoxView(normalise=PLAIN, size=(30, 40), **{**STILL, **options})
+    return BoxPreprocessing(normalise=PLAIN, size=(30, 40), **{**STILL, **options})
 
 
 def test_boxes_move_with_the_picture():
@@ -196,7 +196,9 @@ def test_boxes_move_with_the_picture():
     pixels = np.zeros((64, 30, 40, 3), np.uint8)
     pixels[:, 10:20, 8:24] = 255
     boxes = np.tile(np.array([[[1, 8, 10, 24, 20]]], np.float32), (64, 1, 1))
-    made, moved = augmented(pixels, boxes, view(mirror=True, upside_down=True, zoom=0.5, move=0.3), np.random.default_rng(0))
+    made, moved = augment_with_boxes(
+        pixels, boxes, view(mirror=True, upside_down=True, zoom=0.5, move=0.3), np.random.default_rng(0)
+    )
     checked = 0
     for picture, (label, x1, y1, x2, y2) in zip(made[..., 0], moved[:, 0], strict=True):
         if label < 0:
@@ -211,14 +213,14 @@ def test_boxes_move_with_the_picture():
 def test_mirroring_by_hand():
     pixels, boxes = np.zeros((50, 30, 40, 3), np.uint8), np.full((50, 2, 5), -1, np.float32)
     boxes[:, 0], boxes[:, 1, 1:] = (0, 4, 6, 10, 16), 0
-    _, made = augmented(pixels, boxes, view(mirror=True), np.random.default_rng(0))
+    _, made = augment_with_boxes(pixels, boxes, view(mirror=True), np.random.default_rng(0))
     assert {tuple(row) for row in made[:, 0].tolist()} == {(0, 4, 6, 10, 16), (0, 30, 6, 36, 16)}
     assert (made[:, 1] == [-1, 0, 0, 0, 0]).all()
 
 
 def test_colour_varies_and_stays_a_picture():
     pixels = np.full((20, 30, 40, 3), 200, np.uint8)
-    made, _ = augmented(pixels, np.full((20, 1, 5), -1, np.float32), view(colour=0.2), np.random.default_rng(0))
+    made, _ = augment_with_boxes(pixels, np.full((20, 1, 5), -1, np.float32), view(colour=0.2), np.random.default_rng(0))
     assert made.min() > 120 and made[:, 0, 0].std() > 5
 
 

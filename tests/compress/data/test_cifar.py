@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compress.data.cifar import CLASSES_100, cifar10, cifar100
 from compress.data.pickle_reader import NAMES as NAMED
-from compress.data.pickle_reader import Array, Kind, Name, read_pickled
+from compress.data.pickle_reader import PickledArray, PickledName, PickledType, read_pickled
 from profiles.errors import UserError
 
 ROWS = 12
@@ -203,7 +203,7 @@ def test_whatever_a_file_says_nothing_but_data_comes_of_it(content):
         held = read_pickled(content + b".")
     except (UserError, ValueError, TypeError, LookupError, AttributeError):
         return
-    assert type(held) in (dict, list, tuple, bytes, str, int, bool, type(None), Name, Array, Kind)
+    assert type(held) in (dict, list, tuple, bytes, str, int, bool, type(None), PickledName, PickledArray, PickledType)
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path):

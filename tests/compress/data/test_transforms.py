@@ -10,12 +10,12 @@ from compress.data.transforms import (
     IMAGENET,
     Normalise,
     centre_box,
-    mirror,
-    normalising,
+    make_normalise,
     random_box,
     random_draws,
-    resized,
-    shifted,
+    random_mirror,
+    random_shift,
+    resize_crop,
     statistics,
 )
 from profiles.errors import UserError
@@ -44,9 +44,9 @@ def test_the_usual_mean_is_brought_to_the_order_and_scale_that_are_asked_for():
     """A white pixel is 2.64, 2.4286 and 2.2489 deviations above ImageNet's mean, in whatever units."""
     white = np.full((3, 1, 1), 255, np.uint8)
     for order, scale in itertools.product(("rgb", "bgr"), (1.0, 255.0)):
-        found = normalising((), (), order, scale, usual=IMAGENET)(white).ravel()
+        found = make_normalise((), (), order, scale, usual=IMAGENET)(white).ravel()
         np.testing.assert_allclose(found[:: 1 if order == "rgb" else -1], [2.2489, 2.4286, 2.64], atol=1e-4)
-    given = normalising((0.5,), (0.25,), "rgb", 1.0, usual=IMAGENET)
+    given = make_normalise((0.5,), (0.25,), "rgb", 1.0, usual=IMAGENET)
     assert (given.mean, given.deviation, given.as_json()["order"]) == ((0.5,), (0.25,), "grey")
 
 
@@ -75,7 +75,7 @@ def test_statistics_are_those_of_numpy():
 
 def test_every_shift_is_a_window_of_the_padded_image():
     images = np.random.default_rng(0).integers(1, 256, (64, 2, 5, 7), dtype=np.uint8)
-    moved = shifted(images, 2, np.random.default_rng(3), fill=0)
+    moved = random_shift(images, 2, np.random.default_rng(3), fill=0)
     padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)))
     places = set()
     for image, whole in zip(moved, padded, strict=True):
@@ -88,11 +88,11 @@ def test_every_shift_is_a_window_of_the_padded_image():
 def test_mirroring_turns_half_and_twice_is_nothing():
     images = np.arange(400 * 6, dtype=np.int64).reshape(400, 1, 2, 3)
     turned = images.copy()
-    mirror(turned, np.random.default_rng(0))
+    random_mirror(turned, np.random.default_rng(0))
     kept = (turned == images).all(axis=(1, 2, 3))
     assert 150 < kept.sum() < 250
     np.testing.assert_array_equal(turned[~kept], images[~kept][..., ::-1])
-    mirror(turned, np.random.default_rng(0))
+    random_mirror(turned, np.random.default_rng(0))
     np.testing.assert_array_equal(turned, images)
 
 
@@ -134,5 +134,5 @@ def test_resizing_a_centre_box_is_resizing_and_then_cropping(shape):
     whole = picture.resize((wide, high), Image.Resampling.BILINEAR)
     left, top = round((wide - 32) / 2), round((high - 32) / 2)
     expected = np.asarray(whole.crop((left, top, left + 32, top + 32)), np.int64)
-    found = np.asarray(resized(picture, 32, centre_box(width, height, 32, 40)), np.int64)
+    found = np.asarray(resize_crop(picture, 32, centre_box(width, height, 32, 40)), np.int64)
     assert np.abs(found - expected).max() <= 1

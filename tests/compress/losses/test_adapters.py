@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compress.losses.adapters import Adapters, adapter
+from compress.losses.adapters import Adapters, make_adapter
 from compress.methods.distillation.objective import parse_losses
 from compress.stages.base import Artifact
 from compress.stages.prune import Prune
@@ -25,15 +25,15 @@ def test_a_fitted_adapter_is_the_map_there_is(kind):
     generator = torch.Generator().manual_seed(0)
     student, weight = torch.randn(SHAPES[kind], generator=generator), torch.randn(7, 4, generator=generator)
     teacher = mixed(student, weight)
-    layer = adapter(student, teacher, fitted=True)
+    layer = make_adapter(student, teacher, fitted=True)
     torch.testing.assert_close(layer.weight.reshape(7, 4), weight, atol=0.02, rtol=0)
     assert (layer(student) - teacher).norm() < 0.01 * teacher.norm()
-    assert (adapter(student, teacher)(student) - teacher).norm() > 0.5 * teacher.norm()
+    assert (make_adapter(student, teacher)(student) - teacher).norm() > 0.5 * teacher.norm()
 
 
 def test_a_linear_adapter_finds_the_constant_too():
     student = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)) + 5
-    layer = adapter(student, 2 * student[:, :2] + 7, fitted=True)
+    layer = make_adapter(student, 2 * student[:, :2] + 7, fitted=True)
     assert (layer(student) - (2 * student[:, :2] + 7)).abs().max() < 0.1
 
 
@@ -49,7 +49,7 @@ def test_it_is_fitted_in_the_smaller_size_and_nothing_where_widths_agree():
 def test_few_places_leave_a_small_map():
     """Two places cannot decide eight channels: what they leave open stays small."""
     student, teacher = torch.randn(2, 8), torch.randn(2, 5)
-    assert adapter(student, teacher, fitted=True).weight.norm() < 10
+    assert make_adapter(student, teacher, fitted=True).weight.norm() < 10
 
 
 def test_a_pruned_student_starts_with_adapters_that_know_it(context):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from compress.data.transforms import cut_mixed, self_mixed
+from compress.data.transforms import apply_cut_mix, apply_self_mix
 from compress.execution import distributed
 from compress.training.loader import Batches, Place
 from compress.training.schedule import Schedule
@@ -75,12 +75,12 @@ def test_an_error_while_loading_reaches_the_loop():
 def test_self_mix_shows_parts_of_the_same_image_and_leaves_the_label():
     """All values of a mixed image are its own; a quarter to a half of each side changes; the share is about as asked."""
     images = np.arange(200 * 64, dtype=np.float32).reshape(200, 1, 8, 8)
-    mixed = self_mixed(images, 0.5, np.random.default_rng(0))
+    mixed = apply_self_mix(images, 0.5, np.random.default_rng(0))
     changed = (mixed != images).reshape(200, -1).sum(axis=1)
     assert set(changed) <= {0, *(h * w for h in (2, 3) for w in (2, 3))}
     assert 60 < (changed > 0).sum() < 110
     assert all(set(m.flat) <= set(i.flat) for m, i in zip(mixed, images, strict=True))
-    np.testing.assert_array_equal(self_mixed(images, 0.0, np.random.default_rng(0)), images)
+    np.testing.assert_array_equal(apply_self_mix(images, 0.0, np.random.default_rng(0)), images)
 
 
 @pytest.mark.parametrize("mix", ["self_mix", "cut_mix"])
@@ -95,7 +95,7 @@ def test_a_mix_is_decided_by_the_place_and_leaves_the_label(mix):
 def test_cut_mix_shows_a_region_of_another_image_of_the_batch():
     """An image of one value tells where it came from: a rectangle is of one other, the rest its own; areas are even."""
     images = np.broadcast_to(np.arange(400, dtype=np.float32)[:, None, None, None], (400, 1, 16, 16))
-    mixed = cut_mixed(images, 0.5, np.random.default_rng(0))
+    mixed = apply_cut_mix(images, 0.5, np.random.default_rng(0))
     shares = []
     for index, image in enumerate(mixed[:, 0]):
         rows, columns = np.nonzero(image != index)
@@ -106,7 +106,7 @@ def test_cut_mix_shows_a_region_of_another_image_of_the_batch():
         shares.append(region.size / image.size)
     assert 140 < len(shares) < 210
     assert 0.2 < np.mean(shares) < 0.4  # half, less what lies outside
-    np.testing.assert_array_equal(cut_mixed(images, 0.0, np.random.default_rng(0)), images)
+    np.testing.assert_array_equal(apply_cut_mix(images, 0.0, np.random.default_rng(0)), images)
 
 
 @pytest.mark.parametrize("mix", ["self_mix", "cut_mix"])

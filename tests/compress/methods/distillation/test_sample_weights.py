@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.losses.base import Averaged
+from compress.losses.base import PerSampleLoss
 from compress.methods.distillation.loss_specs import losses, parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.methods.distillation.sample_weights import Familiar, Learned
@@ -14,7 +14,7 @@ from compress.tasks.classification import Classification
 from profiles.tables import load_object
 from tests.conftest import small_model
 
-BY_SAMPLE = sorted(name for name, reference in losses().items() if isinstance(load_object(reference), Averaged))
+BY_SAMPLE = sorted(name for name, reference in losses().items() if isinstance(load_object(reference), PerSampleLoss))
 EVEN = torch.zeros(1, 2, dtype=torch.float64)
 
 
