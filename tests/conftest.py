@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,8 @@ settings.register_profile("any-speed", deadline=None)
 settings.load_profile("any-speed")
 
 ROOT = Path(__file__).parent.parent
+HANG_S = 1200.0
+"""A process or a condition that takes longer hangs. It is no measure of pace: the machine may be busy."""
 
 
 def blobs(count: int = 64, seed: int = 0, size: int = 16) -> ArraySamples:
@@ -133,6 +136,14 @@ def context(data: Splits, example: torch.Tensor, quiet: StreamProgress, tmp_path
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def wait_until(condition: Callable[[], object], what: str = "it", within_s: float = HANG_S) -> None:
+    """Wait until ``condition`` is true; fails after ``within_s`` seconds, which are for a hang, not for a pace."""
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up, f"{what} did not come within {within_s:.0f} s"
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def compress_cli(tmp_path: Path) -> Run:
     """Runs ``compress ARGUMENTS`` in a process of its own, in an empty folder, as a user would."""
@@ -140,7 +151,7 @@ def compress_cli(tmp_path: Path) -> Run:
     def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "compress", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        settings = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 200, **options}
+        settings = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": HANG_S, **options}
         return subprocess.run(command, **settings)  # type: ignore[call-overload,no-any-return]
 
     return run

@@ -13,7 +13,7 @@ import pytest
 from compress.pipeline import signing_keys
 from deploy.board import link
 from deploy.devices import device
-from tests.conftest import ROOT
+from tests.conftest import HANG_S, ROOT
 from tests.deploy.trials import own_store
 
 
@@ -60,7 +60,7 @@ class FakeBoard:
         found = subprocess.run(["pgrep", "-f", str(self.root)], capture_output=True, text=True, check=False).stdout
         return [int(line) for line in found.split()]
 
-    def is_left_alone(self, within_s=10.0):
+    def is_left_alone(self, within_s=HANG_S):
         """Whether no process of the board is left, soon."""
         give_up = time.monotonic() + within_s
         while left := self.processes():

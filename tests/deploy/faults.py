@@ -13,6 +13,7 @@ from typing import IO, Any, Literal, final
 
 from deploy.devices import Device, DeviceError, Done
 from deploy.devices.local import Local
+from tests.conftest import HANG_S
 
 CHUNK_BYTES = 64 << 10
 
@@ -107,7 +108,7 @@ class Failing(_Here):
     def settle(self) -> None:
         """Wait for what was left to itself."""
         for process in self.left:
-            process.wait(timeout=60)
+            process.wait(timeout=HANG_S)
 
     def _feed(self, process: subprocess.Popen[bytes], content: bytes) -> None:
         assert process.stdin is not None and self._end is not None

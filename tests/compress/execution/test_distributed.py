@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SMALL_RECIPE
+from tests.conftest import HANG_S, ROOT, SMALL_RECIPE
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"],
@@ -20,7 +20,7 @@ def launch(folder: Path, launcher: list[str]) -> subprocess.CompletedProcess[str
     (folder / "small.toml").write_text(SMALL_RECIPE.format(epochs=8, budget=10.0).split('[[stage]]\nuse = "quantize"')[0])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, "-m", *launcher, "-m", "compress", "run", "small.toml", "--json"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_what_a_loss_trains_stays_the_same_in_both_processes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29519"]
     command += [str(tmp_path / "trains.py"), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     told = [(tmp_path / f"rank-{rank}").read_text().splitlines() for rank in (0, 1)]
     assert told[0][0] == told[1][0], "adapters and student alike"

@@ -49,7 +49,7 @@ def test_a_detector_is_trained_distilled_quantised_and_bundled(compress_cli, tmp
     label = tmp_path / "pictures/labels/train/000.txt"
     label.write_text(label.read_text() + "\n0 0.5 0.5 0 0")
     (tmp_path / "r.toml").write_text(RECIPE)
-    done = compress_cli("run", "r.toml", "--json", timeout=600)
+    done = compress_cli("run", "r.toml", "--json")
     assert done.returncode == 0, done.stderr
     assert "data: 1 boxes without extent inside their picture were dropped" in done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}

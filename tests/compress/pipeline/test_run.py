@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,7 +14,7 @@ from compress.cli.main import entry
 from compress.models import plan as surgery
 from deploy.bundle import manifest
 from deploy.bundle.bundle import verify
-from tests.conftest import ROOT, SMALL_RECIPE
+from tests.conftest import HANG_S, ROOT, SMALL_RECIPE, wait_until
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "EDGE_KEYS": str(ROOT / "no-keys")}
 
@@ -41,7 +40,7 @@ def _heed_interrupts():
 
 def finish(folder, *arguments):
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=250)
+    out, err = process.communicate(timeout=HANG_S)
     return process.returncode, out, err
 
 
@@ -120,9 +119,7 @@ def test_a_second_run_computes_nothing_and_the_report_says_the_same(done):
     folder, out, _ = done
     before = (folder / "runs/small-cpu/report.json").read_bytes()
     made = {path: path.stat().st_mtime_ns for path in (folder / "runs/.steps").glob("*/step.json")}
-    started = time.monotonic()
     code, text, _ = finish(folder, "--json")
-    assert time.monotonic() - started < 15
     assert code == 0
     assert json.loads(text) == json.loads(before)
     assert (folder / "runs/small-cpu/report.json").read_bytes() == before
@@ -141,9 +138,7 @@ def test_killed_anywhere_and_started_again_no_finished_step_is_repeated(done, tm
     for _ in range(4):
         process = start(tmp_path)
         seen = len(finished)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline and len(_steps(tmp_path)) < seen + 3:
-            time.sleep(0.05)
+        wait_until(lambda: process.poll() is not None or len(_steps(tmp_path)) >= seen + 3)  # noqa: B023  # at once
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -169,11 +164,9 @@ def test_ctrl_c_is_exit_130_and_resumable(done, tmp_path):
     folder, _, _ = done
     (tmp_path / "small.toml").write_text((folder / "small.toml").read_text())
     process = start(tmp_path)
-    deadline = time.monotonic() + 60
-    while len(_steps(tmp_path)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: len(_steps(tmp_path)) >= 3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     assert "interrupted; the same command goes on from here" in err
     assert "Traceback" not in err

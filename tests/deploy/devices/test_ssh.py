@@ -21,7 +21,7 @@ from deploy.worker.client import RemoteWorker
 from deploy.worker.pool import WorkerPool
 from profiles.device import load
 from profiles.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import HANG_S, ROOT, wait_until
 from tests.deploy.tiny import tiny_onnx, tiny_weights
 
 
@@ -224,7 +224,7 @@ def test_what_ssh_says_is_told_with_a_hint_and_at_once(board, words, hint):
     with pytest.raises(DeviceError) as told:
         board.device().door()
     assert words in str(told.value) and hint in str(told.value)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < ssh.GRACE_S, "at once, not after patience"
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_sshd_gone_is_told_after_patience(board, monkeypatch):
     started = time.monotonic()
     with pytest.raises(DeviceError, match="Connection refused; nothing listens there"):
         there.put(Path(__file__))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < HANG_S
 
 
 def test_one_run_at_a_time_and_the_second_is_told_who(board):
@@ -360,10 +360,7 @@ def test_a_job_ends_by_itself_when_its_client_is_gone_for_good(board, monkeypatc
         os.kill(worker.process.pid, signal.SIGKILL)
         board.cut()
         assert there.status()["jobs"]
-        give_up = time.monotonic() + 15
-        while there.status()["jobs"] and time.monotonic() < give_up:
-            time.sleep(0.2)
-        assert there.status()["jobs"] == []
+        wait_until(lambda: there.status()["jobs"] == [])
 
 
 def test_a_board_that_was_restarted_is_told_and_what_was_built_is_kept(board, model, tmp_path):

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from deploy.measure import clocks
 from deploy.measure.clocks import ClocksError, Holder
+from tests.conftest import wait_until
 
 POLICIES = "sys/devices/system/cpu/cpufreq"
 
@@ -28,13 +28,6 @@ def governors(root):
 
 
 HELD, BEFORE = ["performance\n"] * 2, ["schedutil\n", "powersave\n"]
-
-
-def soon(what):
-    give_up = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def test_held_and_put_back(root):
@@ -57,10 +50,10 @@ def test_put_back_when_who_asked_is_killed(root, number):
         "Holder(pathlib.Path(sys.argv[1])); time.sleep(60)"
     )
     asking = subprocess.Popen([sys.executable, "-c", code, root], start_new_session=True)
-    soon(lambda: governors(root) == HELD)
+    wait_until(lambda: governors(root) == HELD)
     os.killpg(asking.pid, number)
     asking.wait()
-    soon(lambda: governors(root) == BEFORE)
+    wait_until(lambda: governors(root) == BEFORE)
 
 
 def test_a_machine_without_clocks_is_told(tmp_path):

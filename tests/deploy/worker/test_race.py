@@ -1,7 +1,6 @@
 """A race of real workers, on a machine that says what a test makes it say."""
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from deploy.worker.client import RemoteWorker
 from deploy.worker.race import clocks, drift, race
 from profiles.device import load
 from profiles.errors import UserError
+from tests.conftest import wait_until
 from tests.deploy.tiny import tiny_onnx
 
 
@@ -55,9 +55,7 @@ def test_clocks_are_held_by_a_process_of_the_device_or_the_user_is_told(tmp_path
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(ZeroDivisionError, match="--store$"), clocks(device("local"), lock=True):
         raise ZeroDivisionError(said.read_text().strip())
-    deadline = time.monotonic() + 20
-    while "--restore" not in said.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)  # a process of its own puts the clocks back, after the worker is gone
+    wait_until(lambda: "--restore" in said.read_text())  # a process of its own puts them back, after the worker is gone
     assert said.read_text() == "--store\n\n--restore\n"
     (tmp_path / "jetson_clocks").write_text("#!/bin/sh\necho not permitted >&2; exit 1\n")
     with pytest.raises(UserError, match="--lock-clocks: .*jetson_clocks --store .* failed: not permitted"):

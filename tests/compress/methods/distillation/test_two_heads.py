@@ -162,7 +162,7 @@ use = "quantize"
 epochs = 0
 """
     (tmp_path / "mixture.toml").write_text(recipe)
-    done = compress_cli("run", "mixture.toml", "--json", timeout=600)
+    done = compress_cli("run", "mixture.toml", "--json")
     assert done.returncode in (0, 3), done.stderr
     rows = [row for row in json.loads(done.stdout)["rows"] if row["kind"] != "baseline"]
     assert "the model gives a mixture" in done.stderr
