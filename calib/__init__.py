@@ -1,1 +1,1 @@
-"""What quantisation ranges are taken from: which samples, and which range from them. numpy only."""
+"""Calibration: selection of samples, and quantisation ranges from histograms. numpy only."""

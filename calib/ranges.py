@@ -1,4 +1,4 @@
-"""Which range a tensor is quantised over, from a histogram of its values.
+"""Quantisation ranges of a tensor from a histogram of its values.
 
 A histogram is streamed: memory does not grow with the number of samples. Each method is a pure
 function ``(histogram, levels) -> (low, high)``; zero is always inside the range, since a
@@ -65,7 +65,7 @@ class Histogram:
             self.counts = np.concatenate([_merged(self.counts), np.zeros(BINS // 2, np.int64)])
 
     def add(self, other: Histogram) -> None:
-        """Count what ``other`` has counted, each of its bins as its centre."""
+        """Add the counts of ``other``, each bin at its centre."""
         if not other.counts.any():
             return
         self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
@@ -81,7 +81,7 @@ class Histogram:
 
 
 def merge(histograms: Sequence[Histogram]) -> Histogram:
-    """One histogram of all values that several have counted; the same one where it is alone."""
+    """Merge histograms into one; a single one is returned as it is."""
     if len(histograms) == 1:
         return histograms[0]
     total = Histogram()
@@ -102,9 +102,9 @@ def _counted(values: FloatArray, low: float, high: float) -> npt.NDArray[np.int6
     place = np.empty(min(BLOCK, flat.size), np.result_type(flat, np.float32))
     for start in range(0, flat.size, BLOCK):
         part = flat[start : start + BLOCK]
-        found = np.multiply(part, scale, out=place[: part.size])
-        found -= low * scale
-        counts += np.bincount(found.astype(np.int32), minlength=BINS + 1)
+        bins = np.multiply(part, scale, out=place[: part.size])
+        bins -= low * scale
+        counts += np.bincount(bins.astype(np.int32), minlength=BINS + 1)
     counts[BINS - 1] += counts[BINS]  # the last bin holds its upper edge
     return counts[:BINS]
 
@@ -114,12 +114,12 @@ def _merged(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def minmax(histogram: Histogram, levels: int) -> Range:
-    """The whole range that was seen."""
+    """Return the range of all values."""
     return _with_zero(histogram.minimum, histogram.maximum)
 
 
 def percentile(histogram: Histogram, levels: int, *, keep: float = 0.9999) -> Range:
-    """The shortest range, cut equally at both tails, that holds the fraction ``keep`` of all values."""
+    """Return the shortest range, cut equally at both tails, with the fraction ``keep`` of all values."""
     cumulative = np.cumsum(histogram.counts) / histogram.counts.sum()
     tail = (1.0 - keep) / 2
     edges = np.linspace(histogram.low, histogram.high, BINS + 1)
@@ -129,7 +129,7 @@ def percentile(histogram: Histogram, levels: int, *, keep: float = 0.9999) -> Ra
 
 
 def mse(histogram: Histogram, levels: int) -> Range:
-    """The range of least squared quantisation error, each end searched from what was seen down to a fifth of it.
+    """Search the range of least squared quantisation error, each end from the extreme down to a fifth of it.
 
     Clipping error of what falls outside and rounding error of what falls inside are both counted on
     the histogram, bin centre by bin centre.
@@ -138,7 +138,7 @@ def mse(histogram: Histogram, levels: int) -> Range:
 
 
 def norm(histogram: Histogram, levels: int, *, power: float = 2.4, steps: int = 40) -> Range:
-    """As ``mse`` with a larger power of the error: what is clipped, a few large values, counts more than rounding.
+    """Search the range of least error as ``mse`` does, with a larger power: clipping counts more than rounding.
 
     The power is BRECQ's (Li et al. 2021), after the Lp ranges of LAPQ (Nahshan et al. 2021).
     """
@@ -159,15 +159,15 @@ def _least(cost: Callable[[Range], float], whole: Range, steps: int) -> Range:
         for end in (1, 0):
             for t in np.linspace(1.0, SHORTEST, steps):
                 tried = (best[0], whole[1] * float(t)) if end else (whole[0] * float(t), best[1])
-                if tried != best and (found := cost(tried)) < least - TIE * abs(least):
-                    best, least = tried, found
+                if tried != best and (value := cost(tried)) < least - TIE * abs(least):
+                    best, least = tried, value
         if best == before:
             break
     return best
 
 
 def entropy(histogram: Histogram, levels: int, *, steps: int = 40) -> Range:
-    """The range, its ends searched as for ``mse``, whose quantised distribution is nearest to the values' (KL).
+    """Search the range whose quantised distribution has the least KL divergence from the values.
 
     TensorRT's calibration (Migacz 2017, "8-bit Inference with TensorRT"): what a range clips is counted at its ends in the
     reference and not in the quantised distribution, in which each level's count is spread over its occupied bins.
@@ -194,7 +194,7 @@ def _divergence(values: FloatArray, counts: FloatArray, span: Range, levels: int
 
 
 def symmetric_scales(channels: FloatArray, limit: int, *, steps: int = 40) -> npt.NDArray[np.float32]:
-    """For each row the scale of least squared error when it is rounded to ``-limit .. limit``.
+    """Search each row's scale of least squared error for rounding to ``-limit .. limit``.
 
     Args:
         channels: (channels, values); the whole of it in one row for a scale a tensor.
@@ -214,11 +214,11 @@ def symmetric_scales(channels: FloatArray, limit: int, *, steps: int = 40) -> np
 
 
 def channel_histograms(values: FloatArray, axis: int) -> list[Histogram]:
-    """A histogram of each slice of ``values`` along ``axis``; any method then gives ranges per channel."""
-    made = [Histogram() for _ in range(values.shape[axis])]
-    for histogram, part in zip(made, np.moveaxis(values, axis, 0), strict=True):
+    """Make a histogram of each slice of ``values`` along ``axis``, for ranges per channel."""
+    histograms = [Histogram() for _ in range(values.shape[axis])]
+    for histogram, part in zip(histograms, np.moveaxis(values, axis, 0), strict=True):
         histogram.update(part)
-    return made
+    return histograms
 
 
 METHODS: dict[str, Callable[[Histogram, int], Range]] = {
@@ -231,7 +231,7 @@ METHODS: dict[str, Callable[[Histogram, int], Range]] = {
 
 
 def quantize_dequantize(values: FloatArray, span: Range, levels: int) -> FloatArray:
-    """``values`` rounded to ``levels`` equal steps over ``span`` and clipped to it; same shape."""
+    """Round ``values`` to ``levels`` equal steps over ``span``, clipped to it; same shape."""
     low, high = span
     if high <= low:
         return np.zeros_like(values)

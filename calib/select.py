@@ -1,4 +1,4 @@
-"""Which samples the ranges are taken from.
+"""Selection of calibration samples.
 
 ``random`` is a strong baseline: every other method has to beat it (``python -m tests.bench select``). Features and
 probabilities are the teacher's, arrays of shape (samples, features) and (samples, classes).
@@ -16,14 +16,14 @@ Floats = npt.NDArray[np.floating]
 
 
 def random(labels: npt.NDArray[np.integer], count: int, seed: int) -> Indices:
-    """``count`` indices drawn without replacement, sorted; all of them when there are fewer."""
+    """Draw ``count`` indices without replacement, sorted; all of them when there are fewer."""
     total = len(labels)
     chosen = np.random.default_rng(seed).permutation(total)[:count]
     return np.sort(chosen).astype(np.int64)
 
 
 def balanced(labels: npt.NDArray[np.integer], count: int, seed: int) -> Indices:
-    """``count`` indices, the same number of each class as far as there are so many; sorted."""
+    """Draw ``count`` indices, equally many of each class where possible; sorted."""
     rng = np.random.default_rng(seed)
     piles = [list(rng.permutation(np.flatnonzero(labels == c))) for c in np.unique(labels)]
     chosen: list[int] = []
@@ -33,7 +33,7 @@ def balanced(labels: npt.NDArray[np.integer], count: int, seed: int) -> Indices:
 
 
 def herding(features: Floats, count: int, seed: int = 0) -> Indices:
-    """``count`` indices whose mean feature follows that of all: each next one keeps the running mean nearest (Welling 2009).
+    """Choose ``count`` indices greedily to keep their mean feature nearest to that of all (Welling 2009).
 
     Deterministic; the seed is there for the table.
     """
@@ -48,7 +48,7 @@ def herding(features: Floats, count: int, seed: int = 0) -> Indices:
 
 
 def k_centre(features: Floats, count: int, seed: int) -> Indices:
-    """``count`` indices so that none is far from a chosen one: each next is the farthest (Sener & Savarese 2018).
+    """Choose ``count`` indices by the greedy k-centre rule: each next is the farthest (Sener & Savarese 2018).
 
     Greedy, within twice the least possible radius; the first is drawn by ``seed``.
     """
@@ -65,7 +65,7 @@ def k_centre(features: Floats, count: int, seed: int) -> Indices:
 
 
 def entropy(probabilities: Floats, count: int, seed: int = 0) -> Indices:
-    """``count`` indices spread over how unsure the teacher is: from each equal slice of the ranking one, by ``seed``.
+    """Choose ``count`` indices spread over the teacher's entropy: one from each equal slice of the ranking, by ``seed``.
 
     Only the most unsure would be outliers, whose ranges nothing else needs.
     """
@@ -77,7 +77,7 @@ def entropy(probabilities: Floats, count: int, seed: int = 0) -> Indices:
 
 
 def coverage(activations: Floats, count: int, seed: int = 0, *, bins: int = 16) -> Indices:
-    """``count`` indices whose activations fall into the most bins of each feature's range; the rest by ``seed``.
+    """Choose ``count`` indices for the most bins of each feature's range; the rest by ``seed``.
 
     Each next one adds the most bins that are not covered yet (greedy, so at least 63 % of the best possible).
     """

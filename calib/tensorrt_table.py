@@ -1,4 +1,4 @@
-"""The text in which the calibrators of TensorRT up to 10 keep ranges (JetPack 5 has 8.5)."""
+"""Calibration cache of TensorRT up to 10 (JetPack 5 has 8.5)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Scales = Mapping[str, tuple[float, int]]
 
 
 def format_table(scales: Scales, *, version: int = 8502, algorithm: str = "EntropyCalibration2") -> str:
-    """A table: a tensor a line, its scale as a float's bits in hex.
+    """Format a calibration cache: one tensor per line, its scale as the bits of a float32 in hex.
 
     Args:
         scales: scale and zero point by tensor.
@@ -26,7 +26,7 @@ def format_table(scales: Scales, *, version: int = 8502, algorithm: str = "Entro
 
 
 def parse_table(text: str) -> dict[str, tuple[float, int]]:
-    """The scales in such a table.
+    """Parse the scales in a calibration cache.
 
     Raises:
         ValueError: it is none.

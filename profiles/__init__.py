@@ -1,1 +1,1 @@
-"""What is known before a model is loaded: device profiles and Q/DQ recipes. Standard library only."""
+"""Device profiles, device facts and Q/DQ recipes. Standard library only."""

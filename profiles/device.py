@@ -1,4 +1,4 @@
-"""What is known of a device before a model is loaded.
+"""Device profiles: what a device runs, before a model is loaded.
 
 A profile is one TOML file: the runtimes in order of preference, the precisions each runs, the Q/DQ
 recipe each wants, the channel multiple; memory, peak figures and power modes, each with its source. Lines may carry
@@ -45,7 +45,7 @@ LEAST_MEMORY = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """One runtime of a device.
+    """Runtime of a device: engine, precisions and Q/DQ recipe.
 
     Attributes:
         engine: its engine's name.
@@ -64,7 +64,7 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
-    """A device: what runs there and how.
+    """Device with its runtimes, units and defaults.
 
     Attributes:
         channel_multiple: channel counts that fill this device's vector registers.
@@ -89,10 +89,12 @@ class DeviceProfile:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
+        """Return the profile as plain data."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DeviceProfile:
+        """Restore a profile from ``as_json``."""
         runtimes = tuple(Runtime(**{**r, "precisions": tuple(r["precisions"])}) for r in data["runtimes"])
         parts = {u: {n: Figure(**f) for n, f in figures.items()} for u, figures in data.get("units", {}).items()}
         modes = tuple(PowerMode(**mode) for mode in data.get("power_modes", ()))
@@ -100,7 +102,7 @@ class DeviceProfile:
         return cls(**{**data, **lists, "runtimes": runtimes, "units": parts, "power_modes": modes})
 
     def runtime(self, engine: str) -> Runtime:
-        """The runtime of ``engine``; ``KeyError`` when this device has none."""
+        """Return the runtime of ``engine``."""
         for runtime in self.runtimes:
             if runtime.engine == engine:
                 return runtime
@@ -108,12 +110,12 @@ class DeviceProfile:
 
 
 def names() -> list[str]:
-    """The names of all profiles that come with the product, one a TOML file."""
+    """List the names of all built-in profiles, one per TOML file."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load(name: str, of: Facts | None = None) -> DeviceProfile:
-    """The profile ``name``, resolved.
+    """Load the profile ``name``, resolved against a device's facts.
 
     Args:
         name: one of ``names()``, or the path of a profile of the user's own, ending in ``.toml``.
@@ -127,7 +129,7 @@ def load(name: str, of: Facts | None = None) -> DeviceProfile:
 
 
 def stated_facts(name: str) -> Facts | None:
-    """What the profile ``name`` states of its board; None for one that is found out (``cpu``).
+    """Read the facts that the profile ``name`` states of its board; None for a profile without them (``cpu``).
 
     Raises:
         UserError: as ``load``.
@@ -154,7 +156,11 @@ def stated_facts(name: str) -> Facts | None:
 
 
 def check_arch(profile: DeviceProfile, device: Facts, where: str) -> None:
-    """Raise ``UserError`` when the device at ``where`` has another architecture than its profile."""
+    """Check the architecture of the device at ``where`` against its profile.
+
+    Raises:
+        UserError: it is another one.
+    """
     given = SAME_ARCH.get(device.arch, device.arch)
     if profile.arch and given not in {SAME_ARCH.get(arch, arch) for arch in profile.arch}:
         raise UserError(
@@ -164,7 +170,7 @@ def check_arch(profile: DeviceProfile, device: Facts, where: str) -> None:
 
 
 def contradictions(name: str, device: Facts, where: str) -> list[str]:
-    """Where the device at ``where`` is not as the profile ``name`` states it; what the device says is what counts.
+    """List differences between the device at ``where`` and the profile ``name``; the device's facts count.
 
     Raises:
         UserError: the device has another architecture than the profile.
@@ -175,7 +181,7 @@ def contradictions(name: str, device: Facts, where: str) -> list[str]:
 
 
 def resolve(name: str, table: Mapping[str, Any], device: Facts) -> DeviceProfile:
-    """The profile in ``table``, less what the device's flags rule out."""
+    """Resolve the profile in ``table`` against the device's flags."""
     where = f"profile {name}"
     faults: list[str] = []
     runtimes = [_runtime(where, entry, device, faults) for entry in table.get("runtime", [])]
@@ -186,8 +192,8 @@ def resolve(name: str, table: Mapping[str, Any], device: Facts) -> DeviceProfile
     modes = power_modes(table.get("power_mode", []), where, faults)
     if faults:
         raise UserError(*faults)
-    if "cpu" not in parts and (found := cpu_peaks(device)):
-        parts["cpu"] = found
+    if "cpu" not in parts and (peaks := cpu_peaks(device)):
+        parts["cpu"] = peaks
     return DeviceProfile(
         name=name,
         title=table.get("title", name),
@@ -204,7 +210,7 @@ def resolve(name: str, table: Mapping[str, Any], device: Facts) -> DeviceProfile
 
 
 def with_engines(profile: DeviceProfile, usable: Mapping[str, tuple[bool, str]]) -> DeviceProfile:
-    """``profile`` without the runtimes that cannot run, by the reason each engine gave.
+    """Drop the runtimes of ``profile`` that cannot run, with each engine's reason.
 
     Raises:
         UserError: none is left.
@@ -226,18 +232,18 @@ def _table(name: str) -> dict[str, Any]:
 
 
 def _differences(name: str, board: Facts, device: Facts) -> list[str]:
-    found = []
+    differences = []
     missing = sorted(board.flags - device.flags - {"x86_64", "aarch64", "AMD64", "arm64"})
     if missing:
-        found.append(f"profile {name} states the processor flags {', '.join(missing)}; the device has them not")
+        differences.append(f"profile {name} states the processor flags {', '.join(missing)}; the device has them not")
     if board.cores and board.cores != device.cores:
-        found.append(f"profile {name} states {board.cores} cores; {device.cores} can be used on the device")
+        differences.append(f"profile {name} states {board.cores} cores; {device.cores} can be used on the device")
     if device.memory_bytes and device.memory_bytes < LEAST_MEMORY * board.memory_bytes:
         sizes = [f"{size / 2**30:.1f} GiB" for size in (board.memory_bytes, device.memory_bytes)]
-        found.append(f"profile {name} states {sizes[0]} of memory; the device has {sizes[1]}")
+        differences.append(f"profile {name} states {sizes[0]} of memory; the device has {sizes[1]}")
     if board.model and device.model and board.model.lower() not in device.model.lower():
-        found.append(f"profile {name} is of a {board.model}; the device says it is a {device.model}")
-    return found
+        differences.append(f"profile {name} is of a {board.model}; the device says it is a {device.model}")
+    return differences
 
 
 def _runtime(where: str, entry: Mapping[str, Any], device: Facts, faults: list[str]) -> Runtime:

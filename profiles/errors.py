@@ -1,4 +1,4 @@
-"""The one exception for what the user got wrong, and the words it is told in."""
+"""Errors of the user's input, and their wording."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What the user got wrong: one line a fault, all faults at once; the command line exits with 2.
+    """Fault in the user's input: one line per fault, all at once; the command line exits with 2.
 
     Each fault names the fact, what was given, what is allowed and what to do. A bug is never a
     ``UserError``: it keeps its traceback.
@@ -20,11 +20,11 @@ class UserError(Exception):
 
 
 class OutOfReachError(UserError):
-    """What was asked cannot be had on this device, found out before any work was lost; the command line exits with 3."""
+    """Target that this device cannot reach, found before any work is lost; the command line exits with 3."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], where: str = "") -> str:
-    """The line for a name that is not in a table: ``unknown stage 'prun' (did you mean 'prune'?)``."""
+    """Word the fault of an unknown name: ``unknown stage 'prun' (did you mean 'prune'?)``."""
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1) or [name for name in names if given and name.startswith(given)]
     hint = f" (did you mean {near[0]!r}?)" if near else ""

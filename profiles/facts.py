@@ -1,4 +1,4 @@
-"""What a machine says of itself. Runs on the board; a file that is not there leaves its fact empty.
+"""Facts of a machine, read from its own files. Runs on the board; a missing file leaves its fact empty.
 
 What the board says is kept as it says it (core ids, the L4T release). Names for it come from the tables in ``data``, which
 are read where they are asked for: not on the board, whose Python 3.10 reads no TOML.
@@ -28,7 +28,7 @@ ARM_FLAGS = ((16, {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimddp": 20, "sve": 2
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a device says of itself; what it does not say is empty.
+    """Facts of a device; unknown ones are empty.
 
     Attributes:
         flags: processor flags that every core has, and the architecture.
@@ -59,27 +59,28 @@ class Facts:
 
     @property
     def core_names(self) -> dict[str, int]:
-        """How many cores there are of each kind, by name: ``{"Cortex-A76": 4}``; an id that no table knows stays."""
+        """Count the cores of each kind by name: ``{"Cortex-A76": 4}``; unknown ids stay as they are."""
         known = core_table()["arm"]
         return {str(known.get(each, {}).get("name", each)): count for each, count in self.core_ids.items()}
 
     @property
     def jetpack(self) -> Mapping[str, Any] | None:
-        """The entry of ``data/jetpack.toml`` for this board's L4T release, or for the nearest one."""
+        """Look up the entry of ``data/jetpack.toml`` for this board's L4T release, or the nearest one."""
         return parsers.jetpack(self.l4t, jetpack_table()) if self.l4t else None
 
     def as_json(self) -> dict[str, Any]:
+        """Return the facts as plain data."""
         return {**asdict(self), "flags": sorted(self.flags)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Facts:
-        """What ``as_json`` wrote; keys of another release that this one does not know are left out."""
+        """Restore facts from ``as_json``; unknown keys of other releases are left out."""
         known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
         return cls(**{**known, "flags": frozenset(data["flags"]), "power_modes": tuple(data.get("power_modes", ()))})
 
 
 def facts(root: Path = Path("/")) -> Facts:
-    """The facts of the machine this runs on, its files read below ``root``."""
+    """Read the facts of this machine from the files below ``root``."""
     cpuinfo = _read(root / "proc/cpuinfo")
     cores = parsers.cpu_cores(cpuinfo)
     model = parsers.board_model(_read(root / "proc/device-tree/model"))
@@ -105,26 +106,26 @@ def facts(root: Path = Path("/")) -> Facts:
 
 @functools.cache
 def jetpack_table() -> list[dict[str, Any]]:
-    """The JetPack releases that we know, oldest first."""
+    """Read the table of JetPack releases, oldest first."""
     releases: list[dict[str, Any]] = read_toml(DATA / "jetpack.toml")["release"]
     return releases
 
 
 @functools.cache
 def core_table() -> dict[str, Any]:
-    """CPU cores and what they do in a cycle: ``arm`` by implementer and part, ``x86`` by flag."""
+    """Read the table of CPU cores and their operations per cycle: ``arm`` by implementer and part, ``x86`` by flag."""
     return read_toml(DATA / "cores.toml")
 
 
 def _core_mhz(root: Path, cores: list[str], cpuinfo: str) -> dict[str, int]:
     """The highest clock of each kind of core; where no governor tells it, what an x86 core runs at now."""
-    found: dict[str, int] = {}
+    clocks: dict[str, int] = {}
     for number, name in enumerate(cores or [""] * len(parsers.cpu_blocks(cpuinfo))):
         khz = _read(root / f"sys/devices/system/cpu/cpu{number}/cpufreq/cpuinfo_max_freq").strip()
         if khz.isdigit():
-            found[name] = max(found.get(name, 0), int(khz) // 1000)
+            clocks[name] = max(clocks.get(name, 0), int(khz) // 1000)
     now = parsers.cpu_mhz(cpuinfo)
-    return found or ({"": round(now)} if now else {})
+    return clocks or ({"": round(now)} if now else {})
 
 
 def _kernel_flags() -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Figures of a device that were not measured by us in this run: each says how sure it is and where it comes from."""
+"""Published or derived figures of a device, each with its kind and source."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number with its origin.
+    """Number with its origin.
 
     Attributes:
         kind: one of ``KINDS``.
@@ -49,7 +49,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class PowerMode:
-    """A power mode by name: ids differ between boards and releases. What is None is not known or not limited.
+    """Power mode by name, since ids differ between boards and releases; None is unknown or unlimited.
 
     Attributes:
         sms: multiprocessors left on; an engine tuned with others is not tuned for this mode.
@@ -72,26 +72,26 @@ Units = Mapping[str, Mapping[str, Figure]]
 
 
 def units(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, dict[str, Figure]]:
-    """The units of a profile's ``[unit.NAME]`` tables; what is wrong is added to ``faults``."""
+    """Parse a profile's ``[unit.NAME]`` tables; faults are added to ``faults``."""
     return {name: parse_figures(entries, f"{where}: [unit.{name}]", faults) for name, entries in table.items()}
 
 
 def parse_figures(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Figure]:
-    """The figures of one table; what is wrong is added to ``faults``."""
+    """Parse the figures of one table; faults are added to ``faults``."""
     faults += [unknown("figure", name, FIGURES, where) for name in table if name not in FIGURES]
-    found = {name: parse_figure(entry, f"{where} {name}", faults) for name, entry in table.items() if name in FIGURES}
-    return {name: each for name, each in found.items() if each is not None}
+    parsed = {name: parse_figure(entry, f"{where} {name}", faults) for name, entry in table.items() if name in FIGURES}
+    return {name: each for name, each in parsed.items() if each is not None}
 
 
 def parse_figure(entry: Any, where: str, faults: list[str]) -> Figure | None:
-    """The figure that a table like ``{value = 102, kind = "published", source = "..."}`` states."""
+    """Parse a table like ``{value = 102, kind = "published", source = "..."}``."""
     wrong = _faults(entry, where)
     faults += wrong
     return None if wrong else Figure(**{**entry, "value": float(entry["value"])})
 
 
 def power_modes(entries: list[Any], where: str, faults: list[str]) -> tuple[PowerMode, ...]:
-    """The modes of a profile's ``[[power_mode]]`` tables; what is wrong is added to ``faults``."""
+    """Parse a profile's ``[[power_mode]]`` tables; faults are added to ``faults``."""
     modes = []
     for entry in entries:
         place = f"{where}: power mode {entry.get('name', '')!r}"
@@ -105,7 +105,7 @@ def power_modes(entries: list[Any], where: str, faults: list[str]) -> tuple[Powe
 
 
 def evaluate_formula(formula: str, of: Mapping[str, Figure]) -> float:
-    """The value of ``formula``: numbers, names of other figures, ``+ - * /`` and brackets.
+    """Evaluate ``formula``: numbers, names of other figures, ``+ - * /`` and brackets.
 
     Raises:
         ValueError: it holds anything else, or a name that is not there.

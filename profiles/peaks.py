@@ -1,4 +1,4 @@
-"""Peak arithmetic of a CPU from what it says of itself: cores, clocks, and what each kind of core does in a cycle."""
+"""Peak arithmetic of a CPU from its cores, clocks and operations per cycle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLUMNS = {"fp32": "fp32_tflops", "fp16": "fp16_tflops", "int8": "int8_tops"}
 
 
 def cpu_peaks(device: Facts) -> dict[str, Figure]:
-    """``fp32_tflops``, ``fp16_tflops`` and ``int8_tops`` of all cores of ``device`` together; empty when it told no clocks.
+    """Compute ``fp32_tflops``, ``fp16_tflops`` and ``int8_tops`` of all cores of ``device``; empty without clocks.
 
     A column is left out where one kind of core has none. int8 counts dot-product instructions where the flags have them.
     """
@@ -23,14 +23,14 @@ def cpu_peaks(device: Facts) -> dict[str, Figure]:
     if not all(kind in device.core_mhz and rates[kind] for kind in kinds):
         return {}
     words = " + ".join(f"{n} x {_name(kind)} at {device.core_mhz[kind]} MHz" for kind, n in kinds.items())
-    found = {
+    peaks = {
         "cores": Figure(value=float(device.cores), kind="measured", source="the device said it"),
     }
     for column, name in COLUMNS.items():
         if all(column in rates[kind] for kind in kinds):
             total = sum(n * rates[kind][column] * device.core_mhz[kind] for kind, n in kinds.items()) / 1e6
-            found[name] = Figure(value=round(total, 4), kind="derived", source=f"{words}, by profiles/data/cores.toml")
-    return found
+            peaks[name] = Figure(value=round(total, 4), kind="derived", source=f"{words}, by profiles/data/cores.toml")
+    return peaks
 
 
 def _rates(kind: str, device: Facts) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Q/DQ recipes: what each runtime on each kind of processor needs to stay in integers.
+"""Q/DQ recipes: rules for each runtime and processor to run a graph in integers.
 
 A recipe is a property of the target, not a global constant: the same file can be the fastest on
 one processor and slower than float on another. Adding one is adding an entry to the table.
@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationRecipe:
-    """How a runtime wants tensors quantised.
+    """Rules for quantising tensors for one runtime.
 
     Attributes:
         activation: integer type of activations.
@@ -55,7 +55,7 @@ class QuantizationRecipe:
     why: str
 
     def numbers(self) -> tuple[object, ...]:
-        """The integers of activations and weights: a file of one recipe computes the same under another with these."""
+        """Return the settings of the integers; files of recipes with equal ones compute the same."""
         return self.activation, self.activation_symmetric, self.weight_bits, self.weight_per_channel
 
 

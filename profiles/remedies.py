@@ -1,4 +1,4 @@
-"""How to get a runtime on a device: what a plain ``pip install`` gets wrong there."""
+"""Remedies for a runtime that is missing on a device, where a plain ``pip install`` is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OLDEST_PYTHON = (3, 10)
 
 
 def remedy(engine: str, device: Facts) -> str:
-    """What to do where ``engine`` cannot run on ``device``; empty when the engine's reason says it all."""
+    """Suggest what to do where ``engine`` cannot run on ``device``; empty when the engine's reason suffices."""
     if engine == "tensorrt":
         return _tensorrt(device)
     if engine == "onnxruntime" and device.l4t:

@@ -16,7 +16,7 @@ from profiles.errors import UserError, unknown
 
 
 def with_entry_points(table: Mapping[str, str], group: str) -> dict[str, str]:
-    """``table`` and what installed packages add to it under the entry-point ``group``."""
+    """Extend ``table`` by the entry points of installed packages in ``group``."""
     return {**_added(group), **table}
 
 
@@ -27,7 +27,7 @@ def _added(group: str) -> dict[str, str]:
 
 
 def load_object(reference: str) -> Any:
-    """The object that ``package.module:name`` names.
+    """Import the object ``package.module:name``.
 
     Raises:
         UserError: the reference is not of that form, or the module has no such name.
@@ -46,7 +46,7 @@ def load_object(reference: str) -> Any:
 
 
 def look_up(kind: str, name: str, table: Mapping[str, str]) -> Any:
-    """The object of ``name`` in ``table``; with the nearest name in the error when there is none."""
+    """Import the object called ``name`` in ``table``; an error suggests the nearest name."""
     if name not in table:
         raise UserError(unknown(kind, name, table))
     return load_object(table[name])

@@ -1,4 +1,4 @@
-"""TOML, read by the standard library or, on Python 3.10, by what it was made from."""
+"""Reading of TOML by the standard library, or by tomli on Python 3.10."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from profiles.errors import UserError
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The table in ``path``.
+    """Read the table in ``path``.
 
     Raises:
         UserError: it cannot be read, or is not TOML.

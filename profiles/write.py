@@ -1,4 +1,4 @@
-"""A profile as TOML that a person reads and edits: what a connected board said, and what was known of its kind before."""
+"""Profiles of connected boards as TOML: the board's facts, completed from a known profile of its kind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEMORY_RATIO = (0.6, 1.05)
 
 @dataclass(frozen=True, kw_only=True)
 class DetectedRuntime:
-    """A runtime that a board has: its engine, version, and what the engine runs, in order of preference."""
+    """Runtime on a board: engine, version and precisions in order of preference."""
 
     engine: str
     version: str
@@ -42,7 +42,7 @@ class DetectedRuntime:
 
 
 def known_board(device: Facts) -> DeviceProfile | None:
-    """The profile of the board that ``device`` says it is, by its device tree and memory; None when there is none."""
+    """Find the profile of the board ``device`` by device tree and memory; None when there is none."""
     near: list[tuple[float, str]] = []
     for name in names():
         board = stated_facts(name)
@@ -55,7 +55,7 @@ def known_board(device: Facts) -> DeviceProfile | None:
 
 
 def profile_toml(name: str, device: Facts, found: list[DetectedRuntime], where: str) -> str:
-    """The text of a profile for the device that gave ``device`` and has the runtimes ``found``.
+    """Format a profile for ``device`` with the runtimes ``found``.
 
     Args:
         where: the device's address, for the reader.
@@ -69,8 +69,8 @@ def profile_toml(name: str, device: Facts, found: list[DetectedRuntime], where: 
     lines += [f"channel_multiple = {like.channel_multiple if like else 8}"]
     lines += _jetpack(device)
     lines += ["", *_board(device)]
-    theirs = [runtime for runtime in found if runtime.engine != "ort-mobile" or device.system.startswith("Android")]
-    for runtime in sorted(theirs, key=lambda r: (*ORDER, r.engine).index(r.engine)):
+    supported = [runtime for runtime in found if runtime.engine != "ort-mobile" or device.system.startswith("Android")]
+    for runtime in sorted(supported, key=lambda r: (*ORDER, r.engine).index(r.engine)):
         lines += ["", *_runtime(runtime, device, like)]
     if not found:
         lines += ["", "# No runtime was found: install one there, and ask again (compress doctor says how)."]
@@ -125,11 +125,11 @@ def _runtime(runtime: DetectedRuntime, device: Facts, like: DeviceProfile | None
 def _units(device: Facts, name: str, like: DeviceProfile | None) -> dict[str, dict[str, Figure]]:
     from profiles.peaks import cpu_peaks
 
-    found = {unit: dict(figures) for unit, figures in like.units.items()} if like else {}
-    if "cpu" not in found and (peaks := cpu_peaks(device)):
-        found["cpu"] = peaks
-    asked = Figure(value=round(device.memory_bytes / 2**30, 2), kind="measured", source="the device said it")
-    return {**found, "memory": {**found.get("memory", {}), "capacity_gib": asked}}
+    units = {unit: dict(figures) for unit, figures in like.units.items()} if like else {}
+    if "cpu" not in units and (peaks := cpu_peaks(device)):
+        units["cpu"] = peaks
+    capacity = Figure(value=round(device.memory_bytes / 2**30, 2), kind="measured", source="the device said it")
+    return {**units, "memory": {**units.get("memory", {}), "capacity_gib": capacity}}
 
 
 def _modes(device: Facts, like: DeviceProfile | None) -> list[PowerMode]:

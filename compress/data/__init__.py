@@ -1,4 +1,4 @@
-"""Data: where samples come from.
+"""Data sources by name.
 
 To add a source: a function here that returns ``Splits``, and a line in ``DATA``; or name your own in the recipe
 as ``module:callable``.

@@ -1,4 +1,4 @@
-"""What a data source gives: four splits of samples, as numpy arrays, batch by batch."""
+"""Contract of a data source: four splits of samples, as numpy arrays, batch by batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of shape (samples, ...), as the model takes them, and targets as the task reads them.
+    """Inputs of shape (samples, ...) in the model's input format, and targets in the task's.
 
     Targets have a row a sample: for classification integer labels of shape (samples,), -1 where there is none; for
     detection float32 boxes of shape (samples, most, 5), each [label, x1, y1, x2, y2] in pixels of the input,
@@ -31,7 +31,7 @@ class Batch:
 
 
 def evenly_spaced(length: int, most: int) -> Indices:
-    """At most ``most`` places of ``length``, evenly apart."""
+    """Return at most ``most`` indices of ``length``, evenly spaced."""
     return np.unique(np.linspace(0, length - 1, min(most, length)).astype(np.int64))
 
 
@@ -49,22 +49,22 @@ class Samples(ABC):
 
     @abstractmethod
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
-        """The samples at ``indices``; augmented when given a generator, which alone decides how."""
+        """Load the samples at ``indices``; augmented when given a generator, the only source of randomness."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the content, cheap enough to take at every start."""
+        """Hash the content, cheaply enough for every start."""
 
     @final
     def evenly_spaced_batches(self, most: int, size: int) -> Iterator[Batch]:
-        """At most ``most`` samples from all over the split, not augmented, in batches of ``size``."""
+        """Iterate over at most ``most`` evenly spaced samples, not augmented, in batches of ``size``."""
         chosen = evenly_spaced(len(self), most)
         for start in range(0, len(chosen), size):
             yield self.load(chosen[start : start + size])
 
     @final
     def batches(self, size: int) -> Iterator[Batch]:
-        """All samples in order, not augmented, the last batch as small as it comes."""
+        """Iterate over all samples in order, not augmented, in batches of ``size``; the last may be smaller."""
         for start in range(0, len(self), size):
             yield self.load(np.arange(start, min(start + size, len(self))))
 
@@ -135,7 +135,7 @@ def _misfits(images: npt.NDArray[Any], labels: npt.NDArray[Any], normalise: Norm
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The four splits of a source.
+    """Four splits of a data source.
 
     ``calibration`` gives quantisation its ranges, ``validation`` every choice, ``test`` the report's rows.
 
@@ -155,13 +155,13 @@ class Splits:
     notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """A hash of the content of all four."""
+        """Hash the content of all four."""
         parts = (self.train, self.calibration, self.validation, self.test)
         return hashlib.sha256("".join(part.fingerprint() for part in parts).encode()).hexdigest()
 
 
 def split_indices(count: int, fractions: tuple[float, ...], seed: int) -> list[Indices]:
-    """A seeded permutation of ``range(count)`` cut by ``fractions``; what they leave over is the last part."""
+    """Cut a seeded permutation of ``range(count)`` by ``fractions``; the rest is the last part."""
     order = np.random.default_rng(seed).permutation(count).astype(np.int64)
     cuts = np.cumsum([round(count * f) for f in fractions])
     return [np.sort(part) for part in np.split(order, cuts)]
@@ -170,7 +170,7 @@ def split_indices(count: int, fractions: tuple[float, ...], seed: int) -> list[I
 def assign_splits(
     counts: Mapping[str, int], *, validation: float, test: float = 0.1, calibration: int, seed: int
 ) -> dict[str, tuple[str, Indices]]:
-    """Which samples of which given part make each of the four splits: its part and indices into that.
+    """Assign the samples of a source's parts to the four splits: for each split a part and indices into it.
 
     ``counts`` has the sizes of the parts that a source comes with: train, and validation or test where it has them.
 
@@ -222,7 +222,7 @@ def array_splits(
     shift: int = 0,
     mirror: bool = False,
 ) -> Splits:
-    """Splits of images and labels in memory; only training is augmented.
+    """Make splits of images and labels in memory; only training is augmented.
 
     Args:
         parts: images as ``ArraySamples`` takes them, and labels, of train, and of validation and test where there are.

@@ -39,7 +39,7 @@ PARTS = {"train": "train", "val": "validation", "valid": "validation", "validati
 @final
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedImage:
-    """A picture as it is annotated.
+    """File of an image, its size and its boxes.
 
     Attributes:
         file: under the data set's folder.
@@ -54,7 +54,7 @@ class AnnotatedImage:
 
 @final
 class ImageCache:
-    """The pictures of one part at the input's size: decoded when first asked for, and kept.
+    """Images of one part at the input's size, decoded at first use and kept.
 
     They are uint8 of shape (pictures, height, width, channels), in memory, or when that is much in a file without a
     name, in $COMPRESS_STEPS or where temporary files go, that is gone with the process.
@@ -67,7 +67,7 @@ class ImageCache:
         self._there = np.zeros(len(drawn), bool)
 
     def take(self, indices: Indices) -> Bytes:
-        """Copies of the pictures at ``indices``.
+        """Return copies of the images at ``indices``, (images, height, width, channels).
 
         Raises:
             UserError: pictures that cannot be decoded, or of another size than their annotation says.
@@ -81,7 +81,7 @@ class ImageCache:
         return self._pixels[indices]
 
     def digests(self, indices: Indices) -> list[str]:
-        """A hash of each picture by content."""
+        """Hash the content of each image."""
         names = [self.drawn[index].file for index in indices]
         known = file_digests(self._root, names)
         return [known[name] for name in names]
@@ -92,8 +92,8 @@ class ImageCache:
         try:
             with Image.open(path) as picture:
                 if picture.size != about.size:
-                    given, said = _times(picture.size), _times(about.size)
-                    return f"data: {path} is of {given} pixels, and its annotation says {said}; boxes would be off"
+                    given, stated = _times(picture.size), _times(about.size)
+                    return f"data: {path} is of {given} pixels, and its annotation says {stated}; boxes would be off"
                 self._pixels[index] = fit_image(picture, self._view)
         except BROKEN as error:
             return f"data: {path} cannot be decoded ({error}); remove or replace it"
@@ -103,7 +103,7 @@ class ImageCache:
 
 @final
 class BoxSamples(Samples):
-    """Pictures with boxes; ``indices`` are of the pictures held."""
+    """Images with boxes; ``indices`` refer to the image cache."""
 
     def __init__(self, held: ImageCache, indices: Indices, view: BoxPreprocessing, classes: tuple[str, ...]) -> None:
         self.classes = classes
@@ -115,7 +115,7 @@ class BoxSamples(Samples):
         return len(self._indices)
 
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
-        """The pictures at ``indices``, with their boxes."""
+        """Load the images at ``indices`` with their boxes."""
         pixels, boxes = self._held.take(self._indices[indices]), self.boxes[indices].copy()
         if augment is not None:
             pixels, boxes = augment_with_boxes(pixels, boxes, self._view, augment)
@@ -123,10 +123,10 @@ class BoxSamples(Samples):
 
     def fingerprint(self) -> str:
         if not self._content:
-            found = hashlib.sha256(repr((self._view, self.classes)).encode())
-            found.update(self.boxes.tobytes())
-            found.update("".join(self._held.digests(self._indices)).encode())
-            self._content = found.hexdigest()
+            digest = hashlib.sha256(repr((self._view, self.classes)).encode())
+            digest.update(self.boxes.tobytes())
+            digest.update("".join(self._held.digests(self._indices)).encode())
+            self._content = digest.hexdigest()
         return self._content
 
 
@@ -142,7 +142,7 @@ def box_splits(
     calibration: int,
     seed: int,
 ) -> Splits:
-    """Splits of annotated pictures under ``root``; only training is augmented.
+    """Make splits of annotated images under ``root``; only training is augmented.
 
     Raises:
         UserError: pictures that are not there, no box in any of them, or sizes of splits that are not possible.
@@ -161,12 +161,12 @@ def box_splits(
     chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
     held = {part: ImageCache(root, drawn, view) for part, drawn in kept.items()}
     samples = {name: BoxSamples(held[part], indices, view, classes) for name, (part, indices) in chosen.items()}
-    told = [f"{dropped} boxes without extent inside their picture were dropped"] if dropped else []
-    return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=(*notes, *told))
+    extent_notes = [f"{dropped} boxes without extent inside their picture were dropped"] if dropped else []
+    return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=(*notes, *extent_notes))
 
 
 def clip_boxes(drawn: AnnotatedImage) -> AnnotatedImage:
-    """The picture with its boxes cut to its frame, without those of which nothing is left."""
+    """Clip boxes to their image, and drop those without extent inside it."""
     width, height = drawn.size
     boxes = drawn.boxes.copy()
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, width)
@@ -176,13 +176,13 @@ def clip_boxes(drawn: AnnotatedImage) -> AnnotatedImage:
 
 
 def first_faults(faults: Sequence[str]) -> list[str]:
-    """The first few faults of one kind, and how many more there are."""
+    """Return the first few faults of one kind, and a line with the number of further ones."""
     more = len(faults) - NAMED
     return [*faults[:NAMED], *([f"data: and {more} more of this kind"] if more > 0 else [])]
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:
-    """Rows of [label, x1, y1, x2, y2] as an array of shape (boxes, 5)."""
+    """Convert rows of [label, x1, y1, x2, y2] to an array of shape (boxes, 5)."""
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
@@ -196,11 +196,11 @@ def _fitted(drawn: AnnotatedImage, view: BoxPreprocessing) -> Boxes:
 def _filled(boxes: Sequence[Boxes]) -> Boxes:
     """Boxes of each sample as one array, filled up with rows of label -1; one such row at least."""
     most = max([1, *(len(each) for each in boxes)])
-    made = np.zeros((len(boxes), most, 5), np.float32)
-    made[..., 0] = -1
-    for row, each in zip(made, boxes, strict=True):
+    padded = np.zeros((len(boxes), most, 5), np.float32)
+    padded[..., 0] = -1
+    for row, each in zip(padded, boxes, strict=True):
         row[: len(each)] = each
-    return made
+    return padded
 
 
 def _room(shape: tuple[int, ...]) -> Bytes:

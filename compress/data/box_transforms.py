@@ -1,4 +1,4 @@
-"""How a picture with boxes becomes an input, and how both are augmented together.
+"""Resizing of images with boxes, and augmentation of both together.
 
 A box is [label, x1, y1, x2, y2]: corners in pixels, from the outer edge of the first to the outer edge of the last
 pixel, so that its width is x2 - x1.
@@ -38,7 +38,7 @@ LEAST_VISIBLE = 0.25
 @final
 @dataclass(frozen=True, kw_only=True)
 class BoxPreprocessing:
-    """How a picture with boxes becomes an input.
+    """Resizing, normalisation and augmentation of an image with boxes.
 
     Attributes:
         size: height and width of the input, in pixels.
@@ -79,7 +79,7 @@ class BoxPreprocessing:
             raise UserError(*faults)
 
     def fit(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Factors across and down, and offsets from left and top, from pixels of a picture to pixels of the input."""
+        """Return factors across and down, and offsets from left and top, from image pixels to input pixels."""
         down, across = self.size[0] / height, self.size[1] / width
         if self.resize == "plain":
             return across, down, 0.0, 0.0
@@ -88,7 +88,7 @@ class BoxPreprocessing:
         return wide / width, high / height, (self.size[1] - wide) // 2, (self.size[0] - high) // 2
 
     def as_json(self) -> Mapping[str, Any]:
-        """For ``Splits.preprocessing``."""
+        """Return the fields of ``Splits.preprocessing``."""
         kind = "bilinear, antialiased" if self.antialias else "bilinear"
         about: dict[str, Any] = {"size": list(self.size), "resize": self.resize, "interpolation": kind}
         if self.resize == "letterbox":
@@ -99,19 +99,19 @@ class BoxPreprocessing:
 def make_box_preprocessing(
     *, size: Sequence[int], mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, **others: Any
 ) -> BoxPreprocessing:
-    """The view that a source is asked for; ``others`` are the other fields of it."""
+    """Make the preprocessing from a source's options; ``others`` are its other fields."""
     return BoxPreprocessing(normalise=make_normalise(mean, deviation, order, scale, usual=USUAL), size=tuple(size), **others)  # type: ignore[arg-type]
 
 
 def fit_image(picture: Image.Image, view: BoxPreprocessing) -> Bytes:
-    """(height, width, channels) of the input."""
+    """Resize an image to the input: uint8 (height, width, channels)."""
     channels = view.normalise.channels
     across, down, left, top = view.fit(*picture.size)
     wide, high = round(across * picture.width), round(down * picture.height)
     small = _shrunk(picture.convert("RGB" if channels == 3 else "L"), wide, high, antialias=view.antialias)
-    made = np.full((*view.size, channels), FILL, np.uint8)
-    made[int(top) : int(top) + high, int(left) : int(left) + wide] = np.asarray(small).reshape(high, wide, channels)
-    return made
+    result = np.full((*view.size, channels), FILL, np.uint8)
+    result[int(top) : int(top) + high, int(left) : int(left) + wide] = np.asarray(small).reshape(high, wide, channels)
+    return result
 
 
 def _shrunk(picture: Image.Image, width: int, height: int, *, antialias: bool) -> Image.Image:
@@ -125,7 +125,7 @@ def _shrunk(picture: Image.Image, width: int, height: int, *, antialias: bool) -
 def augment_with_boxes(
     pixels: Bytes, boxes: Boxes, view: BoxPreprocessing, augment: np.random.Generator
 ) -> tuple[Bytes, Boxes]:
-    """Pictures (N, H, W, C) zoomed, moved, mirrored and coloured, and their boxes (N, most, 5), changed in place."""
+    """Zoom, move, mirror and colour images (N, H, W, C) and their boxes (N, most, 5), in place."""
     count, height, width = pixels.shape[:3]
     draws = augment.random((count, 9))
     zoom = (1 + view.zoom) ** (2 * draws[:, 0] - 1)
@@ -149,7 +149,7 @@ def augment_with_boxes(
 
 def _moved(pixels: Bytes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: npt.NDArray[Any]) -> Bytes:
     """Each picture enlarged by ``zoom``, its corner put at ``left`` and ``top``; bilinear, grey outside."""
-    made = np.empty_like(pixels)
+    result = np.empty_like(pixels)
     grey = FILL if pixels.shape[3] == 1 else (FILL,) * pixels.shape[3]
 
     def move(row: int) -> None:
@@ -157,10 +157,10 @@ def _moved(pixels: Bytes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: n
         back = (1 / z, 0, -x / z, 0, 1 / z, -y / z)
         source = Image.fromarray(pixels[row, :, :, 0] if pixels.shape[3] == 1 else pixels[row])
         wide = source.transform(source.size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR, fillcolor=grey)
-        made[row] = np.asarray(wide).reshape(pixels.shape[1:])
+        result[row] = np.asarray(wide).reshape(pixels.shape[1:])
 
     list(thread_pool().map(move, range(len(pixels))))
-    return made
+    return result
 
 
 def _move(

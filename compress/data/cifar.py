@@ -87,7 +87,7 @@ def cifar10(
     shift: int = 4,
     mirror: bool = True,
 ) -> Splits:
-    """CIFAR-10: 60,000 images of 10 classes, (3, 32, 32), from a folder with the official files.
+    """Read CIFAR-10, 60,000 images (3, 32, 32) of 10 classes, from a folder with the official files.
 
     Test is the official test set. Validation is held out from the official training set by ``seed`` (a share below 1, or
     a number of images), calibration is drawn from what is left of it. Training images are shifted and mirrored.
@@ -116,7 +116,7 @@ def cifar100(
     shift: int = 4,
     mirror: bool = True,
 ) -> Splits:
-    """CIFAR-100: 60,000 images of 100 classes (the fine labels), otherwise as ``cifar10``."""
+    """Read CIFAR-100, 60,000 images of 100 classes (the fine labels), otherwise as ``cifar10``."""
     normalise = make_normalise(mean, deviation, order, scale, usual=STATISTICS_100)
     parts = _parts(CIFAR_100, Path(path).expanduser())
     counts = {part: len(labels) for part, (_, labels) in parts.items()}

@@ -1,4 +1,4 @@
-"""COCO: a JSON file of pictures, classes and boxes for each part, and folders of pictures."""
+"""COCO: a JSON file of images, categories and boxes for each part, and folders of images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def coco(
     move: float = 0.1,
     colour: float = 0.1,
 ) -> Splits:
-    """Pictures with boxes in COCO's format (Lin et al. 2014), as float32 (channels, height, width).
+    """Read images with boxes in COCO's format (Lin et al. 2014), as float32 (channels, height, width).
 
     ``path`` holds ``annotations/instances_NAME.json``, and the pictures of each in ``NAME`` or ``images/NAME``. The name
     of a part begins with ``train``, ``val`` or ``test``; train is needed, and what is missing is held out as
@@ -92,17 +92,17 @@ def coco(
 
 def _files(root: Path) -> dict[str, Path]:
     """The JSON file of each part."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted((root / "annotations").glob(f"{INSTANCES}*.json")):
         name = file.stem.removeprefix(INSTANCES)
         part = next((part for prefix, part in PREFIXES.items() if name.startswith(prefix)), None)
-        if part is not None and part in found:
-            raise UserError(f"data: {found[part]} and {file} are both for {part}; leave one of them there")
+        if part is not None and part in files:
+            raise UserError(f"data: {files[part]} and {file} are both for {part}; leave one of them there")
         if part is not None:
-            found[part] = file
-    if "train" not in found:
+            files[part] = file
+    if "train" not in files:
         raise UserError(f"data: {root} has no annotations/{INSTANCES}train*.json; give a folder laid out as COCO is")
-    return found
+    return files
 
 
 def _table(file: Path, faults: list[str]) -> dict[str, Any]:
@@ -167,13 +167,13 @@ class _Reader:
 
     def _labels(self, file: Path, table: Mapping[str, Any]) -> dict[Any, int]:
         """The label of each category; -1, and a fault, for one that is no class."""
-        found: dict[Any, int] = {}
+        labels: dict[Any, int] = {}
         for category in table["categories"]:
             name = str(category["name"])
             if name not in self.classes:
                 self.faults.append(unknown("class", name, self.classes, f"data: {file}"))
-            found[category["id"]] = self.classes.index(name) if name in self.classes else -1
-        return found
+            labels[category["id"]] = self.classes.index(name) if name in self.classes else -1
+        return labels
 
     def _folder(self, file: Path) -> Path:
         """Where the pictures of a part are, under the data set's folder."""

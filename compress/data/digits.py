@@ -1,4 +1,4 @@
-"""Handwritten digits that scikit-learn ships: 1,797 images of 8x8, brought to 32x32."""
+"""Handwritten digits from scikit-learn: 1,797 images of 8x8, enlarged to 32x32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEAN, DEVIATION = 0.305, 0.324  # of the enlarged images scaled to [0, 1]
 
 
 def digits(*, seed: int = 0, size: int = 32) -> Splits:
-    """The digits, split once by ``seed``: 55 % train, 5 % calibration, 15 % validation, 25 % test.
+    """Load the digits, split once by ``seed``: 55 % train, 5 % calibration, 15 % validation, 25 % test.
 
     Images are float32 of shape (1, size, size), normalised to mean 0 and deviation 1.
 

@@ -1,4 +1,4 @@
-"""Hashes of files by content, remembered between runs by size and time of change.
+"""Hashes of files by content, cached between runs by size and modification time.
 
 Keys of steps hash data by content, so that touching, copying or moving a data set changes no key and a changed image
 does. Reading a large data set at every start would cost minutes; so a file is read once, and its hash kept with its size
@@ -29,16 +29,17 @@ Kept = dict[str, tuple[int, int, str]]
 
 @cache
 def thread_pool() -> ThreadPoolExecutor:
-    """As many as this process has cores: decoding and hashing let go of the interpreter's lock."""
+    """Return a shared thread pool with a thread per core: decoding and hashing release the interpreter's lock."""
     return ThreadPoolExecutor(core_count(), thread_name_prefix="data")
 
 
 def core_count() -> int:
+    """Return the number of cores of this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def file_digests(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """The hash of each file of those names under ``root``, by content."""
+    """Hash each named file under ``root`` by content."""
     memory = _memory(root)
     known, now_ns = _recall(memory), time.time_ns()
     stats = {name: (root / name).stat() for name in names}
@@ -48,13 +49,13 @@ def file_digests(root: Path, names: Iterable[str]) -> dict[str, str]:
     def read(some: list[str]) -> dict[str, str]:
         return {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in some}
 
-    found = {name: known[name][2] for name in fresh.keys() - set(unread)}
+    digests = {name: known[name][2] for name in fresh.keys() - set(unread)}
     for part in thread_pool().map(read, [unread[start :: core_count()] for start in range(core_count())]):
-        found |= part
-    settled = {name: (*fresh[name][:2], found[name]) for name in unread if now_ns - fresh[name][1] > SETTLED_NS}
+        digests |= part
+    settled = {name: (*fresh[name][:2], digests[name]) for name in unread if now_ns - fresh[name][1] > SETTLED_NS}
     if memory is not None and settled:
         _remember(memory, {**known, **settled})
-    return found
+    return digests
 
 
 def _memory(root: Path) -> Path | None:
@@ -68,7 +69,7 @@ def _recall(memory: Path | None) -> Kept:
     if memory is None or not memory.is_file():
         return {}
     with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-        return {name: (size, changed, found) for name, (size, changed, found) in json.loads(memory.read_text()).items()}
+        return {name: (size, changed, digest) for name, (size, changed, digest) in json.loads(memory.read_text()).items()}
     return {}  # what a full disk left of it: the files are read anew
 
 

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: from the hub, or a folder that ``save_to_disk`` wrote."""
+"""Data sets of Hugging Face: from the hub, or from a folder of ``save_to_disk``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def huggingface(
     shift: int = 4,
     mirror: bool = True,
 ) -> Splits:
-    """A data set of the hub, or of a folder that ``save_to_disk`` wrote, as float32 of shape (channels, size, size).
+    """Read a data set of the hub or of ``save_to_disk``, as float32 of shape (channels, height, width).
 
     Columns are found by their types when there is one of them: ``image`` holds pictures, or arrays of uint8 of shape
     (H, W) or (H, W, 3 or 1); ``label`` class labels or whole numbers, ``label="none"`` stands for none (-1). Other
@@ -93,19 +93,19 @@ def _loaded(name: str, configuration: str, revision: str) -> Any:
             return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(name, configuration or None, revision=revision or None)
     except (OSError, ValueError) as error:
-        told = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         remedy = "give a name of the hub, or a folder that save_to_disk wrote"
-        raise UserError(f"data: the data set {name!r} cannot be loaded: {told}; {remedy}") from error
+        raise UserError(f"data: the data set {name!r} cannot be loaded: {reason}; {remedy}") from error
 
 
 def _parts(name: str, loaded: Any) -> dict[str, Any]:
     """Train, and validation and test where there are."""
     if not isinstance(loaded, Mapping):
         return {"train": loaded}
-    found = {part: loaded[word] for part, words in PARTS.items() for word in reversed(words) if word in loaded}
-    if "train" not in found:
+    parts = {part: loaded[word] for part, words in PARTS.items() for word in reversed(words) if word in loaded}
+    if "train" not in parts:
         raise UserError(f"data: the data set {name!r} has no part 'train'; it has {', '.join(loaded)}")
-    return found
+    return parts
 
 
 def _columns(name: str, rows: Any, image: str, label: str) -> tuple[str, str]:
@@ -179,11 +179,11 @@ class _Rows(ImageStore):
         ]
 
     def digests(self, indices: Indices) -> list[str]:
-        found: list[str] = []
+        hashes: list[str] = []
         for start in range(0, len(indices), ROWS):
             held = self._rows[indices[start : start + ROWS].tolist()][self._column]
-            found += [hashlib.sha256(_content(value)).hexdigest() for value in held]
-        return found
+            hashes += [hashlib.sha256(_content(value)).hexdigest() for value in held]
+        return hashes
 
 
 def _opened(value: Any) -> Image.Image:

@@ -66,7 +66,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.De
 @final
 @dataclass(frozen=True, kw_only=True)
 class ImagePreprocessing:
-    """How a picture becomes an input.
+    """Resizing, cropping, normalisation and augmentation of an image.
 
     Attributes:
         size: of the input's sides, in pixels.
@@ -106,24 +106,25 @@ class ImagePreprocessing:
 
     @property
     def resized_to(self) -> int:
+        """Length of the shorter side before the centre crop, in pixels."""
         return self.short_side or round(self.size / 0.875)
 
     def as_json(self) -> Mapping[str, Any]:
-        """For ``Splits.preprocessing``."""
+        """Return the fields of ``Splits.preprocessing``."""
         resize = {"short_side": self.resized_to, "crop": "centre", "interpolation": "bilinear, antialiased"}
         return {"size": [self.size, self.size], **resize, **self.normalise.as_json()}
 
 
 class ImageStore(ABC):
-    """Pictures that can be opened by number. Subclasses are final."""
+    """Images by number. Subclasses are final."""
 
     @abstractmethod
     def take(self, indices: Indices) -> list[tuple[str, Callable[[], Image.Image]]]:
-        """For each picture what an error calls it, and how it is opened; that may fail as Pillow does."""
+        """Return each image's name for errors and a function to open it, which may raise Pillow's errors."""
 
     @abstractmethod
     def digests(self, indices: Indices) -> list[str]:
-        """A hash of each picture by content."""
+        """Hash the content of each image."""
 
 
 @final
@@ -140,7 +141,7 @@ class ImageSamples(Samples):
         return len(self._indices)
 
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
-        """The pictures at ``indices``.
+        """Load the images at ``indices``.
 
         Raises:
             UserError: pictures that cannot be decoded; the first few are named.
@@ -185,10 +186,10 @@ class ImageSamples(Samples):
 
     def fingerprint(self) -> str:
         if not self._content:
-            found = hashlib.sha256(repr(self._view).encode())
-            found.update(np.ascontiguousarray(self.labels).data)
-            found.update("".join(self._shelf.digests(self._indices)).encode())
-            self._content = found.hexdigest()
+            digest = hashlib.sha256(repr(self._view).encode())
+            digest.update(np.ascontiguousarray(self.labels).data)
+            digest.update("".join(self._shelf.digests(self._indices)).encode())
+            self._content = digest.hexdigest()
         return self._content
 
 
@@ -210,8 +211,8 @@ def decoded(picture: Image.Image, size: int, channels: int, box: Callable[[int, 
         picture = picture.transpose(turn)
     shrunk = (picture.width / width, picture.height / height)
     part = (left * shrunk[0], top * shrunk[1], right * shrunk[0], bottom * shrunk[1])
-    made: Bytes = np.asarray(resize_crop(_eight_bits(picture, channels), size, part))
-    return np.moveaxis(made.reshape(size, size, channels), 2, 0)
+    pixels: Bytes = np.asarray(resize_crop(_eight_bits(picture, channels), size, part))
+    return np.moveaxis(pixels.reshape(size, size, channels), 2, 0)
 
 
 def _eight_bits(picture: Image.Image, channels: int) -> Image.Image:
@@ -261,15 +262,15 @@ def images(
         mirror=mirror,
     )
     root = Path(path).expanduser()
-    found = _found(root, labels)
-    counts = {part: len(pictures) for part, pictures in found.parts.items()}
+    folders = _found(root, labels)
+    counts = {part: len(pictures) for part, pictures in folders.parts.items()}
     chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
     return image_splits(
-        {part: _Files(root, [name for name, _ in pictures]) for part, pictures in found.parts.items()},
-        {part: np.array([label for _, label in pictures], np.int64) for part, pictures in found.parts.items()},
+        {part: _Files(root, [name for name, _ in pictures]) for part, pictures in folders.parts.items()},
+        {part: np.array([label for _, label in pictures], np.int64) for part, pictures in folders.parts.items()},
         chosen,
         view,
-        found.classes,
+        folders.classes,
     )
 
 
@@ -280,7 +281,7 @@ def image_splits(
     view: ImagePreprocessing,
     classes: tuple[str, ...],
 ) -> Splits:
-    """Splits of the parts' shelves and labels, as ``assign_splits`` chose; only training is augmented."""
+    """Make splits of the parts' image stores and labels, as ``assign_splits`` chose; only training is augmented."""
     plain = ImagePreprocessing(
         normalise=view.normalise, size=view.size, short_side=view.short_side, augment="none", mirror=False
     )
@@ -373,10 +374,10 @@ def _classes(folder: Path) -> list[str]:
 
 def _pictures(folder: Path, root: Path) -> list[str]:
     """Names under ``root`` of the pictures anywhere under ``folder``, in order."""
-    found: list[str] = []
+    names_under_root: list[str] = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         under = os.path.relpath(place, root)
         shown = (name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        found += [os.path.join(under, name) for name in shown]
-    return sorted(found)
+        names_under_root += [os.path.join(under, name) for name in shown]
+    return sorted(names_under_root)

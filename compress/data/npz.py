@@ -1,4 +1,4 @@
-"""Arrays in a .npz file: images and labels, in one set or already split."""
+"""Arrays in a .npz file: images and labels, in one set or in ready splits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def npz(
     shift: int = 0,
     mirror: bool = False,
 ) -> Splits:
-    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) and labels (N,) or (N, 1) of a .npz file.
+    """Read images (N, H, W), (N, H, W, C) or (N, C, H, W) and labels (N,) or (N, 1) from a .npz file.
 
     ``images`` and ``labels`` name the arrays. Ready splits are called ``train_images`` or ``images_train``, the same for
     ``test`` and ``validation`` (or ``val``), and for labels; what is missing is held out from train as
@@ -94,20 +94,20 @@ def _read(path: Path, images: str, labels: str) -> dict[str, Pair]:
 
 def _names(path: Path, held: Sequence[str], images: str, labels: str) -> dict[str, tuple[str, str]]:
     """What images and labels of each part are called; labels "" when there are to be none."""
-    found: dict[str, tuple[str, str]] = {"train": (images, labels)} if images in held else {}
+    names: dict[str, tuple[str, str]] = {"train": (images, labels)} if images in held else {}
     for part, words in PARTS.items():
         for pattern in [form.format(word) for word in words for form in ("{}_{{}}", "{{}}_{}")]:
             if pattern.format(images) in held:
-                found[part] = (pattern.format(images), pattern.format(labels))
+                names[part] = (pattern.format(images), pattern.format(labels))
     if labels == NONE:
-        found = {part: (ours, "") for part, (ours, _) in found.items()}
+        names = {part: (ours, "") for part, (ours, _) in names.items()}
     has = f"it has {', '.join(sorted(held))}; say which with images = and labels ="
-    if "train" not in found:
+    if "train" not in names:
         raise UserError(f"data: {path} has neither {images!r} nor 'train_{images}'; {has}")
-    absent = [theirs for _, theirs in found.values() if theirs and theirs not in held]
+    absent = [theirs for _, theirs in names.values() if theirs and theirs not in held]
     if absent:
         raise UserError(f'data: {path} has no {", ".join(map(repr, absent))}; {has}, or labels = "none"')
-    return found
+    return names
 
 
 def _none(images: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

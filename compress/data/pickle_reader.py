@@ -1,4 +1,4 @@
-"""What a pickle holds, its instructions read as data.
+"""Reader of pickles as plain data, without running their instructions.
 
 A pickle is a program, and an unpickler runs it: reading one hands the machine to whoever wrote it. Promise: no pickles. So
 nothing is run here. The standard library lists the instructions; those that make plain containers, numbers, text and
@@ -27,7 +27,7 @@ NAMES = {
 
 @final
 class PickledName:
-    """Something that a file names."""
+    """Name of an object in a pickle."""
 
     def __init__(self, word: str) -> None:
         self.word = word
@@ -35,7 +35,7 @@ class PickledName:
 
 @final
 class PickledArray:
-    """A numpy array of bytes; empty until its state has come."""
+    """Numpy array of bytes; empty until its state is read."""
 
     def __init__(self) -> None:
         self.array: npt.NDArray[np.uint8] | None = None
@@ -43,7 +43,7 @@ class PickledArray:
 
 @final
 class PickledType:
-    """The type of an array's elements: bytes, the only one there is."""
+    """Type of an array's elements; bytes only."""
 
 
 def read_pickled(content: bytes) -> Any:
@@ -136,17 +136,17 @@ class _Reader:
 
     def fill(self, _: Any) -> None:
         """Give the array or type on the stack the state that comes after it."""
-        made, state = self.pop(2)
-        if isinstance(made, PickledArray):
+        target, state = self.pop(2)
+        if isinstance(target, PickledArray):
             _, shape, kind, columns_first, content = state
             if not isinstance(kind, PickledType) or columns_first or not isinstance(content, bytes):
                 raise UserError("holds an array that is not of bytes, row by row, as CIFAR's are")
-            made.array = np.frombuffer(content, np.uint8).reshape(shape)
+            target.array = np.frombuffer(content, np.uint8).reshape(shape)
         elif not isinstance(
-            made, PickledType
+            target, PickledType
         ):  # a type's state is the order of bytes and the like, of which bytes have none
             raise TypeError("a state for an array, and no array")
-        self.stack.append(made)
+        self.stack.append(target)
 
     def pop(self, count: int) -> list[Any]:
         values = [self.stack.pop() for _ in range(count)]

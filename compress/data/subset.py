@@ -1,4 +1,4 @@
-"""Some of the samples of a split."""
+"""Subset of a split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compress.data.base import Batch, Indices, Samples
 
 @final
 class Subset(Samples):
-    """Some of the samples of a split, in the order of ``indices``."""
+    """Samples of a split at ``indices``, in that order."""
 
     def __init__(self, samples: Samples, indices: Indices) -> None:
         self._samples, self.indices, self.classes = samples, indices, samples.classes

@@ -1,4 +1,4 @@
-"""Transforms of images without torchvision: numpy for batches in memory, Pillow for pictures.
+"""Image transforms without torchvision: numpy for batches in memory, Pillow for single images.
 
 N = samples, C = channels, H and W = height and width. What is random comes from the generator alone, and is drawn for
 the whole batch before a picture is opened, so that neither its size nor the order of threads changes it.
@@ -34,7 +34,7 @@ LEAST_RATIO, MOST_RATIO = 3 / 4, 4 / 3
 @final
 @dataclass(frozen=True, kw_only=True)
 class Normalise:
-    """From bytes to what the model takes: (byte * scale / 255 - mean) / deviation, channel by channel.
+    """Normalisation of bytes: (byte * scale / 255 - mean) / deviation, channel by channel.
 
     Attributes:
         mean, deviation: a value for each of the model's channels, 3 or 1 for grey, in their order; white is ``scale``.
@@ -68,6 +68,7 @@ class Normalise:
 
     @property
     def channels(self) -> int:
+        """Number of channels, 3 or 1."""
         return len(self.mean)
 
     def __call__(self, images: Bytes) -> npt.NDArray[np.float32]:
@@ -76,12 +77,12 @@ class Normalise:
         factor = (self.scale / 255 / deviation).astype(np.float32)
         offset = (np.array(self.mean).reshape(-1, 1, 1) / deviation).astype(np.float32)
         ordered = images[..., ::-1, :, :] if self.order == "bgr" else images
-        made: npt.NDArray[np.float32] = np.multiply(ordered, factor, dtype=np.float32, order="C")
-        made -= offset
-        return made
+        result: npt.NDArray[np.float32] = np.multiply(ordered, factor, dtype=np.float32, order="C")
+        result -= offset
+        return result
 
     def as_json(self) -> Mapping[str, Any]:
-        """For ``Splits.preprocessing``."""
+        """Return the fields of ``Splits.preprocessing``."""
         order = self.order if self.channels == 3 else "grey"
         return {"mean": list(self.mean), "deviation": list(self.deviation), "order": order, "scale": self.scale}
 
@@ -89,14 +90,14 @@ class Normalise:
 def make_normalise(
     mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, usual: Statistics
 ) -> Normalise:
-    """As a source is asked for it; for an empty mean or deviation the ``usual``, brought to that order and scale."""
+    """Make the normalisation from a source's options; ``usual`` replaces an empty mean or deviation."""
     step = -1 if order == "bgr" else 1
     means, deviations = (tuple(scale * value for value in values[::step]) for values in usual)
     return Normalise(mean=tuple(mean) or means, deviation=tuple(deviation) or deviations, order=order, scale=scale)
 
 
 def statistics(images: Bytes) -> Statistics:
-    """Mean and deviation of each channel of (N, C, H, W), to four digits.
+    """Compute mean and deviation of each channel of (N, C, H, W), rounded to four digits.
 
     A channel that never varies has the deviation of one step of its 255, so that it can be divided by.
     """
@@ -111,7 +112,7 @@ def statistics(images: Bytes) -> Statistics:
 
 
 def random_shift(images: npt.NDArray[Any], most: int, augment: np.random.Generator, fill: float = 0) -> npt.NDArray[Any]:
-    """Each image of (N, C, H, W) moved by its own offset of up to ``most`` pixels either way, ``fill`` coming in."""
+    """Shift each image of (N, C, H, W) by its own offset of up to ``most`` pixels, padded with ``fill``."""
     if most == 0:
         return np.array(images)
     count, _, height, width = images.shape
@@ -123,13 +124,13 @@ def random_shift(images: npt.NDArray[Any], most: int, augment: np.random.Generat
 
 
 def random_mirror(images: npt.NDArray[Any], augment: np.random.Generator) -> None:
-    """Half of the images of (N, C, H, W), in place, left to right."""
+    """Mirror half of the images of (N, C, H, W) left to right, in place."""
     flip = augment.random(len(images)) < 0.5
     images[flip] = images[flip, :, :, ::-1]
 
 
 def apply_self_mix(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
-    """A copy of (N, C, H, W) in which, in a ``share`` of the images, a region shows what another of its size shows.
+    """Copy a region onto another within each image, in a ``share`` of the images of (N, C, H, W).
 
     FerKD's SelfMix (Shen 2023, paper 58): unlike CutMix it brings in no other class, so a label stays true. A region is a
     quarter to a half of the image a side.
@@ -146,7 +147,7 @@ def apply_self_mix(images: npt.NDArray[Any], share: float, augment: np.random.Ge
 
 
 def apply_cut_mix(images: npt.NDArray[Any], share: float, augment: np.random.Generator) -> npt.NDArray[Any]:
-    """A copy of (N, C, H, W) in which, in a ``share`` of the images, a region shows what another image shows there.
+    """Replace a region by another image's, in a ``share`` of the images of (N, C, H, W).
 
     CutMix (Yun et al. 2019, equation 2): the region has the image's ratio, its area is uniform from nothing to all, its
     middle is anywhere, and what lies outside of the image is cut off. Which classes are seen only a teacher can tell.
@@ -169,12 +170,12 @@ def _span(size: int, area: float, middle: float) -> tuple[int, int]:
 
 
 def random_draws(count: int, augment: np.random.Generator) -> npt.NDArray[np.float64]:
-    """What ``random_box`` needs for ``count`` pictures, a row each: (N, attempts, 4), in [0, 1)."""
+    """Draw the random numbers of ``random_box`` for ``count`` images: (N, attempts, 4), in [0, 1)."""
     return augment.random((count, ATTEMPTS, 4))
 
 
 def random_box(width: int, height: int, least_area: float, draws: npt.NDArray[np.float64]) -> Box:
-    """The crop of GoogLeNet's training (Szegedy et al. 2015, section 6).
+    """Choose the crop of GoogLeNet's training (Szegedy et al. 2015, section 6).
 
     An area of ``least_area`` to all of the picture and a ratio of 3:4 to 4:3, the first of the attempts in ``draws``
     (attempts, 4) that fits; where none does, the largest crop in the middle whose ratio is within those bounds.
@@ -204,5 +205,5 @@ def centre_box(width: int, height: int, size: int, short_side: int) -> Box:
 
 
 def resize_crop(image: Image.Image, size: int, box: Box) -> Image.Image:
-    """The box of an image as ``size`` x ``size``; bilinear, over all the pixels that fall into one when it shrinks."""
+    """Resize the box of an image to ``size``, height and width; bilinear, antialiased."""
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)

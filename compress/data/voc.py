@@ -1,4 +1,4 @@
-"""Pascal VOC: pictures, an XML file of boxes for each, and lists of which pictures make a part."""
+"""Pascal VOC: images, an XML file of boxes for each, and lists of the images of each part."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def voc(
     move: float = 0.1,
     colour: float = 0.1,
 ) -> Splits:
-    """Pictures with boxes in the folders of Pascal VOC (Everingham et al. 2010), as float32 (channels, height, width).
+    """Read images with boxes in the folders of Pascal VOC (Everingham et al. 2010), as float32 (channels, height, width).
 
     ``path`` holds ``JPEGImages``, ``Annotations`` and ``ImageSets/Main`` with ``train.txt``, ``val.txt`` and
     ``test.txt``, of which the first is needed; what is missing is held out as ``compress.data.base.assign_splits`` says.
@@ -69,8 +69,8 @@ def voc(
     reader = _Reader(Path(path).expanduser(), difficult)
     names = reader.parts()
     read = {part: [reader.read(name) for name in listed] for part, listed in names.items()}
-    known = tuple(classes) or tuple(sorted({kind for found in read["train"] for kind, _ in found.objects}))
-    drawn = {part: [reader.drawn(found, known) for found in each] for part, each in read.items()}
+    known = tuple(classes) or tuple(sorted({kind for annotation in read["train"] for kind, _ in annotation.objects}))
+    drawn = {part: [reader.drawn(annotation, known) for annotation in each] for part, each in read.items()}
     if reader.faults:
         raise UserError(*first_faults(reader.faults))
     notes = [f"{reader.left_out} boxes marked difficult were left out"] if reader.left_out else []
@@ -109,8 +109,8 @@ class _Reader:
         lists = self.root / "ImageSets" / "Main"
         missing = [f for f in (self.root / "JPEGImages", self.root / "Annotations", lists / "train.txt") if not f.exists()]
         if missing:
-            told = ", ".join(str(each.relative_to(self.root)) for each in missing)
-            raise UserError(f"data: {self.root} has no {told}; give a folder laid out as Pascal VOC is")
+            names = ", ".join(str(each.relative_to(self.root)) for each in missing)
+            raise UserError(f"data: {self.root} has no {names}; give a folder laid out as Pascal VOC is")
         files = {part: lists / f"{stem}.txt" for stem, part in PARTS.items() if (lists / f"{stem}.txt").is_file()}
         return {
             part: [row.split()[0] for row in file.read_text().splitlines() if row.strip()] for part, file in files.items()
@@ -135,18 +135,18 @@ class _Reader:
             self.faults.append(f"data: {path}: {error}")
             return nothing
 
-    def drawn(self, found: _Annotation, classes: Sequence[str]) -> AnnotatedImage:
+    def drawn(self, annotation: _Annotation, classes: Sequence[str]) -> AnnotatedImage:
         """An annotation with its classes as labels."""
-        strange = {kind for kind, _ in found.objects if kind not in classes}
-        self.faults += [unknown("class", kind, classes, f"data: {found.file}") for kind in sorted(strange)]
-        rows = [[classes.index(kind), *corners] for kind, corners in found.objects if kind not in strange]
-        return AnnotatedImage(file=found.file, size=found.size, boxes=as_boxes(rows))
+        strange = {kind for kind, _ in annotation.objects if kind not in classes}
+        self.faults += [unknown("class", kind, classes, f"data: {annotation.file}") for kind in sorted(strange)]
+        rows = [[classes.index(kind), *corners] for kind, corners in annotation.objects if kind not in strange]
+        return AnnotatedImage(file=annotation.file, size=annotation.size, boxes=as_boxes(rows))
 
     def _file(self, name: str, tree: ElementTree.Element) -> str:
         """The picture's file; what the annotation calls it where it is no .jpg of that name."""
         usual = f"JPEGImages/{name}.jpg"
-        said = f"JPEGImages/{tree.findtext('filename') or ''}"
-        return usual if (self.root / usual).is_file() or not (self.root / said).is_file() else said
+        stated = f"JPEGImages/{tree.findtext('filename') or ''}"
+        return usual if (self.root / usual).is_file() or not (self.root / stated).is_file() else stated
 
     def _objects(self, tree: ElementTree.Element) -> Iterator[tuple[str, list[float]]]:
         for each in tree.iter("object"):
@@ -159,7 +159,7 @@ class _Reader:
 
 def _text(tree: ElementTree.Element, path: str) -> str:
     """The text at ``path``; ``ValueError`` when there is none."""
-    found = tree.findtext(path)
-    if not found:
+    text = tree.findtext(path)
+    if not text:
         raise ValueError(f"<{tree.tag}> has no <{path.replace('/', '><')}>")
-    return found
+    return text

@@ -1,4 +1,4 @@
-"""YOLO's layout: folders of pictures, and for each a text file with a row a box."""
+"""YOLO's layout: folders of images, and for each a text file with a row per box."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def yolo(
     move: float = 0.1,
     colour: float = 0.1,
 ) -> Splits:
-    """Pictures with rows of "class centre-x centre-y width height", from 0 to 1, as float32 (channels, height, width).
+    """Read images with rows of "class centre-x centre-y width height" or polygons, as float32 (channels, height, width).
 
     ``path`` holds ``images`` and ``labels``, and in each a folder whose name begins with ``train``, and where there are
     such one with ``val`` and one with ``test``; or ``train/images`` and ``train/labels`` and so on. What is missing is
@@ -99,19 +99,19 @@ def _folders(root: Path) -> dict[str, tuple[Path, Path]]:
     if not root.is_dir():
         raise UserError(f"data: {root} is not a folder; give one that holds images/train and labels/train")
     inner = (root / "images").is_dir()
-    found: dict[str, tuple[Path, Path]] = {}
+    folders: dict[str, tuple[Path, Path]] = {}
     for name in sorted(os.listdir(root / "images" if inner else root)):
         pictures, boxes = (root / kind / name if inner else root / name / kind for kind in ("images", "labels"))
         part = next((part for prefix, part in PREFIXES.items() if name.startswith(prefix)), None)
         if part is None or not pictures.is_dir():
             continue
-        if part in found:
-            words = f"{found[part][0]} and {pictures}"
+        if part in folders:
+            words = f"{folders[part][0]} and {pictures}"
             raise UserError(f"data: {words} are both pictures for {part}; leave one of them in {root}")
-        found[part] = (pictures, boxes)
-    if "train" not in found:
+        folders[part] = (pictures, boxes)
+    if "train" not in folders:
         raise UserError(f"data: {root} has neither images/train nor train/images; one of them holds the training pictures")
-    return found
+    return folders
 
 
 @final

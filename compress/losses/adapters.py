@@ -1,4 +1,4 @@
-"""Layers that bring a student's features into the shape of its teacher's: trained with the losses, dropped before export."""
+"""Adapter layers from the student's width to the teacher's: trained with the losses, dropped before export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RIDGE = 1e-3
 
 
 def make_adapter(student: Tensor, teacher: Tensor, *, fitted: bool = False) -> nn.Module:
-    """The layer from the student's width to the teacher's, by the examples' shapes; nothing where they are equal.
+    """Make the layer from the student's width to the teacher's; the identity where they are equal.
 
     Maps (samples, channels, height, width): a 1x1 convolution. Tokens (samples, tokens, width) and vectors
     (samples, width): a linear layer.
@@ -36,7 +36,7 @@ def make_adapter(student: Tensor, teacher: Tensor, *, fitted: bool = False) -> n
 
 @final
 class Adapters(nn.Module):
-    """An adapter a pair; pairs come out in one width and one size, the smaller of both, in float32."""
+    """One adapter per pair of features; pairs are brought to one width and one size, the smaller of both, in float32."""
 
     def __init__(self, student: Sequence[Tensor], teacher: Sequence[Tensor], *, fitted: bool = False) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Adapters(nn.Module):
 
     @classmethod
     def of(cls, example: Example, what: str) -> Adapters:
-        """Of the student's and the teacher's ``what`` (``features``, ``blocks``) in what a loss is shown."""
+        """Make adapters for the student's and the teacher's ``what`` (``features``, ``blocks``) in an example."""
         return cls(example[f"student_{what}"], example[f"teacher_{what}"], fitted=example.get("trained", False))
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Losses with an opponent: something that learns to tell student from teacher."""
+"""Adversarial losses: a discriminator learns to tell student from teacher."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Meal(nn.Module):
         loss = cross_entropy(teacher, student).mean()
         if self.judge is None:
             return loss
-        taken = self.judge(_reversed(student.exp()))
-        real = self.judge(teacher)
-        told = functional.softplus(taken).mean() + functional.softplus(-real).mean()
-        return loss + self._weight * told
+        student_scores = self.judge(_reversed(student.exp()))
+        teacher_scores = self.judge(teacher)
+        discrimination = functional.softplus(student_scores).mean() + functional.softplus(-teacher_scores).mean()
+        return loss + self._weight * discrimination
 
 
 def _reversed(values: Tensor) -> Tensor:
-    found: Tensor = GradientReversal.apply(values)  # type: ignore[no-untyped-call]  # torch's own
-    return found
+    result: Tensor = GradientReversal.apply(values)  # type: ignore[no-untyped-call]  # torch's own
+    return result
 
 
 class GradientReversal(torch.autograd.Function):
-    """The identity, whose gradient is reversed."""
+    """Identity in the forward pass, reversed gradient in the backward pass (Ganin and Lempitsky 2015, equation 9)."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

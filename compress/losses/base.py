@@ -1,4 +1,4 @@
-"""What a loss may read, and what losses share."""
+"""Vocabulary of the losses' inputs, and functions shared by losses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ P = ParamSpec("P")
 
 @final
 class PerSampleLoss(Generic[P]):
-    """A loss that is the mean of values for each place; as a decorator of the function that gives those.
+    """Decorator for a function of values for each place: the loss is their mean over the places that count.
 
     Attributes:
         each: the loss of each place and whether it counts, both (places,): of logits (samples, classes) a sample is a place.
@@ -65,7 +65,7 @@ class PerSampleLoss(Generic[P]):
 
 
 class TwoHeaded(nn.Module):
-    """A loss that trains a second classifier on the student's embedding; subclasses are final.
+    """Loss with a second classifier on the student's embedding; subclasses are final.
 
     Attributes:
         head: (samples, width) to (samples, classes). The stage ``distill`` can make it part of the model (``mixture``).
@@ -75,32 +75,32 @@ class TwoHeaded(nn.Module):
 
 
 def as_float32(values: Tensor) -> Tensor:
-    """``values`` in float32 at least: autocast and fp16 teachers give less, and differences of it are noise."""
+    """Cast ``values`` to float32, and leave float64: in lower precision differences are noise."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def flatten_places(logits: Tensor) -> Tensor:
-    """Logits of shape (samples, ..., classes) as (places, classes) in float32 at least."""
+    """Reshape logits (samples, ..., classes) to (places, classes), in float32 at least."""
     return as_float32(logits).reshape(-1, logits.shape[-1])
 
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log of the softened class probabilities, (places, classes)."""
+    """Compute the log of the softened class probabilities, (places, classes)."""
     return functional.log_softmax(flatten_places(logits) / temperature, dim=-1)
 
 
 def kl_divergence(target: Tensor, given: Tensor) -> Tensor:
-    """KL(target || given) of log-probabilities, (places, classes) to (places,)."""
+    """Compute KL(target || given) of log-probabilities, (places, classes) to (places,)."""
     return (target.exp() * (target - given)).sum(dim=-1)
 
 
 def cross_entropy(target: Tensor, given: Tensor) -> Tensor:
-    """-sum over classes of target times given: probabilities and log-probabilities, (places, classes) to (places,)."""
+    """Compute -sum over classes of target times given: probabilities, log-probabilities (places, classes) to (places,)."""
     return -(target * given).sum(dim=-1)
 
 
 def split_labels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels as (places,) with 0 where there is none, and which places have one.
+    """Split targets into labels (places,), 0 where there is none, and a mask (places,) of the places with one.
 
     Raises:
         UserError: the task's targets are not one label a place.
@@ -115,17 +115,17 @@ def split_labels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def all_counted(values: Tensor) -> tuple[Tensor, Tensor]:
-    """``values`` and that each of them counts."""
+    """Return ``values`` and a mask that counts each of them."""
     return values, torch.ones_like(values, dtype=torch.bool)
 
 
 def masked_mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of ``values`` over the places that are ``chosen``; 0 where none is."""
+    """Compute the mean of ``values`` where ``chosen`` is true; 0 where none is."""
     return torch.where(chosen, values, torch.zeros_like(values)).sum() / chosen.sum().clamp(min=1)
 
 
 def match_sizes(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the smaller size and float32 at least: maps averaged over areas, tokens over neighbours, vectors as they are.
+    """Average both to the smaller size, in float32 at least: maps over areas, tokens over neighbours; vectors stay.
 
     Maps are (samples, channels, height, width), tokens (samples, tokens, width), vectors (samples, width).
     """
@@ -141,7 +141,7 @@ def match_sizes(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pyramid_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean square at full size and averaged to 4, 2 and 1 places a side, weights 1, 1/2, 1/4, 1/8 over their sum.
+    """Compute the mean square at full size and at 4, 2 and 1 places a side, weights 1, 1/2, 1/4, 1/8 over their sum.
 
     Maps (samples, channels, height, width) of one shape (the HCL of ReviewKD, Chen et al. 2021).
     """
@@ -157,7 +157,7 @@ def _pooled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def load_npy(loss: str, option: str, path: str) -> Tensor:
-    """A .npy file of numbers in float32.
+    """Read a .npy file of numbers in float32, variables of the environment filled in.
 
     Raises:
         UserError: it is not there, or is no such file.
@@ -172,7 +172,7 @@ def load_npy(loss: str, option: str, path: str) -> Tensor:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingStep:
-    """One batch's place in a training.
+    """Place of one batch in a training.
 
     Attributes:
         step: counted from 0.

@@ -11,7 +11,7 @@ TINY = 1e-7
 
 
 def boxes(student_boxes: Tensor, teacher_boxes: Tensor, teacher_logits: Tensor, *, sharpness: float = 2.0) -> Tensor:
-    """Mean of 1 - GIoU of student and teacher, place by place, weighted by how sure the teacher is of the place.
+    """Compute the mean of 1 - GIoU of student and teacher over places, weighted by the teacher's confidence in each.
 
     The weight is the teacher's largest class probability (sigmoid) to the power ``sharpness``: where it sees nothing
     its boxes mean nothing. Boxes of shape (samples, places, 4), logits of (samples, places, classes).
@@ -22,7 +22,7 @@ def boxes(student_boxes: Tensor, teacher_boxes: Tensor, teacher_logits: Tensor, 
 
 
 def intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection and union of boxes of shape (..., 4), which broadcast; both of shape (...)."""
+    """Compute intersection and union of boxes (..., 4), which broadcast; both of shape (...), in square pixels."""
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = sides[..., 0] * sides[..., 1]
     areas = [(box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a, b)]
@@ -30,7 +30,7 @@ def intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised intersection over union (Rezatofighi et al. 2019, algorithm 1), from -1 to 1.
+    """Compute the generalised intersection over union, from -1 to 1 (Rezatofighi et al. 2019, algorithm 1).
 
     Where boxes are apart it still says how far: IoU less the share of the smallest box around both that is in neither.
     """

@@ -1,4 +1,4 @@
-"""Losses with exits along the student, which leave no trace in what is exported."""
+"""Losses with exits along the student; exits are not part of the exported model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.losses.base import Example, as_float32, log_probabilities, split_l
 
 @final
 class Ofa(nn.Module):
-    """The teacher's class scores at the end and at an exit behind each stage (OFA-KD, Hao et al. 2023, paper 7).
+    """Cross-entropy with the teacher at the end and at an exit behind each stage (OFA-KD, Hao et al. 2023, paper 7).
 
     -sum over classes of ((t + 1_y)^e - 1_y) log s, e = ``eps``, mean over samples, for the last logits and for each
     exit: depthwise and pointwise convolutions that halve the map once for every stage that follows, the mean over space,
@@ -33,8 +33,8 @@ class Ofa(nn.Module):
         teacher = log_probabilities(teacher_logits, self._temperature).exp()
         own = functional.one_hot(where, teacher.shape[1]).to(teacher.dtype) * known[:, None]
         target = (teacher + own) ** self._eps - own
-        said = [student_logits, *(end(as_float32(m)) for end, m in zip(self.exits, student_features, strict=True))]
-        losses = [-(target * log_probabilities(z, self._temperature)).sum(dim=1).mean() for z in said]
+        predictions = [student_logits, *(end(as_float32(m)) for end, m in zip(self.exits, student_features, strict=True))]
+        losses = [-(target * log_probabilities(z, self._temperature)).sum(dim=1).mean() for z in predictions]
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss

@@ -13,7 +13,7 @@ from compress.losses.base import Example, as_float32, kl_divergence, log_probabi
 
 @final
 class Codebook(nn.Module):
-    """KL of soft assignments to codes of the teacher's embeddings (VQGraph, Yang et al. 2024, paper 70).
+    """KL of soft assignments to a codebook of the teacher's embeddings (VQGraph, Yang et al. 2024, paper 70).
 
     T^2 * KL(softmax(-|t - e| / T) || softmax(-|s - e| / T)), mean over samples; zero when the embeddings agree. The codes
     e are running means of the teacher's embeddings nearest to them (online k-means), begun with the first ones seen, and

@@ -1,4 +1,4 @@
-"""Losses that learn from some places only: where the teacher is sure, where it is better, where a prediction is right."""
+"""Losses on some places only: confident teacher, better teacher, or right prediction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fer(
     distrust: float = 0.4,
     smoothing: float = 0.1,
 ) -> tuple[Tensor, Tensor]:
-    """Soft labels where the teacher is sure, smoothed ones where it is less, else nothing (FerKD, Shen 2023, paper 58).
+    """Compute cross-entropy with soft labels of a sure teacher, else smoothed labels or none (FerKD, Shen 2023, paper 58).
 
     By the teacher's largest probability: below ``discard`` the crop shows no object and is left out; below ``distrust``
     the target is the label with ``smoothing``; above, the teacher's softmax. Cross-entropy, mean over what is kept. The
@@ -44,7 +44,7 @@ def fer(
 
 
 def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """KL of the augmented samples' predictions to the plain ones', where those are right (MDCS, Zhao et al. 2023, paper 54).
+    """Compute KL of augmented to plain predictions where the plain ones are right (MDCS, Zhao et al. 2023, paper 54).
 
     T^2 * mean of KL(plain || augmented) over the samples whose plain view is classified right; plain without gradient.
     Reads no teacher. The paper's weight is 0.6, ramped up over 20 of 400 epochs: ``{use = "scheduled", end = 0.6, ends =
@@ -59,7 +59,7 @@ def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, tempe
 def open_set(
     student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 4.0, strictness: float = 1.0
 ) -> Tensor:
-    """KL on samples with a label, and on those without that both models find familiar (KD3's selection, 2023, paper 68).
+    """Compute KL on labelled samples and on unlabelled ones that both models find familiar (KD3, 2023, paper 68).
 
     T^2 * mean of KL(t || s) over the samples that have a label or whose confidence, the product of the largest
     probabilities of teacher and student, is at least ``strictness`` times its mean in the batch: unlabelled data from
@@ -80,7 +80,7 @@ def open_set(
 def collaborative(
     student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0, regions: int = 4
 ) -> Tensor:
-    """KL only where the teacher knows better, place by place and region by region (Zhu et al. 2023, BSD, paper 18).
+    """Compute KL where the teacher is better, by place and by region (BSD, Zhu et al. 2023, paper 18).
 
     T^2 * (mean of KL over the places where the teacher's cross-entropy is below the student's, plus, for dense outputs,
     the same over a grid of ``regions`` x ``regions`` with the means of KL and cross-entropy in each). The paper trains

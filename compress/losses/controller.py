@@ -1,4 +1,4 @@
-"""Losses whose mixture is learned sample by sample."""
+"""Losses with a learned mixture for each sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compress.losses.base import Example, flatten_places, kl_divergence, log_pro
 
 @final
 class Controller(nn.Module):
-    """A share, 0 to 1, for each sample, from the geometry of student, teacher, truth and the teacher's mean for the class.
+    """Network from the geometry of student, teacher, truth and class mean to a share, 0 to 1, for each sample.
 
     The nine vectors of TGeo-KD (Hu et al. 2023, paper 55) through three linear layers; the mean is over all that was seen.
     """
@@ -30,14 +30,14 @@ class Controller(nn.Module):
         self.register_buffer("counts", torch.zeros(classes))
 
     def forward(self, student: Tensor, teacher: Tensor, where: Tensor, known: Tensor) -> Tensor:
-        """Of logits (samples, classes), labels and which of them are known, (samples,)."""
+        """Compute the shares (samples,) from logits (samples, classes), labels and their mask (samples,)."""
         s, t = student.softmax(dim=1), teacher.softmax(dim=1)
         g = functional.one_hot(where, s.shape[1]).to(s.dtype)
         mean = self._mean(t, where, known)
         parts = [s, t, g, mean, mean - s, g - s, t - s, t - g, mean - g]
         squares = parts[:4] + [part.square() for part in parts[4:]]
-        found: Tensor = self.layers(torch.cat(squares, dim=1).to(self.means.dtype)).sigmoid()[:, 0]
-        return found.to(student.dtype)
+        shares: Tensor = self.layers(torch.cat(squares, dim=1).to(self.means.dtype)).sigmoid()[:, 0]
+        return shares.to(student.dtype)
 
     def _mean(self, teacher: Tensor, where: Tensor, known: Tensor) -> Tensor:
         """The teacher's mean distribution for each sample's class."""
@@ -50,12 +50,12 @@ class Controller(nn.Module):
 
 
 def holdout_mask(samples: int, every: int, device: torch.device) -> Tensor:
-    """Which samples of a batch are held out: the last of every ``every``, (samples,)."""
+    """Mark the held-out samples of a batch, the last of every ``every``: (samples,)."""
     return torch.arange(samples, device=device) % every == every - 1
 
 
 def logits_after_step(logits: Tensor, slope: Tensor, embedding: Tensor, unroll: float) -> Tensor:
-    """Logits (samples, classes) after a step of the last linear layer against ``slope``, the loss's gradient by the logits.
+    """Compute logits (samples, classes) after a step of the last linear layer against ``slope``, their loss's gradient.
 
     Logits of sample j move by -``unroll`` * sum over i of slope_i <f_i, f_j>, f the embeddings (samples, width) over their
     mean square norm: what a step of gradient descent on that layer does to them, in closed form.
@@ -95,15 +95,15 @@ class Tgeo(nn.Module):
         )
 
     def shares(self, student: Tensor, teacher: Tensor, where: Tensor, known: Tensor) -> Tensor:
-        """The share of the teacher in each sample's loss, 0 to 1, (samples,); 1 without a label."""
-        found: Tensor = self.controller(student, teacher, where, known)
-        return torch.where(known, found, torch.ones_like(found))
+        """Compute the teacher's share in each sample's loss, 0 to 1, (samples,); 1 without a label."""
+        shares: Tensor = self.controller(student, teacher, where, known)
+        return torch.where(known, shares, torch.ones_like(shares))
 
     def _lower(self, student: Tensor, teacher: Tensor, where: Tensor, known: Tensor, share: Tensor) -> Tensor:
         temperature = self._temperature
-        apart = kl_divergence(log_probabilities(teacher, temperature), log_probabilities(student, temperature))
-        told = functional.cross_entropy(student, where, reduction="none")
-        return share * temperature**2 * apart + torch.where(known, (1 - share) * told, torch.zeros_like(told))
+        soft = kl_divergence(log_probabilities(teacher, temperature), log_probabilities(student, temperature))
+        hard = functional.cross_entropy(student, where, reduction="none")
+        return share * temperature**2 * soft + torch.where(known, (1 - share) * hard, torch.zeros_like(hard))
 
     def _upper(
         self, student: Tensor, teacher: Tensor, embedding: Tensor, where: Tensor, known: Tensor, share: Tensor, held: Tensor

@@ -1,4 +1,4 @@
-"""Losses that weigh parts of the class distribution apart: the label's class, the others, the teacher's first few."""
+"""Losses with separate weights for parts of the class distribution: the label's class, the others, the first few."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dkd(
     target: float = 1.0,
     others: float = 8.0,
 ) -> tuple[Tensor, Tensor]:
-    """KL of label against the rest, and KL among the rest, weighed apart (DKD, Zhao et al. 2022, equation 7).
+    """Compute KL of label against the rest and KL among the rest, weighed apart (DKD, Zhao et al. 2022, equation 7).
 
     T^2 * (``target`` * KL of (p_y, 1 - p_y) + ``others`` * KL of the softmax without y), over the samples with a label; zero
     when the logits agree up to a constant per sample. The paper ramps it up over its first 20 epochs of 240: give it the
@@ -47,7 +47,7 @@ def nkd(
     temperature: float = 1.0,
     others: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the label by the teacher's confidence, and of the rest normalised (NKD, Yang et al. 2023; paper 36).
+    """Compute cross-entropy of the label by the teacher's confidence, and of the rest normalised (NKD, Yang et al. 2023).
 
     Mean over the samples with a label of -t_y log s_y - ``others`` * T^2 * sum over i != y of n(t)_i log n(s)_i, n the
     softmax without y. Its minimum over the rest is at the teacher. Logits of shape (samples, ..., classes), targets
@@ -65,7 +65,7 @@ def nkd(
 
 
 def top_k_ld(student_logits: Tensor, teacher_logits: Tensor, *, k: int = 5, temperature: float = 1.0) -> Tensor:
-    """KL one way on the teacher's first ``k`` classes, the other way on the rest (TopKLD, 2025, paper 49).
+    """Compute forward KL on the teacher's first ``k`` classes, reverse KL on the rest (TopKLD, 2025, paper 49).
 
     T^2 * mean of sum over the first k of t log(t / s) - t + s, plus sum over the rest of s log(s / t) - s + t: the terms
     of a KL with the masses, so that none is negative and the sum is zero only at the teacher. The paper's k and

@@ -1,4 +1,4 @@
-"""Losses on embeddings: what the last linear layer reads."""
+"""Losses on embeddings: the inputs of the last linear layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from profiles.errors import UserError
 
 @final
 class Nd(nn.Module):
-    """Towards the teacher's mean of the class, and at least as long (KD++, Wang et al. 2023, paper 39).
+    """Distance in direction and norm to the teacher's class mean (KD++, Wang et al. 2023, paper 39).
 
     Mean over the samples with a label of 1 - <s, c_y / |c_y|> / max(|s|, |t|), c_y the running mean of the teacher's
     embeddings of the class; 0 for a student that lies along c_y and is as long as t or longer. Where widths differ the
@@ -57,7 +57,7 @@ class Nd(nn.Module):
 
 @final
 class MiAlpha(nn.Module):
-    """A lower bound of the mutual information of both embeddings, raised (Distiller, He et al. 2021, paper 16).
+    """Negative lower bound of the mutual information of both embeddings (Distiller, He et al. 2021, paper 16).
 
     The bound is Poole et al. 2019's I_alpha.
 
@@ -83,7 +83,7 @@ class MiAlpha(nn.Module):
 
 
 def mutual_information_bound(critic: Tensor, alpha: float) -> Tensor:
-    """The bound I of a critic's values f(student i, teacher j), (samples, samples)."""
+    """Compute the bound I from a critic's values f(student i, teacher j), (samples, samples), in nats."""
     count = len(critic)
     mean = torch.logsumexp(critic, dim=0) - math.log(count)
     parts = [mean + math.log(alpha)] if alpha > 0 else []
@@ -97,7 +97,7 @@ def mutual_information_bound(critic: Tensor, alpha: float) -> Tensor:
 
 @final
 class Align(nn.Module):
-    """Cosine to the embeddings of a model of images and texts (VL2V-ADiP, Addepalli et al. 2024, paper 48).
+    """Cosine distance to embeddings of a vision-language model (VL2V-ADiP, Addepalli et al. 2024, paper 48).
 
     ``share`` * (1 - cos(P s, image)) + (1 - ``share``) * (1 - cos(P s, text of the class)), P linear. Images: the .npy
     file ``images`` of shape (training samples, width) in the order of the training split, or without it the teacher's
@@ -124,7 +124,7 @@ class Align(nn.Module):
                 f"loss align: images has a row for each of {example['samples']} training samples, texts one for each of "
                 f"{classes} classes, both {width} wide; given: {[tuple(t.shape) for t in tables]}"
             )
-        self._share, self._stored, self._told = share, bool(images), bool(texts)
+        self._share, self._has_images, self._has_texts = share, bool(images), bool(texts)
         self.adapter = nn.Linear(example["student_embedding"].shape[1], width)
         for name, table in (("images", tables[0]), ("texts", tables[1])):
             self.register_buffer(name, table, persistent=False)
@@ -133,9 +133,9 @@ class Align(nn.Module):
         self, student_embedding: Tensor, teacher_embedding: Tensor, student_logits: Tensor, targets: Tensor, indices: Tensor
     ) -> Tensor:
         ours = self.adapter(as_float32(student_embedding))
-        seen = self.images[indices] if self._stored else as_float32(teacher_embedding)
+        seen = self.images[indices] if self._has_images else as_float32(teacher_embedding)
         image = (1 - functional.cosine_similarity(ours, seen, dim=1, eps=TINY)).mean()
-        if not self._told:
+        if not self._has_texts:
             return image
         where, known = split_labels(student_logits, targets)
         text = 1 - functional.cosine_similarity(ours, self.texts[where].to(ours.dtype), dim=1, eps=TINY)

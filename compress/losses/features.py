@@ -13,7 +13,7 @@ from compress.losses.base import TINY, Example, as_float32, kl_divergence, match
 
 
 def attention(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
-    """Distance of spatial attention maps (Zagoruyko and Komodakis 2017, equation 2; paper 15's A(F)).
+    """Compute the distance of spatial attention maps (Zagoruyko and Komodakis 2017, equation 2; paper 15's A(F)).
 
     A(F) is the mean over channels of F squared, flattened over space and scaled to unit length; the loss
     is the squared distance of the two maps of each pair, averaged over samples and summed over pairs.

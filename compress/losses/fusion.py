@@ -1,4 +1,4 @@
-"""Losses on feature maps that are fused from deep to shallow first."""
+"""Losses on feature maps fused from deep to shallow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compress.losses.base import Example, as_float32, match_sizes, pyramid_mse
 
 @final
 class Transkd(nn.Module):
-    """Maps fused across stages, and patch embeddings (TransKD, Liu et al. 2024, paper 74).
+    """Mean square of maps fused across stages, and of patch embeddings (TransKD, Liu et al. 2024, paper 74).
 
     Going from deep to shallow, each stage of the student is mixed with what came from below it by a softmax over both of
     their channels' attention, and compared with the teacher's map by the mean square at full size and averaged to 4, 2

@@ -1,4 +1,4 @@
-"""Losses that mix the ground truth with an earlier model's predictions."""
+"""Losses with a mixture of labels and an earlier model's predictions."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ class SelfGt(nn.Module):
 
 
 def ratio_parts(truth: Tensor, by_labels: Tensor, by_teacher: Tensor) -> Tensor:
-    """<y - g, h - g> and |h - g|^2: their ratio makes a h + (1 - a) g nearest to y. Each of shape (samples, classes)."""
+    """Compute <y - g, h - g> and |h - g|^2 from y, h, g (samples, classes); their ratio a makes a h + (1 - a) g nearest to y."""
     gap = by_labels - by_teacher
     return torch.stack([((truth - by_teacher) * gap).sum(), gap.square().sum()])

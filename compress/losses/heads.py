@@ -1,4 +1,4 @@
-"""Losses with a head of their own on the student's embedding, which is exported only where a stage is asked for it."""
+"""Losses with a second head on the student's embedding, exported only on request of a stage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from profiles.errors import UserError
 
 @final
 class Dho(TwoHeaded):
-    """Cross-entropy on the student's head, KL to the teacher on a second one (DHO, Kang et al. 2025, paper 17).
+    """Cross-entropy on the student's head, KL to the teacher on a second head (DHO, Kang et al. 2025, paper 17).
 
     ``share`` * CE(student) + (1 - ``share``) * T^2 * KL(softmax(t / T) || softmax(h / T)), h a linear head on the student's
     embedding, so that the two gradients meet in the backbone only; samples without a label count in the second. The paper's
@@ -47,7 +47,7 @@ class Dho(TwoHeaded):
 
 @final
 class DeitLt(TwoHeaded):
-    """Labels, and the teacher's decisions on a second head, rare classes weighed up late (DeiT-LT, Rangwani et al. 2024).
+    """Cross-entropy with labels, and with the teacher's decisions on a second head (DeiT-LT, Rangwani et al. 2024).
 
     (1 - ``share``) * CE(student, y) + ``share`` * CE_w(h, argmax t), h a linear head on the student's embedding (the
     paper's distillation token). From ``late`` of the training on, w_c is proportional to (1 - b) / (1 - b^n_c), mean 1,
@@ -84,14 +84,14 @@ class DeitLt(TwoHeaded):
         return (1 - self._share) * hard + self._share * second.mean()
 
     def weights(self) -> Tensor:
-        """Of the classes, by how many labels of each were seen; their mean is 1."""
-        found = (1 - self._rarity) / (1 - self._rarity ** self.counts.clamp(min=1))
-        return found / found.mean()
+        """Compute the class weights (classes,) from the labels seen of each class; their mean is 1."""
+        weights = (1 - self._rarity) / (1 - self._rarity ** self.counts.clamp(min=1))
+        return weights / weights.mean()
 
 
 @final
 class Aspects(nn.Module):
-    """Answers to yes-or-no questions about each image, on a head of their own (MaKD, Lee et al. 2025, paper 31).
+    """Cross-entropy of answers to yes-or-no questions on a separate head (MaKD, Lee et al. 2025, paper 31).
 
     Binary cross-entropy of a linear head on the student's embedding with the probabilities of "yes" that ``answers``
     holds: a .npy file of shape (training samples, questions), rows in the order of the training split, NaN where nothing

@@ -13,7 +13,7 @@ from compress.losses.base import TINY, PerSampleLoss, all_counted, as_float32, k
 
 @PerSampleLoss
 def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> tuple[Tensor, Tensor]:
-    """KL divergence of softened class probabilities, times temperature squared (Hinton et al. 2015, section 2).
+    """Compute KL of softened class probabilities times temperature squared (Hinton et al. 2015, section 2).
 
     T^2 * mean over samples of KL(softmax(t / T) || softmax(s / T)); zero when the logits agree up to a
     constant per sample. Logits of shape (samples, ..., classes).
@@ -23,7 +23,7 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
 
 
 def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, rest: float = 0.1) -> Tensor:
-    """KL divergence of independent class probabilities (sigmoid), for scores that do not sum to one: detection.
+    """Compute KL of independent class probabilities (sigmoid), for scores that do not sum to one: detection.
 
     T^2 * weighted mean over places of the sum over classes of KL(Bernoulli(t / T) || Bernoulli(s / T)); a place weighs
     as much as the teacher's largest probability there, and ``rest`` where that is 0, so that the many places without
@@ -40,7 +40,7 @@ def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
 
 @PerSampleLoss
 def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Jensen-Shannon divergence of class probabilities (SSLD, Cui et al. 2021, paper 45).
+    """Compute the Jensen-Shannon divergence of class probabilities (SSLD, Cui et al. 2021, paper 45).
 
     T^2 * mean of (KL(t || m) + KL(s || m)) / 2 with m the mean of both; at most T^2 ln 2. Logits (samples, ..., classes).
     """
@@ -53,7 +53,7 @@ def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1
 def bd_kd(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, extra: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """KL both ways, weighed sample by sample by which of the two is surer (BD-KD, Amara et al. 2022, paper 76).
+    """Compute KL both ways, weighed by sample for the less sure of the two (BD-KD, Amara et al. 2022, paper 76).
 
     T^2 * mean of a KL(t || s) + b KL(s || t); a is 1 + ``extra`` and b 1 where the student's entropy is below the
     teacher's (it is too sure: spread it), the other way round where it is not. The paper's rule for the gate could not be
@@ -68,7 +68,7 @@ def bd_kd(
 def dist(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, between: float = 2.0, within: float = 2.0
 ) -> Tensor:
-    """One minus the correlation of class probabilities, within samples and within classes (DIST, Huang et al. 2022).
+    """Compute 1 - correlation of class probabilities within samples and within classes (DIST, Huang et al. 2022).
 
     T^2 * (``between`` * mean over samples of 1 - corr over classes + ``within`` * mean over classes of 1 - corr over
     samples): blind to scale and shift of the probabilities, not of the logits. Logits of shape (samples, ..., classes).

@@ -1,4 +1,4 @@
-"""Losses on the places and channels that learned masks choose."""
+"""Losses under learned masks of places and channels."""
 
 from __future__ import annotations
 

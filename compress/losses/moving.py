@@ -1,4 +1,4 @@
-"""Losses whose target moves as training goes on."""
+"""Losses with a target that changes during training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from profiles.errors import UserError
 
 @final
 class Taid(nn.Module):
-    """KL to a mixture that goes from the student's own logits to the teacher's (TAID, Shing et al. 2025, paper 72).
+    """KL to a mixture moving from the student's own logits to the teacher's (TAID, Shing et al. 2025, paper 72).
 
     KL(softmax((1 - t) s + t z) || softmax(s)), s without gradient in the mixture. t rises linearly from ``start`` to
     ``end``, faster where the loss falls: t <- min(end, max(line, t + ``step`` * sigmoid(m) * (1 - t))), m the running

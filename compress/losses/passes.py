@@ -1,4 +1,4 @@
-"""Losses on two passes of the student over the same samples, which differ where it draws something at random."""
+"""Losses on two stochastic passes of the student over the same samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compress.losses.base import as_float32, kl_divergence
 
 
 def two_passes(student_logits: Tensor, again_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
-    """KL both ways between two passes over one batch (the dual path of LAD, 2024, paper 67; R-Drop, Liang et al. 2021).
+    """Compute KL both ways between two passes over one batch (LAD, 2024, paper 67; R-Drop, Liang et al. 2021).
 
     T^2 * mean of KL(a || b) + KL(b || a): for dense outputs over the places of each class, as ``cwd``, for others over the
     classes. Zero when the passes agree, so it is for models that draw: dropout, random depth, the teacher that reads labels.

@@ -12,7 +12,7 @@ from compress.losses.base import PerSampleLoss, all_counted, flatten_places, log
 def pld(
     student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Plackett-Luce likelihood of the order (label, then as the teacher has it) (PLD, Bassam et al. 2025, paper 34).
+    """Compute the Plackett-Luce loss of the order (label, then the teacher's) (PLD, Bassam et al. 2025, paper 34).
 
     Mean over samples of sum over k of q_k * (logsumexp over l >= k of s_l - s_k), classes in that order, q the teacher's
     softmax(t / T). Blind to a constant per sample; takes the place of 'task', whose first term is its own. Without a label

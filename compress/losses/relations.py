@@ -1,4 +1,4 @@
-"""Losses on how samples, channels or places of a batch relate to each other."""
+"""Losses on relations between samples, channels or places of a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from compress.losses.base import (
 
 
 def sp(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
-    """Distance of the samples' similarity matrices (SP, Tung and Mori 2019, equation 4; DisWOT's relation, paper 12).
+    """Compute the distance of the samples' similarity matrices (SP, Tung and Mori 2019, equation 4; paper 12).
 
     |n(G_S) - n(G_T)|^2 / samples^2 with G = F F^T of the flattened maps and n a row's unit length, summed over pairs:
     blind to channels, resolution and scale. Maps of shape (samples, channels, height, width). The paper's weight is 3000.
@@ -53,7 +53,7 @@ class Ickd(nn.Module):
 
 
 def rkd(student_embedding: Tensor, teacher_embedding: Tensor, *, distance: float = 25.0, angle: float = 50.0) -> Tensor:
-    """Distances of pairs and angles of triples of embeddings (RKD, Park et al. 2019).
+    """Compute the distances of pairs and angles of triples of embeddings (RKD, Park et al. 2019).
 
     ``distance`` * smooth L1 of the distances over their mean + ``angle`` * smooth L1 of the cosines at each sample
     between each two others: blind to scale, shift and rotation. Embeddings of shape (samples, width); widths may differ.
@@ -73,7 +73,7 @@ def diswot(
     teacher_embedding: Tensor,
     targets: Tensor,
 ) -> Tensor:
-    """Both metrics of DisWOT as a loss (Dong et al. 2023, paper 12).
+    """Compute the sum of both DisWOT metrics (Dong et al. 2023, paper 12).
 
     Relation: as 'sp' on the last pair of maps. Semantic: |n(E_S) - n(E_T)|^2 / classes^2 with E = g g^T of the
     cross-entropy's gradient g by the last layer's weight, which is (softmax - one-hot)^T f / samples; over classes,
@@ -92,7 +92,7 @@ def diswot(
 
 
 def affinity(student_embedding: Tensor, teacher_embedding: Tensor, *, scale: float = 50.0) -> Tensor:
-    """Cross-entropy of the samples' affinities (TinyCLIP's affinity mimicking, Wu et al. 2023, paper 53).
+    """Compute the cross-entropy of the samples' affinities (TinyCLIP, Wu et al. 2023, paper 53).
 
     Each sample's softmax over the others of ``scale`` * cosine, teacher against student. The paper's affinities are those
     of images with texts, both ways; with one tower the matrix is symmetric and its diagonal, always 1, is left out. Least
@@ -112,7 +112,7 @@ def edges(
     low: float = 1.0,
     high: float = 1.0,
 ) -> Tensor:
-    """What neighbours share, and how they differ (FF-G2M, Wu et al. 2023, paper 71).
+    """Compute KL of neighbours' predictions and of their differences (FF-G2M, Wu et al. 2023, paper 71).
 
     ``low`` * KL(softmax(t_j) || softmax(s_i)) + ``high`` * KL of softmax(|z_i - z_j| / T) of teacher and student, mean
     over samples i and their ``neighbours`` nearest j. The paper's neighbours are a graph's; here they are nearest by the
@@ -129,7 +129,7 @@ def edges(
 
 
 def self_similarity(student_features: list[Tensor], teacher_features: list[Tensor], *, side: int = 7) -> Tensor:
-    """Distance of the regions' cosine similarities within each image (MGD, Qin et al. 2022, paper 37; also 46).
+    """Compute the distance of the regions' cosine similarities in each image (MGD, Qin et al. 2022, paper 37; 46).
 
     Maps averaged down to ``side`` x ``side`` regions; mean square of the difference of the cosines of each two regions,
     summed over pairs: blind to channels and scale. Maps (samples, channels, height, width). The paper's weight is 100.

@@ -1,4 +1,4 @@
-"""The loss on labels."""
+"""Loss on labels."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def task(task_loss: Tensor) -> Tensor:
-    """The task's own loss: cross-entropy for classification. The only loss that needs labels."""
+    """Return the task's own loss, such as cross-entropy for classification; a scalar."""
     return task_loss

@@ -1,4 +1,4 @@
-"""Losses on token sequences; maps are read as tokens, a pixel each."""
+"""Losses on token sequences; a map is read as one token per pixel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compress.losses.base import TINY, Example, as_float32, kl_divergence, match
 def token_relations(
     student_tokens: list[Tensor], teacher_tokens: list[Tensor], *, fused: bool = False, most: int = 256
 ) -> Tensor:
-    """KL of the tokens' relations in the last pair of blocks (Hybrid Distill, Shi et al. 2023, paper 2).
+    """Compute KL of the tokens' relations in the last pair of blocks (Hybrid Distill, Shi et al. 2023, paper 2).
 
     R = softmax(X X^T / sqrt(width)) of the hidden tokens, mean over tokens of KL(R_T || R_S). With ``fused`` the
     ``layers`` of the recipe give queries, keys and values side by side, and the relations are Q K^T and V V^T, the

@@ -1,4 +1,4 @@
-"""Losses on the cost of moving one batch's distributions onto another's."""
+"""Optimal-transport losses between the distributions of a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sinkhorn(
     smoothing: float = 0.1,
     iterations: int = 20,
 ) -> Tensor:
-    """Cost of the entropic transport of the student's batch onto the teacher's (SinKD, Cui et al. 2024, paper 41).
+    """Compute the entropic transport cost from the student's batch to the teacher's (SinKD, Cui et al. 2024, paper 41).
 
     sum(P * C) / samples with C_ij the L1 distance of softmax(s_i / T) and softmax(t_j / T), P = exp(-C / ``smoothing``) with
     its columns and rows normalised in turns. The released code has 0.001 * sum and a T of 2 whatever is asked; here T is an

@@ -1,4 +1,4 @@
-"""Tasks: the loss, the metric, and how raw outputs are read, for one kind of work.
+"""Tasks: loss, metric and decoding of raw outputs.
 
 To add one: a final subclass of ``Task`` in a file here and a line in ``TASKS``, or your own as ``module:Class``.
 """

@@ -1,4 +1,4 @@
-"""Which place of a detector answers for which object, after task-aligned assignment (Feng et al. 2021, "TOOD", 3.2).
+"""Task-aligned assignment of objects to places of a detector (TOOD, Feng et al. 2021, section 3.2).
 
 Two things differ, both for small and rare objects, which otherwise are not learnt in short trainings: the overlap counts
 to the power 3 instead of 6, and the best place of an object shall say 1, not the overlap it has reached, which for a
@@ -25,7 +25,7 @@ LEAST = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What each place shall say.
+    """Targets of each place.
 
     Attributes:
         scores: (N, P, C), from 0 to 1: 1 for the best place of an object and its class, less for its other places.
@@ -38,7 +38,7 @@ class Assignment:
 
 @torch.no_grad()
 def assign(scores: Tensor, boxes: Tensor, places: Tensor, targets: Tensor) -> Assignment:
-    """The places whose score and box fit an object best, and lie in it, answer for it.
+    """Assign each object to the places inside it whose score and box fit best.
 
     Args:
         scores: predicted probabilities (N, P, C).

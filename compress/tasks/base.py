@@ -1,4 +1,4 @@
-"""The contract of a task."""
+"""Contract of a task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Predict = Callable[[npt.NDArray[Any]], list[npt.NDArray[Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A task's metric on a number of samples; larger is better.
+    """Value of a task's metric on a number of samples; larger is better.
 
     Attributes:
         others: further metrics of the same evaluation by name, for the report only.
@@ -32,7 +32,7 @@ class Metric:
 
 
 class Task(ABC):
-    """What a model is for. Subclasses are final.
+    """Loss, metric and output format of a model. Subclasses are final.
 
     Attributes:
         parts: modules besides the subclass's own whose code decides the loss or the metric; part of a step's key.
@@ -44,28 +44,36 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, splits: Splits) -> None:
-        """Raise ``UserError`` with everything that makes the data unfit for this task."""
+        """Check the data against the task.
+
+        Raises:
+            UserError: everything that makes the data unfit, at once.
+        """
 
     def has_labels(self, samples: Samples) -> bool:
-        """Whether a split can be learnt from by labels; without, losses that read none still can."""
+        """Return whether a split has labels to learn from; without any, losses that read none can still train."""
         return True
 
     @abstractmethod
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
-        """Raise ``UserError`` when a module's outputs for two samples are not what this task reads."""
+        """Check a module's outputs for two samples.
+
+        Raises:
+            UserError: they are not what this task reads.
+        """
 
     @abstractmethod
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """The loss of the module's outputs on labelled targets; a scalar."""
+        """Compute the loss of the module's outputs on labelled targets; a scalar."""
 
     @abstractmethod
     def logits(self, outputs: Any) -> Tensor:
-        """The class scores in the module's outputs, which distillation compares; (samples, ..., classes)."""
+        """Extract the class scores from the module's outputs, (samples, ..., classes), for distillation."""
 
     def signals(self, outputs: Any) -> dict[str, Tensor]:
-        """What else distillation can compare: a loss reads ``boxes`` as ``student_boxes`` and ``teacher_boxes``."""
+        """Extract further outputs for distillation: ``boxes`` is read as ``student_boxes`` and ``teacher_boxes``."""
         return {}
 
     @abstractmethod
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
-        """The metric of ``predict`` over all samples."""
+        """Evaluate ``predict`` on all samples."""

@@ -1,4 +1,4 @@
-"""Classification: one label an image; top-1 accuracy, and beside it top-5 and how far confidence is from truth."""
+"""Classification: one label per image; top-1 accuracy, top-5 and expected calibration error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ECE_BINS = 15
 
 @final
 class Classification(Task):
-    """One label a sample: outputs are logits of shape (samples, classes), targets integers of shape (samples,).
+    """Classification with one label a sample: logits (samples, classes), integer targets (samples,).
 
     A target of -1 stands for no label.
     """
@@ -46,18 +46,18 @@ class Classification(Task):
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
         expected = (2, len(splits.classes))
-        found = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        given = tuple(found[0].shape) if found else type(outputs).__name__
+        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
         if given != expected:
             raise UserError(f"gives {given} for two samples; classification of {expected[1]} classes reads {expected}")
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Cross-entropy over the samples that have a label."""
+        """Compute the cross-entropy over the labelled samples."""
         labelled = functional.cross_entropy(self.logits(outputs), targets, ignore_index=UNLABELLED, reduction="sum")
         return labelled / (targets != UNLABELLED).sum().clamp(min=1)
 
     def logits(self, outputs: Any) -> Tensor:
-        """The first tensor of the outputs, be they one, a tuple or a table."""
+        """Return the first tensor of the outputs: a tensor, a tuple or a table of them."""
         logits: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
         return logits
 
@@ -71,7 +71,7 @@ class Classification(Task):
 
 
 def top_k(logits: npt.NDArray[Any], labels: npt.NDArray[Any], k: int) -> float:
-    """Percentage of samples whose label is among their ``k`` largest logits, (samples, classes); ties count against it."""
+    """Compute the percentage of samples with the label among their ``k`` largest logits; ties count against it."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
     before = (logits > own).sum(axis=1)
     ties = (logits == own).sum(axis=1) - 1
@@ -80,7 +80,7 @@ def top_k(logits: npt.NDArray[Any], labels: npt.NDArray[Any], k: int) -> float:
 
 
 def expected_calibration_error(logits: npt.NDArray[Any], labels: npt.NDArray[Any], bins: int = ECE_BINS) -> float:
-    """Mean distance of confidence from accuracy over equal bins of confidence, in points (Guo et al. 2017, equation 3)."""
+    """Compute the mean gap of confidence and accuracy over equal bins, in points (Guo et al. 2017, equation 3)."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     confidence = 1.0 / np.exp(shifted).sum(axis=1)
     right = logits.argmax(axis=1) == labels

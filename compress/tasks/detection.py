@@ -1,4 +1,4 @@
-"""Detection: boxes and classes of objects, judged by average precision."""
+"""Detection: boxes and classes of objects; average precision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from profiles.errors import UserError
 
 @final
 class Detection(Task):
-    """Outputs are maps, finest first, one for each of ``strides``: (samples, 4 + classes, rows, columns).
+    """Anchor-free detection from maps, finest first, one per stride: (samples, 4 + classes, rows, columns).
 
     A place of a map stands for the middle of its cell, at ((column + 1/2) stride, (row + 1/2) stride) pixels. Its first
     four numbers are, through softplus and times the stride, the distances in pixels from there to the left, top, right
@@ -87,7 +87,7 @@ class Detection(Task):
             raise UserError(f"gives {given or type(outputs).__name__} for two samples; {words}")
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Binary cross-entropy of the scores and 1 - GIoU of the boxes, by what the assignment says."""
+        """Compute the cross-entropy of the scores and 1 - GIoU of the boxes under task-aligned assignment."""
         logits, boxes, places = self._read(outputs)
         wanted = assign(logits.sigmoid(), boxes, places, targets)
         total = wanted.scores.sum().clamp(min=1)
@@ -98,18 +98,18 @@ class Detection(Task):
         return scores + self._box_weight * (apart * weight[answers]).sum() / total
 
     def logits(self, outputs: Any) -> Tensor:
-        """The class scores of all places, before the sigmoid: (samples, places, classes)."""
+        """Extract the class scores of all places before the sigmoid: (samples, places, classes)."""
         return self._read(outputs)[0]
 
     def signals(self, outputs: Any) -> dict[str, Tensor]:
-        """``boxes``: corners in pixels, (samples, places, 4)."""
+        """Extract ``boxes``: corners in pixels, (samples, places, 4)."""
         return {"boxes": self._read(outputs)[1]}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         return average_precision(self.detect, predict, samples)
 
     def detect(self, outputs: Sequence[npt.NDArray[Any]]) -> list[Detections]:
-        """The detections in each sample, from a model's raw outputs."""
+        """Decode a model's raw outputs into the detections of each sample."""
         logits, boxes, _ = self._read([torch.from_numpy(output) for output in outputs])
         settings = {"least_score": self._least_score, "most_overlap": self._most_overlap}
         pairs = zip(boxes.numpy(), logits.sigmoid().numpy(), strict=True)

@@ -1,4 +1,4 @@
-"""The metric of a function on a split, with a bar of the samples that are done."""
+"""Evaluation of a predict function on a split, with a progress bar."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from compress.tasks.base import Predict
 
 
 def evaluate(task: Task, predict: Predict, samples: Samples, progress: Progress, name: str) -> float:
-    """The task's metric of ``predict`` over all samples; larger is better."""
+    """Evaluate ``predict`` on all samples by the task's metric, with a progress bar; larger is better."""
     with progress.task(name, len(samples)) as bar:
 
         def watched(inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-            made = predict(inputs)
+            outputs = predict(inputs)
             bar.advance(len(inputs))
-            return made
+            return outputs
 
         return task.evaluate(watched, samples).value

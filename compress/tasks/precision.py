@@ -1,4 +1,4 @@
-"""Detections, and their average precision by pycocotools."""
+"""Detections, and average precision by pycocotools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METRIC, UNIT = "mAP@.5", "%"
 def suppress(
     boxes: npt.NDArray[Any], scores: npt.NDArray[Any], labels: npt.NDArray[Any], most_overlap: float
 ) -> npt.NDArray[np.int64]:
-    """Non-maximum suppression within each class: indices of the boxes that stay, best first, as many as count.
+    """Suppress non-maxima within each class; return the indices of the remaining boxes, best first.
 
     A box goes when its intersection over union with a better one of its class is above ``most_overlap``. Boxes are
     corners of shape (boxes, 4).
@@ -49,24 +49,24 @@ def suppress(
 
 
 def detections(boxes: npt.NDArray[Any], scores: npt.NDArray[Any], *, least_score: float, most_overlap: float) -> Detections:
-    """What is seen in one sample, from boxes (places, 4) and class scores (places, classes) of every place."""
+    """Decode boxes (places, 4) and class scores (places, classes) of one sample into its detections."""
     places, labels = np.nonzero(scores >= least_score)
-    found = scores[places, labels]
-    if len(found) > MOST_CANDIDATES:
-        first = np.argpartition(-found, MOST_CANDIDATES)[:MOST_CANDIDATES]
-        places, labels, found = places[first], labels[first], found[first]
-    kept = suppress(boxes[places], found, labels, most_overlap)
-    return np.column_stack([labels[kept], found[kept], boxes[places[kept]]]).astype(np.float32).reshape(-1, 6)
+    confidences = scores[places, labels]
+    if len(confidences) > MOST_CANDIDATES:
+        first = np.argpartition(-confidences, MOST_CANDIDATES)[:MOST_CANDIDATES]
+        places, labels, confidences = places[first], labels[first], confidences[first]
+    kept = suppress(boxes[places], confidences, labels, most_overlap)
+    return np.column_stack([labels[kept], confidences[kept], boxes[places[kept]]]).astype(np.float32).reshape(-1, 6)
 
 
 def average_precision(read: Decode, predict: Predict, samples: Samples) -> Metric:
-    """Mean average precision in percent: at IoU .5 the metric; over .5 to .95, and each class at .5, among the others."""
-    found: list[Detections] = []
+    """Evaluate mean average precision in per cent: mAP@.5 as the metric; mAP@.5:.95 and each class beside it."""
+    predictions: list[Detections] = []
     truth: list[npt.NDArray[Any]] = []
     for batch in samples.batches(CHUNK):
-        found += read(predict(batch.inputs))
+        predictions += read(predict(batch.inputs))
         truth += list(batch.targets)
-    precision = _precision(truth, found)
+    precision = _precision(truth, predictions)
     classes = {label: samples.classes[label] if samples.classes else str(label) for label in precision}
     others = {"mAP@.5:.95": _mean([values.mean() for values in precision.values()])}
     others |= {f"AP@.5 {classes[label]}": 100 * float(values[0]) for label, values in precision.items()}
@@ -78,24 +78,24 @@ def _mean(values: Sequence[Any]) -> float:
     return 100 * float(np.mean(values)) if values else 0.0
 
 
-def _precision(truth: Sequence[npt.NDArray[Any]], found: Sequence[Detections]) -> dict[int, npt.NDArray[Any]]:
+def _precision(truth: Sequence[npt.NDArray[Any]], predictions: Sequence[Detections]) -> dict[int, npt.NDArray[Any]]:
     """Average precision of each class that the samples hold, at IoU .5, .55 ... .95, by label."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     objects = [(i, int(row[0]), row[1:]) for i, rows in enumerate(truth) for row in rows if row[0] >= 0]
     labels = sorted({label for _, label, _ in objects})
-    seen = [(i, int(row[0]), row[2:], float(row[1])) for i, rows in enumerate(found) for row in rows]
-    seen = [each for each in seen if each[1] in labels]
-    if not seen:
+    scored = [(i, int(row[0]), row[2:], float(row[1])) for i, rows in enumerate(predictions) for row in rows]
+    scored = [each for each in scored if each[1] in labels]
+    if not scored:
         return {label: np.zeros(10) for label in labels}
     about = {"images": [{"id": i} for i in range(len(truth))], "categories": [{"id": label} for label in labels]}
     # ids from 1: to COCOeval an object of id 0 is one that was not found
-    given = [{"id": n, "iscrowd": 0, **_entry(*each)} for n, each in enumerate(objects, 1)]
-    told = [{"id": n, **_entry(*each[:3]), "score": each[3]} for n, each in enumerate(seen, 1)]
+    references = [{"id": n, "iscrowd": 0, **_entry(*each)} for n, each in enumerate(objects, 1)]
+    results = [{"id": n, **_entry(*each[:3]), "score": each[3]} for n, each in enumerate(scored, 1)]
     with contextlib.redirect_stdout(io.StringIO()):
         sides = []
-        for entries in (given, told):
+        for entries in (references, results):
             side = COCO()
             side.dataset = {**about, "annotations": entries}
             side.createIndex()
