@@ -79,6 +79,11 @@ class Counted(nn.Module):
         return made
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Count the elements of all parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
 def randomise_batch_norms(model: nn.Module) -> None:
     with torch.no_grad():
         for layer in model.modules():

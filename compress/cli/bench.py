@@ -37,14 +37,16 @@ def bench(
     if estimated:
         given = click.get_current_context().get_parameter_source("precision") is not click.core.ParameterSource.DEFAULT
         return _estimate(models, device, engine_name, precision if given else None, threads, as_json)
+    from compress.cli.options import target
     from compress.execution.progress import StreamProgress
-    from compress.pipeline.target import runtime_versions, target
+    from compress.pipeline.target import runtime_versions
     from deploy.latency.bench import variants
     from deploy.measure.timing import summarise
     from deploy.worker.client import RemoteWorker
     from deploy.worker.race import clocks, race
 
-    profile, there = target(device)
+    resolved = target(device)
+    profile, there = resolved.profile, resolved.device
     if threads:
         profile = replace(profile, threads=threads)
     progress = StreamProgress()

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+import click
 
+from compress.execution import distributed
+from compress.pipeline.target import ResolvedTarget, resolve
 from deploy.devices import DEVICES, device
 from deploy.shipping.ship import Destination
 from profiles.device import load
 from profiles.errors import UserError
 
 
-def plain(record: Any) -> dict[str, Any]:
-    """A dataclass as plain data."""
-    return asdict(record)
+def target(given: str) -> ResolvedTarget:
+    """Find the profile and the device of ``PROFILE[@URL]``; warnings go to standard error.
+
+    Raises:
+        UserError: as ``compress.pipeline.target.resolve``.
+    """
+    resolved = resolve(given)
+    for warning in resolved.warnings if distributed.is_main() else ():
+        click.echo(f"warning: {warning}", err=True)
+    return resolved
 
 
 def destinations(given: str) -> list[Destination]:
-    """The devices of ``[PROFILE@]URL[,...]``; a profile alone is that of this machine.
+    """Find the devices of ``[PROFILE@]URL[,...]``; a profile alone is that of this machine.
 
     Raises:
         UserError: no such device or profile, or one is named twice; all at once.

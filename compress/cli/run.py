@@ -29,10 +29,11 @@ def run(
 
     RECIPE is a TOML file or a built-in recipe's name (digits).
     """
+    from compress.cli.options import target
     from compress.execution import distributed
     from compress.execution.progress import StreamProgress
     from compress.pipeline import run as pipeline
-    from compress.pipeline.target import runtime_versions, target
+    from compress.pipeline.target import runtime_versions
     from compress.recipe.parse import load
     from compress.recipe.spec import Recipe
     from compress.report.table import table
@@ -44,11 +45,12 @@ def run(
     except UserError as error:
         faults += error.faults
     try:
-        profile, there = target(device)
+        resolved = target(device)
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults or found is None:
         raise UserError(*faults)
+    profile, there = resolved.profile, resolved.device
     if dry_run:
         click.echo(json.dumps(_dry(found, profile, until, runtime_versions(there)), indent=1))
         return 0

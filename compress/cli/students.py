@@ -18,18 +18,18 @@ def students(recipe: str, device: str, as_json: bool) -> int:
 
     `compress run` does the same search, and goes on with what it chose.
     """
+    from compress.cli.options import target
     from compress.execution.progress import StreamProgress
     from compress.pipeline import run
     from compress.pipeline.student_search import table
-    from compress.pipeline.target import target
     from compress.recipe.parse import load
     from profiles.errors import UserError
 
     asked = load(recipe)
     if asked.student.search is None:
         raise UserError(f"{recipe} has no [student.search]; name the choices of the factory's arguments there")
-    profile, there = target(device)
+    resolved = target(device)
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
-    found = run.students(asked, profile, there, steps, StreamProgress())
+    found = run.students(asked, resolved.profile, resolved.device, steps, StreamProgress())
     click.echo(json.dumps(found.as_json(), indent=1) if as_json else table(found))
     return 0

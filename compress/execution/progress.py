@@ -1,7 +1,8 @@
-"""Progress and time left of long work, on standard error: a bar on a terminal, else a line now and then."""
+"""Progress and time left of long work: a bar on a terminal and in a notebook, else a line now and then."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,21 +32,22 @@ class Progress(Protocol):
 
 @final
 class _Task:
-    """A bar of rich's on a terminal; elsewhere a line at most every ten seconds, and one at the end."""
+    """A bar of rich's on a terminal or in a notebook; elsewhere a line at most every ten seconds, and one at the end."""
 
-    def __init__(self, stream: TextIO, name: str, total: int, done: int) -> None:
+    def __init__(self, stream: TextIO, name: str, total: int, done: int, *, notebook: bool = False) -> None:
+        self._notebook, self._has_bar = notebook, notebook or stream.isatty()
         self._stream, self._name, self._total, self._done, self._first = stream, name, max(total, 1), done, done
         self._started = self._spoke = time.monotonic()
         self._said = done
         self._note = ""
 
     def __enter__(self) -> _Task:
-        if self._stream.isatty():
+        if self._has_bar:
             self._open_bar()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._stream.isatty():
+        if self._has_bar:
             self._bar.stop()
         elif error[0] is None and self._spoke != self._started and self._said != self._done:
             self._print()
@@ -53,7 +55,7 @@ class _Task:
     def advance(self, steps: int, note: str = "") -> None:
         self._done += steps
         self._note = note
-        if self._stream.isatty():
+        if self._has_bar:
             self._bar.update(self._id, completed=self._done, note=note)
         elif time.monotonic() - self._spoke >= QUIET_SECONDS:
             self._print()
@@ -71,7 +73,8 @@ class _Task:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        self._bar = RichProgress(*columns, console=Console(file=self._stream), transient=True)
+        console = Console() if self._notebook else Console(file=self._stream)
+        self._bar = RichProgress(*columns, console=console, transient=True)
         self._id = self._bar.add_task(self._name, total=self._total, completed=self._done, note="")
         self._bar.start()
 
@@ -85,16 +88,25 @@ class _Task:
 
 @final
 class StreamProgress:
-    """Progress on a stream, standard error by default."""
+    """Progress on a stream, standard error by default; with ``notebook``, bars are rich's widgets."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self, stream: TextIO | None = None, *, notebook: bool = False) -> None:
+        self._stream, self._notebook = stream or sys.stderr, notebook
 
     def say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
     def task(self, name: str, total: int, done: int = 0) -> _Task:
-        return _Task(self._stream, name, total, done)
+        return _Task(self._stream, name, total, done, notebook=self._notebook)
+
+
+def progress_here() -> StreamProgress:
+    """Progress on standard error; in a notebook on standard output, with rich's widgets where ipywidgets is installed."""
+    from rich import get_console
+
+    if not get_console().is_jupyter:
+        return StreamProgress()
+    return StreamProgress(sys.stdout, notebook=importlib.util.find_spec("ipywidgets") is not None)
 
 
 @contextmanager

@@ -5,12 +5,14 @@
     torchvision:NAME               torchvision.models.get_model(NAME, weights=None, ...)
     timm:NAME                      timm.create_model(NAME, pretrained=False, ...)
     transformers:NAME              an image classifier of that configuration or local folder; returns its logits
+    given:NAME-HASH                an object that this process was given (compress.models.given)
 
 Libraries are imported when one of their models is made.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import sys
@@ -21,16 +23,19 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from compress.models import given
 from profiles.errors import UserError
 from profiles.tables import load_object
 
 
 def factory(reference: str) -> Callable[..., Any]:
-    """The callable that ``reference`` names.
+    """Find the callable that ``reference`` names.
 
     Raises:
         UserError: there is none, or its library is not installed.
     """
+    if given.is_given(reference):
+        return _given(reference)
     kind, _, name = reference.partition(":")
     if kind in LIBRARIES and name:
         return LIBRARIES[kind](name)
@@ -39,14 +44,14 @@ def factory(reference: str) -> Callable[..., Any]:
         module = load_file(Path(source))
         if not hasattr(module, name):
             raise UserError(f"{reference!r}: the file has no {name!r}")
-        found: Callable[..., Any] = getattr(module, name)
-        return found
-    loaded: Callable[..., Any] = load_object(reference)
-    return loaded
+        function: Callable[..., Any] = getattr(module, name)
+        return function
+    imported: Callable[..., Any] = load_object(reference)
+    return imported
 
 
 def relative_to(reference: str, folder: Path) -> str:
-    """``reference`` with the path of a file in it made absolute from ``folder``."""
+    """Make the path of a file in ``reference`` absolute, from ``folder``."""
     source, colon, name = reference.rpartition(":")
     if not source.endswith(".py") or Path(source).is_absolute():
         return reference
@@ -54,7 +59,7 @@ def relative_to(reference: str, folder: Path) -> str:
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module in a file, imported once; its folder is searched for what it imports.
+    """Import the module in a file, once; its folder is searched for what it imports.
 
     Raises:
         UserError: there is no such file.
@@ -77,6 +82,15 @@ def load_file(path: Path) -> ModuleType:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+def _given(reference: str) -> Callable[..., Any]:
+    value = given.resolve(reference)
+
+    def build() -> Any:
+        return copy.deepcopy(value) if isinstance(value, nn.Module) else value
+
+    return build
 
 
 def _library(package: str) -> ModuleType:
@@ -138,13 +152,13 @@ LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
 
 @final
 class Logits(nn.Module):
-    """A transformers classifier as a module from pixels to logits."""
+    """Wrap a transformers classifier as a module from pixels to logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(samples, channels, height, width) to (samples, classes)."""
+        """Map pixels (samples, channels, height, width) to logits (samples, classes)."""
         logits: Tensor = self.model(pixel_values=pixels).logits
         return logits

@@ -1,4 +1,4 @@
-"""The plan of structural changes, and its replay: model factory + surgery.json + model.safetensors.
+"""Plans of structural changes, and their replay: model factory + surgery.json + model.safetensors.
 
 A stage that changes a model's structure does so by applying an operation of ``OPERATIONS``, and nothing else
 does; so a replay on a fresh model gives the same structure, and with the same weights the same bits.
@@ -6,6 +6,7 @@ does; so a replay on a fresh model gives the same structure, and with the same w
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import json
@@ -14,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, final
 
-import numpy as np
 from torch import nn
 
 from compress.models import factory as factories
+from compress.models import given
 from compress.models.checkpoint import load_tensors, save_tensors
 from deploy.files import write_atomically
 from profiles.errors import UserError
@@ -25,6 +26,8 @@ from profiles.tables import look_up
 
 SCHEMA = 1
 PLAN, WEIGHTS = "surgery.json", "model.safetensors"
+FOLDER = "model"
+"""Of a finished run: the student as a module."""
 
 
 class Operation(Protocol):
@@ -33,7 +36,7 @@ class Operation(Protocol):
     name: ClassVar[str]
 
     def apply(self, module: nn.Module) -> nn.Module:
-        """The changed module; ``module`` itself may be changed or be part of the result."""
+        """Change a module; ``module`` itself may be changed or be part of the result."""
 
 
 OPERATIONS = {
@@ -50,10 +53,10 @@ OPERATIONS = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A model factory, and the operations on what it makes, in order.
+    """Model factory, and the operations on its module, in order.
 
     Attributes:
-        factory: ``package.module:callable``.
+        factory: ``package.module:callable``; ``given:NAME-HASH`` for a module given as an object.
         arguments: the factory's keyword arguments.
     """
 
@@ -62,7 +65,7 @@ class Plan:
     operations: tuple[Operation, ...] = ()
 
     def build(self) -> nn.Module:
-        """A fresh module with all operations applied, its weights as the factory leaves them.
+        """Build a fresh module with all operations applied, its weights as the factory leaves them.
 
         Raises:
             UserError: there is no such factory, or it does not take the arguments.
@@ -71,6 +74,11 @@ class Plan:
         for operation in self.operations:
             module = operation.apply(module)
         return module.eval()
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its model was given as an object rather than named."""
+        return given.is_given(self.factory)
 
     def followed_by(self, operation: Operation) -> Plan:
         return Plan(factory=self.factory, arguments=self.arguments, operations=(*self.operations, operation))
@@ -93,12 +101,29 @@ def save(folder: Path, plan: Plan, module: nn.Module) -> None:
     save_tensors(folder / WEIGHTS, module.state_dict())
 
 
-def load(folder: Path) -> tuple[Plan, nn.Module]:
-    """The plan and the module that ``save`` wrote, in evaluation mode; outputs are bit-equal to the original's."""
+def load(folder: Path, fresh: nn.Module | None = None) -> tuple[Plan, nn.Module]:
+    """Read the plan and the module that ``save`` wrote, in evaluation mode; outputs are bit-equal to the original's.
+
+    Args:
+        fresh: where the module was given as an object: another of the same structure; it stays as it is.
+
+    Raises:
+        UserError: the plan's factory does not build here, or ``fresh`` is missing, of another structure or not called for.
+    """
     plan = Plan.from_json(json.loads((folder / PLAN).read_text()))
-    module = plan.build()
+    if fresh is not None and not plan.is_given:
+        raise UserError(f"{folder}: its model is built by {plan.factory}; leave module out")
+    with contextlib.nullcontext() if fresh is None else given.standing_in(plan.factory, fresh):
+        module = plan.build()
     module.load_state_dict(load_tensors(folder / WEIGHTS)[0])
     return plan, module.eval()
+
+
+def copy_saved(source: Path, folder: Path) -> None:
+    """Copy what ``save`` wrote into ``source``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (PLAN, WEIGHTS):
+        write_atomically(folder / name, (source / name).read_bytes())
 
 
 def make(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -119,7 +144,9 @@ def make(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def sources(plan: Plan, module: nn.Module) -> list[str]:
-    """Source text of every file outside torch that defines the factory or a class in the module."""
+    """Read every file outside torch that defines the factory or a class in the module; for a given one, its classes."""
+    if plan.is_given:
+        return given.sources(given.resolve(plan.factory))
     owners = {inspect.getmodule(factories.factory(plan.factory))} | {inspect.getmodule(type(m)) for m in module.modules()}
     own = [owner for owner in owners if owner and owner.__name__.split(".")[0] not in ("torch", "brevitas")]
     files = {inspect.getsourcefile(owner) for owner in own}
@@ -134,8 +161,3 @@ def _operation(entry: Mapping[str, Any]) -> Operation:
     kind = look_up("operation", entry["operation"], OPERATIONS)
     operation: Operation = kind.from_json({key: value for key, value in entry.items() if key != "operation"})
     return operation
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Elements of all parameters."""
-    return int(np.sum([p.numel() for p in module.parameters()]))

@@ -15,6 +15,7 @@ from pathlib import Path
 from compress.execution import distributed
 from compress.execution.cache import StepCache, check_writable
 from compress.execution.progress import Progress
+from compress.models import plan
 from compress.pipeline import bundle
 from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
@@ -49,7 +50,7 @@ def run(
     *,
     lock_clocks: bool = False,
 ) -> Report:
-    """Run ``recipe`` for the device; leaves ``report.json``, ``report.html`` and ``bundle/`` in ``out``."""
+    """Run ``recipe`` for the device; leaves ``report.json``, ``report.html``, ``model/`` and ``bundle/`` in ``out``."""
     started = time.perf_counter()
     chain = until_stage(recipe, until)
     check_writable(out)
@@ -95,6 +96,8 @@ def run(
     if distributed.is_main():
         report.write(out)
         html.write(report, out)
+        if not standing.is_onnx:
+            plan.copy_saved(standing.step.folder, out / plan.FOLDER)
         progress.say(bundle.signature(out / "bundle", bundle.bundle(out / "bundle", cargo, report, profile)))
     distributed.wait()
     took = time.perf_counter() - started

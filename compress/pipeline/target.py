@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
-from typing import Any
-
-import click
+from dataclasses import asdict, dataclass
+from typing import Any, final
 
 from compress.execution import distributed
 from deploy.devices import Device, device
@@ -16,11 +14,22 @@ from profiles.device import DeviceProfile, Facts, contradictions, facts, load, w
 from profiles.errors import UserError
 
 
-def target(given: str) -> tuple[DeviceProfile, Device]:
-    """The profile and the device of ``PROFILE[@URL]``, less the runtimes that are not there.
+@final
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTarget:
+    """A device, and its profile less the runtimes that are not there.
 
-    PROFILE is a name, or the path of a profile of the user's own. Where the device is not as its profile states, that is
-    told, and the device's own word counts.
+    Attributes:
+        warnings: where the device is not as its profile states; the device's own word counts.
+    """
+
+    profile: DeviceProfile
+    device: Device
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(given: str) -> ResolvedTarget:
+    """Find the profile and the device of ``PROFILE[@URL]``; PROFILE is a name, or the path of a profile of the user's own.
 
     Raises:
         UserError: no such profile or device, the device has another architecture, or no runtime of the profile can run.
@@ -29,31 +38,31 @@ def target(given: str) -> tuple[DeviceProfile, Device]:
     name, _, url = given.partition("@")
     load(name)
     there = device(url or "local")
-    about, usable = device_facts(there)
     try:
-        for words in contradictions(name, about, "this machine" if isinstance(there, Local) else there.url):
-            if distributed.is_main():
-                click.echo(f"warning: {words}", err=True)
-        return with_engines(load(name, about), {n: (a["score"] >= 0, a["reason"]) for n, a in usable.items()}), there
+        device_is, usable = device_facts(there)
+        place = "this machine" if isinstance(there, Local) else there.url
+        warnings = tuple(contradictions(name, device_is, place))
+        able = {engine_name: (fact["score"] >= 0, fact["reason"]) for engine_name, fact in usable.items()}
+        return ResolvedTarget(profile=with_engines(load(name, device_is), able), device=there, warnings=warnings)
     except UserError:
         there.close()
         raise
 
 
 def runtime_versions(there: Device) -> dict[str, str]:
-    """The version of each engine's runtime on a device; empty where it is not there."""
+    """Look up the version of each engine's runtime on a device; empty where it is not there."""
     return {name: able["version"] for name, able in device_facts(there)[1].items()}
 
 
 @functools.cache
 def device_facts(there: Device) -> tuple[Facts, dict[str, dict[str, Any]]]:
-    """What the device is, and each engine's affinity there."""
+    """Ask a device for its facts and each engine's affinity there; asked once a process."""
     own = {name: asdict(engine(name).affinity()) for name in engines()}
     if isinstance(there, Local):
         return facts(), own
-    said = distributed.from_main(_worker_facts(there) if distributed.is_main() else {})
+    answer = distributed.from_main(_worker_facts(there) if distributed.is_main() else {})
     absent = {"score": -1, "reason": "the device side there does not know it", "version": ""}
-    return Facts.from_json(said["device"]), {name: said["engines"].get(name, absent) for name in own}
+    return Facts.from_json(answer["device"]), {name: answer["engines"].get(name, absent) for name in own}
 
 
 def _worker_facts(there: Device) -> dict[str, Any]:

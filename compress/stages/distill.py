@@ -11,14 +11,13 @@ from torch import nn
 
 from compress.losses.base import TwoHeaded
 from compress.methods.distillation import two_heads
-from compress.methods.distillation.loss_specs import losses, parse_losses, reads_of, two_headed
+from compress.methods.distillation.loss_specs import loss_named, losses, parse_losses, reads_of, two_headed
 from compress.methods.distillation.operations import Mix
 from compress.methods.distillation.query_budget import ANSWERED, TeacherAnswers, choose, gains
 from compress.methods.distillation.whitening import whiten
 from compress.stages.base import Artifact, Context, StageResult, copied
 from compress.stages.trained import Losses, TrainedStage
 from profiles.errors import UserError
-from profiles.tables import load_object
 
 LOSSES = parse_losses(["task", {"use": "cwd", "weight": 3.0}])
 """Of docs/losses.md: twenty points above labels alone in trainings of minutes, and no loss beside it added more to that
@@ -64,7 +63,7 @@ class Distill(TrainedStage):
 
     def _check_queries(self, context: Context) -> None:
         faults: list[str] = []
-        reads = {word for spec in self.losses for word in reads_of(load_object(losses()[spec.use]))}
+        reads = {word for spec in self.losses for word in reads_of(loss_named(spec.use))}
         beyond = sorted(w for w in reads if w == "indices" or (w.startswith("teacher") and w not in ANSWERED))
         if beyond:
             words = f"losses may read {', '.join(ANSWERED)} of the teacher; these read {', '.join(beyond)}"

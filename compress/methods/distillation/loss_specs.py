@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.losses import LOSSES
-from compress.losses.base import PerSampleLoss, TwoHeaded
+from compress.losses.base import VOCABULARY, PerSampleLoss, TwoHeaded
 from compress.methods.distillation.loss_weights import WEIGHTS
 from compress.methods.distillation.sample_weights import SampleWeight
+from compress.models import given
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, look_up, with_entry_points
 
@@ -26,6 +27,7 @@ class LossSpec:
     """One loss of a recipe: ``"kd"``, or ``{use = "kd", weight = 0.9, temperature = 2.0}``.
 
     Attributes:
+        use: a name of the table, or the reference of a loss that was given as an object (``compress.models.given``).
         weight: a number, or a table of ``loss_weights.py`` beside this file: ``{use = "gradient_share", share = 0.1}``.
         layers: pairs of modules of student and teacher to compare, instead of those found.
     """
@@ -39,6 +41,15 @@ class LossSpec:
 def losses() -> dict[str, str]:
     """The table of losses, with those that installed packages add."""
     return with_entry_points(LOSSES, "edge_compress.losses")
+
+
+def loss_named(use: str) -> Any:
+    """Look up a loss by its name, or by its reference where it was given as an object.
+
+    Raises:
+        UserError: there is none of that name, or this process was not given it.
+    """
+    return given.resolve(use) if given.is_given(use) else look_up("loss", use, losses())
 
 
 def weights() -> dict[str, str]:
@@ -64,20 +75,41 @@ def parse_losses(value: Any) -> tuple[LossSpec, ...]:
 def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
     if isinstance(entry, LossSpec):
         return entry
-    table = {"use": entry} if isinstance(entry, str) else entry
+    table = {"use": entry} if isinstance(entry, str) or callable(entry) else entry
     if not isinstance(table, dict) or "use" not in table:
         faults.append(f"a loss is a name or a table with 'use'; given: {entry!r}")
         return None
     name, options = table["use"], {k: v for k, v in table.items() if k not in RESERVED}
-    if name not in losses():
+    if callable(name) and (name := _registered(name, faults)) is None:
+        return None
+    if name not in losses() and not given.is_given(str(name)):
         faults.append(unknown("loss", str(name), losses()))
         return None
-    loss = look_up("loss", name, losses())
+    loss = loss_named(name)
     weight = _weight(table.get("weight", 1.0), name, loss, faults)
     layers = _layers(table.get("layers", ()), name, loss, faults)
     allowed = options_of(loss)
     faults += [unknown("option", key, allowed, f"loss {name}") for key in options if key not in allowed]
     return LossSpec(use=name, weight=weight, options=options, layers=layers)
+
+
+def _registered(loss: Callable[..., Any], faults: list[str]) -> str | None:
+    """Keep a loss that is given as an object; returns its reference."""
+    try:
+        reads = reads_of(loss)
+        unread = [word for word in reads if word not in VOCABULARY]
+        if not reads or unread:
+            words = (
+                f"reads {', '.join(unread) or 'nothing'}; its positional parameters are of {', '.join(sorted(VOCABULARY))}"
+            )
+            faults.append(f"loss {getattr(loss, '__name__', type(loss).__name__)}: {words}")
+            return None
+        return given.register_loss(loss)
+    except UserError as error:
+        faults += error.faults
+    except (TypeError, ValueError) as error:
+        faults.append(f"loss {loss!r}: {error}; give a function or an nn.Module")
+    return None
 
 
 def _weight(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) -> float | Mapping[str, Any]:
@@ -124,13 +156,15 @@ def reads_layers(name: str) -> bool:
 
 def options_of(loss: Callable[..., Any]) -> list[str]:
     """The options of a loss in a recipe."""
+    if isinstance(loss, nn.Module):
+        return []  # it has been made
     return [p.name for p in inspect.signature(loss).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def reads_of(loss: Callable[..., Any]) -> list[str]:
     """What a loss reads: the positional parameters of a function, or of the ``forward`` of a class."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-    called = loss.forward if isinstance(loss, type) else loss  # type: ignore[attr-defined]  # an nn.Module
+    called = loss.forward if isinstance(loss, type | nn.Module) else loss  # type: ignore[union-attr]  # an nn.Module
     names = [p.name for p in inspect.signature(called).parameters.values() if p.kind in kinds]
     return [name for name in names if name != "self"]
 
@@ -149,12 +183,12 @@ def asks_example(loss: Callable[..., Any]) -> bool:
 
 def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
     """The losses among ``specs`` that read labels."""
-    return [spec.use for spec in specs if {"task_loss", "targets"} & set(reads_of(load_object(losses()[spec.use])))]
+    return [spec.use for spec in specs if {"task_loss", "targets"} & set(reads_of(loss_named(spec.use)))]
 
 
 def reads_one_image(specs: tuple[LossSpec, ...]) -> list[str]:
     """The losses among ``specs`` that, or whose weights, read what belongs to one sample, so that none may be mixed in."""
-    found = [(spec.use, {*reads_of(load_object(losses()[spec.use])), *weight_reads(spec.weight)}) for spec in specs]
+    found = [(spec.use, {*reads_of(loss_named(spec.use)), *weight_reads(spec.weight)}) for spec in specs]
     return [use for use, words in found if {"task_loss", "targets", "indices", "plain_logits"} & words]
 
 
@@ -165,5 +199,5 @@ def two_headed(table: Mapping[str, str]) -> list[str]:
 
 
 def modules_of(specs: tuple[LossSpec, ...]) -> list[str]:
-    """The modules whose code decides what these losses are."""
-    return [losses()[spec.use].partition(":")[0] for spec in specs]
+    """The modules whose code decides what these losses are; the code of given ones is in their references."""
+    return [losses()[spec.use].partition(":")[0] for spec in specs if not given.is_given(spec.use)]

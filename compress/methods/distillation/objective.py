@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from compress.methods.distillation.label_teacher import asked
 from compress.methods.distillation.loss_specs import (
     LossSpec,
     asks_example,
+    loss_named,
     losses,
     needs_labels,
     parse_losses,
@@ -104,7 +106,7 @@ class Objective:
     ) -> None:
         self._task, self._student = task, student
         kinds = {name: load_object(reference) for name, reference in weights().items()}
-        found = [(spec, load_object(losses()[spec.use])) for spec in specs]
+        found = [(spec, loss_named(spec.use)) for spec in specs]
         asked = [(spec, [*reads_of(loss), *weight_reads(spec.weight)]) for spec, loss in found]
         self.reads = {name for _, words in asked for name in words}
         if teacher is None and self.asks_teacher:
@@ -273,6 +275,8 @@ def _made(
     if isinstance(weight, SampleWeight):
         assert isinstance(loss, PerSampleLoss), "checked with the recipe"
         return loss
+    if isinstance(loss, nn.Module):  # given as an object: each training has a copy of its own
+        return copy.deepcopy(loss)
     if not isinstance(loss, type):
         return lambda *given: loss(*given, **spec.options)
     with torch.random.fork_rng(devices=[]):

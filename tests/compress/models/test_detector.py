@@ -6,7 +6,7 @@ import torch
 from compress.methods.distillation.weight_inheritance import inherit
 from compress.models import detector
 from compress.models.features import pair_by_resolution
-from compress.models.plan import count_parameters
+from tests.conftest import count_parameters
 
 SMALL = {"widths": (16, 32, 32, 32), "neck": 32, "blocks": 2, "classes": 3}
 

@@ -32,7 +32,7 @@ from deploy.latency import measure_table, stopwatch
 from deploy.latency.stopwatch import Time
 from profiles.device import load
 from profiles.errors import OutOfReachError, UserError
-from tests.conftest import randomise_batch_norms, small_model, small_plan
+from tests.conftest import count_parameters, randomise_batch_norms, small_model, small_plan
 
 ARGUMENTS = {"blocks": 2, "in_channels": 1, "classes": 4}
 PLAN = plan.Plan(factory="compress.models:resnet", arguments=ARGUMENTS)
@@ -195,7 +195,7 @@ def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
     assert float(re.search(r"what was chosen takes [0-9.]+ ms \(([0-9.]+)x\)", result.about)[1]) > 1.3
     assert all(c.unit == "ms" for c in result.choices)
     assert any(c.after < c.before and c.bought > 0 for c in result.choices)
-    assert plan.count_parameters(result.artifact.module) < plan.count_parameters(given[0].module)
+    assert count_parameters(result.artifact.module) < count_parameters(given[0].module)
 
 
 def test_the_residual_blocks_of_a_network(exported, example):

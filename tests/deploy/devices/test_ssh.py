@@ -466,12 +466,12 @@ def test_compress_device_shows_and_removes(board, compress_cli):
 
 
 def test_a_profile_is_that_of_the_board_it_is_given_for(board):
-    from compress.pipeline.target import target
+    from compress.pipeline.target import resolve
 
     url = f"ssh://board?root={board.root}&python={sys.executable}"
-    profile, there = target(f"cpu@{url}")
-    assert "onnxruntime" in [runtime.engine for runtime in profile.runtimes]
-    there.close()
+    target = resolve(f"cpu@{url}")
+    assert "onnxruntime" in [runtime.engine for runtime in target.profile.runtimes]
+    target.device.close()
     if (arch := os.uname().machine) != "aarch64":
         with pytest.raises(UserError, match=f"wrong architecture: ssh://board is {arch} .*; profile arm64 is for aarch64"):
-            target(f"arm64@{url}")
+            resolve(f"arm64@{url}")
