@@ -58,6 +58,6 @@ class SelfGt(nn.Module):
 
 
 def ratio_parts(truth: Tensor, by_labels: Tensor, by_teacher: Tensor) -> Tensor:
-    """Compute <y - g, h - g> and |h - g|^2 from y, h, g (samples, classes); their ratio a makes a h + (1 - a) g nearest to y."""
+    """Compute <y - g, h - g> and |h - g|^2 from y, h, g (samples, classes); the ratio a makes a h + (1 - a) g nearest y."""
     gap = by_labels - by_teacher
     return torch.stack([((truth - by_teacher) * gap).sum(), gap.square().sum()])

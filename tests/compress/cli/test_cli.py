@@ -58,7 +58,7 @@ def test_a_run_starts_without_torchs_compiler():
         (("profiles", "cpu"), "openvino: fp32"),
         (("stages",), "prune: "),
         (("engines",), "onnxruntime"),
-        (("losses",), "kd             KL divergence"),
+        (("losses",), "kd             Compute KL of softened class probabilities"),
         (("tasks",), "digits"),
         (("tasks",), "path, size = 224, short_side = 0"),
         (("doctor",), "processor"),
