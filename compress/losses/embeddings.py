@@ -61,10 +61,11 @@ class MiAlpha(nn.Module):
 
     The bound is Poole et al. 2019's I_alpha.
 
-    -I, I = 1 + mean over i of log(e^f(i,i) / d_i) - mean over i != j of e^f(j,i) / d_i, d_i = a m_i + (1 - a) q, m_i the
-    mean over k of e^f(k,i), and a = ``alpha``: 1 is low variance and at most log(batch), 0 high variance. The critic f is
-    bilinear between learned projections of student (first index) and teacher, q = 1. Embeddings (samples, width); widths
-    may differ.
+    -I, I = 1 + mean over i of log(e^f(i,i) / d_i) - mean over i != j of e^f(j,i) / d'_i, d_i = a m_i + (1 - a) q with m_i
+    the mean over all k of e^f(k,i), d'_i the same with the mean over k != i, whose samples are independent of i (with the
+    pair itself in it, I is no lower bound). a = ``alpha``: 1 is low variance and at most log(batch), 0 high variance. The
+    critic f is bilinear between learned projections of student (first index) and teacher, q = 1. Embeddings (samples,
+    width); widths may differ.
     """
 
     def __init__(self, example: Example, *, alpha: float = 0.9, width: int = 64) -> None:
@@ -85,14 +86,20 @@ class MiAlpha(nn.Module):
 def mutual_information_bound(critic: Tensor, alpha: float) -> Tensor:
     """Compute the bound I from a critic's values f(student i, teacher j), (samples, samples), in nats."""
     count = len(critic)
-    mean = torch.logsumexp(critic, dim=0) - math.log(count)
-    parts = [mean + math.log(alpha)] if alpha > 0 else []
-    parts += [torch.full_like(mean, math.log(1 - alpha))] if alpha < 1 else []
-    base = torch.logsumexp(torch.stack(parts), dim=0)
-    others = ~torch.eye(count, dtype=torch.bool, device=critic.device)
-    joint = (critic.diagonal() - base).mean()
-    apart = (critic - base[None]).exp()[others].mean() if count > 1 else torch.zeros_like(joint)
-    return 1 + joint - apart
+    joint = (critic.diagonal() - _log_mixture(torch.logsumexp(critic, dim=0) - math.log(count), alpha)).mean()
+    if count == 1:
+        return 1 + joint
+    pairs = torch.eye(count, dtype=torch.bool, device=critic.device)
+    others = torch.logsumexp(critic.masked_fill(pairs, -math.inf), dim=0) - math.log(count - 1)
+    marginal = (critic - _log_mixture(others, alpha)[None]).exp()[~pairs].mean()
+    return 1 + joint - marginal
+
+
+def _log_mixture(log_mean: Tensor, alpha: float) -> Tensor:
+    """Compute log(alpha * m + (1 - alpha)) from log m, of the same shape."""
+    parts = [log_mean + math.log(alpha)] if alpha > 0 else []
+    parts += [torch.full_like(log_mean, math.log(1 - alpha))] if alpha < 1 else []
+    return torch.logsumexp(torch.stack(parts), dim=0)
 
 
 @final

@@ -18,6 +18,9 @@ def attention(student_features: list[Tensor], teacher_features: list[Tensor]) ->
     A(F) is the mean over channels of F squared, flattened over space and scaled to unit length; the loss
     is the squared distance of the two maps of each pair, averaged over samples and summed over pairs.
     Channel counts may differ; each map is (samples, channels, height, width), sizes averaged down to the smaller.
+
+    The unit: from 0 to 4 a pair, whatever the size of the map. The authors' code takes the mean over places and weighs it by
+    1000, which is a weight of 1000 / (height * width) here: 4 for a map of 16x16, 16 for 8x8, 62 for 4x4.
     """
     pairs = zip(student_features, teacher_features, strict=True)
     distances = [(_map(s) - _map(t)).square().sum(dim=1).mean() for s, t in (match_sizes(*pair) for pair in pairs)]

@@ -26,8 +26,9 @@ from profiles.errors import UserError
 class Dho(TwoHeaded):
     """Cross-entropy on the student's head, KL to the teacher on a second head (DHO, Kang et al. 2025, paper 17).
 
-    ``share`` * CE(student) + (1 - ``share``) * T^2 * KL(softmax(t / T) || softmax(h / T)), h a linear head on the student's
-    embedding, so that the two gradients meet in the backbone only; samples without a label count in the second. The paper's
+    ``share`` * CE(student) + (1 - ``share``) * T^2 * (KL_l + KL_u), KL(softmax(t / T) || softmax(h / T)) once as the mean
+    over the samples with a label and once as that over those without, as the authors add them; h is a linear head on the
+    student's embedding, so that the two gradients meet in the backbone only. The paper's
     mixture of both heads at inference is the stage distill's ``mixture = true``; without, the student's own head ships.
     Logits (samples, classes), targets (samples,), embeddings (samples, width).
     """
@@ -41,7 +42,8 @@ class Dho(TwoHeaded):
         where, known = split_labels(student_logits, targets)
         hard = masked_mean(functional.cross_entropy(flatten_places(student_logits), where, reduction="none"), known)
         second = log_probabilities(self.head(as_float32(student_embedding)), self._temperature)
-        soft = kl_divergence(log_probabilities(teacher_logits, self._temperature), second).mean()
+        apart = kl_divergence(log_probabilities(teacher_logits, self._temperature), second)
+        soft = masked_mean(apart, known) + masked_mean(apart, ~known)
         return self._share * hard + (1 - self._share) * self._temperature**2 * soft
 
 

@@ -17,8 +17,9 @@ class Acam(nn.Module):
     """Mean square under learned channel and spatial masks (ACAM-KD, Lan and Tian 2025, paper 4).
 
     Features of both are fused by attention, the teacher's as queries and the student's as keys and values; ``units`` vectors
-    give channel masks sigmoid(m * mean over space) and spatial masks sigmoid(m . F). The loss is, for each mask, the masked
-    square of teacher - adapted student over the mask's sum, mean over masks and samples, plus ``diversity`` times the Dice
+    give channel masks sigmoid(m * mean over space) and spatial masks sigmoid(m . F), what goes into the sigmoid scaled to
+    mean 0 and deviation 1 over the mask: the overlap alone would else make each mask 0 or 1 throughout. The loss is, for
+    each mask, the masked square of teacher - adapted student over the mask's sum, mean over masks and samples, plus ``diversity`` times the Dice
     overlap of each two masks, so that they part. The masks learn from the diversity alone: a mask that could lower the loss
     would shun what the student lacks. The paper's weights could not be verified. Summed over pairs. Maps (samples, channels,
     height, width).
@@ -50,10 +51,10 @@ class Acam(nn.Module):
         size = (min(self._most, teacher.shape[2]), min(self._most, teacher.shape[3]))
         small = [functional.adaptive_avg_pool2d(x, size) for x in (teacher, student)]
         fused = self.fuse[index](*small)
-        channel = (self.channels[index][None] * fused.mean(dim=(2, 3))[:, None]).sigmoid()[..., None, None]
-        place = torch.einsum("uc,nchw->nuhw", self.places[index], fused)
+        channel = _standardised(self.channels[index][None] * fused.mean(dim=(2, 3))[:, None], dims=(2,))
+        place = _standardised(torch.einsum("uc,nchw->nuhw", self.places[index], fused), dims=(2, 3))
         place = functional.interpolate(place, teacher.shape[2:], mode="bilinear", align_corners=False)
-        return channel, place.sigmoid()[:, :, None]
+        return channel.sigmoid()[..., None, None], place.sigmoid()[:, :, None]
 
 
 class _Fuse(nn.Module):
@@ -69,6 +70,12 @@ class _Fuse(nn.Module):
         q, k, v = (x.flatten(2).transpose(1, 2) for x in (self.queries(teacher), self.keys(student), self.values(student)))
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return mixed.transpose(1, 2).reshape(len(mixed), -1, *teacher.shape[2:])
+
+
+def _standardised(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Scale to mean 0 and deviation 1 over ``dims``; equal values become 0."""
+    apart = values - values.mean(dim=dims, keepdim=True)
+    return apart / (apart.square().mean(dim=dims, keepdim=True) + TINY).sqrt()
 
 
 def _overlap(masks: Tensor) -> Tensor:

@@ -296,6 +296,14 @@ def test_dho():
     assert loss(EVEN, 2 * SURE, EVEN, NONE).item() == near(0.5 * 4 * FORWARD)
 
 
+def test_dho_adds_the_mean_over_labelled_samples_and_that_over_the_others():
+    """Two labelled samples of KL FORWARD and 0, one unlabelled of FORWARD: 1/2 and 1 of it; T = 3, so T^2 = 9."""
+    loss = zeroed(Dho(heads_example(), share=0.3, temperature=3.0))
+    student, teacher = EVEN.expand(3, 2), torch.cat([3 * SURE, EVEN, 3 * SURE])
+    expected = 0.3 * LN2 + 0.7 * 9 * (FORWARD / 2 + FORWARD)
+    assert loss(student, teacher, student, torch.tensor([0, 1, -1])).item() == near(expected)
+
+
 def test_deit_lt_weighs_samples_not_log_probabilities():
     """Labels 0, 0, 0, 1 and b = 1/2: weights 8/11 and 14/11. The released soft variant weighs log p (E8)."""
     loss = zeroed(DeitLt(heads_example(), rarity=0.5))
@@ -454,6 +462,28 @@ def test_transkd():
     assert loss([student], [teacher]).item() == near(8)
 
 
+def test_transkd_compares_patch_embeddings_where_layers_name_them():
+    """The stages agree; their embeddings are 3 apart, in the last stage's share of 1, ``embed`` = 0.5: 0.5 * 9."""
+    same, far = maps([[0, 0], [0, 0]]), maps([[3, 3], [3, 3]])
+    example = {"student_features": [same, same], "teacher_features": [same, far]}
+    loss = zeroed(Transkd(example, embed=0.5, patch_embeddings=True))
+    assert loss([same, same], [same, far]).item() == near(4.5)
+    with pytest.raises(UserError, match="given: 3 pairs"):
+        Transkd({name: [same] * 3 for name in example}, patch_embeddings=True)
+
+
+def test_acams_masks_part_and_do_not_become_0_or_1_throughout():
+    """They learn from their overlap alone. A mask that is the same everywhere says nothing of where to look."""
+    torch.manual_seed(0)
+    teacher, student = (torch.relu(torch.randn(8, 16, 6, 6)) for _ in range(2))
+    loss = Acam({"student_features": [student], "teacher_features": [teacher]})
+    learn(loss, 200, [student], [teacher])
+    for masks in loss._masks(0, student, teacher):
+        values = masks.detach().flatten(2)
+        assert (values.std(2).mean(0) > 0.1).all()
+        assert ((values.mean((0, 2)) > 0.3) & (values.mean((0, 2)) < 0.7)).all()
+
+
 def test_acam():
     """Even masks: the plain mean square, once by channels and once by places; two equal masks overlap wholly."""
     student, teacher = maps([[0, 0]], [[0, 0]]), maps([[2, 2]], [[2, 2]])
@@ -488,8 +518,24 @@ def test_nd(student, expected):
 def test_mi_alpha():
     critic = torch.diag(doubles(LN3, LN3)[0:2].reshape(-1))
     assert mutual_information_bound(torch.zeros(4, 4, dtype=torch.float64), 0.5).item() == near(0)
-    assert mutual_information_bound(critic, 1.0).item() == near(1 + math.log(1.5) - 0.5)
+    # joint: m = (3 + 1) / 2; marginal: of the one other sample, e^0 over a * 1 + (1 - a)
+    assert mutual_information_bound(critic, 1.0).item() == near(1 + math.log(3 / 2) - 1)
+    assert mutual_information_bound(critic, 0.5).item() == near(1 + math.log(3 / 1.5) - 1)
     assert mutual_information_bound(critic, 0.0).item() == near(1 + LN3 - 1)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.9, 0.5])
+def test_mi_alpha_is_a_lower_bound_of_information_that_is_known(alpha):
+    """x = y, uniform over 4: log 4 nats; the critic is the best there is, log p(y | x) / p(y)."""
+    generator = torch.Generator().manual_seed(0)
+    draws = []
+    for _ in range(2000):
+        y = torch.randint(0, 4, (8,), generator=generator)
+        critic = torch.where(y[:, None] == y[None], math.log(4), -20.0).double()
+        draws.append(mutual_information_bound(critic, alpha).item())
+    deviation = torch.tensor(draws).std().item() / len(draws) ** 0.5
+    assert sum(draws) / len(draws) <= math.log(4) + 3 * deviation
+    assert mutual_information_bound(20 * torch.eye(8).double(), 1.0).item() <= math.log(8) + 1e-9
 
 
 def test_mi_alpha_learns_that_two_embeddings_belong_together():
