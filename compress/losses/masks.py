@@ -19,10 +19,10 @@ class Acam(nn.Module):
     Features of both are fused by attention, the teacher's as queries and the student's as keys and values; ``units`` vectors
     give channel masks sigmoid(m * mean over space) and spatial masks sigmoid(m . F), what goes into the sigmoid scaled to
     mean 0 and deviation 1 over the mask: the overlap alone would else make each mask 0 or 1 throughout. The loss is, for
-    each mask, the masked square of teacher - adapted student over the mask's sum, mean over masks and samples, plus ``diversity`` times the Dice
-    overlap of each two masks, so that they part. The masks learn from the diversity alone: a mask that could lower the loss
-    would shun what the student lacks. The paper's weights could not be verified. Summed over pairs. Maps (samples, channels,
-    height, width).
+    each mask, the masked square of teacher - adapted student over the mask's sum, mean over masks and samples, plus
+    ``diversity`` times the Dice overlap of each two masks, so that they part. The masks learn from the diversity alone: a
+    mask that could lower the loss would shun what the student lacks. The paper's weights could not be verified. Summed over
+    pairs. Maps (samples, channels, height, width).
     """
 
     def __init__(self, example: Example, *, units: int = 4, diversity: float = 1.0, most: int = 14) -> None:
