@@ -1,9 +1,68 @@
-"""Compress a PyTorch model for a device: distil, prune, factorise, quantise, each step measured and gated."""
+"""Compress a PyTorch model for a device: distil, prune, factorise, quantise, each step measured and gated.
 
+    report = compress.run("my.toml", device="cpu")
+    student = compress.load("runs/my-cpu")
+
+The names below are imported when they are first used; ``import compress`` alone loads no PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 # No telemetry, ours or a dependency's: these are read when the libraries are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+if TYPE_CHECKING:
+    from compress.api import Distill as Distill
+    from compress.api import LowRank as LowRank
+    from compress.api import Pack as Pack
+    from compress.api import Prune as Prune
+    from compress.api import Quantize as Quantize
+    from compress.api import export as export
+    from compress.api import load as load
+    from compress.api import prune as prune
+    from compress.api import quantize as quantize
+    from compress.api import run as run
+    from compress.data.arrays import split_arrays as split_arrays
+    from compress.data.base import Splits as Splits
+    from compress.pipeline.bench import bench as bench
+    from compress.report.record import Report as Report
+    from compress.report.timings import Timings as Timings
+    from profiles.errors import UserError as UserError
+
+NAMES = {
+    "Distill": "compress.api",
+    "LowRank": "compress.api",
+    "Pack": "compress.api",
+    "Prune": "compress.api",
+    "Quantize": "compress.api",
+    "Report": "compress.report.record",
+    "Splits": "compress.data.base",
+    "Timings": "compress.report.timings",
+    "UserError": "profiles.errors",
+    "bench": "compress.pipeline.bench",
+    "export": "compress.api",
+    "load": "compress.api",
+    "prune": "compress.api",
+    "quantize": "compress.api",
+    "run": "compress.api",
+    "split_arrays": "compress.data.arrays",
+}
+"""Where each public name is defined."""
+__all__ = [*NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NAMES:
+        raise AttributeError(f"module 'compress' has no attribute {name!r}")
+    return getattr(importlib.import_module(NAMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *NAMES])

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -37,46 +34,20 @@ def bench(
     if estimated:
         given = click.get_current_context().get_parameter_source("precision") is not click.core.ParameterSource.DEFAULT
         return _estimate(models, device, engine_name, precision if given else None, threads, as_json)
-    from compress.cli.options import target
     from compress.execution.progress import StreamProgress
-    from compress.pipeline.target import runtime_versions
-    from deploy.latency.bench import variants
-    from deploy.measure.timing import summarise
-    from deploy.worker.client import RemoteWorker
-    from deploy.worker.race import clocks, race
+    from compress.pipeline import bench as benches
 
-    resolved = target(device)
-    profile, there = resolved.profile, resolved.device
-    if threads:
-        profile = replace(profile, threads=threads)
-    progress = StreamProgress()
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        stack.enter_context(clocks(there, lock=lock_clocks))
-        workers: dict[str, RemoteWorker] = {}
-        about: dict[str, Any] = {}
-        for name, prepare in variants(
-            models, profile, runtime_versions(there), engine_name, precision, Path(scratch)
-        ).items():
-            worker = stack.enter_context(RemoteWorker(there))
-            about[name] = prepare(worker)
-            workers[name] = worker
-        with progress.task("measure", 11) as bar:
-            raced = race(workers, seconds, lambda done, total: bar.advance(1))
-    timed = raced.times.items()
-    found = {n: summarise(t, batch=about[n]["batch"], threads=about[n]["threads"]) for n, t in timed}
-    for doubt in raced.doubts:
-        progress.say(f"WARNING: not a clean measurement: {doubt}")
-    if as_json:
-        click.echo(json.dumps({name: asdict(latency) for name, latency in found.items()}, indent=1))
-        return 0
-    first = next(iter(found.values())).p50 or 0.0
-    width = max(len(name) for name in found)
-    click.echo(f"{'':<{width}}  {'p50 ms':>9} {'p90':>9} {'p99':>9} {'min':>9} {'samples':>8} {'cv %':>6} {'speed-up':>9}")
-    for name, latency in found.items():
-        cells = [latency.p50, latency.p90, latency.p99, latency.min]
-        shown = " ".join(f"{'n/a' if c is None else format(c, '.4f'):>9}" for c in cells)
-        ratio = first / (latency.p50 or 1.0)
-        click.echo(f"{name:<{width}}  {shown} {latency.samples:>8} {100 * latency.cv:>6.1f} {ratio:>8.2f}x")
+    timings = benches.bench(
+        models,
+        device=device,
+        engine=engine_name,
+        precision=precision,
+        threads=threads,
+        seconds=seconds,
+        lock_clocks=lock_clocks,
+        progress=StreamProgress(),
+    )
+    click.echo(json.dumps(timings.as_json(), indent=1) if as_json else timings)
     return 0
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 
 import click
-
-from profiles.errors import UserError
 
 OVER_BUDGET = 3
 
@@ -29,60 +26,46 @@ def run(
 
     RECIPE is a TOML file or a built-in recipe's name (digits).
     """
-    from compress.cli.options import target
+    from compress import api
     from compress.execution import distributed
     from compress.execution.progress import StreamProgress
-    from compress.pipeline import run as pipeline
-    from compress.pipeline.target import runtime_versions
-    from compress.recipe.parse import load
-    from compress.recipe.spec import Recipe
     from compress.report.table import table
 
-    faults: list[str] = []
-    found: Recipe | None = None
-    try:
-        found = load(recipe)
-    except UserError as error:
-        faults += error.faults
-    try:
-        resolved = target(device)
-    except UserError as error:
-        raise UserError(*faults, *error.faults) from None
-    if faults or found is None:
-        raise UserError(*faults)
-    profile, there = resolved.profile, resolved.device
     if dry_run:
-        click.echo(json.dumps(_dry(found, profile, until, runtime_versions(there)), indent=1))
+        click.echo(json.dumps(_dry(recipe, device, until), indent=1))
         return 0
-    folder = out or Path("runs") / f"{found.name}-{profile.name}"
-    steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
     progress = StreamProgress(None if distributed.is_main() else io.StringIO())
-    report = pipeline.run(found, profile, there, folder, steps, progress, until, lock_clocks=lock_clocks)
+    report = api.run(recipe, device=device, out=out, until=until, lock_clocks=lock_clocks, progress=progress)
     if not distributed.is_main():
         return 0
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=1, default=dict))
     else:
+        folder = out or api.default_folder(report.recipe["name"], report.device["name"])
         click.echo(table(report, width=_width()))
         click.echo(f"{folder / 'report.html'} has the pictures; {folder / 'bundle'} is ready to ship.", err=True)
     return 0 if report.verdict.within_budget else OVER_BUDGET
 
 
-def _dry(recipe: object, profile: object, until: str | None, versions: dict[str, str]) -> dict[str, object]:
+def _dry(recipe: str, device: str, until: str | None) -> dict[str, object]:
+    """Describe what a run would do."""
+    from compress import api
     from compress.pipeline.run import until_stage
-    from compress.recipe.spec import Recipe
+    from compress.pipeline.target import runtime_versions
+    from compress.recipe.parse import load
     from deploy.engines import engine
-    from profiles.device import DeviceProfile
 
-    assert isinstance(recipe, Recipe) and isinstance(profile, DeviceProfile)
-    plans = []
-    for runtime in profile.runtimes:
+    asked, target = api.resolve(lambda: load(recipe), device)
+    for warning in target.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    versions, plans = runtime_versions(target.device), []
+    for runtime in target.profile.runtimes:
         version = versions[runtime.engine]
-        plans += [engine(runtime.engine).plan(profile, p, version).as_json() for p in runtime.precisions]
+        plans += [engine(runtime.engine).plan(target.profile, p, version).as_json() for p in runtime.precisions]
     return {
-        "recipe": recipe.as_json(),
-        "stages": [stage.name for stage in until_stage(recipe, until)],
-        "device": profile.as_json(),
+        "recipe": asked.as_json(),
+        "stages": [stage.name for stage in until_stage(asked, until)],
+        "device": target.profile.as_json(),
         "build_plans": plans,
     }
 

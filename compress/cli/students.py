@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import click
 
@@ -19,6 +17,7 @@ def students(recipe: str, device: str, as_json: bool) -> int:
     `compress run` does the same search, and goes on with what it chose.
     """
     from compress.cli.options import target
+    from compress.execution.cache import steps_folder
     from compress.execution.progress import StreamProgress
     from compress.pipeline import run
     from compress.pipeline.student_search import table
@@ -29,7 +28,6 @@ def students(recipe: str, device: str, as_json: bool) -> int:
     if asked.student.search is None:
         raise UserError(f"{recipe} has no [student.search]; name the choices of the factory's arguments there")
     resolved = target(device)
-    steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
-    found = run.students(asked, resolved.profile, resolved.device, steps, StreamProgress())
+    found = run.students(asked, resolved.profile, resolved.device, steps_folder(), StreamProgress())
     click.echo(json.dumps(found.as_json(), indent=1) if as_json else table(found))
     return 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import click
 
@@ -25,7 +23,7 @@ def rank(recipe: str, samples: int, power: float, as_json: bool) -> int:
     The first is the one to distil from (DistillNearest); the shares are what [[teacher.also]] takes (DistillWeighted). Reads
     training samples only.
     """
-    from compress.execution.cache import StepCache
+    from compress.execution.cache import StepCache, steps_folder
     from compress.execution.progress import StreamProgress
     from compress.pipeline import teacher_ranking
     from compress.pipeline.model_builder import ModelBuilder
@@ -33,8 +31,7 @@ def rank(recipe: str, samples: int, power: float, as_json: bool) -> int:
     from profiles.device import load as profile
 
     progress = StreamProgress(None)
-    steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
-    builder = ModelBuilder(load(recipe), profile("cpu"), StepCache(steps, progress), progress)
+    builder = ModelBuilder(load(recipe), profile("cpu"), StepCache(steps_folder(), progress), progress)
     found = teacher_ranking.rank(builder, samples, power)
     if as_json:
         click.echo(json.dumps(found, indent=1))

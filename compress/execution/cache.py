@@ -171,6 +171,11 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in packages}
 
 
+def steps_folder() -> Path:
+    """Name the folder of finished steps: ``$COMPRESS_STEPS``, or ``runs/.steps``."""
+    return Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
+
+
 def check_writable(folder: Path) -> None:
     """Make ``folder``; raise ``UserError`` when it is a file or cannot be written to."""
     if folder.exists() and not folder.is_dir():

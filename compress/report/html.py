@@ -14,6 +14,7 @@ from deploy.files import write_atomically
 from deploy.packing.packed_file import told
 
 HTML_FILE = "report.html"
+FRAGMENT_WIDTH = 150
 COLOURS = {"baseline": "#5b6770", "stage": "#c77700", "student": "#00796b"}
 FAMILIES = ("#00796b", "#c77700", "#5b6770", "#6a4c93", "#1f6fb2", "#8d6e63")
 INK, GRID, BUDGET = "#22282c", "#dfe3e6", "#b3261e"
@@ -42,6 +43,19 @@ def html(report: Report) -> str:
         summary=summary,
         stored=told,
     )
+
+
+def fragment(report: Report) -> str:
+    """Render rows and verdict as a piece of HTML for a notebook: the terminal's table, in colour."""
+    from rich.console import Console
+
+    from compress.report.table import print_report
+
+    # A width of its own: a notebook scrolls to the side, and a wrapped row can be read by nobody.
+    console = Console(file=io.StringIO(), record=True, width=FRAGMENT_WIDTH, highlight=False, force_jupyter=False)
+    print_report(report, console)
+    style = "white-space:pre; overflow-x:auto; line-height:1.25; font-family:monospace"
+    return str(console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>'))
 
 
 def pareto(rows: list[Row]) -> list[Row]:

@@ -60,6 +60,34 @@ class Row:
     stored_bytes: int | None = None
     packed: Account | None = None
 
+    def flat(self) -> dict[str, Any]:
+        """Return the row's figures as one level of plain data, units in the names."""
+        latency, parity = self.latency_ms, self.parity
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "stage": self.stage,
+            "decision": self.decision,
+            "engine": self.engine,
+            "precision": self.precision,
+            self.metric.name: self.metric.value,
+            "validation": self.validation,
+            "p50_ms": latency.p50,
+            "p90_ms": latency.p90,
+            "p99_ms": latency.p99,
+            "min_ms": latency.min,
+            "energy_mj": self.energy_mj,
+            "size_bytes": self.size_bytes,
+            "stored_bytes": self.stored_bytes,
+            "params": self.params,
+            "macs": self.macs,
+            "cosine": parity.cosine,
+            "max_abs": parity.max_abs,
+            "top1_agreement": parity.top1_agreement,
+            "seconds": self.seconds,
+            "reason": self.reason,
+        }
+
     @property
     def p50(self) -> float:
         """Median latency in milliseconds."""
@@ -113,7 +141,31 @@ class Report:
         return self.rows[0]
 
     def as_json(self) -> dict[str, Any]:
+        """Return the report as plain data, as report.json holds it."""
         return {"schema": SCHEMA, **asdict(self)}
+
+    def __str__(self) -> str:
+        from compress.report.table import table
+
+        return table(self)
+
+    def _repr_html_(self) -> str:
+        """Show the rows and the verdict in a notebook."""
+        from compress.report.html import fragment
+
+        return fragment(self)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a ``pandas.DataFrame``, one column a figure, latencies in milliseconds.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("to_pandas: pandas is not installed; pip install pandas, or read as_json()") from None
+        return pandas.DataFrame([row.flat() for row in self.rows])
 
     def write(self, out: Path) -> None:
         """Write ``report.json``."""

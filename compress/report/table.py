@@ -17,8 +17,15 @@ KINDS = {"baseline": "FREE", "stage": "STAGES", "student": "RESULT"}
 
 
 def table(report: Report, width: int | None = None) -> str:
-    """Rows by kind, what the gate said of each stage, and the verdict."""
-    console = Console(file=io.StringIO(), width=max(width or 0, LEAST_WIDTH), highlight=False)
+    """Render rows by kind, the gate's decision on each stage, and the verdict."""
+    console = Console(file=io.StringIO(), width=max(width or 0, LEAST_WIDTH), highlight=False, force_jupyter=False)
+    print_report(report, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    return "\n".join(line.rstrip() for line in str(text).splitlines())
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print rows, decisions and verdict on a console."""
     console.print(_table(report))
     for row in _one_a_stage(report):
         console.print(f"[bold]{row.name.split('/')[0]}[/bold] {row.decision}: {row.reason}", soft_wrap=True)
@@ -26,8 +33,6 @@ def table(report: Report, width: int | None = None) -> str:
         for line in [*summary(row.choices), *([f"({row.about})"] if row.choices and row.about else []), *stored]:
             console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print(verdict(report), soft_wrap=True)
-    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
-    return "\n".join(line.rstrip() for line in str(text).splitlines())
 
 
 def verdict(report: Report) -> str:

@@ -1,0 +1,85 @@
+"""Splits of samples that are in memory already: arrays and labels, or a PyTorch dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.data.base import Splits, array_splits, assign_splits
+from compress.data.transforms import Normalise, statistics
+from profiles.errors import UserError
+
+Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+PARTS = ("train", "validation", "test")
+
+
+def split_arrays(
+    parts: Mapping[str, Any],
+    *,
+    classes: Sequence[str] = (),
+    validation: float = 0.1,
+    test: float = 0.1,
+    calibration: int = 512,
+    seed: int = 0,
+) -> Splits:
+    """Split samples in memory; what of validation and test is missing is held out of train, as ``assign_splits`` says.
+
+    Args:
+        parts: ``train``, and ``validation`` and ``test`` where there are; each a pair of inputs (samples, ...) and labels
+            (samples, ...), or a PyTorch dataset of such samples. Float inputs are taken as they are; uint8 images
+            (samples, channels, height, width) are normalised by mean and deviation of the training images.
+        classes: their names, in the order of the labels; without any they are called by their numbers.
+        validation, test: shares below 1, or numbers of samples.
+
+    Returns:
+        The four splits; calibration is drawn from train.
+
+    Raises:
+        UserError: parts of other names or shapes, or too few samples; all of them.
+
+    Example:
+        >>> splits = compress.split_arrays({"train": (images, labels)}, validation=0.2, test=0.2, calibration=32)
+        >>> len(splits.train), len(splits.validation), len(splits.test), len(splits.calibration)
+        (308, 102, 102, 32)
+    """
+    unknown = [name for name in parts if name not in PARTS]
+    if unknown or "train" not in parts:
+        raise UserError(f"data: its parts are train, and validation and test where there are; given: {', '.join(parts)}")
+    pairs = {name: _pair(name, part) for name, part in parts.items()}
+    counts = {name: len(inputs) for name, (inputs, _) in pairs.items()}
+    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    inputs, labels = pairs["train"]
+    normalise: Normalise | None = None
+    if inputs.dtype == np.uint8:
+        mean, deviation = statistics(inputs[chosen["train"][1]])
+        normalise = Normalise(mean=mean, deviation=deviation)
+    names = tuple(classes) or _numbered(labels)
+    return array_splits(pairs, chosen, classes=names, normalise=normalise)
+
+
+def _numbered(labels: npt.NDArray[Any]) -> tuple[str, ...]:
+    """Names of classes by their numbers, where the labels are class numbers."""
+    whole = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels)
+    return tuple(str(number) for number in range(int(labels.max()) + 1)) if whole else ()
+
+
+def _pair(name: str, part: Any) -> Pair:
+    """Inputs and labels of one part as arrays."""
+    if isinstance(part, tuple | list) and len(part) == 2:
+        inputs, labels = np.asarray(part[0]), np.asarray(part[1])
+    elif hasattr(part, "__getitem__") and hasattr(part, "__len__"):
+        samples = [part[index] for index in range(len(part))]
+        try:
+            inputs, labels = (np.stack([np.asarray(sample[which]) for sample in samples]) for which in (0, 1))
+        except (TypeError, ValueError, IndexError) as error:
+            raise UserError(f"data: {name}: its samples are pairs, input and label, of one shape ({error})") from None
+    else:
+        words = "a Splits, a pair (inputs, labels) or a PyTorch dataset"
+        raise UserError(f"data: {name} is {words}; given: a {type(part).__name__}")
+    if len(inputs) != len(labels) or inputs.dtype == object or labels.dtype == object:
+        raise UserError(f"data: {name}: as many labels as inputs, both numbers; given: {inputs.shape} and {labels.shape}")
+    floats = inputs.dtype.kind == "f" and inputs.dtype != np.float32
+    return np.ascontiguousarray(inputs.astype(np.float32) if floats else inputs), labels

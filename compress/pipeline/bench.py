@@ -1,0 +1,72 @@
+"""Files timed against each other on a device; needs no PyTorch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from compress.execution.progress import Progress, progress_here
+from compress.pipeline.target import resolve, runtime_versions
+from compress.report.timings import Timings
+from deploy.latency.bench import variants
+from deploy.measure.timing import summarise
+from deploy.worker.client import RemoteWorker
+from deploy.worker.race import clocks, race
+
+
+def bench(
+    models: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    engine: str | None = None,
+    precision: str = "fp32",
+    threads: int | None = None,
+    seconds: float = 3.0,
+    lock_clocks: bool = False,
+    progress: Progress | None = None,
+) -> Timings:
+    """Time ONNX files or engine folders against each other on a device, interleaved.
+
+    Args:
+        engine: one engine only; every engine of the device without.
+        precision: what to ask of the engine; int8 for a file with Q/DQ pairs.
+        threads: those of the profile without.
+        seconds: for each variant.
+
+    Returns:
+        Latencies in milliseconds by file and engine.
+
+    Raises:
+        UserError: no such file, engine, precision or device.
+
+    Example:
+        >>> timings = compress.bench(["teacher.onnx"], seconds=0.1, engine="onnxruntime")
+        >>> timings["teacher.onnx onnxruntime fp32"].p50 > 0
+        True
+    """
+    progress = progress or progress_here()
+    target = resolve(device)
+    for warning in target.warnings:
+        progress.say(f"warning: {warning}")
+    profile = replace(target.profile, threads=threads) if threads else target.profile
+    files, versions = [Path(model) for model in models], runtime_versions(target.device)
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        stack.enter_context(clocks(target.device, lock=lock_clocks))
+        workers: dict[str, RemoteWorker] = {}
+        opened: dict[str, Any] = {}
+        for name, prepare in variants(files, profile, versions, engine, precision, Path(scratch)).items():
+            workers[name] = stack.enter_context(RemoteWorker(target.device))
+            opened[name] = prepare(workers[name])
+        with progress.task("measure", 11) as bar:
+            raced = race(workers, seconds, lambda done, total: bar.advance(1))
+    latencies = {
+        name: summarise(times, batch=opened[name]["batch"], threads=opened[name]["threads"])
+        for name, times in raced.times.items()
+    }
+    for doubt in raced.doubts:
+        progress.say(f"WARNING: not a clean measurement: {doubt}")
+    return Timings(latencies=latencies, doubts=raced.doubts)
