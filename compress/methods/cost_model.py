@@ -90,5 +90,16 @@ class CostModel(Protocol):
         """
 
 
-# Repeatability of interleaved medians on a shared two-core machine is about 1 %; three times that is a gain.
 LEAST_GAIN = 1.03
+"""How many times faster, or smaller, counts as a gain: medians of interleaved timings repeat within 1 % on a shared machine
+of two cores, and three times that is no accident. The gate, the verdict and the stages share it."""
+
+
+def is_gain(before: float, after: float) -> bool:
+    """Decide whether ``after`` (milliseconds, bytes) is less than ``before`` by more than measurement is off."""
+    return after * LEAST_GAIN <= before
+
+
+def is_loss(before: float, after: float) -> bool:
+    """Decide whether ``after`` is more than ``before`` by more than measurement is off."""
+    return after > before * LEAST_GAIN

@@ -1,8 +1,9 @@
-"""accept / soften / reject: what a stage's measured result is worth.
+"""The gate: accept, soften or reject a stage by what was measured. docs/gate.md explains the rule.
 
 A stage is accepted when the model stays within the budget's accuracy and the stage bought something on
 the engine. What it bought is judged in the form that would ship: the fastest precision of the first
-runtime, before against after, since a model that is faster in fp32 may buy nothing in int8.
+runtime, before against after, since a model that is faster in fp32 may buy nothing in int8. The final
+verdict chooses by the same rule.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compress.methods.cost_model import LEAST_GAIN
+from compress.methods.cost_model import LEAST_GAIN, is_gain, is_loss
 from compress.recipe.spec import Budget
 
 LEAST_POINTS = 0.1
+"""More accurate on validation by so much, and no slower, counts as a gain."""
 COLLAPSE_POINTS = 10.0
+"""A form that loses more than this to the float model is said to collapse."""
+ROUNDING_POINTS = 1e-9
+"""A drop of the whole budget is within it; this covers the rounding of its subtraction."""
 
 Verdict = Literal["accepted", "softened", "rejected"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetrics:
-    """Where a model stands, on validation and on the engine.
+    """Measurements of a model, on validation and on the engine.
 
     Attributes:
         accuracy: of the form that is trained: float before quantisation, int8 after it.
@@ -45,7 +50,7 @@ class ModelMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The gate's word on a stage; ``softened`` means that a milder setting is tried instead."""
+    """Outcome of the gate for a stage; ``softened`` means that a milder setting is tried instead."""
 
     verdict: Verdict
     reason: str
@@ -56,16 +61,21 @@ def decide(before: ModelMetrics, after: ModelMetrics, teacher: float, budget: Bu
     drop = teacher - after.accuracy
     size = f", {before.stored_bytes / 1024:.0f} -> {after.stored_bytes / 1024:.0f} KiB in the bundle" if after.packed else ""
     speed = f"{before.latency_ms:.3f} -> {after.latency_ms:.3f} ms ({_gain(before, after):.2f}x, {after.form}){size}"
-    if drop > budget.accuracy_drop_points + 1e-9:
+    if not within_accuracy(drop, budget):
         too_much = f"{after.accuracy:.2f} on validation is {drop:.2f} points under the teacher's {teacher:.2f}"
         reason = f"{too_much}; the budget is {budget.accuracy_drop_points:g}; {speed}"
         return Decision(verdict="softened" if can_soften else "rejected", reason=reason)
     cost = f"validation {before.accuracy:.2f} -> {after.accuracy:.2f} (teacher {teacher:.2f})"
     if after.form.endswith("int8") and before.free_accuracy is not None and after.free_accuracy is None:
         cost += f", untrained int8 {before.free_accuracy:.2f}"
-    if bought := _bought(before, after, budget):
-        return Decision(verdict="accepted", reason=f"{bought}: {speed}; {cost}{_warning(after, teacher, budget)}")
+    if gain := gained(before, after, budget):
+        return Decision(verdict="accepted", reason=f"{gain}: {speed}; {cost}{_warning(after, teacher, budget)}")
     return Decision(verdict="rejected", reason=f"bought nothing: {speed}, {LEAST_GAIN:.2f}x asked; {cost}")
+
+
+def within_accuracy(drop: float, budget: Budget) -> bool:
+    """Decide whether a drop in points below the teacher is within the budget."""
+    return drop <= budget.accuracy_drop_points + ROUNDING_POINTS
 
 
 def undecided(low: float, high: float) -> bool:
@@ -77,24 +87,26 @@ def _gain(before: ModelMetrics, after: ModelMetrics) -> float:
     return before.latency_ms / after.latency_ms
 
 
-def _bought(before: ModelMetrics, after: ModelMetrics, budget: Budget) -> str:
-    """What the stage bought, in a word; empty for nothing."""
+def gained(before: ModelMetrics, after: ModelMetrics, budget: Budget) -> str:
+    """Name what ``after`` has gained over ``before``: faster, smaller or more accurate; empty for nothing.
+
+    Args:
+        budget: size counts only while it asks for less than ``before`` takes.
+    """
     if after.packed:
-        return "smaller to store" if after.stored_bytes * LEAST_GAIN <= before.stored_bytes else ""
-    if _gain(before, after) >= LEAST_GAIN:
+        return "smaller to store" if is_gain(before.stored_bytes, after.stored_bytes) else ""
+    if is_gain(before.latency_ms, after.latency_ms):
         return "faster"
-    not_slower = _gain(before, after) * LEAST_GAIN >= 1
-    if budget.size_mib is not None and before.size_bytes > budget.size_mib * 2**20 and not_slower:
-        return "smaller" if after.size_bytes < before.size_bytes / LEAST_GAIN else ""
-    if not_slower and after.accuracy >= before.accuracy + LEAST_POINTS:
-        return "more accurate"
-    return ""
+    if is_loss(before.latency_ms, after.latency_ms):
+        return ""
+    if budget.size_mib is not None and before.size_bytes > budget.size_mib * 2**20:
+        return "smaller" if is_gain(before.size_bytes, after.size_bytes) else ""
+    return "more accurate" if after.accuracy >= before.accuracy + LEAST_POINTS else ""
 
 
 def _warning(after: ModelMetrics, teacher: float, budget: Budget) -> str:
-    """Says so when a good float model falls apart in the form that is fastest."""
-    drop = teacher - after.shipped_accuracy
-    if drop <= budget.accuracy_drop_points + 1e-9:
+    """Warn when a good float model falls apart in the form that is fastest."""
+    if within_accuracy(teacher - after.shipped_accuracy, budget):
         return ""
     falls = "collapses" if after.accuracy - after.shipped_accuracy > COLLAPSE_POINTS else "falls"
     return f"; as {after.form} without training it {falls} to {after.shipped_accuracy:.2f}, which quantize has to win back"

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.methods.cost_model import LEAST_GAIN
+from compress.methods.cost_model import is_loss
+from compress.pipeline.gate import ModelMetrics, gained, within_accuracy
 from compress.recipe.spec import Budget
 from compress.report.record import MOST_GAP_POINTS, Row, Verdict
 
 
 def conclude(rows: Sequence[Row], budget: Budget) -> Verdict:
-    """The verdict on ``rows``, of which the first is the teacher's reference row.
+    """Choose the row to ship; the first of ``rows`` is the teacher's reference row.
 
-    The choice looks at validation alone; whether the chosen row keeps the budget is then told from test.
+    The choice looks at validation alone; whether the chosen row keeps the budget is then told from test. A student is chosen
+    where the gate's rule finds a gain over the best free row; else that row is the answer.
     """
     teacher = rows[0]
     free = [row for row in rows if row.kind == "baseline"]
     choices = [row for row in rows if row.kind != "stage"]
-    best = _smallest_of_the_fastest(_allowed(choices, teacher, budget))
+    allowed = _allowed(choices, teacher, budget)
+    best = _smallest_of_the_fastest(allowed)
     best_free = min(_allowed(free, teacher, budget), key=lambda row: row.p50)
+    if best_free in allowed and not gained(_metrics(best_free), _metrics(best), budget):
+        best = best_free
     why_not = tuple(_faults(best, teacher, budget))
     return Verdict(
         within_budget=not why_not,
@@ -31,7 +36,7 @@ def conclude(rows: Sequence[Row], budget: Budget) -> Verdict:
 
 
 def suspicions(rows: Sequence[Row]) -> tuple[str, ...]:
-    """What in the rows a reader should know before believing the verdict."""
+    """List what a reader should know before believing the verdict."""
     teacher = rows[0]
     gap = teacher.validation - teacher.metric.value
     if gap <= MOST_GAP_POINTS:
@@ -45,15 +50,28 @@ def suspicions(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _allowed(rows: Sequence[Row], teacher: Row, budget: Budget) -> Sequence[Row]:
     """The rows within the budget on validation; without any, those within its accuracy (the teacher always is)."""
-    accurate = [r for r in rows if teacher.validation - r.validation <= budget.accuracy_drop_points + 1e-9]
-    within = [r for r in accurate if not _over_cost(r, budget)]
+    accurate = [row for row in rows if within_accuracy(teacher.validation - row.validation, budget)]
+    within = [row for row in accurate if not _over_cost(row, budget)]
     return within or accurate
+
+
+def _metrics(row: Row) -> ModelMetrics:
+    """A row as the gate sees it."""
+    return ModelMetrics(
+        accuracy=row.validation,
+        latency_ms=row.p50,
+        form=f"{row.engine} {row.precision}",
+        shipped_accuracy=row.validation,
+        size_bytes=row.size_bytes,
+        stored_bytes=row.stored_bytes or row.size_bytes,
+        packed=row.packed is not None,
+    )
 
 
 def _smallest_of_the_fastest(rows: Sequence[Row]) -> Row:
     """The fastest row; of packed ones that are as fast as measurement can tell, the one that takes least to store."""
     fastest = min(rows, key=lambda row: row.p50)
-    alike = [row for row in rows if row.packed is not None and row.p50 <= fastest.p50 * LEAST_GAIN]
+    alike = [row for row in rows if row.packed is not None and not is_loss(fastest.p50, row.p50)]
     return min(alike, key=lambda row: row.stored_bytes or 0) if alike else fastest
 
 
@@ -71,6 +89,6 @@ def _over_cost(row: Row, budget: Budget) -> list[str]:
 def _faults(best: Row, teacher: Row, budget: Budget) -> list[str]:
     drop = teacher.metric.value - best.metric.value
     faults = _over_cost(best, budget)
-    if drop > budget.accuracy_drop_points + 1e-9:
+    if not within_accuracy(drop, budget):
         faults.append(f"{drop:.2f} points below the teacher on test; the budget is {budget.accuracy_drop_points:g}")
     return faults

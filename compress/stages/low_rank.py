@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.methods import allocation
 from compress.methods.allocation import Problem, Term, allocate
 from compress.methods.choice import Choice
-from compress.methods.cost_model import LayerPrice
+from compress.methods.cost_model import LayerPrice, is_gain
 from compress.methods.low_rank.factorise import Kind, factors, kinds, multiplies
 from compress.methods.low_rank.operations import Factorise
 from compress.methods.low_rank.pela import Pair, blocks_near, blocks_of, held_near
@@ -25,7 +25,6 @@ from profiles.device import DeviceProfile
 from profiles.errors import OutOfReachError
 
 MILDEST = 0.85
-LEAST_GAIN = 1.03
 PARTS = (1.0, 0.75, 0.5, 0.25)
 """Of the largest rank that ``keep`` allows: the ranks that are timed."""
 SAMPLES = 64
@@ -164,7 +163,7 @@ def _faster(
             notes.append(f"{path} stays whole: the exported model does not have it as one layer")
             continue
         price = prices[path]
-        options = [o for o in each if price.factors_ms[o] * LEAST_GAIN <= price.whole_ms]
+        options = [o for o in each if is_gain(price.whole_ms, price.factors_ms[o])]
         if options:
             found[path] = options
         else:

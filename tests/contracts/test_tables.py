@@ -27,7 +27,7 @@ FOLDERS = {
     "deploy/devices": (DEVICES, Device),
 }
 HELPERS = {
-    "compress/data": {"transforms", "fingerprints", "box_samples", "box_transforms", "pickle_reader", "subset"},
+    "compress/data": {"arrays", "transforms", "fingerprints", "box_samples", "box_transforms", "pickle_reader", "subset"},
     "compress/tasks": {"assignment", "precision", "evaluate"},
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},

@@ -247,3 +247,18 @@ def test_shipping_needs_no_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "2 []"
     assert "none: no manifest.json; this is no bundle" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["deploy", "calib", "profiles"])
+def test_a_users_folder_that_hides_a_package_of_ours_is_told_in_a_line(compress_cli, tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    done = compress_cli("--help")
+    assert done.returncode == 2 and done.stdout == ""
+    place = f"error: {tmp_path / name} hides edge-compress's own package {name!r}; start `compress` instead"
+    assert done.stderr.startswith(place) and done.stderr.count("\n") == 1
+
+
+def test_a_users_folder_without_code_hides_nothing(compress_cli, tmp_path):
+    (tmp_path / "deploy").mkdir()
+    assert compress_cli("--help").returncode == 0

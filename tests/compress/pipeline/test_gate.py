@@ -117,3 +117,29 @@ def test_a_race_whose_rounds_disagree_is_run_again_longer_and_then_doubted(told,
     evaluator = Rounds(told)
     assert _raced(["before"], ["after"], evaluator, 0.5)[1] == doubt
     assert evaluator.seconds == seconds
+
+
+def test_the_page_states_the_thresholds_as_they_are():
+    from compress.methods.cost_model import LEAST_GAIN
+    from compress.pipeline.gate import LEAST_POINTS
+    from compress.pipeline.run import GATE_LONGER
+    from compress.stages.prune import Prune
+    from compress.stages.quantize import QuantizeStage
+    from tests.conftest import ROOT
+
+    page = (ROOT / "docs/gate.md").read_text()
+    assert f"| least gain | {LEAST_GAIN:g} |" in page and f"| least points | {LEAST_POINTS:g} |" in page
+    assert f"`accuracy_drop_points`, {Budget().accuracy_drop_points:g} without" in page
+    assert f"then {GATE_LONGER[1]} times as long" in page
+    assert (Prune.most_softenings, QuantizeStage.most_softenings) == (2, 3)
+    assert "twice at most (`quantize`: three times)" in page
+
+
+@pytest.mark.parametrize(("ratio", "gained"), [(1.031, True), (1.029, False)])
+def test_a_gain_is_the_same_for_the_gate_and_for_factors(ratio, gained):
+    from compress.methods.cost_model import LayerPrice
+    from compress.stages.low_rank import _faster
+
+    price = LayerPrice(whole_ms=1.0, factors_ms={("svd", 4): 1 / ratio})
+    assert bool(_faster({"layer": {("svd", 4): 0.1}}, {"layer": price})[0]) == gained
+    assert (word(standing(), standing(90.0, 1 / ratio)).verdict == "accepted") == gained

@@ -87,7 +87,10 @@ def test_pareto_by_hand():
 
 @pytest.fixture
 def report():
-    rows = (TEACHER, FREE, TRIED, STUDENT)
+    return report_of((TEACHER, FREE, TRIED, STUDENT))
+
+
+def report_of(rows):
     return Report(
         recipe={"name": "r", "stages": []},
         device={"name": "cpu", "title": "a CPU"},
@@ -213,3 +216,45 @@ def test_what_the_bytes_are_for_is_told_and_comes_back(tmp_path):
     assert read(tmp_path).rows == made.rows
     words = "1000 weights, 3.9 KiB as fp32, stored in 0.3 (13.5x smaller); file 0.3 KiB of 4.9: indices 0.3"
     assert words in table(read(tmp_path)) and words in html(made)
+
+
+@pytest.mark.parametrize(
+    ("p50", "validation", "best"),
+    [
+        (0.5 / 1.031, 97.9, STUDENT.name),  # a gain of 3.1 %
+        (0.5 / 1.029, 97.9, FREE.name),  # which measurement cannot tell from none
+        (0.5 / 1.029, 97.9 + 0.11, STUDENT.name),  # and a tenth of a point more accurate
+        (0.5 / 1.029, 97.9 + 0.09, FREE.name),
+    ],
+)
+def test_a_student_has_to_gain_by_the_gates_rule_over_what_is_free(p50, validation, best):
+    student = row(STUDENT.name, "student", 97.4, validation, p50, precision="int8")
+    assert conclude([TEACHER, FREE, student], Budget(accuracy_drop_points=1.0)).best == best
+
+
+def test_within_the_latency_budget_a_student_needs_no_gain_over_a_free_row_that_is_not():
+    student = row(STUDENT.name, "student", 97.4, 97.5, 0.49, precision="int8")
+    assert conclude([TEACHER, FREE, student], Budget(latency_ms_p50=0.495)).best == STUDENT.name
+
+
+def test_a_report_shows_itself_in_a_notebook():
+    rows = (TEACHER, FREE, TRIED, STUDENT)
+    shown = report_of(rows)._repr_html_()
+    assert shown.startswith("<pre") and shown.count("<pre") == 1
+    for words in ("teacher", "post-training", "accepted", "because &lt;it&gt; was faster", "Within the budget."):
+        assert words in shown
+    assert "<it>" not in shown
+
+
+def test_a_report_as_a_data_frame(monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    report = report_of((TEACHER, FREE, TRIED, STUDENT))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="pip install pandas"):
+        report.to_pandas()
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    frame = report.to_pandas()
+    assert [line["name"] for line in frame] == [r.name for r in report.rows]
+    assert frame[3]["p50_ms"] == 0.25 and frame[3]["top1"] == 97.4 and frame[2]["reason"] == "because <it> was faster"
