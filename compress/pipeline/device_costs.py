@@ -106,7 +106,7 @@ class DeviceCostModel:
 
     def _in_float(self, layers: Sequence[str]) -> FloatPrices | None:
         runtime = next((r for r in self._profile.runtimes if "int8" in r.precisions), None)
-        if runtime is None or runtime.quantization is None or engine(runtime.engine).built_from != "onnx":
+        if runtime is None or runtime.quantization is None or not self._from_onnx(runtime):
             return None
         try:
             model = with_batch(onnx.load(str(self._model())), self._profile.batch)
@@ -149,7 +149,7 @@ class DeviceCostModel:
 
     def _runtime(self, precision: str) -> Runtime:
         runtime = self._profile.runtimes[0]
-        if engine(runtime.engine).built_from != "onnx":
+        if not self._from_onnx(runtime):
             raise UserError(
                 f'by = "latency": {runtime.engine} is not built from ONNX files, of which the table is cut; use by = "macs"'
             )
@@ -157,6 +157,11 @@ class DeviceCostModel:
             allowed = ", ".join(runtime.precisions)
             raise UserError(f"precision {precision!r}: {runtime.engine} on this device has {allowed}")
         return runtime
+
+    def _from_onnx(self, runtime: Runtime) -> bool:
+        """Tell whether the runtime's files are made of ONNX, of which a table's pieces are cut."""
+        plan = engine(runtime.engine).plan(self._profile, runtime.precisions[0], self._versions[runtime.engine])
+        return plan.format.made_from == "onnx"
 
     def _fastest(self, template: Template, runtime: Runtime) -> str:
         clocks = {p: self.stopwatch(runtime, p) for p in runtime.precisions}

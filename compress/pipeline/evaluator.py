@@ -104,11 +104,12 @@ class Evaluator:
         """
         variants: list[Variant] = []
         for runtime in self.profile.runtimes:
-            if made.is_onnx and engine(runtime.engine).built_from == "program":
-                continue  # an ONNX file without source code has no program
             for precision in runtime.precisions:
+                variant = Variant(made, runtime.engine, precision)
+                if made.is_onnx and self._plan(variant).format.made_from == "program":
+                    continue  # an ONNX file without source code has no program
                 if made.recipe is None or (precision == "int8" and _same_numbers(runtime.quantization, made.recipe)):
-                    variants.append(Variant(made, runtime.engine, precision))
+                    variants.append(variant)
         return variants
 
     def first_forms(self, made: CachedModel) -> list[Variant]:
@@ -163,8 +164,8 @@ class Evaluator:
     def _parted(self, variant: Variant, inputs: npt.NDArray[Any]) -> str | None:
         """Where the engine parts from the float model; None where no single tensor is far off, or none can be seen."""
         plan = self._plan(variant)
-        if plan.source != "onnx" or variant.made.recipe is not None:
-            return None  # of a model trained in int8 there is no float file with the same weights
+        if plan.format.exporter or variant.made.recipe is not None:
+            return None  # only ONNX files can be looked into; one trained in int8 has no float file with the same weights
         plain = onnx.load(str(self._files.exported(variant.made).folder / MODEL))
         built = onnx.load(str(self.model_path(variant)))
 

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import onnx
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from calib import tensorrt_table
 from compress.execution.cache import Step, StepCache, code_digest, versions
@@ -20,18 +21,17 @@ from compress.pipeline.cache_keys import PLACEMENT
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.model_builder import ModelBuilder
 from deploy.engines import BuildPlan
-from deploy.export.to_executorch import Integers, to_pte
+from deploy.export.to_executorch import Integers
 from deploy.export.to_onnx import capture, to_onnx
-from deploy.export.to_packed import pack_model
 from deploy.onnx_graph import count
-from deploy.onnx_graph.half import half
+from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.packing import packed_file
 from deploy.packing.packed_file import Account
 from deploy.qdq.insert import Scales, insert
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
-MODEL, PROGRAM = "model.onnx", "model.pte"
+MODEL = "model.onnx"
 TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
 EXPORTING = (
@@ -93,36 +93,30 @@ class Exporter:
 
     def source(self, variant: Variant, plan: BuildPlan) -> Step:
         """The step that holds the file which the variant's engine is built from."""
-        if plan.source == "pte":
-            return self._program(variant)
-        return self._half(self._model(variant)) if plan.source == "onnx-fp16" else self._model(variant)
+        if plan.format.made_from == "program":
+            return self._from_program(variant, plan)
+        return self._from_onnx(self._model(variant), plan) if plan.format.exporter else self._model(variant)
 
     def path(self, variant: Variant, plan: BuildPlan) -> Path:
         """The file that the variant's engine is built from."""
         return self.source(variant, plan).folder / plan.model_file
 
-    def _half(self, model: Step) -> Step:
-        """An ONNX file with its float tensors in half precision."""
+    def _from_onnx(self, model: Step, plan: BuildPlan) -> Step:
+        """An ONNX file in another format."""
 
         def make(folder: Path) -> None:
-            onnx.save(half(onnx.load(str(model.folder / MODEL))), str(folder / MODEL))
+            (folder / plan.model_file).write_bytes(model_bytes(onnx.load(str(model.folder / MODEL)), plan))
 
-        decided = {
-            "model": model.key,
-            "code": code_digest(["deploy.onnx_graph.half"]),
-            "versions": versions("onnxruntime", "onnx"),
-        }
-        return self._cache.step("export-fp16", decided, make)
+        return self._cache.step(f"export-{plan.source}", {"model": model.key, **_format_key(plan)}, make)
 
-    def _program(self, variant: Variant) -> Step:
-        """A model as ExecuTorch's program, which is made here whatever device runs it."""
+    def _from_program(self, variant: Variant, plan: BuildPlan) -> Step:
+        """A captured program in a format of its own, made here whatever device runs it."""
         made, recipe = variant.made, self._recipe(variant)
         decided = {
             "artifact": made.step.key,
-            "batch": self._profile.batch,
             "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
-            "code": code_digest(["deploy.export.to_onnx", "deploy.export.to_executorch", *PLACEMENT, "deploy.qdq.insert"]),
-            "versions": versions("torch", "executorch"),
+            "capture": code_digest(["deploy.export.to_onnx", *PLACEMENT, "deploy.qdq.insert"]),
+            **_format_key(plan),
         }
         if recipe is not None and made.recipe is None:
             decided |= self._calibration_key()
@@ -134,10 +128,10 @@ class Exporter:
 
         def make(folder: Path) -> None:
             module, example = made.artifact.module, self._builder.example
-            content = pte(module, example, self._profile.batch, calibrated if recipe is not None else None)
-            (folder / PROGRAM).write_bytes(content)
+            program, integers = captured(module, example, calibrated if recipe is not None else None)
+            (folder / plan.model_file).write_bytes(plan.format.export()(program, plan.batch, integers))
 
-        return self._cache.step("export-pte", decided, make)
+        return self._cache.step(f"export-{plan.source}", decided, make)
 
     def _recipe(self, variant: Variant) -> str | None:
         """The Q/DQ recipe of a variant; None in float."""
@@ -206,7 +200,7 @@ class Exporter:
 
     def packed(self, variant: Variant, plan: BuildPlan) -> PackedExport | None:
         """The same file with its weights as indices; None where it has none, or is not smaller so."""
-        if not variant.made.packed or plan.source == "pte":
+        if not variant.made.packed or not plan.format.packer:
             return None
         source, made = self.source(variant, plan), variant.made
         decided = {"model": source.key, "artifact": made.step.key, "code": code_digest(PACKING)}
@@ -214,7 +208,7 @@ class Exporter:
         def make(folder: Path) -> dict[str, Any]:
             module = made.artifact.module
             assert isinstance(module, PackedProgram)
-            content, left = pack_model(self.path(variant, plan).read_bytes(), module.packed())
+            content, left = plan.format.pack()(self.path(variant, plan).read_bytes(), module.packed())
             (folder / packed_file.FILE).write_bytes(content)
             return {"account": asdict(packed_file.account(content)), "left": list(left)}
 
@@ -225,22 +219,33 @@ class Exporter:
         return found if found.account.file_bytes < found.account.model_bytes else None
 
 
-def pte(module: nn.Module, example: Tensor, batch: int, calibrated: Callable[[], Quantize] | None) -> bytes:
-    """The bytes of a ``.pte`` file for ``batch`` samples.
+def captured(
+    module: nn.Module, example: Tensor, calibrated: Callable[[], Quantize] | None
+) -> tuple[ExportedProgram, Integers | None]:
+    """Capture the float program of a module, and how it becomes an int8 one; None in float.
 
     Args:
         example: inputs of the module, two samples or more.
         calibrated: gives post-training ranges; None for a float file. A module trained in int8 has its own.
-
-    Raises:
-        EngineError: ExecuTorch cannot lower the model.
     """
     if isinstance(module, QuantizedProgram):
         trained = Integers(placement=module.placement, scales=module.scales(), recipe=module.recipe)
-        return to_pte(module.float_program(), batch, trained)
+        return module.float_program(), trained
     program = capture(module, [example])
     if calibrated is None:
-        return to_pte(program, batch)
-    found = calibrated()
-    scales = Scales(activations=found.activations, weights={})
-    return to_pte(program, batch, Integers(placement=found.placement, scales=scales, recipe=QUANTIZATION[found.recipe]))
+        return program, None
+    quantize = calibrated()
+    scales = Scales(activations=quantize.activations, weights={})
+    recipe = QUANTIZATION[quantize.recipe]
+    return program, Integers(placement=quantize.placement, scales=scales, recipe=recipe)
+
+
+def _format_key(plan: BuildPlan) -> dict[str, Any]:
+    """What decides the bytes of a file besides the model: its format, the exporter's code and packages, the batch."""
+    export_format = plan.format
+    return {
+        "format": asdict(export_format),
+        "batch": plan.batch,
+        "code": code_digest([export_format.exporter.partition(":")[0]]),
+        "versions": versions(*export_format.packages),
+    }

@@ -53,32 +53,6 @@ Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `ma
 With the device side of edge-compress: `python -m deploy verify .` checks all of it and runs the golden samples; after
 `compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
 """
-ONNX_EXAMPLE = """
-With onnxruntime alone:
-
-```python
-import numpy as np
-import onnxruntime
-
-golden = np.load("golden.npz")
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-name = session.get_inputs()[0].name
-outputs = session.run(None, {{name: golden["input"][:{batch}]}})
-print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
-```
-
-With OpenVINO alone:
-
-```python
-import numpy as np
-import openvino
-
-golden = np.load("golden.npz")
-compiled = openvino.Core().compile_model("model.onnx", "CPU", {{"INFERENCE_PRECISION_HINT": "{hint}"}})
-outputs = list(compiled(golden["input"][:{batch}]).values())
-print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
-```
-"""
 PACKED_EXAMPLE = """
 The model lies in `model.packed`, its weights as indices of few points. This makes `model.onnx` of it again, byte for
 byte (SHA-256 `{sha256}`); run it first:
@@ -139,20 +113,6 @@ rest, model = zlib.decompress(arrays["rest"].tobytes()), b""
 for at, piece in sorted(pieces):
     model, rest = model + rest[: at - len(model)] + piece, rest[at - len(model) :]
 open("model.onnx", "wb").write(model + rest)
-```
-"""
-PTE_EXAMPLE = """
-With ExecuTorch alone:
-
-```python
-import numpy as np
-import torch
-from executorch.runtime import Runtime
-
-golden = np.load("golden.npz")
-program = Runtime.get().load_program("model.pte")
-outputs = program.load_method("forward").execute([torch.from_numpy(golden["input"][:{batch}])])
-print("largest difference:", np.abs(outputs[0].numpy() - golden["output"][:{batch}]).max())
 ```
 """
 
@@ -315,7 +275,7 @@ def _put_model(part: Path, model: Path, plan: BuildPlan, packed: Path | None) ->
     if packed is None:
         shutil.copyfile(model, part / plan.model_file)
         return {}
-    if packed_file.read(packed.read_bytes()) != model.read_bytes():
+    if plan.format.decode(packed.read_bytes()) != model.read_bytes():
         raise ValueError(f"{packed} does not decode to {model}")
     shutil.copyfile(packed, part / packed_file.FILE)
     return {plan.model_file: FileEntry(size_bytes=model.stat().st_size, sha256=sha256(model))}
@@ -323,7 +283,7 @@ def _put_model(part: Path, model: Path, plan: BuildPlan, packed: Path | None) ->
 
 def _readme(title: str, plan: BuildPlan, profile: DeviceProfile, decoded: Mapping[str, FileEntry]) -> str:
     hint = "bf16" if plan.precision == "bf16" else "f32"
-    example = (PTE_EXAMPLE if plan.source == "pte" else ONNX_EXAMPLE).format(batch=plan.batch, hint=hint)
+    example = plan.format.example.format(batch=plan.batch, hint=hint)
     for entry in decoded.values():
         example = PACKED_EXAMPLE.format(sha256=entry.sha256) + example
     return README.format(

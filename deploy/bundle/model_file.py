@@ -28,7 +28,7 @@ def model_file(bundle: Path, found: Manifest, plan: BuildPlan, scratch: Path | N
         return
     packed = bundle / packed_file.FILE
     try:
-        content = packed_file.read(packed.read_bytes())
+        content = plan.format.decode(packed.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{bundle}: {packed_file.FILE} cannot be decoded: {error}; get the bundle again") from None
     if len(content) != wanted.size_bytes or hashlib.sha256(content).hexdigest() != wanted.sha256:

@@ -1,11 +1,13 @@
-"""Engines: what turns an ONNX file into something that runs, and runs it.
+"""Engines: they build a model file into something that runs, and run it.
 
-To add one: a file here with a final subclass of ``Engine`` (and its ``Session``), and a line in ``ENGINES``.
+To add one: a file here with a final subclass of ``Engine`` (and its ``Session``), and a line in ``ENGINES``. One with a
+file format of its own adds an ``ExportFormat`` too (``deploy.engines.exports``).
 """
 
 from __future__ import annotations
 
 from deploy.engines.base import Affinity, BuildPlan, Engine, EngineError, Session
+from deploy.engines.exports import EXPORTS, ExportFormat, export_format, exports
 from profiles.tables import look_up, with_entry_points
 
 ENGINES: dict[str, str] = {
@@ -18,14 +20,27 @@ ENGINES: dict[str, str] = {
 
 
 def engines() -> dict[str, str]:
-    """The table of engines, with those that installed packages add."""
+    """Return the table of engines, with those that installed packages add."""
     return with_entry_points(ENGINES, "edge_compress.engines")
 
 
 def engine(name: str) -> Engine:
-    """The engine ``name``; its runtime is imported only when it builds or opens something."""
-    found: Engine = look_up("engine", name, engines())()
-    return found
+    """Return the engine ``name``; its runtime is imported only when it builds or opens something."""
+    result: Engine = look_up("engine", name, engines())()
+    return result
 
 
-__all__ = ["ENGINES", "Affinity", "BuildPlan", "Engine", "EngineError", "Session", "engine", "engines"]
+__all__ = [
+    "ENGINES",
+    "EXPORTS",
+    "Affinity",
+    "BuildPlan",
+    "Engine",
+    "EngineError",
+    "ExportFormat",
+    "Session",
+    "engine",
+    "engines",
+    "export_format",
+    "exports",
+]

@@ -9,11 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
 
+from deploy.engines.exports import ExportFormat, export_format
 from profiles.device import DeviceProfile
 
 Feed = Mapping[str, npt.NDArray[Any]]
@@ -47,8 +48,7 @@ class BuildPlan:
     Attributes:
         version: full version of the runtime that builds; an engine is rebuilt when it changes.
         options: the runtime's own option names and values.
-        source: the file that it is built from: ``onnx``, ``onnx-fp16`` (the ONNX file's float tensors in half
-            precision) or ``pte`` (ExecuTorch's, made of the program).
+        source: name in ``deploy.engines.exports.EXPORTS`` of the format of the file that it is built from.
     """
 
     engine: str
@@ -57,12 +57,17 @@ class BuildPlan:
     threads: int
     version: str
     options: Mapping[str, str] = field(default_factory=dict)
-    source: Literal["onnx", "onnx-fp16", "pte"] = "onnx"
+    source: str = "onnx"
 
     @property
     def model_file(self) -> str:
-        """What the file that it is built from is called."""
-        return "model.pte" if self.source == "pte" else "model.onnx"
+        """Name of the file that it is built from."""
+        return self.format.file
+
+    @property
+    def format(self) -> ExportFormat:
+        """Format of the file that it is built from."""
+        return export_format(self.source)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -111,14 +116,12 @@ class Engine(ABC):
 
     Attributes:
         package: what is imported, and what pip knows it by.
-        built_from: an ONNX file, or the captured program, which a model without source code does not have.
         how_to_get: where the runtime comes from when it is not there; a ``pip install`` unless it says so.
     """
 
     name: ClassVar[str]
     package: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
-    built_from: ClassVar[Literal["onnx", "program"]] = "onnx"
     how_to_get: ClassVar[str] = ""
 
     @final

@@ -18,9 +18,30 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed, contiguous
+from deploy.engines.exports import ExportFormat
 from profiles.device import DeviceProfile
 
-MODEL = "model.pte"
+PTE_EXAMPLE = """
+With ExecuTorch alone:
+
+```python
+import numpy as np
+import torch
+from executorch.runtime import Runtime
+
+golden = np.load("golden.npz")
+program = Runtime.get().load_program("model.pte")
+outputs = program.load_method("forward").execute([torch.from_numpy(golden["input"][:{batch}])])
+print("largest difference:", np.abs(outputs[0].numpy() - golden["output"][:{batch}]).max())
+```
+"""
+PTE = ExportFormat(
+    file="model.pte",
+    made_from="program",
+    exporter="deploy.export.to_executorch:to_pte",
+    packages=("torch", "executorch"),
+    example=PTE_EXAMPLE,
+)
 # torch's numbers of scalar types, as the program's metadata has them.
 DTYPES = {0: "uint8", 1: "int8", 3: "int32", 4: "int64", 5: "float16", 6: "float32"}
 
@@ -31,7 +52,6 @@ class ExecuTorch(Engine):
 
     name = package = "executorch"
     precisions = ("fp32", "int8")
-    built_from = "program"
 
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
         return BuildPlan(
@@ -45,7 +65,7 @@ class ExecuTorch(Engine):
         )
 
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
-        shutil.copyfile(model, folder / MODEL)
+        shutil.copyfile(model, folder / PTE.file)
         self.open(folder, plan)
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
@@ -55,7 +75,7 @@ class ExecuTorch(Engine):
 
             _unsafe_reset_threadpool(plan.threads)
             try:
-                program = Runtime.get().load_program(folder / MODEL)
+                program = Runtime.get().load_program(folder / PTE.file)
                 return _ExecuTorchSession(program, program.load_method("forward"))
             except (RuntimeError, KeyError) as error:
                 raise EngineError(f"ExecuTorch {plan.version} refused the model: {error}") from error

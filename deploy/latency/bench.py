@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from deploy.engines import BuildPlan, engine
+from deploy.engines import BuildPlan, ExportFormat, engine, export_format, exports
 from deploy.engines.base import PLAN_FILE
+from deploy.engines.exports import ONNX
 from deploy.worker.client import RemoteWorker
-from profiles.device import DeviceProfile, Runtime
+from profiles.device import DeviceProfile
 from profiles.errors import UserError, unknown
 
 Prepare = Callable[[RemoteWorker], Mapping[str, Any]]
@@ -39,46 +40,52 @@ def variants(
     runtimes = [r for r in profile.runtimes if only in (None, r.engine) and precision in r.precisions]
     if not runtimes and not faults:
         faults.append(f"device {profile.name}: no engine of it runs {precision!r} here")
-    elif not faults:
-        faults += [_unbuildable(m, profile, precision) for m in models if not (_is_engine(m) or _takers(m, runtimes))]
+    plans = {r.engine: engine(r.engine).plan(profile, precision, versions[r.engine]) for r in runtimes}
+    if not faults:
+        faults += [_unbuildable(m, profile.name, plans) for m in models if not (_is_engine(m) or _takers(m, plans))]
     if faults:
         raise UserError(*faults)
-    found: dict[str, Prepare] = {}
+    result: dict[str, Prepare] = {}
     for number, model in enumerate(models):
         if _is_engine(model):
-            found[f"{model}"] = _opener(model)
+            result[f"{model}"] = _opener(model)
             continue
-        for runtime in _takers(model, runtimes):
-            plan = engine(runtime.engine).plan(profile, precision, versions[runtime.engine])
-            folder = scratch / f"{number}-{runtime.engine}"
-            found[f"{model} {runtime.engine} {precision}"] = _builder(model, plan, folder)
-    return found
+        for name, plan in _takers(model, plans).items():
+            result[f"{model} {name} {precision}"] = _builder(model, plan, scratch / f"{number}-{name}")
+    return result
 
 
 def _is_engine(model: Path) -> bool:
     return (model / PLAN_FILE).is_file()
 
 
-def _takers(model: Path, runtimes: Sequence[Runtime]) -> list[Runtime]:
-    """The runtimes that build from such a file: an ONNX file, or ExecuTorch's program."""
-    return [r for r in runtimes if (engine(r.engine).built_from == "program") == (model.suffix == ".pte")]
+def _takers(model: Path, plans: Mapping[str, BuildPlan]) -> dict[str, BuildPlan]:
+    """The plans by engine that build from such a file: of its own format, or exported from ONNX."""
+    suffix = model.suffix if model.suffix in {export_format(name).suffix for name in exports()} else ONNX.suffix
+    return {name: plan for name, plan in plans.items() if suffix in _suffixes(plan.format)}
 
 
-def _unbuildable(model: Path, profile: DeviceProfile, precision: str) -> str:
-    wanted = "a .pte file" if model.suffix != ".pte" else "an ONNX file"
-    return f"{model}: what device {profile.name} runs in {precision!r} is built from {wanted}"
+def _suffixes(format: ExportFormat) -> tuple[str, ...]:
+    """The suffixes of files that a format is, or is made from here."""
+    return (format.suffix, ONNX.suffix) if format.made_from == "onnx" else (format.suffix,)
+
+
+def _unbuildable(model: Path, device: str, plans: Mapping[str, BuildPlan]) -> str:
+    wanted = sorted({suffix for plan in plans.values() for suffix in _suffixes(plan.format)})
+    precision = next(iter(plans.values())).precision
+    return f"{model}: what device {device} runs in {precision!r} is built from {' and '.join(wanted)} files"
 
 
 def _builder(model: Path, plan: BuildPlan, folder: Path) -> Prepare:
     def prepare(worker: RemoteWorker) -> Mapping[str, Any]:
         given = model
-        if plan.source == "onnx-fp16":
+        if plan.format.exporter and not (model.suffix == plan.format.suffix != ONNX.suffix):
             import onnx
 
-            from deploy.onnx_graph.half import half
+            from deploy.onnx_graph.model_bytes import model_bytes
 
-            given = folder.with_suffix(".onnx")
-            onnx.save(half(onnx.load(str(model))), str(given))
+            given = folder.with_suffix(plan.format.suffix)
+            given.write_bytes(model_bytes(onnx.load(str(model)), plan))
         worker.build(given, plan, folder)
         return _opener(folder)(worker)
 

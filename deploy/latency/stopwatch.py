@@ -15,7 +15,7 @@ import onnx
 from deploy.devices import Device
 from deploy.engines import BuildPlan
 from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph
-from deploy.onnx_graph.half import half
+from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.qdq.insert import Scales, insert, scale_of_range, scales_of_weight
 from deploy.qdq.placement import Placement, place
 from deploy.worker.client import RemoteWorker
@@ -90,9 +90,9 @@ class Stopwatch:
 
     def _timed(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int) -> dict[str, Time]:
         with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._form.device) as worker:
-            files = [Path(scratch) / f"{number}.onnx" for number in range(len(models))]
+            files = [Path(scratch) / f"{number}{self._form.plan.format.suffix}" for number in range(len(models))]
             for file, make in zip(files, models.values(), strict=True):
-                onnx.save(_as_formed(make(), self._form), str(file))
+                file.write_bytes(model_bytes(_placed(make(), self._form.recipe), self._form.plan))
             least, p50 = worker.time_models(files, self._form.plan, SECONDS, passes)
         found = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
         with self._file.open("a") as file_:
@@ -100,11 +100,9 @@ class Stopwatch:
         return found
 
 
-def _as_formed(model: onnx.ModelProto, form: Form) -> onnx.ModelProto:
-    """A float model as the form's engine is built from: with Q/DQ pairs in int8, halved in fp16."""
-    if form.recipe is not None:
-        model = in_integers(model, form.recipe, place(model, form.recipe))
-    return half(model) if form.plan.source == "onnx-fp16" else model
+def _placed(model: onnx.ModelProto, recipe: QuantizationRecipe | None) -> onnx.ModelProto:
+    """A float model with the Q/DQ pairs of ``recipe``; as it is without one."""
+    return model if recipe is None else in_integers(model, recipe, place(model, recipe))
 
 
 def in_integers(model: onnx.ModelProto, recipe: QuantizationRecipe, placement: Placement) -> onnx.ModelProto:

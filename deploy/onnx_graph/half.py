@@ -14,8 +14,14 @@ TYPED_PAIRS_OPSET = 19
 """From here on QuantizeLinear and DequantizeLinear take half-precision scales."""
 
 
+def half_bytes(model: onnx.ModelProto, batch: int) -> bytes:
+    """Export a model in half precision, as the bytes of an ONNX file."""
+    content: bytes = half(model).SerializeToString()
+    return content
+
+
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` in half precision by ONNX Runtime's converter; operators that it knows no half form of stay float32."""
+    """Convert ``model`` to half precision by ONNX Runtime's converter; operators without a half form stay float32."""
     import onnx_ir
     from onnx import version_converter
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -30,6 +36,6 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
         logging.disable(disabled)
     sorted_model = onnx_ir.from_proto(converted)
     sorted_model.graph.sort()  # the converter appends its casts of inputs at the end
-    made: onnx.ModelProto = onnx_ir.to_proto(sorted_model)
-    onnx.checker.check_model(made, full_check=True)
-    return made
+    result: onnx.ModelProto = onnx_ir.to_proto(sorted_model)
+    onnx.checker.check_model(result, full_check=True)
+    return result

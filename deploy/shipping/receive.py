@@ -156,11 +156,11 @@ def _state(store: Store, entry: FileEntry) -> dict[str, Any]:
 
 
 def _check_space(store: Store, found: Manifest, coming_bytes: int) -> None:
-    """Room for what comes, for an engine of twice the model's size (three times where it is decoded), and a reserve."""
+    """Refuse what leaves no room for an engine of twice the largest file (three times where it is decoded) and a reserve."""
     files = {**found.files, **found.decoded}
-    model = files.get("model.onnx") or files.get("model.pte")
+    largest = max((entry.size_bytes for entry in files.values()), default=0)
     times = 3 if found.decoded else 2
-    needed = coming_bytes + times * (model.size_bytes if model else 0) + RESERVE_BYTES
+    needed = coming_bytes + times * largest + RESERVE_BYTES
     free = store.free_bytes()
     if free < needed:
         raise UserError(

@@ -31,7 +31,7 @@ HELPERS = {
     "compress/tasks": {"assignment", "precision", "evaluate"},
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},
-    "deploy/engines": {"build_record", "cuda"},
+    "deploy/engines": {"build_record", "cuda", "exports"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
 
