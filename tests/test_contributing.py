@@ -45,6 +45,7 @@ def call(folder, *command):
         ("losses", "margin         Mean distance of the two largest logits' gap"),
         ("stages", "round_weights: Round every weight"),
         ("engines", "reference"),
+        ("engines", "deflated"),
         ("profiles", "odd-board               a board of our own"),
     ],
 )
@@ -59,7 +60,8 @@ def test_what_was_added_keeps_the_contracts(copy):
         (copy / "tests/contracts/test_stages.py").read_text().replace("QUICK = {\n", 'QUICK = {\n    "round_weights": {},\n')
     )
     (copy / "tests/contracts/test_stages.py").write_text(quick)
-    chosen = "round_weights or each_entry or each_file or losses_read or (build_open and reference) or every_profile"
+    engines = "(build_open and (reference or deflated))"
+    chosen = f"round_weights or each_entry or each_file or losses_read or {engines} or every_profile"
     done = call(
         copy, "-m", "pytest", "tests/contracts", "tests/deploy/worker/test_client.py", "tests/profiles", "-k", chosen
     )

@@ -14,7 +14,7 @@ from compress.stages import STAGES
 from compress.stages.base import Stage
 from compress.tasks import TASKS, Task
 from deploy.devices import DEVICES, Device
-from deploy.engines import ENGINES, Engine
+from deploy.engines import ENGINES, EXPORTS, Engine, ExportFormat
 from profiles.tables import load_object
 from tests.conftest import ROOT
 
@@ -45,6 +45,16 @@ def test_each_entry_resolves_and_is_documented(folder):
         if base is not None:
             assert issubclass(found, base)
             assert getattr(found, "__final__", False), f"{name} can be subclassed; leaves are final"
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_each_export_format_resolves_on_the_device_and_on_the_host(name):
+    found = load_object(EXPORTS[name])
+    assert isinstance(found, ExportFormat)
+    assert found.example.format(batch=3, hint="f32") != found.example, "the example runs a batch"
+    assert bool(found.packer) == bool(found.decoder), "what packs is decoded on the device"
+    for reference in filter(None, (found.exporter, found.packer, found.decoder)):
+        assert callable(load_object(reference))
 
 
 @pytest.mark.parametrize("folder", sorted(FOLDERS))
