@@ -1,7 +1,7 @@
 """From module to board: export, engines, measuring, bundles. Runs on a device without PyTorch.
 
-``python -m deploy`` is its own door there. Only ``export.py`` imports torch, only ``engines/*`` import
-a runtime, and both inside functions.
+``python -m deploy`` is its command line there. Only ``export`` imports torch, only ``engines`` imports a runtime, and both
+inside functions.
 """
 
 import os

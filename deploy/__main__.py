@@ -1,4 +1,4 @@
-"""The board's own door: ``python -m deploy worker | facts | prepare | fits | verify | serve-check | store``."""
+"""Command line of the device side: ``python -m deploy worker | facts | prepare | fits | verify | serve-check | store``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def worker(arguments: list[str]) -> int:
 
 
 def facts(arguments: list[str]) -> int:
-    """What this machine is, and which engines can run on it."""
+    """Print this machine's facts, and the engines that can run on it, as JSON."""
     from deploy.worker.server import Worker
 
     print(json.dumps(Worker().facts(), indent=1))
@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the device side's commands; returns the exit code."""
+    """Run one of the device side's commands; return the exit code."""
     if not arguments or arguments[0] not in COMMANDS:
         print(f"usage: python -m deploy {' | '.join(COMMANDS)}", file=sys.stderr)
         return 2

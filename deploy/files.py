@@ -1,4 +1,4 @@
-"""Files that a power cut leaves whole: written beside and renamed, synced, linked, switched."""
+"""Durable file operations: written beside and renamed, synced, linked, switched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -54,7 +54,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The content of ``source`` at ``target``: a hard link, or a copy where the file system has none."""
+    """Put the content of ``source`` at ``target``: a hard link, or a copy where the file system has none."""
     try:
         os.link(source, target)
     except OSError:

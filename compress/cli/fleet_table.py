@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.bundle.manifest import Manifest
-from deploy.shipping.ship import Shipped
+from deploy.shipping.ship import ShipResult
 
 WIDTH = 240
 COLOURS = {"shipped": "green", "already": "green", "refused": "red", "failed": "red", "not tried": "yellow"}
 
 
-def shipped_table(manifest: Manifest, done: Sequence[Shipped]) -> str:
+def shipped_table(manifest: Manifest, done: Sequence[ShipResult]) -> str:
     """A line a device, then why not, a line a reason."""
     total = sum({entry.sha256: entry.size_bytes for entry in manifest.files.values()}.values())
     made = _table(f"{manifest.name} {manifest.version} ({manifest.target.engine} {manifest.target.precision})")
@@ -53,7 +53,7 @@ def status_table(told: Sequence[Mapping[str, Any]]) -> str:
     return _text(made, [escape(note) for note in notes])
 
 
-def _cells(one: Shipped, total: int) -> list[str]:
+def _cells(one: ShipResult, total: int) -> list[str]:
     proof = one.proof or {}
     state = f"[{COLOURS[one.state]}]{one.state}[/]"
     return [
@@ -87,7 +87,7 @@ def _or_dash(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def _naming(one: Shipped, reason: str) -> str:
+def _naming(one: ShipResult, reason: str) -> str:
     return _naming_device(one.device, reason)
 
 

@@ -59,7 +59,7 @@ def trust(name: str, device: str, root: str | None) -> int:
 
     key = find(name)
     for there in destinations(device):
-        click.echo(f"{there.device.url}: trusts {ship.trust(there, key.pem, ship.Way(root=root))}")
+        click.echo(f"{there.device.url}: trusts {ship.trust(there, key.pem, ship.ShipOptions(root=root))}")
     return 0
 
 
@@ -73,7 +73,7 @@ def distrust(key_id: str, device: str, root: str | None) -> int:
     from deploy.shipping import ship
 
     for there in destinations(device):
-        left = ship.distrust(there, key_id, ship.Way(root=root))
+        left = ship.distrust(there, key_id, ship.ShipOptions(root=root))
         click.echo(f"{there.device.url}: still trusts {', '.join(left) or 'none'}")
     return 0
 

@@ -59,7 +59,7 @@ def ship(
         raise UserError("--trust and --no-trust exclude each other")
     freight = shipping.load(bundle)
     key = by_id(freight.manifest.key) if freight.manifest.key else None
-    way = shipping.Way(
+    way = shipping.ShipOptions(
         root=root,
         public_key=key.pem if key else None,
         trust="add" if trust else "never" if no_trust else "first",
@@ -84,7 +84,7 @@ def rollback(device: str, name: str | None, root: str | None, as_json: bool) -> 
 
     done: list[dict[str, Any]] = []
     for there in destinations(device):
-        found = shipping.roll_back(there, name, shipping.Way(root=root))
+        found = shipping.roll_back(there, name, shipping.ShipOptions(root=root))
         done.append({"device": there.device.url, **found})
         _say(f"{there.device.url}: {found['name']} {found['version']} is served again (was {found['was']})")
     if as_json:
@@ -102,7 +102,7 @@ def status(device: str, root: str | None, as_json: bool) -> int:
     from compress.cli.options import destinations
     from deploy.shipping import ship as shipping
 
-    told = [_status(there, shipping.Way(root=root)) for there in destinations(device)]
+    told = [_status(there, shipping.ShipOptions(root=root)) for there in destinations(device)]
     click.echo(json.dumps(told, indent=1) if as_json else status_table(told))
     damaged = any(model["fault"] for one in told for model in one.get("models", []))
     return FAILED if damaged or any("error" in one for one in told) else 0

@@ -15,7 +15,7 @@ from compress.report.timings import Timings
 from deploy.latency.bench import variants
 from deploy.measure.timing import summarise
 from deploy.worker.client import RemoteWorker
-from deploy.worker.race import clocks, race
+from deploy.worker.race import locked_clocks, race
 
 
 def bench(
@@ -55,7 +55,7 @@ def bench(
     profile = replace(target.profile, threads=threads) if threads else target.profile
     files, versions = [Path(model) for model in models], runtime_versions(target.device)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        stack.enter_context(clocks(target.device, lock=lock_clocks))
+        stack.enter_context(locked_clocks(target.device, lock=lock_clocks))
         workers: dict[str, RemoteWorker] = {}
         opened: dict[str, Any] = {}
         for name, prepare in variants(files, profile, versions, engine, precision, Path(scratch)).items():

@@ -20,7 +20,7 @@ from deploy.devices import Device
 from deploy.engines import engine
 from deploy.latency import factor_times, float_times, measure_table
 from deploy.latency.stopwatch import Form, Stopwatch
-from deploy.latency.table import LatencyTable, PieceCost, total
+from deploy.latency.table import LatencyTable, PieceCost, sum_pieces
 from deploy.latency.template import Axis, Template
 from deploy.onnx_graph import count
 from deploy.onnx_graph.fixed_batch import with_batch
@@ -114,7 +114,7 @@ class DeviceCostModel:
             return None
         with self._progress.task("layers in float", 1) as bar:
             clock = self.stopwatch(runtime, "int8", placed=True)
-            whole_ms, longer_ms = float_times.longer_ms(model, QUANTIZATION[runtime.quantization], layers, clock)
+            whole_ms, longer_ms = float_times.float_layer_costs_ms(model, QUANTIZATION[runtime.quantization], layers, clock)
             bar.advance(1, f"{len(layers)} layers, {whole_ms:.3f} ms all in int8")
         return FloatPrices(whole_ms=whole_ms, longer_ms=longer_ms)
 
@@ -133,7 +133,7 @@ class DeviceCostModel:
         with self._progress.task("latency table", 1) as bar:
             told = precision or self._fastest(template, runtime)
             stopwatch = self.stopwatch(runtime, told)
-            table = measure_table.measure(template, stopwatch, self._profile.channel_multiple)
+            table = measure_table.measure_table(template, stopwatch, self._profile.channel_multiple)
             bar.advance(1, f"{told}, off by {100 * table.error:.0f} %")
         return table, told
 
@@ -144,7 +144,7 @@ class DeviceCostModel:
         """
         clock = self.stopwatch(self._runtime(precision), precision)
         among = f"share-{digest({'widths': dict(widths), 'removed': sorted(removed)})[:20]}"
-        own, left = measure_table.whole_times(template, clock, [({}, []), (widths, removed)], among)
+        own, left = measure_table.time_whole_models(template, clock, [({}, []), (widths, removed)], among)
         return left.least_ms / own.least_ms
 
     def _runtime(self, precision: str) -> Runtime:
@@ -165,7 +165,7 @@ class DeviceCostModel:
 
     def _fastest(self, template: Template, runtime: Runtime) -> str:
         clocks = {p: self.stopwatch(runtime, p) for p in runtime.precisions}
-        taken = {p: measure_table.whole_times(template, clock, [({}, [])], "forms")[0] for p, clock in clocks.items()}
+        taken = {p: measure_table.time_whole_models(template, clock, [({}, [])], "forms")[0] for p, clock in clocks.items()}
         return min(taken, key=lambda p: taken[p].least_ms)
 
     def stopwatch(self, runtime: Runtime, precision: str, *, placed: bool = False) -> Stopwatch:
@@ -198,14 +198,14 @@ def _timed(table: LatencyTable, form: str, measured: Measured) -> Costs:
 
 def _counted(template: Template, by: str) -> Costs:
     unit, how = COUNTS[by]
-    pieces = measure_table.counted(template, how)
+    pieces = measure_table.count_table(template, how)
     full = {name: axis.width for name, axis in template.axes.items()}
-    least = total(pieces, dict.fromkeys(full, 1), list(template.blocks))
+    least = sum_pieces(pieces, dict.fromkeys(full, 1), list(template.blocks))
     return Costs(
         unit=unit,
         terms=[_term(piece, 1.0) for piece in pieces],
         fixed=0.0,
-        now=total(pieces, full),
+        now=sum_pieces(pieces, full),
         least=least,
         about="counted",
         unfollowed=template.unfollowed,

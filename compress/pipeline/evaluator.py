@@ -29,7 +29,7 @@ from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
 from deploy.export.divergence import LEAST_COSINE, first_parting
 from deploy.measure.parity import Parity, parity
-from deploy.measure.timing import Latency, ratio_between, summarise
+from deploy.measure.timing import Latency, ratio_interval, summarise
 from deploy.worker import race as races
 from deploy.worker.client import RemoteWorker
 from deploy.worker.pool import WorkerPool
@@ -188,7 +188,7 @@ class Evaluator:
         """Between what ``other`` is so many times faster than ``one``, by the rounds of that race of ``variants``."""
         engines, facts = self._raced(variants, seconds)
         rounds = facts["rounds_ms"]
-        return ratio_between(rounds[engines[one].key], rounds[engines[other].key])
+        return ratio_interval(rounds[engines[one].key], rounds[engines[other].key])
 
     def _raced(self, variants: Sequence[Variant], seconds: float) -> tuple[dict[Variant, Step], Mapping[str, Any]]:
         engines = {variant: self.built(variant) for variant in variants}
@@ -262,7 +262,7 @@ class Evaluator:
     def _timed(self, folders: Mapping[str, Path], seconds: float) -> dict[str, Any]:
         self.pool.clear()
         with ExitStack() as stack:
-            stack.enter_context(races.clocks(self._device, lock=self._lock_clocks))
+            stack.enter_context(races.locked_clocks(self._device, lock=self._lock_clocks))
             workers, opened = {}, {}
             for key, folder in sorted(folders.items()):
                 worker = stack.enter_context(RemoteWorker(self._device))

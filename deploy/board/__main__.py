@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str]) -> int:
-    """Be one of the ends; returns the exit code."""
+    """Run one end of a board's connections; return the exit code."""
     what, *rest = arguments or [""]
     if what == "agent" and len(rest) == 4:
         return _agent(*rest)
@@ -32,17 +32,17 @@ def _agent(root: str, lock: str, owner: str, who: str) -> int:
     from deploy.board.agent import Agent
     from deploy.board.wire import Wire
 
-    answers = os.dup(1)
+    responses = os.dup(1)
     os.dup2(2, 1)  # what anything prints is no answer
-    Agent(Path(root), Path(lock), owner, who, Wire(0, answers, None)).serve()
+    Agent(Path(root), Path(lock), owner, who, Wire(0, responses, None)).serve()
     return 0
 
 
 def _keep(folder: str, lock: str, owner: str, who: str, grace_s: str, *command: str) -> int:
-    from deploy.board.job import Keeper
+    from deploy.board.job import JobSupervisor
     from deploy.board.lock import Lock
 
-    Keeper(Path(folder), command, float(grace_s), Lock(Path(lock), owner, who)).run()
+    JobSupervisor(Path(folder), command, float(grace_s), Lock(Path(lock), owner, who)).run()
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A board's URL."""
+"""Parsing of a board's URL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = "~/.edge-compress/device"
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A board's URL, read."""
+    """The parts of a board's URL."""
 
     user: str | None
     host: str
@@ -23,14 +23,14 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The board, without what is only a setting."""
+        """The board's URL without its settings."""
         user = f"{self.user}@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
 
     @classmethod
     def read(cls, url: str) -> Address:
-        """The address in ``url``.
+        """Parse ``url``.
 
         Raises:
             UserError: it is no such URL.

@@ -1,4 +1,4 @@
-"""What answers a client on the board, as long as one connection lasts. What it started and was not told to leave, it ends.
+"""The agent of a board: answers the requests of one connection, and ends the commands that it started.
 
 Requests are JSON lines with a ``do``; the answer is ``{"ok": ..}`` or ``{"error": .., "kind": ..}``. Where a file belongs to
 a request or an answer, its chunks follow (see ``wire``).
@@ -36,12 +36,12 @@ LINGER_S = 2.0
 
 
 class CommandError(Exception):
-    """A command cannot be run, or did not end in time."""
+    """A command that cannot be run, or did not end in time."""
 
 
 @final
 class Agent:
-    """Answers one client until it hangs up."""
+    """The server of one client, until that hangs up."""
 
     def __init__(self, root: Path, lock_folder: Path, owner: str, who: str, wire: Wire) -> None:
         self._root, self._lock_folder, self._owner, self._who, self._wire = root, lock_folder, owner, who, wire
@@ -64,7 +64,7 @@ class Agent:
         }
 
     def serve(self) -> None:
-        """Greet, then answer until the other end is gone."""
+        """Greet the client, then answer its requests until the connection ends."""
         about = {"python": platform.python_version(), "boot": locks.boot_id(), "root": str(self._root)}
         self._wire.send({GREETING: VERSION, **about})
         with contextlib.suppress(ClosedError):
@@ -75,27 +75,27 @@ class Agent:
     def _answer(self, act: Callable[..., Any], request: dict[str, Any]) -> None:
         file: Iterator[bytes] | None = None
         try:
-            made = act(**request)
-            answer: dict[str, Any] = {"ok": made}
-            if isinstance(made, Iterator):
-                answer, file = {"ok": None}, made
+            result = act(**request)
+            reply: dict[str, Any] = {"ok": result}
+            if isinstance(result, Iterator):
+                reply, file = {"ok": None}, result
         except locks.LockError as error:
             held = locks.read(self._lock_folder)
-            answer = {"error": str(error), "kind": "lock", "owner": held.owner if held else ""}
+            reply = {"error": str(error), "kind": "lock", "owner": held.owner if held else ""}
         except StoreError as error:
-            answer = {"error": str(error), "kind": "store"}
+            reply = {"error": str(error), "kind": "store"}
         except CommandError as error:
-            answer = {"error": str(error), "kind": "command"}
+            reply = {"error": str(error), "kind": "command"}
         except OSError as error:
             if isinstance(error, ClosedError):
                 raise
-            answer = {"error": str(error), "kind": "os"}
-        self._wire.send(answer)
+            reply = {"error": str(error), "kind": "os"}
+        self._wire.send(reply)
         if file is not None:
             self._wire.send_chunks(file)
 
     def status(self) -> dict[str, Any]:
-        """What of ours is here."""
+        """Describe the root, its sizes, the lock and the jobs."""
         held = locks.read(self._lock_folder)
         disk = shutil.disk_usage(self._root)
         return {
@@ -105,7 +105,7 @@ class Agent:
             "python": f"{sys.executable} {platform.python_version()}",
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "code": sorted(path.name for path in (self._root / "code").glob("*") if path.is_dir()),
-            "lock": None if held is None or held.is_stale else held.told(),
+            "lock": None if held is None or held.is_stale else held.describe(),
             "jobs": [folder.name for folder in sorted((self._root / "jobs").iterdir()) if _is_alive(folder)],
         }
 
@@ -117,7 +117,7 @@ class Agent:
         return self._store.read(Path(path), offset)
 
     def _work(self, name: str) -> str:
-        """A fresh path for something that the device makes."""
+        """Make an empty folder below work/ and return a path in it for a file or folder called ``name``."""
         folder = self._root / "work" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         return str(folder / Path(name).name)
@@ -150,24 +150,24 @@ class Agent:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self, command: Sequence[str], grace_s: float) -> str:
-        """Start a job under a keeper; returns its folder."""
+        """Start a job under a supervisor; return its folder."""
         folder = self._root / "jobs" / uuid.uuid4().hex[:12]
         folder.mkdir(parents=True)
         keep = [sys.executable, "-m", "deploy.board", "keep", str(folder), str(self._lock_folder), self._owner, self._who]
         with (folder / "log").open("wb") as log:
-            keeper = subprocess.Popen(
+            supervisor = subprocess.Popen(
                 [*keep, str(grace_s), *(command or [sys.executable, "-m", "deploy", "worker"])],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        (folder / PID).write_text(str(keeper.pid))
+        (folder / PID).write_text(str(supervisor.pid))
         give_up = time.monotonic() + JOB_START_S
         while not (folder / SOCKET).exists():
-            if keeper.poll() is not None or time.monotonic() > give_up:
+            if supervisor.poll() is not None or time.monotonic() > give_up:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(keeper.pid, signal.SIGKILL)
+                    os.killpg(supervisor.pid, signal.SIGKILL)
                 words = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:] if folder.exists() else []
                 raise CommandError(f"a job could not be started: {' '.join(words) or 'it said nothing'}")
             time.sleep(0.02)
@@ -209,7 +209,7 @@ class Agent:
 
 
 class _Words:
-    """What a command says, read by a thread a stream so that none fills up."""
+    """Output of a command, read by a thread for each stream so that no pipe fills up."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._said: dict[str, list[bytes]] = {"out": [], "err": []}
@@ -232,7 +232,7 @@ class _Words:
 
 
 def _feed(child: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
-    """Give a command its input; what it does not want is taken from the client all the same."""
+    """Write the chunks to a command's input; chunks that it does not read are received all the same."""
     assert child.stdin is not None
     for chunk in chunks:
         with contextlib.suppress(BrokenPipeError):
@@ -248,7 +248,7 @@ def _stop_late(child: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    """End a command that runs, and its group."""
+    """End a running command and its process group."""
     if child.poll() is not None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -260,7 +260,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _connected(folder: Path) -> Iterator[socket.socket]:
-    """A job's socket; by way of a descriptor, for its path may be longer than a socket's may be."""
+    """Connect to a job's socket; through a descriptor, for its path may be longer than a socket's may be."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as job:

@@ -1,4 +1,4 @@
-"""The board's end of an attachment: standard streams on one side, the keeper's socket on the other."""
+"""The board's end of an attachment: standard streams on one side, the supervisor's socket on the other."""
 
 from __future__ import annotations
 

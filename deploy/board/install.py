@@ -1,4 +1,4 @@
-"""First contact: what the board is, which Python there can do the work, and our device side put there.
+"""First contact with a board: probe it, choose a Python there, and install the device side.
 
 Nothing but a POSIX shell and Python is needed on the board, no root and no internet.
 """
@@ -66,7 +66,7 @@ print("unpacked")
 
 @dataclass(frozen=True, kw_only=True)
 class Interpreter:
-    """A Python on the board.
+    """A Python interpreter on the board.
 
     Attributes:
         modules: whether each runtime's module is there.
@@ -88,8 +88,8 @@ class Interpreter:
     def can_work(self) -> bool:
         return self.is_new_enough and self.numpy is not None and any(self.modules.values())
 
-    def told(self) -> str:
-        """What speaks against it, in a few words."""
+    def describe(self) -> str:
+        """Describe why it cannot do the work, in a few words."""
         version = ".".join(str(part) for part in self.version)
         if not self.is_new_enough:
             return f"{self.executable} is Python {version}, {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer is needed"
@@ -99,8 +99,8 @@ class Interpreter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contact:
-    """What the board said of itself."""
+class ProbeResult:
+    """The board's root, architecture, interpreters and installed versions of the device side."""
 
     root: str
     arch: str
@@ -109,32 +109,32 @@ class Contact:
 
 
 def payload() -> tuple[str, bytes]:
-    """The device side as a tar of source files, and its name, a hash of what is in it."""
+    """Return the digest of the device side, and its source files as a tar."""
     top = Path(__file__).parent.parent.parent
-    found = [p for package in PACKAGES for p in sorted((top / package).rglob("*")) if p.suffix in SUFFIXES]
-    files = [p for p in found if not p.relative_to(top).as_posix().startswith(HOST_ONLY)]
+    sources = [p for package in PACKAGES for p in sorted((top / package).rglob("*")) if p.suffix in SUFFIXES]
+    files = [p for p in sources if not p.relative_to(top).as_posix().startswith(HOST_ONLY)]
     name, buffer = hashlib.sha256(), io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in files:
-            about, content = tarfile.TarInfo(str(file.relative_to(top))), file.read_bytes()
-            about.size = len(content)
-            archive.addfile(about, io.BytesIO(content))
-            name.update(about.name.encode() + b"\0" + content + b"\0")
+            entry, content = tarfile.TarInfo(str(file.relative_to(top))), file.read_bytes()
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+            name.update(entry.name.encode() + b"\0" + content + b"\0")
     return name.hexdigest()[:16], buffer.getvalue()
 
 
 def runtimes() -> list[str]:
-    """The modules of all engines."""
+    """Return the Python modules of all engines."""
     return sorted({engine(name).package for name in engines()})
 
 
-def digest_of(entries: Mapping[str, str]) -> str:
-    """One name for a set of files: path -> digest."""
+def tree_digest(entries: Mapping[str, str]) -> str:
+    """Return one digest for a set of files: path -> digest."""
     return hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
 
 
 def probe_script(root: str, candidates: Sequence[str]) -> str:
-    """A shell script that says what the board is; ``root`` and ``candidates`` may begin with ``~/``."""
+    """Return a shell script that probes the board; ``root`` and ``candidates`` may begin with ``~/``."""
     words = " ".join(shell_path(c) for c in candidates)
     modules = shlex.join(runtimes())
     return (
@@ -149,14 +149,14 @@ def probe_script(root: str, candidates: Sequence[str]) -> str:
     )
 
 
-def read_probe(said: str) -> Contact:
-    """What ``probe_script`` printed."""
+def parse_probe(output: str) -> ProbeResult:
+    """Parse the output of ``probe_script``."""
     facts: dict[str, list[str]] = {"root": [], "arch": [], "code": [], "probe": []}
-    for line in said.splitlines():
-        for key, found in facts.items():
+    for line in output.splitlines():
+        for key, values in facts.items():
             if line.startswith(f"edge-compress-{key} "):
-                found.append(line.split(" ", 1)[1])
-    return Contact(
+                values.append(line.split(" ", 1)[1])
+    return ProbeResult(
         root=facts["root"][0],
         arch=facts["arch"][0],
         interpreters=tuple(_interpreter(json.loads(line)) for line in facts["probe"]),
@@ -164,8 +164,8 @@ def read_probe(said: str) -> Contact:
     )
 
 
-def choose(contact: Contact, where: str, asked: str | None) -> Interpreter:
-    """The first interpreter that can do the work.
+def choose_interpreter(contact: ProbeResult, where: str, asked: str | None) -> Interpreter:
+    """Return the first interpreter that can do the work.
 
     Raises:
         UserError: there is none; what each one lacks, and how to get it.
@@ -173,43 +173,43 @@ def choose(contact: Contact, where: str, asked: str | None) -> Interpreter:
     for interpreter in contact.interpreters:
         if interpreter.can_work:
             return interpreter
-    raise UserError(*_faults(contact, where, asked))
+    raise UserError(*_interpreter_faults(contact, where, asked))
 
 
-def base(contact: Contact, where: str, asked: str | None) -> Interpreter:
-    """The first interpreter that is new enough, whatever it lacks: a venv can be made from it."""
+def base_interpreter(contact: ProbeResult, where: str, asked: str | None) -> Interpreter:
+    """Return the first interpreter that is new enough, whatever it lacks: a venv can be made from it."""
     for interpreter in contact.interpreters:
         if interpreter.is_new_enough:
             return interpreter
-    raise UserError(*_faults(contact, where, asked))
+    raise UserError(*_interpreter_faults(contact, where, asked))
 
 
 def shell_path(path: str) -> str:
-    """``path`` quoted for a shell, but for a ``~/`` at its start."""
+    """Quote ``path`` for a shell, but for a ``~/`` at its start."""
     if path.startswith("~/"):
         return '"$HOME"/' + shlex.quote(path[2:])
     return shlex.quote(path)
 
 
-def _interpreter(found: dict[str, Any]) -> Interpreter:
+def _interpreter(description: dict[str, Any]) -> Interpreter:
     return Interpreter(
-        executable=found["executable"],
-        version=tuple(found["version"]),
-        arch=found["arch"],
-        modules=found["modules"],
-        numpy=found.get("numpy"),
-        fault=found.get("numpy_fault", ""),
+        executable=description["executable"],
+        version=tuple(description["version"]),
+        arch=description["arch"],
+        modules=description["modules"],
+        numpy=description.get("numpy"),
+        fault=description.get("numpy_fault", ""),
     )
 
 
-def _faults(contact: Contact, where: str, asked: str | None) -> list[str]:
+def _interpreter_faults(contact: ProbeResult, where: str, asked: str | None) -> list[str]:
     if not contact.interpreters:
         sought = f"no Python answers to {asked!r} there" if asked else "no python3 there"
         return [f"{where}: wrong Python: {sought}; install 3.10 or newer, or name one: {where}?python=/path/to/python"]
     new_enough = [i for i in contact.interpreters if i.is_new_enough]
-    told = "; ".join(i.told() for i in contact.interpreters)
+    descriptions = "; ".join(i.describe() for i in contact.interpreters)
     if not new_enough:
-        return [f"{where}: wrong Python: {told}; install a newer one, or name it: {where}?python=/path/to/python"]
+        return [f"{where}: wrong Python: {descriptions}; install a newer one, or name it: {where}?python=/path/to/python"]
     version = ".".join(str(part) for part in new_enough[0].version[:2])
     remedy = (
         f"install numpy and onnxruntime there (python3 -m pip install numpy onnxruntime); or, for a board without internet, "
@@ -217,11 +217,11 @@ def _faults(contact: Contact, where: str, asked: str | None) -> list[str]:
         f"manylinux_2_28_{contact.arch} --platform manylinux2014_{contact.arch} numpy onnxruntime, and EDGE_WHEELS=wheels; "
         f"or name another Python: {where}?python=/path/to/python"
     )
-    return [f"{where}: no Python there can do the work: {told}; {remedy}"]
+    return [f"{where}: no Python there can do the work: {descriptions}; {remedy}"]
 
 
 def pip_wheel() -> Path:
-    """A pip that runs from its wheel: the board's Python may have none.
+    """Return the wheel of a pip that runs without installation: the board's Python may have none.
 
     Raises:
         UserError: this machine's Python came without one.
@@ -229,7 +229,7 @@ def pip_wheel() -> Path:
     import ensurepip
 
     folders = [Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")]
-    found = [wheel for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))]
-    if not found:
+    candidates = [wheel for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))]
+    if not candidates:
         raise UserError("this machine's Python has no bundled pip to make a venv with; install python3-venv here")
-    return found[0]
+    return candidates[0]

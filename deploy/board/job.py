@@ -1,11 +1,11 @@
 """A job that outlives the connection it was started from, and does not outlive its client.
 
-The keeper runs a command and listens on a socket in the job's folder. A client says how much of the job it has seen and
+The supervisor runs a command and listens on a socket in the job's folder. A client says how much of the job it has seen and
 gets the rest; what it sends is numbered, so that nothing is done twice when it comes back after a cut. Without a client for
 ``grace_s`` the command is stopped. Messages are JSON lines:
 
     client: {"hello": seen}  {"in": n, "text": ..} or {"in": n, "end": true}  {"seen": n}  {"alive": true}  {"kill": true}
-    keeper: {"taken": n}     {"n": n, "out": text}  {"n": n, "err": text}  {"n": n, "exit": code}  {"alive": true}
+    supervisor: {"taken": n}     {"n": n, "out": text}  {"n": n, "err": text}  {"n": n, "exit": code}  {"alive": true}
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ READ_BYTES = 1 << 16
 
 
 @final
-class Keeper:
-    """Keeps one command; ``run`` returns when the command is gone and its client knows, or its client is gone."""
+class JobSupervisor:
+    """The parent of one command; ``run`` returns when the command has ended and its client knows, or its client is gone."""
 
     def __init__(self, folder: Path, command: Sequence[str], grace_s: float, lock: Lock | None = None) -> None:
         self._folder, self._grace_s, self._lock = folder, grace_s, lock
@@ -49,7 +49,7 @@ class Keeper:
         self._inbox, self._outbox, self._to_command = bytearray(), bytearray(), bytearray()
         self._events: deque[tuple[int, bytes]] = deque()
         self._next_event, self._waiting_bytes = 0, 0
-        self._taken, self._input_ended, self._exited = 0, False, False
+        self._received_count, self._input_ended, self._exited = 0, False, False
         self._heard = self._said = self._beat = time.monotonic()
         self._killed = False
         self._command = subprocess.Popen(
@@ -63,7 +63,7 @@ class Keeper:
             os.set_blocking(stream.fileno(), False)
 
     def run(self) -> None:
-        """Serve until it is over; the job's folder is removed."""
+        """Serve until the job is over, then remove its folder."""
         signal.signal(signal.SIGTERM, self._on_signal)
         try:
             while not self._is_over():
@@ -115,7 +115,7 @@ class Keeper:
             self._listen(what)
 
     def _accept(self) -> None:
-        """A client comes, or comes back: the one before it is gone, whether it knows or not."""
+        """Accept a client; one that was connected before is dropped."""
         self._drop_client()
         self._client, _ = self._listener.accept()
         self._client.setblocking(False)
@@ -142,26 +142,26 @@ class Keeper:
     def _obey(self, message: dict[str, Any]) -> None:
         if "hello" in message:
             self._forget(message["hello"])
-            self._tell({"taken": self._taken})
+            self._tell({"taken": self._received_count})
             for _, line in self._events:
                 self._outbox += line
         elif "seen" in message:
             self._forget(message["seen"])
         elif "kill" in message:
             self._killed = True
-        elif "in" in message and message["in"] == self._taken:
-            self._taken += 1
+        elif "in" in message and message["in"] == self._received_count:
+            self._received_count += 1
             self._to_command += message.get("text", "").encode()
             self._input_ended |= "end" in message
             self._feed()
-            self._tell({"taken": self._taken})
+            self._tell({"taken": self._received_count})
 
     def _forget(self, seen: int) -> None:
         while self._events and self._events[0][0] < seen:
             self._waiting_bytes -= len(self._events.popleft()[1])
 
     def _feed(self) -> None:
-        """Give the command what it has not taken yet; end its input after that if the client has."""
+        """Write pending input to the command; close its input after that if the client has."""
         stdin = self._command.stdin
         assert stdin is not None
         if stdin.closed:
@@ -179,7 +179,7 @@ class Keeper:
                 stdin.close()
 
     def _listen(self, stream: Any) -> bool:
-        """Take what a stream has; False when it has nothing now."""
+        """Read a stream of the command; return False when nothing is there now."""
         name = self._streams[stream]
         try:
             read = os.read(stream.fileno(), READ_BYTES)
@@ -244,7 +244,7 @@ class Keeper:
         self._outbox.clear()
 
     def _stop_command(self) -> None:
-        """End the command and all that it started in its group."""
+        """End the command and its process group."""
         for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._command.pid, number)

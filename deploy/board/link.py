@@ -1,4 +1,4 @@
-"""This machine's end of an agent: requests that survive a lost connection where doing them twice does no harm."""
+"""The host's end of an agent: requests that survive a lost connection where repeating them does no harm."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 class LinkError(Exception):
-    """The connection broke; holds its last words."""
+    """A broken connection; holds the last lines that ssh printed."""
 
 
 class RefusedError(Exception):
-    """The board will not do it: a full disk, a command that cannot be run, a lock."""
+    """A refusal by the board: a full disk, a command that cannot be run, a lock."""
 
     def __init__(self, words: str, kind: str, owner: str = "") -> None:
         super().__init__(words)
@@ -38,68 +38,68 @@ class RefusedError(Exception):
 
 @final
 class Link:
-    """A conversation with one agent, made anew when it breaks.
+    """A connection to one agent, made anew when it breaks.
 
     Args:
         connect: starts a process whose standard streams are the agent's.
-        judge: what connection words mean: raises what is to be told at once, returns when trying again may help.
+        raise_if_final: what connection words mean: raises what is to be told at once, returns when trying again may help.
         say: tells the user that something takes longer.
     """
 
     def __init__(
         self,
         connect: Callable[[], subprocess.Popen[bytes]],
-        judge: Callable[[str], None],
+        raise_if_final: Callable[[str], None],
         say: Callable[[str], None] = lambda text: None,
         *,
         patience_s: float = RECONNECT_S,
     ) -> None:
-        self._connect, self._judge, self._say, self._patience_s = connect, judge, say, patience_s
+        self._connect, self._raise_if_final, self._say, self._patience_s = connect, raise_if_final, say, patience_s
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire
         self._words: deque[str] = deque(maxlen=5)
-        self.on_connected: Callable[[Link], None] = lambda link: None
+        self.on_connect: Callable[[Link], None] = lambda link: None
 
     def call(self, do: str, *, idle_s: float = SILENT_S, **request: Any) -> Any:
-        """Ask for something that may be done twice; connects again for up to ``patience_s`` when it must.
+        """Send a request that may be repeated; reconnect for up to ``patience_s`` when needed.
 
         Raises:
             RefusedError: the board's word on it.
             LinkError: no connection for ``patience_s``.
         """
-        return self.patiently(lambda: self.once(do, idle_s=idle_s, **request))
+        return self.retry(lambda: self.once(do, idle_s=idle_s, **request))
 
     def once(self, do: str, *, idle_s: float = SILENT_S, file: Iterable[bytes] | None = None, **request: Any) -> Any:
-        """Ask for something once, with the chunks of a file after it if there is one."""
+        """Send a request once, with the chunks of a file after it if there is one."""
         with self._talking():
             self._open()
             return self._ask({"do": do, **request}, idle_s, file)
 
-    def patiently(self, act: Callable[[], T]) -> T:
-        """``act``, again after each lost connection while time is left; progress made in between gives more."""
-        give_up, pause_s, told = time.monotonic() + self._patience_s, FIRST_PAUSE_S, False
+    def retry(self, act: Callable[[], T]) -> T:
+        """Repeat ``act`` after each lost connection while time is left; progress in between extends it."""
+        give_up, pause_s, announced = time.monotonic() + self._patience_s, FIRST_PAUSE_S, False
         while True:
             self._moved = False
             try:
-                found = act()
+                result = act()
             except LinkError as error:
-                self._judge(str(error))
+                self._raise_if_final(str(error))
                 if self._moved:
                     give_up, pause_s = time.monotonic() + self._patience_s, FIRST_PAUSE_S
                 if time.monotonic() > give_up:
                     raise
-                if not told:
+                if not announced:
                     self._say(f"the connection was lost ({error}); connecting again")
-                    told = True
+                    announced = True
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
-            if told:
+            if announced:
                 self._say("connected again")
-            return found
+            return result
 
     def put(self, path: Path, digest: str) -> None:
-        """Send what the board lacks of a file."""
+        """Send the missing part of a file."""
         size = path.stat().st_size
 
         def send() -> None:
@@ -112,10 +112,10 @@ class Link:
                 self.once("append", digest=digest, offset=offset, size=size, file=self._counted(_chunks(file)))
             self.once("finish", digest=digest, idle_s=HASHING_S)
 
-        self.patiently(send)
+        self.retry(send)
 
     def get(self, remote: str, local: Path, size: int, digest: str) -> None:
-        """Fetch one file, verified; ``local`` is there whole or not at all.
+        """Fetch one file and verify it; ``local`` exists whole or not at all.
 
         Raises:
             LinkError: it came altered, again and again.
@@ -131,13 +131,13 @@ class Link:
                 raise LinkError(f"{remote} was altered on its way")
 
         try:
-            self.patiently(fetch)
+            self.retry(fetch)
             part.replace(local)
         finally:
             part.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         process = self._process
         if process is not None and process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -164,11 +164,11 @@ class Link:
 
     @contextlib.contextmanager
     def _talking(self) -> Iterator[None]:
-        """Any break inside ends this connection: half a conversation is never gone on with."""
+        """Drop the connection on any fault inside: half a conversation is never continued."""
         try:
             yield
         except (ClosedError, SilentError, ValueError) as error:
-            raise LinkError(self._last_words(str(error))) from None
+            raise LinkError(self._failure_text(str(error))) from None
         except (KeyboardInterrupt, OSError):
             self._break()
             raise
@@ -179,11 +179,11 @@ class Link:
         if file is not None:
             self._wire.send_chunks(file)
         self._wire.idle_s = idle_s
-        answer = self._wire.receive()
+        reply = self._wire.receive()
         self._wire.idle_s = SILENT_S
-        if "error" in answer:
-            raise RefusedError(answer["error"], answer["kind"], answer.get("owner", ""))
-        return answer["ok"]
+        if "error" in reply:
+            raise RefusedError(reply["error"], reply["kind"], reply.get("owner", ""))
+        return reply["ok"]
 
     def _open(self) -> None:
         if self._process is not None:
@@ -202,12 +202,12 @@ class Link:
         self._wire.idle_s = SILENT_S
         assert f'"{GREETING}": {VERSION}'.encode() in line, "the device side is sent anew when it changes"
         try:
-            self.on_connected(self)
+            self.on_connect(self)
         except RefusedError:
             self.close()
             raise
 
-    def _last_words(self, fault: str) -> str:
+    def _failure_text(self, fault: str) -> str:
         process = self._process
         code = self._break()
         time.sleep(0.05)  # the reader of its last words may be a moment behind
@@ -229,11 +229,11 @@ class Link:
         return code
 
 
-def as_chunks(given: IO[bytes] | bytes) -> Iterator[bytes]:
-    """The chunks of bytes or of an open file."""
-    if isinstance(given, bytes):
-        return (given[i : i + CHUNK_BYTES] for i in range(0, len(given), CHUNK_BYTES))
-    return _chunks(given)
+def to_chunks(content: IO[bytes] | bytes) -> Iterator[bytes]:
+    """Split bytes or an open file into chunks."""
+    if isinstance(content, bytes):
+        return (content[i : i + CHUNK_BYTES] for i in range(0, len(content), CHUNK_BYTES))
+    return _chunks(content)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""One board, one run: who has it, since when, and when that was last true.
+"""The lock of a board: its owner, since when, and its last heartbeat.
 
 The holder writes the machine's own clock since boot and the boot's id into the file every few seconds. A lock whose
 beat is old, or of another boot, is nobody's. It lies in /tmp, for a board may have several users.
@@ -23,12 +23,12 @@ STALE_S = 60.0
 
 
 class LockError(Exception):
-    """Another run has the board."""
+    """A lock that another live run holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """A lock as its file tells it; times are seconds on the board's clock since boot."""
+class LockRecord:
+    """The content of the lock's file; times are seconds on the board's clock since boot."""
 
     owner: str
     who: str
@@ -40,22 +40,22 @@ class Held:
     def is_stale(self) -> bool:
         return self.boot != boot_id() or time.monotonic() - self.beat > STALE_S
 
-    def told(self) -> str:
-        """Who, for how long, and when last seen."""
+    def describe(self) -> str:
+        """Describe the owner, for how long, and when last seen."""
         now = time.monotonic()
         return f"{self.who}, for {_duration(now - self.since)}, last seen {_duration(now - self.beat)} ago"
 
 
 @final
 class Lock:
-    """The lock that lies in ``folder``, for one owner."""
+    """The lock in ``folder``, for one owner."""
 
     def __init__(self, folder: Path, owner: str, who: str) -> None:
         self._file, self._owner, self._who = folder / FILE, owner, who
         self._stop = threading.Event()
 
     def take(self) -> bool:
-        """Take it or take it again, and keep it alive from now on; returns whether it was somebody else's before.
+        """Take or renew the lock and keep its heartbeat; return whether it was not ours before.
 
         Raises:
             LockError: a run that is alive has it.
@@ -64,13 +64,13 @@ class Lock:
             held = _parsed(file)
             mine = held is not None and held.owner == self._owner
             if held is not None and not mine and not held.is_stale:
-                raise LockError(held.told())
+                raise LockError(held.describe())
             self._write(file, held.since if held is not None and mine else time.monotonic())
         threading.Thread(target=self._keep, daemon=True).start()
         return not mine
 
     def release(self) -> None:
-        """Give it back if it is ours."""
+        """Release the lock if it is ours."""
         self._stop.set()
         with self._opened() as file:
             held = _parsed(file)
@@ -79,7 +79,7 @@ class Lock:
                 file.truncate()
 
     def beat(self) -> bool:
-        """Say that the owner is alive; False when the lock is no longer its own."""
+        """Write a heartbeat; return False when the lock is no longer its owner's."""
         with self._opened() as file:
             held = _parsed(file)
             if held is None or held.owner != self._owner or self._stop.is_set():
@@ -94,23 +94,23 @@ class Lock:
                 alive = self.beat()
 
     def _write(self, file: IO[str], since: float) -> None:
-        held = Held(owner=self._owner, who=self._who, boot=boot_id(), since=since, beat=time.monotonic())
+        held = LockRecord(owner=self._owner, who=self._who, boot=boot_id(), since=since, beat=time.monotonic())
         file.seek(0)
         file.truncate()
         file.write(json.dumps(asdict(held)))
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[IO[str]]:
-        """The file, nobody else's meanwhile. It is written in place: in /tmp it may be another user's."""
-        with contextlib.suppress(FileExistsError), self._file.open("x") as made:
-            os.fchmod(made.fileno(), 0o666)
+        """Open the lock's file exclusively. It is written in place: in /tmp it may be another user's."""
+        with contextlib.suppress(FileExistsError), self._file.open("x") as new_file:
+            os.fchmod(new_file.fileno(), 0o666)
         with self._file.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
 
-def read(folder: Path) -> Held | None:
-    """The lock as it stands, stale or not; None when there is none."""
+def read(folder: Path) -> LockRecord | None:
+    """Read the lock, stale or not; None when there is none."""
     try:
         with (folder / FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -119,16 +119,16 @@ def read(folder: Path) -> Held | None:
         return None
 
 
-def _parsed(file: IO[str]) -> Held | None:
+def _parsed(file: IO[str]) -> LockRecord | None:
     file.seek(0)
     try:
-        return Held(**json.loads(file.read()))
+        return LockRecord(**json.loads(file.read()))
     except (ValueError, TypeError):
         return None
 
 
 def boot_id() -> str:
-    """What changes when the machine starts again."""
+    """Return an id that changes when the machine starts again."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,7 +1,7 @@
-"""This machine's end of a job on a board: standard streams as if the job ran here, whatever the connection does.
+"""The host's end of a job on a board: standard streams as if the job ran here, whatever the connection does.
 
 When the connection is lost it is made again and both sides go on where they were. After ``patience_s`` without one the
-relay gives up (exit code 74) and the job's keeper, which hears nothing either, ends the job. SIGTERM ends the job at once.
+relay gives up (exit code 74) and the job's supervisor, which hears nothing either, ends the job. SIGTERM ends it at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from deploy.board.attach import GONE
 from deploy.board.job import ALIVE_S, SILENT_S, STOP_S
 
 LOST, JOB_GONE, KILLED = 74, 75, 143
-NEWS = "edge-compress: "
+NOTICE = "edge-compress: "
 """How lines for the user begin, among the job's own words on standard error."""
 LONGEST_PAUSE_S = 5.0
 
 
 @final
 class Relay:
-    """Passes one job's streams on; ``run`` returns the job's exit code."""
+    """The connection to one job; ``run`` returns the job's exit code."""
 
     def __init__(self, attach: Sequence[str], patience_s: float) -> None:
         self._attach, self._patience_s = list(attach), patience_s
@@ -41,7 +41,7 @@ class Relay:
         self._killing = False
 
     def run(self) -> int:
-        """Serve until the job has ended or is given up."""
+        """Relay the streams until the job has ended or is given up."""
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         threading.Thread(target=self._read_input, daemon=True).start()
@@ -55,17 +55,17 @@ class Relay:
             if self._heard > started:
                 last_good, pause_s = self._heard, 0.25
             if time.monotonic() - last_good > self._patience_s:
-                self._news(f"no connection for {self._patience_s:g} s, gave up: {self._last_words}")
+                self._notify(f"no connection for {self._patience_s:g} s, gave up: {self._end_of_stderr}")
                 return LOST
             if not self._said_lost:
-                self._news(f"the connection was lost ({self._last_words}); the job goes on, connecting again")
+                self._notify(f"the connection was lost ({self._end_of_stderr}); the job goes on, connecting again")
                 self._said_lost = True
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _serve(self) -> int | None:
-        """One connection's life; the exit code when the job is over, None when the connection is."""
-        self._heard, self._last_words = 0.0, "it said nothing"
+        """Hold one connection; return the exit code when the job is over, None when the connection is."""
+        self._heard, self._end_of_stderr = 0.0, "it said nothing"
         connection = subprocess.Popen(
             self._attach, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -84,25 +84,25 @@ class Relay:
             code = connection.wait()
             for reader in readers:
                 reader.join(timeout=2)
-            self._last_words = " | ".join(words) or f"exit {code}"
+            self._end_of_stderr = " | ".join(words) or f"exit {code}"
             self._connection = None
 
     def _converse(self, connection: subprocess.Popen[bytes]) -> int | None:
         self._send({"hello": self._seen})
-        began = said = time.monotonic()
+        began = last_sent = time.monotonic()
         greeted = False
         while True:
             if self._killing:
                 self._send({"kill": True})
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    connection.wait(timeout=2 * STOP_S)  # the keeper hangs up when the job is gone
+                    connection.wait(timeout=2 * STOP_S)  # the supervisor hangs up when the job is gone
                 return KILLED
             now = time.monotonic()
             if now - max(began, self._heard) > SILENT_S:
                 return None
-            if now - said > ALIVE_S:
+            if now - last_sent > ALIVE_S:
                 self._send({"alive": True})
-                said = now
+                last_sent = now
             try:
                 source, message = self._queue.get(timeout=1.0)
             except queue.Empty:
@@ -127,14 +127,14 @@ class Relay:
 
     def _welcome(self, taken: int) -> None:
         if self._said_lost:
-            self._news("connected again")
+            self._notify("connected again")
             self._said_lost = False
         for message in self._unsent:
             if message["in"] >= taken:
                 self._send(message)
 
     def _take(self, message: dict[str, Any]) -> int | None:
-        """Pass one message on; the exit code when it is that."""
+        """Write one message to the standard streams; return the exit code when it carries one."""
         while "taken" in message and self._unsent and self._unsent[0]["in"] < message["taken"]:
             self._unsent.popleft()
         if message.get("n") != self._seen:
@@ -153,7 +153,7 @@ class Relay:
     def _ended(self, connection: subprocess.Popen[bytes]) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if connection.wait(timeout=2) == GONE:
-                self._news("the job is not on the board any more; was it restarted?")
+                self._notify("the job is not on the board any more; was it restarted?")
                 return JOB_GONE
         return None
 
@@ -181,13 +181,13 @@ class Relay:
     def _on_signal(self, number: int, frame: object) -> None:
         self._killing = True
 
-    def _news(self, text: str) -> None:
-        sys.stderr.write(f"{NEWS}{text}\n")
+    def _notify(self, text: str) -> None:
+        sys.stderr.write(f"{NOTICE}{text}\n")
         sys.stderr.flush()
 
 
 def _hang_up(connection: subprocess.Popen[bytes]) -> None:
-    """End a connection from this side, so that the last word arrives: the keeper waits for it."""
+    """Close a connection from this side, so that the final acknowledgement arrives: the supervisor waits for it."""
     assert connection.stdin is not None
     with contextlib.suppress(OSError):
         connection.stdin.close()

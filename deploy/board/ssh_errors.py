@@ -1,4 +1,4 @@
-"""What ssh says when it fails, and what a person can do about it."""
+"""Explanations for common ssh errors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ HINTS: tuple[tuple[str, str, bool], ...] = (
 
 
 def is_final(words: str) -> bool:
-    """Whether trying again cannot mend it."""
+    """Return whether trying again cannot help."""
     hint = next((h for h in HINTS if h[0] in words), None)
     return hint is not None and not hint[2]
 
 
-def explained(words: str) -> str:
-    """The last of ssh's words, and what to do."""
-    hint = next((f"; {told}" for sign, told, _ in HINTS if sign in words), "")
+def explain(words: str) -> str:
+    """Return the last line of ssh's output, and the remedy."""
+    hint = next((f"; {remedy}" for sign, remedy, _ in HINTS if sign in words), "")
     lines = [line.strip(" \r@") for line in words.splitlines() if line.strip(" \r@")]
     return f"{lines[-1] if lines else 'ssh said nothing'}{hint}"

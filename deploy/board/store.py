@@ -1,4 +1,4 @@
-"""Files on a board, known by their SHA-256: there whole or not at all, and never sent twice.
+"""Content-addressed files on a board, by SHA-256: there whole or not at all, and never sent twice.
 
 parts/DIGEST         what has come of a file so far
 blobs/DIGEST         a whole file: synced and verified, then renamed to here
@@ -28,12 +28,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StoreError(Exception):
-    """A file cannot be kept: the disk is full, it was altered on its way, or its name leads out of its folder."""
+    """A file that cannot be kept: the disk is full, it was altered in transit, or its name leads out of its folder."""
 
 
 @final
 class Store:
-    """The files under one folder. One client at a time: the board's lock sees to that."""
+    """The files under one folder, for one client at a time (the board's lock)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -41,18 +41,18 @@ class Store:
             (root / name).mkdir(parents=True, exist_ok=True)
 
     def missing(self, digests: Iterable[str]) -> dict[str, int]:
-        """Of ``digests``, those that are not here whole, and how many bytes of each are."""
-        found: dict[str, int] = {}
+        """Return those of ``digests`` that are not here whole, and how many bytes of each are."""
+        sizes: dict[str, int] = {}
         for digest in digests:
             if self._blob(digest).exists():
                 os.utime(self._blob(digest))
             else:
                 part = self._part(digest)
-                found[digest] = part.stat().st_size if part.exists() else 0
-        return found
+                sizes[digest] = part.stat().st_size if part.exists() else 0
+        return sizes
 
     def append(self, digest: str, offset: int, size: int, chunks: Iterable[bytes]) -> None:
-        """Write ``chunks`` to a file from ``offset`` on; ``size`` is what it will have. All chunks are taken.
+        """Write ``chunks`` to a file from ``offset`` on; ``size`` is its final size. All chunks are received.
 
         Raises:
             StoreError: the disk is full; what had come is removed.
@@ -82,7 +82,7 @@ class Store:
             raise failed
 
     def finish(self, digest: str) -> None:
-        """Verify what has come of a file, and make it a blob.
+        """Verify a received file, and make it a blob.
 
         Raises:
             StoreError: it is another file; it is removed.
@@ -90,16 +90,18 @@ class Store:
         part = self._part(digest)
         if not part.exists() and self._blob(digest).exists():
             return
-        if (got := sha256(part)) != digest:
+        if (arrived := sha256(part)) != digest:
             part.unlink()
-            raise StoreError(f"a file was altered on its way: sent as {digest[:12]}, arrived as {got[:12]}; it was removed")
+            raise StoreError(
+                f"a file was altered on its way: sent as {digest[:12]}, arrived as {arrived[:12]}; it was removed"
+            )
         sync(part)
         part.chmod(0o444)
         part.rename(self._blob(digest))
         sync(self.root / "blobs")
 
     def tree(self, entries: Mapping[str, str]) -> str:
-        """A folder that holds the blobs of ``entries`` (path -> digest) under those paths."""
+        """Make a folder with the blobs of ``entries`` (path -> digest) under those paths."""
         key = hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
         folder = self.root / "trees" / key
         if folder.is_dir():
@@ -113,21 +115,21 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(self._blob(digest), target)
         (self.root / "trees" / f"{key}.json").write_text(json.dumps(dict(entries)))
-        for made in (*(p for p in part.rglob("*") if p.is_dir()), part):
-            sync(made)
+        for subfolder in (*(p for p in part.rglob("*") if p.is_dir()), part):
+            sync(subfolder)
         part.rename(folder)
         sync(self.root / "trees")
         return str(folder)
 
     def listing(self, path: Path) -> list[dict[str, Any]]:
-        """The files of a folder, or the one file: path, size, digest. Those of a folder become blobs: they may be put again.
+        """List the files of a folder, or one file: path, size, digest. Those of a folder become blobs.
 
         Raises:
             FileNotFoundError: there is no such path.
         """
         path.lstat()
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        found = []
+        entries = []
         for file in files:
             digest = sha256(file)
             if path.is_dir() and not self._blob(digest).exists():
@@ -135,18 +137,18 @@ class Store:
                     file.chmod(0o444)
                     os.link(file, self._blob(digest))
             name = str(file.relative_to(path)) if path.is_dir() else ""
-            found.append({"path": name, "size": file.stat().st_size, "sha256": digest})
-        return found
+            entries.append({"path": name, "size": file.stat().st_size, "sha256": digest})
+        return entries
 
     def read(self, path: Path, offset: int) -> Iterator[bytes]:
-        """The chunks of a file from ``offset`` on."""
+        """Yield the chunks of a file from ``offset`` on."""
         with path.open("rb") as file:
             file.seek(offset)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
     def forget(self, path: Path) -> None:
-        """Remove what ``tree`` made, or a file or folder under ``work``; anything else stays."""
+        """Remove a tree, or a file or folder under ``work``; nothing else."""
         for parent in ("trees", "work"):
             base = self.root / parent
             if base in path.parents:
@@ -156,7 +158,7 @@ class Store:
                     self._forget_blobs(top)
 
     def sweep(self, now: float | None = None) -> None:
-        """Remove what the device made for runs that are over, and what nobody asked for in ``KEPT_DAYS``."""
+        """Remove the products of finished runs, and files unused for ``KEPT_DAYS``."""
         oldest = (now or time.time()) - KEPT_DAYS * 86400
         for entry in (self.root / "work").iterdir():
             _remove(entry)
@@ -166,7 +168,7 @@ class Store:
                     _remove(entry)
 
     def size_bytes(self) -> dict[str, int]:
-        """Bytes on disk by the folder they lie in; what is linked twice counts once."""
+        """Return bytes on disk by top-level folder; a file with two links counts once."""
         seen: set[int] = set()
         sizes: dict[str, int] = {}
         for top in sorted(self.root.iterdir()):
@@ -214,7 +216,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _link(blob: Path, target: Path) -> None:
-    """A second name for a blob; a copy where the file system knows no links."""
+    """Link a blob under a second name; copy it where the file system has no links."""
     try:
         os.link(blob, target)
     except OSError:

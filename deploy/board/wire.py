@@ -1,4 +1,4 @@
-"""Messages over a pair of file descriptors: JSON lines, and files as chunks after a line. Never waits without end.
+"""Messages over a pair of file descriptors: JSON lines, and files as chunks after a line. No wait is endless.
 
 A chunk is eight hexadecimal digits of length and that many bytes; a chunk of length 0 ends a file.
 """
@@ -16,16 +16,16 @@ LONGEST_LINE_BYTES = 1 << 28
 
 
 class ClosedError(ConnectionError):
-    """The other end is gone."""
+    """A connection whose other end is gone."""
 
 
 class SilentError(ConnectionError):
-    """The other end is there and says nothing."""
+    """A connection whose other end is there and silent."""
 
 
 @final
 class Wire:
-    """One end of a conversation; the descriptors are made non-blocking and stay the caller's to close.
+    """One end of a connection; the descriptors are made non-blocking and stay the caller's to close.
 
     Attributes:
         idle_s: how long to wait for one byte to move; None waits for as long as the other end lives.
@@ -43,7 +43,7 @@ class Wire:
         self._write(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> Any:
-        """The next JSON line.
+        """Receive the next JSON line.
 
         Raises:
             ClosedError: there is none any more.
@@ -52,7 +52,7 @@ class Wire:
         return json.loads(self.line())
 
     def line(self) -> bytes:
-        """The next line without its end."""
+        """Receive the next line without its end."""
         searched = 0
         while (at := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
@@ -64,7 +64,7 @@ class Wire:
         return line
 
     def send_chunks(self, chunks: Iterable[bytes]) -> int:
-        """Send a file; returns its bytes."""
+        """Send a file; return its bytes."""
         total = 0
         for chunk in chunks:
             if chunk:
@@ -74,12 +74,12 @@ class Wire:
         return total
 
     def chunks(self) -> Iterator[bytes]:
-        """The chunks of a file, as they come."""
+        """Yield the chunks of a file, as they arrive."""
         while size := int(self._exactly(8), 16):
             yield self._exactly(size)
 
     def is_closed(self) -> bool:
-        """Whether the other end has gone, without waiting for it; call it only when nothing is due from there."""
+        """Return at once whether the other end has gone; call it only when nothing is due from there."""
         ready, _, _ = select.select([self._read_fd], [], [], 0)
         if not ready:
             return False
@@ -92,9 +92,9 @@ class Wire:
     def _exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
             self._fill()
-        found = bytes(self._buffer[:size])
+        data = bytes(self._buffer[:size])
         del self._buffer[:size]
-        return found
+        return data
 
     def _fill(self) -> None:
         ready, _, _ = select.select([self._read_fd], [], [], self.idle_s)

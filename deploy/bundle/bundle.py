@@ -32,7 +32,7 @@ import numpy.typing as npt
 from deploy.bundle import golden as goldens
 from deploy.bundle import manifest as manifests
 from deploy.bundle import target as targets
-from deploy.bundle.golden import Check
+from deploy.bundle.golden import GoldenCheck
 from deploy.bundle.manifest import MANIFEST, PATH, SIGNATURE, FileEntry, Manifest, Target
 from deploy.bundle.model_file import model_file
 from deploy.engines import BuildPlan, engine
@@ -120,7 +120,7 @@ open("model.onnx", "wb").write(model + rest)
 @final
 @dataclass(frozen=True, kw_only=True)
 class Signer:
-    """Who signs: the id of a key, and the signature of 64 bytes that it gives."""
+    """A signing key: its id, and the function that returns signatures of 64 bytes."""
 
     key: str
     sign: Callable[[bytes], bytes]
@@ -161,7 +161,7 @@ def write(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    decoded = _put_model(part, model, plan, packed)
+    decoded = _copy_model(part, model, plan, packed)
     (part / "plan.json").write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
     (part / "profile.json").write_text(json.dumps(profile.as_json(), indent=1, sort_keys=True))
     (part / "report.json").write_bytes(report)
@@ -172,7 +172,7 @@ def write(
         assert PATH.fullmatch(path), f"{path!r} is no name for a file of a bundle"
         (part / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, part / path)
-    made = Manifest(
+    draft = Manifest(
         name=name,
         version=1,
         created="",
@@ -181,19 +181,19 @@ def write(
         versions=dict(versions or {}),
         decoded=decoded,
     )
-    found = _release(made, folder)
-    if signer is None and found.key is not None:
+    written = _release(draft, folder)
+    if signer is None and written.key is not None:
         shutil.copyfile(folder / MANIFEST, part / MANIFEST)
         shutil.copyfile(folder / SIGNATURE, part / SIGNATURE)
     else:
-        found = _write_manifest(part, found, signer)
+        written = _write_manifest(part, written, signer)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    return found
+    return written
 
 
 def sign(folder: Path, signer: Signer, *, version: int | None = None, expires_in: timedelta | None = None) -> Manifest:
@@ -202,19 +202,19 @@ def sign(folder: Path, signer: Signer, *, version: int | None = None, expires_in
     Raises:
         UserError: it is no bundle, its files are not those of its manifest, or ``version`` is none.
     """
-    found, _, _ = manifests.read(folder)
-    manifests.check_files(folder, found)
+    contents, _, _ = manifests.read(folder)
+    manifests.check_files(folder, contents)
     if version is not None:
-        found = replace(found, version=version)
+        contents = replace(contents, version=version)
     if expires_in is not None:
-        found = replace(found, expires=manifests.as_text(datetime.now(timezone.utc) + expires_in))
-    manifests.parse(found.canonical(), str(folder))
+        contents = replace(contents, expires=manifests.as_text(datetime.now(timezone.utc) + expires_in))
+    manifests.parse(contents.canonical(), str(folder))
     (folder / SIGNATURE).unlink(missing_ok=True)
-    return _write_manifest(folder, found, signer)
+    return _write_manifest(folder, contents, signer)
 
 
-def verify(folder: Path) -> Check:
-    """Check every file of a bundle, build its engine here and run its golden samples. Says nothing of who made it.
+def verify(folder: Path) -> GoldenCheck:
+    """Check every file of a bundle, build its engine here and run its golden samples. The signature is not checked.
 
     Raises:
         UserError: a file is missing, altered, not in the manifest or decodes to another than that names; or the engine
@@ -222,56 +222,58 @@ def verify(folder: Path) -> Check:
         EngineError: the runtime refused the model.
         ValueError: the engine's outputs cannot be compared with the golden ones.
     """
-    found, _, _ = manifests.read(folder)
-    manifests.check_files(folder, found)
+    contents, _, _ = manifests.read(folder)
+    manifests.check_files(folder, contents)
     plan = load_plan(folder)
     runtime = engine(plan.engine)
     able = runtime.affinity()
     if able.score < 0:
         raise UserError(f"{folder}: its engine {plan.engine} cannot run here: {able.reason}")
     with tempfile.TemporaryDirectory() as scratch:
-        with model_file(folder, found, plan) as model:
+        with model_file(folder, contents, plan) as model:
             runtime.build(model, plan, Path(scratch))
         return goldens.check(runtime.open(Path(scratch), plan), folder / "golden.npz")
 
 
 def load_plan(folder: Path) -> BuildPlan:
-    """The plan of the engine that a bundle was proven with."""
+    """Read the plan of the engine that a bundle was proven with."""
     return BuildPlan(**json.loads((folder / "plan.json").read_text()))
 
 
-def _release(made: Manifest, folder: Path) -> Manifest:
-    """``made`` with version and dates: those of the bundle in ``folder``, and its key, where the content is the same."""
+def _release(draft: Manifest, folder: Path) -> Manifest:
+    """Return ``draft`` with version and dates, and the key of the bundle in ``folder`` where the content is the same."""
     now = int(time.time())
-    before = _before(folder)
-    if before is not None and before.name == made.name:
-        kept = replace(made, version=before.version, created=before.created, expires=before.expires, key=before.key)
-        if kept == before:
-            return kept
-        now = max(now, before.version + 1)
-    return replace(made, version=now, created=manifests.as_text(datetime.now(timezone.utc)))
+    previous = _previous_manifest(folder)
+    if previous is not None and previous.name == draft.name:
+        unchanged = replace(
+            draft, version=previous.version, created=previous.created, expires=previous.expires, key=previous.key
+        )
+        if unchanged == previous:
+            return unchanged
+        now = max(now, previous.version + 1)
+    return replace(draft, version=now, created=manifests.as_text(datetime.now(timezone.utc)))
 
 
-def _before(folder: Path) -> Manifest | None:
-    """The manifest of the bundle in ``folder``; None where there is none, or half of one."""
+def _previous_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of the bundle in ``folder``; None where there is none, or half of one."""
     try:
-        found, _, signature = manifests.read(folder)
+        contents, _, signature = manifests.read(folder)
     except UserError:
         return None
-    return found if (signature is None) == (found.key is None) else None
+    return contents if (signature is None) == (contents.key is None) else None
 
 
-def _write_manifest(folder: Path, made: Manifest, signer: Signer | None) -> Manifest:
+def _write_manifest(folder: Path, draft: Manifest, signer: Signer | None) -> Manifest:
     """Write the manifest and, after it, its signature."""
-    found = replace(made, key=signer.key if signer else None)
-    write_atomically(folder / MANIFEST, found.canonical())
+    keyed = replace(draft, key=signer.key if signer else None)
+    write_atomically(folder / MANIFEST, keyed.canonical())
     if signer is not None:
-        write_atomically(folder / SIGNATURE, signer.sign(found.canonical()))
-    return found
+        write_atomically(folder / SIGNATURE, signer.sign(keyed.canonical()))
+    return keyed
 
 
-def _put_model(part: Path, model: Path, plan: BuildPlan, packed: Path | None) -> dict[str, FileEntry]:
-    """The model, or the packed file and what is decoded from it."""
+def _copy_model(part: Path, model: Path, plan: BuildPlan, packed: Path | None) -> dict[str, FileEntry]:
+    """Copy the model, or the packed file; return the entries of decoded files."""
     if packed is None:
         shutil.copyfile(model, part / plan.model_file)
         return {}

@@ -1,4 +1,4 @@
-"""A bundle's golden samples: run them, and judge whether an engine built here gives what the proven one gave.
+"""Golden samples of a bundle: run them, and compare an engine built here with the proven one.
 
 golden.npz holds ``input`` of shape (samples, ...), ``output`` (the first output) and ``output.1``, ``output.2``, ...
 (the others, in the model's order).
@@ -27,8 +27,8 @@ OTHER_FLIPS = 1 / 16
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """What became of a bundle's golden samples on this machine; of several outputs, the worst.
+class GoldenCheck:
+    """Distance of an engine's outputs from a bundle's golden outputs; of several outputs, the worst.
 
     Attributes:
         flips: samples whose largest value is another one, of an output of shape (samples, classes); 0 for other shapes.
@@ -45,11 +45,11 @@ class Check:
 
 
 def pack(inputs: npt.NDArray[Any], outputs: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of golden.npz."""
+    """Return the arrays of golden.npz."""
     return {"input": inputs, **{_name(i): output for i, output in enumerate(outputs)}}
 
 
-def check(session: Session, golden: Path) -> Check:
+def check(session: Session, golden: Path) -> GoldenCheck:
     """Run the golden samples and compare every output.
 
     Raises:
@@ -62,17 +62,17 @@ def check(session: Session, golden: Path) -> Check:
 
 
 def run(session: Session, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Outputs of an engine with one input for ``inputs`` of shape (samples, ...), batch by batch."""
+    """Return outputs of an engine with one input for ``inputs`` of shape (samples, ...), batch by batch."""
     (spec,) = session.inputs
     batch, parts = spec.shape[0], []
     for start in range(0, len(inputs), batch):
-        found = session.infer({spec.name: padded(inputs[start : start + batch], batch)})
-        parts.append([value[: len(inputs) - start] for value in found.values()])
+        outputs = session.infer({spec.name: padded(inputs[start : start + batch], batch)})
+        parts.append([value[: len(inputs) - start] for value in outputs.values()])
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
-def compare(expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]]) -> Check:
-    """The distance of two lists of outputs.
+def compare(expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]]) -> GoldenCheck:
+    """Compare two lists of outputs.
 
     Raises:
         ValueError: their number or shapes differ, or one is not a number.
@@ -81,29 +81,29 @@ def compare(expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]
         raise ValueError(f"the engine gives {len(got)} outputs; the golden samples have {len(expected)}")
     if not all(np.isfinite(value).all() for value in got):
         raise ValueError("the engine's outputs hold what is not a number")
-    found = [parity(a, b) for a, b in zip(expected, got, strict=True)]
+    parities = [parity(a, b) for a, b in zip(expected, got, strict=True)]
     flips = [_flips(a, b) for a, b in zip(expected, got, strict=True)]
-    return Check(
-        max_abs=max(p.max_abs for p in found),
-        cosine=min(p.cosine for p in found),
-        top1_agreement=min(p.top1_agreement for p in found),
+    return GoldenCheck(
+        max_abs=max(p.max_abs for p in parities),
+        cosine=min(p.cosine for p in parities),
+        top1_agreement=min(p.top1_agreement for p in parities),
         flips=max(flips),
-        samples=found[0].samples,
+        samples=parities[0].samples,
     )
 
 
-def faults(found: Check, precision: str) -> list[str]:
-    """Why the engine is not the one that was proven; empty where it is."""
-    least, most = LEAST_COSINE[precision], MOST_FLIPS.get(precision, OTHER_FLIPS) * found.samples
-    told = []
-    if not found.cosine >= least:
-        told.append(f"golden outputs differ: cosine {found.cosine:.5f}; {precision} must reach {least}")
-    if found.flips > most:
-        told.append(
-            f"golden outputs differ: {found.flips} of {found.samples} samples have another largest value; "
+def faults(result: GoldenCheck, precision: str) -> list[str]:
+    """Return why the engine is not the one that was proven; empty where it is."""
+    least, most = LEAST_COSINE[precision], MOST_FLIPS.get(precision, OTHER_FLIPS) * result.samples
+    reasons = []
+    if not result.cosine >= least:
+        reasons.append(f"golden outputs differ: cosine {result.cosine:.5f}; {precision} must reach {least}")
+    if result.flips > most:
+        reasons.append(
+            f"golden outputs differ: {result.flips} of {result.samples} samples have another largest value; "
             f"{precision} may have {most:g}"
         )
-    return told
+    return reasons
 
 
 def _flips(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:

@@ -1,4 +1,4 @@
-"""manifest.json: what a bundle is, which files it has, which machine it is for. Canonical, so that it can be signed.
+"""manifest.json: a bundle's identity, its files and its target machine. Canonical, so that it can be signed.
 
 Canonical: keys sorted, no space between tokens, ASCII, one newline at the end. Bytes that differ from that form are
 refused, so one content has one signature and nothing hides in a repeated key.
@@ -86,19 +86,19 @@ class Manifest:
     decoded: Mapping[str, FileEntry] = field(default_factory=dict)
 
     def canonical(self) -> bytes:
-        """The bytes of ``manifest.json``, which are what is signed."""
+        """Return the bytes of ``manifest.json``, which are signed."""
         data = {"schema": SCHEMA, **asdict(self)}
         return canonical(data if self.decoded else without(data, DECODED))
 
 
 def canonical(data: Mapping[str, Any]) -> bytes:
-    """``data`` as JSON in its one form."""
+    """Encode ``data`` as JSON in its one form."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return (text + "\n").encode()
 
 
 def read(folder: Path) -> tuple[Manifest, bytes, bytes | None]:
-    """The manifest of a bundle, its bytes, and the bytes of its signature if it has one.
+    """Read the manifest of a bundle; return it, its bytes, and the bytes of its signature if it has one.
 
     Raises:
         UserError: there is none, or it is not a manifest.
@@ -112,7 +112,7 @@ def read(folder: Path) -> tuple[Manifest, bytes, bytes | None]:
 
 
 def parse(raw: bytes, where: str) -> Manifest:
-    """The manifest in ``raw``; ``where`` begins each fault.
+    """Parse the manifest in ``raw``; ``where`` begins each fault.
 
     Raises:
         UserError: it is too long, not canonical, of another schema, or says what no manifest may; all faults at once.
@@ -125,8 +125,8 @@ def parse(raw: bytes, where: str) -> Manifest:
     except (ValueError, RecursionError):
         raise UserError(f"{where}: {MANIFEST} is not JSON; the bundle was altered") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        given = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"{where}: {MANIFEST} has schema {given!r}; this version reads {SCHEMA}: make the bundle again")
+        schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise UserError(f"{where}: {MANIFEST} has schema {schema!r}; this version reads {SCHEMA}: make the bundle again")
     if not is_canonical:
         raise UserError(f"{where}: {MANIFEST} is not in canonical form; the bundle was altered")
     faults = [f"{where}: {MANIFEST}: {fault}" for fault in _faults(data)]
@@ -137,17 +137,17 @@ def parse(raw: bytes, where: str) -> Manifest:
 
 
 def without(data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """``data`` less one key."""
+    """Return ``data`` less one key."""
     return {name: value for name, value in data.items() if name != key}
 
 
 def moment(text: str) -> datetime:
-    """The time that a manifest's text means."""
+    """Parse a manifest's time."""
     return datetime.strptime(text, TIME).replace(tzinfo=timezone.utc)
 
 
 def as_text(when: datetime) -> str:
-    """``when`` as a manifest writes it."""
+    """Format ``when`` as a manifest writes it."""
     return when.astimezone(timezone.utc).strftime(TIME)
 
 
@@ -169,7 +169,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def entries(folder: Path) -> dict[str, FileEntry]:
-    """The entry of each file below ``folder``, its manifest and signature not counted.
+    """Return the entry of each file below ``folder``, without its manifest and signature.
 
     Raises:
         UserError: there is a link, a special file or a name that a bundle cannot have.
@@ -182,7 +182,7 @@ def entries(folder: Path) -> dict[str, FileEntry]:
 
 
 def _walk(folder: Path) -> tuple[dict[str, int], list[str]]:
-    """Sizes of the plain files below ``folder`` by path, and what is there besides them. Links are not followed."""
+    """Return sizes of the plain files below ``folder`` by path, and faults for everything else. Links are not followed."""
     sizes: dict[str, int] = {}
     faults: list[str] = []
     for parent, folders, names in os.walk(folder):

@@ -1,4 +1,4 @@
-"""The file that a bundle's engine is built from: as it lies there, or decoded from model.packed."""
+"""The source file of a bundle's engine: as it lies there, or decoded from model.packed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from profiles.errors import UserError
 
 
 @contextlib.contextmanager
-def model_file(bundle: Path, found: Manifest, plan: BuildPlan, scratch: Path | None = None) -> Iterator[Path]:
-    """The file that ``plan`` is built from; a decoded one is there until the block ends, below ``scratch``.
+def model_file(bundle: Path, contents: Manifest, plan: BuildPlan, scratch: Path | None = None) -> Iterator[Path]:
+    """Yield the source file of ``plan``; a decoded one is there until the block ends, below ``scratch``.
 
     Raises:
         UserError: the packed file is damaged, or decodes to another file than the manifest names.
     """
-    wanted = found.decoded.get(plan.model_file)
-    if wanted is None:
+    entry = contents.decoded.get(plan.model_file)
+    if entry is None:
         yield bundle / plan.model_file
         return
     packed = bundle / packed_file.FILE
@@ -31,7 +31,7 @@ def model_file(bundle: Path, found: Manifest, plan: BuildPlan, scratch: Path | N
         content = plan.format.decode(packed.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{bundle}: {packed_file.FILE} cannot be decoded: {error}; get the bundle again") from None
-    if len(content) != wanted.size_bytes or hashlib.sha256(content).hexdigest() != wanted.sha256:
+    if len(content) != entry.size_bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
         raise UserError(
             f"{bundle}: {packed_file.FILE} decodes to another {plan.model_file} than the manifest names; "
             "get the bundle again, and if that does not help use the device side that came with it"
@@ -41,7 +41,7 @@ def model_file(bundle: Path, found: Manifest, plan: BuildPlan, scratch: Path | N
         yield Path(folder) / plan.model_file
 
 
-def model_sha256(bundle: Path, found: Manifest, plan: BuildPlan) -> str:
-    """SHA-256 of that file; of a packed one as the manifest has it, which is what a decoded file must have."""
-    wanted = found.decoded.get(plan.model_file)
-    return sha256(bundle / plan.model_file) if wanted is None else wanted.sha256
+def model_sha256(bundle: Path, contents: Manifest, plan: BuildPlan) -> str:
+    """Return the SHA-256 of that file; of a packed one as its manifest states it."""
+    entry = contents.decoded.get(plan.model_file)
+    return sha256(bundle / plan.model_file) if entry is None else entry.sha256

@@ -1,4 +1,4 @@
-"""Ed25519 signatures over a bundle's manifest: public keys, and checking. Nothing here signs.
+"""Ed25519 signatures over a bundle's manifest: public keys, and their check. Nothing here signs.
 
 Checked by the ``cryptography`` library where it is installed, else by the system's OpenSSL (3.0 or later); a device
 that has neither accepts nothing. Public keys are PEM files (``BEGIN PUBLIC KEY``), as OpenSSL reads and writes them.
@@ -25,25 +25,25 @@ KEY_BYTES, SIGNATURE_BYTES = 32, 64
 
 
 def key_id(public: bytes) -> str:
-    """The id of a public key of 32 bytes: 16 hexadecimal digits of its SHA-256."""
+    """Return the id of a public key of 32 bytes: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
 def to_pem(public: bytes) -> str:
-    """A public key of 32 bytes as PEM."""
+    """Encode a public key of 32 bytes as PEM."""
     text = base64.b64encode(PREFIX + public).decode()
     return f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"
 
 
 def from_pem(text: str, where: str) -> bytes:
-    """The 32 bytes of the public key in ``text``.
+    """Decode the 32 bytes of the public key in ``text``.
 
     Raises:
         UserError: it is no Ed25519 public key.
     """
-    found = PEM.fullmatch(text)
+    match = PEM.fullmatch(text)
     try:
-        raw = base64.b64decode("".join(found.group(1).split()), validate=True) if found else b""
+        raw = base64.b64decode("".join(match.group(1).split()), validate=True) if match else b""
     except ValueError:
         raw = b""
     if len(raw) != len(PREFIX) + KEY_BYTES or not raw.startswith(PREFIX):
@@ -52,7 +52,7 @@ def from_pem(text: str, where: str) -> bytes:
 
 
 def trusted(folder: Path) -> dict[str, bytes]:
-    """The public keys in the PEM files of ``folder`` by id; a file's name means nothing."""
+    """Read the public keys in the PEM files of ``folder``, by id; a file's name means nothing."""
     keys = [from_pem(path.read_text(errors="replace"), str(path)) for path in sorted(folder.glob("*.pem"))]
     return {key_id(key): key for key in keys}
 
@@ -74,7 +74,7 @@ def check(manifest: Manifest, raw: bytes, signature: bytes | None, keys: Mapping
 
 
 def is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` (64 bytes) over ``message`` is of the key ``public`` (32 bytes).
+    """Return whether ``signature`` (64 bytes) over ``message`` is of the key ``public`` (32 bytes).
 
     Raises:
         UserError: there is nothing here to check it with.
@@ -94,24 +94,24 @@ def is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def is_signed_by_openssl(public: bytes, message: bytes, signature: bytes) -> bool:
-    """As ``is_signed``, by the ``openssl`` command.
+    """Return the same as ``is_signed``, by the ``openssl`` command.
 
     Raises:
         UserError: there is no OpenSSL 3.0 or later.
     """
     tool = shutil.which("openssl")
-    said = subprocess.run([tool, "version"], capture_output=True, text=True, check=False).stdout if tool else "none"
-    release = re.match(r"OpenSSL (\d+)\.", said)
+    version = subprocess.run([tool, "version"], capture_output=True, text=True, check=False).stdout if tool else "none"
+    release = re.match(r"OpenSSL (\d+)\.", version)
     if tool is None or release is None or int(release.group(1)) < 3:
         raise UserError(
             "no signature can be checked here: it takes Python's cryptography (pip install cryptography) "
-            f"or OpenSSL 3.0 or later (found: {said.strip() or 'none'})"
+            f"or OpenSSL 3.0 or later (found: {version.strip() or 'none'})"
         )
     with tempfile.TemporaryDirectory() as scratch:
-        key, signed, given = (f"{scratch}/{name}" for name in ("key.pem", "signature", "message"))
+        key, signed, content = (f"{scratch}/{name}" for name in ("key.pem", "signature", "message"))
         Path(key).write_text(to_pem(public))
         Path(signed).write_bytes(signature)
-        Path(given).write_bytes(message)
-        command = [tool, "pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", "-in", given, "-sigfile", signed]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode == 0 and "Signature Verified Successfully" in done.stdout + done.stderr
+        Path(content).write_bytes(message)
+        command = [tool, "pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", "-in", content, "-sigfile", signed]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+    return process.returncode == 0 and "Signature Verified Successfully" in process.stdout + process.stderr

@@ -1,4 +1,4 @@
-"""Whether this machine is what a bundle was made for."""
+"""Comparison of this machine with a bundle's target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPELLINGS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def here(plan: BuildPlan) -> Target:
-    """This machine as the target of ``plan``."""
+    """Describe this machine as the target of ``plan``."""
     return Target(
         arch=platform.machine(),
         system=platform.system(),
@@ -25,7 +25,7 @@ def here(plan: BuildPlan) -> Target:
 
 
 def mismatches(target: Target) -> list[str]:
-    """Why a bundle for ``target`` is not for this machine; empty where it is."""
+    """Return why a bundle for ``target`` is not for this machine; empty where it is."""
     faults = []
     if _arch(target.arch) != _arch(platform.machine()):
         faults.append(f"it was made for {target.arch}; this device is {platform.machine()}")

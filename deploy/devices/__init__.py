@@ -5,7 +5,7 @@ To add one: a file here with a final subclass of ``Device``, and a line in ``DEV
 
 from __future__ import annotations
 
-from deploy.devices.base import Device, DeviceError, Done
+from deploy.devices.base import CompletedCommand, Device, DeviceError
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, with_entry_points
 
@@ -17,7 +17,7 @@ DEVICES: dict[str, str] = {
 
 
 def device(url: str) -> Device:
-    """The device at ``url``; ``local`` is this machine.
+    """Return the device at ``url``; ``local`` is this machine.
 
     Raises:
         UserError: no device speaks that URL's scheme.
@@ -26,8 +26,8 @@ def device(url: str) -> Device:
     table = with_entry_points(DEVICES, "edge_compress.devices")
     if scheme not in table:
         raise UserError(unknown("kind of device", scheme, table))
-    found: Device = load_object(table[scheme])(url)
-    return found
+    opened: Device = load_object(table[scheme])(url)
+    return opened
 
 
-__all__ = ["DEVICES", "Device", "DeviceError", "Done", "device"]
+__all__ = ["DEVICES", "CompletedCommand", "Device", "DeviceError", "device"]

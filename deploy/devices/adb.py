@@ -1,7 +1,7 @@
 """An Android device: ``adb://serial[?python=PATH][&root=FOLDER]``, by the ``adb`` binary. Thin, and unproven on a phone.
 
 Files and commands need nothing there; a worker needs a Python with numpy and a runtime (Termux has one). A worker ends
-with its connection: there is no keeper as on a board over SSH.
+with its connection: there is no supervisor as on a board over SSH.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, final
 
 from deploy.board import install
-from deploy.devices.base import Device, DeviceError, Done
+from deploy.devices.base import CompletedCommand, Device, DeviceError
 from deploy.files import sha256
 from profiles.errors import UserError
 
@@ -44,7 +44,7 @@ class ADB(Device):
     def put(self, local: Path) -> str:
         files = {local.name: local} if local.is_file() else {str(p.relative_to(local)): p for p in _files(local)}
         digests = {name: sha256(path) for name, path in files.items()}
-        folder = f"{self._root}/put/{install.digest_of(digests)}"
+        folder = f"{self._root}/put/{install.tree_digest(digests)}"
         if self._shell(f"test -e {shlex.quote(folder)}").code:
             part = f"{self._root}/part-{uuid.uuid4().hex}"
             for name, path in files.items():
@@ -59,8 +59,8 @@ class ADB(Device):
 
     def get(self, remote: str, local: Path) -> None:
         there = shlex.quote(remote)
-        found = self._must(f"if [ -d {there} ]; then cd {there} && find . -type f; else ls {there} >/dev/null && echo; fi")
-        for name in found.stdout.splitlines():
+        listing = self._must(f"if [ -d {there} ]; then cd {there} && find . -type f; else ls {there} >/dev/null && echo; fi")
+        for name in listing.stdout.splitlines():
             source, target = (f"{remote}/{name[2:]}", local / name[2:]) if name else (remote, local)
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(target.name + ".part")
@@ -79,21 +79,21 @@ class ADB(Device):
         if remote.startswith(f"{self._root}/made/"):
             self._shell(f"rm -rf {shlex.quote(os.path.dirname(remote))}")
 
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
         # The device stops it as well: it would go on when only this end did.
         words = shlex.join(["timeout", "-k", "2", f"{timeout_s:g}", *arguments])
-        done = self._shell(words, stdin, timeout_s + SPARE_S)
-        if done.code == OUT_OF_TIME:
+        result = self._shell(words, stdin, timeout_s + SPARE_S)
+        if result.code == OUT_OF_TIME:
             raise DeviceError(f"{self.url}: '{arguments[0]}' did not end within {timeout_s:g} s; it was stopped")
-        return done
+        return result
 
-    def door(self) -> list[str]:
+    def deploy_command(self) -> list[str]:
         if not self._code:
             self._code = self._install()
         return ["env", f"PYTHONPATH={self._code}", "ORT_DISABLE_TELEMETRY=1", self._python, "-m", "deploy"]
 
     def start_worker(self) -> subprocess.Popen[str]:
-        words = shlex.join([*self.door(), "worker"])
+        words = shlex.join([*self.deploy_command(), "worker"])
         return subprocess.Popen(
             [*self._command(), "shell", "-T", words],
             stdin=subprocess.PIPE,
@@ -104,9 +104,9 @@ class ADB(Device):
         )
 
     def status(self) -> dict[str, Any]:
-        """Kilobytes as ``du`` tells them; nothing takes a phone for a run."""
-        said = self._shell(f"du -sk {shlex.quote(self._root)}/* 2>/dev/null").stdout
-        sizes = {line.split()[1].rpartition("/")[2]: int(line.split()[0]) * 1024 for line in said.splitlines()}
+        """Describe the root; sizes in bytes, from the kilobytes of ``du``. A phone has no lock."""
+        output = self._shell(f"du -sk {shlex.quote(self._root)}/* 2>/dev/null").stdout
+        sizes = {line.split()[1].rpartition("/")[2]: int(line.split()[0]) * 1024 for line in output.splitlines()}
         free = self._must("df -k /data/local/tmp 2>/dev/null || df -k /").stdout.splitlines()[-1].split()[-3]
         about = {"root": self._root, "size_bytes": sizes, "free_bytes": int(free) * 1024, "python": self._python}
         return {**about, "system": self._must("uname -srm").stdout.strip(), "code": [], "lock": None, "jobs": []}
@@ -115,7 +115,7 @@ class ADB(Device):
         self._must(f"rm -rf {shlex.quote(self._root)}")
 
     def close(self) -> None:
-        """Nothing: adb's server is the user's."""
+        """Do nothing: adb's server is the user's."""
 
     def _install(self) -> str:
         name, archive = install.payload()
@@ -123,47 +123,49 @@ class ADB(Device):
         if self._shell(f"test -e {shlex.quote(code)}").code:
             part = shlex.quote(f"{code}.part")
             unpack = f"rm -rf {part} && mkdir -p {part} && tar -xf - -C {part} && mv {part} {shlex.quote(code)}"
-            done = self._shell(unpack, archive, FILE_S)
-            if done.code:
-                raise DeviceError(f"{self.url}: the device side could not be installed: {_last(done.stderr)}")
+            result = self._shell(unpack, archive, FILE_S)
+            if result.code:
+                raise DeviceError(f"{self.url}: the device side could not be installed: {_last_line(result.stderr)}")
         version = self._shell(shlex.join([self._python, "-c", "import sys, numpy; print(sys.version_info >= (3, 10))"]))
         if version.stdout.strip() != "True":
             raise UserError(
                 f"{self.url}: wrong Python: {self._python} there is missing, older than 3.10, or without numpy "
-                f"({_last(version.stderr) or 'it said nothing'}); install one (Termux: pkg install python-numpy) and name "
-                f"it: {self.url}?python=/path/to/python"
+                f"({_last_line(version.stderr) or 'it said nothing'}); install one (Termux: pkg install python-numpy) and "
+                f"name it: {self.url}?python=/path/to/python"
             )
         return code
 
     def _digest(self, remote: str) -> str:
         return (self._must(f"sha256sum {shlex.quote(remote)}").stdout.split() or [""])[0]
 
-    def _must(self, script: str) -> Done:
-        done = self._shell(script)
-        if done.code:
-            raise DeviceError(f"{self.url}: {_last(done.stderr or done.stdout) or f'exit {done.code}'}")
-        return done
+    def _must(self, script: str) -> CompletedCommand:
+        result = self._shell(script)
+        if result.code:
+            raise DeviceError(f"{self.url}: {_last_line(result.stderr or result.stdout) or f'exit {result.code}'}")
+        return result
 
-    def _shell(self, script: str, stdin: IO[bytes] | bytes = b"", timeout_s: float = SHELL_S) -> Done:
+    def _shell(self, script: str, stdin: IO[bytes] | bytes = b"", timeout_s: float = SHELL_S) -> CompletedCommand:
         return self._call(["shell", "-T", script], stdin, timeout_s)
 
     def _adb(self, words: Sequence[str]) -> None:
-        done = self._call(words, b"", FILE_S)
-        if done.code:
-            raise DeviceError(f"{self.url}: adb {words[0]}: {_last(done.stderr or done.stdout)}")
+        result = self._call(words, b"", FILE_S)
+        if result.code:
+            raise DeviceError(f"{self.url}: adb {words[0]}: {_last_line(result.stderr or result.stdout)}")
 
-    def _call(self, words: Sequence[str], stdin: IO[bytes] | bytes, timeout_s: float) -> Done:
-        given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    def _call(self, words: Sequence[str], stdin: IO[bytes] | bytes, timeout_s: float) -> CompletedCommand:
+        stdin_arguments: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         try:
-            done = subprocess.run([*self._command(), *words], capture_output=True, timeout=timeout_s, check=False, **given)
+            process = subprocess.run(
+                [*self._command(), *words], capture_output=True, timeout=timeout_s, check=False, **stdin_arguments
+            )
         except FileNotFoundError:
             raise UserError("no adb on this machine; install the Android platform tools") from None
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.url}: adb {words[0]} did not end within {timeout_s:g} s") from None
-        stderr = done.stderr.decode(errors="replace")
-        if done.returncode and stderr.startswith(("error:", "adb: error:", "adb: device")):
-            raise DeviceError(f"{self.url}: {_last(stderr)}; 'adb devices' lists what is connected")
-        return Done(code=done.returncode, stdout=done.stdout.decode(errors="replace"), stderr=stderr)
+        stderr = process.stderr.decode(errors="replace")
+        if process.returncode and stderr.startswith(("error:", "adb: error:", "adb: device")):
+            raise DeviceError(f"{self.url}: {_last_line(stderr)}; 'adb devices' lists what is connected")
+        return CompletedCommand(code=process.returncode, stdout=process.stdout.decode(errors="replace"), stderr=stderr)
 
     def _command(self) -> list[str]:
         return ["adb", "-s", self._serial]
@@ -173,6 +175,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
-def _last(words: str) -> str:
+def _last_line(words: str) -> str:
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     return lines[-1] if lines else ""

@@ -1,4 +1,4 @@
-"""The contract of a device: put a file there, run a command or a worker there, get a file back."""
+"""The interface of a device: put a file there, run a command or a worker there, get a file back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import IO, Any
 
 
 class DeviceError(RuntimeError):
-    """A device could not be reached, or did not answer in time; names the device and the last words of the connection."""
+    """A device that could not be reached, or did not answer in time; names it and the last lines of the connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """How a command on a device ended."""
+class CompletedCommand:
+    """Exit code and output of a command on a device."""
 
     code: int
     stdout: str
@@ -30,19 +30,19 @@ class Device(ABC):
 
     @abstractmethod
     def put(self, local: Path) -> str:
-        """Make the file or folder ``local`` available there; returns its path on the device."""
+        """Make the file or folder ``local`` available there; return its path on the device."""
 
     @abstractmethod
     def get(self, remote: str, local: Path) -> None:
-        """Bring the file or folder ``remote`` to ``local``."""
+        """Copy the file or folder ``remote`` to ``local``."""
 
     @abstractmethod
     def path(self, local: Path) -> str:
-        """Where a file that the device itself makes belongs there, for what is ``local`` here."""
+        """Return the path there for a file that the device itself makes, for ``local`` here."""
 
     @abstractmethod
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
-        """Run a command there to its end, without a shell between; whatever it returns is the caller's to judge.
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
+        """Run a command there to its end, without a shell between; its exit code is the caller's to judge.
 
         Raises:
             DeviceError: the device cannot be reached, the connection broke, or ``timeout_s`` is over; nothing is left
@@ -50,8 +50,8 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def door(self) -> list[str]:
-        """The words that begin a command of the device side there: ``[python, "-m", "deploy"]``, installed if need be."""
+    def deploy_command(self) -> list[str]:
+        """Return the first words of a device-side command, ``[python, "-m", "deploy"]``; install it if need be."""
 
     @abstractmethod
     def start_worker(self) -> subprocess.Popen[str]:
@@ -59,15 +59,15 @@ class Device(ABC):
 
     @abstractmethod
     def forget(self, remote: str) -> None:
-        """``remote``, which ``put`` or ``path`` gave, is not needed any more; nothing where files stay the user's."""
+        """Release ``remote``, a path that ``put`` or ``path`` returned; nothing where files stay the user's."""
 
     @abstractmethod
     def status(self) -> dict[str, Any]:
-        """What of ours is there, as plain data; empty where nothing is kept."""
+        """Describe our files there, as plain data; empty where nothing is kept."""
 
     @abstractmethod
     def clean(self) -> None:
-        """Remove everything of ours from the device.
+        """Remove all of our files from the device.
 
         Raises:
             DeviceError: a run is using it.
@@ -75,4 +75,4 @@ class Device(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the device back; nothing where none was taken."""
+        """Release the device; nothing where none was taken."""

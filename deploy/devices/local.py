@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, final
 
-from deploy.devices.base import Device, DeviceError, Done
+from deploy.devices.base import CompletedCommand, Device, DeviceError
 
 
 @final
 class Local(Device):
-    """Files stay where they are; a worker is a child process.
+    """This machine: files stay where they are; a worker is a child process.
 
     ``local:///DIR`` is this machine with the bundles that it serves in DIR, as if it were a device of its own.
     """
@@ -39,39 +39,46 @@ class Local(Device):
     def path(self, local: Path) -> str:
         return str(local.resolve())
 
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
-        given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
+        stdin_arguments: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         try:
-            done = subprocess.run(
-                list(arguments), capture_output=True, timeout=timeout_s, env=self._environment(), check=False, **given
+            process = subprocess.run(
+                list(arguments),
+                capture_output=True,
+                timeout=timeout_s,
+                env=self._environment(),
+                check=False,
+                **stdin_arguments,
             )
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.url}: '{arguments[0]}' did not end within {timeout_s:g} s; it was stopped") from None
         except OSError as error:
             raise DeviceError(f"{self.url}: '{arguments[0]}' cannot be run: {error.strerror}") from None
-        return Done(
-            code=done.returncode, stdout=done.stdout.decode(errors="replace"), stderr=done.stderr.decode(errors="replace")
+        return CompletedCommand(
+            code=process.returncode,
+            stdout=process.stdout.decode(errors="replace"),
+            stderr=process.stderr.decode(errors="replace"),
         )
 
     def forget(self, remote: str) -> None:
-        """Nothing: what is here is the user's."""
+        """Do nothing: files here are the user's."""
 
     def status(self) -> dict[str, Any]:
-        """Empty: nothing is kept for a device here."""
+        """Return nothing: no files are kept for a device here."""
         return {}
 
     def clean(self) -> None:
-        """Nothing: nothing is kept for a device here."""
+        """Do nothing: no files are kept for a device here."""
 
     def close(self) -> None:
-        """Nothing: this machine is not taken."""
+        """Do nothing: this machine is not locked."""
 
-    def door(self) -> list[str]:
+    def deploy_command(self) -> list[str]:
         return [sys.executable, "-m", "deploy"]
 
     def start_worker(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*self.door(), "worker"],
+            [*self.deploy_command(), "worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,6 +88,6 @@ class Local(Device):
         )
 
     def _environment(self) -> dict[str, str]:
-        """This process's environment, with its packages in reach however they were found."""
+        """Return this process's environment, with its packages importable however they were found."""
         home = {"EDGE_HOME": self._home} if self._home else {}
         return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **home}

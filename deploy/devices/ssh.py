@@ -25,8 +25,8 @@ from typing import IO, Any, final
 
 from deploy.board import install, lock, ssh_errors
 from deploy.board.address import ROOT, Address
-from deploy.board.link import Link, LinkError, RefusedError, as_chunks
-from deploy.devices.base import Device, DeviceError, Done
+from deploy.board.link import Link, LinkError, RefusedError, to_chunks
+from deploy.devices.base import CompletedCommand, Device, DeviceError
 from deploy.files import sha256
 from profiles.errors import UserError
 
@@ -43,21 +43,21 @@ GRACE_S = 120.0
 
 @final
 class SSH(Device):
-    """A board behind sshd. The first use installs the device side there and takes the board for this run."""
+    """A board behind sshd. The first use installs the device side there and locks the board for this run."""
 
     def __init__(self, url: str) -> None:
         self._address = Address.read(url)
         self.url = self._address.url
         self._folder: Path | None = None
         self._alive: IO[str] | None = None
-        self._contact: install.Contact | None = None
+        self._contact: install.ProbeResult | None = None
         self._link: Link | None = None
         self._lock = threading.RLock()
         self._holds = False
 
     def put(self, local: Path) -> str:
-        with self._told():
-            link = self._held()
+        with self._device_errors():
+            link = self._locked_link()
             files = {"": local} if local.is_file() else {str(p.relative_to(local)): p for p in _files(local)}
             digests = {name: sha256(path) for name, path in files.items()}
             missing = link.call("missing", digests=list(digests.values()))
@@ -69,38 +69,38 @@ class SSH(Device):
             return str(link.call("tree", entries=digests))
 
     def get(self, remote: str, local: Path) -> None:
-        with self._told():
-            link = self._held()
+        with self._device_errors():
+            link = self._locked_link()
             for entry in link.call("listing", path=remote, idle_s=1200.0):
                 source, target = (f"{remote}/{entry['path']}", local / entry["path"]) if entry["path"] else (remote, local)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 link.get(source, target, entry["size"], entry["sha256"])
 
     def path(self, local: Path) -> str:
-        with self._told():
-            return str(self._held().call("work", name=local.name))
+        with self._device_errors():
+            return str(self._locked_link().call("work", name=local.name))
 
     def forget(self, remote: str) -> None:
-        with self._told():
-            self._held().call("forget", path=remote)
+        with self._device_errors():
+            self._locked_link().call("forget", path=remote)
 
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
-        with self._told():
-            link = self._held()
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
+        with self._device_errors():
+            link = self._locked_link()
             link.call("status")  # a connection that broke while nothing was asked is made anew before, not in the middle
-            done = link.once(
-                "run", arguments=list(arguments), timeout_s=timeout_s, file=as_chunks(stdin), idle_s=timeout_s + RUN_SPARE_S
+            result = link.once(
+                "run", arguments=list(arguments), timeout_s=timeout_s, file=to_chunks(stdin), idle_s=timeout_s + RUN_SPARE_S
             )
-            return Done(**done)
+            return CompletedCommand(**result)
 
-    def door(self) -> list[str]:
-        with self._told():
+    def deploy_command(self) -> list[str]:
+        with self._device_errors():
             self._agent()
             return [self._python, "-m", "deploy"]
 
     def start_worker(self) -> subprocess.Popen[str]:
-        with self._told():
-            folder = self._held().call("start", command=[], grace_s=GRACE_S)
+        with self._device_errors():
+            folder = self._locked_link().call("start", command=[], grace_s=GRACE_S)
         attach = self._command(self._on_board(["-m", "deploy.board", "attach", folder]))
         # A signal that comes before the relay listens for it waits, or the relay would die of it and leave its job.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -118,14 +118,14 @@ class SSH(Device):
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def status(self) -> dict[str, Any]:
-        """Sizes, versions, and who has the board; the board is not taken for it."""
-        with self._told():
-            found: dict[str, Any] = self._agent().call("status", idle_s=600.0)
-            return found
+        """Describe sizes, versions and the lock; does not take the lock."""
+        with self._device_errors():
+            description: dict[str, Any] = self._agent().call("status", idle_s=600.0)
+            return description
 
     def clean(self) -> None:
-        with self._told():
-            self._held()
+        with self._device_errors():
+            self._locked_link()
         self.close(keep_connection=True)
         assert self._contact is not None
         root = shlex.quote(self._contact.root)
@@ -134,7 +134,7 @@ class SSH(Device):
         self.close()
 
     def close(self, *, keep_connection: bool = False) -> None:
-        """Give the board back and hang up."""
+        """Release the lock and disconnect."""
         with self._lock:
             if self._link is not None:
                 with contextlib.suppress(LinkError, RefusedError, DeviceError, OSError):
@@ -153,22 +153,22 @@ class SSH(Device):
     @property
     def _python(self) -> str:
         assert self._contact is not None
-        return install.choose(self._contact, self.url, self._address.python).executable
+        return install.choose_interpreter(self._contact, self.url, self._address.python).executable
 
     def _agent(self) -> Link:
-        """The connection to the board's agent; the device side is installed by then."""
+        """Return the link to the board's agent; installs the device side first."""
         with self._lock:
             if self._link is None:
                 self._contact = self._install()
-                self._link = Link(self._start_agent, self._judge, self._say, patience_s=GRACE_S)
+                self._link = Link(self._start_agent, self._raise_if_final, self._say, patience_s=GRACE_S)
             return self._link
 
-    def _held(self) -> Link:
-        """The same, with the board taken for this run."""
+    def _locked_link(self) -> Link:
+        """Return the link, with the board locked for this run."""
         with self._lock:
             link = self._agent()
             if not self._holds:
-                link.on_connected = self._take
+                link.on_connect = self._take
                 self._holds = True
                 try:
                     if link.is_open:
@@ -176,7 +176,7 @@ class SSH(Device):
                     else:
                         link.call("lock")
                 except RefusedError:
-                    self._holds, link.on_connected = False, lambda link: None
+                    self._holds, link.on_connect = False, lambda link: None
                     raise
             return link
 
@@ -188,11 +188,11 @@ class SSH(Device):
                 raise
             link.once("lock", instead_of=error.owner)
 
-    def _install(self) -> install.Contact:
-        """See what is there; send what is missing."""
+    def _install(self) -> install.ProbeResult:
+        """Probe the board, and send the device side where it is missing."""
         name, archive = install.payload()
         contact = self._probe()
-        python = install.base(contact, self.url, self._address.python)
+        python = install.base_interpreter(contact, self.url, self._address.python)
         if name not in contact.code:
             words = shlex.join([python.executable, "-c", install.UNPACK, contact.root, name])
             if "unpacked" not in self._shell(words, archive):
@@ -201,39 +201,39 @@ class SSH(Device):
         if wheels and not any(i.can_work for i in contact.interpreters):
             self._make_venv(contact, python, Path(wheels))
             contact = self._probe()
-        install.choose(contact, self.url, self._address.python)
+        install.choose_interpreter(contact, self.url, self._address.python)
         self._code = f"{contact.root}/code/{name}"
         return contact
 
-    def _probe(self) -> install.Contact:
-        asked = self._address.python
-        candidates = [f"{self._address.root}/venv/bin/python"] + ([asked] if asked else ["python3", "python"])
-        return install.read_probe(self._shell(install.probe_script(self._address.root, candidates)))
+    def _probe(self) -> install.ProbeResult:
+        python = self._address.python
+        candidates = [f"{self._address.root}/venv/bin/python"] + ([python] if python else ["python3", "python"])
+        return install.parse_probe(self._shell(install.probe_script(self._address.root, candidates)))
 
-    def _make_venv(self, contact: install.Contact, python: install.Interpreter, wheels: Path) -> None:
-        """A venv of our own on the board from wheels that are here; there whole (its marker comes last) or made anew."""
-        found = sorted(wheels.glob("*.whl"))
+    def _make_venv(self, contact: install.ProbeResult, python: install.Interpreter, wheels: Path) -> None:
+        """Make a venv on the board from local wheels; it is complete once its marker, written last, is there."""
+        wheel_files = sorted(wheels.glob("*.whl"))
         pip = install.pip_wheel()
-        if not found:
+        if not wheel_files:
             raise UserError(f"EDGE_WHEELS={wheels}: no wheels there")
-        self._say(f"making a venv from {len(found)} wheels")
-        venv, kept = f"{contact.root}/venv", f"{contact.root}/wheels"
-        self._shell(f"rm -rf {shlex.quote(venv)} {shlex.quote(kept)}; mkdir -p {shlex.quote(kept)}")
-        for wheel in (pip, *found):
-            self._shell(f"cat > {shlex.quote(f'{kept}/{wheel.name}')}", wheel.read_bytes(), timeout_s=1800.0)
-        made = " && ".join(
+        self._say(f"making a venv from {len(wheel_files)} wheels")
+        venv, wheel_folder = f"{contact.root}/venv", f"{contact.root}/wheels"
+        self._shell(f"rm -rf {shlex.quote(venv)} {shlex.quote(wheel_folder)}; mkdir -p {shlex.quote(wheel_folder)}")
+        for wheel in (pip, *wheel_files):
+            self._shell(f"cat > {shlex.quote(f'{wheel_folder}/{wheel.name}')}", wheel.read_bytes(), timeout_s=1800.0)
+        commands = " && ".join(
             [
                 shlex.join([python.executable, "-m", "venv", "--without-pip", "--system-site-packages", venv]),
-                f"PIP_CONFIG_FILE=/dev/null PYTHONPATH={shlex.quote(f'{kept}/{pip.name}')} "
+                f"PIP_CONFIG_FILE=/dev/null PYTHONPATH={shlex.quote(f'{wheel_folder}/{pip.name}')} "
                 + shlex.join([f"{venv}/bin/python", "-m", "pip", "install", "-q", "--no-index", "--no-deps"])
-                + "".join(f" {shlex.quote(f'{kept}/{wheel.name}')}" for wheel in found),
+                + "".join(f" {shlex.quote(f'{wheel_folder}/{wheel.name}')}" for wheel in wheel_files),
                 f"touch {shlex.quote(f'{venv}/{install.VENV_READY}')}",
             ]
         )
-        self._shell(f"{{ {made}; }}; code=$?; rm -rf {shlex.quote(kept)}; exit $code", timeout_s=1800.0)
+        self._shell(f"{{ {commands}; }}; code=$?; rm -rf {shlex.quote(wheel_folder)}; exit $code", timeout_s=1800.0)
 
-    def _shell(self, script: str, given: bytes = b"", timeout_s: float = SHELL_S) -> str:
-        """Run a shell script on the board before there is an agent; it must do no harm to run it twice.
+    def _shell(self, script: str, stdin: bytes = b"", timeout_s: float = SHELL_S) -> str:
+        """Run a shell script on the board before there is an agent; it must be harmless to run it twice.
 
         Raises:
             DeviceError: the board cannot be reached, the script failed, or took too long.
@@ -241,29 +241,31 @@ class SSH(Device):
         try:
             for _ in range(SHELL_ATTEMPTS):
                 command = self._command(shlex.join(["sh", "-c", script]))
-                done = subprocess.run(command, input=given, capture_output=True, timeout=timeout_s, check=False)
-                if done.returncode != CUT:
+                process = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s, check=False)
+                if process.returncode != CUT:
                     break
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.url}: no answer within {timeout_s:g} s") from None
         except LinkError as error:
             raise DeviceError(self._explained(str(error))) from None
-        said = done.stderr.decode(errors="replace").strip()
-        if done.returncode == CUT:
-            raise DeviceError(self._explained(said))
-        if done.returncode:
-            raise DeviceError(f"{self.url}: {said.splitlines()[-1] if said else f'exit {done.returncode}'}{_room(said)}")
-        return done.stdout.decode(errors="replace")
+        stderr = process.stderr.decode(errors="replace").strip()
+        if process.returncode == CUT:
+            raise DeviceError(self._explained(stderr))
+        if process.returncode:
+            raise DeviceError(
+                f"{self.url}: {stderr.splitlines()[-1] if stderr else f'exit {process.returncode}'}{_space_hint(stderr)}"
+            )
+        return process.stdout.decode(errors="replace")
 
     @property
     def _lock_folder(self) -> str:
-        """All users of a board share its lock; who names a folder of his own has a board of his own."""
+        """The folder of the board's lock: /tmp, shared by all users, or the root where one was named."""
         assert self._contact is not None
         return "/tmp" if self._address.root == ROOT else self._contact.root
 
     def _start_agent(self) -> subprocess.Popen[bytes]:
         assert self._contact is not None
-        words = ["-m", "deploy.board", "agent", self._contact.root, self._lock_folder, self._owner, _who()]
+        words = ["-m", "deploy.board", "agent", self._contact.root, self._lock_folder, self._owner, _user_name()]
         return subprocess.Popen(
             self._command(self._on_board(words)),
             stdin=subprocess.PIPE,
@@ -273,7 +275,7 @@ class SSH(Device):
         )
 
     def _on_board(self, arguments: Sequence[str]) -> str:
-        """A shell command there: our Python with our code, beside what its user put on PYTHONPATH."""
+        """Return a shell command that runs our Python with our code, beside the PYTHONPATH of the board's user."""
         assert self._contact is not None
         code = shlex.quote(self._code)
         script = (
@@ -283,7 +285,7 @@ class SSH(Device):
         return shlex.join(["sh", "-c", f"export ORT_DISABLE_TELEMETRY=1; {script}"])
 
     def _command(self, words: str) -> list[str]:
-        """The local command that runs the shell words ``words`` on the board."""
+        """Return the local command that runs the shell words ``words`` on the board."""
         return [*self._ssh(self._connected()), "--", self._address.host, words]
 
     def _ssh(self, folder: Path) -> list[str]:
@@ -308,7 +310,7 @@ class SSH(Device):
         ]
 
     def _connected(self) -> Path:
-        """The folder of the shared connection, made when there is none; a broken one is replaced.
+        """Return the folder of the shared connection, made when there is none; a broken one is replaced.
 
         Raises:
             LinkError: ssh cannot connect; its last words.
@@ -330,7 +332,7 @@ class SSH(Device):
         command = [word for word in self._ssh(folder) if word != "-oControlMaster=no"] + options
         with (folder / "words").open("w+b") as words:
             try:
-                done = subprocess.run(
+                process = subprocess.run(
                     command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, timeout=4 * CONNECT_S, check=False
                 )
             except subprocess.TimeoutExpired:
@@ -338,24 +340,24 @@ class SSH(Device):
             except FileNotFoundError:
                 raise UserError("no ssh on this machine; install OpenSSH's client") from None
             words.seek(0)
-            said = words.read().decode(errors="replace").strip()
-        if done.returncode:
-            raise LinkError(said or f"ssh exited with {done.returncode}")
+            output = words.read().decode(errors="replace").strip()
+        if process.returncode:
+            raise LinkError(output or f"ssh exited with {process.returncode}")
 
-    def _judge(self, words: str) -> None:
-        """Raise what trying again cannot mend."""
+    def _raise_if_final(self, words: str) -> None:
+        """Raise an error that trying again cannot mend."""
         if ssh_errors.is_final(words):
             raise DeviceError(self._explained(words))
 
     def _explained(self, words: str) -> str:
-        return f"{self.url}: {ssh_errors.explained(words)}"
+        return f"{self.url}: {ssh_errors.explain(words)}"
 
     def _say(self, text: str) -> None:
         sys.stderr.write(f"{self.url}: {text}\n")
 
     @contextlib.contextmanager
-    def _told(self) -> Any:
-        """What the board refused or the connection broke at, as a device's error; one conversation at a time."""
+    def _device_errors(self) -> Any:
+        """Turn refusals and broken connections into device errors; one conversation at a time."""
         try:
             with self._lock:
                 yield
@@ -368,18 +370,18 @@ class SSH(Device):
 
 
 def _files(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.rglob("*") if p.is_file())
-    if not found:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    if not files:
         raise FileNotFoundError(f"{folder} holds no file to put on a device")
-    return found
+    return files
 
 
-def _who() -> str:
+def _user_name() -> str:
     return f"{getpass.getuser()} on {os.uname().nodename} (process {os.getpid()})"
 
 
 def _is_dead_here(owner: str) -> bool:
-    """Whether ``owner`` was a process of this machine that has ended: its folder is left, and nobody holds its file."""
+    """Return whether ``owner`` is an ended process of this machine: its folder is left, and its file is not locked."""
     parts = owner.split(" ")
     if len(parts) != 3 or parts[0] != os.uname().nodename:
         return False
@@ -392,5 +394,5 @@ def _is_dead_here(owner: str) -> bool:
     return True
 
 
-def _room(said: str) -> str:
-    return "; free some space on the board" if "No space left" in said else ""
+def _space_hint(stderr: str) -> str:
+    return "; free some space on the board" if "No space left" in stderr else ""

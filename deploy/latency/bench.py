@@ -1,4 +1,4 @@
-"""What ``compress bench`` times: each file in each engine asked for."""
+"""The variants of ``compress bench``: each file in each engine asked for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def variants(
     precision: str,
     scratch: Path,
 ) -> dict[str, Prepare]:
-    """A function a variant that builds, opens and warms it in a worker; names are the files' and engines'.
+    """Return a function for each variant that builds, opens and warms it in a worker; names are the files' and engines'.
 
     ``versions`` are the device's runtimes'.
 

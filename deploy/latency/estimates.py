@@ -1,4 +1,4 @@
-"""``compress bench --estimate``: what each file may take on each runtime of a device that is not there."""
+"""``compress bench --estimate``: latency estimates of each file on each runtime of a device that is not there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Estimates:
 
 
 def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, precision: str | None) -> Estimates:
-    """Every file on every runtime and precision of ``profile``, or on ``only`` one and in ``precision``.
+    """Estimate every file on every runtime and precision of ``profile``, or on ``only`` one and in ``precision``.
 
     Raises:
         UserError: a file is missing or no ONNX file, or nothing can be estimated; all faults at once.
@@ -56,20 +56,20 @@ def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, 
     return Estimates(device=profile.name, found=found, reasons=tuple(reasons))
 
 
-def table(given: Estimates) -> str:
-    """The estimates as text, each labelled, with what they rest on and how far off they may be."""
-    lines = [f"estimated, never measured: {given.device}"]
-    width = max(len(model) for model in given.found)
+def table(result: Estimates) -> str:
+    """Format the estimates as text, each labelled, with their basis and their error."""
+    lines = [f"estimated, never measured: {result.device}"]
+    width = max(len(model) for model in result.found)
     lines += [
         f"{'':<{width}}  {'engine':<12} {'':<5} {'estimated ms':>12}   of it: " + " ".join(f"{c:>9.9}" for c in COLUMNS)
     ]
     words: list[str] = []
-    for model, estimates_ in given.found.items():
+    for model, estimates_ in result.found.items():
         for each in estimates_:
             parts = " ".join(f"{each.by_class_ms[column]:>9.3f}" for column in COLUMNS)
             lines += [f"{model:<{width}}  {each.engine:<12} {each.precision:<5} {each.estimated_ms:>12.3f}          {parts}"]
             words += [f"{each.engine} {each.precision}: error {each.error}; calibrated on {each.calibrated_on}"]
-    return "\n".join([*lines, *dict.fromkeys(words), *given.reasons])
+    return "\n".join([*lines, *dict.fromkeys(words), *result.reasons])
 
 
 def _read(path: Path) -> Any:

@@ -47,17 +47,17 @@ class Sizes:
 
 
 def layers(model: onnx.ModelProto, batch: int) -> dict[str, Sizes]:
-    """The layers of a float model by module path; those that are not one plain node with a constant weight are left out."""
-    graph, found = Graph(model), {}
+    """Return the layers of a float model by module path; only those that are one plain node with a constant weight."""
+    graph, sizes = Graph(model), {}
     for node in graph.nodes:
         path = node.name.partition("/")[0]
         if node.op_type not in ("Conv", "Gemm", "MatMul") or not graph.is_constant(node.input[1]):
             continue
-        given, weight = _with_batch(graph.shape(node.input[0]), batch), graph.constant(node.input[1]).shape
+        shape, weight = _with_batch(graph.shape(node.input[0]), batch), graph.constant(node.input[1]).shape
         if node.op_type == "Conv" and len(weight) == 4 and attribute(node, "group", 1) == 1:
             pads = attribute(node, "pads", [0, 0, 0, 0])
-            found[path] = Sizes(
-                given=given,
+            sizes[path] = Sizes(
+                given=shape,
                 weight=weight,
                 strides=tuple(attribute(node, "strides", [1, 1])),
                 pads=(pads[0], pads[1]),
@@ -65,14 +65,14 @@ def layers(model: onnx.ModelProto, batch: int) -> dict[str, Sizes]:
             )
         elif node.op_type != "Conv" and len(weight) == 2:
             turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
-            found[path] = Sizes(given=given, weight=weight if turned else weight[::-1])
-    return found
+            sizes[path] = Sizes(given=shape, weight=weight if turned else weight[::-1])
+    return sizes
 
 
 def times(
     sizes: Mapping[str, Sizes], options: Mapping[str, Sequence[Option]], stopwatch: Stopwatch
 ) -> dict[str, LayerTimes]:
-    """Times of each layer in ``options``, whole and in each of its factorisations."""
+    """Measure each layer in ``options``, whole and in each of its factorisations."""
     makers: dict[str, Callable[[], onnx.ModelProto]] = {}
     for path, choices in options.items():
         for option in (None, *choices):
@@ -97,11 +97,11 @@ def _name(layer: Sizes, option: Option | None) -> str:
 
 
 def _maker(layer: Sizes, option: Option | None) -> Callable[[], onnx.ModelProto]:
-    return lambda: written(layer, option, averaged=True)
+    return lambda: layer_model(layer, option, averaged=True)
 
 
-def written(layer: Sizes, option: Option | None, *, averaged: bool = False) -> onnx.ModelProto:
-    """The layer, or its factors, as a model with random weights.
+def layer_model(layer: Sizes, option: Option | None, *, averaged: bool = False) -> onnx.ModelProto:
+    """Write the layer, or its factors, as a model with random weights.
 
     Args:
         averaged: a map that it gives is averaged over positions, as in ``Template.model``.
@@ -118,9 +118,9 @@ def written(layer: Sizes, option: Option | None, *, averaged: bool = False) -> o
     nodes.append(helper.make_node("Relu", [at], ["last" if pooled else "output"], name="last/Relu"))
     if pooled:
         nodes.append(helper.make_node("GlobalAveragePool", ["last"], ["output"], name="last/GlobalAveragePool"))
-    given = helper.make_tensor_value_info("positive/input", TensorProto.FLOAT, layer.given)
-    made = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, "layer", [given], [made], weights)
+    input_info = helper.make_tensor_value_info("positive/input", TensorProto.FLOAT, layer.given)
+    output_info = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "layer", [input_info], [output_info], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
 

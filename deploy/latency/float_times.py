@@ -1,4 +1,4 @@
-"""What it costs to leave one layer of an int8 model in float, measured on the whole model. Host only.
+"""The cost of leaving one layer of an int8 model in float, measured on the whole model. Host only.
 
 Not of the layer alone: a layer in float breaks what an engine fuses around it, and takes conversions before and after it.
 """
@@ -11,15 +11,15 @@ from functools import partial
 
 import onnx
 
-from deploy.latency.stopwatch import Stopwatch, in_integers
+from deploy.latency.stopwatch import Stopwatch, quantize_uncalibrated
 from deploy.qdq.placement import NONE, place
 from profiles.quantization import QuantizationRecipe
 
 
-def longer_ms(
+def float_layer_costs_ms(
     model: onnx.ModelProto, recipe: QuantizationRecipe, layers: Sequence[str], stopwatch: Stopwatch
 ) -> tuple[float, dict[str, float]]:
-    """Milliseconds of the float ``model`` all in int8, and by how much it takes longer with each of ``layers`` in float.
+    """Measure the float ``model`` all in int8, and the extra milliseconds with each of ``layers`` in float.
 
     Negative where float is faster. Scales are made up: time does not depend on them.
 
@@ -31,12 +31,12 @@ def longer_ms(
         EngineError: the runtime refuses a model.
     """
     stands_for = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()[:20]
-    kept = {"": NONE, **{layer: {layer: "to be timed"} for layer in layers}}
-    names = {layer: f"in float: {stands_for} {layer}" for layer in kept}
-    times = stopwatch.times({names[layer]: partial(_but, model, recipe, kept[layer]) for layer in kept})
+    float_layers = {"": NONE, **{layer: {layer: "to be timed"} for layer in layers}}
+    names = {layer: f"in float: {stands_for} {layer}" for layer in float_layers}
+    times = stopwatch.times({names[layer]: partial(_but, model, recipe, float_layers[layer]) for layer in float_layers})
     whole = times[names[""]].least_ms
     return whole, {layer: times[names[layer]].least_ms - whole for layer in layers}
 
 
 def _but(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str, str]) -> onnx.ModelProto:
-    return in_integers(model, recipe, place(model, recipe, kept))
+    return quantize_uncalibrated(model, recipe, place(model, recipe, kept))

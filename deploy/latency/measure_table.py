@@ -25,7 +25,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.latency.stopwatch import Stopwatch, Time
-from deploy.latency.table import LatencyTable, PieceCost, total
+from deploy.latency.table import LatencyTable, PieceCost, sum_pieces
 from deploy.latency.template import Piece, Sizes, Template
 
 COPIES = 3
@@ -40,8 +40,8 @@ NOISE = 0.04
 """Of a time: what repeats of one measurement differ by."""
 
 
-def counted(template: Template, count: Callable[[onnx.ModelProto], int]) -> tuple[PieceCost, ...]:
-    """Pieces whose cost is a count that is multilinear in the widths, such as multiply-accumulates."""
+def count_table(template: Template, count: Callable[[onnx.ModelProto], int]) -> tuple[PieceCost, ...]:
+    """Return pieces whose cost is a count that is multilinear in the widths, such as multiply-accumulates."""
 
     def corners(piece: Piece) -> PieceCost:
         grid = tuple((1, template.axes[a].width) for a in piece.axes)
@@ -52,20 +52,20 @@ def counted(template: Template, count: Callable[[onnx.ModelProto], int]) -> tupl
     return tuple(corners(piece) for piece in template.pieces)
 
 
-def measure(template: Template, stopwatch: Stopwatch, multiple: int, seed: int = 0) -> LatencyTable:
-    """The table of a template: its pieces on their grids, and the correction from whole models.
+def measure_table(template: Template, stopwatch: Stopwatch, multiple: int, seed: int = 0) -> LatencyTable:
+    """Measure the table of a template: its pieces on their grids, and the correction from whole models.
 
     Raises:
         EngineError: the runtime refuses a piece.
     """
     overhead = Overhead.measured(stopwatch)
-    asked = {
+    requests = {
         (number, _at(widths)): _sample(template, number, widths)
         for number, piece in enumerate(template.pieces)
         for widths in _places(template, piece, multiple)
     }
-    raw = stopwatch.times({name: maker for sample in asked.values() for name, maker in sample.makers.items()})
-    alone = {place: sample.alone_ms(raw, overhead) for place, sample in asked.items()}
+    raw = stopwatch.times({name: maker for sample in requests.values() for name, maker in sample.makers.items()})
+    alone = {place: sample.alone_ms(raw, overhead) for place, sample in requests.items()}
 
     def cost(number: int) -> Callable[[Sizes], float]:
         return lambda widths: alone[number, _at(widths)]
@@ -79,22 +79,22 @@ def measure(template: Template, stopwatch: Stopwatch, multiple: int, seed: int =
     return _corrected(template, tuple(pieces), stopwatch, multiple, seed)
 
 
-def multiples(width: int, multiple: int) -> tuple[int, ...]:
-    """The widths that a group of ``width`` channels may have, ascending, its own with them."""
+def width_options(width: int, multiple: int) -> tuple[int, ...]:
+    """Return the widths that a group of ``width`` channels may have, ascending, its own with them."""
     return (*range(multiple, width, multiple), width)
 
 
 def random_pruning(template: Template, multiple: int, random: np.random.Generator) -> tuple[dict[str, int], list[str]]:
-    """Random widths of every axis, and random blocks to remove."""
+    """Draw random widths of every axis, and random blocks to remove."""
     keep = random.uniform(0, 1)
-    widths = {a: int(random.choice(multiples(axis.width, multiple))) for a, axis in template.axes.items()}
+    widths = {a: int(random.choice(width_options(axis.width, multiple))) for a, axis in template.axes.items()}
     return widths, [path for path in template.blocks if random.uniform(0, 1) > max(keep, 0.3)]
 
 
-def whole_times(
+def time_whole_models(
     template: Template, stopwatch: Stopwatch, variants: Sequence[tuple[Sizes, Sequence[str]]], among: str = "whole"
 ) -> list[Time]:
-    """Measured times of whole models at some widths, without some blocks.
+    """Measure whole models at some widths, without some blocks.
 
     Args:
         among: what they are compared with. Times that are compared must be of one moment, so those kept from another
@@ -103,22 +103,22 @@ def whole_times(
     everything = range(len(template.nodes))
     names = [f"{among}-{template.signature(everything, w)}-{'+'.join(sorted(r))}" for w, r in variants]
     makers = {name: _whole_maker(template, *variant) for name, variant in zip(names, variants, strict=True)}
-    found = stopwatch.times(makers, WHOLE_PASSES)
-    return [found[name] for name in names]
+    times = stopwatch.times(makers, WHOLE_PASSES)
+    return [times[name] for name in names]
 
 
 def _corrected(
     template: Template, pieces: tuple[PieceCost, ...], stopwatch: Stopwatch, multiple: int, seed: int
 ) -> LatencyTable:
-    """The table whose factor and offset fit some whole models best, by relative error."""
+    """Return the table whose factor and offset fit some whole models best, by relative error."""
     full = {a: axis.width for a, axis in template.axes.items()}
-    least = {a: multiples(axis.width, multiple)[0] for a, axis in template.axes.items()}
+    least = {a: width_options(axis.width, multiple)[0] for a, axis in template.axes.items()}
     random = np.random.default_rng(seed)
     variants: list[tuple[Sizes, Sequence[str]]] = [(full, []), (least, list(template.blocks)), (least, [])]
     variants += [random_pruning(template, multiple, random) for _ in range(WHOLES - len(variants))]
-    times = whole_times(template, stopwatch, variants)
+    times = time_whole_models(template, stopwatch, variants)
     taken = np.array([time.least_ms for time in times])
-    sums = np.array([total(pieces, widths, removed) for widths, removed in variants])
+    sums = np.array([sum_pieces(pieces, widths, removed) for widths, removed in variants])
     factor, offset = _fit(sums, taken)
     errors = np.abs(offset + factor * sums - taken) / taken
     busy = float(np.median([time.p50_ms / time.least_ms for time in times]))
@@ -135,7 +135,7 @@ def _corrected(
 
 
 def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Factor and offset of least squares of relative errors, neither negative."""
+    """Return factor and offset of least squares of relative errors, neither negative."""
     rows = np.stack([sums / taken, 1 / taken], axis=1)
     factor, offset = np.linalg.lstsq(rows, np.ones(len(taken)), rcond=None)[0]
     if offset < 0 or factor <= 0:
@@ -147,7 +147,7 @@ def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple
 @final
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """What a call takes besides its layers: fixed, and for each element that goes in (layout, integers)."""
+    """The time of a call besides its layers: fixed, and for each input element (layout, integers)."""
 
     fixed_ms: float
     element_ms: float
@@ -157,7 +157,7 @@ class Overhead:
 
     @classmethod
     def measured(cls, stopwatch: Stopwatch) -> Overhead:
-        """From stacks of one and of more equal layers: what does not grow with their number."""
+        """Measure it from stacks of one and of more equal layers: the time that does not grow with their number."""
         makers: dict[str, Callable[[], onnx.ModelProto]] = {}
         for channels, height in EMPTY:
             for depth in (1, 1 + COPIES):
@@ -178,7 +178,7 @@ class Overhead:
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """How a piece is timed at some widths.
+    """The measurement of a piece at some widths.
 
     Attributes:
         whole: name of the model that holds it; ``without``: of the model that is the same but for ``copies`` of it, where
@@ -198,7 +198,7 @@ class _Sample:
 
 
 def _sample(template: Template, number: int, widths: Sizes) -> _Sample:
-    """Copies less one of them where the piece can always follow itself; else behind the one before it, less that alone."""
+    """Time copies less one where the piece can always follow itself; else behind the one before it, less that alone."""
     nodes = template.pieces[number].nodes
     inputs = template.ends(nodes)[0]
     elements = sum(int(np.prod(template.shape(t, widths))) for t in inputs)
@@ -230,21 +230,21 @@ def _at(widths: Sizes) -> tuple[tuple[str, int], ...]:
 
 
 def _places(template: Template, piece: Piece, multiple: int) -> list[dict[str, int]]:
-    """The widths at which a piece is measured."""
+    """Return the widths at which a piece is measured."""
     if len(piece.axes) > MOST_CORNERS:
         full = {a: template.axes[a].width for a in piece.axes}
-        return [full, *({**full, a: multiples(full[a], multiple)[0]} for a in piece.axes)]
+        return [full, *({**full, a: width_options(full[a], multiple)[0]} for a in piece.axes)]
     grid = _grid(template, piece, multiple)
     return [{a: points[i] for a, points, i in zip(piece.axes, grid, at, strict=True)} for at in _measured(grid)]
 
 
 def _grid(template: Template, piece: Piece, multiple: int) -> tuple[tuple[int, ...], ...]:
     points = POINTS.get(len(piece.axes), 2)
-    return tuple(_spread(multiples(template.axes[a].width, multiple), points) for a in piece.axes)
+    return tuple(_spread(width_options(template.axes[a].width, multiple), points) for a in piece.axes)
 
 
 def _spread(widths: tuple[int, ...], points: int) -> tuple[int, ...]:
-    """At most ``points`` of ``widths``, evenly spread, both ends among them."""
+    """Return at most ``points`` of ``widths``, evenly spread, both ends among them."""
     if len(widths) <= points:
         return widths
     return tuple(widths[round(i * (len(widths) - 1) / (points - 1))] for i in range(points))
@@ -261,14 +261,14 @@ def _filled(piece: Piece, grid: tuple[tuple[int, ...], ...], cost: Callable[[Siz
 
 
 def _measured(grid: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
-    """Which points of a grid are measured, by index: all; of two axes those on the rim."""
+    """Return the measured points of a grid, by index: all; of two axes those on the rim."""
     last = [len(points) - 1 for points in grid]
     places = itertools.product(*(range(len(points)) for points in grid))
     return [p for p in places if len(grid) != 2 or any(i in (0, end) for i, end in zip(p, last, strict=True))]
 
 
 def _patch(values: npt.NDArray[np.float64], grid: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.float64]:
-    """A grid of which the rim is known (Coons 1967); exact for f(a) + g(b) + a p(b) + b q(a).
+    """Fill a grid of which the rim is known (Coons 1967); exact for f(a) + g(b) + a p(b) + b q(a).
 
     So it is for a layer whose time per input channel goes up and down as the runtime's blocks of output channels fit.
     """
@@ -282,7 +282,7 @@ def _patch(values: npt.NDArray[np.float64], grid: tuple[tuple[int, ...], ...]) -
 
 
 def _rising(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """``values`` made to rise along every axis: a knapsack would seek out each width that noise made look cheap.
+    """Make ``values`` rise along every axis: a knapsack would seek out each width that noise made look cheap.
 
     A fall that is no noise stays. Runtimes have such: on AVX2 a layer of 72 outputs was measured faster than one of 64.
     """
@@ -295,11 +295,11 @@ def _rising(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _star(template: Template, piece: Piece, multiple: int, cost: Callable[[Sizes], float]) -> PieceCost:
-    """A piece of many axes: full width, and each axis alone at its least."""
+    """Cost a piece of many axes: full width, and each axis alone at its least."""
     full = {a: template.axes[a].width for a in piece.axes}
     top, slopes = cost(full), []
     for axis in piece.axes:
-        least = multiples(full[axis], multiple)[0]
+        least = width_options(full[axis], multiple)[0]
         slopes.append((top - cost({**full, axis: least})) / max(full[axis] - least, 1))
     grid = tuple((width,) for width in full.values())
     shaped = np.full([1] * len(grid), top)
@@ -325,15 +325,19 @@ def _stack_maker(channels: int, height: int, depth: int) -> Callable[[], onnx.Mo
         for index in range(depth):
             kernel = random.normal(size=(channels, channels, 3, 3)) / (9 * channels) ** 0.5
             weights.append(numpy_helper.from_array(kernel.astype(np.float32), f"w{index}"))
-            made = f"c{index}"
+            output = f"c{index}"
             nodes.append(
-                helper.make_node("Conv", [at, f"w{index}"], [made], name=f"{index}/Conv", pads=[1] * 4, kernel_shape=[3, 3])
+                helper.make_node(
+                    "Conv", [at, f"w{index}"], [output], name=f"{index}/Conv", pads=[1] * 4, kernel_shape=[3, 3]
+                )
             )
-            nodes.append(helper.make_node("Relu", [made], [f"r{index}"], name=f"{index}/Relu"))
+            nodes.append(helper.make_node("Relu", [output], [f"r{index}"], name=f"{index}/Relu"))
             at = f"r{index}"
         nodes.append(helper.make_node("GlobalAveragePool", [at], ["averaged"], name="averaged"))
-        given = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
-        graph = helper.make_graph(nodes, "stack", [given], [helper.make_tensor_value_info("averaged", 1, None)], weights)
+        input_info = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
+        graph = helper.make_graph(
+            nodes, "stack", [input_info], [helper.make_tensor_value_info("averaged", 1, None)], weights
+        )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 

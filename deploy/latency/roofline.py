@@ -1,4 +1,4 @@
-"""What a model may take on a device that is not there: a roofline for each class of operator. Never a measurement.
+"""Latency estimates for a device that is not there: a roofline for each class of operator. Never a measurement.
 
     t = t0 + sum over kernels of ( max( FLOP / (efficiency of the class x peak), bytes / (0.7 x bandwidth) ) + o )
 
@@ -55,7 +55,7 @@ POOL = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceM
 
 @dataclass
 class Kernel:
-    """What a runtime runs as one: an operator and what it fuses to it.
+    """A unit of work of a runtime: an operator and those fused to it.
 
     Attributes:
         flop: operations by class; a multiply-accumulate is two, an activation one whatever it computes.
@@ -79,7 +79,7 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What an estimate rests on.
+    """The measured rates that an estimate rests on.
 
     Attributes:
         devices: profiles on which it was compared with measurements.
@@ -112,13 +112,13 @@ class Estimate:
 
 
 def kernels(model: onnx.ModelProto) -> list[Kernel]:
-    """The kernels of one sample.
+    """Return the kernels of one sample.
 
     Raises:
         UserError: the shapes of the model cannot be inferred.
     """
     graph = Graph(onnx.shape_inference.infer_shapes(model))
-    made: list[Kernel] = []
+    fused: list[Kernel] = []
     owner: dict[str, Kernel] = {}
     unknown = sorted({o for node in graph.nodes for o in node.output if o and not _known(graph, o)})
     if unknown:
@@ -128,18 +128,18 @@ def kernels(model: onnx.ModelProto) -> list[Kernel]:
         for name in node.output:
             if mine is not None:
                 owner[name] = mine
-        if mine is not None and not any(mine is each for each in made):
-            made.append(mine)
-    return made
+        if mine is not None and not any(mine is each for each in fused):
+            fused.append(mine)
+    return fused
 
 
 def calibrations() -> dict[str, Calibration]:
-    """All calibrations by name."""
+    """Load all calibrations, by name."""
     return {name: _calibration(name, table) for name, table in read_toml(DATA / "estimates.toml").items()}
 
 
 def estimate(work: Sequence[Kernel], profile: DeviceProfile, runtime: Runtime, precision: str) -> Estimate:
-    """What ``work`` may take on a runtime of ``profile``.
+    """Estimate the time of ``work`` on a runtime of ``profile``.
 
     Raises:
         UserError: there is nothing to estimate from: no calibration for the runtime or precision, or no peak figure.
@@ -174,7 +174,7 @@ def estimate(work: Sequence[Kernel], profile: DeviceProfile, runtime: Runtime, p
 
 
 def fit(gflops: Iterable[float], milliseconds: Iterable[float], peak_tflops: float) -> tuple[float, float]:
-    """Fixed milliseconds and efficiency of ``t = t0 + GFLOP / (efficiency x peak)``, by least squares over models."""
+    """Fit fixed milliseconds and efficiency of ``t = t0 + GFLOP / (efficiency x peak)``, by least squares over models."""
     work = np.asarray(list(gflops))
     slope, fixed = np.polyfit(work, np.asarray(list(milliseconds)), 1)
     return float(fixed), float(1.0 / (slope * peak_tflops))
@@ -183,7 +183,7 @@ def fit(gflops: Iterable[float], milliseconds: Iterable[float], peak_tflops: flo
 def _kernel_ms(
     kernel: Kernel, rates: Rates, peaks: Mapping[str, float], precision: str, bandwidth_gb_s: float
 ) -> dict[str, float]:
-    """Milliseconds by class: arithmetic, or all on the kernel's own class where memory is what holds it up."""
+    """Return milliseconds by class: arithmetic, or all on the kernel's own class where memory bounds it."""
     spent = {
         kind: flop / (rates.efficiency[kind] * peaks["matrix" if kind in MATRIX else "other"] * 1e9)
         for kind, flop in kernel.flop.items()
@@ -196,7 +196,7 @@ def _kernel_ms(
 
 
 def _peaks(profile: DeviceProfile, runtime: Runtime, precision: str, where: str) -> dict[str, float]:
-    """TFLOP/s of matrix work and of the rest, for the threads that the profile uses."""
+    """Return TFLOP/s of matrix work and of the rest, for the threads that the profile uses."""
     figures = profile.units.get(runtime.unit, {})
     missing = [name for name in (PEAKS[precision], "fp32_tflops") if name not in figures]
     if missing:
@@ -243,7 +243,7 @@ def _known(graph: Graph, tensor: str) -> bool:
 
 
 def _kernel(graph: Graph, node: onnx.NodeProto, owner: Mapping[str, Kernel]) -> Kernel | None:
-    """The kernel that runs ``node``: a new one, or the one that it is fused to."""
+    """Return the kernel that runs ``node``: a new one, or the one that it is fused to."""
     size = math.prod(graph.sample_shape(node.output[0]))
     inputs = [name for name in node.input if name and not graph.is_constant(name)]
     read = [owner[name] for name in inputs if name in owner]
@@ -261,7 +261,7 @@ def _kernel(graph: Graph, node: onnx.NodeProto, owner: Mapping[str, Kernel]) -> 
 
 
 def _fused(graph: Graph, node: onnx.NodeProto, into: Kernel, kind: str, size: int, others: list[str]) -> Kernel:
-    """``into`` with ``node``: no pass over memory but for a second operand; only what is hard to compute counts."""
+    """Fuse ``node`` to ``into``: no pass over memory but for a second operand; only costly arithmetic counts."""
     if kind == "transcendental":
         into.flop[kind] = into.flop.get(kind, 0.0) + size
     if not _gate(graph, node):
@@ -270,7 +270,7 @@ def _fused(graph: Graph, node: onnx.NodeProto, into: Kernel, kind: str, size: in
 
 
 def _only_here(graph: Graph, tensor: str, node: onnx.NodeProto) -> bool:
-    """Whether nobody else needs ``tensor``: ``node`` alone, or the two halves of ``x * sigmoid(x)``."""
+    """Return whether ``node`` alone reads ``tensor``, or the two halves of ``x * sigmoid(x)`` do."""
     if tensor in graph.outputs:
         return False
     readers = graph.consumers(tensor)
@@ -278,11 +278,11 @@ def _only_here(graph: Graph, tensor: str, node: onnx.NodeProto) -> bool:
 
 
 def _gate(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether ``node`` is the product of ``x * sigmoid(x)``."""
+    """Return whether ``node`` is the product of ``x * sigmoid(x)``."""
     if node.op_type != "Mul" or len(node.input) != 2:
         return False
-    made = [(graph.producer(name), other) for name, other in (node.input, reversed(node.input))]
-    return any(p is not None and p.op_type in ("Sigmoid", "HardSigmoid") and other in p.input for p, other in made)
+    producers = [(graph.producer(name), other) for name, other in (node.input, reversed(node.input))]
+    return any(p is not None and p.op_type in ("Sigmoid", "HardSigmoid") and other in p.input for p, other in producers)
 
 
 def _kind(graph: Graph, node: onnx.NodeProto) -> str:

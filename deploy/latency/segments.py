@@ -1,4 +1,4 @@
-"""Where an ONNX graph is cut into runs of nodes that can stand as models of their own. Host only.
+"""Cuts of an ONNX graph into runs of nodes that can stand as models of their own. Host only.
 
 A run ends where one tensor alone is alive, behind what a runtime fuses into the layer before (batch norm, activation,
 residual add), so that each is timed as it will run.
@@ -16,18 +16,18 @@ FUSED = frozenset(
 )
 
 
-def runs(graph: Graph) -> list[list[int]]:
-    """The nodes by index, between places where one tensor alone is alive, each run with a layer in it."""
-    found: list[list[int]] = [[]]
-    made = {o: i for i, node in enumerate(graph.nodes) for o in node.output if o}
-    order = {**dict.fromkeys(graph.inputs, -1), **made}
+def split_at_cuts(graph: Graph) -> list[list[int]]:
+    """Split the nodes, by index, at places where one tensor alone is alive; each run has a layer in it."""
+    segments: list[list[int]] = [[]]
+    producers = {o: i for i, node in enumerate(graph.nodes) for o in node.output if o}
+    order = {**dict.fromkeys(graph.inputs, -1), **producers}
     for index in range(len(graph.nodes)):
-        found[-1].append(index)
+        segments[-1].append(index)
         if _alone(graph, order, index) and index + 1 < len(graph.nodes):
-            found.append([])
+            segments.append([])
     joined: list[list[int]] = []
     waiting: list[int] = []
-    for run in found:
+    for run in segments:
         kinds = {graph.nodes[i].op_type for i in run}
         if joined and not waiting and kinds <= FUSED:
             joined[-1] += run
@@ -41,8 +41,8 @@ def runs(graph: Graph) -> list[list[int]]:
     return joined or [waiting]
 
 
-def by_layer(graph: Graph, nodes: Sequence[int]) -> list[list[int]]:
-    """Nodes cut before every layer, and before what no runtime fuses into the layer before it."""
+def split_by_layer(graph: Graph, nodes: Sequence[int]) -> list[list[int]]:
+    """Split nodes before every layer, and before operators that no runtime fuses into the layer before."""
     parts: list[list[int]] = []
     open_part = False
     for index in nodes:
@@ -56,7 +56,7 @@ def by_layer(graph: Graph, nodes: Sequence[int]) -> list[list[int]]:
 
 
 def _alone(graph: Graph, order: Mapping[str, int], index: int) -> bool:
-    """Whether a single tensor that was made up to ``index`` is read after it."""
+    """Return whether a single tensor that was made up to ``index`` is read after it."""
     alive = set()
     for later in range(index + 1, len(graph.nodes)):
         alive |= {t for t in graph.nodes[later].input if t in order and order[t] <= index}

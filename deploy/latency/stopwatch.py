@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What a table is of: an engine in a precision on a device.
+    """The subject of a table: an engine in a precision on a device.
 
     Attributes:
         recipe: how int8 is placed; None in float.
@@ -57,7 +57,7 @@ class Time:
 
 @final
 class Stopwatch:
-    """Times models on a form; what it has timed once is kept in a file that all runs share."""
+    """Timing of models on a form; every time is kept in a file that all runs share."""
 
     def __init__(self, form: Form, folder: Path, progress: Progress = lambda done, total: None) -> None:
         self._form, self._progress = form, progress
@@ -65,7 +65,7 @@ class Stopwatch:
         self._file = folder / f"{form.key}.jsonl"
 
     def times(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int = PASSES) -> dict[str, Time]:
-        """The time of each model by name; a name stands for what decides it.
+        """Return the time of each model by name; equal names mean equal times.
 
         Args:
             passes: blocks of each model, in turns.
@@ -94,26 +94,26 @@ class Stopwatch:
             for file, make in zip(files, models.values(), strict=True):
                 file.write_bytes(model_bytes(_placed(make(), self._form.recipe), self._form.plan))
             least, p50 = worker.time_models(files, self._form.plan, SECONDS, passes)
-        found = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
+        times = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
         with self._file.open("a") as file_:
-            file_.write("".join(json.dumps({"model": name, **asdict(time)}) + "\n" for name, time in found.items()))
-        return found
+            file_.write("".join(json.dumps({"model": name, **asdict(time)}) + "\n" for name, time in times.items()))
+        return times
 
 
 def _placed(model: onnx.ModelProto, recipe: QuantizationRecipe | None) -> onnx.ModelProto:
     """A float model with the Q/DQ pairs of ``recipe``; as it is without one."""
-    return model if recipe is None else in_integers(model, recipe, place(model, recipe))
+    return model if recipe is None else quantize_uncalibrated(model, recipe, place(model, recipe))
 
 
-def in_integers(model: onnx.ModelProto, recipe: QuantizationRecipe, placement: Placement) -> onnx.ModelProto:
-    """A float model with the pairs of ``placement``, at scales that no calibration gave."""
+def quantize_uncalibrated(model: onnx.ModelProto, recipe: QuantizationRecipe, placement: Placement) -> onnx.ModelProto:
+    """Insert the pairs of ``placement`` into a float model, at scales without calibration."""
     if not placement.weights:
         return model
     return insert(model, placement, _plausible(model, placement, recipe), recipe)
 
 
 def _plausible(model: onnx.ModelProto, placement: Placement, recipe: QuantizationRecipe) -> Scales:
-    """Scales as calibration would give them, as far as time depends on them: zero points where values may be negative."""
+    """Return scales like those of a calibration, as far as time needs them: zero points where values may be negative."""
     graph = Graph(model)
     scales: dict[str, tuple[float, int]] = {}
     for activation in placement.activations:

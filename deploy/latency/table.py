@@ -1,4 +1,4 @@
-"""The latency table as data: what a model's pieces cost at any widths, and their sum; ``latency`` measures it."""
+"""The latency table as data: the costs of a model's pieces at any widths, and their sum; ``measure_table`` measures it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploy.latency.template import Sizes
 @final
 @dataclass(frozen=True, kw_only=True)
 class PieceCost:
-    """What a piece costs as a function of its axes' widths.
+    """The cost of a piece as a function of its axes' widths.
 
     Attributes:
         axes: names; ``grid`` has the widths of each, ascending, and ``cost`` a value for each combination of them.
@@ -30,7 +30,7 @@ class PieceCost:
     layers: tuple[str, ...] = ()
 
     def at(self, widths: Sequence[int]) -> float:
-        """The cost at one width for each axis, multilinear between grid points."""
+        """Return the cost at one width for each axis, multilinear between grid points."""
         if self.slopes:
             less = sum(s * (g[0] - w) for s, g, w in zip(self.slopes, self.grid, widths, strict=True))
             return max(float(self.cost.flat[0]) - less, 0.0)
@@ -63,18 +63,18 @@ class LatencyTable:
     unfollowed: Mapping[str, str] = field(default_factory=dict)
 
     def predict_ms(self, widths: Sizes, removed: Sequence[str] = ()) -> float:
-        """The whole model's milliseconds; an axis that is not named has its full width."""
-        return self.offset_ms + self.factor * total(self.pieces, {**self.widths, **widths}, removed)
+        """Predict the whole model's milliseconds; an axis that is not named has its full width."""
+        return self.offset_ms + self.factor * sum_pieces(self.pieces, {**self.widths, **widths}, removed)
 
 
-def total(pieces: Sequence[PieceCost], widths: Sizes, removed: Sequence[str] = ()) -> float:
-    """The sum of all pieces that are not part of a removed block."""
+def sum_pieces(pieces: Sequence[PieceCost], widths: Sizes, removed: Sequence[str] = ()) -> float:
+    """Sum all pieces that are not part of a removed block."""
     gone = set(removed)
     return sum(piece.at([widths[a] for a in piece.axes]) for piece in pieces if piece.block not in gone)
 
 
 def _between(values: npt.NDArray[np.float64], points: tuple[int, ...], width: int) -> npt.NDArray[np.float64]:
-    """Values along the first axis, linear between ``points`` and beyond the last two of them."""
+    """Interpolate values along the first axis, linear between ``points`` and beyond the last two of them."""
     if len(points) == 1:
         return np.asarray(values[0])
     upper = int(np.clip(np.searchsorted(points, width), 1, len(points) - 1))

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.latency.segments import COMPUTE, by_layer, runs
+from deploy.latency.segments import COMPUTE, split_at_cuts, split_by_layer
 from deploy.onnx_graph.fixed_batch import with_batch
 from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph, attribute, drop_unread_constants
 
@@ -64,7 +64,7 @@ class Piece:
 
 @final
 class Template:
-    """``model`` at any widths of ``axes``.
+    """An ONNX model with variable widths of ``axes``.
 
     Args:
         model: a float model, shapes inferred, all but the batch fixed.
@@ -94,14 +94,14 @@ class Template:
         self.pieces = tuple(self._pieces())
 
     def shape(self, tensor: str, widths: Sizes) -> tuple[int, ...]:
-        """Sizes of a tensor at ``widths``."""
+        """Return the sizes of a tensor at ``widths``."""
         sizes = list(self._base[tensor])
         for dimension, slopes in self._slopes.get(tensor, {}).items():
             sizes[dimension] -= sum(m * (self.axes[a].width - widths.get(a, self.axes[a].width)) for a, m in slopes.items())
         return tuple(sizes)
 
     def model(self, nodes: Iterable[int], widths: Sizes, copies: int = 1, *, averaged: bool = False) -> onnx.ModelProto:
-        """The nodes as a model with random weights, ``copies`` of them one behind the other.
+        """Build the nodes as a model with random weights, ``copies`` of them one behind the other.
 
         Args:
             averaged: of a map, (samples, channels, height, width), the means over its positions are given in its place:
@@ -110,20 +110,20 @@ class Template:
         return _Writer(self, tuple(nodes), widths).model(copies, averaged=averaged)
 
     def chainable(self, nodes: Iterable[int], widths: Sizes) -> bool:
-        """Whether copies of the nodes can stand one behind the other."""
+        """Return whether copies of the nodes can stand one behind the other."""
         inputs, outputs = self.ends(tuple(nodes))
         return len(inputs) == len(outputs) == 1 and self.shape(inputs[0], widths) == self.shape(outputs[0], widths)
 
     def signature(self, nodes: Iterable[int], widths: Sizes) -> str:
-        """A name for what decides the nodes' time: equal structure and sizes, equal name."""
-        told = _Writer(self, tuple(nodes), widths).structure()
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+        """Return a name for the nodes' time: equal structure and sizes, equal name."""
+        structure = _Writer(self, tuple(nodes), widths).structure()
+        return hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()[:20]
 
     def whole(self, widths: Sizes, removed: Iterable[str] = ()) -> onnx.ModelProto:
-        """The whole model with random weights, without the blocks ``removed``."""
+        """Build the whole model with random weights, without the blocks ``removed``."""
         gone, through = self._without(removed)
-        kept = [index for index in range(len(self.nodes)) if index not in gone]
-        return _Writer(self, tuple(kept), widths, through).model(1)
+        indices = [index for index in range(len(self.nodes)) if index not in gone]
+        return _Writer(self, tuple(indices), widths, through).model(1)
 
     def _without(self, removed: Iterable[str]) -> tuple[set[int], dict[str, str]]:
         gone: set[int] = set()
@@ -135,7 +135,7 @@ class Template:
         return gone, through
 
     def _kind(self, tensor: str) -> int:
-        """ONNX's data type of an activation."""
+        """Return ONNX's data type of an activation."""
         return int(self._kinds.get(tensor, TensorProto.FLOAT))
 
     def _follow(self, name: str, axis: Axis) -> None:
@@ -156,7 +156,7 @@ class Template:
                     self._slopes.setdefault(tensor, {}).setdefault(dimension, {})[name] = full - less
 
     def _inferred(self, widths: Sizes) -> dict[str, tuple[int, ...]]:
-        """Sizes of every tensor, by shape inference on a model whose weights are left out."""
+        """Infer the sizes of every tensor, on a model whose weights are left out."""
         light = onnx.ModelProto()
         light.CopyFrom(self._model)
         del light.graph.initializer[:], light.graph.value_info[:]
@@ -170,8 +170,8 @@ class Template:
                 _set(node, "group", self._groups(node, widths))
         for output in light.graph.output:
             output.type.tensor_type.ClearField("shape")
-        found = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
-        values = [*found.graph.value_info, *found.graph.input, *found.graph.output]
+        inferred = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
+        values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
         sizes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
         return {**{n: tuple(t.dims) for n, t in self._constants.items() if not _is_weight(t)}, **sizes}
 
@@ -183,7 +183,7 @@ class Template:
         return sizes
 
     def _groups(self, node: onnx.NodeProto, widths: Sizes) -> int:
-        """Groups of a convolution: a depthwise one has as many as channels."""
+        """Return the groups of a convolution: a depthwise one has as many as channels."""
         weight = self._constants[node.input[1]]
         full, now = list(weight.dims), self._weight(weight, {a: w for a, w in widths.items() if a in self.axes})
         return int(attribute(node, "group", 1) * now[0] // full[0])
@@ -197,20 +197,22 @@ class Template:
             self.unfollowed[path] = "the exported graph does not have it in one piece"
 
     def ends(self, nodes: tuple[int, ...]) -> tuple[list[str], list[str]]:
-        """Activations that the nodes read and do not make, and those that they make for others."""
+        """Return the activations that the nodes read from others, and those that they make for others."""
         inside = set(nodes)
-        made = [o for i in nodes for o in self.nodes[i].output if o]
+        produced = [o for i in nodes for o in self.nodes[i].output if o]
         read = [t for i in nodes for t in self.nodes[i].input if t and not self._graph.is_constant(t)]
-        last = {o: max((j for j, n in enumerate(self.nodes) if o in n.input and j not in inside), default=-1) for o in made}
-        outputs = [o for o in made if last[o] >= 0 or o in self._graph.outputs]
-        return [t for t in dict.fromkeys(read) if t not in set(made)], outputs
+        last = {
+            o: max((j for j, n in enumerate(self.nodes) if o in n.input and j not in inside), default=-1) for o in produced
+        }
+        outputs = [o for o in produced if last[o] >= 0 or o in self._graph.outputs]
+        return [t for t in dict.fromkeys(read) if t not in set(produced)], outputs
 
     def _pieces(self) -> Iterable[Piece]:
-        for nodes in runs(self._graph):
+        for nodes in split_at_cuts(self._graph):
             layers = sum(self.nodes[i].op_type in COMPUTE for i in nodes)
             whole = self._piece(nodes)
             if layers > MOST_LAYERS or len(whole.axes) > MOST_AXES:
-                yield from (self._piece(part) for part in by_layer(self._graph, nodes))
+                yield from (self._piece(part) for part in split_by_layer(self._graph, nodes))
             else:
                 yield whole
 
@@ -224,17 +226,17 @@ class Template:
 
 @final
 class _Writer:
-    """Some nodes of a template at some widths, tensors called by number."""
+    """The model of some nodes of a template at some widths, tensors called by number."""
 
     def __init__(
         self, template: Template, nodes: tuple[int, ...], widths: Sizes, through: Mapping[str, str] | None = None
     ) -> None:
         self._template, self._nodes, self._widths, self._through = template, nodes, widths, through or {}
         self._constants = template._constants
-        made = {o for i in nodes for o in template.nodes[i].output if o}
+        outputs = {o for i in nodes for o in template.nodes[i].output if o}
         read = dict.fromkeys(self._source(t) for i in nodes for t in template.nodes[i].input if t)
         self._read = read
-        self._inputs = [t for t in read if t not in made and t not in self._constants]
+        self._inputs = [t for t in read if t not in outputs and t not in self._constants]
         if through is None:
             self._outputs = template.ends(nodes)[1]
         else:
@@ -270,13 +272,13 @@ class _Writer:
                     constants[names[tensor]] = self._constant(tensor, names[tensor], random)
             for index in self._nodes:
                 node = self._written(index)
-                made = {o: f"c{copy}/{o}" for o in node.output if o}
+                renamed = {o: f"c{copy}/{o}" for o in node.output if o}
                 reads = [names[t] if t else "" for t in node.input]
-                node.input[:], node.output[:] = reads, [made.get(o, "") for o in node.output]
+                node.input[:], node.output[:] = reads, [renamed.get(o, "") for o in node.output]
                 node.name = f"c{copy}/{index}/{node.op_type}"
                 del node.metadata_props[:]
                 nodes.append(node)
-                names |= made
+                names |= renamed
             if copies > 1:
                 names[self._inputs[0]] = names[self._outputs[0]]
         template = self._template
@@ -342,9 +344,9 @@ def _within(node: onnx.NodeProto, path: str) -> bool:
 
 
 def _set(node: onnx.NodeProto, name: str, value: int) -> None:
-    for found in node.attribute:
-        if found.name == name:
-            found.i = value
+    for field in node.attribute:
+        if field.name == name:
+            field.i = value
 
 
 def _line(error: Exception) -> str:

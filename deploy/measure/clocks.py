@@ -1,4 +1,4 @@
-"""Clocks held still while something is measured, only when asked, and put back whatever happens.
+"""Locked clocks during a measurement, only on request, and restored whatever happens.
 
 ``jetson_clocks`` does it where it is, else every cpufreq policy's governor is set to ``performance``. The holder is a
 process of its own whose standard input is a pipe from whoever asked: when that ends, however it ends, the clocks are
@@ -23,26 +23,26 @@ GOVERNOR = "performance"
 
 
 class ClocksError(Exception):
-    """The clocks cannot be locked here; says why."""
+    """Clocks that cannot be locked here; says why."""
 
 
 @contextlib.contextmanager
 def locked(root: Path = Path("/")) -> Iterator[None]:
-    """Hold the clocks for a block.
+    """Lock the clocks for a block.
 
     Raises:
         ClocksError: not permitted, or nothing here to lock; nothing is changed then.
     """
     if shutil.which("jetson_clocks"):
-        with _jetson():
+        with _jetson_clocks_locked():
             yield
     else:
-        with _governors(root):
+        with _performance_governor(root):
             yield
 
 
-def hold(until: IO[bytes], root: Path = Path("/")) -> int:
-    """Lock, say so on standard output, and put back when ``until`` ends or a signal comes; the exit code."""
+def hold_clocks(until: IO[bytes], root: Path = Path("/")) -> int:
+    """Lock the clocks, report it on stdout, restore them when ``until`` ends or at a signal; return an exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
@@ -59,8 +59,8 @@ def hold(until: IO[bytes], root: Path = Path("/")) -> int:
 
 
 @final
-class Holder:
-    """A process that holds the clocks until this one closes it or is gone."""
+class ClockLock:
+    """A process that locks the clocks until this one closes it or is gone."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._process = subprocess.Popen(
@@ -71,13 +71,13 @@ class Holder:
             start_new_session=True,  # so that what ends our group does not end it before it has put the clocks back
         )
         assert self._process.stdout is not None
-        said = self._process.stdout.readline().decode().strip()
-        if said != LOCKED:
+        reply = self._process.stdout.readline().decode().strip()
+        if reply != LOCKED:
             self.close()
-            raise ClocksError(said or "the process that holds the clocks died")
+            raise ClocksError(reply or "the process that holds the clocks died")
 
     def close(self) -> None:
-        """Put the clocks back."""
+        """Restore the clocks."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(timeout=WAIT_S)
@@ -85,7 +85,7 @@ class Holder:
 
 
 class _Stopped(BaseException):
-    """A signal came."""
+    """A signal that ends the hold."""
 
 
 def _stop(number: int, frame: object) -> None:
@@ -93,32 +93,32 @@ def _stop(number: int, frame: object) -> None:
 
 
 @contextlib.contextmanager
-def _jetson() -> Iterator[None]:
+def _jetson_clocks_locked() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as scratch:
-        kept = f"{scratch}/clocks"
-        _jetson_clocks("--store", kept)
+        backup = f"{scratch}/clocks"
+        _jetson_clocks("--store", backup)
         try:
             _jetson_clocks()
             yield
         finally:
-            _jetson_clocks("--restore", kept)
+            _jetson_clocks("--restore", backup)
 
 
 def _jetson_clocks(*arguments: str) -> None:
     sudo = ["sudo", "-n"] if shutil.which("sudo") else []
     command = [*sudo, "jetson_clocks", *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S, check=False)
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise ClocksError(f"{' '.join(command)} failed: {words[-1] if words else done.returncode}")
+    process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    if process.returncode:
+        words = (process.stderr or process.stdout).strip().splitlines()
+        raise ClocksError(f"{' '.join(command)} failed: {words[-1] if words else process.returncode}")
 
 
 @contextlib.contextmanager
-def _governors(root: Path) -> Iterator[None]:
+def _performance_governor(root: Path) -> Iterator[None]:
     files = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor"))
     if not files:
         raise ClocksError("this machine shows no clocks to lock (no cpufreq, no jetson_clocks)")
-    kept = {file: file.read_text() for file in files}
+    previous = {file: file.read_text() for file in files}
     changed: list[Path] = []
     try:
         for file in files:
@@ -132,8 +132,8 @@ def _governors(root: Path) -> Iterator[None]:
         yield
     finally:
         for file in changed:
-            file.write_text(kept[file])
+            file.write_text(previous[file])
 
 
 if __name__ == "__main__":
-    sys.exit(hold(sys.stdin.buffer, Path(sys.argv[1])))
+    sys.exit(hold_clocks(sys.stdin.buffer, Path(sys.argv[1])))

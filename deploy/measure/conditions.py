@@ -1,4 +1,4 @@
-"""What a measurement was made under: power mode, governors, clocks, temperatures, throttling, power. Read, never changed.
+"""Measuring conditions: power mode, governors, clocks, temperatures, throttling, power. Read, never changed.
 
 Everything is read below a root folder and through a command runner, so that a test can give both. What a machine does
 not tell is absent, never zero. Standard library only.
@@ -35,7 +35,7 @@ Run = Callable[[Sequence[str]], str]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """One look at a machine.
+    """The state of a machine at one moment.
 
     Attributes:
         power_mode: by name, for its number means another mode on another board.
@@ -66,7 +66,7 @@ class Conditions:
 
 
 def read(root: Path = Path("/"), run: Run | None = None) -> Conditions:
-    """The conditions of the machine whose files are below ``root``."""
+    """Read the conditions of the machine whose files are below ``root``."""
     ask = run or run_command
     throttle = {**_counters(root), **_alarms(root), **parse_throttled(ask(["vcgencmd", "get_throttled"]))}
     return Conditions(
@@ -80,57 +80,57 @@ def read(root: Path = Path("/"), run: Run | None = None) -> Conditions:
 
 
 def doubts(before: Conditions, after: Conditions, drift: float = 0.0) -> tuple[str, ...]:
-    """Why a measurement between two looks is not clean; empty when nothing speaks against it.
+    """Return why a measurement between two readings is not clean; empty when nothing speaks against it.
 
     Args:
         drift: how much slower its end was than its beginning, as a fraction; told when a clock fell as well.
     """
-    found = []
+    reasons = []
     fallen = [n for n, mhz in after.clocks_mhz.items() if mhz < (1 - MOST_DRIFT) * before.clocks_mhz.get(n, 0.0)]
     if drift > MOST_DRIFT and fallen:
-        found.append(f"it ended {100 * drift:.0f} % slower than it began, and the clock of {', '.join(fallen)} fell")
+        reasons.append(f"it ended {100 * drift:.0f} % slower than it began, and the clock of {', '.join(fallen)} fell")
     for name, count in after.throttle.items():
         # A flag of now speaks for itself; a counter, or "since the start", speaks when it moved while measuring.
         is_state = name.endswith(" now") or "alarm" in name
         earlier = before.throttle.get(name, 0)
         if (is_state and (count or earlier)) or count > earlier:
-            found.append(f"{name} ({earlier} before, {count} after)")
+            reasons.append(f"{name} ({earlier} before, {count} after)")
     if before.power_mode != after.power_mode:
-        found.append(f"the power mode changed from {before.power_mode} to {after.power_mode}")
+        reasons.append(f"the power mode changed from {before.power_mode} to {after.power_mode}")
     for name, governor in after.governors.items():
         if before.governors.get(name, governor) != governor:
-            found.append(f"the governor of {name} changed from {before.governors[name]} to {governor}")
-    return tuple(found)
+            reasons.append(f"the governor of {name} changed from {before.governors[name]} to {governor}")
+    return tuple(reasons)
 
 
-def parse_power_mode(said: str) -> str | None:
-    """The mode's name from ``nvpmodel -q``: ``NV Power Mode: 15W`` and a line with its number."""
-    found = re.search(r"^NV Power Mode:\s*(\S+)", said, re.MULTILINE)
-    return found.group(1).removeprefix("MODE_") if found else None
+def parse_power_mode(output: str) -> str | None:
+    """Parse the mode's name from ``nvpmodel -q``: ``NV Power Mode: 15W`` and a line with its number."""
+    match = re.search(r"^NV Power Mode:\s*(\S+)", output, re.MULTILINE)
+    return match.group(1).removeprefix("MODE_") if match else None
 
 
-def parse_throttled(said: str) -> dict[str, int]:
-    """The bits of ``throttled=0x50005``, each as 0 or 1; empty when it is something else."""
-    found = re.fullmatch(r"throttled=(0x[0-9a-fA-F]+)", said.strip())
-    if not found:
+def parse_throttled(output: str) -> dict[str, int]:
+    """Parse the bits of ``throttled=0x50005``, each as 0 or 1; empty when it is something else."""
+    match = re.fullmatch(r"throttled=(0x[0-9a-fA-F]+)", output.strip())
+    if not match:
         return {}
-    bits = int(found.group(1), 16)
+    bits = int(match.group(1), 16)
     now = {f"{name} now": bits >> bit & 1 for bit, name in PI_BITS.items()}
     return {**now, **{f"{name} since the start": bits >> bit + PI_SINCE_START & 1 for bit, name in PI_BITS.items()}}
 
 
 def rails_mw(root: Path = Path("/")) -> dict[str, float]:
-    """Milliwatts of each INA3221 rail: millivolts times milliamperes over a thousand."""
-    found: dict[str, float] = {}
+    """Read milliwatts of each INA3221 rail: millivolts times milliamperes over a thousand."""
+    rails: dict[str, float] = {}
     for label, folder, number in _rails(root):
         millivolts, milliamperes = _number(folder / f"in{number}_input"), _number(folder / f"curr{number}_input")
         if millivolts is not None and milliamperes is not None:
-            found[label] = millivolts * milliamperes / 1000
-    return found
+            rails[label] = millivolts * milliamperes / 1000
+    return rails
 
 
 def total_mw(rails: Mapping[str, float]) -> float | None:
-    """The whole module's power: the rail that carries it, or the sum; None without rails."""
+    """Return the whole module's power: the rail that carries it, or the sum; None without rails."""
     for name in TOTAL_RAILS:
         if name in rails:
             return rails[name]
@@ -144,7 +144,7 @@ def cool_down(
     look: Callable[[], float | None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """Wait while the hottest zone is hot and hotter than where the measurement began; the seconds waited.
+    """Wait while the hottest zone is hot and hotter than at the start; return the seconds waited.
 
     Args:
         start_c: the hottest zone at the start; None when the machine tells none, and then nothing is waited for.
@@ -162,7 +162,7 @@ def cool_down(
 
 @final
 class PowerMeter:
-    """Samples the rails in a thread, as a context manager; ``mean_mw`` is told afterwards."""
+    """A sampler of the rails in a thread, as a context manager; ``mean_mw`` is known afterwards."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -193,16 +193,16 @@ class PowerMeter:
 
 
 def run_command(arguments: Sequence[str]) -> str:
-    """The output of a command that may not be there."""
+    """Return the output of a command; empty where there is no such command or it fails."""
     if shutil.which(arguments[0]) is None:
         return ""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             list(arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return process.stdout if process.returncode == 0 else ""
 
 
 def _policies(root: Path, name: str) -> dict[str, str]:
@@ -211,43 +211,43 @@ def _policies(root: Path, name: str) -> dict[str, str]:
 
 
 def _zones(root: Path) -> dict[str, float]:
-    """Degrees by the zone's type; a zone that tells nothing sensible (off, or a placeholder) is left out."""
-    found: dict[str, float] = {}
+    """Read degrees by the zone's type; a zone without a plausible value (off, or a placeholder) is left out."""
+    zones: dict[str, float] = {}
     for folder in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         millidegrees = _number(folder / "temp")
         if millidegrees is not None and -40_000 < millidegrees < 150_000:
             kind = _text(folder / "type") or folder.name
-            found[kind if kind not in found else f"{kind} {folder.name}"] = millidegrees / 1000
-    return found
+            zones[kind if kind not in zones else f"{kind} {folder.name}"] = millidegrees / 1000
+    return zones
 
 
 def _counters(root: Path) -> dict[str, int]:
-    """How often an x86 core was throttled since the start, the most of any core."""
-    found: dict[str, int] = {}
+    """Read how often an x86 core was throttled since the start, the most of any core."""
+    counters: dict[str, int] = {}
     for file in (root / "sys/devices/system/cpu").glob("cpu*/thermal_throttle/*_throttle_count"):
         name = file.name.replace("_", " ")
-        found[name] = max(found.get(name, 0), int(_number(file) or 0))
-    return found
+        counters[name] = max(counters.get(name, 0), int(_number(file) or 0))
+    return counters
 
 
 def _alarms(root: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
+    alarms: dict[str, int] = {}
     for label, folder, number in _rails(root):
         for kind in ("max", "crit"):
             alarm = _number(folder / f"curr{number}_{kind}_alarm")
             if alarm is not None:
-                found[f"{label} {kind} alarm"] = int(alarm)
-    return found
+                alarms[f"{label} {kind} alarm"] = int(alarm)
+    return alarms
 
 
 def _rails(root: Path) -> list[tuple[str, Path, str]]:
-    """Label, folder and number of each named INA3221 channel."""
-    found = []
+    """Return label, folder and number of each named INA3221 channel."""
+    rails = []
     for file in sorted(root.glob("sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label")):
         label = _text(file)
         if label and label != "NC":
-            found.append((label, file.parent, file.name[2:].removesuffix("_label")))
-    return found
+            rails.append((label, file.parent, file.name[2:].removesuffix("_label")))
+    return rails
 
 
 def _text(file: Path) -> str:

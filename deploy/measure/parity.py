@@ -1,4 +1,4 @@
-"""How far two sets of outputs are apart."""
+"""Distance between two sets of outputs."""
 
 from __future__ import annotations
 

@@ -63,12 +63,12 @@ class Times:
     def __len__(self) -> int:
         return len(self.called)
 
-    def and_then(self, later: Times) -> Times:
-        """These, and those of one more block."""
+    def append_block(self, later: Times) -> Times:
+        """Return these times and those of one more block."""
         return Times([*self.called, *later.called], [*self.own, *later.own], [*self.blocks, len(later)])
 
     def medians(self) -> list[float]:
-        """The median of each block."""
+        """Return the median of each block."""
         ends = np.cumsum(self.blocks)[:-1]
         return [float(np.median(block)) for block in np.split(np.asarray(self.called), ends)]
 
@@ -103,13 +103,13 @@ def interleave(
     for done in range(ROUNDS):
         for index in orders.permutation(len(names)):
             name = names[index]
-            times[name] = times[name].and_then(timers[name](seconds / ROUNDS))
+            times[name] = times[name].append_block(timers[name](seconds / ROUNDS))
         progress(done + 1, ROUNDS)
     return times
 
 
-def ratio_between(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """Between what ``one`` over ``other`` lies, by the medians of their blocks, three of each or more, round by round.
+def ratio_interval(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Return an interval for ``one`` over ``other``, from the medians of their blocks, round by round (at least three).
 
     All ratios but the outermost on either side: of ``ROUNDS`` that holds what their median tends to in 98.8 of 100 cases
     (the sign test's interval).
@@ -118,9 +118,9 @@ def ratio_between(one: Sequence[float], other: Sequence[float]) -> tuple[float, 
     return ratios[1], ratios[-2]
 
 
-def summarise(found: Times, *, batch: int, threads: int) -> Latency:
-    """The latency of single inferences (at least one)."""
-    times = np.asarray(found.called)
+def summarise(measured: Times, *, batch: int, threads: int) -> Latency:
+    """Summarise the latency of single inferences (at least one)."""
+    times = np.asarray(measured.called)
     supported = {q: float(np.percentile(times, q)) if len(times) >= n else None for q, n in SUPPORT.items()}
     return Latency(
         min=float(times.min()),
@@ -132,5 +132,5 @@ def summarise(found: Times, *, batch: int, threads: int) -> Latency:
         cv=float(times.std() / times.mean()),
         batch=batch,
         threads=threads,
-        own_p50=float(np.median(found.own)) if len(found.own) >= SUPPORT[50] else None,
+        own_p50=float(np.median(measured.own)) if len(measured.own) >= SUPPORT[50] else None,
     )

@@ -1,1 +1,1 @@
-"""Bring a bundle to devices, and serve it there."""
+"""Ship a bundle to devices, and serve it there."""

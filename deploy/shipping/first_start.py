@@ -1,4 +1,4 @@
-"""An engine that is ready here: the one of the last start, or a new one when anything that decides it has changed.
+"""The engine of a bundle at the start of a service: the one of the last start, or a new one when its inputs have changed.
 
 So a container builds its engines at its first start, on the device, into a volume.
 """
@@ -22,20 +22,20 @@ from profiles.errors import UserError
 
 
 def prepare(arguments: list[str]) -> int:
-    """``prepare BUNDLE CACHE [-- COMMAND...]``: build the bundle's engine into CACHE unless it is there; tells its folder.
+    """Run ``prepare BUNDLE CACHE [-- COMMAND...]``: build the bundle's engine into CACHE if needed; print its folder.
 
     COMMAND then replaces this process, with the folder in ``EDGE_ENGINE``.
     """
     at = arguments.index("--") if "--" in arguments else len(arguments)
-    given, command = arguments[:at], arguments[at + 1 :]
-    if len(given) != 2:
+    folders, command = arguments[:at], arguments[at + 1 :]
+    if len(folders) != 2:
         return _usage("prepare BUNDLE CACHE [-- COMMAND...]")
     try:
-        folder, reasons = ready(Path(given[0]), Path(given[1]))
+        folder, reasons = ready(Path(folders[0]), Path(folders[1]))
     except (UserError, EngineError) as error:
-        return _failed(error)
-    told = "".join(f"built: {reason}\n" for reason in reasons) or "the engine of the last start fits\n"
-    sys.stderr.write(told)
+        return _print_faults(error)
+    message = "".join(f"built: {reason}\n" for reason in reasons) or "the engine of the last start fits\n"
+    sys.stderr.write(message)
     if command:
         os.environ["EDGE_ENGINE"] = str(folder)
         os.execvp(command[0], command)
@@ -44,23 +44,23 @@ def prepare(arguments: list[str]) -> int:
 
 
 def fits(arguments: list[str]) -> int:
-    """``fits BUNDLE CACHE``: exit code 0 when the bundle's engine in CACHE is for this machine as it is now, and opens."""
+    """Run ``fits BUNDLE CACHE``: exit code 0 when the bundle's engine in CACHE fits this machine now, and opens."""
     if len(arguments) != 2:
         return _usage("fits BUNDLE CACHE")
     try:
-        folder, now, reasons = _standing(Path(arguments[0]), Path(arguments[1]))
+        folder, now, reasons = _engine_state(Path(arguments[0]), Path(arguments[1]))
         if reasons:
             raise UserError(*[f"{folder}: {reason}" for reason in reasons])
         plan = BuildPlan(**now["plan"])
         engine(plan.engine).open(folder, plan)
     except (UserError, EngineError) as error:
-        return _failed(error)
+        return _print_faults(error)
     sys.stdout.write(f"{folder}\n")
     return 0
 
 
 def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder of an engine that fits this machine, and why it had to be built (nothing when it had not).
+    """Return the folder of an engine that fits this machine, and why it had to be built (nothing when it had not).
 
     A build that is interrupted or refused leaves the old engine. The bundle's files are checked against its manifest;
     who signed it is ``python -m deploy verify``'s to say.
@@ -70,7 +70,7 @@ def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
             run here, or this runtime wants another kind of file.
         EngineError: the runtime refused the model.
     """
-    folder, now, reasons = _standing(bundle, cache)
+    folder, now, reasons = _engine_state(bundle, cache)
     if reasons:
         plan, part = BuildPlan(**now["plan"]), folder.with_name(folder.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
@@ -84,15 +84,15 @@ def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
     return folder, reasons
 
 
-def _standing(bundle: Path, cache: Path) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
-    """Where the bundle's engine belongs, what decides it now, and why the one that is there does not fit."""
-    found, _, _ = manifests.read(bundle)
-    manifests.check_files(bundle, found)
+def _engine_state(bundle: Path, cache: Path) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
+    """Return the engine's folder, the record that it must have now, and why the present one does not fit."""
+    contents, _, _ = manifests.read(bundle)
+    manifests.check_files(bundle, contents)
     plan = plan_here(bundle)
-    now = build_record.record_of(model_sha256(bundle, found, plan), plan, engine(plan.engine).machine())
+    record = build_record.record_of(model_sha256(bundle, contents, plan), plan, engine(plan.engine).machine())
     folder = cache / f"{plan.engine}-{plan.precision}"
     built = build_record.load(folder)
-    return folder, now, ("there is no engine yet",) if built is None else build_record.mismatches(built, now)
+    return folder, record, ("there is no engine yet",) if built is None else build_record.mismatches(built, record)
 
 
 def _usage(words: str) -> int:
@@ -100,14 +100,14 @@ def _usage(words: str) -> int:
     return 2
 
 
-def _failed(error: UserError | EngineError) -> int:
+def _print_faults(error: UserError | EngineError) -> int:
     faults = error.faults if isinstance(error, UserError) else [str(error)]
     sys.stderr.write("".join(f"{fault}\n" for fault in faults))
     return 2 if isinstance(error, UserError) else 1
 
 
 def plan_here(bundle: Path) -> BuildPlan:
-    """The bundle's plan; as this machine's version of the runtime wants it, where that is another than was proven.
+    """Return the bundle's plan, or the one for this machine's version of the runtime where that is another than was proven.
 
     Raises:
         UserError: it cannot run here, or would have to be built from a file that the bundle does not hold.

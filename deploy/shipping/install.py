@@ -1,4 +1,4 @@
-"""The second half of a ship, on the device: assemble a release, build its engine, prove it, switch to it. Or back.
+"""The second half of a ship, on the device: assemble a release, build its engine, prove it, switch to it. Or roll back.
 
 Whatever fails before the switch leaves the current release serving; the switch is one rename.
 """
@@ -39,13 +39,13 @@ BLOCKS, BLOCK_S = 10, 0.05
 
 
 class ProofError(RuntimeError):
-    """A release did not prove itself on this device; names what it did instead."""
+    """A release that did not prove itself on this device; names what it did instead."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What a device is to do with a bundle: the profile it goes by, the latency it may show, the releases it keeps."""
+    """Settings of an install: the device's profile, the latency it may show, the releases it keeps."""
 
     profile: str | None = None
     latency_tolerance: float = LATENCY_TOLERANCE
@@ -62,15 +62,15 @@ def install(store: Store, raw: bytes, signature: bytes | None, expected: Expecta
         TryAgainError: another command is at work in the store.
     """
     with store.locked():
-        found = admit(store, raw, signature)
-        slot = store.slot(found.name)
+        admitted = admit(store, raw, signature)
+        slot = store.slot(admitted.name)
         before = slot.current()
-        release, proof = _ready(slot, raw, expected) or _assembled(store, slot, found, raw, signature, expected)
-        slot.activate(release, found.version, digest_of(raw), expected.keep)
-        for entry in found.files.values():
+        release, proof = _reusable_release(slot, raw, expected) or _assemble(store, slot, admitted, raw, signature, expected)
+        slot.activate(release, admitted.version, digest_of(raw), expected.keep)
+        for entry in admitted.files.values():
             (store.incoming / entry.sha256).unlink(missing_ok=True)
         was = before.id if before else None
-        return {"name": found.name, "version": found.version, "release": release.id, "was": was, "proof": proof}
+        return {"name": admitted.name, "version": admitted.version, "release": release.id, "was": was, "proof": proof}
 
 
 def roll_back(store: Store, name: str | None, expected: Expectation) -> dict[str, Any]:
@@ -86,11 +86,11 @@ def roll_back(store: Store, name: str | None, expected: Expectation) -> dict[str
         if current is None or back is None:
             raise UserError(f"{slot.folder}: there is no release before {current.id if current else 'none'}")
         _, raw, signature = manifests.read(back.bundle)
-        found = admit(store, raw, signature, going_back=True)
-        ready = _ready(slot, raw, expected)
-        release, proof = ready or _assembled(store, slot, found, raw, signature, expected)
+        admitted = admit(store, raw, signature, going_back=True)
+        ready = _reusable_release(slot, raw, expected)
+        release, proof = ready or _assemble(store, slot, admitted, raw, signature, expected)
         slot.go_back(back, release)
-        return {"name": slot.name, "version": found.version, "release": release.id, "was": current.id, "proof": proof}
+        return {"name": slot.name, "version": admitted.version, "release": release.id, "was": current.id, "proof": proof}
 
 
 def prove(release: Release, expected: Expectation) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def prove(release: Release, expected: Expectation) -> dict[str, Any]:
     if wrong:
         raise ProofError("; ".join(wrong))
     reference_ms = _reference_ms(release.bundle, expected.profile)
-    p50_ms = _timed(session, reference_ms, expected.latency_tolerance)
+    p50_ms = _measure_p50(session, reference_ms, expected.latency_tolerance)
     return {
         "engine": plan.engine,
         "precision": plan.precision,
@@ -131,63 +131,68 @@ def serve_check(store: Store, name: str | None) -> list[dict[str, Any]]:
     slots = [store.the_slot(name)] if name is not None else store.slots()
     if not slots:
         raise UserError(f"{store.root}: no model is served here")
-    return [_served(slot) for slot in slots]
+    return [_check_slot(slot) for slot in slots]
 
 
 def status(store: Store) -> dict[str, Any]:
-    """What is served here, since when, and what it proved."""
+    """Describe every served model: since when, its releases, and its proof."""
     return {
         "root": str(store.root),
-        "models": [_told(slot) for slot in store.slots()],
+        "models": [_slot_status(slot) for slot in store.slots()],
         "keys": sorted(store.keys()),
         "free_bytes": store.free_bytes() if store.root.is_dir() else None,
     }
 
 
-def _served(slot: Slot) -> dict[str, Any]:
+def _check_slot(slot: Slot) -> dict[str, Any]:
     release = slot.current()
     assert release is not None, "slots have a current release"
     manifests.check_files(release.bundle, release.manifest())
-    misfits = _misfits(release)
+    misfits = _engine_mismatches(release)
     if misfits:
         raise UserError(*[f"{slot.name}: {fact}: ship the bundle again, its engine is built anew" for fact in misfits])
     return {"name": slot.name, "version": release.manifest().version, **prove(release, Expectation())}
 
 
-def _told(slot: Slot) -> dict[str, Any]:
+def _slot_status(slot: Slot) -> dict[str, Any]:
     release, back = slot.current(), slot.previous()
     assert release is not None, "slots have a current release"
-    told: dict[str, Any] = {"name": slot.name, "release": release.id, "previous": back.id if back else None}
-    told["releases"] = [kept.id for kept in slot.all()]
+    description: dict[str, Any] = {"name": slot.name, "release": release.id, "previous": back.id if back else None}
+    description["releases"] = [other.id for other in slot.all()]
     try:
-        found = release.manifest()
-        told |= {"version": found.version, "created": found.created, "expires": found.expires, "key": found.key}
-        told |= {"since": int((slot.folder / "current").lstat().st_mtime), "proof": release.proof(), "fault": None}
+        contents = release.manifest()
+        description |= {
+            "version": contents.version,
+            "created": contents.created,
+            "expires": contents.expires,
+            "key": contents.key,
+        }
+        description |= {"since": int((slot.folder / "current").lstat().st_mtime), "proof": release.proof(), "fault": None}
     except (UserError, OSError, ValueError) as error:
-        told |= {"version": None, "fault": f"its files are damaged: {error}"}
-    return told
+        description |= {"version": None, "fault": f"its files are damaged: {error}"}
+    return description
 
 
-def _ready(slot: Slot, raw: bytes, expected: Expectation) -> tuple[Release, dict[str, Any]] | None:
-    """A whole release of this very bundle, built by the runtime that is here now, that proves itself; else None."""
+def _reusable_release(slot: Slot, raw: bytes, expected: Expectation) -> tuple[Release, dict[str, Any]] | None:
+    """Return a whole release of this very bundle, built by this runtime, that proves itself; else None."""
     for release in reversed(slot.all()):
         try:
-            found, there, _ = manifests.read(release.bundle)
-            if there != raw or _misfits(release):
+            contents, present, _ = manifests.read(release.bundle)
+            if present != raw or _engine_mismatches(release):
                 continue
-            manifests.check_files(release.bundle, found)
+            manifests.check_files(release.bundle, contents)
             return release, prove(release, expected)
         except (UserError, OSError, ValueError, engines.EngineError, ProofError):
             continue
     return None
 
 
-def _assembled(
-    store: Store, slot: Slot, found: Manifest, raw: bytes, signature: bytes | None, expected: Expectation
+def _assemble(
+    store: Store, slot: Slot, contents: Manifest, raw: bytes, signature: bytes | None, expected: Expectation
 ) -> tuple[Release, dict[str, Any]]:
-    """A new release of the bundle, whole, synced and proven, beside the others."""
-    with _part(slot, f"{found.version}-{digest_of(raw)[:12]}") as part:
-        _lay_out(store, part.bundle, found, raw, signature)
+    """Make a new release of the bundle beside the others: whole, synced and proven."""
+    with _part(slot, f"{contents.version}-{digest_of(raw)[:12]}") as part:
+        _lay_out(store, part.bundle, contents, raw, signature)
         seconds = _build(part)
         proof = {**prove(part, expected), "build_seconds": seconds, "at": int(time.time())}
         write_atomically(part.folder / "proof.json", json.dumps(proof, indent=1, sort_keys=True).encode())
@@ -204,23 +209,23 @@ def _part(slot: Slot, release_id: str) -> Iterator[Release]:
         shutil.rmtree(part.folder, ignore_errors=True)
 
 
-def _lay_out(store: Store, bundle: Path, found: Manifest, raw: bytes, signature: bytes | None) -> None:
-    """The bundle's files, from what came in and from other releases; each is read and checked."""
-    held = store.held({entry.sha256 for entry in found.files.values()})
-    gone = [path for path, entry in found.files.items() if entry.sha256 not in held]
+def _lay_out(store: Store, bundle: Path, contents: Manifest, raw: bytes, signature: bytes | None) -> None:
+    """Put the bundle's files in place, from incoming files and other releases; each is read and checked."""
+    held = store.held({entry.sha256 for entry in contents.files.values()})
+    gone = [path for path, entry in contents.files.items() if entry.sha256 not in held]
     if gone:
-        raise UserError(f"bundle {found.name} {found.version}: {', '.join(sorted(gone))} did not come; ship it again")
-    for path, entry in found.files.items():
+        raise UserError(f"bundle {contents.name} {contents.version}: {', '.join(sorted(gone))} did not come; ship it again")
+    for path, entry in contents.files.items():
         (bundle / path).parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(held[entry.sha256], bundle / path)
         (bundle / path).chmod(0o444)
     (bundle / MANIFEST).write_bytes(raw)
     (bundle / SIGNATURE).write_bytes(signature or b"")
-    manifests.check_files(bundle, found)
+    manifests.check_files(bundle, contents)
 
 
 def _build(release: Release) -> float:
-    """Build the engine of a release with the runtime that is here; returns seconds."""
+    """Build the engine of a release with this machine's runtime; return seconds."""
     plan = plan_here(release.bundle)
     started = time.perf_counter()
     release.engine.mkdir()
@@ -231,8 +236,8 @@ def _build(release: Release) -> float:
     return time.perf_counter() - started
 
 
-def _misfits(release: Release) -> tuple[str, ...]:
-    """What the engine of a release was built for and is no more: the runtime's version, the GPU, the power mode."""
+def _engine_mismatches(release: Release) -> tuple[str, ...]:
+    """Return the changed inputs of a release's engine: the runtime's version, the GPU, the power mode."""
     built = build_record.load(release.engine)
     if built is None:
         return ("it is not known what its engine was built for",)
@@ -244,25 +249,25 @@ def _record(release: Release, plan: BuildPlan) -> dict[str, Any]:
     return build_record.record_of(digest, plan, engine(plan.engine).machine())
 
 
-def _timed(session: Session, reference_ms: float | None, tolerance: float) -> float:
-    """Median milliseconds of one block, or of the quietest of a few while it is over what is allowed.
+def _measure_p50(session: Session, reference_ms: float | None, tolerance: float) -> float:
+    """Return median milliseconds of one block, or of the quietest of a few while it is over the limit.
 
     Raises:
         ProofError: every block took longer.
     """
     most_ms = tolerance * reference_ms if reference_ms and tolerance > 0 else float("inf")
-    found: list[float] = []
-    while len(found) < BLOCKS:
-        found.append(statistics.median(time_block(session, BLOCK_S).called))
-        if found[-1] <= most_ms:
-            return found[-1]
+    medians_ms: list[float] = []
+    while len(medians_ms) < BLOCKS:
+        medians_ms.append(statistics.median(time_block(session, BLOCK_S).called))
+        if medians_ms[-1] <= most_ms:
+            return medians_ms[-1]
     raise ProofError(
-        f"p50 is {min(found):.3f} ms; the report has {reference_ms:.3f} ms, and {tolerance:g} times that is allowed"
+        f"p50 is {min(medians_ms):.3f} ms; the report has {reference_ms:.3f} ms, and {tolerance:g} times that is allowed"
     )
 
 
 def _reference_ms(bundle: Path, profile: str | None) -> float | None:
-    """The report's p50 of what is in the bundle, if it was measured on a device like this one; else None.
+    """Return the bundle's reported p50 if it was measured on a device like this one; else None.
 
     Alike: the same profile, processor and number of cores.
     """
@@ -272,5 +277,5 @@ def _reference_ms(bundle: Path, profile: str | None) -> float | None:
     if profile != proven["name"] or any(there.get(key) != here[key] for key in ("processor", "cores")):
         return None
     best = report["verdict"]["best"]
-    found = next((row["latency_ms"]["p50"] for row in report["rows"] if row["name"] == best), None)
-    return None if found is None else float(found)
+    p50_ms = next((row["latency_ms"]["p50"] for row in report["rows"] if row["name"] == best), None)
+    return None if p50_ms is None else float(p50_ms)

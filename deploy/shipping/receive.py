@@ -1,4 +1,4 @@
-"""The first half of a ship, on the device: refuse what must not come in, tell what is missing, take it in."""
+"""The first half of a ship, on the device: refuse inadmissible bundles, list the missing contents, receive them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TRUST = ("first", "add", "never")
 
 
 def digest_of(raw: bytes) -> str:
-    """The identity of a bundle: SHA-256 of its manifest's bytes."""
+    """Return the identity of a bundle: SHA-256 of its manifest's bytes."""
     return hashlib.sha256(raw).hexdigest()
 
 
 def admit(store: Store, raw: bytes, signature: bytes | None, *, going_back: bool = False) -> Manifest:
-    """The manifest in ``raw``, if a bundle with it may be installed here.
+    """Return the manifest in ``raw``, if a bundle with it may be installed here.
 
     A way back (``going_back``) may be older and past its expiry; who signed it and what it is for are checked as ever.
 
@@ -37,18 +37,18 @@ def admit(store: Store, raw: bytes, signature: bytes | None, *, going_back: bool
         UserError: it is malformed, unsigned, altered, signed by a key not trusted here, for another device, older than
             what was here, or expired. What follows the signature is told all at once.
     """
-    found = manifests.parse(raw, "the bundle")
-    signing.check(found, raw, signature, store.keys())
-    faults = target.mismatches(found.target)
+    admitted = manifests.parse(raw, "the bundle")
+    signing.check(admitted, raw, signature, store.keys())
+    faults = target.mismatches(admitted.target)
     if not going_back:
-        faults += _older(store, found, digest_of(raw)) + _expired(found, datetime.now(timezone.utc))
+        faults += _version_faults(store, admitted, digest_of(raw)) + _expiry_faults(admitted, datetime.now(timezone.utc))
     if faults:
-        raise UserError(*[f"bundle {found.name} {found.version}: {fault}" for fault in faults])
-    return found
+        raise UserError(*[f"bundle {admitted.name} {admitted.version}: {fault}" for fault in faults])
+    return admitted
 
 
 def offer(store: Store, raw: bytes, signature: bytes | None, *, public_key: str | None, trust: str) -> dict[str, Any]:
-    """Judge a bundle by its manifest, and tell which contents are missing and from where on.
+    """Judge a bundle by its manifest; return the missing contents, and from which byte on.
 
     Args:
         public_key: of the bundle's signer, in PEM. It is trusted from now on if ``trust`` is ``"add"``, or if it is
@@ -58,14 +58,14 @@ def offer(store: Store, raw: bytes, signature: bytes | None, *, public_key: str 
         UserError: as ``admit``; or there is not enough space.
     """
     store.prepare()
-    newly = _trust(store, raw, signature, public_key, trust)
-    found = admit(store, raw, signature)
-    current = store.slot(found.name).current()
-    missing = _missing(store, found)
-    _check_space(store, found, sum(m["size_bytes"] - m["have_bytes"] for m in missing))
+    new_key = _trust(store, raw, signature, public_key, trust)
+    admitted = admit(store, raw, signature)
+    current = store.slot(admitted.name).current()
+    missing = _missing(store, admitted)
+    _check_space(store, admitted, sum(m["size_bytes"] - m["have_bytes"] for m in missing))
     return {
         "missing": missing,
-        "trusted": newly,
+        "trusted": new_key,
         "was": current.manifest().version if current and current.folder.is_dir() else None,
     }
 
@@ -83,18 +83,18 @@ def receive(store: Store, pieces: list[Mapping[str, Any]], stream: IO[bytes]) ->
     store.prepare()
     taken = 0
     for piece in pieces:
-        taken += _take(store, piece, stream)
+        taken += _receive_piece(store, piece, stream)
     return {"received_bytes": taken}
 
 
 def clean_incoming(store: Store, older_than_s: float = 0.0) -> None:
-    """Remove what came in and was not installed."""
+    """Remove received contents that were not installed."""
     for path in store.incoming.glob("*"):
         if time.time() - path.stat().st_mtime >= older_than_s:
             path.unlink(missing_ok=True)
 
 
-def _take(store: Store, piece: Mapping[str, Any], stream: IO[bytes]) -> int:
+def _receive_piece(store: Store, piece: Mapping[str, Any], stream: IO[bytes]) -> int:
     digest, size = str(piece["sha256"]), int(piece["size_bytes"])
     offset, length = int(piece["offset"]), int(piece["length"])
     if not DIGEST.fullmatch(digest) or not 0 <= offset <= offset + length <= size <= MOST_FILE_BYTES:
@@ -109,14 +109,14 @@ def _take(store: Store, piece: Mapping[str, Any], stream: IO[bytes]) -> int:
         file.flush()
         os.fsync(file.fileno())
         if offset + taken == size:
-            _keep(part, digest)
+            _finish_file(part, digest)
     if taken < length:
         raise TryAgainError(f"the connection ended after {taken} of {length} bytes")
     return taken
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is still the one at ``path``: whoever had the lock may have renamed it."""
+    """Return whether the open file is still the one at ``path``: the lock's last holder may have renamed it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -131,7 +131,7 @@ def _copy(stream: IO[bytes], file: IO[bytes], length: int) -> int:
     return length - left
 
 
-def _keep(part: Path, digest: str) -> None:
+def _finish_file(part: Path, digest: str) -> None:
     if sha256(part) != digest:
         part.unlink()
         raise TryAgainError(f"{digest[:12]} arrived altered and was dropped")
@@ -139,14 +139,14 @@ def _keep(part: Path, digest: str) -> None:
     sync(part.parent)
 
 
-def _missing(store: Store, found: Manifest) -> list[dict[str, Any]]:
-    """Contents that are not here: digest, size, and how many bytes of it came already."""
-    wanted = {entry.sha256: entry for entry in found.files.values()}
+def _missing(store: Store, contents: Manifest) -> list[dict[str, Any]]:
+    """Return the missing contents: digest, size, and bytes received already."""
+    wanted = {entry.sha256: entry for entry in contents.files.values()}
     held = store.held(set(wanted))
-    return [_state(store, entry) for digest, entry in sorted(wanted.items()) if digest not in held]
+    return [_progress(store, entry) for digest, entry in sorted(wanted.items()) if digest not in held]
 
 
-def _state(store: Store, entry: FileEntry) -> dict[str, Any]:
+def _progress(store: Store, entry: FileEntry) -> dict[str, Any]:
     part = store.incoming / (entry.sha256 + PART)
     have = part.stat().st_size if part.is_file() else 0
     if have >= entry.size_bytes:
@@ -155,16 +155,16 @@ def _state(store: Store, entry: FileEntry) -> dict[str, Any]:
     return {"sha256": entry.sha256, "size_bytes": entry.size_bytes, "have_bytes": have}
 
 
-def _check_space(store: Store, found: Manifest, coming_bytes: int) -> None:
-    """Refuse what leaves no room for an engine of twice the largest file (three times where it is decoded) and a reserve."""
-    files = {**found.files, **found.decoded}
+def _check_space(store: Store, contents: Manifest, coming_bytes: int) -> None:
+    """Require room for an engine of twice the largest file (three times where it is decoded) and a reserve."""
+    files = {**contents.files, **contents.decoded}
     largest = max((entry.size_bytes for entry in files.values()), default=0)
-    times = 3 if found.decoded else 2
+    times = 3 if contents.decoded else 2
     needed = coming_bytes + times * largest + RESERVE_BYTES
     free = store.free_bytes()
     if free < needed:
         raise UserError(
-            f"{store.root}: {free / 2**20:.1f} MiB are free; bundle {found.name} {found.version} needs "
+            f"{store.root}: {free / 2**20:.1f} MiB are free; bundle {contents.name} {contents.version} needs "
             f"{needed / 2**20:.1f} MiB: make room, or remove what came in before with `python -m deploy store clean`"
         )
 
@@ -183,21 +183,21 @@ def _trust(store: Store, raw: bytes, signature: bytes | None, public_key: str | 
     return store.trust(public)
 
 
-def _older(store: Store, found: Manifest, digest: str) -> list[str]:
-    past = store.slot(found.name).history()
-    if found.version < past.highest:
-        return [f"version {past.highest} was here already, and no older one is taken; `compress rollback` goes back"]
-    if found.version == past.highest and digest != past.digest:
+def _version_faults(store: Store, contents: Manifest, digest: str) -> list[str]:
+    history = store.slot(contents.name).history()
+    if contents.version < history.highest:
+        return [f"version {history.highest} was here already, and no older one is taken; `compress rollback` goes back"]
+    if contents.version == history.highest and digest != history.digest:
         return ["another bundle with this version was here already; give each release a version of its own"]
     return []
 
 
-def _expired(found: Manifest, now: datetime) -> list[str]:
-    if found.expires is None:
+def _expiry_faults(contents: Manifest, now: datetime) -> list[str]:
+    if contents.expires is None:
         return []
-    if now.timestamp() < manifests.moment(found.created).timestamp() - CLOCK_SLACK_S:
+    if now.timestamp() < manifests.moment(contents.created).timestamp() - CLOCK_SLACK_S:
         clock = manifests.as_text(now)
         return [f"the device's clock says {clock}, before it was made: set the clock, its expiry cannot be judged"]
-    if now >= manifests.moment(found.expires):
-        return [f"it expired at {found.expires}"]
+    if now >= manifests.moment(contents.expires):
+        return [f"it expired at {contents.expires}"]
     return []

@@ -1,4 +1,4 @@
-"""Where a device keeps its models: releases side by side, one of them ``current``. Runs on the device.
+"""The releases of a device's models, side by side, one of them ``current``. Runs on the device.
 
     ROOT/                              $EDGE_HOME, or ~/.edge-compress
       trusted/*.pem                    public keys that bundles may be signed with
@@ -35,7 +35,7 @@ PART = ".part"
 
 
 class TryAgainError(RuntimeError):
-    """Not now: another command is at work here, or what came does not continue what is here. Asked again, it may succeed."""
+    """A refusal for now: another command is at work here, or a piece does not continue its file. A later try may succeed."""
 
 
 @final
@@ -58,19 +58,19 @@ class Release:
         return self.folder / "engine"
 
     def manifest(self) -> Manifest:
-        """Its bundle's manifest."""
+        """Read its bundle's manifest."""
         return manifests.read(self.bundle)[0]
 
     def proof(self) -> dict[str, Any]:
-        """What the self-test found when it was installed."""
-        found: dict[str, Any] = json.loads((self.folder / "proof.json").read_text())
-        return found
+        """Read the results of its self-test at installation."""
+        proof: dict[str, Any] = json.loads((self.folder / "proof.json").read_text())
+        return proof
 
 
 @final
 @dataclass(frozen=True)
 class History:
-    """Ids of a model's releases in the order they were activated; the highest version ever, with its manifest's digest."""
+    """A model's activations in order, and the highest version ever, with its manifest's digest."""
 
     activated: tuple[str, ...] = ()
     highest: int = 0
@@ -87,27 +87,27 @@ class Slot:
         self._link, self._history = folder / "current", folder / "history.json"
 
     def current(self) -> Release | None:
-        """The release that is served."""
+        """Return the served release."""
         try:
-            found = self.releases / Path(os.readlink(self._link)).name
+            folder = self.releases / Path(os.readlink(self._link)).name
         except FileNotFoundError:
             return None
-        return Release(found)
+        return Release(folder)
 
     def previous(self) -> Release | None:
-        """What a rollback goes back to."""
+        """Return the release before the current one."""
         before = self._up_to_current()[:-1]
         return Release(self.releases / before[-1]) if before else None
 
     def history(self) -> History:
-        """What was activated so far."""
+        """Read the activations so far."""
         if not self._history.is_file():
             return History()
         data = json.loads(self._history.read_text())
         return History(tuple(data["activated"]), data["highest"], data["digest"])
 
     def all(self) -> list[Release]:
-        """Every whole release, oldest first."""
+        """Return every whole release, oldest first."""
         if not self.releases.is_dir():
             return []
         folders = [path for path in self.releases.iterdir() if path.suffix != PART]
@@ -115,24 +115,24 @@ class Slot:
 
     def activate(self, release: Release, version: int, digest: str, keep: int) -> None:
         """Make ``release`` the current one, then remove what is older than the last ``keep`` (at least 2)."""
-        past = self.history()
-        done = [*(i for i in self._up_to_current() if i != release.id), release.id][-max(keep, 2) :]
-        highest = (version, digest) if version >= past.highest else (past.highest, past.digest)
-        self._write(History(tuple(done), *highest))
+        history = self.history()
+        activated = [*(i for i in self._up_to_current() if i != release.id), release.id][-max(keep, 2) :]
+        highest = (version, digest) if version >= history.highest else (history.highest, history.digest)
+        self._write(History(tuple(activated), *highest))
         switch_link(self._link, f"releases/{release.id}")
         for old in self.all():
-            if old.id not in done:
+            if old.id not in activated:
                 shutil.rmtree(old.folder, ignore_errors=True)
 
     def go_back(self, before: Release, release: Release) -> None:
         """Make ``release``, which takes the place of ``before`` in the history, current; nothing is removed."""
-        past = self.history()
-        activated = tuple(release.id if i == before.id else i for i in past.activated)
-        self._write(replace(past, activated=activated))
+        history = self.history()
+        activated = tuple(release.id if i == before.id else i for i in history.activated)
+        self._write(replace(history, activated=activated))
         switch_link(self._link, f"releases/{release.id}")
 
     def fresh_part(self, release_id: str) -> Path:
-        """An empty folder to build a release in; what interrupted installs left is removed."""
+        """Make an empty folder to build a release in; remains of interrupted installs are removed."""
         self.releases.mkdir(parents=True, exist_ok=True)
         for left in self.releases.glob(f"*{PART}"):
             shutil.rmtree(left)
@@ -141,7 +141,7 @@ class Slot:
         return part
 
     def finish(self, part: Path) -> Release:
-        """Give a folder that is whole its place among the releases; one with the same id is not touched."""
+        """Rename a complete folder to its place among the releases; one with the same id is not touched."""
         wanted, number = self.releases / part.name.removesuffix(PART), 1
         while wanted.exists():
             number += 1
@@ -151,7 +151,7 @@ class Slot:
         return Release(wanted)
 
     def _up_to_current(self) -> list[str]:
-        """The ids activated up to the current one, without those that are gone."""
+        """Return the ids activated up to the current one, without removed ones."""
         current = self.current()
         if current is None:
             return []
@@ -181,37 +181,37 @@ class Store:
             folder.mkdir(exist_ok=True)
 
     def slot(self, name: str) -> Slot:
-        """The releases of the model ``name``, which need not be there yet."""
+        """Return the releases of the model ``name``, which need not be there yet."""
         if not NAME.fullmatch(name):
             raise UserError(f"{name!r} is no name for a model")
         return Slot(self.root / "models" / name)
 
     def slots(self) -> list[Slot]:
-        """Every model that has a current release."""
+        """Return every model that has a current release."""
         folder = self.root / "models"
-        found = [Slot(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
-        return [slot for slot in found if slot.current() is not None]
+        slots = [Slot(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+        return [slot for slot in slots if slot.current() is not None]
 
     def the_slot(self, name: str | None) -> Slot:
-        """The model ``name``, or the only one.
+        """Return the model ``name``, or the only one.
 
         Raises:
             UserError: there is none, or more than one and no name was given.
         """
-        found = {slot.name: slot for slot in self.slots()}
-        if name is None and len(found) == 1:
-            return next(iter(found.values()))
-        if name is None or name not in found:
-            given = "say which with --name" if name is None else f"there is no {name!r}"
-            raise UserError(f"{self.root}: {given}; models here: {', '.join(found) or 'none'}")
-        return found[name]
+        slots = {slot.name: slot for slot in self.slots()}
+        if name is None and len(slots) == 1:
+            return next(iter(slots.values()))
+        if name is None or name not in slots:
+            remedy = "say which with --name" if name is None else f"there is no {name!r}"
+            raise UserError(f"{self.root}: {remedy}; models here: {', '.join(slots) or 'none'}")
+        return slots[name]
 
     def keys(self) -> dict[str, bytes]:
-        """The trusted public keys by id."""
+        """Read the trusted public keys, by id."""
         return signing.trusted(self.keys_folder)
 
     def trust(self, public: bytes) -> str:
-        """Trust a public key from now on; returns its id."""
+        """Trust a public key from now on; return its id."""
         self.prepare()
         name = signing.key_id(public)
         write_atomically(self.keys_folder / f"{name}.pem", signing.to_pem(public).encode())
@@ -223,27 +223,29 @@ class Store:
         Raises:
             UserError: it was not trusted.
         """
-        found = [p for p in self.keys_folder.glob("*.pem") if signing.key_id(_key(p)) == key]
-        if not found:
+        files = [p for p in self.keys_folder.glob("*.pem") if signing.key_id(_read_key(p)) == key]
+        if not files:
             raise UserError(f"{self.root}: key {key!r} is not trusted; trusted: {', '.join(self.keys()) or 'none'}")
-        for path in found:
+        for path in files:
             path.unlink()
         sync(self.keys_folder)
 
     def held(self, digests: set[str]) -> dict[str, Path]:
-        """Which of these contents are here whole, and where; each is read to be sure."""
-        found = {d: self.incoming / d for d in digests if (self.incoming / d).is_file() and _is(self.incoming / d, d)}
+        """Return which of these contents are here whole, and where; each is read to be sure."""
+        places = {
+            d: self.incoming / d for d in digests if (self.incoming / d).is_file() and _has_digest(self.incoming / d, d)
+        }
         for release in (release for slot in self.slots() for release in slot.all()):
             with contextlib.suppress(UserError):
                 for path, entry in release.manifest().files.items():
                     place = release.bundle / path
-                    if entry.sha256 in digests - set(found) and place.is_file() and _is(place, entry.sha256):
-                        found[entry.sha256] = place
-        return found
+                    if entry.sha256 in digests - set(places) and place.is_file() and _has_digest(place, entry.sha256):
+                        places[entry.sha256] = place
+        return places
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the store alone; the lock ends with this process, however that ends.
+        """Lock the store exclusively; the lock ends with this process, however that ends.
 
         Raises:
             TryAgainError: another process holds it.
@@ -253,7 +255,7 @@ class Store:
             yield
 
     def free_bytes(self) -> int:
-        """Space left where the store is."""
+        """Return the free bytes of the store's disk."""
         return shutil.disk_usage(self.root).free
 
 
@@ -275,7 +277,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def take_lock(handle: int) -> bool:
-    """Lock an open file until it is closed; False when another process has it."""
+    """Lock an open file until it is closed; return False when another process has it."""
     import fcntl
 
     try:
@@ -288,13 +290,13 @@ def take_lock(handle: int) -> bool:
 
 
 def default_root() -> Path:
-    """``$EDGE_HOME``, or ``~/.edge-compress``."""
+    """Return ``$EDGE_HOME``, or ``~/.edge-compress``."""
     return Path(os.environ.get("EDGE_HOME") or Path.home() / ".edge-compress")
 
 
-def _is(path: Path, digest: str) -> bool:
+def _has_digest(path: Path, digest: str) -> bool:
     return sha256(path) == digest
 
 
-def _key(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     return signing.from_pem(path.read_text(errors="replace"), str(path))

@@ -1,4 +1,4 @@
-"""Bring bundles to devices: push what is missing, have it installed there, tell what became of it. Runs on the host.
+"""Ship bundles to devices: send the missing contents, install them there, report the outcome. Runs on the host.
 
 The device decides: it checks signature, target, version and expiry by itself, builds, proves and switches
 (deploy/shipping/receive.py, deploy/shipping/install.py). All that is needed of the way there is ``Device.run``.
@@ -18,7 +18,7 @@ from typing import Any, Literal, final
 
 from deploy.bundle import manifest as manifests
 from deploy.bundle.manifest import Manifest
-from deploy.devices import Device, DeviceError, Done
+from deploy.devices import CompletedCommand, Device, DeviceError
 from deploy.shipping.install import LATENCY_TOLERANCE
 from deploy.shipping.releases import KEEP
 from profiles.errors import UserError
@@ -35,25 +35,25 @@ Say = Callable[[str], None]
 
 
 class RefusedError(UserError):
-    """A device refused a request, with its reasons."""
+    """A device's refusal of a request, with its reasons."""
 
     serving: Mapping[str, int] = {}
 
 
 class FailedError(RuntimeError):
-    """Something failed on a device; names it and its last words. What was ``serving`` there still is."""
+    """A failure on a device; names it and its last lines of output. What was ``serving`` there still is."""
 
     serving: Mapping[str, int] = {}
 
 
 class _AgainError(RuntimeError):
-    """The device asks for the same request later."""
+    """A device's request to repeat the same request later."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """How to ship.
+class ShipOptions:
+    """Settings of a ship.
 
     Attributes:
         public_key: of the bundle's signer, in PEM; ``trust`` says whether a device is to trust it from now on.
@@ -76,8 +76,8 @@ class Way:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Freight:
-    """A bundle that was read and found whole."""
+class LoadedBundle:
+    """A bundle whose files were read and match its manifest."""
 
     folder: Path
     manifest: Manifest
@@ -85,19 +85,19 @@ class Freight:
     signature: bytes | None
 
     def signed(self) -> dict[str, Any]:
-        """The manifest and signature as a request carries them."""
+        """Return the manifest and signature in the form of a request."""
         signature = None if self.signature is None else base64.b64encode(self.signature).decode()
         return {"manifest": self.raw.decode(), "signature": signature}
 
     def path(self, digest: str) -> Path:
-        """A file with that content."""
+        """Return a file with that content."""
         return self.folder / next(path for path, entry in self.manifest.files.items() if entry.sha256 == digest)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """A device and the profile it goes by, if one was named."""
+    """A device and its profile's name, if one was given."""
 
     device: Device
     profile: str | None = None
@@ -105,8 +105,8 @@ class Destination:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Shipped:
-    """What became of a bundle on one device.
+class ShipResult:
+    """The outcome of a ship to one device.
 
     Attributes:
         was: version that was served before, None for none or where the device did not say.
@@ -130,20 +130,20 @@ class Shipped:
         return self.state in ("shipped", "already")
 
 
-def load(folder: Path) -> Freight:
+def load(folder: Path) -> LoadedBundle:
     """Read a bundle and check its files.
 
     Raises:
         UserError: it is no bundle, or its files are not those of its manifest.
     """
-    found, raw, signature = manifests.read(folder)
-    manifests.check_files(folder, found)
-    return Freight(folder=folder, manifest=found, raw=raw, signature=signature)
+    contents, raw, signature = manifests.read(folder)
+    manifests.check_files(folder, contents)
+    return LoadedBundle(folder=folder, manifest=contents, raw=raw, signature=signature)
 
 
-def ship(freight: Freight, target: Destination, way: Way, say: Say = lambda line: None) -> Shipped:
+def ship(freight: LoadedBundle, target: Destination, way: ShipOptions, say: Say = lambda line: None) -> ShipResult:
     """Ship to one device; never raises for what happens there or on the way."""
-    journey = _Journey(freight, target, way, say)
+    journey = _Shipment(freight, target, way, say)
     started = time.monotonic()
     state: State = "failed"
     reasons: tuple[str, ...] = ()
@@ -156,7 +156,7 @@ def ship(freight: Freight, target: Destination, way: Way, say: Say = lambda line
         reasons, now = tuple(str(error).splitlines()), error.serving.get(freight.manifest.name)
     except (DeviceError, UserError, OSError) as error:
         reasons = tuple(str(error).splitlines())
-    return Shipped(
+    return ShipResult(
         device=target.device.url,
         state=state,
         was=journey.was,
@@ -170,68 +170,68 @@ def ship(freight: Freight, target: Destination, way: Way, say: Say = lambda line
 
 
 def ship_fleet(
-    freight: Freight,
+    freight: LoadedBundle,
     targets: Sequence[Destination],
-    way: Way,
+    way: ShipOptions,
     *,
     canary: int = 1,
     at_once: int = 4,
     say: Say = lambda line: None,
-) -> list[Shipped]:
+) -> list[ShipResult]:
     """Ship to the first ``canary`` devices one by one, then to the others ``at_once``; a failure starts no further one.
 
     Returns what became of each device, in the order of ``targets``.
     """
     stopped = threading.Event()
 
-    def one(target: Destination) -> Shipped:
+    def one(target: Destination) -> ShipResult:
         if stopped.is_set():
-            return Shipped(device=target.device.url, state="not tried", reasons=("another device failed before",))
-        done = ship(freight, target, way, lambda line: say(f"{target.device.url}: {line}"))
-        if not done.ok:
+            return ShipResult(device=target.device.url, state="not tried", reasons=("another device failed before",))
+        result = ship(freight, target, way, lambda line: say(f"{target.device.url}: {line}"))
+        if not result.ok:
             stopped.set()
-        return done
+        return result
 
     first = [one(target) for target in targets[:canary]]
     with ThreadPoolExecutor(max_workers=max(at_once, 1)) as pool:
         return first + list(pool.map(one, targets[canary:]))
 
 
-def roll_back(target: Destination, name: str | None, way: Way) -> dict[str, Any]:
-    """Go back one release on a device.
+def roll_back(target: Destination, name: str | None, way: ShipOptions) -> dict[str, Any]:
+    """Roll a device back one release.
 
     Raises:
         RefusedError: there is none to go back to, or it may not serve.
         DeviceError, FailedError: the device was not reached, or the release did not prove itself.
     """
     request = {"name": name, "profile": target.profile, "latency_tolerance": way.latency_tolerance}
-    return _patiently(target.device, "rollback", request, way, timeout_s=way.build_s)
+    return _request(target.device, "rollback", request, way, timeout_s=way.build_s)
 
 
-def status(target: Destination, way: Way) -> dict[str, Any]:
-    """What a device serves.
+def status(target: Destination, way: ShipOptions) -> dict[str, Any]:
+    """Return the models that a device serves.
 
     Raises:
         DeviceError, FailedError: it was not reached, or did not answer.
     """
-    return _patiently(target.device, "status", {}, way)
+    return _request(target.device, "status", {}, way)
 
 
-def trust(target: Destination, public_key: str, way: Way) -> str:
-    """Have a device trust a public key (PEM); returns the key's id."""
-    return str(_patiently(target.device, "trust", {"public_key": public_key}, way)["trusted"])
+def trust(target: Destination, public_key: str, way: ShipOptions) -> str:
+    """Have a device trust a public key (PEM); return the key's id."""
+    return str(_request(target.device, "trust", {"public_key": public_key}, way)["trusted"])
 
 
-def distrust(target: Destination, key: str, way: Way) -> list[str]:
-    """Have a device trust a key no longer; returns the ids of those it still trusts."""
-    return list(_patiently(target.device, "distrust", {"key": key}, way)["trusted"])
+def distrust(target: Destination, key: str, way: ShipOptions) -> list[str]:
+    """Have a device trust a key no longer; return the ids of those it still trusts."""
+    return list(_request(target.device, "distrust", {"key": key}, way)["trusted"])
 
 
 @final
-class _Journey:
-    """One ship to one device, and what is known of it so far."""
+class _Shipment:
+    """One ship to one device, and its progress so far."""
 
-    def __init__(self, freight: Freight, target: Destination, way: Way, say: Say) -> None:
+    def __init__(self, freight: LoadedBundle, target: Destination, way: ShipOptions, say: Say) -> None:
         self._freight, self._target, self._way, self._say = freight, target, way, say
         self.was: int | None = None
         self.trusted: str | None = None
@@ -261,24 +261,24 @@ class _Journey:
             "latency_tolerance": self._way.latency_tolerance,
             "keep": self._way.keep,
         }
-        done = _patiently(self._target.device, "install", request, self._way, timeout_s=self._way.build_s)
-        self.proof = done["proof"]
-        again = done["was"] == done["release"]
-        self._say(f"{manifest.name} {manifest.version} is served" + (", as before" if again else ""))
-        return "already" if again else "shipped"
+        result = _request(self._target.device, "install", request, self._way, timeout_s=self._way.build_s)
+        self.proof = result["proof"]
+        unchanged = result["was"] == result["release"]
+        self._say(f"{manifest.name} {manifest.version} is served" + (", as before" if unchanged else ""))
+        return "already" if unchanged else "shipped"
 
     def _push(self) -> None:
-        """Offer the bundle and send what the device has not, until it has all."""
+        """Offer the bundle and send missing contents, until the device has all."""
         dropped, missing = 0, self._offer()
         while missing:
-            pieces = list(_first(missing, PIECE_BYTES))
+            pieces = list(_next_pieces(missing, PIECE_BYTES))
             left = sum(m["size_bytes"] - m["have_bytes"] for m in missing)
             self._say(f"sending {left / 2**20:.1f} MiB" if left >= 2**20 else f"sending {left / 2**10:.0f} KiB")
             body = b"".join(self._read(piece) for piece in pieces)
             self.sent_bytes += len(body)
             try:
-                _ask(self._target.device, "receive", {"pieces": pieces}, self._way, body=body)
-                missing = list(_after(missing, pieces))
+                _request_once(self._target.device, "receive", {"pieces": pieces}, self._way, body=body)
+                missing = list(_remaining(missing, pieces))
             except _AgainError as error:
                 dropped += 1
                 if dropped > MOST_DROPPED:
@@ -289,10 +289,10 @@ class _Journey:
 
     def _offer(self) -> list[dict[str, Any]]:
         request = {**self._freight.signed(), "public_key": self._way.public_key, "trust": self._way.trust}
-        answer = _patiently(self._target.device, "offer", request, self._way)
-        self.was = answer["was"]
-        self.trusted = answer["trusted"] or self.trusted
-        return list(answer["missing"])
+        response = _request(self._target.device, "offer", request, self._way)
+        self.was = response["was"]
+        self.trusted = response["trusted"] or self.trusted
+        return list(response["missing"])
 
     def _read(self, piece: Mapping[str, Any]) -> bytes:
         with self._freight.path(piece["sha256"]).open("rb") as file:
@@ -300,8 +300,8 @@ class _Journey:
             return file.read(piece["length"])
 
 
-def _first(missing: Sequence[Mapping[str, Any]], most_bytes: int) -> Iterator[dict[str, Any]]:
-    """Pieces of the missing contents, of ``most_bytes`` together."""
+def _next_pieces(missing: Sequence[Mapping[str, Any]], most_bytes: int) -> Iterator[dict[str, Any]]:
+    """Yield pieces of the missing contents, of ``most_bytes`` together."""
     room = most_bytes
     for content in missing:
         length = min(content["size_bytes"] - content["have_bytes"], room)
@@ -311,8 +311,8 @@ def _first(missing: Sequence[Mapping[str, Any]], most_bytes: int) -> Iterator[di
         room -= length
 
 
-def _after(missing: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What is still missing once ``pieces`` have arrived."""
+def _remaining(missing: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the contents still missing once ``pieces`` have arrived."""
     reached = {piece["sha256"]: piece["offset"] + piece["length"] for piece in pieces}
     for content in missing:
         have = reached.get(content["sha256"])
@@ -320,40 +320,46 @@ def _after(missing: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, A
             yield {**content, "have_bytes": content["have_bytes"] if have is None else have}
 
 
-def _patiently(
-    device: Device, act: str, request: Mapping[str, Any], way: Way, timeout_s: float = COMMAND_S
+def _request(
+    device: Device, act: str, request: Mapping[str, Any], way: ShipOptions, timeout_s: float = COMMAND_S
 ) -> dict[str, Any]:
-    """The answer to a request; asked again while the device is busy, for ``wait_s`` at most."""
+    """Return the response to a request; repeated while the device is busy, for ``wait_s`` at most."""
     end = time.monotonic() + way.wait_s
     while True:
         try:
-            return _ask(device, act, request, way, timeout_s=timeout_s)
+            return _request_once(device, act, request, way, timeout_s=timeout_s)
         except _AgainError as error:
             if time.monotonic() > end:
                 raise FailedError(f"{device.url}: {error}") from None
             time.sleep(0.5)
 
 
-def _ask(
-    device: Device, act: str, request: Mapping[str, Any], way: Way, *, body: bytes = b"", timeout_s: float = COMMAND_S
+def _request_once(
+    device: Device,
+    act: str,
+    request: Mapping[str, Any],
+    way: ShipOptions,
+    *,
+    body: bytes = b"",
+    timeout_s: float = COMMAND_S,
 ) -> dict[str, Any]:
-    """One command of the device's door, and its answer."""
-    command = [*device.door(), "store", act, *(["--root", way.root] if way.root else [])]
+    """Run one command of the device side, and return its response."""
+    command = [*device.deploy_command(), "store", act, *(["--root", way.root] if way.root else [])]
     sent = json.dumps(request).encode() + b"\n" + body
-    done = device.run(command, stdin=sent, timeout_s=timeout_s + len(body) / SLOWEST_BYTES_S)
-    line = done.stdout.strip().rpartition("\n")[2]
+    process = device.run(command, stdin=sent, timeout_s=timeout_s + len(body) / SLOWEST_BYTES_S)
+    line = process.stdout.strip().rpartition("\n")[2]
     try:
-        answer = json.loads(line) if line.startswith("{") else {}
+        response = json.loads(line) if line.startswith("{") else {}
     except ValueError:
-        answer = {}
-    if "ok" in answer:
-        found: dict[str, Any] = answer["ok"]
-        return found
-    raise _error(device, act, done, answer)
+        response = {}
+    if "ok" in response:
+        result: dict[str, Any] = response["ok"]
+        return result
+    raise _error(device, act, process, response)
 
 
-def _error(device: Device, act: str, done: Done, answer: Mapping[str, Any]) -> Exception:
-    """What an answer that is no success means."""
+def _error(device: Device, act: str, done: CompletedCommand, answer: Mapping[str, Any]) -> Exception:
+    """Return the exception for a response that is no success."""
     reasons = [f"{device.url}: {reason}" for reason in answer.get("reasons", [])]
     if answer.get("error") == "again":
         return _AgainError("; ".join(answer["reasons"]))

@@ -1,1 +1,1 @@
-"""The process that holds engines, and its clients."""
+"""The worker process that runs engines, and its clients."""

@@ -1,4 +1,4 @@
-"""The near end of a worker: start it on a device, tell it what to do, end it whatever happens."""
+"""The host's end of a worker: start it on a device, send requests, end it whatever happens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.board.relay import JOB_GONE, LOST, NEWS
+from deploy.board.relay import JOB_GONE, LOST, NOTICE
 from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
 from deploy.measure.conditions import Conditions
@@ -28,7 +28,7 @@ HOUR_S = 3600.0
 LIMIT_S = {"facts": 600.0, "conditions": 120.0, "build": 4 * HOUR_S, "infer": 4 * HOUR_S}
 """How long a request may take, past what it was asked to last: a hung runtime must not hang a run."""
 OTHER_LIMIT_S = HOUR_S
-LAST_S = 5.0
+EXIT_WAIT_S = 5.0
 
 
 @final
@@ -47,7 +47,7 @@ class RemoteWorker:
 
     def __enter__(self) -> RemoteWorker:
         self.process = self._device.start_worker()
-        self._last_words: deque[str] = deque(maxlen=20)
+        self._stderr_lines: deque[str] = deque(maxlen=20)
         # Drained by a thread, or a runtime that talks much would fill the pipe and hang.
         self._drain = threading.Thread(target=self._read_stderr, daemon=True)
         self._drain.start()
@@ -57,7 +57,7 @@ class RemoteWorker:
         assert self.process.stdin is not None
         try:
             self.process.stdin.close()
-            self.process.wait(timeout=0 if error else LAST_S)
+            self.process.wait(timeout=0 if error else EXIT_WAIT_S)
         except (subprocess.TimeoutExpired, BrokenPipeError):
             self._end()
         self._drain.join(timeout=1)
@@ -66,72 +66,72 @@ class RemoteWorker:
         self.process.stderr.close()
 
     def facts(self) -> dict[str, Any]:
-        """What the device is, and which engines can run on it."""
+        """Return the device's facts, and the engines that can run on it."""
         return self._call("facts")
 
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> dict[str, Any]:
         """Build the engine of ``plan`` from an ONNX file; ``folder`` is where it lies when fetched."""
         remote = self._device.path(folder)
-        done = self._call("build", model=self._device.put(model), plan=plan.as_json(), folder=remote)
+        result = self._call("build", model=self._device.put(model), plan=plan.as_json(), folder=remote)
         self._device.get(remote, folder)
         self._device.forget(remote)
-        return done
+        return result
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Open the engine in ``folder``."""
         return self._call("open", folder=self._device.put(folder))
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs by name for every sample of ``feed``, arrays of shape (samples, ...)."""
+        """Return outputs by name for every sample of ``feed``, arrays of shape (samples, ...)."""
         with tempfile.TemporaryDirectory() as scratch:
             inputs, outputs = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
             np.savez(inputs, **feed)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
-            given, made = self._device.put(inputs), self._device.path(outputs)
-            self._call("infer", inputs=given, outputs=made)
-            self._device.get(made, outputs)
-            for remote in (given, made):
+            remote_inputs, remote_outputs = self._device.put(inputs), self._device.path(outputs)
+            self._call("infer", inputs=remote_inputs, outputs=remote_outputs)
+            self._device.get(remote_outputs, outputs)
+            for remote in (remote_inputs, remote_outputs):
                 self._device.forget(remote)
             with np.load(outputs, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
 
     def warm(self, feed: dict[str, npt.NDArray[Any]]) -> None:
-        """Bind the first batch of ``feed`` as what ``time`` will run."""
+        """Bind the first batch of ``feed`` as the input of ``time``."""
         with tempfile.TemporaryDirectory() as scratch:
             inputs = Path(scratch) / "inputs.npz"
             np.savez(inputs, **feed)  # type: ignore[arg-type]
             self._call("warm", inputs=self._device.put(inputs))
 
     def time(self, seconds: float) -> Times:
-        """Single inferences in one warmed block of about ``seconds``."""
+        """Time single inferences in one warmed block of about ``seconds``."""
         return Times(**self._call("time", lasting_s=seconds, seconds=seconds))
 
     def time_models(
         self, models: Sequence[Path], plan: BuildPlan, seconds: float, passes: int
     ) -> tuple[list[float], list[float]]:
-        """Least and median milliseconds of many small models on random inputs, timed in turns; nothing of them is kept."""
-        there = [self._device.put(model) for model in models]
-        found = self._call(
-            "time_models", lasting_s=HOUR_S, models=there, plan=plan.as_json(), seconds=seconds, passes=passes
+        """Time many small models in turns on random inputs; return least and median milliseconds of each."""
+        remote_models = [self._device.put(model) for model in models]
+        times = self._call(
+            "time_models", lasting_s=HOUR_S, models=remote_models, plan=plan.as_json(), seconds=seconds, passes=passes
         )
-        for remote in there:
+        for remote in remote_models:
             self._device.forget(remote)
-        return found["least_ms"], found["p50_ms"]
+        return times["least_ms"], times["p50_ms"]
 
     def conditions(self) -> Conditions:
-        """What the device measures under now."""
+        """Return the device's measuring conditions now."""
         return Conditions.from_json(self._call("conditions"))
 
     def cool(self, start_c: float, at_most_s: float) -> float:
-        """Let the device cool down if it is hot, and hotter than it was; the seconds waited."""
+        """Let the device cool down if it is hot, and hotter than at the start; return the seconds waited."""
         return float(self._call("cool", lasting_s=at_most_s, start_c=start_c, at_most_s=at_most_s)["waited_s"])
 
     def energy_mj(self, seconds: float) -> float | None:
-        """Millijoules of one inference over about ``seconds``; None where the device has no power rails."""
-        found: float | None = self._call("energy", lasting_s=seconds, seconds=seconds)["mj"]
-        return found
+        """Measure millijoules of one inference over about ``seconds``; None where the device has no power rails."""
+        energy: float | None = self._call("energy", lasting_s=seconds, seconds=seconds)["mj"]
+        return energy
 
     def lock_clocks(self) -> None:
-        """Hold the device's clocks until this worker is gone."""
+        """Lock the device's clocks until this worker ends."""
         self._call("lock_clocks")
 
     def _call(self, do: str, *, lasting_s: float = 0.0, **request: Any) -> dict[str, Any]:
@@ -152,16 +152,16 @@ class RemoteWorker:
             raise EngineError(f"the worker on {self._device.url} did not end '{do}' within {limit_s:g} s; it was stopped")
         if not line:
             self._drain.join(timeout=1)
-            words = " | ".join(self._last_words) or "it said nothing"
+            words = " | ".join(self._stderr_lines) or "it said nothing"
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=1)
             if self.process.poll() in (LOST, JOB_GONE):
-                raise DeviceError(f"{self._device.url}: '{do}' was not finished: {words.replace(NEWS, '')}")
+                raise DeviceError(f"{self._device.url}: '{do}' was not finished: {words.replace(NOTICE, '')}")
             raise EngineError(f"the worker on {self._device.url} died in '{do}' (exit {self.process.poll()}): {words}")
         reply = json.loads(line)
         if "ok" in reply:
-            answer: dict[str, Any] = reply["ok"]
-            return answer
+            result: dict[str, Any] = reply["ok"]
+            return result
         if reply["kind"] == "user":
             raise UserError(*reply["error"].splitlines())
         if reply["kind"] == "engine":
@@ -173,10 +173,10 @@ class RemoteWorker:
         self._end()
 
     def _end(self) -> None:
-        """Stop the process; one that stands for a process elsewhere is given the time to stop that too."""
+        """Stop the process; a relay gets the time to stop the process that it stands for."""
         self.process.terminate()
         try:
-            self.process.wait(timeout=2 * LAST_S)
+            self.process.wait(timeout=2 * EXIT_WAIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -185,6 +185,6 @@ class RemoteWorker:
         assert self.process.stderr is not None
         with contextlib.suppress(ValueError):  # closed while it was read: its block is over
             for line in self.process.stderr:
-                self._last_words.append(line.rstrip())
-                if line.startswith(NEWS):
-                    sys.stderr.write(f"{self._device.url}: {line.removeprefix(NEWS)}")
+                self._stderr_lines.append(line.rstrip())
+                if line.startswith(NOTICE):
+                    sys.stderr.write(f"{self._device.url}: {line.removeprefix(NOTICE)}")

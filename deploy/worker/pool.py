@@ -1,4 +1,4 @@
-"""One worker for many questions, where none of them is about time: starting one takes a board seconds."""
+"""One worker shared by untimed requests: starting one takes a board seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.worker.client import RemoteWorker
 
 @final
 class WorkerPool:
-    """Workers on a device for what is not timed. While the pool is open one is kept; else every question has its own.
+    """Workers on a device for untimed requests. While the pool is open one is kept; else each request has its own.
 
     Nothing stays behind: an error ends the worker, whose runtime may be at fault, and so does the end of ``open``.
     """
@@ -26,7 +26,7 @@ class WorkerPool:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Keep a worker, once one is asked for, until the outermost of these blocks is over."""
+        """Keep a worker, once one is requested, until the outermost of these blocks ends."""
         self._opened += 1
         try:
             yield
@@ -37,7 +37,7 @@ class WorkerPool:
 
     @contextmanager
     def worker(self) -> Iterator[RemoteWorker]:
-        """A worker, for one question or more about one engine."""
+        """Yield a worker for one or more requests about one engine."""
         if self._kept is None:
             self._kept = self._stack.enter_context(RemoteWorker(self._device))
         try:
@@ -50,6 +50,6 @@ class WorkerPool:
             self.clear()
 
     def clear(self) -> None:
-        """End the worker that is kept: nothing of ours is to run, or to hold memory, beside what is timed."""
+        """End the kept worker: none of our processes may run, or hold memory, beside a timed one."""
         self._kept = None
         self._stack.close()

@@ -1,4 +1,4 @@
-"""Variants timed against each other on one device: interleaved, cooled down in between, and what it was measured under."""
+"""Interleaved timing of variants on one device, with cooling in between and the conditions at both ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TENTH = 0.1
 @final
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """What came of it.
+    """Times of all variants, and the conditions they were measured under.
 
     Attributes:
         times: single inferences by name.
@@ -41,7 +41,7 @@ class Race:
     cooled_s: float
 
     def conditions(self) -> dict[str, Any]:
-        """All but the times, as plain data for a report."""
+        """Return everything but the times, as plain data for a report."""
         ends = {"before": self.before.as_json(), "after": self.after.as_json()}
         return {**ends, "doubts": list(self.doubts), "cooled_s": self.cooled_s, "energy_mj": dict(self.energy_mj)}
 
@@ -66,14 +66,14 @@ def race(workers: Mapping[str, RemoteWorker], seconds: float, progress: Callable
 
 
 def drift(times_ms: list[float]) -> float:
-    """How much slower the last tenth was than the first, by their medians, as a fraction."""
+    """Return by which fraction the last tenth was slower than the first, by their medians."""
     size = max(int(TENTH * len(times_ms)), 1)
     return float(np.median(times_ms[-size:]) / np.median(times_ms[:size])) - 1
 
 
 @contextlib.contextmanager
-def clocks(device: Device, *, lock: bool) -> Iterator[None]:
-    """With ``lock``, the device's clocks stand still for the block and are put back after it, however it ends.
+def locked_clocks(device: Device, *, lock: bool) -> Iterator[None]:
+    """Lock the device's clocks for the block if ``lock`` is set; they are restored however it ends.
 
     Raises:
         UserError: they cannot be locked there.
@@ -87,7 +87,7 @@ def clocks(device: Device, *, lock: bool) -> Iterator[None]:
 
 
 class _Cooler:
-    """Lets the board cool down before each block, within a budget."""
+    """Cooling of the board before each block, within a budget of seconds."""
 
     def __init__(self, start_c: float | None) -> None:
         self._start_c = start_c

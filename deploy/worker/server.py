@@ -1,4 +1,4 @@
-"""A process on the device that builds, opens and runs one engine, told what to do line by line.
+"""The worker: a process on the device that builds, opens and runs one engine, by requests line by line.
 
 Requests are JSON objects, one a line, on standard input; each is answered by one JSON line on standard output:
 ``{"ok": {...}}`` or ``{"error": "...", "kind": "user" | "engine" | "bug"}``. Runtimes print to
@@ -30,14 +30,14 @@ from profiles.errors import UserError
 
 
 class Worker:
-    """Answers requests; holds at most one opened engine."""
+    """The handlers of all requests; holds at most one opened engine."""
 
     def __init__(self) -> None:
         self._session: Session | None = None
-        self._clocks: clocks.Holder | None = None
+        self._clocks: clocks.ClockLock | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What this machine is, and which engines can run on it."""
+        """Return this machine's facts, and the engines that can run on it."""
         usable = {name: asdict(engine(name).affinity()) for name in engines()}
         return {"device": replace(facts(), compute_capability=detect_compute_capability()).as_json(), "engines": usable}
 
@@ -73,7 +73,7 @@ class Worker:
         return {"samples": total}
 
     def warm(self, inputs: str) -> dict[str, Any]:
-        """Bind the first batch of an .npz, as what ``time`` will run."""
+        """Bind the first batch of an .npz as the input of ``time``."""
         session = self._opened()
         with np.load(inputs, allow_pickle=False) as stored:
             rows = {s.name: padded(stored[s.name][: s.shape[0]], s.shape[0]) for s in session.inputs}
@@ -85,7 +85,7 @@ class Worker:
         return asdict(time_block(self._opened(), seconds))
 
     def time_models(self, models: list[str], plan: dict[str, Any], seconds: float, passes: int) -> dict[str, Any]:
-        """Least and median milliseconds of many small models on random inputs, their engines built, opened and forgotten.
+        """Build, open and time many small models on random inputs; return least and median milliseconds of each.
 
         In turns, ``passes`` times over, so that a moment in which the machine did something else hits no model alone.
         """
@@ -105,7 +105,7 @@ class Worker:
         return {"least_ms": [float(t.min()) for t in times], "p50_ms": [float(np.median(t)) for t in times]}
 
     def conditions(self) -> dict[str, Any]:
-        """Power mode, clocks, temperatures, throttling and power as they are now."""
+        """Return power mode, clocks, temperatures, throttling and power as they are now."""
         return conditions.read().as_json()
 
     def cool(self, start_c: float, at_most_s: float) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Worker:
         return {"waited_s": conditions.cool_down(start_c, at_most_s, look=lambda: conditions.read().hottest_c)}
 
     def energy(self, seconds: float) -> dict[str, Any]:
-        """Millijoules of one inference, from a block that is not used for latency; None without power rails."""
+        """Measure millijoules of one inference, in a block that is not used for latency; None without power rails."""
         if conditions.total_mw(conditions.rails_mw()) is None:
             return {"mj": None}
         session, runs = self._opened(), 0
@@ -125,15 +125,15 @@ class Worker:
         return {"mj": None if meter.mean_mw is None else meter.mean_mw * took / runs}
 
     def lock_clocks(self) -> dict[str, Any]:
-        """Hold the clocks until this process is gone."""
+        """Lock the clocks until this process ends."""
         try:
-            self._clocks = clocks.Holder()
+            self._clocks = clocks.ClockLock()
         except clocks.ClocksError as error:
             raise UserError(f"--lock-clocks: {error}") from None
         return {}
 
     def close(self) -> None:
-        """Put back what was changed."""
+        """Restore the clocks."""
         if self._clocks is not None:
             self._clocks.close()
 
@@ -143,8 +143,8 @@ class Worker:
         return self._session
 
 
-def answer(worker: Worker, line: str) -> dict[str, Any]:
-    """The answer to one request line."""
+def handle_request(worker: Worker, line: str) -> dict[str, Any]:
+    """Return the response to one request line."""
     request = json.loads(line)
     act: Callable[..., dict[str, Any]] = getattr(worker, request.pop("do"))
     try:
@@ -159,11 +159,11 @@ def answer(worker: Worker, line: str) -> dict[str, Any]:
 
 def serve(requests: TextIO = sys.stdin) -> None:
     """Answer requests until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    responses = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     worker = Worker()
     try:
         for line in requests:
-            answers.write(json.dumps(answer(worker, line)) + "\n")
+            responses.write(json.dumps(handle_request(worker, line)) + "\n")
     finally:
         worker.close()

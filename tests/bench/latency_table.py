@@ -73,11 +73,11 @@ def _compared(name: str, model: nn.Module, size: int) -> tuple[list[Figure], lis
         for precision in ("fp32", "int8"):
             clock, fresh = (_stopwatch(precision, Path(scratch) / part) for part in ("table", "wholes"))
             started = time.monotonic()
-            table = measure_table.measure(template, clock, load("cpu").channel_multiple)
+            table = measure_table.measure_table(template, clock, load("cpu").channel_multiple)
             seconds = time.monotonic() - started
             random = np.random.default_rng(1)
             chosen = [measure_table.random_pruning(template, load("cpu").channel_multiple, random) for _ in range(PRUNINGS)]
-            times = measure_table.whole_times(template, fresh, [({}, []), *chosen])
+            times = measure_table.time_whole_models(template, fresh, [({}, []), *chosen])
             shift = times[0].p50_ms / table.predict_ms({})
             ratios = np.array([times[0].p50_ms / t.p50_ms for t in times[1:]])
             predicted = np.array([table.predict_ms({}) / table.predict_ms(*each) for each in chosen])

@@ -156,7 +156,7 @@ def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, s
     assert isinstance(target, DeviceCostModel)
     clock = target.stopwatch(context.profile.runtimes[0], "fp32")
     variants = [(dict(each.widths), list(each.removed)) for each in chosen.values()]
-    times = measure_table.whole_times(template, clock, [({}, []), *variants], "bench")
+    times = measure_table.time_whole_models(template, clock, [({}, []), *variants], "bench")
     return dict(zip(("whole", *chosen), (time.p50_ms for time in times), strict=True))
 
 

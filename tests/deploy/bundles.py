@@ -24,7 +24,7 @@ from deploy.packing.indices import Packed
 from deploy.shipping.install import Expectation, install
 from deploy.shipping.receive import offer, receive
 from deploy.shipping.releases import Store
-from deploy.shipping.ship import Freight, load
+from deploy.shipping.ship import LoadedBundle, load
 from profiles.device import facts
 from profiles.device import load as load_profile
 
@@ -108,7 +108,7 @@ def change(folder: Path, **fields: Any) -> None:
     (folder / manifest.MANIFEST).write_bytes(replace(found, key=None).canonical())
 
 
-def send(store: Store, freight: Freight) -> None:
+def send(store: Store, freight: LoadedBundle) -> None:
     """Have the store take in what it lacks of a bundle."""
     for content in offer(store, freight.raw, freight.signature, public_key=None, trust="never")["missing"]:
         path, size = freight.path(content["sha256"]), content["size_bytes"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, final
 
-from deploy.devices import Device, DeviceError, Done
+from deploy.devices import CompletedCommand, Device, DeviceError
 from deploy.devices.local import Local
 from tests.conftest import HANG_S
 
@@ -34,8 +34,8 @@ class _Here(Device):
     def path(self, local: Path) -> str:
         return self._local.path(local)
 
-    def door(self) -> list[str]:
-        return self._local.door()
+    def deploy_command(self) -> list[str]:
+        return self._local.deploy_command()
 
     def start_worker(self) -> subprocess.Popen[str]:
         return self._local.start_worker()
@@ -59,7 +59,7 @@ class Counting(_Here):
 
     sent_bytes = 0
 
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
         assert isinstance(stdin, bytes)
         self.sent_bytes += len(stdin)
         return self._local.run(arguments, stdin=stdin, timeout_s=timeout_s)
@@ -80,7 +80,7 @@ class Failing(_Here):
         self.left: list[subprocess.Popen[bytes]] = []
         self.during: str | None = None
 
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
         assert isinstance(stdin, bytes)
         if self._end is None:
             self._end = time.monotonic() + self._after_s
@@ -103,7 +103,7 @@ class Failing(_Here):
             raise DeviceError(f"{self.url}: the connection was lost") from None
         feeding.join()
         reading.join()
-        return Done(code=process.returncode, stdout=out[0].decode(), stderr=_all(process.stderr).decode())
+        return CompletedCommand(code=process.returncode, stdout=out[0].decode(), stderr=_all(process.stderr).decode())
 
     def settle(self) -> None:
         """Wait for what was left to itself."""
@@ -132,7 +132,7 @@ class Cramped(_Here):
         super().__init__(home)
         self._most_bytes = most_bytes
 
-    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> Done:
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
         limited = ["prlimit", f"--fsize={self._most_bytes}", *arguments]
         return self._local.run(limited, stdin=stdin, timeout_s=timeout_s)
 

@@ -24,7 +24,7 @@ from deploy.devices.ssh import SSH
 from deploy.shipping.install import Expectation, install, serve_check
 from deploy.shipping.receive import offer, receive
 from deploy.shipping.releases import Store, TryAgainError
-from deploy.shipping.ship import Destination, Freight, Shipped, Way, load, ship, status
+from deploy.shipping.ship import Destination, LoadedBundle, ShipOptions, ShipResult, load, ship, status
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, put, served
 from tests.deploy.faults import Counting, Failing
@@ -42,7 +42,7 @@ class Break:
 
     during: str | None
     serves: bool
-    after: Shipped
+    after: ShipResult
 
 
 def at(home: Path) -> Destination:
@@ -59,7 +59,7 @@ def own_store(home: Path, key: signing_keys.Key) -> Store:
 
 def breaks(folder: Path, key: signing_keys.Key, *, rounds: int, seed: int) -> Iterator[Break]:
     """Ship ``rounds`` versions, each first over a line that breaks at a random moment, then over one that holds."""
-    home, draw, way = folder / "home", random.Random(seed), Way(public_key=key.pem, retries=0, wait_s=30.0)
+    home, draw, way = folder / "home", random.Random(seed), ShipOptions(public_key=key.pem, retries=0, wait_s=30.0)
     weights = {"weights.bin": folder / "weights"}
     seconds = 0.0
     for version in range(1, rounds + 2):
@@ -80,7 +80,7 @@ def breaks(folder: Path, key: signing_keys.Key, *, rounds: int, seed: int) -> It
 def breaks_over_ssh(folder: Path, key: signing_keys.Key, url: str, *, rounds: int, seed: int) -> Iterator[Break]:
     """``breaks`` on a board over SSH, in a store of its own there: every ssh of the connection is killed."""
     draw, root = random.Random(seed), f"/tmp/edge-store-{uuid.uuid4().hex}"
-    way = Way(root=root, public_key=key.pem, retries=0, wait_s=30.0)
+    way = ShipOptions(root=root, public_key=key.pem, retries=0, wait_s=30.0)
     weights = {"weights.bin": folder / "weights"}
     seconds = 0.0
     with closing(SSH(url)) as board:
@@ -103,7 +103,7 @@ def breaks_over_ssh(folder: Path, key: signing_keys.Key, url: str, *, rounds: in
             board.run(["rm", "-rf", root])
 
 
-def _ship_and_cut(freight: Freight, there: Destination, way: Way, after_s: float) -> str | None:
+def _ship_and_cut(freight: LoadedBundle, there: Destination, way: ShipOptions, after_s: float) -> str | None:
     """Ship over a connection that is killed ``after_s`` seconds later; "ssh" if that broke the ship."""
     killer = threading.Timer(after_s, _kill_connection, (there.device,))
     killer.start()
@@ -121,11 +121,11 @@ def _kill_connection(there: Device) -> None:
                 process.kill()
 
 
-def _board_serves(holds: Destination, way: Way, versions: tuple[int, int]) -> bool:
+def _board_serves(holds: Destination, way: ShipOptions, versions: tuple[int, int]) -> bool:
     """Whether the board serves one of two versions, and that gives its golden outputs."""
     served_there = [model["version"] for model in status(holds, way)["models"]]
     assert way.root is not None
-    proven = holds.device.run([*holds.device.door(), "serve-check", "--root", way.root], timeout_s=600)
+    proven = holds.device.run([*holds.device.deploy_command(), "serve-check", "--root", way.root], timeout_s=600)
     return len(served_there) == 1 and served_there[0] in versions and proven.code == 0
 
 
@@ -150,7 +150,7 @@ def resend(folder: Path, key: signing_keys.Key, *, files: int, file_bytes: int) 
     extras["weights/0.bin"].write_bytes(os.urandom(file_bytes))
     there = Counting(folder / "home")
     freight = load(bundle(folder / "b", key=key, version=2, extras=extras))
-    done = ship(freight, Destination(device=there), Way(public_key=key.pem, retries=0))
+    done = ship(freight, Destination(device=there), ShipOptions(public_key=key.pem, retries=0))
     assert (done.state, done.was, done.now) == ("shipped", 1, 2), done
     return there.sent_bytes
 

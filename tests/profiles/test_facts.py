@@ -97,7 +97,7 @@ def test_facts_of_another_release_are_read(tmp_path):
     assert Facts.from_json(said) == A_BOARD
 
 
-def test_the_boards_door_tells_facts():
+def test_the_device_command_prints_facts():
     done = subprocess.run([sys.executable, "-m", "deploy", "facts"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert Facts.from_json(json.loads(done.stdout)["device"]).cores >= 1
 

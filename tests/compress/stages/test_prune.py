@@ -182,7 +182,7 @@ def test_settings_that_contradict_each_other(given):
 def test_what_else_runs_on_the_machine_does_not_move_a_budget(given, monkeypatch):
     """By hand: half of the time by least times, whatever disturbed the median of one of the two."""
     times = [Time(least_ms=2.0, p50_ms=4.0), Time(least_ms=1.0, p50_ms=1.1)]
-    monkeypatch.setattr(measure_table, "whole_times", lambda *_: times)
+    monkeypatch.setattr(measure_table, "time_whole_models", lambda *_: times)
     assert given[1].target._share(None, "fp32", {"a": 8}, ["block"]) == 0.5
 
 

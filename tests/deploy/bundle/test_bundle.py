@@ -179,23 +179,23 @@ def test_a_signature_can_be_checked_by_openssl_as_the_readme_says(tmp_path, key)
     assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode != 0
 
 
-def door(*arguments, home):
+def deploy_command(*arguments, home):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "EDGE_HOME": str(home)}
     command = [sys.executable, "-m", "deploy", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_the_door_verifies_who_signed_and_what_it_gives(tmp_path, key):
+def test_the_command_verifies_who_signed_and_what_it_gives(tmp_path, key):
     folder, home = small_bundle(tmp_path / "b", key=key, version=3), tmp_path / "home"
     (tmp_path / "k.pem").write_text(key.pem)
-    fine = door("verify", folder, "--key", tmp_path / "k.pem", home=home)
+    fine = deploy_command("verify", folder, "--key", tmp_path / "k.pem", home=home)
     words = rf"ok: small 3, signed by {key.id}; 4 golden samples agree \(cosine 1\.0*\)\n"
     assert fine.returncode == 0 and re.fullmatch(words, fine.stdout), fine
-    stranger = door("verify", folder, home=home)
+    stranger = deploy_command("verify", folder, home=home)
     assert (stranger.returncode, stranger.stdout.partition(" which")[0]) == (
         2,
         f"refused: bundle small 3 is signed by key {key.id},",
     )
-    assert "signature not asked for" in door("verify", folder, "--unsigned", home=home).stdout
-    nothing = door("serve-check", home=home)
+    assert "signature not asked for" in deploy_command("verify", folder, "--unsigned", home=home).stdout
+    nothing = deploy_command("serve-check", home=home)
     assert nothing.returncode == 2 and "no model is served here" in nothing.stdout

@@ -62,6 +62,6 @@ def test_what_is_wrong_is_told(phone, tmp_path):
     with pytest.raises(DeviceError, match="'adb devices' lists what is connected"):
         device("adb://other").run(["true"])
     with pytest.raises(UserError, match="wrong Python: /no/such there is missing"):
-        device(f"adb://phone?root={tmp_path / 'phone'}&python=/no/such").door()
+        device(f"adb://phone?root={tmp_path / 'phone'}&python=/no/such").deploy_command()
     with pytest.raises(UserError, match="write adb://serial"):
         device("adb://")

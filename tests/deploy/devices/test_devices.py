@@ -31,6 +31,6 @@ def test_a_command_that_is_not_there_is_told():
         device("local").run(["no-such-command"])
 
 
-def test_the_door_leads_to_the_device_side():
+def test_the_command_leads_to_the_device_side():
     there = device("local")
-    assert there.run([*there.door(), "unheard-of"]).stderr.startswith("usage: python -m deploy")
+    assert there.run([*there.deploy_command(), "unheard-of"]).stderr.startswith("usage: python -m deploy")

@@ -90,7 +90,7 @@ def test_a_command_runs_as_on_this_machine(board, tmp_path):
         assert there.run(["true"], stdin=stream).code == 0, "what a command does not read is no fault"
     with pytest.raises(DeviceError, match="'no-such' cannot be run: No such file or directory"):
         there.run(["no-such"])
-    assert there.run([*there.door(), "unheard-of"]).stderr.startswith("usage: python -m deploy")
+    assert there.run([*there.deploy_command(), "unheard-of"]).stderr.startswith("usage: python -m deploy")
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_a_file_altered_on_its_way_is_never_used(board, tmp_path, monkeypatch):
 
 def test_no_python_is_told_with_what_to_do(board):
     with pytest.raises(UserError, match=r"wrong Python: no Python answers to '/no/such' there; install 3\.10 or newer"):
-        board.device(python="/no/such").door()
+        board.device(python="/no/such").deploy_command()
 
 
 def test_an_old_python_is_told(board):
@@ -188,7 +188,7 @@ def test_an_old_python_is_told(board):
     if found is None:
         pytest.skip("no Python older than 3.10 on this machine")
     with pytest.raises(UserError, match=r"wrong Python: .* is Python 3\.[89]\.\d+, 3\.10 or newer is needed"):
-        board.device(python=found).door()
+        board.device(python=found).deploy_command()
 
 
 def test_a_python_without_a_runtime_is_told_how_to_get_one(board, tmp_path):
@@ -196,7 +196,7 @@ def test_a_python_without_a_runtime_is_told_how_to_get_one(board, tmp_path):
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     bare.chmod(0o755)
     with pytest.raises(UserError, match=r"lacks ModuleNotFoundError.*numpy.* and a runtime .*EDGE_WHEELS=wheels"):
-        board.device(python=bare).door()
+        board.device(python=bare).deploy_command()
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_what_ssh_says_is_told_with_a_hint_and_at_once(board, words, hint):
     board.fail(words)
     started = time.monotonic()
     with pytest.raises(DeviceError) as told:
-        board.device().door()
+        board.device().deploy_command()
     assert words in str(told.value) and hint in str(told.value)
     assert time.monotonic() - started < ssh.GRACE_S, "at once, not after patience"
 
@@ -288,18 +288,18 @@ def test_status_and_clean(board, tmp_path):
 @pytest.mark.slow
 def test_the_device_side_holds_no_torch_and_is_sent_once(board):
     there = board.device()
-    there.door()
+    there.deploy_command()
     (code,) = (board.root / "code").iterdir()
     assert (code / "deploy/worker/server.py").exists() and (code / "profiles/cpu.toml").exists()
     assert not (code / "compress").exists()
     (code / "kept").write_text("")
     there.close()
-    board.device().door()
+    board.device().deploy_command()
     assert (code / "kept").exists()
     (board.root / "code/0123456789abcdef").mkdir()
     code.rename(board.root / "code/older")
     there = board.device()
-    there.door()
+    there.deploy_command()
     assert len(list((board.root / "code").iterdir())) == 3, "another run may be using its version"
     there.run(["true"])
     assert [p.name for p in (board.root / "code").iterdir()] == [code.name], "other versions go when the board is ours"
@@ -422,7 +422,7 @@ def test_wheels_make_a_venv_where_python_lacks_something(board, tmp_path, monkey
     bare = next((p for p in ("/usr/bin/python3", "/usr/bin/python3.11") if lacks_numpy(p)), None)
     if bare is None:
         pytest.skip("no Python without numpy on this machine")
-    assert board.device(python=bare).door()[0] == str(board.root / "venv/bin/python")
+    assert board.device(python=bare).deploy_command()[0] == str(board.root / "venv/bin/python")
 
 
 @pytest.mark.slow

@@ -119,23 +119,23 @@ def test_sshd_goes_and_comes_back_in_the_middle(server, there):
 def test_what_ssh_refuses_is_told_with_what_to_do(server, there, monkeypatch):
     server.know()
     with pytest.raises(DeviceError, match=r"Host key verification failed.*connect once by hand"):
-        there.door()
+        there.deploy_command()
     server.make_key("other")
     server.know("other")
     with pytest.raises(DeviceError, match=r"Host key verification failed|IDENTIFICATION HAS CHANGED"):
-        there.door()
+        there.deploy_command()
     server.know("host")
     server.make_key("user")
     with pytest.raises(DeviceError, match=r"Permission denied \(publickey\).*ssh-copy-id"):
-        there.door()
+        there.deploy_command()
     server.stop()
     with pytest.raises(DeviceError, match=r"Connection refused; nothing listens there"):
-        there.door()
+        there.deploy_command()
     with pytest.raises(DeviceError, match=r"no such host"):
-        device("ssh://no-such-host.invalid").door()
+        device("ssh://no-such-host.invalid").deploy_command()
     monkeypatch.setenv("EDGE_SSH_CONFIG", "/no/such/file")
     with pytest.raises(DeviceError, match=r"EDGE_SSH_CONFIG names no file"):
-        there.door()
+        there.deploy_command()
 
 
 @pytest.mark.slow
@@ -279,6 +279,6 @@ def test_a_board_with_another_python(board):
     if board.run(["/usr/bin/python3", "-c", "import numpy"]).code != 1:
         pytest.skip("its /usr/bin/python3 has numpy, or is missing")
     with pytest.raises(UserError, match=r"no Python there can do the work: /usr/bin/python3 .*EDGE_WHEELS"):
-        device(with_setting(url, "python", "/usr/bin/python3")).door()
+        device(with_setting(url, "python", "/usr/bin/python3")).deploy_command()
     with pytest.raises(UserError, match=r"wrong Python: no Python answers to '/no/such'"):
-        device(with_setting(url, "python", "/no/such")).door()
+        device(with_setting(url, "python", "/no/such")).deploy_command()

@@ -7,7 +7,7 @@ from torch import nn
 
 from compress.methods.low_rank.factorise import multiplies, skeleton
 from deploy.latency import factor_times
-from deploy.latency.factor_times import Sizes, layers, written
+from deploy.latency.factor_times import Sizes, layer_model, layers
 from deploy.latency.stopwatch import Time
 from deploy.latency.template import Template
 from deploy.onnx_graph import count
@@ -22,22 +22,22 @@ def test_a_written_convolution_is_what_the_stage_makes(option):
     made = layer if option is None else skeleton(layer, *option)
     with torch.no_grad():
         expected = made(torch.zeros(1, 16, 9, 9)).shape
-    model = written(CONV, option)
+    model = layer_model(CONV, option)
     assert tuple(d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim) == tuple(expected)
     shapes = [tuple(p.shape) for p in made.parameters() if p.dim() > 1]
     assert [tuple(t.dims) for t in model.graph.initializer] == shapes
 
 
 def test_what_is_timed_hands_over_means_not_a_map():
-    (made,) = written(CONV, ("spatial", 8), averaged=True).graph.output
+    (made,) = layer_model(CONV, ("spatial", 8), averaged=True).graph.output
     assert [d.dim_value for d in made.type.tensor_type.shape.dim] == [1, 24, 1, 1]
 
 
 def test_a_written_matrix_product_counts_what_it_should():
-    assert count.macs(written(LINEAR, None)) == 5 * 32 * 16
-    assert count.macs(written(LINEAR, ("svd", 4))) == 5 * multiplies(nn.Linear(32, 16), "svd", 4)
+    assert count.macs(layer_model(LINEAR, None)) == 5 * 32 * 16
+    assert count.macs(layer_model(LINEAR, ("svd", 4))) == 5 * multiplies(nn.Linear(32, 16), "svd", 4)
     session = onnxruntime.InferenceSession(
-        written(LINEAR, ("svd", 4)).SerializeToString(), providers=["CPUExecutionProvider"]
+        layer_model(LINEAR, ("svd", 4)).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     assert session.run(None, {"positive/input": np.ones((1, 5, 32), np.float32)})[0].shape == (1, 5, 16)
 

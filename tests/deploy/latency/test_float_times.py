@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deploy.export.to_onnx import capture, to_onnx
-from deploy.latency.float_times import longer_ms
+from deploy.latency.float_times import float_layer_costs_ms
 from deploy.latency.stopwatch import Time
 from profiles.quantization import QUANTIZATION
 from tests.conftest import small_model
@@ -35,7 +35,7 @@ class ByWeights:
 def test_each_layer_is_left_out_of_the_whole_model_alone():
     model, clock = exported(), ByWeights()
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    whole_ms, longer = longer_ms(model, RECIPE, convolutions[:2], clock)
+    whole_ms, longer = float_layer_costs_ms(model, RECIPE, convolutions[:2], clock)
     assert whole_ms == 10
     assert longer == pytest.approx(dict.fromkeys(convolutions[:2], 1.0))
 
@@ -44,6 +44,6 @@ def test_a_time_is_kept_under_what_decides_it():
     one, other, clock = exported(), exported(1), ByWeights()
     layer = next(node.name for node in one.graph.node if node.op_type == "Conv")
     for model in (one, other, one):
-        longer_ms(model, RECIPE, [layer], clock)
+        float_layer_costs_ms(model, RECIPE, [layer], clock)
     assert len(clock.names) == 6
     assert len(set(clock.names)) == 4, "of two models, all in int8 and with a layer in float"

@@ -7,9 +7,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.latency import measure_table
-from deploy.latency.measure_table import counted, multiples
+from deploy.latency.measure_table import count_table, width_options
 from deploy.latency.stopwatch import Time
-from deploy.latency.table import PieceCost, total
+from deploy.latency.table import PieceCost, sum_pieces
 from deploy.latency.template import Axis, Piece, Template
 from deploy.onnx_graph import count
 
@@ -118,11 +118,11 @@ def test_an_axis_whose_width_is_written_into_the_graph_is_named():
 
 
 def test_counts_are_exact_at_every_width(template):
-    pieces = counted(template, count.macs)
+    pieces = count_table(template, count.macs)
     random = np.random.default_rng(0)
     for _ in range(5):
         widths, removed = measure_table.random_pruning(template, 1, random)
-        assert total(pieces, widths, removed) == pytest.approx(count.macs(template.whole(widths, removed)))
+        assert sum_pieces(pieces, widths, removed) == pytest.approx(count.macs(template.whole(widths, removed)))
 
 
 def test_between_grid_points_it_is_linear():
@@ -147,8 +147,8 @@ def test_a_rim_gives_the_inside_where_one_width_scales_what_the_other_does():
 
 
 def test_multiples():
-    assert multiples(20, 8) == (8, 16, 20)
-    assert multiples(5, 8) == (5,)
+    assert width_options(20, 8) == (8, 16, 20)
+    assert width_options(5, 8) == (5,)
 
 
 def test_maps_that_come_out_are_averaged_and_vectors_are_not(template):
@@ -185,7 +185,7 @@ def test_the_table_finds_what_a_known_clock_says(template, handed_ms):
     What it takes to hand a piece's map over, a second for the widest, is no layer's time.
     """
     clock = Counting(handed_ms)
-    table = measure_table.measure(template, clock, 4)
+    table = measure_table.measure_table(template, clock, 4)
     random = np.random.default_rng(7)
     for _ in range(10):
         widths, removed = measure_table.random_pruning(template, 4, random)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.measure import clocks
-from deploy.measure.clocks import ClocksError, Holder
+from deploy.measure.clocks import ClockLock, ClocksError
 from tests.conftest import wait_until
 
 POLICIES = "sys/devices/system/cpu/cpufreq"
@@ -31,7 +31,7 @@ HELD, BEFORE = ["performance\n"] * 2, ["schedutil\n", "powersave\n"]
 
 
 def test_held_and_put_back(root):
-    holder = Holder(root)
+    holder = ClockLock(root)
     assert governors(root) == HELD
     holder.close()
     assert governors(root) == BEFORE
@@ -46,8 +46,8 @@ def test_put_back_when_the_block_fails(root):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_put_back_when_who_asked_is_killed(root, number):
     code = (
-        "import pathlib, sys, time; from deploy.measure.clocks import Holder; "
-        "Holder(pathlib.Path(sys.argv[1])); time.sleep(60)"
+        "import pathlib, sys, time; from deploy.measure.clocks import ClockLock; "
+        "ClockLock(pathlib.Path(sys.argv[1])); time.sleep(60)"
     )
     asking = subprocess.Popen([sys.executable, "-c", code, root], start_new_session=True)
     wait_until(lambda: governors(root) == HELD)
@@ -58,7 +58,7 @@ def test_put_back_when_who_asked_is_killed(root, number):
 
 def test_a_machine_without_clocks_is_told(tmp_path):
     with pytest.raises(ClocksError, match="this machine shows no clocks to lock"):
-        Holder(tmp_path)
+        ClockLock(tmp_path)
 
 
 def test_half_locked_is_put_back(root):
@@ -67,7 +67,7 @@ def test_half_locked_is_put_back(root):
     second.unlink()
     second.symlink_to("/proc/version")
     with pytest.raises(ClocksError, match="the governor cannot be set"):
-        Holder(root)
+        ClockLock(root)
     assert (root / POLICIES / "policy0/scaling_governor").read_text() == BEFORE[0]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.engines.base import Session
-from deploy.measure.timing import ROUNDS, SUPPORT, Times, interleave, ratio_between, summarise, time_block
+from deploy.measure.timing import ROUNDS, SUPPORT, Times, interleave, ratio_interval, summarise, time_block
 
 
 class Counting(Session):
@@ -70,13 +70,13 @@ def test_rounds_keep_their_medians():
 
 def test_between_what_a_ratio_lies_by_hand():
     """Ratios 1, 2, ..., 11: all but the outermost."""
-    assert ratio_between([float(n) for n in range(11, 0, -1)], [1.0] * ROUNDS) == (2.0, 10.0)
+    assert ratio_interval([float(n) for n in range(11, 0, -1)], [1.0] * ROUNDS) == (2.0, 10.0)
 
 
 def test_the_true_ratio_lies_between_in_99_of_100_races():
     """A tenth slower, some rounds hit by something else, 2,000 races: 1.17 % are outside by the sign test."""
     random = np.random.default_rng(0)
     noise = np.exp(0.05 * random.standard_t(2, (2, 2000, ROUNDS)))
-    between = [ratio_between(1.1 * a, b) for a, b in zip(*noise, strict=True)]
+    between = [ratio_interval(1.1 * a, b) for a, b in zip(*noise, strict=True)]
     outside = np.mean([not low <= 1.1 <= high for low, high in between])
     assert 0.005 < outside < 0.02

@@ -12,7 +12,7 @@ from deploy.devices import device
 from deploy.shipping.install import serve_check
 from deploy.shipping.receive import offer
 from deploy.shipping.releases import Store
-from deploy.shipping.ship import Destination, Way, distrust, load, roll_back, ship, ship_fleet, status, trust
+from deploy.shipping.ship import Destination, ShipOptions, distrust, load, roll_back, ship, ship_fleet, status, trust
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, put, served
 from tests.deploy.faults import Counting, Cramped, Failing
@@ -21,11 +21,11 @@ from tests.deploy.trials import at, breaks, own_store, resend
 
 @pytest.fixture
 def way(key):
-    return Way(public_key=key.pem, retries=0, wait_s=20.0)
+    return ShipOptions(public_key=key.pem, retries=0, wait_s=20.0)
 
 
 def test_a_ship_there_and_back(tmp_path, key):
-    home, way = tmp_path / "home", Way(root=str(tmp_path / "elsewhere"), public_key=key.pem)
+    home, way = tmp_path / "home", ShipOptions(root=str(tmp_path / "elsewhere"), public_key=key.pem)
     one, two = (load(bundle(tmp_path / str(v), seed=v, key=key, version=v)) for v in (1, 2))
     first = ship(one, at(home), way)
     assert (first.state, first.was, first.now, first.trusted) == ("shipped", None, 1, key.id), first
@@ -75,7 +75,7 @@ def test_a_broken_connection_is_taken_up_again(tmp_path, key):
     home = tmp_path / "home"
     (tmp_path / "weights").write_bytes(os.urandom(3_000_000))
     freight = load(bundle(tmp_path / "b", key=key, extras={"weights.bin": tmp_path / "weights"}))
-    way = Way(public_key=key.pem, retries=0)
+    way = ShipOptions(public_key=key.pem, retries=0)
     first = Failing(home, 2.5, "cut", bytes_s=1e6)
     assert ship(freight, Destination(device=first), way).state == "failed"
     first.settle()
@@ -143,7 +143,7 @@ def test_a_fleet_is_shipped_to(tmp_path, key, way):
 
 def test_an_answer_is_one_line_of_json_whatever_else_is_printed(tmp_path):
     there = device(f"local://{tmp_path / 'home'}")
-    done = there.run([*there.door(), "store", "status"])
+    done = there.run([*there.deploy_command(), "store", "status"])
     assert json.loads(done.stdout)["ok"]["models"] == [] and done.stdout.count("\n") == 1
 
 

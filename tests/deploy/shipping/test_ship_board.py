@@ -7,7 +7,7 @@ import pytest
 
 from compress.pipeline import signing_keys
 from deploy.devices import device
-from deploy.shipping.ship import Destination, Way, load, roll_back, ship, status
+from deploy.shipping.ship import Destination, ShipOptions, load, roll_back, ship, status
 from tests.deploy.bundles import bundle
 
 
@@ -20,7 +20,7 @@ def test_a_board_takes_in_refuses_and_goes_back(tmp_path, monkeypatch):
     key = signing_keys.new("default")
     there = Destination(device=device(os.environ["EDGE_DEVICE"]))
     root = f"/tmp/edge-store-{uuid.uuid4().hex}"
-    way = Way(root=root, public_key=key.pem)
+    way = ShipOptions(root=root, public_key=key.pem)
     arch = there.device.run(["uname", "-m"]).stdout.strip()
     one, two = (bundle(tmp_path / str(v), seed=v, key=key, version=v, arch=arch) for v in (1, 2))
     foreign = bundle(tmp_path / "3", seed=3, key=key, version=3, arch="riscv64")

@@ -8,7 +8,7 @@ import pytest
 from deploy.devices import device
 from deploy.engines import engine
 from deploy.worker.client import RemoteWorker
-from deploy.worker.race import clocks, drift, race
+from deploy.worker.race import drift, locked_clocks, race
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import wait_until
@@ -53,12 +53,12 @@ def test_clocks_are_held_by_a_process_of_the_device_or_the_user_is_told(tmp_path
     for name in ("jetson_clocks", "sudo"):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(ZeroDivisionError, match="--store$"), clocks(device("local"), lock=True):
+    with pytest.raises(ZeroDivisionError, match="--store$"), locked_clocks(device("local"), lock=True):
         raise ZeroDivisionError(said.read_text().strip())
     wait_until(lambda: "--restore" in said.read_text())  # a process of its own puts them back, after the worker is gone
     assert said.read_text() == "--store\n\n--restore\n"
     (tmp_path / "jetson_clocks").write_text("#!/bin/sh\necho not permitted >&2; exit 1\n")
     with pytest.raises(UserError, match="--lock-clocks: .*jetson_clocks --store .* failed: not permitted"):
-        clocks(device("local"), lock=True).__enter__()
-    with clocks(device("local"), lock=False):
+        locked_clocks(device("local"), lock=True).__enter__()
+    with locked_clocks(device("local"), lock=False):
         pass
