@@ -19,6 +19,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -176,7 +177,7 @@ def source_texts(thing: Callable[..., Any]) -> list[str]:
         each = waiting.pop()
         if each in texts:
             continue
-        texts[each] = inspect.getsource(each) if isinstance(each, types.ModuleType) else source_of(each)
+        texts[each] = source_of(each) if each is thing else _source_or_bytecode(each)
         for name, used in [] if isinstance(each, types.ModuleType) else _used(each):
             if isinstance(used, PLAIN):
                 values[f"{getattr(each, '__module__', '')}.{name}"] = f"{name} = {used!r}"
@@ -205,6 +206,16 @@ def source_of(thing: Callable[..., Any]) -> str:
     assert isinstance(thing, type)
     bases = ", ".join(base.__qualname__ for base in thing.__bases__)
     return f"class {thing.__name__}({bases}):\n" + "\n".join(textwrap.indent(textwrap.dedent(p), "    ") for p in parts)
+
+
+def _source_or_bytecode(thing: Any) -> str:
+    """Read the source of a module, function or class; what was made without any, such as a named tuple, by its bytecode."""
+    try:
+        return inspect.getsource(thing) if isinstance(thing, types.ModuleType) else source_of(thing)
+    except (UserError, OSError, TypeError):
+        functions = [] if isinstance(thing, types.ModuleType) else _functions(thing)
+        codes = [(f.__code__.co_code, f.__code__.co_names, repr(f.__code__.co_consts)) for f in functions]
+        return repr((getattr(thing, "__qualname__", thing.__name__), codes))
 
 
 def _functions(thing: Any) -> list[types.FunctionType]:
@@ -273,8 +284,10 @@ def _is_users(thing: Any) -> bool:
     module = sys.modules.get(name)
     if name.partition(".")[0] in (*sys.stdlib_module_names, *PACKAGES):
         return False
-    installed = tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib"))
-    return not (getattr(module, "__file__", None) or "").startswith(installed)
+    file = getattr(module, "__file__", None) or ""
+    return not (
+        set(Path(file).parts) & {"site-packages", "dist-packages"} or file.startswith(sysconfig.get_paths()["stdlib"])
+    )
 
 
 def _code(text: str) -> str:

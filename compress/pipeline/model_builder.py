@@ -163,7 +163,7 @@ class ModelBuilder:
         def make(folder: Path) -> dict[str, Any]:
             torch.manual_seed(self.recipe.seed + 1)
             module = plan.build()
-            notes: tuple[str, ...] = ("weights are fresh",)
+            notes: tuple[str, ...] = ("weights are as given",) if plan.is_given else ("weights are fresh",)
             if spec.inherits:
                 between = None if spec.between is None else Plan(factory=spec.model, arguments=spec.between).build()
                 notes = inherit(module, teacher.artifact.module, between, self.example)

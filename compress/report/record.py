@@ -1,4 +1,4 @@
-"""Rows, the verdict on them, and report.json: stable, versioned, read by other programs."""
+"""Records of a report, and report.json: stable, versioned, read by other programs."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Row:
 
     @property
     def p50(self) -> float:
-        """Median latency in milliseconds."""
+        """Return the median latency in milliseconds."""
         assert self.latency_ms.p50 is not None, "a block has at least the samples that a median needs"
         return self.latency_ms.p50
 
@@ -98,7 +98,7 @@ class Row:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the run comes to. Speed-ups are ratios of interleaved medians; the drop is in points on test.
+    """Outcome of a run. Speed-ups are ratios of interleaved medians; the drop is in points on test.
 
     Attributes:
         best: name of the row to ship: the fastest within the budget on validation, baselines included; a packed one
@@ -115,9 +115,15 @@ class Verdict:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Report:
-    """Everything a run has to say."""
+    """Results of a run.
+
+    Attributes:
+        recipe, device, environment: what was asked, where, and with which versions.
+        rows: the first is the teacher's reference row.
+        warnings: what to know before believing the verdict.
+    """
 
     recipe: Mapping[str, Any]
     device: Mapping[str, Any]
@@ -128,21 +134,25 @@ class Report:
     warnings: tuple[str, ...] = ()
 
     def row(self, name: str) -> Row:
+        """Return the row of that name."""
         return next(row for row in self.rows if row.name == name)
 
     @property
     def metered(self) -> bool:
-        """Whether energy was read: on boards with power rails."""
+        """Say whether energy was read: on boards with power rails."""
         return any(row.energy_mj is not None for row in self.rows)
 
     @property
     def teacher(self) -> Row:
-        """The untouched teacher in the first runtime's first precision, which everything is compared with."""
+        """Return the untouched teacher in the first runtime's first precision, which everything is compared with."""
         return self.rows[0]
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain data, as report.json holds it."""
         return {"schema": SCHEMA, **asdict(self)}
+
+    def __repr__(self) -> str:
+        return f"<Report of {self.recipe['name']} on {self.device['name']}: {len(self.rows)} rows, best {self.verdict.best}>"
 
     def __str__(self) -> str:
         from compress.report.table import table
@@ -173,7 +183,7 @@ class Report:
 
 
 def read(run: Path) -> Report:
-    """The report of a finished run's folder, or of a ``report.json``.
+    """Read the report of a finished run's folder, or of a ``report.json``.
 
     Raises:
         UserError: there is none, or another version wrote it.

@@ -18,7 +18,8 @@ KINDS = {"baseline": "FREE", "stage": "STAGES", "student": "RESULT"}
 
 def table(report: Report, width: int | None = None) -> str:
     """Render rows by kind, the gate's decision on each stage, and the verdict."""
-    console = Console(file=io.StringIO(), width=max(width or 0, LEAST_WIDTH), highlight=False, force_jupyter=False)
+    at_least = max(width or 0, LEAST_WIDTH)
+    console = Console(file=io.StringIO(), width=at_least, highlight=False, force_jupyter=False, color_system=None)
     print_report(report, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
     return "\n".join(line.rstrip() for line in str(text).splitlines())
