@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -16,15 +17,29 @@ def stages(as_json: bool) -> int:
     from compress.stages import stages as table
     from profiles.tables import load_object
 
-    found = {name: load_object(reference)() for name, reference in table().items()}
     if as_json:
-        click.echo(json.dumps({name: stage.fields() for name, stage in found.items()}, indent=1))
+        made = {name: load_object(reference)() for name, reference in table().items()}
+        click.echo(json.dumps({name: stage.fields() for name, stage in made.items()}, indent=1))
         return 0
-    for name, stage in found.items():
-        click.echo(f"{name}: {_first_line(type(stage))}")
-        for key, value in stage.fields().items():
+    for name, reference in table().items():
+        first_line, fields = _stage(reference)
+        click.echo(f"{name}: {first_line}")
+        for key, value in fields.items():
             click.echo(f"    {key} = {_shown(value)}")
     return 0
+
+
+def _stage(reference: str) -> tuple[str, dict[str, Any]]:
+    """First line and settings of a stage; from its source, so that PyTorch need not be imported."""
+    from compress.cli.static import UnreadableError, definition_of
+    from profiles.tables import load_object
+
+    try:
+        stage = definition_of(reference)
+        return stage.first_line, stage.fields()
+    except UnreadableError:
+        made = load_object(reference)()
+        return _first_line(type(made)), made.fields()
 
 
 @click.command()
@@ -48,25 +63,56 @@ def engines() -> int:
 @click.command()
 def losses() -> int:
     """List the losses of a recipe by family: what each reads, its options, its paper; and the weights of losses."""
-    from compress.methods.distillation.loss_specs import losses as table
-    from compress.methods.distillation.loss_specs import reads_of, weights
-    from profiles.tables import load_object
+    from compress.cli.static import source_module
+    from compress.losses import LOSSES
+    from profiles.tables import with_entry_points
 
     family = None
-    for name, reference in table().items():
-        loss = load_object(reference)
-        if loss.__module__ != family:
-            family = loss.__module__
-            click.echo(_first_line(inspect.getmodule(loss)))
-        click.echo(f"    {name:<14} {_first_line(loss)}")
-        settings = _defaults(loss)
-        click.echo(f"    {'':<14}   reads {', '.join(reads_of(loss))}{'; ' if settings else ''}{settings}")
+    for name, reference in with_entry_points(LOSSES, "edge_compress.losses").items():
+        loss = _signature(reference)
+        if loss.family != family:
+            family = loss.family
+            click.echo(family)
+        click.echo(f"    {name:<14} {loss.first_line}")
+        click.echo(f"    {'':<14}   reads {', '.join(loss.reads)}{'; ' if loss.options else ''}{loss.options}")
     click.echo("Weights of losses: a number, or a table with use.")
-    for name, reference in weights().items():
-        kind = load_object(reference)
-        click.echo(f"    {name:<14} {_first_line(kind)}")
-        click.echo(f"    {'':<14}   {_defaults(kind)}")
+    weights = source_module("compress.methods.distillation.loss_weights").constant("WEIGHTS")
+    for name, reference in with_entry_points(weights, "edge_compress.weights").items():
+        weight = _signature(reference)
+        click.echo(f"    {name:<14} {weight.first_line}")
+        click.echo(f"    {'':<14}   {weight.options}")
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """A loss or a weight of losses, as it is listed; ``family`` is the first line of its module."""
+
+    family: str
+    first_line: str
+    reads: tuple[str, ...]
+    options: str
+
+
+def _signature(reference: str) -> Signature:
+    """Read a loss from its source, so that PyTorch need not be imported; import it where that does not say."""
+    from compress.cli.static import UnreadableError, definition_of
+    from profiles.tables import load_object
+
+    try:
+        found = definition_of(reference)
+        options = ", ".join(f"{name} = {_shown(value)}" for name, value in found.options().items())
+        reads = tuple(found.reads())
+        return Signature(family=found.module.first_line, first_line=found.first_line, reads=reads, options=options)
+    except UnreadableError:
+        return _imported_signature(load_object(reference))
+
+
+def _imported_signature(loss: Any) -> Signature:
+    from compress.methods.distillation.loss_specs import reads_of
+
+    family = _first_line(inspect.getmodule(type(loss) if not hasattr(loss, "__module__") else loss))
+    return Signature(family=family, first_line=_first_line(loss), reads=tuple(reads_of(loss)), options=_defaults(loss))
 
 
 def _defaults(thing: Any) -> str:
