@@ -1,33 +1,25 @@
 """The command line as a user meets it: processes, exit codes, what goes to which stream."""
 
 import json
-import time
+import os
+import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import ROOT
 
-def test_help_is_fast_and_needs_no_torch(compress_cli):
-    code = "import sys, time; t = time.perf_counter(); from compress.cli.main import entry; entry(['--help']); "
-    code += "print(time.perf_counter() - t, 'torch' in sys.modules, 'onnxruntime' in sys.modules, file=sys.stderr)"
-    times = []
-    for _ in range(5):
-        import os
-        import subprocess
-        import sys
 
-        from tests.conftest import ROOT
-
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        times.append(time.perf_counter() - started)
-        assert done.stderr.split()[1:] == ["False", "False"]
-    assert min(times) < 0.3, "the whole process, interpreter included; the best of five, since the machine is shared"
+def test_help_loads_the_standard_library_and_click_alone():
+    """0.1 s on a quiet machine, 0.3 asked; what takes the time is what is imported."""
+    code = (
+        "import sys; before = set(sys.modules); from compress.cli.main import entry; entry(['--help']); "
+        "loaded = {m.partition('.')[0] for m in set(sys.modules) - before}; "
+        "print(sorted(loaded - set(sys.stdlib_module_names)), file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr.strip() == "['click', 'compress', 'profiles']"
 
 
 def test_listing_loads_no_runtime(compress_cli):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -39,8 +40,14 @@ def test_weights_of_losses_read_as_they_are_imported():
 
 
 def test_what_computes_its_defaults_is_imported(tmp_path, monkeypatch):
-    source = '"""Losses of a test."""\nimport math\n\n\ndef loss(student_logits, *, power=math.sqrt(4)):\n    """Give a root."""\n'
-    (tmp_path / "computing.py").write_text(source)
+    source = """
+        'Losses of a test.'
+        import math
+
+        def loss(student_logits, *, power=math.sqrt(4)):
+            "Give a root."
+    """
+    (tmp_path / "computing.py").write_text(textwrap.dedent(source).lstrip())
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnreadableError, match=r"math.sqrt\(4\)"):
         definition_of("computing:loss").options()
