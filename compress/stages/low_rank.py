@@ -16,7 +16,7 @@ from compress.methods import allocation
 from compress.methods.allocation import Problem, Term, allocate
 from compress.methods.choice import Choice
 from compress.methods.cost_model import LayerPrice, is_gain
-from compress.methods.low_rank.factorise import Kind, factors, kinds, multiplies
+from compress.methods.low_rank.factorise import Kind, factors, is_buildable, kinds, largest_rank, multiplies
 from compress.methods.low_rank.operations import Factorise
 from compress.methods.low_rank.pela import Pair, blocks_near, blocks_of, held_near
 from compress.stages.base import Artifact, Context, StageResult, copied
@@ -129,13 +129,15 @@ class LowRank(TrainedStage):
         for kind in kinds(layer):
             largest = self._rank(layer, kind, multiple)
             ranks = {max(int(largest * part) // multiple, 1) * multiple for part in PARTS} if self.asks_target else {largest}
-            found += [(kind, rank) for rank in sorted(ranks, reverse=True) if 0 < rank <= largest]
+            fitting = [rank for rank in sorted(ranks, reverse=True) if 0 < rank <= largest]
+            found += [(kind, rank) for rank in fitting if is_buildable(layer, kind, rank)]
         return found
 
     def _rank(self, layer: nn.Linear | nn.Conv2d, kind: Kind, multiple: int) -> int:
         """The largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; 0 for none."""
         whole = multiplies(layer, None, 0)
-        affordable = [r for r in range(multiple, 4097, multiple) if multiplies(layer, kind, r) <= self.keep * whole]
+        ranks = range(multiple, largest_rank(layer, kind) + 1, multiple)
+        affordable = [rank for rank in ranks if multiplies(layer, kind, rank) <= self.keep * whole]
         return max(affordable, default=0)
 
     def _prices(self, errors: Mapping[str, Errors], context: Context) -> Mapping[str, LayerPrice]:

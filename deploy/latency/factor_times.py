@@ -156,8 +156,9 @@ def _convolutions(layer: Sizes, option: Option | None) -> list[tuple[tuple[int, 
     if kind == "spatial":
         first = conv(rank, inputs, (height, 1), (sh, 1), (ph, 0), (dh, 1))
         return [first, conv(outputs, rank, (1, width), (1, sw), (0, pw), (1, dw))]
-    core = conv(rank, rank, (height, width), (sh, sw), (ph, pw), (dh, dw))
-    return [conv(rank, inputs, one, one, none, one), core, conv(outputs, rank, one, one, none, one)]
+    inner, outer = min(rank, inputs), min(rank, outputs)  # a side with fewer channels keeps them all
+    core = conv(outer, inner, (height, width), (sh, sw), (ph, pw), (dh, dw))
+    return [conv(inner, inputs, one, one, none, one), core, conv(outputs, outer, one, one, none, one)]
 
 
 def _with_batch(shape: tuple[int, ...], batch: int) -> tuple[int, ...]:

@@ -2,13 +2,16 @@
 
 ``svd``       a linear or 1x1 layer W becomes two, W ~ (U sqrt(S)) (sqrt(S) V^T)  (PELA, paper 40).
 ``spatial``   a k x k convolution becomes k x 1 then 1 x k (Jaderberg et al. 2014, scheme 2), by SVD.
-``tucker2``   a k x k convolution becomes 1x1, k x k, 1x1 over fewer channels (Kim et al. 2016), by HOSVD.
+``tucker2``   a k x k convolution becomes 1x1, k x k, 1x1 over fewer channels (Kim et al. 2016), by HOSVD. One rank stands for
+              both sides; a side with fewer channels keeps them all.
 
 Grouped and transposed convolutions have no factors here.
 """
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Literal
 
 import torch
@@ -48,7 +51,46 @@ def multiplies(layer: Layer, kind: Kind | None, rank: int, pixels: int = 1) -> f
         return pixels * rank * (inputs + outputs)
     if kind == "spatial":  # the first factor keeps the full width
         return pixels * rank * (inputs * height * sw + outputs * width)
-    return pixels * (sh * sw * rank * inputs + rank * rank * height * width + rank * outputs)
+    inner, outer = _sides(layer, rank)
+    return pixels * (sh * sw * inner * inputs + inner * outer * height * width + outer * outputs)
+
+
+def largest_rank(layer: Layer, kind: Kind) -> int:
+    """Return the rank from which on the factors are the layer itself; a larger one has no meaning."""
+    if isinstance(layer, nn.Linear):
+        return min(layer.in_features, layer.out_features)
+    (height, width), inputs, outputs = layer.kernel_size, layer.in_channels, layer.out_channels
+    if kind == "svd":
+        return min(inputs, outputs)
+    return min(inputs * height, outputs * width) if kind == "spatial" else max(inputs, outputs)
+
+
+def is_buildable(layer: Layer, kind: Kind, rank: int) -> bool:
+    """Whether factors of that kind and rank can be built and give outputs of the layer's shape.
+
+    They are built without data (on torch's ``meta`` device), so that the answer costs no decomposition.
+    """
+    with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # copying between tensors without data does nothing, as it should
+        whole = copy.deepcopy(layer).to("meta")
+        try:
+            inputs = torch.zeros(1, *_smallest_input(layer))
+            return factors(whole, kind, rank)(inputs).shape == whole(inputs).shape
+        except (RuntimeError, ValueError, IndexError):
+            return False
+
+
+def _smallest_input(layer: Layer) -> tuple[int, ...]:
+    """The shape of a sample on which the layer has two positions along each side."""
+    if isinstance(layer, nn.Linear):
+        return (layer.in_features,)
+    spans = [d * (k - 1) + 1 + s for d, k, s in zip(layer.dilation, layer.kernel_size, layer.stride, strict=True)]
+    return (layer.in_channels, *spans)
+
+
+def _sides(layer: nn.Conv2d, rank: int) -> tuple[int, int]:
+    """Inner channels of ``tucker2``: behind its first factor, and before its last one."""
+    return min(rank, layer.in_channels), min(rank, layer.out_channels)
 
 
 def skeleton(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
@@ -69,10 +111,11 @@ def skeleton(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
             nn.Conv2d(inputs, rank, (height, 1), (sh, 1), (ph, 0), (dh, 1), bias=False),
             nn.Conv2d(rank, outputs, (1, width), (1, sw), (0, pw), (1, dw), bias=bias),
         )
+    inner, outer = _sides(layer, rank)
     return nn.Sequential(
-        nn.Conv2d(inputs, rank, 1, bias=False),
-        nn.Conv2d(rank, rank, (height, width), (sh, sw), (ph, pw), (dh, dw), bias=False),
-        nn.Conv2d(rank, outputs, 1, bias=bias),
+        nn.Conv2d(inputs, inner, 1, bias=False),
+        nn.Conv2d(inner, outer, (height, width), (sh, sw), (ph, pw), (dh, dw), bias=False),
+        nn.Conv2d(outer, outputs, 1, bias=bias),
     )
 
 

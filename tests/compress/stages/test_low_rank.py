@@ -40,6 +40,19 @@ def test_only_what_the_device_runs_faster_is_factorised(context):
     assert all(c.bought == pytest.approx(1 - c.after / 16) and 0 < c.kept <= 1 for c in result.choices)
 
 
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(3, 64, 7, 2, 3), nn.Conv2d(3, 192, 16, 16), nn.Conv2d(64, 4, 7), nn.Conv2d(1, 64, 7), nn.Linear(64, 2)],
+    ids=str,
+)
+def test_every_option_that_is_offered_can_be_built(layer, multiple):
+    """Stems, patches and few outputs: ranks end where the layer's own do."""
+    for stage in (LowRank(), LowRank(by="macs", keep=0.9)):
+        for kind, rank in stage._options(layer, multiple):
+            assert factors(layer, kind, rank) is not None
+
+
 def test_ranks_are_chosen_together_under_a_speed_up(context):
     mild, strong = (run(context, Priced(), speed_up=s).artifact.plan.operations[0].layers for s in (1.1, 1.4))
     assert len(mild) < len(strong)

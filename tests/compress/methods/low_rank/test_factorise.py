@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.methods.low_rank.factorise import factors, kinds, multiplies, relative_error, skeleton
+from compress.methods.low_rank.factorise import (
+    factors,
+    is_buildable,
+    kinds,
+    largest_rank,
+    multiplies,
+    relative_error,
+    skeleton,
+)
 
 
 def test_which_layers_have_factors():
@@ -19,30 +27,51 @@ def test_which_layers_have_factors():
 LAYERS = [
     nn.Linear(12, 7),
     nn.Linear(7, 12, bias=False),
+    nn.Linear(8, 2),
     nn.Conv2d(6, 9, 1, stride=2),
     nn.Conv2d(6, 9, 3, stride=2, padding=1),
     nn.Conv2d(6, 9, (3, 5), padding=(2, 1), dilation=(2, 1)),
+    nn.Conv2d(3, 16, 7, stride=2, padding=3),  # a stem
+    nn.Conv2d(3, 24, 8, stride=8),  # patches
+    nn.Conv2d(16, 2, 3),  # few outputs
+    nn.Conv2d(4, 1, 3),
 ]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+def inputs_of(layer):
+    return torch.randn(2, layer.in_features) if isinstance(layer, nn.Linear) else torch.randn(2, layer.in_channels, 17, 17)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_full_rank_factors_are_the_layer(layer):
-    inputs = torch.randn(2, layer.in_features) if isinstance(layer, nn.Linear) else torch.randn(2, 6, 11, 11)
+    inputs = inputs_of(layer)
     for kind in kinds(layer):
-        rank = 64 if kind == "tucker2" else min(layer.weight.flatten(1).shape)
-        if kind == "spatial":
-            rank = min(6 * layer.kernel_size[0], 9 * layer.kernel_size[1])
-        if kind == "tucker2":
-            continue  # its two ranks are one number here, so it is exact only for square layers
-        made = factors(layer, kind, rank)
+        made = factors(layer, kind, largest_rank(layer, kind))
         torch.testing.assert_close(made(inputs), layer(inputs), atol=1e-4, rtol=1e-4)
-        assert relative_error(layer, kind, rank) < 1e-5
+        assert relative_error(layer, kind, largest_rank(layer, kind)) < 1e-5
 
 
-def test_full_rank_tucker2_is_the_layer():
-    layer = nn.Conv2d(8, 8, 3, stride=2, padding=1)
-    inputs = torch.randn(2, 8, 9, 9)
-    torch.testing.assert_close(factors(layer, "tucker2", 8)(inputs), layer(inputs), atol=1e-4, rtol=1e-4)
+def test_the_largest_rank_by_hand():
+    """SVD of a matrix (inputs * height, outputs * width) or (outputs, inputs); Tucker-2 of whichever side is wider."""
+    stem = nn.Conv2d(3, 64, 7)
+    assert largest_rank(stem, "spatial") == 21
+    assert largest_rank(stem, "tucker2") == 64
+    assert largest_rank(nn.Conv2d(3, 64, 1), "svd") == 3
+    assert largest_rank(nn.Linear(8, 2), "svd") == 2
+
+
+def test_tucker2_keeps_a_side_that_has_fewer_channels_than_its_rank():
+    first, core, last = skeleton(nn.Conv2d(3, 64, 7, 2, 3), "tucker2", 16)
+    assert first.weight.shape == (3, 3, 1, 1) and core.weight.shape == (16, 3, 7, 7) and last.weight.shape == (64, 16, 1, 1)
+    assert multiplies(nn.Conv2d(3, 64, 7, 2, 3), "tucker2", 16) == 4 * 3 * 3 + 3 * 16 * 49 + 16 * 64
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_what_can_be_built_is_known_without_a_decomposition(layer):
+    for kind in kinds(layer):
+        most = largest_rank(layer, kind)
+        assert is_buildable(layer, kind, 1) and is_buildable(layer, kind, most)
+        assert kind == "tucker2" or not is_buildable(layer, kind, most + 1)
 
 
 @given(rank=st.integers(1, 6))
@@ -73,5 +102,6 @@ def test_cost_by_hand():
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_skeleton_has_the_factors_shapes(layer):
     for kind in kinds(layer):
-        shapes = [p.shape for p in skeleton(layer, kind, 3).parameters()]
-        assert shapes == [p.shape for p in factors(layer, kind, 3).parameters()]
+        rank = min(3, largest_rank(layer, kind))
+        shapes = [p.shape for p in skeleton(layer, kind, rank).parameters()]
+        assert shapes == [p.shape for p in factors(layer, kind, rank).parameters()]
