@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -28,14 +28,19 @@ from compress.losses.base import TrainingStep
 from compress.methods.distillation.objective import Objective
 from compress.methods.distillation.query_budget import TeacherAnswers
 from compress.models.layers import flat_tensors
+from compress.training.layout import WORTH_MEASURING_STEPS, broken_layers, faster_layout, is_broken_program, laid_out
 from compress.training.loader import Batches, Part, Place
 from compress.training.memory import retained_memory
 from compress.training.schedule import Schedule
 from compress.training.state import RunState, Validate
 from compress.training.teacher_cache import Signals, TeacherCache, size_bytes
+from deploy.files import write_atomically
 from profiles.device import facts
 from profiles.errors import UserError
 
+LAYOUT = "layout"
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+"""Memory formats by what the file ``LAYOUT`` of a training holds, so that a resumed training goes on in the same."""
 BRISK = 0.001
 """Rate from which SGD is doubted where nothing normalises: at 0.002 it drove SqueezeNet to zero, from a trained start."""
 
@@ -114,12 +119,17 @@ class Trainer:
         _check_processes(objective)
         if doubt := _doubt(module, schedule):
             self._progress.say(f"  {name}: {doubt}")
-        layout = torch.channels_last if _has_convolutions(module) else torch.contiguous_format
         batches = Batches(samples, schedule, self._seed, plain=objective.asks_plain)
+        apart = broken_layers(module, fast_bf16()) if _has_convolutions(module) else []
+        if apart:
+            self._progress.say(
+                f"  {name}: {', '.join(apart)} trains contiguous: torch breaks its gradient in channels last here"
+            )
+        layout = self._layout(name, module, batches, folder, apart)
         teacher: TeacherAnswers | TeacherCache | None = answers
         if answers is None and outputs and schedule.realisations:
             teacher = TeacherCache(outputs, batches, schedule)
-        with self.placed([module.train(), *objective.frozen()], layout):
+        with self.placed([module.train(), *objective.frozen()], layout, apart):
             objective.parts.to(self._accelerator.device).train()
             run = RunState(name, module, objective.parts, schedule, batches, folder)
             self._go(name, module, objective, run, layout, teacher, validate)
@@ -150,15 +160,49 @@ class Trainer:
                     break
 
     @contextmanager
-    def placed(self, modules: Sequence[nn.Module], layout: torch.memory_format = torch.contiguous_format) -> Iterator[None]:
-        """Modules on the accelerator, their kernels in a memory format; back in main memory however the block ends."""
+    def placed(
+        self,
+        modules: Sequence[nn.Module],
+        layout: torch.memory_format = torch.contiguous_format,
+        contiguous: Sequence[str] = (),
+    ) -> Iterator[None]:
+        """Modules on the accelerator, their kernels in a memory format; back in main memory however the block ends.
+
+        Args:
+            contiguous: layers of the first module that stay contiguous.
+        """
         try:
-            for each in modules:
-                _lay_out(each.to(self._accelerator.device), layout)
-            yield
+            with ExitStack() as stack:
+                for index, each in enumerate(modules):
+                    apart = contiguous if index == 0 else ()
+                    stack.enter_context(laid_out(each.to(self._accelerator.device), layout, apart))
+                yield
         finally:
             for each in modules:
-                _lay_out(each.to("cpu"), torch.contiguous_format)
+                each.to("cpu")
+
+    def _layout(
+        self, name: str, module: nn.Module, batches: Batches, folder: Path, apart: Sequence[str]
+    ) -> torch.memory_format:
+        """The layout of a training: as it was begun, else channels last, or what is measured to be faster."""
+        if not _has_convolutions(module) or is_broken_program(module, fast_bf16()):
+            return torch.contiguous_format
+        kept = folder / LAYOUT
+        if distributed.from_main(kept.exists()):
+            return LAYOUTS[distributed.from_main(kept.read_text() if distributed.is_main() else "")]
+        if batches.steps < WORTH_MEASURING_STEPS or self._accelerator.device.type != "cpu":
+            return torch.channels_last
+        inputs = torch.from_numpy(batches.load(Place(0, 0, 0)).inputs)
+        if inputs.dim() != 4:
+            return torch.channels_last
+        words = {layout: word for word, layout in LAYOUTS.items()}
+        chosen: str = distributed.from_main(words[faster_layout(module, inputs, apart, self._accelerator.autocast)])
+        if LAYOUTS[chosen] is torch.contiguous_format:
+            self._progress.say(f"  {name}: kernels stay contiguous, which is measured to be faster than channels last")
+        if distributed.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, chosen.encode())
+        return LAYOUTS[chosen]
 
     def predictor(self, module: nn.Module) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
         """The module in evaluation mode, fp32, on the device it is on, as a function of arrays."""
@@ -263,14 +307,6 @@ def _tensors(batch: Batch, device: torch.device, layout: torch.memory_format) ->
     if inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=layout)
     return inputs, torch.from_numpy(batch.targets).to(device)
-
-
-def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
-    """Put every kernel of ``module`` into a memory format."""
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            # a copy: of one channel or 1x1 kernels both formats are contiguous, and kernels are chosen by the strides
-            parameter.data = parameter.data.clone(memory_format=layout)
 
 
 def _doubt(module: nn.Module, schedule: Schedule) -> str | None:

@@ -2,7 +2,7 @@
 
 ``svd``       a linear or 1x1 layer W becomes two, W ~ (U sqrt(S)) (sqrt(S) V^T)  (PELA, paper 40).
 ``spatial``   a k x k convolution becomes k x 1 then 1 x k (Jaderberg et al. 2014, scheme 2), by SVD.
-``tucker2``   a k x k convolution becomes 1x1, k x k, 1x1 over fewer channels (Kim et al. 2016), by HOSVD. One rank stands for
+``tucker2``   a k x k convolution becomes 1x1, k x k, 1x1 over fewer channels (Kim et al. 2016), by HOSVD. One rank stands
               both sides; a side with fewer channels keeps them all.
 
 Grouped and transposed convolutions have no factors here.
@@ -75,7 +75,7 @@ def is_buildable(layer: Layer, kind: Kind, rank: int) -> bool:
         whole = copy.deepcopy(layer).to("meta")
         try:
             inputs = torch.zeros(1, *_smallest_input(layer))
-            return factors(whole, kind, rank)(inputs).shape == whole(inputs).shape
+            return bool(factors(whole, kind, rank)(inputs).shape == whole(inputs).shape)
         except (RuntimeError, ValueError, IndexError):
             return False
 

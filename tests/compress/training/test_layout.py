@@ -1,0 +1,112 @@
+"""Layouts of convolutions in training: what breaks stays contiguous, and the faster of the two is taken."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compress.training import layout
+from compress.training.layout import broken_layers, faster_layout, is_sound, laid_out, program_suspects, suspects
+from deploy.export.to_onnx import capture, plain_graph
+from tests.compress.training.test_trainer import fit
+
+
+class Branches(nn.Module):
+    """A stem as RepVGG has it: 3x3 and 1x1 side by side, both with a stride; and a shortcut with many inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(1, 24, 3, 2, 1), nn.Conv2d(1, 24, 1, 2)
+        self.down = nn.Conv2d(24, 24, 1, 2)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.wide(x) + self.narrow(x))
+        return self.head(torch.relu(self.down(x)).mean(dim=(2, 3)))
+
+
+def test_strided_1x1_convolutions_of_few_inputs_are_suspected_as_layers_and_in_programs():
+    assert suspects(Branches()) == {"narrow": (1, 24, 2, 2, 1)}
+    assert suspects(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, 2), nn.Conv2d(32, 8, 1, 2))) == {}
+    assert suspects(nn.Conv2d(32, 32, 1, (1, 2), groups=8)) == {"": (32, 32, 1, 2, 8)}
+    program = plain_graph(capture(Branches().eval(), [torch.zeros(2, 1, 16, 16)]))
+    assert program_suspects(program) == [(1, 24, 2, 2, 1)]
+
+
+def test_the_probe_passes_what_is_sound_and_survives_what_is_not(monkeypatch):
+    """A process that dies, hangs or finds other gradients is a finding, never the end of the training."""
+    assert is_sound.__wrapped__((64, 32, 2, 2, 1), False)
+    for probe in ("import os; os.abort()", "import sys; sys.exit('other gradients')"):
+        monkeypatch.setattr(layout, "PROBE", probe)
+        assert not is_sound.__wrapped__((3, 8, 2, 2, 1), False)
+    monkeypatch.setattr(layout, "PROBE", "import time; time.sleep(600)")
+    monkeypatch.setattr(layout, "PROBE_LIMIT_S", 0.2)
+    assert not is_sound.__wrapped__((3, 8, 2, 2, 1), False)
+
+
+def test_a_layer_that_stays_contiguous_reads_contiguous_and_gives_the_same_gradients():
+    torch.manual_seed(0)
+    whole = Branches()
+    inputs = torch.randn(4, 1, 16, 16)
+    work, seen = copy.deepcopy(whole), []
+    with laid_out(work, torch.channels_last, ["narrow"]):
+        handle = work.narrow.register_forward_hook(lambda layer, given, output: seen.append(given[0].stride()))
+        work(inputs.contiguous(memory_format=torch.channels_last)).sum().backward()
+        handle.remove()
+        assert work.wide.weight.is_contiguous(memory_format=torch.channels_last)
+    whole(inputs).sum().backward()
+    assert seen == [inputs.stride()]
+    for ours, theirs in zip(work.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    assert work.wide.weight.stride() == whole.wide.weight.stride(), "as it was, after the block"
+
+
+class Slow(nn.Module):
+    """Slower by far where it reads channels last, or where it does not."""
+
+    def __init__(self, slow_in):
+        super().__init__()
+        self.conv, self.slow_in = nn.Conv2d(3, 8, 3), slow_in
+
+    def forward(self, x):
+        for _ in range(40 if x.is_contiguous(memory_format=self.slow_in) else 0):
+            torch.linalg.svdvals(torch.rand(60, 60))
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("slow_in", "chosen"),
+    [(torch.channels_last, torch.contiguous_format), (torch.contiguous_format, torch.channels_last)],
+    ids=["last", "first"],
+)
+def test_the_layout_is_that_which_is_measured_to_be_faster(slow_in, chosen):
+    torch.manual_seed(0)
+    module = Slow(slow_in)
+    before, drawn = {k: v.clone() for k, v in module.state_dict().items()}, torch.random.get_rng_state()
+    assert faster_layout(module, torch.randn(2, 3, 12, 12, generator=torch.Generator())) is chosen
+    assert torch.equal(torch.random.get_rng_state(), drawn), "random numbers are drawn as without the call"
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_training_tells_what_stays_contiguous_and_resumes_in_its_layout(data, tmp_path, quiet, example, monkeypatch):
+    said = []
+    monkeypatch.setattr("compress.training.trainer.broken_layers", lambda module, bf16: ["narrow"])
+    monkeypatch.setattr("compress.training.trainer.WORTH_MEASURING_STEPS", 1)
+    monkeypatch.setattr("compress.training.trainer.faster_layout", lambda *given: torch.contiguous_format)
+    monkeypatch.setattr(quiet, "say", said.append, raising=False)
+    fit(Branches(), data, tmp_path, quiet, example)
+    assert any("narrow trains contiguous" in line for line in said)
+    assert any("kernels stay contiguous" in line for line in said)
+    assert (tmp_path / "layout").read_text() == "contiguous"
+    asked = []
+    monkeypatch.setattr("compress.training.trainer.faster_layout", lambda *given: asked.append(given))
+    fit(Branches(), data, tmp_path, quiet, example)
+    assert not asked, "a resumed training does not choose anew"
+
+
+def test_real_suspects_are_probed_here():
+    """Whatever this processor does, the answer is the probe's."""
+    names = broken_layers(Branches(), bf16=False)
+    assert names in ([], ["narrow"]) and (names == []) == is_sound((1, 24, 2, 2, 1), False)
