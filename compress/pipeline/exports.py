@@ -46,8 +46,6 @@ PACKING = (
     "deploy.export.to_packed",
     "deploy.packing.packed_file",
     "deploy.packing.indices",
-    "deploy.packing.huffman",
-    "deploy.packing.indices",
 )
 CALIBRATION = (
     "compress.methods.quantization.post_training",

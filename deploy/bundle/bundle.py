@@ -66,7 +66,7 @@ import numpy as np
 raw = open("model.packed", "rb").read()  # a safetensors file
 start = 8 + int.from_bytes(raw[:8], "little")
 header = json.loads(raw[8:start])
-about, kinds = header.pop("__metadata__"), {{"F32": "<f4", "U16": "<u2", "U8": "u1"}}
+about, kinds = header.pop("__metadata__"), {{"F32": "<f4", "U8": "u1"}}
 spans = {{name: [start + at for at in told["data_offsets"]] for name, told in header.items()}}
 arrays = {{name: np.frombuffer(raw[a:b], kinds[header[name]["dtype"]]) for name, (a, b) in spans.items()}}
 
@@ -77,23 +77,11 @@ def take(name, number):
 
 
 def indices(w, number):
-    bits = np.unpackbits(take("indices", w["bytes"]))
-    if w["code"] == "fixed":
-        return bits[: number * w["bits"]].reshape(number, -1) @ 2 ** np.arange(w["bits"])[::-1]
-    lengths, _ = take("lengths", 2 ** w["bits"]), take("blocks", -(-number // 1024))
-    codes, code, found = {{}}, 0, []
-    for length in range(1, 17):
-        for symbol in np.flatnonzero(lengths == length):
-            codes[length, code] = symbol
-            code += 1
-        code *= 2
-    length = code = 0
-    for bit in bits.tolist():
-        length, code = length + 1, 2 * code + bit
-        if (length, code) in codes and len(found) < number:
-            found.append(codes[length, code])
-            length = code = 0
-    return np.array(found)
+    stored = take("indices", w["bytes"])
+    if w["code"] == "deflate":
+        return np.frombuffer(zlib.decompress(stored.tobytes(), -15), "u1")
+    bits = np.unpackbits(stored)
+    return bits[: number * w["bits"]].reshape(number, -1) @ 2 ** np.arange(w["bits"])[::-1]
 
 
 pieces = []

@@ -5,9 +5,7 @@ A safetensors file with these arrays, each holding what its name says of all wei
     points    F32  the points of a weight, in 0 .. 1 and rising; none where they are even
     low span  F32  least value and range of each bucket of weights: a weight is low + span * points[index]
     scales    F32  of a weight that the file has in int8: the scale of each channel
-    blocks    U16  of a Huffman code: the bits of each 1024 indices
-    lengths   U8   of a Huffman code: the bits of each index
-    indices   U8   ``bits`` each, or in a canonical Huffman code where that is shorter
+    indices   U8   ``bits`` each, or a byte each in a raw DEFLATE stream of Huffman codes (RFC 1951) where that is shorter
     rest      U8   everything else of the file, as zlib makes it
 
 Its metadata has ``format``, ``size`` (of the decoded file) and ``weights``: a JSON list, an entry for each weight in the
@@ -27,25 +25,23 @@ from typing import Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.packing import huffman
-from deploy.packing.huffman import BLOCK, Coded
 from deploy.packing.indices import MOST_BITS, Floats, Packed, even_points, pack_indices, quantize_weight
 
 FILE = "model.packed"
-FORMAT = "edge-compress packed model 1"
+FORMAT = "edge-compress packed model 2"
 ARRAYS = {
     "points": "<f4",
     "low": "<f4",
     "span": "<f4",
     "scales": "<f4",
-    "blocks": "<u2",
-    "lengths": "u1",
     "indices": "u1",
     "rest": "u1",
 }
-DTYPES = {"<f4": "F32", "<u2": "U16", "u1": "U8"}
+DTYPES = {"<f4": "F32", "u1": "U8"}
 PARTS = ("indices", "codes", "points", "scales", "integers", "rest", "header")
 LONGEST_HEADER = 100 << 20
+RAW = -zlib.MAX_WBITS
+"""Of a DEFLATE stream without zlib's header and checksum."""
 KEYS = {"name", "at", "shape", "bits", "bucket", "even", "code", "bytes", "axes", "form"}
 INT8_KEYS = {"axis", "limit", "scales", "scales_at"}
 Form = Literal["float32", "float16", "int8"]
@@ -94,7 +90,8 @@ class Account:
         weights: how many numbers are packed.
         model_bytes: of the file that it is decoded to.
         fixed_bytes: what the indices would take without Huffman codes.
-        indices, codes: the indices as they are stored, and the tables and block lengths of their Huffman codes.
+        indices: the indices as they are stored, the tables of their Huffman codes counted.
+        codes: tables that lie apart from the indices: none since version 2 of the format.
         scales: ranges of the buckets; ``integers``: scales of weights that the file has in int8.
         rest: what is not packed, compressed; ``header``: names, shapes and places.
     """
@@ -175,7 +172,7 @@ def read(content: bytes) -> bytes:
     room = size - sum(end - start for start, end, _ in places)
     if room < 0 or (places and places[-1][1] > size):
         raise ValueError("its weights are larger than the file, or lie outside it")
-    rest = _inflated(arrays["rest"].tobytes(), room)
+    rest = _inflated(arrays["rest"].tobytes(), room, zlib.MAX_WBITS, "rest")
     made, taken, before = [], 0, 0
     for start, end, told in places:
         made += [rest[taken : taken + start - before], told]
@@ -198,7 +195,7 @@ def account(content: bytes) -> Account:
         file_bytes=len(content),
         fixed_bytes=sum(len(piece.packed.indices) for piece in pieces),
         indices=bytes_of["indices"],
-        codes=bytes_of["blocks"] + bytes_of["lengths"],
+        codes=0,
         points=bytes_of["points"],
         scales=bytes_of["low"] + bytes_of["span"],
         integers=bytes_of["scales"],
@@ -210,16 +207,13 @@ def account(content: bytes) -> Account:
 def _put(piece: Piece, columns: dict[str, list[bytes]]) -> dict[str, Any]:
     """Append a piece's arrays, and return its entry."""
     packed = piece.packed
-    coded = huffman.encode(packed.symbols(), 2**packed.bits)
-    shorter = coded.size_bytes < len(packed.indices)
+    deflated = _deflated(packed.symbols().tobytes())
+    shorter = len(deflated) < len(packed.indices)
     if not packed.uniform:
         columns["points"].append(_bytes(packed.points, "<f4"))
     columns["low"].append(_bytes(packed.low, "<f4"))
     columns["span"].append(_bytes(packed.span, "<f4"))
-    if shorter:
-        columns["lengths"].append(coded.lengths.tobytes())
-        columns["blocks"].append(_bytes(coded.blocks, "<u2"))
-    columns["indices"].append(coded.bits if shorter else packed.indices)
+    columns["indices"].append(deflated if shorter else packed.indices)
     entry: dict[str, Any] = {
         "name": piece.name,
         "at": piece.at,
@@ -227,7 +221,7 @@ def _put(piece: Piece, columns: dict[str, list[bytes]]) -> dict[str, Any]:
         "bits": packed.bits,
         "bucket": packed.bucket,
         "even": packed.uniform,
-        "code": "huffman" if shorter else "fixed",
+        "code": "deflate" if shorter else "fixed",
         "bytes": len(columns["indices"][-1]),
         "axes": list(piece.axes),
         "form": piece.form,
@@ -252,9 +246,10 @@ def _piece(entry: Mapping[str, Any], shelf: _Shelf) -> Piece:
     shape, bits, bucket = tuple(entry["shape"]), entry["bits"], entry["bucket"]
     number = int(np.prod(shape))
     indices = shelf.take("indices", entry["bytes"]).tobytes()
-    if entry["code"] == "huffman":
-        lengths, blocks = shelf.take("lengths", 2**bits), shelf.take("blocks", -(-number // BLOCK))
-        symbols = huffman.decode(Coded(lengths=lengths, blocks=blocks, bits=indices), number)
+    if entry["code"] == "deflate":
+        symbols = np.frombuffer(_inflated(indices, number, RAW, f"indices of {entry['name']}"), np.uint8)
+        if symbols.max() >= 2**bits:
+            raise ValueError(f"{entry['name']}: index {symbols.max()} of {2**bits} points")
         indices = pack_indices(symbols, bits)
     if len(indices) != -(-number * bits // 8):
         raise ValueError(f"{entry['name']}: {len(indices)} bytes are not {number} indices of {bits} bits")
@@ -290,7 +285,7 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
     good = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in [*numbers, *lists])
     good = good and 1 <= entry["bits"] <= MOST_BITS and entry["bucket"] > 0 and 0 < np.prod(entry["shape"]) < 2**40
     good = good and sorted(entry["axes"]) == list(range(len(entry["shape"]))) and isinstance(entry["even"], bool)
-    if not (good and entry["form"] in ("float32", "float16", "int8") and entry["code"] in ("fixed", "huffman")):
+    if not (good and entry["form"] in ("float32", "float16", "int8") and entry["code"] in ("fixed", "deflate")):
         raise ValueError(f"{entry['name']!r}: no weight is so")
 
 
@@ -362,10 +357,16 @@ def _parsed(content: bytes) -> tuple[int, list[Mapping[str, Any]], dict[str, npt
     try:
         header = json.loads(content[8 : 8 + length])
         about, size = header["__metadata__"], int(header["__metadata__"]["size"])
+        version = str(about["format"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("its header is not that of a packed model") from None
+    if version != FORMAT:
+        raise ValueError(f"it is {version[:60]!r}, and this version reads {FORMAT!r} alone; export the model again")
+    try:
         entries = json.loads(about["weights"])
         spans = {name: header[name]["data_offsets"] for name in ARRAYS}
         parts = {name: content[8 + length + start : 8 + length + end] for name, (start, end) in spans.items()}
-        known = about["format"] == FORMAT and isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
+        known = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
         canonical = known and _assembled(size, entries, parts) == content
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("its header is not that of a packed model") from None
@@ -374,16 +375,26 @@ def _parsed(content: bytes) -> tuple[int, list[Mapping[str, Any]], dict[str, npt
     return size, entries, {name: np.frombuffer(parts[name], kind) for name, kind in ARRAYS.items()}
 
 
-def _inflated(packed: bytes, size: int) -> bytes:
-    """What zlib made ``packed`` of, which has ``size`` bytes."""
-    stream = zlib.decompressobj()
+def _deflated(content: bytes) -> bytes:
+    """Compress by Huffman codes alone: indices of weights repeat in no pattern."""
+    stream = zlib.compressobj(9, zlib.DEFLATED, RAW, 9, zlib.Z_HUFFMAN_ONLY)
+    return stream.compress(content) + stream.flush()
+
+
+def _inflated(packed: bytes, size: int, window_bits: int, name: str) -> bytes:
+    """Decompress ``packed`` into ``size`` bytes, never more.
+
+    Raises:
+        ValueError: it is damaged, or holds another number of bytes.
+    """
+    stream = zlib.decompressobj(window_bits)
     try:
-        found = stream.decompress(packed, size + 1)
+        content = stream.decompress(packed, size + 1)
     except zlib.error as error:
-        raise ValueError(f"the rest is damaged: {error}") from None
-    if len(found) != size or not stream.eof or stream.unused_data:
-        raise ValueError(f"the rest is not {size} bytes")
-    return found
+        raise ValueError(f"the {name} is damaged: {error}") from None
+    if len(content) != size or not stream.eof or stream.unused_data:
+        raise ValueError(f"the {name} is not {size} bytes")
+    return content
 
 
 def _json(data: Any) -> str:

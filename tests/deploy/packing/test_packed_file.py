@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,8 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
 from deploy.export.to_packed import pack_model
-from deploy.packing.huffman import encode
-from deploy.packing.indices import fitted_points, pack, quantize_weight
+from deploy.packing.indices import fitted_points, pack, pack_indices, quantize_weight
 from deploy.packing.packed_file import Integers, Piece, account, read, write
 
 RNG = np.random.default_rng(0)
@@ -43,9 +43,8 @@ def test_what_is_written_is_read_byte_for_byte_and_its_account_is_the_file_s_siz
     parts = found.indices + found.codes + found.points + found.scales + found.integers + found.rest + found.header
     assert parts == found.file_bytes == len(content)
     assert (found.weights, found.model_bytes) == (sum(numbers), len(model))
-    made = [piece.packed for piece in pieces]
-    coded = [min(len(one.indices), encode(one.symbols(), 2**bits).size_bytes) for one in made]
-    assert found.indices + found.codes == sum(coded), "the shorter of the two is stored"
+    fixed = sum(-(-number * bits // 8) for number in numbers)
+    assert found.fixed_bytes == fixed and found.indices <= fixed and found.codes == 0, "the shorter of the two is stored"
     assert found.points == (0 if even else 4 * 2**bits * len(numbers))
     assert found.scales == 8 * sum(-(-number // 100) for number in numbers)
 
@@ -123,6 +122,19 @@ GOOD = write(
 )
 
 
+def test_skewed_indices_take_their_huffman_code():
+    """Shares 0.97 and thrice 0.01 have codes of 1, 2, 3 and 3 bits: 0.97 + 0.02 + 0.03 + 0.03 bits, and tables."""
+    indices = np.repeat(np.array([0, 1, 2, 3], np.uint8), [97000, 1000, 1000, 1000])
+    np.random.default_rng(0).shuffle(indices)
+    made = replace(packed((100000,), 2), indices=pack_indices(indices, 2))
+    content = write(made.unpacked().tobytes(), [Piece(name="w", at=0, packed=made, axes=(0,))])
+    assert account(content).indices == pytest.approx(100000 * 1.05 / 8, rel=0.02)
+    assert account(content).fixed_bytes == 25000
+    assert read(content) == made.unpacked().tobytes()
+    with pytest.raises(ValueError, match="index 3 of 2 points"):
+        read(content.replace(rb"\"bits\":2", rb"\"bits\":1"))
+
+
 @pytest.mark.parametrize("place", [0, 9, 60, -1, len(GOOD) - 40, len(GOOD) - 200, int.from_bytes(GOOD[:8], "little")])
 def test_a_flipped_bit_is_refused_or_decodes_to_other_bytes(place):
     """What the header cannot tell, the manifest's SHA-256 does."""
@@ -140,7 +152,8 @@ def test_a_flipped_bit_is_refused_or_decodes_to_other_bytes(place):
         (lambda c: c[:5], "ends within its header"),
         (lambda c: b"\xff" * 8 + c[8:], "ends within its header"),
         (lambda c: b"\x10" + bytes(7) + b"[" * 16, "header is not that of a packed model"),
-        (lambda c: c.replace(b"packed model 1", b"packed model 9"), "one form"),
+        (lambda c: c.replace(b"packed model 2", b"packed model 1"), "model 1', and this version reads .*model 2' alone"),
+        (lambda c: c.replace(rb"\"bits\":4", rb"\"bits\":3"), "of 8 points|bytes are not 700 indices"),
         (lambda c: c.replace(rb"\"bits\":4", rb"\"bits\":9"), "no weight is so"),
         (lambda c: c.replace(rb"\"bucket\":256", rb"\"bucket\":000"), "header is not"),
         (lambda c: c.replace(rb"\"bucket\":256", rb"\"bucket\":128"), "ends early"),
