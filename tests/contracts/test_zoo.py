@@ -115,7 +115,9 @@ def test_each_stage_alone(name, stage, zoo_context, tmp_path):
     check(result.artifact, given, zoo_context(given.module), tmp_path)
 
 
-@pytest.mark.parametrize(("name", "words"), [("lambda_shortcut", "other channels"), ("grouped", "grouped convolution")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("lambda_shortcut", "would give something else"), ("grouped", "grouped convolution")]
+)
 def test_what_is_left_alone_is_named(name, words, zoo_context):
     given = start(name)
     result, _ = run_stage(make("prune"), given, zoo_context(copy.deepcopy(given.module)), 0)

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compress.methods.pruning.channels import Group, faithful, narrow, rank_groups
+from compress.methods.pruning.channels import Group, narrow, rank_groups
+from compress.methods.pruning.faithfulness import faithful
 
 State = Mapping[str, Tensor]
 Pair = tuple[int, int]

@@ -218,8 +218,8 @@ def _sparing(problem: Problem, damages: Damages) -> Problem:
 def _curve(group: Group, floor: int, multiple: int) -> dict[int, float]:
     """Importance kept at each multiple from ``floor`` on, and at the group's own width."""
     strongest = np.concatenate([[0.0], np.cumsum(np.sort(group.importance)[::-1])])
-    width = len(group.importance)
-    return {w: float(strongest[w]) for w in (*range(multiple, width, multiple), width) if w >= floor}
+    width, step = len(group.importance), group.step(multiple)
+    return {w: float(strongest[w]) for w in (*range(step, width, step), width) if w >= floor}
 
 
 def _worth(block: str, groups: Sequence[Group]) -> float:

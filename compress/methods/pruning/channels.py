@@ -24,17 +24,15 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.methods.cost_model import Coupling
+from compress.methods.pruning.faithfulness import faithful
 from compress.methods.pruning.families import families_of
 from compress.methods.pruning.importance import Scorer
 from compress.methods.pruning.operations import Narrow
-from compress.models.layers import flat_tensors
 
 SIZES = (
     *("in_channels", "out_channels", "groups", "num_features", "num_channels"),
     *("in_features", "out_features", "normalized_shape"),
 )
-ACROSS_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
-TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +44,19 @@ class Group:
         importance: of each channel, mean over the group's layers, scaled to mean 1 (over all groups where the measure is
             comparable between them); shape (channels,).
         family: role of the root and scale of its feature map, such as ``stage/4``: a quarter of the input's height.
+        parts: of equal size in a row, which a group norm normalises apart: they lose equally many channels.
+        last: whether the channels seem to be an output of the model, and so must stay.
     """
 
     root: str
     importance: np.ndarray[tuple[int], np.dtype[np.float64]]
     family: str = ""
+    parts: int = 1
+    last: bool = False
+
+    def step(self, multiple: int) -> int:
+        """Channels of which the group has a multiple after a cut."""
+        return math.lcm(multiple, self.parts)
 
 
 def rank_groups(
@@ -94,7 +100,10 @@ def rank_groups(
             notes.append(f"{path} keeps its channels: a grouped convolution reads them")
         elif scores is not None and len(scores) == _channels(layer):
             values = scores.detach().double().numpy()
-            found.append(Group(root=paths[layer], importance=values, family=families.get(path, "stage")))
+            family, last = families.get(path, "stage"), _is_last(graph, group)
+            found.append(
+                Group(root=paths[layer], importance=values, family=family, parts=_parts(layers, len(values)), last=last)
+            )
     means = [float(group.importance.mean()) for group in found]
     if comparable:
         means = [float(np.mean(means))] * len(means)
@@ -118,56 +127,49 @@ def cut(
     Returns:
         The operation, None when nothing can be cut, and notes on what was left alone.
     """
+    named = [(own, members) for own, members in _by_ratio(groups, ratio, ratios or {}) if own]
+    able, notes = followed(module, example, [group for _, members in named for group in members], multiple)
     dropped: dict[str, list[int]] = {}
-    for own, members in _by_ratio(groups, ratio, ratios or {}):
-        dropped |= choose(members, own, multiple) if own else {}
-    if groups and not dropped:
-        widest = max(len(group.importance) for group in groups)
-        return None, (f"a ratio of {ratio:g} cuts no {multiple} channels from any group; the widest has {widest}",)
-    return cut_channels(module, example, dropped)
+    for own, members in named:
+        dropped |= choose([group for group in members if group in able], own, multiple)
+    if dropped:
+        operation, told = cut_channels(module, example, dropped)
+        return operation, (*notes, *told)
+    left = able or ([] if notes else groups)
+    if left:
+        widest = max(len(group.importance) for group in left)
+        notes = (*notes, f"a ratio of {ratio:g} cuts no {multiple} channels from any group; the widest has {widest}")
+    return None, notes
 
 
 def cut_channels(
     module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]
 ) -> tuple[Narrow | None, tuple[str, ...]]:
     """Cut channels by root. A group that cannot be cut without changing more than its channels is left whole and named."""
-    operation = narrow(module, example, dropped)
-    if operation is None or faithful(module, operation, example) == "":
-        return operation, ()
-    safe: dict[str, list[int]] = {}
-    notes: list[str] = []
-    for root, channels in dropped.items():
-        if reason := _why_not(module, example, root, channels):
-            notes.append(f"{root} keeps its channels: {reason}")
-        else:
-            safe[root] = channels
-    operation = narrow(module, example, safe)
-    if operation is not None and (reason := faithful(module, operation, example)):
-        return None, (*notes, f"no channel is cut: together, {reason}")
-    return operation, tuple(notes)
+    proof = _Proof(module, example, dropped)
+    proof.add(list(dropped))
+    return proof.operation, proof.notes
 
 
 def followed(
     module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int
 ) -> tuple[list[Group], tuple[str, ...]]:
     """The groups that can lose ``multiple`` channels and nothing else, and notes on the others."""
-    found: list[Group] = []
-    notes: list[str] = []
-    for group in groups:
-        if len(group.importance) <= multiple:
-            continue
-        reason = _why_not(module, example, group.root, least(group, len(group.importance) - multiple))
-        if reason:
-            notes.append(f"{group.root} keeps its channels: {reason}")
-        else:
-            found.append(group)
-    return found, tuple(notes)
+    wide = {g.root: g for g in groups if len(g.importance) > g.step(multiple)}
+    proof = _Proof(module, example, {r: least(g, _most(g, multiple)) for r, g in wide.items()})
+    proof.add([root for root, group in wide.items() if not group.last])
+    for root in (root for root, group in wide.items() if group.last):
+        proof.add_alone(root)
+    return [group for root, group in wide.items() if root in proof.able], proof.notes
 
 
 def least(group: Group, keep: int) -> list[int]:
     """The channels of a group that go when ``keep`` stay: the least important, in order."""
     total = len(group.importance)
-    return sorted(int(i) for i in np.argsort(group.importance, kind="stable")[: total - keep])
+    parts = group.parts if keep % group.parts == 0 else 1
+    size = total // parts
+    order = np.argsort(group.importance.reshape(parts, size), axis=1, kind="stable")[:, : size - keep // parts]
+    return sorted((order + size * np.arange(parts)[:, None]).ravel().tolist())
 
 
 def couplings(module: nn.Module, example: Tensor, groups: Sequence[Group]) -> dict[str, Coupling]:
@@ -205,10 +207,85 @@ def _by_ratio(groups: Sequence[Group], ratio: float, ratios: Mapping[str, float]
     return [(ratio if name is None else ratios[name], members) for name, members in sets.items()]
 
 
-def _why_not(module: nn.Module, example: Tensor, root: str, channels: list[int]) -> str:
-    """Why a group cannot be cut alone; empty when it can."""
-    alone = narrow(module, example, {root: channels})
-    return faithful(module, alone, example) if alone is not None else "torch-pruning refuses"
+def _most(group: Group, multiple: int) -> int:
+    """The greatest width under a group's own that it may have after a cut of at least ``multiple``."""
+    step = group.step(multiple)
+    return max(step, (len(group.importance) - multiple) // group.parts * group.parts)
+
+
+@final
+class _Proof:
+    """Cuts that are proved together, and those that cannot be, with the reason.
+
+    Attributes:
+        able: roots that can be cut, all together.
+        operation: their cut; None when there are none.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]) -> None:
+        self._module, self._example, self._dropped = module, example, dropped
+        self._reasons: dict[str, str] = {}
+        self.able: list[str] = []
+        self.operation: Narrow | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left whole, in the order of the cuts."""
+        return tuple(f"{root} keeps its channels: {self._reasons[root]}" for root in self._dropped if root in self._reasons)
+
+    def add(self, roots: Sequence[str]) -> None:
+        """Add those of ``roots`` that can be cut beside all others: all at once, where that fails by halves."""
+        self._bisect(*self._taken(roots))
+
+    def add_alone(self, root: str) -> None:
+        """Add a root that seems not to be able: it is first tried alone, as the model is quick to fail."""
+        if reason := self._why_not([root])[0]:
+            self._reasons[root] = reason
+        else:
+            self._bisect([root])
+
+    def _taken(self, roots: Sequence[str]) -> tuple[list[str], _Probe | None]:
+        """The roots that torch-pruning takes, tried in a row, and a copy without them; half a cut spoils a copy."""
+        taken: list[str] = []
+        probe: _Probe | None = None
+        for root in roots:
+            if probe is None:
+                probe = _Probe(self._module, self._example)
+                for other in taken:
+                    probe.cut(other, self._dropped[other])
+            if probe.cut(root, self._dropped[root]):
+                taken.append(root)
+            else:
+                self._reasons[root] = probe.reason
+                probe = probe if probe.sound else None
+        return taken, probe
+
+    def _bisect(self, roots: Sequence[str], probe: _Probe | None = None) -> None:
+        """Add roots that can be cut. ``probe``: a copy without them, where there is one."""
+        if not roots:
+            return
+        reason, operation = self._why_not([*self.able, *roots], probe)
+        if not reason:
+            self.able, self.operation = [*self.able, *roots], operation
+        elif len(roots) == 1:
+            alone = self._why_not(roots)[0] if self.able else reason
+            self._reasons[roots[0]] = alone or f"beside the others that are cut, {reason}"
+        else:
+            half = len(roots) // 2
+            self._bisect(roots[:half])
+            self._bisect(roots[half:])
+
+    def _why_not(self, roots: Sequence[str], probe: _Probe | None = None) -> tuple[str, Narrow | None]:
+        """Why roots cannot be cut together, empty when they can; and their cut."""
+        if probe is None:
+            probe = _Probe(self._module, self._example)
+            if not all(probe.cut(root, self._dropped[root]) for root in roots):
+                return probe.reason, None
+        try:
+            operation = probe.told()
+        except ValueError as error:
+            return f"torch-pruning does more than to slice ({_line(error)})", None
+        return faithful(self._module, operation, self._example), operation
 
 
 def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, list[int]]:
@@ -220,7 +297,8 @@ def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, li
     dropped: dict[str, list[int]] = {}
     for group in groups:
         total = len(group.importance)
-        keep = max(1, round(int((group.importance >= threshold).sum()) / multiple)) * multiple
+        step = group.step(multiple)
+        keep = max(1, round(int((group.importance >= threshold).sum()) / step)) * step
         if keep < total:
             dropped[group.root] = least(group, keep)
     return dropped
@@ -251,7 +329,12 @@ def narrowings(module: nn.Module, example: Tensor, root: str, dropped: Sequence[
 
 @final
 class _Probe:
-    """A copy whose elements are their own indices, so that what is left of it after cuts tells what they keep."""
+    """A copy whose elements are their own indices, so that what is left of it after cuts tells what they keep.
+
+    Attributes:
+        reason: why the last cut that was refused was; empty before.
+        sound: whether each cut was made whole or not at all.
+    """
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._work = copy.deepcopy(module).eval()
@@ -261,6 +344,7 @@ class _Probe:
             for tensor in _tensors(self._work).values():
                 tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
         self._sizes = _sizes(self._work)
+        self.reason, self.sound = "", True
 
     def cut(self, root: str, channels: list[int]) -> bool:
         """Cut channels, counted among those that are left; whether torch-pruning could."""
@@ -268,11 +352,16 @@ class _Probe:
         try:
             group = self._graph.get_pruning_group(layer, _out(layer), channels)
             if not self._graph.check_pruning_group(group):
+                self.reason = "torch-pruning refuses: with them a layer would lose all of its channels"
                 return False
-            group.prune()
-        except Exception:  # the caller names the group
+        except Exception as error:
+            self.reason = f"torch-pruning cannot follow them ({_line(error)})"
             return False
-        return True
+        try:
+            group.prune()
+        except Exception as error:
+            self.reason, self.sound = f"torch-pruning cannot cut them ({_line(error)})", False
+        return self.sound
 
     def told(self) -> Narrow:
         """All cuts so far as one operation."""
@@ -303,44 +392,6 @@ def _kept(codes: Tensor, shape: torch.Size) -> dict[str, list[int]]:
     return kept
 
 
-def faithful(module: nn.Module, operation: Narrow, example: Tensor) -> str:
-    """Why a cut would change more than the channels it takes; empty when it does not.
-
-    The whole model with the dropped channels silenced (zero weights and shifts on every side) must compute what the
-    cut model computes, in float64. A norm over channels sees how many there are: there, only the shapes are checked.
-    """
-    small, whole = (copy.deepcopy(module).double().eval() for _ in range(2))
-    small = operation.apply(small)
-    inputs = example.double()
-    try:
-        with torch.no_grad():
-            found = flat_tensors(small(inputs))
-            plain = flat_tensors(whole(inputs))
-    except Exception as error:
-        return f"the model does not run without some of them ({_line(error)})"
-    if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in plain]:
-        return "an output of the model would lose them"
-    if any(isinstance(layer, ACROSS_CHANNELS) for layer in small.modules()):
-        return ""
-    _silence(whole, operation)
-    with torch.no_grad():
-        expected = flat_tensors(whole(inputs))
-    for ours, theirs in zip(found, expected, strict=True):
-        if (ours - theirs).abs().max() > TOLERANCE * (1 + theirs.abs().max()):
-            return "torch-pruning takes other channels for them further on"
-    return ""
-
-
-def _silence(module: nn.Module, operation: Narrow) -> None:
-    """Make the channels that ``operation`` drops do nothing, in place."""
-    state = module.state_dict()
-    for path, kept in operation.tensors.items():
-        for dimension, indices in kept.items():
-            dropped = sorted(set(range(state[path].shape[int(dimension)])) - set(indices))
-            neutral = 1.0 if path.endswith("running_var") else 0.0
-            state[path].index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
-
-
 def _graph(work: nn.Module, example: Tensor) -> tp.DependencyGraph:
     for parameter in work.parameters():
         parameter.requires_grad_(True)
@@ -365,6 +416,18 @@ def _is_root(layer: nn.Module, group: Iterable[Any]) -> bool:
     """Whether the group cuts this layer's outputs, so that the layer names no group of its own."""
     cuts = (tp.prune_linear_out_channels, tp.prune_conv_out_channels, tp.prune_depthwise_conv_out_channels)
     return any(d.target.module is layer and d.handler in cuts for d, _ in group)
+
+
+def _is_last(graph: tp.DependencyGraph, group: Iterable[Any]) -> bool:
+    """Whether nothing seems to read some of what the group's layers give: it is an output of the model."""
+    return any(not d.target.outputs and graph.is_out_channel_pruning_fn(d.handler) for d, _ in group)
+
+
+def _parts(layers: Iterable[nn.Module], width: int) -> int:
+    """Into how many parts group norms divide channels."""
+    norms = [layer for layer in layers if isinstance(layer, nn.GroupNorm) and layer.num_channels == width]
+    parts = math.lcm(*(norm.num_groups for norm in norms))
+    return parts if width % parts == 0 else 1
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,227 @@
+"""The proof that a cut takes the channels that it names, and changes nothing else.
+
+The whole model with the dropped channels silenced (zero weights and shifts on every side) must compute what the cut
+model computes, in float64. A norm over channels (LayerNorm, GroupNorm, RMSNorm, or a class of a library's own) sees how
+many there are, so in the silenced model each gives what it is defined to give over the kept channels alone: its
+statistics are theirs. That is what the cut norm computes of them, if the norm treats all its channels alike: permuted
+inputs and weights must give permuted outputs. GroupNorm does so only within a group, so each group must keep equally
+many; LocalResponseNorm reads neighbours, which a cut changes. What cannot be shown is a reason to leave channels whole.
+
+Weights that are all alike, or next to nothing, as fresh scales and shifts are, would hide a wrong channel: both models
+have others in their place.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from compress.methods.pruning.operations import Narrow
+from compress.models.layers import flat_tensors
+
+TOLERANCE, FAINT = 1e-6, 1e-2
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+APART = (_ConvNd, nn.Linear, _BatchNorm, nn.Embedding)
+"""Layers in which a silenced channel is none: what they give of the others does not depend on it."""
+LOST_OUTPUT = "an output of the model would lose them"
+
+
+def faithful(module: nn.Module, operation: Narrow, example: Tensor) -> str:
+    """Say why a cut would change more than the channels it takes; empty when it does not.
+
+    Args:
+        module: the whole model; it is left as it is.
+        example: a batch of inputs.
+    """
+    whole = copy.deepcopy(module).double().eval()
+    _vary(whole)
+    small = operation.apply(copy.deepcopy(whole))
+    _silence(whole, operation)
+    comparison = _Comparison(small, whole, operation)
+    try:
+        found = comparison.of_cut(example.double())
+    except Exception as error:
+        return f"the model does not run without some of them ({_line(error)})"
+    expected = comparison.of_silenced(example.double())
+    if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in expected]:
+        return LOST_OUTPUT
+    if comparison.reason:
+        return comparison.reason
+    if all(_near(ours, theirs) for ours, theirs in zip(found, expected, strict=True)):
+        return ""
+    return f"the channels that stay would give something else, first seen {comparison.first or 'at the outputs'}"
+
+
+@final
+class _Comparison:
+    """Runs a cut model, then the silenced one beside what the layers of the first were given and gave."""
+
+    def __init__(self, small: nn.Module, whole: nn.Module, operation: Narrow) -> None:
+        self._small, self._whole, self._operation = small, whole, operation
+        self._given: dict[tuple[str, int], Tensor] = {}
+        self._calls: Counter[str] = Counter()
+        self.reason = ""
+        self.first = ""
+
+    def of_cut(self, inputs: Tensor) -> list[Tensor]:
+        """Outputs of the cut model."""
+        return self._run(self._small, inputs, self._note)
+
+    def of_silenced(self, inputs: Tensor) -> list[Tensor]:
+        """Outputs of the silenced model, norms over the kept channels."""
+        return self._run(self._whole, inputs, self._follow)
+
+    def _run(self, module: nn.Module, inputs: Tensor, hook: Callable[[str, Any, Any], Tensor | None]) -> list[Tensor]:
+        self._calls.clear()
+        layers = [(p, m) for p, m in module.named_modules() if isinstance(m, NORMS) or not any(m.children())]
+        handles = [
+            layer.register_forward_hook(lambda _, given, made, path=path: hook(path, given, made)) for path, layer in layers
+        ]
+        try:
+            with torch.no_grad():
+                return flat_tensors(module(inputs))
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, path: str, given: tuple[Any, ...], made: Any) -> None:
+        if _one_to_one(given, made):
+            self._given[path, self._calls[path]] = given[0].clone()
+        self._calls[path] += 1
+
+    def _follow(self, path: str, given: tuple[Any, ...], made: Any) -> Tensor | None:
+        call = (path, self._calls[path])
+        self._calls[path] += 1
+        if call not in self._given or not _one_to_one(given, made):
+            return None
+        inputs = self._given[call]
+        dimensions = [d for d, (a, b) in enumerate(zip(given[0].shape, inputs.shape, strict=False)) if a != b]
+        if given[0].dim() != inputs.dim() or len(dimensions) > 1:
+            return None
+        if not dimensions:
+            self._see(path, _near(inputs, given[0]))
+            return None
+        layer, dimension = self._small.get_submodule(path), dimensions[0]
+        if isinstance(layer, APART):
+            return None
+        stated = _stated(self._operation, path)
+        if any(indices != stated[0] for indices in stated):
+            return None
+        kept = stated[0] if stated else _found(given[0], inputs, dimension)
+        self._see(path, kept is not None)
+        if kept is None or len(kept) != inputs.shape[dimension]:
+            return None
+        return self._norm(path, layer, given[0], made, dimension, kept)
+
+    def _norm(
+        self, path: str, layer: nn.Module, given: Tensor, made: Tensor, dimension: int, kept: list[int]
+    ) -> Tensor | None:
+        """What a layer gives of the kept channels alone, and zeros; None where that is what it gives anyway."""
+        index = torch.tensor(kept)
+        inputs = given.index_select(dimension, index)
+        self._see(path, _near(self._given[path, self._calls[path] - 1], inputs))
+        alone = layer(inputs)
+        if _near(alone, made.index_select(dimension, index)):
+            return None
+        if isinstance(layer, nn.GroupNorm):
+            reason = _uneven(path, layer.num_groups, kept, made.shape[dimension])
+        else:
+            reason = _unlike(path, layer, self._operation, inputs, alone, dimension)
+        self.reason = self.reason or reason
+        return torch.zeros_like(made).index_copy(dimension, index, alone)
+
+    def _see(self, path: str, same: bool) -> None:
+        if not same and not self.first:
+            self.first = f"in what {path} reads"
+
+
+def _one_to_one(given: tuple[Any, ...], made: Any) -> bool:
+    """Whether a layer was given a tensor and gave another of the same shape."""
+    if not given or not isinstance(given[0], Tensor) or not isinstance(made, Tensor):
+        return False
+    return given[0].shape == made.shape and given[0].data_ptr() != made.data_ptr()
+
+
+def _stated(operation: Narrow, path: str) -> list[list[int]]:
+    """The channels that each of a layer's own tensors keeps."""
+    own = [kept for name, kept in operation.tensors.items() if name.rpartition(".")[0] == path]
+    return [indices for kept in own for indices in kept.values()]
+
+
+def _found(whole: Tensor, small: Tensor, dimension: int) -> list[int] | None:
+    """The channels of ``whole`` that ``small`` holds, in order; None when it holds others."""
+    kept: list[int] = []
+    channels = iter(enumerate(whole.unbind(dimension)))
+    for ours in small.unbind(dimension):
+        place = next((place for place, theirs in channels if _near(ours, theirs)), None)
+        if place is None:
+            return None
+        kept.append(place)
+    return kept
+
+
+def _uneven(path: str, groups: int, kept: list[int], total: int) -> str:
+    """Why the groups of a cut group norm would not be those of the whole; empty when they are."""
+    if set(Counter(channel * groups // total for channel in kept).values()) == {len(kept) // groups}:
+        return ""
+    return f"{path} normalises {groups} groups of channels, and they would not keep equally many"
+
+
+def _unlike(path: str, layer: nn.Module, operation: Narrow, inputs: Tensor, outputs: Tensor, dimension: int) -> str:
+    """Why a cut layer does not give what it is defined to give over the kept channels; empty when it does."""
+    if isinstance(layer, nn.LocalResponseNorm):
+        return f"{path} divides each channel by its neighbours, and they would be others"
+    order = torch.randperm(inputs.shape[dimension], generator=torch.Generator().manual_seed(0))
+    permuted = _permuted(layer, operation, path, order)
+    if _near(permuted(inputs.index_select(dimension, order)), outputs.index_select(dimension, order)):
+        return ""
+    return f"{path} reads several channels at once, and not all alike"
+
+
+def _permuted(layer: nn.Module, operation: Narrow, path: str, order: Tensor) -> nn.Module:
+    """A copy of a layer whose own channels are in another order."""
+    copied = copy.deepcopy(layer)
+    for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
+        for dimension in operation.tensors.get(f"{path}.{name}", {}):
+            tensor.data = tensor.data.index_select(int(dimension), order)
+    return copied
+
+
+def _near(ours: Tensor, theirs: Tensor) -> bool:
+    if ours.shape != theirs.shape:
+        return False
+    return ours.numel() == 0 or bool((ours - theirs).abs().max() <= TOLERANCE * (1 + theirs.abs().max()))
+
+
+def _vary(module: nn.Module) -> None:
+    """Give weights and batch norm statistics that are all alike, or faint, other values, in place."""
+    drawn = torch.Generator().manual_seed(0)
+    statistics = [(n, b) for n, b in module.named_buffers() if n.endswith(("running_mean", "running_var"))]
+    for name, tensor in [*module.named_parameters(), *statistics]:
+        values = tensor.data
+        if values.numel() > 1 and (values.max() == values.min() or values.abs().max() < FAINT):
+            spread = 0.5 / math.sqrt(max(1, values[0].numel()))
+            least = 0 if name.endswith("running_var") else -1  # a variance stays one
+            values += spread * (least + (1 - least) * torch.rand(values.shape, generator=drawn, dtype=values.dtype))
+
+
+def _silence(module: nn.Module, operation: Narrow) -> None:
+    """Make the channels that ``operation`` drops do nothing, in place."""
+    state: Mapping[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for path, kept in operation.tensors.items():
+        for dimension, indices in kept.items():
+            dropped = sorted(set(range(state[path].shape[int(dimension)])) - set(indices))
+            neutral = 1.0 if path.endswith("running_var") else 0.0
+            state[path].data.index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
