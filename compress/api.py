@@ -55,7 +55,7 @@ PARTS = ("train", "validation", "test")
 
 
 class StageSettings:
-    """Settings of one stage of ``run``, checked when they are given.
+    """Hold settings of one stage of ``run``, checked when they are given.
 
     Raises:
         UserError: unknown settings and values out of bounds, all at once.
@@ -275,7 +275,7 @@ def resolve(recipe: Callable[[], Recipe], device: str) -> tuple[Recipe, Resolved
 
 
 def default_folder(recipe: str, profile: str) -> Path:
-    """Name the folder that a run leaves its results in unless told otherwise."""
+    """Name the folder that a run leaves its results in unless another is given."""
     return Path("runs") / f"{recipe}-{profile}"
 
 
@@ -497,7 +497,7 @@ def _data(data: Any, seed: int) -> str | dict[str, Any]:
 
 
 def _samples(samples: Any) -> Samples:
-    """Inputs without labels as samples."""
+    """Wrap inputs without labels as samples."""
     if isinstance(samples, Samples):
         return samples
     inputs = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)

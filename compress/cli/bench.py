@@ -62,6 +62,6 @@ def _estimate(
     if at:
         raise UserError(f"--estimate asks no device: leave @{url} out, or --estimate, to measure there")
     profile = load(name)
-    found = estimates(models, replace(profile, threads=threads) if threads else profile, engine_name, precision)
-    click.echo(json.dumps(found.as_json(), indent=1) if as_json else table(found))
+    estimated_ms = estimates(models, replace(profile, threads=threads) if threads else profile, engine_name, precision)
+    click.echo(json.dumps(estimated_ms.as_json(), indent=1) if as_json else table(estimated_ms))
     return 0

@@ -30,7 +30,7 @@ PACKAGES = (
 @click.command()
 @click.option("--device", "-d", default="local", show_default=True, metavar="URL", help="The device to look at.")
 def doctor(device: str) -> int:
-    """Versions, hardware, runtimes, and why one is missing. Exit code 1 when nothing can run there."""
+    """Show versions, hardware, runtimes, and why one is missing. Exit code 1 when nothing can run there."""
     from compress.pipeline.target import device_facts
     from deploy.devices import device as device_at
     from profiles.device import load

@@ -20,7 +20,7 @@ COLOURS = {"shipped": "green", "already": "green", "refused": "red", "failed": "
 
 
 def shipped_table(manifest: Manifest, done: Sequence[ShipResult]) -> str:
-    """A line a device, then why not, a line a reason."""
+    """Render one line a device, then one line a reason."""
     total = sum({entry.sha256: entry.size_bytes for entry in manifest.files.values()}.values())
     made = _table(f"{manifest.name} {manifest.version} ({manifest.target.engine} {manifest.target.precision})")
     for name in ("device", "outcome", "served before", "served now"):
@@ -35,7 +35,7 @@ def shipped_table(manifest: Manifest, done: Sequence[ShipResult]) -> str:
 
 
 def status_table(told: Sequence[Mapping[str, Any]]) -> str:
-    """A line a device and model."""
+    """Render one line a device and model."""
     made = _table("")
     for name in ("device", "model", "version", "engine", "since", "before it", "keys trusted"):
         made.add_column(name)

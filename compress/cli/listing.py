@@ -30,7 +30,7 @@ def stages(as_json: bool) -> int:
 
 
 def _stage(reference: str) -> tuple[str, dict[str, Any]]:
-    """First line and settings of a stage; from its source, so that PyTorch need not be imported."""
+    """Read first line and settings of a stage from its source, so that PyTorch need not be imported."""
     from compress.cli.static import UnreadableError, definition_of
     from profiles.tables import load_object
 
@@ -138,7 +138,7 @@ def tasks() -> int:
 
 
 def _options(source: Any) -> str:
-    """The options of a data source with their defaults; those without one must be given."""
+    """List the options of a data source with their defaults; those without one must be given."""
     options = inspect.signature(source).parameters.values()
     return ", ".join(p.name if p.default is p.empty else f"{p.name} = {_shown(p.default)}" for p in options)
 

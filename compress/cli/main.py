@@ -43,22 +43,22 @@ HELP = {
     "report": "Show the report of a finished run again.",
     "ship": "Bring a bundle to devices: verified, built and proven there, then switched to.",
     "rollback": "Go back one release on devices.",
-    "status": "What devices serve.",
+    "status": "Show what devices serve.",
     "sign": "Sign a bundle.",
     "keys": "Make, list and hand out the keys that sign bundles.",
-    "device": "What of ours is on a board, or remove it.",
+    "device": "Show what edge-compress keeps on a board, or remove it.",
     "profiles": "List the devices, explain one, or make one from a board.",
     "stages": "List the stages and their settings.",
     "engines": "List the engines, and whether each can run here.",
     "losses": "List the losses of a recipe.",
     "tasks": "List the tasks and data sources.",
     "teachers": "Rank a recipe's teachers by how well they fit the data.",
-    "doctor": "Versions, hardware, runtimes, and why one is missing.",
+    "doctor": "Show versions, hardware, runtimes, and why one is missing.",
 }
 
 
 class LazyGroup(click.Group):
-    """Imports a command when it is called, so that --help stays fast."""
+    """Import a command when it is called, so that --help stays fast."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -88,23 +88,23 @@ def entry(arguments: list[str] | None = None) -> int:
         code: Any = main.main(args=arguments, prog_name="compress", standalone_mode=False)
         return int(code or 0)
     except click.exceptions.Abort:
-        return _told("interrupted; the same command goes on from here", INTERRUPTED)
+        return _print_errors("interrupted; the same command goes on from here", INTERRUPTED)
     except KeyboardInterrupt:
-        return _told("interrupted; the same command goes on from here", INTERRUPTED)
+        return _print_errors("interrupted; the same command goes on from here", INTERRUPTED)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except UserError as error:
-        return _told("\n".join(error.faults), 3 if isinstance(error, OutOfReachError) else 2)
+        return _print_errors("\n".join(error.faults), 3 if isinstance(error, OutOfReachError) else 2)
     except Exception as error:
         line = _expected(error)
         if line is None:
             raise
-        return _told(line, 1)
+        return _print_errors(line, 1)
 
 
 def script() -> None:
-    """The installed command."""
+    """Run the command line and leave with its exit code."""
     code = entry()
     if code == INTERRUPTED:
         _leave(code)
@@ -119,7 +119,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _expected(error: Exception) -> str | None:
-    """The line for a failure that is nobody's bug; None for a bug, which keeps its traceback."""
+    """Describe a failure that is nobody's bug; None for a bug, which keeps its traceback."""
     import errno
 
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
@@ -129,7 +129,7 @@ def _expected(error: Exception) -> str | None:
     return None
 
 
-def _told(lines: str, code: int) -> int:
+def _print_errors(lines: str, code: int) -> int:
     for line in lines.splitlines():
         print(f"error: {line}", file=sys.stderr)
     return code

@@ -30,18 +30,18 @@ def destinations(given: str) -> list[Destination]:
     Raises:
         UserError: no such device or profile, or one is named twice; all at once.
     """
-    found: list[Destination] = []
+    devices: list[Destination] = []
     faults: list[str] = []
     for text in given.split(","):
         try:
-            found.append(_destination(text.strip()))
+            devices.append(_destination(text.strip()))
         except UserError as error:
             faults += error.faults
-    urls = [there.device.url for there in found]
+    urls = [there.device.url for there in devices]
     faults += [f"--device: {url} is named twice" for url in sorted({url for url in urls if urls.count(url) > 1})]
     if faults:
         raise UserError(*faults)
-    return found
+    return devices
 
 
 def _destination(text: str) -> Destination:

@@ -58,7 +58,7 @@ def _list() -> int:
 
 
 def _here(name: str, profile: DeviceProfile, able: dict[str, Affinity]) -> str:
-    """Whether a profile can be used on this machine."""
+    """Say whether a profile can be used on this machine."""
     from profiles import device
 
     try:

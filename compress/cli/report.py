@@ -16,15 +16,15 @@ def report(run: Path, as_json: bool, as_html: bool) -> int:
     """Show the report of a finished run again; RUN is its folder."""
     from compress.report.record import read
 
-    found = read(run)
+    finished = read(run)
     if as_json:
-        click.echo(json.dumps(found.as_json(), indent=1, default=dict))
+        click.echo(json.dumps(finished.as_json(), indent=1, default=dict))
     elif as_html:
         from compress.report.html import html
 
-        click.echo(html(found))
+        click.echo(html(finished))
     else:
         from compress.report.table import table
 
-        click.echo(table(found))
+        click.echo(table(finished))
     return 0

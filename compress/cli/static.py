@@ -30,7 +30,7 @@ class Definition:
 
     @property
     def first_line(self) -> str:
-        """The first line of its docstring."""
+        """Return the first line of its docstring."""
         return (ast.get_docstring(self.node) or "").partition("\n")[0]
 
     def reads(self) -> list[str]:
@@ -162,7 +162,7 @@ def definition_of(reference: str) -> Definition:
 
 
 def _loss(entry: Any) -> dict[str, Any]:
-    """A loss of a recipe's list in full."""
+    """Fill in a loss of a recipe's list."""
     table: Mapping[str, Any] = {"use": entry} if isinstance(entry, str) else entry
     options = {key: value for key, value in table.items() if key not in ("use", "weight", "layers")}
     return {"use": table["use"], "weight": float(table.get("weight", 1.0)), "options": options}

@@ -28,6 +28,6 @@ def students(recipe: str, device: str, as_json: bool) -> int:
     if asked.student.search is None:
         raise UserError(f"{recipe} has no [student.search]; name the choices of the factory's arguments there")
     resolved = target(device)
-    found = run.students(asked, resolved.profile, resolved.device, steps_folder(), StreamProgress())
-    click.echo(json.dumps(found.as_json(), indent=1) if as_json else table(found))
+    result = run.students(asked, resolved.profile, resolved.device, steps_folder(), StreamProgress())
+    click.echo(json.dumps(result.as_json(), indent=1) if as_json else table(result))
     return 0

@@ -32,11 +32,11 @@ def rank(recipe: str, samples: int, power: float, as_json: bool) -> int:
 
     progress = StreamProgress(None)
     builder = ModelBuilder(load(recipe), profile("cpu"), StepCache(steps_folder(), progress), progress)
-    found = teacher_ranking.rank(builder, samples, power)
+    ranking = teacher_ranking.rank(builder, samples, power)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(ranking, indent=1))
         return 0
     click.echo(f"{'parc':>7} {'cka':>7} {'share':>7}  teacher")
-    for row in found:
+    for row in ranking:
         click.echo(f"{row['parc']:7.3f} {row['cka']:7.3f} {row['share']:7.3f}  {row['teacher']}")
     return 0

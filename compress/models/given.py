@@ -35,7 +35,7 @@ _OBJECTS: dict[str, Any] = {}
 
 
 def is_given(reference: str) -> bool:
-    """Whether a reference stands for an object that was given."""
+    """Say whether a reference stands for an object that was given."""
     return reference.startswith(PREFIX)
 
 
@@ -219,7 +219,7 @@ def _source_or_bytecode(thing: Any) -> str:
 
 
 def _functions(thing: Any) -> list[types.FunctionType]:
-    """The functions of a class in order, or the function itself."""
+    """List the functions of a class in order, or the function itself."""
     if not isinstance(thing, type):
         return [thing]
     members = [getattr(member, "fget", None) or getattr(member, "__func__", member) for member in vars(thing).values()]
@@ -227,7 +227,7 @@ def _functions(thing: Any) -> list[types.FunctionType]:
 
 
 def _used(thing: Any) -> list[tuple[str, Any]]:
-    """The globals that a function or class reads, by name."""
+    """List the globals that a function or class reads, by name."""
     found = [] if not isinstance(thing, type) else [(base.__name__, base) for base in thing.__bases__]
     for function in _functions(thing):
         names = _names(function.__code__)
@@ -241,7 +241,7 @@ def _names(code: types.CodeType) -> list[str]:
 
 
 def _captured(function: types.FunctionType) -> dict[str, Any]:
-    """Defaults and closure of a function, as plain data.
+    """Collect defaults and closure of a function as plain data.
 
     Raises:
         UserError: it closes over something that is no data, such as a tensor.
@@ -265,7 +265,7 @@ def _is_data(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as data whose repr is the same in every process; of what is no data only its type."""
+    """Reduce ``value`` to data whose repr is the same in every process; an object that is no data, to its type."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, tuple | list | set | frozenset):
@@ -279,7 +279,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_users(thing: Any) -> bool:
-    """Whether code is neither Python's own, nor ours, nor an installed package's."""
+    """Say whether code is neither Python's own, nor ours, nor an installed package's."""
     name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None) or ""
     module = sys.modules.get(name)
     if name.partition(".")[0] in (*sys.stdlib_module_names, *PACKAGES):
@@ -291,7 +291,7 @@ def _is_users(thing: Any) -> bool:
 
 
 def _code(text: str) -> str:
-    """``text`` without comments and layout, where it parses."""
+    """Drop comments and layout from source text that parses."""
     try:
         return ast.dump(ast.parse(text))
     except SyntaxError:

@@ -31,7 +31,7 @@ FOLDER = "model"
 
 
 class Operation(Protocol):
-    """One structural change, as data."""
+    """Structural change, as data."""
 
     name: ClassVar[str]
 
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def is_given(self) -> bool:
-        """Whether its model was given as an object rather than named."""
+        """Say whether its model was given as an object rather than named."""
         return given.is_given(self.factory)
 
     def followed_by(self, operation: Operation) -> Plan:

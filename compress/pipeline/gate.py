@@ -79,7 +79,7 @@ def within_accuracy(drop: float, budget: Budget) -> bool:
 
 
 def undecided(low: float, high: float) -> bool:
-    """Whether a model that became between ``low`` and ``high`` times faster may or may not have gained, or lost."""
+    """Decide whether a race that ended between ``low`` and ``high`` times faster leaves open who gained."""
     return low < LEAST_GAIN <= high or low * LEAST_GAIN < 1 <= high * LEAST_GAIN
 
 

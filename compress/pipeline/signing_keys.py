@@ -21,7 +21,7 @@ PRIVATE, PUBLIC = ".key", ".pub"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A pair of keys on this machine."""
+    """Pair of keys on this machine."""
 
     name: str
     id: str
@@ -29,7 +29,7 @@ class Key:
 
 
 def folder() -> Path:
-    """Where the keys are."""
+    """Return the folder of the keys."""
     return Path(os.environ.get("EDGE_KEYS") or Path.home() / ".config" / "edge-compress" / "keys")
 
 
@@ -62,12 +62,12 @@ def new(name: str) -> Key:
 
 
 def all_keys() -> list[Key]:
-    """Every key on this machine, by name."""
+    """List the keys on this machine, by name."""
     return [find(path.stem) for path in sorted(folder().glob(f"*{PUBLIC}"))]
 
 
 def find(name: str) -> Key:
-    """The key ``name``.
+    """Find the key ``name``.
 
     Raises:
         UserError: there is none.
@@ -81,15 +81,15 @@ def find(name: str) -> Key:
 
 
 def default() -> Key | None:
-    """The key that signs unless told otherwise: ``$EDGE_KEY``, ``default``, or the only one; None without any.
+    """Choose the key that signs unless another is named: ``$EDGE_KEY``, ``default``, or the only one; None without any.
 
     Raises:
         UserError: there are several and none of them is the default.
     """
     if "EDGE_KEY" in os.environ:
         return find(os.environ["EDGE_KEY"])
-    found = all_keys()
-    named = [key for key in found if key.name == DEFAULT] or found
+    keys = all_keys()
+    named = [key for key in keys if key.name == DEFAULT] or keys
     if len(named) > 1:
         names = ", ".join(key.name for key in named)
         raise UserError(f"{folder()}: several keys, none of them {DEFAULT!r}; say which with --key or $EDGE_KEY: {names}")
@@ -97,12 +97,12 @@ def default() -> Key | None:
 
 
 def by_id(key: str) -> Key | None:
-    """The key with that id, None if it is not on this machine."""
-    return next((found for found in all_keys() if found.id == key), None)
+    """Find the key with that id; None if it is not on this machine."""
+    return next((pair for pair in all_keys() if pair.id == key), None)
 
 
 def signer(key: Key) -> Signer:
-    """What signs with ``key``.
+    """Make a signer of ``key``.
 
     Raises:
         UserError: its private half is not here, open to others, or no Ed25519 key.
@@ -120,9 +120,9 @@ def _private(path: Path) -> Any:
     if path.stat().st_mode & 0o077:
         raise UserError(f"{path}: others may read this private key (mode {path.stat().st_mode & 0o777:o}); chmod 600 it")
     try:
-        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not a private key without passphrase ({error})") from None
-    if not isinstance(found, Ed25519PrivateKey):
+    if not isinstance(private, Ed25519PrivateKey):
         raise UserError(f"{path}: not an Ed25519 key; `compress keys new` makes one")
-    return found
+    return private

@@ -17,7 +17,7 @@ from profiles.errors import UserError
 @final
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTarget:
-    """A device, and its profile less the runtimes that are not there.
+    """Device, and its profile less the runtimes that are not there.
 
     Attributes:
         warnings: where the device is not as its profile states; the device's own word counts.

@@ -1,4 +1,4 @@
-"""The final verdict on the rows of a report, and warnings about them."""
+"""Final verdict on the rows of a report, and warnings about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compress.report.record import MOST_GAP_POINTS, Row, Verdict
 def conclude(rows: Sequence[Row], budget: Budget) -> Verdict:
     """Choose the row to ship; the first of ``rows`` is the teacher's reference row.
 
-    The choice looks at validation alone; whether the chosen row keeps the budget is then told from test. A student is chosen
+    The choice looks at validation alone; whether the chosen row keeps the budget is then read from test. A student is chosen
     where the gate's rule finds a gain over the best free row; else that row is the answer.
     """
     teacher = rows[0]
@@ -49,14 +49,14 @@ def suspicions(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _allowed(rows: Sequence[Row], teacher: Row, budget: Budget) -> Sequence[Row]:
-    """The rows within the budget on validation; without any, those within its accuracy (the teacher always is)."""
+    """Keep the rows within the budget on validation; without any, those within its accuracy (the teacher always is)."""
     accurate = [row for row in rows if within_accuracy(teacher.validation - row.validation, budget)]
     within = [row for row in accurate if not _over_cost(row, budget)]
     return within or accurate
 
 
 def _metrics(row: Row) -> ModelMetrics:
-    """A row as the gate sees it."""
+    """Describe a row as the gate sees it."""
     return ModelMetrics(
         accuracy=row.validation,
         latency_ms=row.p50,
@@ -69,7 +69,7 @@ def _metrics(row: Row) -> ModelMetrics:
 
 
 def _smallest_of_the_fastest(rows: Sequence[Row]) -> Row:
-    """The fastest row; of packed ones that are as fast as measurement can tell, the one that takes least to store."""
+    """Choose the fastest row; of packed ones as fast within measurement, the one that takes least to store."""
     fastest = min(rows, key=lambda row: row.p50)
     alike = [row for row in rows if row.packed is not None and not is_loss(fastest.p50, row.p50)]
     return min(alike, key=lambda row: row.stored_bytes or 0) if alike else fastest

@@ -1,4 +1,4 @@
-"""A dataclass from a table of a recipe, its keys, types and bounds checked."""
+"""Dataclasses from tables of a recipe, its keys, types and bounds checked."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from profiles.errors import unknown
 
 
 def build(kind: Any, table: Mapping[str, Any], where: str, faults: list[str]) -> Any:
-    """An instance of the dataclass ``kind`` from a table, its types and bounds checked."""
+    """Build the dataclass ``kind`` from a table, its types and bounds checked; None where it has faults."""
     allowed = [f.name for f in fields(kind)]
     wrong = [unknown("key", key, allowed, where) for key in table if key not in allowed]
     faults += wrong
     try:
         known = {key: value for key, value in table.items() if key in allowed}
-        made = TypeAdapter(kind).validate_python(known)
+        record = TypeAdapter(kind).validate_python(known)
     except ValidationError as error:
-        faults += [_told(detail, where) for detail in error.errors()]
+        faults += [_fault(detail, where) for detail in error.errors()]
         return None
-    return None if wrong else made
+    return None if wrong else record
 
 
-def _told(detail: Any, where: str) -> str:
+def _fault(detail: Any, where: str) -> str:
     key = ".".join(str(part) for part in detail["loc"]) or "?"
     words = str(detail["msg"]).removeprefix("Value error, ")
     given = "" if "Value error" in detail["msg"] else f"; given: {detail['input']!r}"

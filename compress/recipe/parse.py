@@ -1,4 +1,4 @@
-"""A recipe: TOML in, one frozen record out, or every fault in it at once with file and key."""
+"""Parse a recipe: TOML in, one frozen record out, or every fault in it at once with file and key."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def built_in() -> list[str]:
-    """Names of the built-in recipes."""
+    """List the names of the built-in recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load(given: str) -> Recipe:
-    """The recipe in a file, or the built-in one of that name.
+    """Read the recipe in a file, or the built-in one of that name.
 
     Raises:
         UserError: there is none, or it has faults; all of them.
@@ -51,7 +51,7 @@ def load(given: str) -> Recipe:
 
 
 def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
-    """The recipe in a parsed TOML table.
+    """Build the recipe of a parsed TOML table.
 
     Raises:
         UserError: every fault in it, each with the file and the key.
@@ -98,7 +98,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
 
 
 def made(use: Use, table: Mapping[str, str], where: str) -> Any:
-    """What a name of ``table`` or a ``module:callable`` gives for a recipe's arguments.
+    """Call what a name of ``table`` or a ``module:callable`` stands for with a recipe's arguments.
 
     Raises:
         UserError: it does not take them; nearest names are suggested.
@@ -114,17 +114,17 @@ def made(use: Use, table: Mapping[str, str], where: str) -> Any:
 
 
 def tasks() -> dict[str, str]:
-    """The table of tasks, with those that installed packages add."""
+    """Return the table of tasks, with those that installed packages add."""
     return with_entry_points(TASKS, "edge_compress.tasks")
 
 
 def sources() -> dict[str, str]:
-    """The table of data sources, with those that installed packages add."""
+    """Return the table of data sources, with those that installed packages add."""
     return with_entry_points(DATA, "edge_compress.data")
 
 
 def _order(chain: Sequence[Stage | None], source: str) -> list[str]:
-    """Faults of stages that cannot stand where they do, told before hours of training."""
+    """Find stages that cannot stand where they do, before hours of training."""
     faults: list[str] = []
     known = [stage for stage in chain if stage is not None]
     for number, stage in enumerate(known, 1):
@@ -180,7 +180,7 @@ def _use(given: Any, kind: str, table: Mapping[str, str], where: str, source: st
 
 
 def _path(given: Any, folder: Path) -> Any:
-    """A path of a recipe: variables of the environment filled in, relative to the recipe's folder."""
+    """Resolve a path of a recipe: variables of the environment filled in, relative to the recipe's folder."""
     return str(folder / os.path.expandvars(given)) if isinstance(given, str) else given
 
 
@@ -201,15 +201,15 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     if spec.mirrored and spec.is_onnx:
         faults.append(f"{where} mirrored: for a teacher with source code; leave it out")
     if spec.labelled is not None and (also or spec.mirrored or spec.is_onnx):
-        told = "so neither beside others nor mirrored nor of an .onnx file"
-        faults.append(f"{where} labelled: a copy of the one teacher, {told}")
+        reason = "so neither beside others nor mirrored nor of an .onnx file"
+        faults.append(f"{where} labelled: a copy of the one teacher, {reason}")
     if spec.engine is not None and (spec.labelled is not None or spec.is_onnx):
         faults.append(f"{where} engine: for teachers with source code that read no labels; leave it out")
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
 
 
 def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
-    """Keys that the tables within [teacher] do not have."""
+    """Find keys that the tables within [teacher] do not have."""
     faults: list[str] = []
     for name, kind in (("also", AlsoSpec), ("labelled", LabelledSpec)):
         given, allowed = table.get(name, []), [f.name for f in fields(kind)]

@@ -1,4 +1,4 @@
-"""Everything a recipe asks for, as frozen records."""
+"""Frozen records of a recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from compress.training.schedule import Training
 @final
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """A name of a table or a ``module:callable``, and its keyword arguments: ``{use = "digits", seed = 1}``."""
+    """Name of a table or a ``module:callable``, and its keyword arguments: ``{use = "digits", seed = 1}``."""
 
     use: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Use:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """How long each variant is timed, in seconds; a percentile that the samples cannot support is left out.
+    """Seconds that each variant is timed for; a percentile that the samples cannot support is left out.
 
     Attributes:
         seconds: for the report's rows.
@@ -47,7 +47,7 @@ Answering = Literal["openvino/fp32", "openvino/bf16", "openvino/int8", "onnxrunt
 @final
 @dataclass(frozen=True, kw_only=True)
 class AlsoSpec:
-    """A further teacher: it teaches beside the first, and is neither measured nor compressed.
+    """Further teacher: it teaches beside the first, and is neither measured nor compressed.
 
     Attributes:
         share: its weight in the mean of the teachers' probabilities; the first's is ``share`` of [teacher].
@@ -62,7 +62,7 @@ class AlsoSpec:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LabelledSpec:
-    """A copy of the teacher that reads a map of labels beside the image, and teaches in its place.
+    """Copy of the teacher that reads a map of labels beside the image, and teaches in its place.
 
     ``compress.methods.distillation.label_teacher`` has the method.
 
@@ -83,7 +83,7 @@ class LabelledSpec:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TeacherSpec(Training):
-    """The teacher: a model factory with its arguments, and weights or how to train it.
+    """Teacher: a model factory with its arguments, and weights or how to train it.
 
     Attributes:
         weights: a checkpoint; without one the teacher is trained, on labels alone.
@@ -107,14 +107,14 @@ class TeacherSpec(Training):
 
     @property
     def is_onnx(self) -> bool:
-        """Whether it is a file without source code: it is measured and quantised, and cannot be trained."""
+        """Say whether it is a file without source code: it is measured and quantised, and cannot be trained."""
         return self.model.endswith(".onnx")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything a run is asked to do, but not where."""
+    """Everything a run is asked to do, on whatever device."""
 
     name: str
     source: str
@@ -130,7 +130,7 @@ class Recipe:
     trackers: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The resolved recipe as plain data, defaults filled in."""
+        """Return the resolved recipe as plain data, defaults filled in."""
         adapter = TypeAdapter(dict[str, Any])
         return json.loads(  # type: ignore[no-any-return]
             adapter.dump_json(
@@ -155,13 +155,13 @@ def _asdict(record: Any) -> dict[str, Any]:
 
 
 def teacher_plan(teacher: TeacherSpec) -> Plan:
-    """The plan of the teacher before its weights are loaded."""
+    """Return the plan of the teacher before its weights are loaded."""
     return Plan(factory=teacher.model, arguments=teacher.arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the final model may cost.
+    """Largest cost of the final model.
 
     Attributes:
         accuracy_drop_points: largest drop of the metric below the teacher's, in points.

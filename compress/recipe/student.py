@@ -16,7 +16,7 @@ from profiles.errors import unknown
 @final
 @dataclass(frozen=True, kw_only=True)
 class StudentSearch:
-    """How the student's arguments are searched: without training, by a score and by measured latency.
+    """Search of the student's arguments: without training, by a score and by measured latency.
 
     Attributes:
         choices: for each argument of the factory, the values that it may take.
@@ -39,7 +39,7 @@ class StudentSearch:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StudentSpec:
-    """The student before the first stage: a factory of its own, or the teacher's with other arguments.
+    """Student before the first stage: a factory of its own, or the teacher's with other arguments.
 
     Attributes:
         inherits: whether it starts from the teacher's weights as far as they fit.
@@ -62,7 +62,7 @@ def parse_student(
     source: str,
     faults: list[str],
 ) -> StudentSpec | None:
-    """The student in a table; its faults are added to ``faults``.
+    """Parse the student of a table; its faults are added to ``faults``.
 
     Args:
         teacher: its model and arguments; None when it has faults itself.
@@ -111,10 +111,10 @@ def _search(table: Any, arguments: Mapping[str, Any], where: str, faults: list[s
         faults.append(f"{place} choices: a list of values for each argument, such as blocks = [1, 2, 3]; given: {choices!r}")
         return None
     faults += [f"{place} choices: {name} is in arguments too; keep one" for name in choices if name in arguments]
-    found: StudentSearch | None = build(StudentSearch, table, place, faults)
-    return found
+    search: StudentSearch | None = build(StudentSearch, table, place, faults)
+    return search
 
 
 def student_plan(student: StudentSpec, chosen: Mapping[str, Any] | None = None) -> Plan:
-    """The plan of the student before any stage; ``chosen`` are arguments that a search gives."""
+    """Return the plan of the student before any stage; ``chosen`` are arguments that a search gives."""
     return Plan(factory=student.model, arguments={**student.arguments, **(chosen or {})})

@@ -26,7 +26,7 @@ def write(report: Report, out: Path) -> None:
 
 
 def html(report: Report) -> str:
-    """The page; pictures are SVG inside it."""
+    """Render the page; pictures are SVG inside it."""
     from jinja2 import Environment, StrictUndefined
 
     from compress.report.table import verdict
@@ -59,7 +59,7 @@ def fragment(report: Report) -> str:
 
 
 def pareto(rows: list[Row]) -> list[Row]:
-    """Rows that no other row beats in both latency and metric, fastest first."""
+    """Return the rows that no other row beats in both latency and metric, fastest first."""
     front: list[Row] = []
     for row in sorted(rows, key=lambda r: (r.p50, -r.metric.value)):
         if not front or row.metric.value > front[-1].metric.value:
@@ -68,7 +68,7 @@ def pareto(rows: list[Row]) -> list[Row]:
 
 
 def trade_off(report: Report) -> str:
-    """SVG: metric against latency for every row, the Pareto front and the budget drawn; numbers are the table's."""
+    """Draw metric against latency for every row, the Pareto front and the budget drawn; numbers are the table's."""
     figure, axes = _figure(8.6, 5.0)
     rows, teacher = list(report.rows), report.teacher
     front = pareto(rows)
@@ -111,7 +111,7 @@ def trade_off(report: Report) -> str:
 
 
 def stages(report: Report) -> str:
-    """SVG: latency, size and metric before and after each attempted stage, in the form the gate judged."""
+    """Draw latency, size and metric before and after each attempted stage, in the form the gate judged."""
     steps = _before_after(report)
     if not steps:
         return ""
@@ -143,7 +143,7 @@ def stages(report: Report) -> str:
 
 
 def choices(row: Row) -> str:
-    """SVG: width or rank of each group and layer before (outline) and after (filled), and what each bought."""
+    """Draw width or rank of each group and layer before (outline) and after (filled), and what each bought."""
     shown = row.choices
     if not shown:
         return ""
@@ -154,8 +154,12 @@ def choices(row: Row) -> str:
         axes.barh(line, choice.before, height=0.7, facecolor="none", edgecolor=GRID)
         axes.barh(line, choice.after, height=0.7, color=colour)
         price = "" if choice.bought is None or not choice.unit else f", {choice.bought:.3g} {choice.unit}"
-        told = "taken out" if choice.kind == "block" else f"{choice.before} \u2192 {choice.after}, {100 * choice.kept:.0f} %"
-        axes.annotate(f"{told}{price}", (choice.before, line), (4, 0), textcoords="offset points", va="center", fontsize=6.5)
+        label = (
+            "taken out" if choice.kind == "block" else f"{choice.before} \u2192 {choice.after}, {100 * choice.kept:.0f} %"
+        )
+        axes.annotate(
+            f"{label}{price}", (choice.before, line), (4, 0), textcoords="offset points", va="center", fontsize=6.5
+        )
     axes.set_yticks(range(len(shown)))
     axes.set_yticklabels([f"{c.name} ({c.family})" if c.family else c.name for c in shown], fontsize=6.5)
     axes.set_ylim(len(shown) - 0.4, -0.6)
@@ -165,7 +169,7 @@ def choices(row: Row) -> str:
 
 
 def _before_after(report: Report) -> list[tuple[Row, Row]]:
-    """Each attempt's row in its fastest form, with the row of the same form of what stood before it."""
+    """Pair each attempt's row in its fastest form with the row of the same form before it."""
     standing = [r for r in report.rows if r.kind == "baseline"]
     pairs: list[tuple[Row, Row]] = []
     attempts: dict[str, list[Row]] = {}
@@ -200,7 +204,7 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
 
 
 def _number(axes: Any, rows: list[Row]) -> None:
-    """The table's number beside each point, where it covers the fewest points and numbers."""
+    """Write the table's number beside each point, where it covers the fewest points and numbers."""
     axes.figure.canvas.draw()
     spots = [tuple(axes.transData.transform((row.p50, row.metric.value))) for row in rows]
     taken = [(x, y, 9.0) for x, y in spots]

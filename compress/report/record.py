@@ -25,7 +25,7 @@ JSON_FILE = "report.json"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model in one engine and precision, measured.
+    """Model in one engine and precision, measured.
 
     Attributes:
         metric: on the test split; ``validation`` is the same metric on the split that choices look at.
@@ -34,7 +34,7 @@ class Row:
         energy_mj: of one inference, the whole module's; None where the device has no power rails.
         stored_bytes: of the model in a bundle; ``packed`` says what they are for where its weights are indices.
         choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
-        seconds: that making the model took (training included), None where it is told in another row.
+        seconds: that making the model took (training included), None where another row has it.
     """
 
     name: str

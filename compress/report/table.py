@@ -1,4 +1,4 @@
-"""The report as a table for a terminal."""
+"""Report as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def verdict(report: Report) -> str:
-    """The outcome in sentences."""
+    """Write the outcome in sentences."""
     v, best, teacher = report.verdict, report.row(report.verdict.best), report.teacher
     unit, name = best.metric.unit, best.metric.name
     lines = [
