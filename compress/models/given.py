@@ -19,11 +19,14 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from profiles.errors import UserError
 
@@ -124,17 +127,16 @@ def structure(module: nn.Module) -> str:
 
 
 def digest_of_module(module: nn.Module) -> str:
-    """Hash a module's code, plain attributes and weights."""
+    """Hash a module's code, attributes, parameters and buffers."""
     digest = hashlib.sha256()
+    torchs = vars(nn.Module()).keys()
     for path, part in module.named_modules():
-        kept = {key: value for key, value in vars(part).items() if not key.startswith("_") and key != "training"}
-        plain = {key: _plain(value) for key, value in sorted(kept.items())}
+        plain = {key: _plain(value) for key, value in sorted(vars(part).items()) if key not in torchs}
         digest.update(repr((path, type(part).__qualname__, plain)).encode())
     for text in sources(module):
         digest.update(_code(text).encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for name, tensor in {**module.state_dict(), **dict(module.named_buffers())}.items():
+        digest.update(repr((name, _of_tensor(tensor))).encode())
     return digest.hexdigest()
 
 
@@ -264,18 +266,38 @@ def _is_data(value: Any) -> bool:
     return isinstance(value, (*PLAIN, types.FunctionType))
 
 
-def _plain(value: Any) -> Any:
-    """Reduce ``value`` to data whose repr is the same in every process; an object that is no data, to its type."""
+def _plain(value: Any, outer: frozenset[int] = frozenset()) -> Any:
+    """Reduce ``value`` to data whose repr is the same in every process; an object to its type and attributes.
+
+    Args:
+        outer: ids of the objects that it is an attribute of; one of those is not followed again.
+    """
     if isinstance(value, PLAIN):
         return value
-    if isinstance(value, tuple | list | set | frozenset):
-        items = [_plain(item) for item in value]
-        return tuple(items if isinstance(value, tuple | list) else sorted(items, key=repr))
+    if isinstance(value, Tensor):
+        return _of_tensor(value)
+    if isinstance(value, np.ndarray):
+        return (str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest())
+    if isinstance(value, torch.dtype | torch.device | Enum):
+        return str(value)
+    if isinstance(value, types.FunctionType | types.MethodType) and _is_users(value):
+        return digest_of(value if isinstance(value, types.FunctionType) else value.__func__)
+    inside = outer | {id(value)}
     if isinstance(value, Mapping):
-        return tuple((str(key), _plain(item)) for key, item in value.items())
-    if isinstance(value, types.FunctionType) and _is_users(value):
-        return digest_of(value)
-    return f"{type(value).__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        return tuple((str(key), _plain(item, inside)) for key, item in value.items() if id(item) not in inside)
+    if isinstance(value, tuple | list | set | frozenset):
+        items = [_plain(item, inside) for item in value if id(item) not in inside]
+        return tuple(items if isinstance(value, tuple | list) else sorted(items, key=repr))
+    name = f"{type(value).__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if isinstance(value, partial):
+        return (name, _plain(value.func, inside), _plain(value.args, inside), _plain(value.keywords, inside))
+    attributes = {} if isinstance(value, type | types.ModuleType | nn.Module) else getattr(value, "__dict__", {})
+    return (name, _plain(attributes, inside)) if attributes else name
+
+
+def _of_tensor(tensor: Tensor) -> tuple[str, tuple[int, ...], str]:
+    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(content).hexdigest()
 
 
 def _is_users(thing: Any) -> bool:

@@ -3,7 +3,10 @@
 import copy
 import json
 from collections import namedtuple
+from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -61,6 +64,40 @@ def test_equal_modules_share_a_reference_and_any_difference_gives_another():
     assert given.register_module(module) != reference
     assert given.register_module(tiny(slope=0.2)) != reference
     assert given.register_module(nn.Sequential(tiny())) != reference
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (0.1, 0.2),
+        ([1, 2], [2, 1]),
+        (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])),
+        (np.arange(3), np.arange(3, dtype=np.int16)),
+        (torch.float16, torch.bfloat16),
+        (SimpleNamespace(depth=SimpleNamespace(inner=1)), SimpleNamespace(depth=SimpleNamespace(inner=2))),
+        (partial(torch.clamp, max=6), partial(torch.clamp, max=4)),
+        (torch.relu, torch.tanh),
+    ],
+)
+@pytest.mark.parametrize("name", ["slope", "_hidden"])
+def test_attributes_of_any_kind_are_part_of_a_reference(one, other, name):
+    references = []
+    for value in (one, copy.deepcopy(one), other):
+        module = tiny()
+        setattr(module, name, value)
+        references.append(given.register_module(module))
+    assert references[0] == references[1] != references[2]
+
+
+def test_buffers_that_are_not_saved_and_objects_that_hold_each_other():
+    references = []
+    for shift in (0.0, 1.0):
+        module = tiny()
+        module.register_buffer("shift", torch.tensor(shift), persistent=False)
+        module.owner = SimpleNamespace()
+        module.owner.back = module.owner
+        references.append(given.register_module(module))
+    assert references[0] != references[1]
 
 
 def test_what_a_class_uses_by_name_is_part_of_it(monkeypatch):
