@@ -29,7 +29,7 @@ from compress.pipeline.cached_model import CachedModel, model_facts, model_key
 from compress.pipeline.preflight import Preflight
 from compress.pipeline.run_context import RunContext
 from compress.pipeline.teachers import Teachers
-from compress.recipe.parse import made, sources, tasks
+from compress.recipe.parse import instantiate, sources, tasks
 from compress.recipe.spec import Recipe, teacher_plan
 from compress.recipe.student import student_plan
 from compress.stages.base import Context, Stage
@@ -59,8 +59,8 @@ class ModelBuilder:
         tracked: Path | None = None,
     ) -> None:
         self.recipe, self.profile, self._cache = recipe, profile, cache
-        self.task: Task = made(recipe.task, tasks(), "[task] kind")
-        self.data: Splits = made(recipe.data, sources(), "[task] data")
+        self.task: Task = instantiate(recipe.task, tasks(), "[task] kind")
+        self.data: Splits = instantiate(recipe.data, sources(), "[task] data")
         self.data_key = self.data.fingerprint()
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._shared = RunContext(

@@ -97,7 +97,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     )
 
 
-def made(use: Use, table: Mapping[str, str], where: str) -> Any:
+def instantiate(use: Use, table: Mapping[str, str], where: str) -> Any:
     """Call what a name of ``table`` or a ``module:callable`` stands for with a recipe's arguments.
 
     Raises:
