@@ -30,7 +30,7 @@ GOLDEN_SAMPLES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class BundleContents:
-    """What of a variant goes into a bundle; golden outputs are its engine's, on its device."""
+    """Files and samples of a variant for a bundle; golden outputs are its engine's, on its device."""
 
     model: Path
     packed: Path | None
@@ -40,7 +40,7 @@ class BundleContents:
 
 
 def collect(best: Variant, evaluator: Evaluator, builder: ModelBuilder) -> BundleContents:
-    """Collect the cargo of ``best``."""
+    """Collect the contents of a bundle with ``best``."""
     packed = evaluator.packed(best)
     inputs = evaluator.sample_feed(builder.data.test, GOLDEN_SAMPLES)
     return BundleContents(
@@ -73,7 +73,7 @@ def bundle(folder: Path, load: BundleContents, report: Report, profile: DevicePr
 
 
 def signature(folder: Path, made: Manifest) -> str:
-    """One line on who signed the bundle in ``folder``."""
+    """Say in one line who signed the bundle in ``folder``."""
     if made.key is not None:
         return f"bundle {made.name} {made.version}, signed by key {made.key}"
     return (

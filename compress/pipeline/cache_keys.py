@@ -34,6 +34,7 @@ ROOM = (
     "compress.models.layers",
     "compress.data.subset",
     "compress.tasks.evaluate",
+    "deploy.onnx_graph.observe",
     "deploy.onnx_graph.run",
     "compress.methods.pruning.blocks",
     "compress.methods.pruning.budget",

@@ -51,6 +51,7 @@ CALIBRATION = (
     "compress.methods.quantization.post_training",
     "compress.methods.quantization.observer",
     "calib.ranges",
+    "deploy.onnx_graph.observe",
     "deploy.onnx_graph.run",
     "deploy.qdq.bias_correction",
 )
@@ -84,19 +85,19 @@ class PackedExport:
 
 @final
 class Exporter:
-    """Makes the files of variants for one device; knows nothing of engines but what a plan is built from."""
+    """Export the files that the engines of variants are built from, each once."""
 
     def __init__(self, builder: ModelBuilder, profile: DeviceProfile, cache: StepCache) -> None:
         self._builder, self._profile, self._cache = builder, profile, cache
 
     def source(self, variant: Variant, plan: BuildPlan) -> Step:
-        """The step that holds the file which the variant's engine is built from."""
+        """Make the file that a variant's engine is built from, as a step."""
         if plan.format.made_from == "program":
             return self._from_program(variant, plan)
         return self._from_onnx(self._model(variant), plan) if plan.format.exporter else self._model(variant)
 
     def path(self, variant: Variant, plan: BuildPlan) -> Path:
-        """The file that the variant's engine is built from."""
+        """Return the file that a variant's engine is built from."""
         return self.source(variant, plan).folder / plan.model_file
 
     def _from_onnx(self, model: Step, plan: BuildPlan) -> Step:
@@ -150,7 +151,7 @@ class Exporter:
         return self.exported(variant.made)
 
     def exported(self, made: CachedModel) -> Step:
-        """The model as ONNX, of its own precision."""
+        """Export a model as ONNX, of its own precision."""
         decided = {
             "artifact": made.step.key,
             "code": code_digest(EXPORTING),
@@ -192,12 +193,12 @@ class Exporter:
         return self._cache.step("post-training", decided, make)
 
     def counts(self, made: CachedModel) -> tuple[int, int]:
-        """Parameters and multiply-accumulates of a model."""
+        """Count the parameters and multiply-accumulates of a model."""
         facts = self.exported(made).facts
         return int(facts["parameters"]), int(facts["macs"])
 
     def packed(self, variant: Variant, plan: BuildPlan) -> PackedExport | None:
-        """The same file with its weights as indices; None where it has none, or is not smaller so."""
+        """Pack a variant's file: its weights as indices; None where it has none, or is no smaller so."""
         if not variant.made.packed or not plan.format.packer:
             return None
         source, made = self.source(variant, plan), variant.made

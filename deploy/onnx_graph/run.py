@@ -1,4 +1,4 @@
-"""Histograms of a float model's tensors over calibration samples, taken where the model will run: in ONNX Runtime."""
+"""ONNX models run in ONNX Runtime on the host: intermediate tensors batch by batch, or outputs alone. Host only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from calib.ranges import Histogram
 from deploy.engines.base import padded
 from deploy.onnx_graph.graph import Graph
 
@@ -18,31 +17,10 @@ AT_ONCE_BYTES = 1 << 25
 """Of all watched tensors together. More at once is slower, as what a run returns is then new memory every time."""
 
 
-def observe(
-    model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]], threads: int = 0
-) -> dict[str, Histogram]:
-    """A histogram of each tensor over all batches, a few samples in memory at a time.
-
-    Args:
-        model: a float model with one input.
-        tensors: names of inputs or intermediate tensors.
-        batches: arrays of shape (samples, ...).
-
-    Raises:
-        ValueError: a tensor held NaN or infinity; it is named.
-    """
-    wanted = list(dict.fromkeys(tensors))
-    histograms = {name: Histogram() for name in wanted}
-    for _, values in run_batches(model, wanted, few_at_once(model, wanted, batches), threads):
-        for name, histogram in histograms.items():
-            _update(name, histogram, np.asarray(values[name]))
-    return histograms
-
-
 def few_at_once(
     model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]]
 ) -> Iterator[npt.NDArray[Any]]:
-    """The samples of ``batches``, no more at once than ``AT_ONCE_BYTES`` of ``tensors`` are made from.
+    """Yield the samples of ``batches``, no more at once than ``AT_ONCE_BYTES`` of ``tensors`` are made from.
 
     One at least, and as many as the model's batch where that is fixed.
     """
@@ -58,7 +36,7 @@ def few_at_once(
 def run_batches(
     model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[npt.NDArray[Any]], threads: int = 0
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-    """For each batch the number of its samples, and the values of inputs or intermediate tensors by name."""
+    """Yield for each batch the number of its samples, and the values of inputs or intermediate tensors by name."""
     import onnxruntime as ort
 
     opened = onnx.ModelProto()
@@ -72,8 +50,8 @@ def run_batches(
     session = ort.InferenceSession(opened.SerializeToString(), options, ["CPUExecutionProvider"])
     computed = [name for name in tensors if name != source]
     for batch in _fitting(batches, session.get_inputs()[0].shape[0]):
-        found = session.run(computed, {source: batch}) if computed else []  # an empty list would mean all outputs
-        yield len(batch), {**dict(zip(computed, found, strict=True)), source: batch}
+        values = session.run(computed, {source: batch}) if computed else []  # an empty list would mean all outputs
+        yield len(batch), {**dict(zip(computed, values, strict=True)), source: batch}
 
 
 def _fitting(batches: Iterable[npt.NDArray[Any]], size: Any) -> Iterator[npt.NDArray[Any]]:
@@ -86,15 +64,8 @@ def _fitting(batches: Iterable[npt.NDArray[Any]], size: Any) -> Iterator[npt.NDA
             yield batch[start : start + size]
 
 
-def _update(name: str, histogram: Histogram, values: npt.NDArray[Any]) -> None:
-    try:
-        histogram.update(values)
-    except ValueError as error:
-        raise ValueError(f"tensor {name}: {error}") from None
-
-
 def onnx_session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:
-    """The model in ONNX Runtime here, whatever batch it is fixed to."""
+    """Open a model as a function of arrays that takes any number of samples, whatever batch it is fixed to."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -136,14 +136,14 @@ def told(found: Account) -> str:
 
 
 def as_stored(weight: npt.NDArray[Any], form: Form, integers: Integers | None) -> bytes:
-    """A weight's bytes in a model file, row by row."""
+    """Convert a weight to its bytes in a model file, row by row."""
     if integers is not None:
         return quantize_weight(weight, integers.scale, integers.axis, integers.limit).tobytes()
     return np.ascontiguousarray(weight, np.dtype(form).newbyteorder("<")).tobytes()
 
 
 def write(model: bytes, pieces: Sequence[Piece]) -> bytes:
-    """The packed file that decodes to ``model``.
+    """Write the packed file that decodes to ``model``.
 
     Raises:
         ValueError: a piece is not at its place in ``model``, or two overlap.
@@ -161,7 +161,7 @@ def write(model: bytes, pieces: Sequence[Piece]) -> bytes:
 
 
 def read(content: bytes) -> bytes:
-    """The model file that ``write`` was given.
+    """Read the model file that ``write`` was given.
 
     Raises:
         ValueError: it is no packed file of this version.
@@ -181,7 +181,7 @@ def read(content: bytes) -> bytes:
 
 
 def account(content: bytes) -> Account:
-    """Where the bytes of a packed file go.
+    """Account for the bytes of a packed file.
 
     Raises:
         ValueError: it is no packed file of this version.
@@ -235,17 +235,17 @@ def _put(piece: Piece, columns: dict[str, list[bytes]]) -> dict[str, Any]:
 
 def _pieces(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> list[Piece]:
     """The pieces in a file, which use up its arrays exactly."""
-    shelf = _Shelf(arrays)
-    pieces = [_piece(entry, shelf) for entry in entries]
-    shelf.check()
+    reader = _ArrayReader(arrays)
+    pieces = [_piece(entry, reader) for entry in entries]
+    reader.check()
     return pieces
 
 
-def _piece(entry: Mapping[str, Any], shelf: _Shelf) -> Piece:
+def _piece(entry: Mapping[str, Any], reader: _ArrayReader) -> Piece:
     _check_entry(entry)
     shape, bits, bucket = tuple(entry["shape"]), entry["bits"], entry["bucket"]
     number = int(np.prod(shape))
-    indices = shelf.take("indices", entry["bytes"]).tobytes()
+    indices = reader.take("indices", entry["bytes"]).tobytes()
     if entry["code"] == "deflate":
         symbols = np.frombuffer(_inflated(indices, number, RAW, f"indices of {entry['name']}"), np.uint8)
         if symbols.max() >= 2**bits:
@@ -253,21 +253,21 @@ def _piece(entry: Mapping[str, Any], shelf: _Shelf) -> Piece:
         indices = pack_indices(symbols, bits)
     if len(indices) != -(-number * bits // 8):
         raise ValueError(f"{entry['name']}: {len(indices)} bytes are not {number} indices of {bits} bits")
-    points = even_points(bits) if entry["even"] else shelf.take("points", 2**bits)
+    points = even_points(bits) if entry["even"] else reader.take("points", 2**bits)
     buckets = -(-number // bucket)
     packed = Packed(
         shape=shape,
         bits=bits,
         bucket=bucket,
         points=points,
-        low=shelf.take("low", buckets),
-        span=shelf.take("span", buckets),
+        low=reader.take("low", buckets),
+        span=reader.take("span", buckets),
         indices=indices,
         uniform=entry["even"],
     )
     integers = None
     if entry["form"] == "int8":
-        scale = shelf.take("scales", entry["scales"])
+        scale = reader.take("scales", entry["scales"])
         if not 0 <= entry["axis"] < len(shape) or len(scale) != shape[entry["axes"][entry["axis"]]]:
             raise ValueError(f"{entry['name']}: {len(scale)} scales along axis {entry['axis']} of {list(shape)}")
         integers = Integers(scale=scale, scale_at=entry["scales_at"], axis=entry["axis"], limit=entry["limit"])
@@ -289,7 +289,7 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
         raise ValueError(f"{entry['name']!r}: no weight is so")
 
 
-class _Shelf:
+class _ArrayReader:
     """Arrays, taken piece by piece from the front."""
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

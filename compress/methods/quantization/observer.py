@@ -11,7 +11,7 @@ import onnx
 
 from calib.ranges import Histogram
 from compress.data import Samples
-from deploy.onnx_graph.run import observe
+from deploy.onnx_graph.observe import observe
 from deploy.qdq.placement import Placement, place
 from profiles.quantization import QUANTIZATION
 

@@ -8,7 +8,7 @@ MEASURE = """
 import resource, tempfile
 from pathlib import Path
 import numpy as np, onnx
-from deploy.onnx_graph.run import observe
+from deploy.onnx_graph.observe import observe
 from tests.deploy.tiny import tiny_onnx
 
 def peak_kib(samples):

@@ -1,0 +1,41 @@
+"""Histograms of a float model's tensors over calibration samples, taken in ONNX Runtime. Host only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calib.ranges import Histogram
+from deploy.onnx_graph.run import few_at_once, run_batches
+
+
+def observe(
+    model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]], threads: int = 0
+) -> dict[str, Histogram]:
+    """Take a histogram of each tensor over all batches, a few samples in memory at a time.
+
+    Args:
+        model: a float model with one input.
+        tensors: names of inputs or intermediate tensors.
+        batches: arrays of shape (samples, ...).
+
+    Raises:
+        ValueError: a tensor held NaN or infinity; it is named.
+    """
+    wanted = list(dict.fromkeys(tensors))
+    histograms = {name: Histogram() for name in wanted}
+    for _, values in run_batches(model, wanted, few_at_once(model, wanted, batches), threads):
+        for name, histogram in histograms.items():
+            _update(name, histogram, np.asarray(values[name]))
+    return histograms
+
+
+def _update(name: str, histogram: Histogram, values: npt.NDArray[Any]) -> None:
+    try:
+        histogram.update(values)
+    except ValueError as error:
+        raise ValueError(f"tensor {name}: {error}") from None
