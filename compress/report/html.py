@@ -11,7 +11,7 @@ from typing import Any
 from compress.methods.choice import summary
 from compress.report.record import Report, Row
 from deploy.files import write_atomically
-from deploy.packing.packed_file import told
+from deploy.packing.packed_file import describe
 
 HTML_FILE = "report.html"
 FRAGMENT_WIDTH = 150
@@ -41,7 +41,7 @@ def html(report: Report) -> str:
         stages=stages(report),
         choices=choices,
         summary=summary,
-        stored=told,
+        stored=describe,
     )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from compress.methods.choice import summary
 from compress.report.record import Report, Row
-from deploy.packing.packed_file import told
+from deploy.packing.packed_file import describe
 
 LEAST_WIDTH = 116
 KINDS = {"baseline": "FREE", "stage": "STAGES", "student": "RESULT"}
@@ -30,7 +30,7 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_table(report))
     for row in _one_a_stage(report):
         console.print(f"[bold]{row.name.split('/')[0]}[/bold] {row.decision}: {row.reason}", soft_wrap=True)
-        stored = [f"stored: {told(row.packed)}"] if row.packed else []
+        stored = [f"stored: {describe(row.packed)}"] if row.packed else []
         for line in [*summary(row.choices), *([f"({row.about})"] if row.choices and row.about else []), *stored]:
             console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print(verdict(report), soft_wrap=True)

@@ -124,14 +124,14 @@ class Account:
         return self.float_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
 
-def told(found: Account) -> str:
-    """An account in a line."""
-    kib = {name: f"{getattr(found, name) / 1024:.1f}" for name in PARTS}
-    parts = ", ".join(f"{name} {kib[name]}" for name in PARTS if getattr(found, name))
+def describe(sizes: Account) -> str:
+    """Describe an account in one line."""
+    kib = {name: f"{getattr(sizes, name) / 1024:.1f}" for name in PARTS}
+    parts = ", ".join(f"{name} {kib[name]}" for name in PARTS if getattr(sizes, name))
     return (
-        f"{found.weights} weights, {found.float_bytes / 1024:.1f} KiB as fp32, stored in {found.stored_bytes / 1024:.1f} "
-        f"({found.factor:.1f}x smaller); file {found.file_bytes / 1024:.1f} KiB of {found.model_bytes / 1024:.1f}: {parts}; "
-        f"indices without Huffman codes {found.fixed_bytes / 1024:.1f}"
+        f"{sizes.weights} weights, {sizes.float_bytes / 1024:.1f} KiB as fp32, stored in {sizes.stored_bytes / 1024:.1f} "
+        f"({sizes.factor:.1f}x smaller); file {sizes.file_bytes / 1024:.1f} KiB of {sizes.model_bytes / 1024:.1f}: {parts}; "
+        f"indices without Huffman codes {sizes.fixed_bytes / 1024:.1f}"
     )
 
 
@@ -174,8 +174,8 @@ def read(content: bytes) -> bytes:
         raise ValueError("its weights are larger than the file, or lie outside it")
     rest = _inflated(arrays["rest"].tobytes(), room, zlib.MAX_WBITS, "rest")
     made, taken, before = [], 0, 0
-    for start, end, told in places:
-        made += [rest[taken : taken + start - before], told]
+    for start, end, describe in places:
+        made += [rest[taken : taken + start - before], describe]
         taken, before = taken + start - before, end
     return b"".join([*made, rest[taken:]])
 
