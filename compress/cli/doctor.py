@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from profiles.device import Facts
 
 WANTED = ("avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16")
+
+GPU_FILES = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""A driver of a GPU that PyTorch can use has one of these: NVIDIA, Jetson, AMD, WSL."""
 
 PACKAGES = (
     "torch",
@@ -87,6 +92,8 @@ def _version(package: str) -> str:
 def _cuda() -> str:
     if importlib.util.find_spec("torch") is None:
         return "unknown without torch"
+    if sys.platform == "linux" and not any(Path(file).exists() for file in GPU_FILES):
+        return "none"  # without importing torch, which takes a second
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"

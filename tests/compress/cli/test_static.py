@@ -64,3 +64,11 @@ def test_listing_loads_no_torch_and_no_runtime(command):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stderr.strip() == "[]" and done.stdout
+
+
+def test_doctor_agrees_with_torch_on_what_gpu_there_is():
+    import torch
+
+    from compress.cli.doctor import _cuda
+
+    assert (_cuda() == "none") == (not torch.cuda.is_available())
