@@ -1,4 +1,7 @@
-"""Durable file operations: written beside and renamed, synced, linked, switched."""
+"""Durable file operations (written beside and renamed, synced, linked, switched), and checks of names from outside.
+
+Standard library only, without imports of our own: its text is also sent to a board that has none of our code yet.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,84 @@ import contextlib
 import hashlib
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
+MOST_PATH_BYTES, MOST_NAME_BYTES = 1024, 240
+DEVICE_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
+NUMBERED_DEVICES = ("com", "lpt")
+BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class UnsafeNameError(ValueError):
+    """A file's name, given by another machine or an archive, that may not be used here; says why."""
+
+
+def name_fault(name: object) -> str | None:
+    """Return why ``name`` may not be the path of a file below a folder; None where it may.
+
+    Allowed: a relative path of at most ``MOST_PATH_BYTES`` in UTF-8, its parts separated by ``/``, each at most
+    ``MOST_NAME_BYTES``, none of them ``.`` or ``..``, without control characters and backslashes; and no part that
+    Windows takes for a device or a drive, or alters (``CON``, ``nul.txt``, ``C:``, a dot or space at its end).
+    """
+    if not isinstance(name, str):
+        return "it is no text"
+    if not name or any(c == "\\" or c in BIDIRECTIONAL or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        return "it is empty, or holds a control character or a backslash"
+    if len(name.encode()) > MOST_PATH_BYTES:
+        return f"it is longer than {MOST_PATH_BYTES} bytes"
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            return "it is not a plain path below its folder"
+        if len(part.encode()) > MOST_NAME_BYTES:
+            return f"a part of it is longer than {MOST_NAME_BYTES} bytes"
+        if part[-1] in ". " or part[1:2] == ":" or _is_device(part):
+            return f"{part!r} means something else than a file on some systems"
+    return None
+
+
+def safe_path(folder: Path, name: object) -> Path:
+    """Return the path of ``name``, which came from outside, below ``folder``; nothing on the way there is a link.
+
+    Raises:
+        UnsafeNameError: it leads out of ``folder``, through a link, or is no name for a file (``name_fault``).
+    """
+    fault = name_fault(name)
+    if fault is not None:
+        raise UnsafeNameError(f"{ascii(name)[:80]} is no name for a file: {fault}")
+    path = folder
+    for part in str(name).split("/"):
+        path = path / part
+        if path.is_symlink():
+            raise UnsafeNameError(f"{ascii(name)[:80]} leads through a link out of its folder")
+    return path
+
+
+def remove_below(folder: Path, path: Path) -> bool:
+    """Remove the file or folder ``path`` below ``folder``; return False, and remove nothing, where it is not below it.
+
+    A link is removed, never followed: with a link on the way to ``path``, or for ``folder`` itself, nothing is removed.
+    """
+    try:
+        parts = path.relative_to(folder).parts
+    except ValueError:
+        return False
+    if not parts or ".." in parts or folder.is_symlink():
+        return False
+    if any(folder.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts))):
+        return False
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    return True
+
+
+def _is_device(part: str) -> bool:
+    stem = part.split(".")[0].rstrip().lower()
+    numbered = len(stem) == 4 and stem[:3] in NUMBERED_DEVICES and stem[3] in "0123456789\u00b9\u00b2\u00b3"
+    return stem in DEVICE_NAMES or numbered
 
 
 def sha256(path: Path) -> str:

@@ -30,3 +30,16 @@ def unknown(kind: str, given: str, allowed: Iterable[str], where: str = "") -> s
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     place = f"{where}: " if where else ""
     return f"{place}unknown {kind} {given!r}{hint}; known: {', '.join(names)}"
+
+
+MOST_LINE = 500
+"""Characters of an error's line."""
+
+
+def one_line(text: str, most: int = MOST_LINE) -> str:
+    """Return ``text`` as one printable line of at most ``most`` characters; the middle of a longer one is left out."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(line) <= most:
+        return line
+    tail = most // 3
+    return f"{line[: most - tail - 5]} ... {line[-tail:]}"

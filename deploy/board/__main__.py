@@ -30,11 +30,17 @@ def main(arguments: list[str]) -> int:
 
 def _agent(root: str, lock: str, owner: str, who: str) -> int:
     from deploy.board.agent import Agent
+    from deploy.board.root import ForeignRootError
     from deploy.board.wire import Wire
 
     responses = os.dup(1)
     os.dup2(2, 1)  # what anything prints is no answer
-    Agent(Path(root), Path(lock), owner, who, Wire(0, responses, None)).serve()
+    try:
+        agent = Agent(Path(root), Path(lock), owner, who, Wire(0, responses, None))
+    except ForeignRootError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    agent.serve()
     return 0
 
 

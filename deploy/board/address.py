@@ -48,6 +48,16 @@ class Address:
         faults += ["a password does not belong in a URL; use a key"] if parts.password else []
         faults += ["it has a path"] if parts.path not in ("", "/") else []
         faults += [f"unknown setting {name!r}; known: python, root" for name in sorted(set(query) - {"python", "root"})]
-        if faults:
+        root = clean_root(query.get("root", ROOT))
+        faults += ["its root has '..', a control character or nothing in it"] if root is None else []
+        if faults or root is None:
             raise UserError(*[f"device {url!r}: {fault}; {form}" for fault in faults])
-        return cls(user=user or None, host=host, port=port, python=query.get("python"), root=query.get("root", ROOT))
+        return cls(user=user or None, host=host, port=port, python=query.get("python"), root=root)
+
+
+def clean_root(root: str) -> str | None:
+    """Return a root folder's path without doubled slashes, ``.`` and a slash at its end; None where it may not be one."""
+    parts = [part for part in root.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or not root.isprintable() or root.startswith("-"):
+        return None
+    return ("/" if root.startswith("/") else "") + "/".join(parts)

@@ -7,6 +7,8 @@ a request or an answer, its chunks follow (see ``wire``).
 from __future__ import annotations
 
 import contextlib
+import inspect
+import itertools
 import json
 import os
 import platform
@@ -17,15 +19,18 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 from deploy.board import lock as locks
 from deploy.board.job import SOCKET
 from deploy.board.store import Store, StoreError
-from deploy.board.wire import ClosedError, Wire
+from deploy.board.wire import ClosedError, MalformedError, Wire
+from deploy.files import UnsafeNameError, remove_below, safe_path
+from profiles.errors import one_line
 
 GREETING = "edge-compress"
 VERSION = 1
@@ -52,9 +57,9 @@ class Agent:
             "append": self._append,
             "finish": self._store.finish,
             "tree": self._store.tree,
-            "listing": lambda path: self._store.listing(Path(path)),
+            "listing": self._listing,
             "read": self._read,
-            "forget": lambda path: self._store.forget(Path(path)),
+            "forget": self._forget,
             "work": self._work,
             "run": self._run,
             "start": self._start,
@@ -69,8 +74,25 @@ class Agent:
         self._wire.send({GREETING: VERSION, **about})
         with contextlib.suppress(ClosedError):
             while True:
-                request = self._wire.receive()
-                self._answer(self._acts[request.pop("do")], request)
+                try:
+                    request = self._wire.receive()
+                except MalformedError as error:
+                    self._wire.send({"error": str(error), "kind": "request"})
+                    continue
+                self._respond(request)
+
+    def _respond(self, request: Any) -> None:
+        """Answer one request; a malformed one with one error, after which a file that may follow it is not read."""
+        act = self._acts.get(request["do"]) if isinstance(request, dict) and isinstance(request.get("do"), str) else None
+        fault = f"no such request; known: {', '.join(sorted(self._acts))}" if act is None else None
+        given = {} if act is None else {name: value for name, value in request.items() if name != "do"}
+        fault = fault or _argument_fault(act, given)
+        if act is None or fault is not None:
+            self._wire.send({"error": f"malformed request: {fault}", "kind": "request"})
+            if act in (self._append, self._run):
+                raise ClosedError("what follows is a file, and it is not known whose")
+            return
+        self._answer(act, given)
 
     def _answer(self, act: Callable[..., Any], request: dict[str, Any]) -> None:
         file: Iterator[bytes] | None = None
@@ -82,7 +104,7 @@ class Agent:
         except locks.LockError as error:
             held = locks.read(self._lock_folder)
             reply = {"error": str(error), "kind": "lock", "owner": held.owner if held else ""}
-        except StoreError as error:
+        except (StoreError, UnsafeNameError) as error:
             reply = {"error": str(error), "kind": "store"}
         except CommandError as error:
             reply = {"error": str(error), "kind": "command"}
@@ -90,6 +112,9 @@ class Agent:
             if isinstance(error, ClosedError):
                 raise
             reply = {"error": str(error), "kind": "os"}
+        except Exception as error:  # one answer to each request, whatever it holds: the connection goes on
+            traceback.print_exc()
+            reply = {"error": one_line(f"{type(error).__name__}: {error}"), "kind": "bug"}
         self._wire.send(reply)
         if file is not None:
             self._wire.send_chunks(file)
@@ -109,18 +134,26 @@ class Agent:
             "jobs": [folder.name for folder in sorted((self._root / "jobs").iterdir()) if _is_alive(folder)],
         }
 
+    def _listing(self, path: str) -> list[dict[str, Any]]:
+        return self._store.listing(Path(path))
+
+    def _forget(self, path: str) -> None:
+        self._store.forget(Path(path))
+
     def _append(self, digest: str, offset: int, size: int) -> None:
         self._store.append(digest, offset, size, self._wire.chunks())
 
     def _read(self, path: str, offset: int) -> Iterator[bytes]:
-        Path(path).stat()
-        return self._store.read(Path(path), offset)
+        chunks = self._store.read(Path(path), offset)
+        first = next(chunks, b"")  # opened and read before the answer says that it can be
+        return itertools.chain([first], chunks)
 
     def _work(self, name: str) -> str:
         """Make an empty folder below work/ and return a path in it for a file or folder called ``name``."""
         folder = self._root / "work" / uuid.uuid4().hex
+        path = safe_path(folder, Path(name).name)
         folder.mkdir(parents=True)
-        return str(folder / Path(name).name)
+        return str(path)
 
     def _take(self, instead_of: str | None = None) -> None:
         """Take the board; ``instead_of`` is an owner that the client knows to be dead."""
@@ -138,7 +171,7 @@ class Agent:
         own = Path(__file__).parent.parent.parent
         for other in (self._root / "code").glob("*"):
             if own.parent == other.parent and other.name != own.name:
-                shutil.rmtree(other, ignore_errors=True)
+                remove_below(self._root / "code", other)
 
     def _end_jobs(self) -> None:
         for folder in (self._root / "jobs").iterdir():
@@ -147,7 +180,7 @@ class Agent:
                 job.settimeout(10)
                 while job.recv(1 << 16):
                     continue
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_below(self._root / "jobs", folder)
 
     def _start(self, command: Sequence[str], grace_s: float) -> str:
         """Start a job under a supervisor; return its folder."""
@@ -256,6 +289,36 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(STOP_S)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str) and "\0" not in value,
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62,
+    "float": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9,
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "Sequence[str]": lambda value: isinstance(value, list) and all(isinstance(v, str) and "\0" not in v for v in value),
+    "Iterable[str]": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    "Mapping[str, str]": lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+}
+"""What a request may hold for a parameter of each annotation."""
+
+
+def _argument_fault(act: Callable[..., Any] | None, given: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the fields of a request for ``act``, by its signature."""
+    if act is None:
+        return None
+    signature = inspect.signature(act)
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        return str(error)
+    for name, value in given.items():
+        kind = str(signature.parameters[name].annotation)
+        if not KINDS[kind](value):
+            return f"{name} is not of the kind {kind}"
+        if kind == "Sequence[str]" and act.__name__ == "_run" and not value:
+            return f"{name} is empty"
+    return None
 
 
 @contextlib.contextmanager

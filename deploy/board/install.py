@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy import files
+from deploy.board import root as roots
 from deploy.engines import engine, engines
 from profiles.errors import UserError
 
@@ -45,14 +47,16 @@ sys.stdout.write("edge-compress-probe " + json.dumps(found) + chr(10))
 """
 
 UNPACK = """
-import os, shutil, sys, tarfile
+import sys, tarfile
 root, name = sys.argv[1:]
 part, whole = os.path.join(root, "code", name + ".part"), os.path.join(root, "code", name)
 shutil.rmtree(part, ignore_errors=True)
 os.makedirs(part)
 with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
     for member in archive:
-        target = os.path.join(part, member.name)
+        target = str(safe_path(Path(part), member.name))
+        if not member.isfile():
+            raise UnsafeNameError(ascii(member.name) + " is no plain file")
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "wb") as file:
             shutil.copyfileobj(archive.extractfile(member), file)
@@ -62,6 +66,10 @@ if not os.path.isdir(whole):
     os.rename(part, whole)
 print("unpacked")
 """
+
+
+class ProbeError(Exception):
+    """A board that did not answer the probe as a board does; says what it answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +131,11 @@ def payload() -> tuple[str, bytes]:
     return name.hexdigest()[:16], buffer.getvalue()
 
 
+def unpack_script() -> str:
+    """Return the Python program that unpacks ``payload`` on a board without any of our code; it takes ROOT and NAME."""
+    return Path(files.__file__).read_text() + UNPACK
+
+
 def runtimes() -> list[str]:
     """Return the Python modules of all engines."""
     return sorted({engine(name).package for name in engines()})
@@ -138,7 +151,7 @@ def probe_script(root: str, candidates: Sequence[str]) -> str:
     words = " ".join(shell_path(c) for c in candidates)
     modules = shlex.join(runtimes())
     return (
-        f'root={shell_path(root)}; mkdir -p "$root/code" && cd "$root" || exit 73\n'
+        f"root={shell_path(root)}\n{roots.claim_script()}mkdir -p code || exit 73\n"
         'echo "edge-compress-root $(pwd -P)"; echo "edge-compress-arch $(uname -m)"\n'
         'for code in code/*; do case $code in *.part) ;; *) echo "edge-compress-code ${code#code/}" ;; esac; done\n'
         f"for python in {words}; do\n"
@@ -150,7 +163,22 @@ def probe_script(root: str, candidates: Sequence[str]) -> str:
 
 
 def parse_probe(output: str) -> ProbeResult:
-    """Parse the output of ``probe_script``."""
+    """Parse the output of ``probe_script``.
+
+    Raises:
+        ForeignRootError: the root is not ours.
+        ProbeError: it is not what a board answers.
+    """
+    reason = roots.foreign_reason(output)
+    if reason is not None:
+        raise roots.ForeignRootError(reason)
+    try:
+        return _parse_probe(output)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ProbeError(f"the board's answer to the first question is malformed ({type(error).__name__})") from None
+
+
+def _parse_probe(output: str) -> ProbeResult:
     facts: dict[str, list[str]] = {"root": [], "arch": [], "code": [], "probe": []}
     for line in output.splitlines():
         for key, values in facts.items():
@@ -192,13 +220,14 @@ def shell_path(path: str) -> str:
 
 
 def _interpreter(description: dict[str, Any]) -> Interpreter:
+    numpy = description.get("numpy")
     return Interpreter(
-        executable=description["executable"],
-        version=tuple(description["version"]),
-        arch=description["arch"],
-        modules=description["modules"],
-        numpy=description.get("numpy"),
-        fault=description.get("numpy_fault", ""),
+        executable=str(description["executable"]),
+        version=tuple(int(part) for part in description["version"]),
+        arch=str(description["arch"]),
+        modules={str(name): bool(there) for name, there in description["modules"].items()},
+        numpy=None if numpy is None else str(numpy),
+        fault=str(description.get("numpy_fault", "")),
     )
 
 

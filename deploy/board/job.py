@@ -137,7 +137,14 @@ class JobSupervisor:
         while (at := self._inbox.find(b"\n")) >= 0:
             line = bytes(self._inbox[:at])
             del self._inbox[: at + 1]
-            self._obey(json.loads(line))
+            try:
+                message = json.loads(line)
+            except (ValueError, RecursionError):
+                message = None
+            if not _is_message(message):
+                self._drop_client()  # it speaks another language; the job goes on, for a client that comes back
+                return
+            self._obey(message)
 
     def _obey(self, message: dict[str, Any]) -> None:
         if "hello" in message:
@@ -250,3 +257,11 @@ class JobSupervisor:
                 os.killpg(self._command.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._command.wait(patience_s)
+
+
+def _is_message(message: Any) -> bool:
+    """Return whether the fields of a client's message are of their kinds."""
+    if not isinstance(message, dict) or not isinstance(message.get("text", ""), str):
+        return False
+    counts = [message[name] for name in ("hello", "seen", "in") if name in message]
+    return all(isinstance(count, int) and not isinstance(count, bool) for count in counts)

@@ -14,6 +14,7 @@ from typing import IO, Any, TypeVar, final
 from deploy.board.agent import GREETING, VERSION
 from deploy.board.wire import CHUNK_BYTES, ClosedError, SilentError, Wire
 from deploy.files import sha256
+from profiles.errors import one_line
 
 GREETING_S = 60.0
 SILENT_S = 120.0
@@ -125,7 +126,7 @@ class Link:
 
         def fetch() -> None:
             with part.open("ab") as file:
-                self._fetch(remote, file)
+                self._fetch(remote, file, size)
             if part.stat().st_size != size or sha256(part) != digest:
                 part.unlink()
                 raise LinkError(f"{remote} was altered on its way")
@@ -150,11 +151,13 @@ class Link:
     def is_open(self) -> bool:
         return self._process is not None
 
-    def _fetch(self, remote: str, file: IO[bytes]) -> None:
+    def _fetch(self, remote: str, file: IO[bytes], size: int) -> None:
         with self._talking():
             self._open()
             self._ask({"do": "read", "path": remote, "offset": file.tell()}, SILENT_S, None)
             for chunk in self._counted(self._wire.chunks()):
+                if file.tell() + len(chunk) > size:
+                    raise ClosedError(f"{remote} is longer than was said")
                 file.write(chunk)
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -181,8 +184,10 @@ class Link:
         self._wire.idle_s = idle_s
         reply = self._wire.receive()
         self._wire.idle_s = SILENT_S
-        if "error" in reply:
-            raise RefusedError(reply["error"], reply["kind"], reply.get("owner", ""))
+        if isinstance(reply, dict) and isinstance(reply.get("error"), str):
+            raise RefusedError(one_line(reply["error"]), str(reply.get("kind", "")), str(reply.get("owner", "")))
+        if not isinstance(reply, dict) or "ok" not in reply:
+            raise ClosedError("it answers, but not as the device side does")
         return reply["ok"]
 
     def _open(self) -> None:

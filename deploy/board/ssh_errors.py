@@ -11,6 +11,7 @@ HINTS: tuple[tuple[str, str, bool], ...] = (
     ("Could not resolve hostname", "no such host: check the name, or give its address", False),
     ("Bad configuration option", "mend the ssh configuration", False),
     ("Can't open user config file", "EDGE_SSH_CONFIG names no file that can be read", False),
+    ("is not used, and nothing in it was removed", "", False),
     ("Connection refused", "nothing listens there: is the board on, and its sshd running on that port?", True),
     ("timed out", NO_ANSWER, True),
     ("No route to host", NO_ANSWER, True),
@@ -26,6 +27,6 @@ def is_final(words: str) -> bool:
 
 def explain(words: str) -> str:
     """Return the last line of ssh's output, and the remedy."""
-    hint = next((f"; {remedy}" for sign, remedy, _ in HINTS if sign in words), "")
+    hint = next((f"; {remedy}" * bool(remedy) for sign, remedy, _ in HINTS if sign in words), "")
     lines = [line.strip(" \r@") for line in words.splitlines() if line.strip(" \r@")]
     return f"{lines[-1] if lines else 'ssh said nothing'}{hint}"

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
+from deploy.board.root import claim
 from deploy.board.wire import CHUNK_BYTES
-from deploy.files import sha256, sync
+from deploy.files import UnsafeNameError, remove_below, safe_path, sha256, sync
 
 FOLDERS = ("parts", "blobs", "trees", "work", "jobs")
 KEPT_DAYS = 7
@@ -36,7 +37,13 @@ class Store:
     """The files under one folder, for one client at a time (the board's lock)."""
 
     def __init__(self, root: Path) -> None:
+        """Make the folders of ``root``, which is new, empty or ours.
+
+        Raises:
+            ForeignRootError: it is another's.
+        """
         self.root = root
+        claim(root)
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
 
@@ -132,7 +139,8 @@ class Store:
         entries = []
         for file in files:
             digest = sha256(file)
-            if path.is_dir() and not self._blob(digest).exists():
+            is_made_here = self.root / "work" in file.parents and not file.is_symlink()
+            if path.is_dir() and is_made_here and not self._blob(digest).exists():
                 with contextlib.suppress(OSError):
                     file.chmod(0o444)
                     os.link(file, self._blob(digest))
@@ -151,21 +159,19 @@ class Store:
         """Remove a tree, or a file or folder under ``work``; nothing else."""
         for parent in ("trees", "work"):
             base = self.root / parent
-            if base in path.parents:
-                top = base / path.relative_to(base).parts[0] if parent == "trees" else path
-                _remove(top)
-                if parent == "trees":
-                    self._forget_blobs(top)
+            if base not in path.parents:
+                continue
+            top = base / path.relative_to(base).parts[0] if parent == "trees" else path
+            if ".." not in path.parts and remove_below(base, top) and parent == "trees":
+                self._forget_blobs(top)
 
     def sweep(self, now: float | None = None) -> None:
         """Remove the products of finished runs, and files unused for ``KEPT_DAYS``."""
         oldest = (now or time.time()) - KEPT_DAYS * 86400
-        for entry in (self.root / "work").iterdir():
-            _remove(entry)
-        for folder in ("parts", "blobs", "trees"):
+        for folder in ("work", "parts", "blobs", "trees"):
             for entry in (self.root / folder).iterdir():
-                if entry.lstat().st_mtime < oldest:
-                    _remove(entry)
+                if folder == "work" or entry.lstat().st_mtime < oldest:
+                    remove_below(self.root / folder, entry)
 
     def size_bytes(self) -> dict[str, int]:
         """Return bytes on disk by top-level folder; a file with two links counts once."""
@@ -183,13 +189,12 @@ class Store:
 
     def _forget_blobs(self, tree: Path) -> None:
         manifest = tree.with_name(tree.name + ".json")
-        if not manifest.exists():
-            return
-        for digest in json.loads(manifest.read_text()).values():
-            blob = self._blob(digest)
-            if blob.exists() and blob.stat().st_nlink == 1:
-                blob.unlink()
-        manifest.unlink()
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, StoreError):  # a damaged list names nothing
+            for digest in json.loads(manifest.read_text()).values():
+                blob = self._blob(digest)
+                if blob.exists() and blob.stat().st_nlink == 1:
+                    remove_below(self.root / "blobs", blob)
+        remove_below(self.root / "trees", manifest)
 
     def _no_room(self, wanted: int) -> OSError | None:
         if shutil.disk_usage(self.root).free < wanted:
@@ -210,9 +215,10 @@ def _checked(digest: str) -> str:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    if name.startswith("/") or ".." in Path(name).parts or not name:
-        raise StoreError(f"{name!r} leads out of its folder")
-    return folder / name
+    try:
+        return safe_path(folder, name)
+    except UnsafeNameError as error:
+        raise StoreError(f"{name!r} leads out of its folder: {error}") from None
 
 
 def _link(blob: Path, target: Path) -> None:
@@ -222,10 +228,3 @@ def _link(blob: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(blob, target)
         sync(target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -19,6 +19,10 @@ class ClosedError(ConnectionError):
     """A connection whose other end is gone."""
 
 
+class MalformedError(ValueError):
+    """A line that is no JSON."""
+
+
 class SilentError(ConnectionError):
     """A connection whose other end is there and silent."""
 
@@ -48,8 +52,12 @@ class Wire:
         Raises:
             ClosedError: there is none any more.
             SilentError: none came for ``idle_s``.
+            MalformedError: it is no JSON.
         """
-        return json.loads(self.line())
+        try:
+            return json.loads(self.line())
+        except (ValueError, RecursionError) as error:
+            raise MalformedError(f"a line is no JSON: {type(error).__name__}") from None
 
     def line(self) -> bytes:
         """Receive the next line without its end."""
@@ -75,7 +83,7 @@ class Wire:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the chunks of a file, as they arrive."""
-        while size := int(self._exactly(8), 16):
+        while size := _chunk_size(self._exactly(8)):
             yield self._exactly(size)
 
     def is_closed(self) -> bool:
@@ -122,3 +130,10 @@ class Wire:
                 continue
             except OSError as error:
                 raise ClosedError(str(error)) from None
+
+
+def _chunk_size(header: bytes) -> int:
+    """Read a chunk's length; what is no chunk ends the conversation, since its end is not known."""
+    if not all(c in b"0123456789abcdef" for c in header) or int(header, 16) > LONGEST_LINE_BYTES:
+        raise ClosedError("what came is no chunk of a file")
+    return int(header, 16)

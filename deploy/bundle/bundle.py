@@ -33,10 +33,10 @@ from deploy.bundle import golden as goldens
 from deploy.bundle import manifest as manifests
 from deploy.bundle import target as targets
 from deploy.bundle.golden import GoldenCheck
-from deploy.bundle.manifest import MANIFEST, PATH, SIGNATURE, FileEntry, Manifest, Target
+from deploy.bundle.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, Target
 from deploy.bundle.model_file import model_file
 from deploy.engines import BuildPlan, engine
-from deploy.files import sha256, write_atomically
+from deploy.files import UnsafeNameError, sha256, write_atomically
 from deploy.packing import packed_file
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
@@ -156,8 +156,8 @@ def write(
     (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
     np.savez(part / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
     (part / "README.md").write_text(_readme(title, plan, profile, decoded))
+    check_extras(extras or {})
     for path, source in (extras or {}).items():
-        assert PATH.fullmatch(path), f"{path!r} is no name for a file of a bundle"
         (part / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, part / path)
     draft = Manifest(
@@ -182,6 +182,17 @@ def write(
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
     return written
+
+
+def check_extras(extras: Mapping[str, Path]) -> None:
+    """Check the paths of a bundle's further files.
+
+    Raises:
+        UnsafeNameError: one cannot be in a bundle.
+    """
+    for path in extras:
+        if not manifests.is_path(path):
+            raise UnsafeNameError(f"{ascii(path)[:80]} is no name for a file of a bundle")
 
 
 def sign(folder: Path, signer: Signer, *, version: int | None = None, expires_in: timedelta | None = None) -> Manifest:

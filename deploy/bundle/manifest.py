@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, final
 
-from deploy.files import sha256
+from deploy.files import name_fault, sha256
 from profiles.errors import UserError
 
 SCHEMA = 2
@@ -151,6 +151,16 @@ def as_text(when: datetime) -> str:
     return when.astimezone(timezone.utc).strftime(TIME)
 
 
+def is_name(name: object) -> bool:
+    """Return whether ``name`` may be the name of a model, which is a folder on devices."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None and name_fault(name) is None
+
+
+def is_path(path: object) -> bool:
+    """Return whether ``path`` may be the path of a file of a bundle."""
+    return isinstance(path, str) and PATH.fullmatch(path) is not None and name_fault(path) is None
+
+
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file below ``folder`` with the manifest.
 
@@ -175,7 +185,7 @@ def entries(folder: Path) -> dict[str, FileEntry]:
         UserError: there is a link, a special file or a name that a bundle cannot have.
     """
     present, faults = _walk(folder)
-    faults += [f"{folder}: {name!r} is no name for a file of a bundle" for name in present if not PATH.fullmatch(name)]
+    faults += [f"{folder}: {name!r} is no name for a file of a bundle" for name in present if not is_path(name)]
     if faults:
         raise UserError(*faults)
     return {name: FileEntry(size_bytes=size, sha256=sha256(folder / name)) for name, size in sorted(present.items())}
@@ -202,7 +212,7 @@ def _faults(data: Mapping[str, Any]) -> list[str]:
     if set(data) - {DECODED} != wanted:
         return [f"it has the keys {', '.join(sorted(data))}; a manifest has {', '.join(sorted(wanted))}"]
     faults: list[str] = []
-    if not (isinstance(data["name"], str) and NAME.fullmatch(data["name"])):
+    if not is_name(data["name"]):
         faults.append(f"name {data['name']!r}: letters, digits, '.', '_' and '-' only, at most 64")
     if not (_is_int(data["version"]) and 0 < data["version"] <= MOST_VERSION):
         faults.append(f"version {data['version']!r} is not a positive integer")
@@ -257,7 +267,7 @@ def _file_faults(files: Any, table: str = "files") -> list[str]:
 
 
 def _is_path(path: str) -> bool:
-    return PATH.fullmatch(path) is not None and path not in (MANIFEST, SIGNATURE)
+    return is_path(path) and path not in (MANIFEST, SIGNATURE)
 
 
 def _is_int(value: Any) -> bool:

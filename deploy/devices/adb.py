@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, final
 
-from deploy.board import install
+from deploy.board import install, root
+from deploy.board.address import clean_root
 from deploy.devices.base import CompletedCommand, Device, DeviceError
-from deploy.files import sha256
+from deploy.files import UnsafeNameError, safe_path, sha256
 from profiles.errors import UserError
 
 ROOT = "/data/local/tmp/edge-compress/device"
@@ -38,12 +39,16 @@ class ADB(Device):
         if not parts.netloc or parts.netloc.startswith("-") or unknown:
             raise UserError(f"device {url!r}: write adb://serial[?python=/path/to/python]; 'adb devices' lists serials")
         self._serial, self.url = parts.netloc, f"adb://{parts.netloc}"
-        self._root, self._python = query.get("root", ROOT), query.get("python", PYTHON)
-        self._code = ""
+        folder = clean_root(query.get("root", ROOT))
+        if folder is None or not folder.startswith("/"):
+            raise UserError(f"device {url!r}: its root is no absolute path without '..'; write adb://serial?root=/FOLDER")
+        self._root, self._python = folder, query.get("python", PYTHON)
+        self._code, self._is_ours = "", False
 
     def put(self, local: Path) -> str:
         files = {local.name: local} if local.is_file() else {str(p.relative_to(local)): p for p in _files(local)}
         digests = {name: sha256(path) for name, path in files.items()}
+        self._claim()
         folder = f"{self._root}/put/{install.tree_digest(digests)}"
         if self._shell(f"test -e {shlex.quote(folder)}").code:
             part = f"{self._root}/part-{uuid.uuid4().hex}"
@@ -61,7 +66,10 @@ class ADB(Device):
         there = shlex.quote(remote)
         listing = self._must(f"if [ -d {there} ]; then cd {there} && find . -type f; else ls {there} >/dev/null && echo; fi")
         for name in listing.stdout.splitlines():
-            source, target = (f"{remote}/{name[2:]}", local / name[2:]) if name else (remote, local)
+            try:
+                source, target = (f"{remote}/{name[2:]}", safe_path(local, name[2:])) if name else (remote, local)
+            except UnsafeNameError as error:
+                raise DeviceError(f"{self.url}: {error}") from None
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(target.name + ".part")
             self._adb(["pull", source, str(part)])
@@ -71,13 +79,15 @@ class ADB(Device):
             part.replace(target)
 
     def path(self, local: Path) -> str:
+        self._claim()
         folder = f"{self._root}/made/{uuid.uuid4().hex}"
         self._must(f"mkdir -p {shlex.quote(folder)}")
         return f"{folder}/{local.name}"
 
     def forget(self, remote: str) -> None:
-        if remote.startswith(f"{self._root}/made/"):
-            self._shell(f"rm -rf {shlex.quote(os.path.dirname(remote))}")
+        name = remote.removeprefix(f"{self._root}/made/").split("/")[0]
+        if remote.startswith(f"{self._root}/made/") and name not in ("", ".", ".."):
+            self._must(f"{self._claim_script()}rm -rf -- {shlex.quote(f'made/{name}')}")
 
     def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
         # The device stops it as well: it would go on when only this end did.
@@ -112,12 +122,28 @@ class ADB(Device):
         return {**about, "system": self._must("uname -srm").stdout.strip(), "code": [], "lock": None, "jobs": []}
 
     def clean(self) -> None:
-        self._must(f"rm -rf {shlex.quote(self._root)}")
+        there = shlex.quote(self._root)
+        if self._must(f"test -e {there} || test -L {there} || echo none").stdout.strip() == "none":
+            return
+        self._claim(root.remove_script())
 
     def close(self) -> None:
         """Do nothing: adb's server is the user's."""
 
+    def _claim_script(self) -> str:
+        return f"root={shlex.quote(self._root)}\n{root.claim_script()}"
+
+    def _claim(self, then: str = "") -> None:
+        """Make the root ours, where it is new or empty, and run the shell lines ``then`` in it."""
+        if self._is_ours and not then:
+            return
+        reason = root.foreign_reason(self._must(self._claim_script() + then).stdout)
+        if reason is not None:
+            raise UserError(f"{self.url}: {root.remedy(self._root, reason)}")
+        self._is_ours = not then
+
     def _install(self) -> str:
+        self._claim()
         name, archive = install.payload()
         code = f"{self._root}/code/{name}"
         if self._shell(f"test -e {shlex.quote(code)}").code:

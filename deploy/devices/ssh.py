@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, final
 
-from deploy.board import install, lock, ssh_errors
+from deploy.board import install, lock, root, ssh_errors
 from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, to_chunks
 from deploy.devices.base import CompletedCommand, Device, DeviceError
-from deploy.files import sha256
+from deploy.files import UnsafeNameError, name_fault, safe_path, sha256
 from profiles.errors import UserError
 
 CONNECT_S = 15
@@ -71,10 +71,23 @@ class SSH(Device):
     def get(self, remote: str, local: Path) -> None:
         with self._device_errors():
             link = self._locked_link()
-            for entry in link.call("listing", path=remote, idle_s=1200.0):
-                source, target = (f"{remote}/{entry['path']}", local / entry["path"]) if entry["path"] else (remote, local)
+            for name, size, digest in self._listing(link, remote):
+                source, target = (f"{remote}/{name}", safe_path(local, name)) if name else (remote, local)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                link.get(source, target, entry["size"], entry["sha256"])
+                link.get(source, target, size, digest)
+
+    def _listing(self, link: Link, remote: str) -> list[tuple[str, int, str]]:
+        """Return path, bytes and digest of each file of ``remote``, checked before the first one is fetched."""
+        entries = link.call("listing", path=remote, idle_s=1200.0)
+        try:
+            files = [(entry["path"], entry["size"], entry["sha256"]) for entry in entries]
+        except (TypeError, LookupError):
+            raise DeviceError(f"{self.url}: the board's list of files is malformed") from None
+        for name, size, digest in files:
+            fault = name_fault(name) if name or len(files) > 1 else None
+            if fault is not None or not isinstance(size, int) or not isinstance(digest, str):
+                raise DeviceError(f"{self.url}: the board named a file {ascii(name)[:80]}: {fault or 'its size is none'}")
+        return files
 
     def path(self, local: Path) -> str:
         with self._device_errors():
@@ -128,9 +141,12 @@ class SSH(Device):
             self._locked_link()
         self.close(keep_connection=True)
         assert self._contact is not None
-        root = shlex.quote(self._contact.root)
-        self._shell(f"rm -f {shlex.quote(self._lock_folder)}/{lock.FILE} 2>/dev/null")
-        self._shell(f"rm -rf {root}; rmdir {shlex.quote(os.path.dirname(self._contact.root))} 2>/dev/null; true")
+        lock_file = shlex.quote(f"{self._lock_folder}/{lock.FILE}")
+        parent = shlex.quote(os.path.dirname(self._contact.root))
+        script = f"root={shlex.quote(self._contact.root)}\n{root.claim_script()}"
+        script += root.remove_script(f"rm -f -- {lock_file} 2>/dev/null")
+        output = self._shell(script + (f"rmdir {parent} 2>/dev/null; true\n" if self._address.root == ROOT else ""))
+        self._refuse_foreign(root.foreign_reason(output))
         self.close()
 
     def close(self, *, keep_connection: bool = False) -> None:
@@ -194,7 +210,7 @@ class SSH(Device):
         contact = self._probe()
         python = install.base_interpreter(contact, self.url, self._address.python)
         if name not in contact.code:
-            words = shlex.join([python.executable, "-c", install.UNPACK, contact.root, name])
+            words = shlex.join([python.executable, "-c", install.unpack_script(), contact.root, name])
             if "unpacked" not in self._shell(words, archive):
                 raise DeviceError(f"{self.url}: the device side could not be installed under {contact.root}")
         wheels = os.environ.get("EDGE_WHEELS")
@@ -208,7 +224,17 @@ class SSH(Device):
     def _probe(self) -> install.ProbeResult:
         python = self._address.python
         candidates = [f"{self._address.root}/venv/bin/python"] + ([python] if python else ["python3", "python"])
-        return install.parse_probe(self._shell(install.probe_script(self._address.root, candidates)))
+        try:
+            return install.parse_probe(self._shell(install.probe_script(self._address.root, candidates)))
+        except install.ProbeError as error:
+            raise DeviceError(f"{self.url}: {error}") from None
+        except root.ForeignRootError as error:
+            self._refuse_foreign(str(error))
+            raise
+
+    def _refuse_foreign(self, reason: str | None) -> None:
+        if reason is not None:
+            raise UserError(f"{self.url}: {root.remedy(self._address.root, reason)}")
 
     def _make_venv(self, contact: install.ProbeResult, python: install.Interpreter, wheels: Path) -> None:
         """Make a venv on the board from local wheels; it is complete once its marker, written last, is there."""
@@ -367,6 +393,8 @@ class SSH(Device):
             raise DeviceError(f"{self.url}: {error}") from None
         except LinkError as error:
             raise DeviceError(self._explained(str(error))) from None
+        except UnsafeNameError as error:
+            raise DeviceError(f"{self.url}: {error}") from None
 
 
 def _files(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import pytest
 from deploy.devices import DeviceError, device
 from deploy.worker.client import RemoteWorker
 from profiles.errors import UserError
+from tests.deploy.board.test_root import CASES, snapshot
 
 ADB = """#!/bin/sh
 echo "$@" >> {log}
@@ -65,3 +66,18 @@ def test_what_is_wrong_is_told(phone, tmp_path):
         device(f"adb://phone?root={tmp_path / 'phone'}&python=/no/such").deploy_command()
     with pytest.raises(UserError, match="write adb://serial"):
         device("adb://")
+
+
+@pytest.mark.parametrize("case", ["a user's folder with our names", "one hidden file", "a dangling link", "made is a link"])
+def test_a_folder_that_is_not_ours_is_refused_and_left_as_it_is(phone, tmp_path, case):
+    CASES[case](tmp_path / "phone")
+    (tmp_path / "given").write_bytes(b"data")
+    (tmp_path / "log").touch()
+    before = {path: held for path, held in snapshot(tmp_path).items() if not path.endswith("/log")}
+    uses = [lambda: phone.put(tmp_path / "given"), lambda: phone.path(tmp_path / "x"), phone.deploy_command, phone.clean]
+    for use in uses:
+        with pytest.raises(UserError, match="is not used, and nothing in it was removed"):
+            use()
+    phone.forget(f"{tmp_path / 'phone'}/made/../work/x")
+    phone.forget(f"{tmp_path / 'phone'}/made/work/x")
+    assert {path: held for path, held in snapshot(tmp_path).items() if not path.endswith("/log")} == before

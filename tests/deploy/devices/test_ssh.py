@@ -22,6 +22,7 @@ from deploy.worker.pool import WorkerPool
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import HANG_S, ROOT, wait_until
+from tests.deploy.board.test_root import CASES, old_root, snapshot
 from tests.deploy.tiny import tiny_onnx, tiny_weights
 
 
@@ -283,6 +284,39 @@ def test_status_and_clean(board, tmp_path):
     there.clean()
     assert not board.root.exists()
     assert there.run(["echo", "again"]).stdout == "again\n", "a clean board is a new one"
+
+
+@pytest.mark.parametrize(
+    "case", ["a user's folder with our names", "one hidden file", "a link to an empty folder", "work is a link"]
+)
+def test_a_folder_that_is_not_ours_is_refused_by_every_use_and_left_as_it_is(board, tmp_path, case):
+    CASES[case](board.root)
+    before = snapshot(board.root.parent)
+    uses = [
+        lambda there: there.put(Path(__file__)),
+        lambda there: there.path(Path("made")),
+        lambda there: there.run(["true"]),
+        lambda there: there.start_worker(),
+        lambda there: there.status(),
+        lambda there: there.clean(),
+    ]
+    for use in uses:
+        with pytest.raises(
+            UserError, match=r"ssh://board: .* is not used, and nothing in it was removed: .*empty \(\?root=FOLDER"
+        ):
+            use(board.device())
+    after = {path: held for path, held in snapshot(board.root.parent).items() if "/pids/" not in path}
+    assert after == {path: held for path, held in before.items() if "/pids/" not in path}
+
+
+def test_a_root_of_an_earlier_version_goes_on_and_is_cleaned(board):
+    old_root(board.root)
+    there = board.device()
+    assert there.run(["echo", "as before"]).stdout == "as before\n"
+    assert not (board.root / "code/0123456789abcdef").exists(), "versions of old go, as before"
+    (board.root / "notes").write_text("put here by hand")
+    there.clean()
+    assert [path.name for path in board.root.iterdir()] == ["notes"]
 
 
 @pytest.mark.slow
