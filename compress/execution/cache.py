@@ -10,17 +10,15 @@ from __future__ import annotations
 import ast
 import contextlib
 import fcntl
-import functools
 import hashlib
 import importlib
 import importlib.metadata
-import inspect
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -151,11 +149,6 @@ def digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
-def code_digest(modules: Iterable[str]) -> str:
-    """A hash of modules' code; comments, docstrings and layout do not count."""
-    return digest([_module_digest(name) for name in sorted(set(modules))])
-
-
 def source_digest(source: str) -> str:
     """A hash of one module's code; comments, docstrings and layout do not count."""
     tree = ast.parse(source)
@@ -189,12 +182,6 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{folder} lies inside a file; give a folder, or a name that is free") from None
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}); give another folder") from None
-
-
-@functools.cache
-def _module_digest(module: str) -> str:
-    file = inspect.getsourcefile(importlib.import_module(module))
-    return source_digest(Path(file).read_text() if file else "")
 
 
 def _plain(value: Any) -> Any:

@@ -11,11 +11,11 @@ from typing import Any, final
 import onnx
 
 from compress.execution import distributed
-from compress.execution.cache import code_digest, digest
+from compress.execution.cache import digest
 from compress.execution.progress import Progress
 from compress.methods.allocation import Term
 from compress.methods.cost_model import By, Costs, Coupling, FloatPrices, LayerPrice, Measured, Option
-from compress.pipeline.cache_keys import PLACEMENT
+from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device
 from deploy.engines import engine
 from deploy.latency import factor_times, float_times, measure_table
@@ -59,27 +59,13 @@ class DeviceCostModel:
 
     @property
     def key(self) -> Mapping[str, Any]:
-        code = [
-            "compress.pipeline.device_costs",
-            "deploy.latency.measure_table",
-            "deploy.latency.table",
-            "deploy.latency.stopwatch",
-            "deploy.latency.factor_times",
-            "deploy.latency.float_times",
-            "deploy.latency.segments",
-            "deploy.latency.template",
-            "deploy.onnx_graph.fixed_batch",
-            *PLACEMENT,
-            "deploy.qdq.insert",
-            "deploy.measure.timing",
-        ]
         runtime = self._profile.runtimes[0]
         plans = [engine(runtime.engine).plan(self._profile, p, self._versions[runtime.engine]) for p in runtime.precisions]
         return {
             "device": dict(self._device_key),
             "plans": [plan.as_json() for plan in plans],
             "recipe": None if runtime.quantization is None else asdict(QUANTIZATION[runtime.quantization]),
-            "code": code_digest(code),
+            "code": code_key(type(self)),
         }
 
     def costs(self, couplings: Mapping[str, Coupling], blocks: Sequence[str], by: By, precision: str) -> Costs:

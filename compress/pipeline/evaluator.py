@@ -16,8 +16,9 @@ import torch
 
 from compress.data import Samples
 from compress.execution import distributed
-from compress.execution.cache import Step, StepCache, code_digest, versions
+from compress.execution.cache import Step, StepCache, versions
 from compress.execution.progress import Progress
+from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.pipeline.exports import MODEL, Exporter, PackedExport, Variant
@@ -135,7 +136,7 @@ class Evaluator:
             "plan": plan.as_json(),
             "device": self._device_key(),
             "machine": self.environment["engines"][variant.engine]["machine"],
-            "code": code_digest([type(engine(variant.engine)).__module__]),
+            "code": code_key(type(engine(variant.engine))),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -154,7 +155,7 @@ class Evaluator:
             "engine": built.key,
             "samples": samples.fingerprint(),
             "task": self._builder.task_key(),
-            "code": code_digest(["deploy.measure.parity", "deploy.export.divergence"]),
+            "code": code_key(parity, first_parting, RecordedEngine),
         }
 
         def make(folder: Path) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from calib import tensorrt_table
-from compress.execution.cache import Step, StepCache, code_digest, versions
+from compress.execution.cache import Step, StepCache, versions
 from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization import post_training
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.operations import Quantize
-from compress.pipeline.cache_keys import PLACEMENT
+from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.model_builder import ModelBuilder
 from deploy.engines import BuildPlan
@@ -34,27 +34,6 @@ from profiles.quantization import QUANTIZATION
 MODEL = "model.onnx"
 TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
-EXPORTING = (
-    "deploy.export.to_onnx",
-    *PLACEMENT,
-    "deploy.qdq.insert",
-    "deploy.packing.indices",
-    "compress.methods.quantization.fake_quantize",
-    "compress.methods.packing.packed_program",
-)
-PACKING = (
-    "deploy.export.to_packed",
-    "deploy.packing.packed_file",
-    "deploy.packing.indices",
-)
-CALIBRATION = (
-    "compress.methods.quantization.post_training",
-    "compress.methods.quantization.observer",
-    "calib.ranges",
-    "deploy.onnx_graph.observe",
-    "deploy.onnx_graph.run",
-    "deploy.qdq.bias_correction",
-)
 FREE = post_training.PostTraining()
 """How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 
@@ -114,7 +93,7 @@ class Exporter:
         decided = {
             "artifact": made.step.key,
             "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
-            "capture": code_digest(["deploy.export.to_onnx", *PLACEMENT, "deploy.qdq.insert"]),
+            "capture": code_key(capture, QuantizedProgram),
             **_format_key(plan),
         }
         if recipe is not None and made.recipe is None:
@@ -140,7 +119,7 @@ class Exporter:
         return {
             "samples": self._builder.data.calibration.fingerprint(),
             "options": asdict(FREE),
-            "calibration": code_digest(CALIBRATION),
+            "calibration": code_key(post_training),
         }
 
     def _model(self, variant: Variant) -> Step:
@@ -154,7 +133,7 @@ class Exporter:
         """Export a model as ONNX, of its own precision."""
         decided = {
             "artifact": made.step.key,
-            "code": code_digest(EXPORTING),
+            "code": code_key(to_onnx, insert, QuantizedProgram, PackedProgram),
             "versions": versions("torch", "onnx", "onnxscript"),
         }
 
@@ -202,7 +181,8 @@ class Exporter:
         if not variant.made.packed or not plan.format.packer:
             return None
         source, made = self.source(variant, plan), variant.made
-        decided = {"model": source.key, "artifact": made.step.key, "code": code_digest(PACKING)}
+        packer = plan.format.packer.partition(":")[0]
+        decided = {"model": source.key, "artifact": made.step.key, "code": code_key(packed_file, packer)}
 
         def make(folder: Path) -> dict[str, Any]:
             module = made.artifact.module
@@ -245,6 +225,6 @@ def _format_key(plan: BuildPlan) -> dict[str, Any]:
     return {
         "format": asdict(export_format),
         "batch": plan.batch,
-        "code": code_digest([export_format.exporter.partition(":")[0]]),
+        "code": code_key(export_format.exporter.partition(":")[0]),
         "versions": versions(*export_format.packages),
     }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Splits
-from compress.execution.cache import UNFINISHED, StepCache, code_digest, digest
+from compress.execution.cache import UNFINISHED, StepCache, digest
 from compress.execution.progress import Progress, timed
 from compress.methods.cost_model import CostModel
 from compress.methods.distillation.loss_specs import modules_of
@@ -25,6 +25,7 @@ from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import ModuleQuantizer
 from compress.models import plan as surgery
 from compress.models.plan import Plan
+from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
 from compress.pipeline.preflight import Preflight
 from compress.pipeline.run_context import RunContext
@@ -107,13 +108,7 @@ class ModelBuilder:
             "pool": self._pool.fingerprint(),
             "teacher": teacher.step.key,
             "seed": self.recipe.seed,
-            "code": code_digest(
-                [
-                    "compress.methods.quantization.calibration_selection",
-                    "compress.methods.quantization.zeroq",
-                    "calib.select",
-                ]
-            ),
+            "code": code_key(calibration_selection),
         }
 
         def make(folder: Path) -> None:
@@ -130,7 +125,7 @@ class ModelBuilder:
             onnx.save(from_onnx.read(path), str(folder / MODEL))
             return model_facts()
 
-        decided = {"model": sha256(path), "code": code_digest(["deploy.export.from_onnx", "deploy.onnx_graph.graph"])}
+        decided = {"model": sha256(path), "code": code_key(from_onnx)}
         return CachedModel(self._cache.step("teacher", decided, make))
 
     def fresh(self, plan: Plan) -> CachedModel:
@@ -175,9 +170,7 @@ class ModelBuilder:
         if spec.inherits:
             decided |= {
                 "teacher": teacher.step.key,
-                "how": code_digest(
-                    ["compress.methods.distillation.weight_inheritance", "compress.methods.pruning.channels"]
-                ),
+                "how": code_key(inherit),
             }
         return CachedModel(self._cache.step("student", decided, make))
 
@@ -194,7 +187,7 @@ class ModelBuilder:
             "profile": stage.key(self.profile),
             "calibration": self.data.calibration.fingerprint(),
             "validation": self.data.validation.fingerprint(),
-            **self._shared.training_key([type(stage).__module__, *_loss_modules(stage)]),
+            **self._shared.training_key(type(stage), *_loss_modules(stage)),
         }
         if stage.asks_target and target is not None:
             decided |= {"target": target.key}

@@ -9,8 +9,9 @@ from typing import Any, final
 
 import numpy.typing as npt
 
-from compress.execution.cache import Step, StepCache, code_digest
+from compress.execution.cache import Step, StepCache
 from compress.execution.progress import Progress
+from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device
 from deploy.measure.timing import Latency, ratio_interval, summarise
 from deploy.worker.client import RemoteWorker
@@ -78,7 +79,7 @@ class Races:
             "seconds": seconds,
             "device": self._device_key,
             "lock_clocks": self._lock_clocks,
-            "code": code_digest(["deploy.measure.timing", "deploy.worker.race"]),
+            "code": code_key(race),
         }
         step = self._cache.step("race", decided, lambda folder: self._timed(engine_by_key, seconds))
         result = RaceResult(step.facts)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Samples, Splits
-from compress.execution.cache import StepCache, code_digest, digest, versions
+from compress.execution.cache import StepCache, digest, versions
 from compress.execution.progress import Progress
-from compress.pipeline.cache_keys import PACKAGES, ROOM
+from compress.pipeline.cache_keys import PACKAGES, code_key
 from compress.recipe.spec import Recipe
 from compress.tasks import Task
 from compress.training.trainer import Trainer
@@ -46,16 +46,16 @@ class RunContext:
 
     def task_key(self) -> str:
         """A name for what the task decides: its loss, its metric, and how it reads outputs."""
-        use, modules = self.recipe.task, [type(self.task).__module__, *self.task.parts]
-        return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code_digest(modules)})
+        use = self.recipe.task
+        return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code_key(type(self.task))})
 
-    def training_key(self, modules: list[str]) -> dict[str, Any]:
-        """What decides the result of a training, besides what it starts from: ``modules`` of its losses and its stage."""
+    def training_key(self, *roots: Any) -> dict[str, Any]:
+        """What decides the result of a training, besides what it starts from; ``roots`` are its stage and its losses."""
         return {
             "data": self.data.train.fingerprint(),
             "task": self.task_key(),
             "seed": self.recipe.seed,
             "numerics": self.trainer.numerics,
-            "room": code_digest([*ROOM, *modules]),
+            "code": code_key(Trainer, type(self.data.train), *roots),
             "versions": versions(*PACKAGES),
         }

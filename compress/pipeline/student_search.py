@@ -15,11 +15,13 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from compress.execution.cache import StepCache, code_digest
+from compress.execution.cache import StepCache
 from compress.execution.progress import Bar, Progress
+from compress.methods.distillation.loss_specs import modules_of
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.methods.evolution import Candidate, front, search
 from compress.models.plan import Plan
+from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
@@ -155,7 +157,7 @@ class _Judge:
             "task": self._builder.task_key(),
             "draws": self._asked.draws,
             "samples": size,
-            "code": code_digest(["compress.losses.relations", "compress.methods.distillation.objective"]),
+            "code": code_key(Objective, *modules_of(SCORE)),
         }
 
         def make(folder: object) -> dict[str, Any]:

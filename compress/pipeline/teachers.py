@@ -12,15 +12,16 @@ import torch
 from torch import nn
 
 from compress.data import Samples
-from compress.execution.cache import UNFINISHED, Step, code_digest, digest
+from compress.execution.cache import UNFINISHED, Step, digest
 from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.ensemble import FlipAveraging, TeacherEnsemble
 from compress.methods.distillation.label_teacher import Labelled, WithLabels, widened
-from compress.methods.distillation.loss_specs import parse_losses
+from compress.methods.distillation.loss_specs import modules_of, parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.models import plan as surgery
 from compress.models.checkpoint import existing, load_foreign, load_into, load_tensors, save_tensors
 from compress.models.plan import Plan
+from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
 from compress.pipeline.run_context import RunContext
 from compress.training.schedule import Schedule
@@ -78,7 +79,7 @@ class Teachers:
             return model_facts()
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": None, "schedule": asdict(schedule)}
-        decided |= shared.training_key(["compress.losses.task"])
+        decided |= shared.training_key(Objective, "compress.losses.task")
         return CachedModel(shared.cache.step("teacher", decided, make, together=True))
 
     def labelled(self, teacher: CachedModel) -> tuple[Step, Labelled]:
@@ -106,8 +107,10 @@ class Teachers:
             return model_facts(notes=(note,))
 
         decided = {"teacher": teacher.step.key, "labelled": asdict(told), "schedule": asdict(schedule)}
-        modules = ["compress.methods.distillation.label_teacher", "compress.losses.task", "compress.losses.passes"]
-        step = shared.cache.step("labelled", {**decided, **shared.training_key(modules)}, make, together=True)
+        modules = modules_of(parse_losses(["task", "two_passes"]))
+        step = shared.cache.step(
+            "labelled", {**decided, **shared.training_key(Objective, widened, *modules)}, make, together=True
+        )
         made.load_state_dict(load_tensors(step.folder / LABELLED)[0])
         return step, made.eval()
 
@@ -118,12 +121,12 @@ class Teachers:
             return digest({"teacher": self.labelled(teacher)[0].key})
         told: dict[str, Any] = {}
         if spec.engine is not None:
-            about = [calibration.fingerprint(), code_digest(["compress.methods.distillation.engine_teacher"])]
+            about = [calibration.fingerprint(), code_key(EngineTeachers)]
             told |= {"engine": spec.engine, "about": about}
         if spec.also or spec.mirrored:
             others = [(made.step.key, a.share) for made, a in zip(self.also(), spec.also, strict=True)]
             teachers = [(teacher.step.key, spec.share), *others]
-            how = code_digest(["compress.methods.distillation.ensemble"])
+            how = code_key(TeacherEnsemble)
             told |= {"teachers": teachers, "mirrored": spec.mirrored, "how": how}
         return digest({"teacher": teacher.step.key, **told}) if told else teacher.step.key
 
@@ -146,7 +149,7 @@ class Teachers:
             "teachers": self.key(teacher, calibration),
             "data": shared.data.validation.fingerprint(),
             "task": shared.task_key(),
-            "code": code_digest(["compress.methods.distillation.ensemble"]),
+            "code": code_key(TeacherEnsemble),
         }
         shared.cache.step("mirrored", decided, make, together=True)
 

@@ -32,15 +32,10 @@ class Metric:
 
 
 class Task(ABC):
-    """Loss, metric and output format of a model. Subclasses are final.
-
-    Attributes:
-        parts: modules besides the subclass's own whose code decides the loss or the metric; part of a step's key.
-    """
+    """Loss, metric and output format of a model. Subclasses are final."""
 
     metric: ClassVar[str]
     unit: ClassVar[str]
-    parts: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def check(self, splits: Splits) -> None:

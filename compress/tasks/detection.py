@@ -43,7 +43,6 @@ class Detection(Task):
 
     metric = METRIC
     unit = UNIT
-    parts = ("compress.tasks.assignment", "compress.tasks.precision", "compress.losses.boxes")
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from compress.execution.cache import FACTS, UNFINISHED, StepCache, code_digest, digest, source_digest
+from compress.execution.cache import FACTS, UNFINISHED, StepCache, digest, source_digest
 from profiles.errors import UserError
 from tests.conftest import ROOT
 
@@ -131,7 +131,6 @@ def test_comments_and_docstrings_do_not_change_a_hash_and_code_does():
     two = "# a comment\ndef f(x):\n    '''Other.'''\n\n    return (x + 1)\n"
     assert source_digest(one) == source_digest(two)
     assert source_digest(one) != source_digest(one.replace("+ 1", "+ 2"))
-    assert code_digest(["compress.training.trainer"]) != code_digest(["compress.pipeline.gate"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
