@@ -29,17 +29,18 @@ PACKAGES = ("torch", "numpy", "accelerate", "torch-pruning", "brevitas")
 OURS = ("compress", "deploy", "calib", "profiles")
 TOP = Path(__file__).parent.parent.parent
 NEUTRAL = {
-    "compress.cli": "prints",
-    "compress.api": "calls",
-    "compress.report": "shows",
-    "compress.execution.progress": "shows",
-    "compress.execution.cache": "stores",
-    "compress.pipeline.cache_keys": "names",
-    "profiles.errors": "words",
-    "profiles.remedies": "words",
-    "deploy.files": "writes",
+    "compress.cli": "parses arguments and prints",
+    "compress.api": "turns arguments into a recipe, which is in the key itself",
+    "compress.report": "shows results that are made",
+    "compress.execution.progress": "shows how far work is",
+    "compress.execution.cache": "stores results as they are; keys with other digests are other keys",
+    "compress.pipeline.cache_keys": "names results",
+    "profiles.errors": "words of errors, after which there is no result",
+    "profiles.remedies": "words of errors, after which there is no result",
+    "deploy.files": "writes bytes as they are",
 }
-"""Modules and packages that can change no number, and what they do instead."""
+"""Modules and packages that can change no number, and why. The ``__init__`` of a package is followed where something is
+imported from it: otherwise it only lists names."""
 MOST_REMEMBERED = 5000
 
 
@@ -143,7 +144,8 @@ def _file_of(name: str) -> Path | None:
 def _source(path: Path) -> Source:
     """Read a source file, or what is remembered of it by path, size and time of change."""
     about = path.stat()
-    return _MEMORY.source(f"{path}:{about.st_size}:{about.st_mtime_ns}", path)
+    stamp = (path, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)  # no copy keeps the last
+    return _MEMORY.source(":".join(map(str, stamp)), path)
 
 
 class _Memory:
@@ -170,15 +172,17 @@ class _Memory:
                 file = _memory_file()
                 file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 kept = {stamp: [source.digest, source.imports] for stamp, source in self._sources.items()}
-                write_atomically(file, json.dumps(dict([*kept.items()][-MOST_REMEMBERED:])).encode())
+                latest = dict([*kept.items()][-MOST_REMEMBERED:])
+                write_atomically(file, json.dumps({"version": _version(), "sources": latest}).encode())
             self._is_new = False
 
     @staticmethod
     def _load() -> dict[str, Source]:
         try:
             kept = json.loads(_memory_file().read_text())
-            return {str(stamp): Source(digest=str(d), imports=tuple(map(str, i))) for stamp, (d, i) in kept.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+            sources = kept["sources"] if kept["version"] == _version() else {}
+            return {str(stamp): Source(digest=str(d), imports=tuple(map(str, i))) for stamp, (d, i) in sources.items()}
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
             return {}
 
 
@@ -195,6 +199,11 @@ def _imports(tree: ast.Module) -> tuple[str, ...]:
             start = "." * node.level + (f"{node.module}." if node.module else "")
             names |= {f"{start}{alias.name}" for alias in node.names}
     return tuple(sorted(names))
+
+
+def _version() -> str:
+    """What remembered digests rest on: how they are made, and the Python whose syntax trees they are of."""
+    return digest([inspect.getsource(source_digest), inspect.getsource(_imports), sys.version])
 
 
 def _memory_file() -> Path:
