@@ -102,8 +102,8 @@ def test_what_is_remembered_is_used_and_a_damaged_memory_is_read_past(tmp_path, 
     monkeypatch.setattr(cache_keys, "_MEMORY", cache_keys._Memory())
     key, file = code_key("compress.losses.task"), tmp_path / "edge-compress/code.json"
     assert file.is_file()
-    read = []
-    monkeypatch.setattr(cache_keys, "source_digest", lambda text: read.append(text) or "")
+    read, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *given, **options: read.append(given) or parse(*given, **options))
     monkeypatch.setattr(cache_keys, "_MEMORY", cache_keys._Memory())
     assert code_key("compress.losses.task") == key and not read
     for damage in ("[", "[1, 2]", '{"a": 1}', ""):
