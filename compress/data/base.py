@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -190,7 +191,7 @@ def assign_splits(
     faults = [
         f"data: {name} is a share below 1 or a number of samples; given: {size!r}"
         for name, size in (("validation", validation), ("test", test))
-        if name not in parts and not size > 0
+        if name not in parts and not 0 < size < math.inf
     ]
     if calibration < 1:
         faults.append(f"data: calibration is a number of samples, 1 or more; given: {calibration!r}")

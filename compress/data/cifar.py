@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.base import Splits, array_splits, assign_splits
+from compress.data.options import Count, Seed, checked_options
 from compress.data.pickle_reader import PickledArray, read_pickled
 from compress.data.transforms import Bytes, Statistics, make_normalise
 from profiles.errors import UserError
@@ -74,17 +75,18 @@ CIFAR_100 = _Edition(
 )
 
 
+@checked_options("data: cifar10")
 def cifar10(
     *,
-    path: str,
-    seed: int = 0,
+    path: str | Path,
+    seed: Seed = 0,
     validation: float = 5000,
     calibration: int = 512,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",
     scale: float = 1.0,
-    shift: int = 4,
+    shift: Count = 4,
     mirror: bool = True,
 ) -> Splits:
     """Read CIFAR-10, 60,000 images (3, 32, 32) of 10 classes, from a folder with the official files.
@@ -103,17 +105,18 @@ def cifar10(
     return array_splits(parts, chosen, classes=CLASSES_10, normalise=normalise, shift=shift, mirror=mirror)
 
 
+@checked_options("data: cifar100")
 def cifar100(
     *,
-    path: str,
-    seed: int = 0,
+    path: str | Path,
+    seed: Seed = 0,
     validation: float = 5000,
     calibration: int = 512,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",
     scale: float = 1.0,
-    shift: int = 4,
+    shift: Count = 4,
     mirror: bool = True,
 ) -> Splits:
     """Read CIFAR-100, 60,000 images of 100 classes (the fine labels), otherwise as ``cifar10``."""

@@ -10,15 +10,17 @@ from typing import Any, final
 from compress.data.base import Splits
 from compress.data.box_samples import AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
+from compress.data.options import Seed, checked_options
 from compress.data.yolo import PREFIXES
 from profiles.errors import UserError, unknown
 
 INSTANCES = "instances_"
 
 
+@checked_options("data: coco")
 def coco(
     *,
-    path: str,
+    path: str | Path,
     size: Sequence[int],
     classes: Sequence[str] = (),
     resize: str = "plain",
@@ -26,7 +28,7 @@ def coco(
     validation: float = 0.1,
     test: float = 0.1,
     calibration: int = 512,
-    seed: int = 0,
+    seed: Seed = 0,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from compress.data.base import ArraySamples, Splits, split_indices
+from compress.data.options import Seed, Side, checked_options
 from compress.data.transforms import Normalise
 from profiles.errors import UserError
 
 MEAN, DEVIATION = 0.305, 0.324  # of the enlarged images scaled to [0, 1]
 
 
-def digits(*, seed: int = 0, size: int = 32) -> Splits:
+@checked_options("data: digits")
+def digits(*, seed: Seed = 0, size: Side = 32) -> Splits:
     """Load the digits, split once by ``seed``: 55 % train, 5 % calibration, 15 % validation, 25 % test.
 
     Images are float32 of shape (1, size, size), normalised to mean 0 and deviation 1.

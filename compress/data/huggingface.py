@@ -14,6 +14,7 @@ from PIL import Image
 
 from compress.data.base import Indices, Splits, assign_splits
 from compress.data.images import ImagePreprocessing, ImageStore, image_splits
+from compress.data.options import Seed, checked_options
 from compress.data.transforms import IMAGENET, make_normalise
 from profiles.errors import UserError
 
@@ -23,6 +24,7 @@ ROWS = 1000
 """Read at a time when everything is hashed."""
 
 
+@checked_options("data: huggingface")
 def huggingface(
     *,
     name: str,
@@ -35,7 +37,7 @@ def huggingface(
     validation: float = 0.1,
     test: float = 0.1,
     calibration: int = 512,
-    seed: int = 0,
+    seed: Seed = 0,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",

@@ -17,6 +17,7 @@ from PIL import Image
 
 from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
 from compress.data.fingerprints import file_digests, thread_pool
+from compress.data.options import Seed, checked_options
 from compress.data.transforms import (
     IMAGENET,
     Box,
@@ -221,16 +222,17 @@ def _eight_bits(picture: Image.Image, channels: int) -> Image.Image:
     return picture.convert("RGB" if channels == 3 else "L")
 
 
+@checked_options("data: images")
 def images(
     *,
-    path: str,
+    path: str | Path,
     size: int = 224,
     short_side: int = 0,
     labels: str = "folders",
     validation: float = 0.1,
     test: float = 0.1,
     calibration: int = 512,
-    seed: int = 0,
+    seed: Seed = 0,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",

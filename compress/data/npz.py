@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.base import Splits, array_splits, assign_splits
+from compress.data.options import Count, Seed, checked_options
 from compress.data.transforms import make_normalise, statistics
 from profiles.errors import UserError
 
@@ -21,9 +22,10 @@ NONE = "none"
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
+@checked_options("data: npz")
 def npz(
     *,
-    path: str,
+    path: str | Path,
     images: str = "images",
     labels: str = "labels",
     classes: Sequence[str] = (),
@@ -31,12 +33,12 @@ def npz(
     validation: float = 0.1,
     test: float = 0.1,
     calibration: int = 512,
-    seed: int = 0,
+    seed: Seed = 0,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",
     scale: float = 1.0,
-    shift: int = 0,
+    shift: Count = 0,
     mirror: bool = False,
 ) -> Splits:
     """Read images (N, H, W), (N, H, W, C) or (N, C, H, W) and labels (N,) or (N, 1) from a .npz file.
@@ -139,7 +141,7 @@ def _pair(where: str, pair: Pair, layout: str) -> Pair:
     return np.ascontiguousarray(images, kind), labels.astype(np.int64)
 
 
-def _classes(path: str, parts: Mapping[str, Pair], given: tuple[str, ...]) -> tuple[str, ...]:
+def _classes(path: str | Path, parts: Mapping[str, Pair], given: tuple[str, ...]) -> tuple[str, ...]:
     most = 1 + max(int(labels.max(initial=-1)) for _, labels in parts.values())
     if given and len(given) < most:
         raise UserError(f"data: {path} has labels up to {most - 1}; given: {len(given)} classes; name one for each label")

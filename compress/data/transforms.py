@@ -61,7 +61,7 @@ class Normalise:
             faults.append(f"data: deviation is made of numbers above 0; given: {list(self.deviation)}")
         if self.order not in ORDERS:
             faults.append(f"data: order is one of {', '.join(ORDERS)}; given: {self.order!r}")
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             faults.append(f"data: scale is what white is, 1 or 255; given: {self.scale!r}")
         if faults:
             raise UserError(*faults)

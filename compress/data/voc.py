@@ -10,14 +10,16 @@ from xml.etree import ElementTree
 from compress.data.base import Splits
 from compress.data.box_samples import PARTS, AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
+from compress.data.options import Seed, checked_options
 from profiles.errors import UserError, unknown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
+@checked_options("data: voc")
 def voc(
     *,
-    path: str,
+    path: str | Path,
     size: Sequence[int],
     classes: Sequence[str] = (),
     resize: str = "plain",
@@ -26,7 +28,7 @@ def voc(
     validation: float = 0.1,
     test: float = 0.1,
     calibration: int = 512,
-    seed: int = 0,
+    seed: Seed = 0,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",

@@ -15,15 +15,17 @@ from compress.data.box_samples import BROKEN, AnnotatedImage, as_boxes, box_spli
 from compress.data.box_transforms import make_box_preprocessing
 from compress.data.fingerprints import thread_pool
 from compress.data.images import SUFFIXES
+from compress.data.options import Seed, checked_options
 from profiles.errors import UserError
 
 PREFIXES = {"train": "train", "val": "validation", "test": "test"}
 """How the folders of each part begin: ``val``, ``valid``, ``validation``, ``val2017``."""
 
 
+@checked_options("data: yolo")
 def yolo(
     *,
-    path: str,
+    path: str | Path,
     size: Sequence[int],
     classes: Sequence[str] = (),
     names: str = "",
@@ -32,7 +34,7 @@ def yolo(
     validation: float = 0.1,
     test: float = 0.1,
     calibration: int = 512,
-    seed: int = 0,
+    seed: Seed = 0,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
     order: str = "rgb",

@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, final
+from typing import Annotated, Any, Generic, ParamSpec, final
 
 import numpy as np
 import torch
+from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,6 +44,9 @@ Example = Mapping[str, Any]
 train on, and ``trained``, whether the student works already, so that parts may be fitted to what is shown."""
 
 TINY = 1e-8
+
+Temperature = Annotated[float, Gt(0)]
+"""Temperature of softened class probabilities."""
 
 
 P = ParamSpec("P")
@@ -156,7 +160,7 @@ def _pooled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps if maps.shape[2:] == size else functional.adaptive_avg_pool2d(maps, size)
 
 
-def load_npy(loss: str, option: str, path: str) -> Tensor:
+def load_npy(loss: str, option: str, path: str | Path) -> Tensor:
     """Read a .npy file of numbers in float32, variables of the environment filled in.
 
     Raises:
@@ -165,7 +169,7 @@ def load_npy(loss: str, option: str, path: str) -> Tensor:
     try:
         table = np.load(Path(os.path.expandvars(path)), allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"loss {loss}: {option} is a .npy file of numbers; given: {path!r} ({error})") from None
+        raise UserError(f"loss {loss}: {option} is a .npy file of numbers; given: {str(path)!r} ({error})") from None
     return torch.from_numpy(table.astype(np.float32))
 
 

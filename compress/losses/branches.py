@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, as_float32, log_probabilities, split_labels
+from compress.losses.base import Example, Temperature, as_float32, log_probabilities, split_labels
 
 
 @final
@@ -20,7 +20,7 @@ class Ofa(nn.Module):
     classes), targets (samples,), maps (samples, channels, height, width).
     """
 
-    def __init__(self, example: Example, *, eps: float = 1.0, temperature: float = 1.0) -> None:
+    def __init__(self, example: Example, *, eps: float = 1.0, temperature: Temperature = 1.0) -> None:
         super().__init__()
         self._eps, self._temperature = eps, temperature
         classes, maps = example["student_logits"].shape[-1], example["student_features"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.losses.adapters import make_adapter
-from compress.losses.base import Example, as_float32, kl_divergence, log_probabilities
+from compress.losses.base import Example, Temperature, as_float32, kl_divergence, log_probabilities
 
 
 @final
@@ -24,7 +24,7 @@ class Codebook(nn.Module):
     codes: Tensor
     seen: Tensor
 
-    def __init__(self, example: Example, *, size: int = 64, temperature: float = 4.0, memory: float = 0.99) -> None:
+    def __init__(self, example: Example, *, size: int = 64, temperature: Temperature = 4.0, memory: float = 0.99) -> None:
         super().__init__()
         teacher = example["teacher_embedding"]
         self._temperature, self._memory = temperature, memory

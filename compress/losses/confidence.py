@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from compress.losses.base import (
     PerSampleLoss,
+    Temperature,
     cross_entropy,
     flatten_places,
     kl_divergence,
@@ -43,7 +44,7 @@ def fer(
     return cross_entropy(target, student), sure >= discard
 
 
-def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
+def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, temperature: Temperature = 1.0) -> Tensor:
     """Compute KL of augmented to plain predictions where the plain ones are right (MDCS, Zhao et al. 2023, paper 54).
 
     T^2 * mean of KL(plain || augmented) over the samples whose plain view is classified right; plain without gradient.
@@ -57,7 +58,12 @@ def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, tempe
 
 
 def open_set(
-    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 4.0, strictness: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    *,
+    temperature: Temperature = 4.0,
+    strictness: float = 1.0,
 ) -> Tensor:
     """Compute KL on labelled samples and on unlabelled ones that both models find familiar (KD3, 2023, paper 68).
 
@@ -78,7 +84,7 @@ def open_set(
 
 
 def collaborative(
-    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0, regions: int = 4
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: Temperature = 1.0, regions: int = 4
 ) -> Tensor:
     """Compute KL where the teacher is better, by place and by region (BSD, Zhu et al. 2023, paper 18).
 

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, flatten_places, kl_divergence, log_probabilities, masked_mean, split_labels
+from compress.losses.base import (
+    Example,
+    Temperature,
+    flatten_places,
+    kl_divergence,
+    log_probabilities,
+    masked_mean,
+    split_labels,
+)
 
 
 @final
@@ -78,7 +86,7 @@ class Tgeo(nn.Module):
     """
 
     def __init__(
-        self, example: Example, *, temperature: float = 1.5, held: int = 10, unroll: float = 1.0, boost: float = 10.0
+        self, example: Example, *, temperature: Temperature = 1.5, held: int = 10, unroll: float = 1.0, boost: float = 10.0
     ) -> None:
         super().__init__()
         self._temperature, self._held, self._unroll, self._boost = temperature, held, unroll, boost

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import PerSampleLoss, flatten_places, kl_divergence, log_probabilities, split_labels
+from compress.losses.base import PerSampleLoss, Temperature, flatten_places, kl_divergence, log_probabilities, split_labels
 
 LEAST = -1e9
 """In place of a logit that is left out; finite, so that its gradient is 0 and not NaN."""
@@ -18,7 +21,7 @@ def dkd(
     teacher_logits: Tensor,
     targets: Tensor,
     *,
-    temperature: float = 4.0,
+    temperature: Temperature = 4.0,
     target: float = 1.0,
     others: float = 8.0,
 ) -> tuple[Tensor, Tensor]:
@@ -44,7 +47,7 @@ def nkd(
     teacher_logits: Tensor,
     targets: Tensor,
     *,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     others: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Compute cross-entropy of the label by the teacher's confidence, and of the rest normalised (NKD, Yang et al. 2023).
@@ -64,7 +67,9 @@ def nkd(
     return first + others * temperature**2 * rest, known
 
 
-def top_k_ld(student_logits: Tensor, teacher_logits: Tensor, *, k: int = 5, temperature: float = 1.0) -> Tensor:
+def top_k_ld(
+    student_logits: Tensor, teacher_logits: Tensor, *, k: Annotated[int, Ge(1)] = 5, temperature: Temperature = 1.0
+) -> Tensor:
     """Compute forward KL on the teacher's first ``k`` classes, reverse KL on the rest (TopKLD, 2025, paper 49).
 
     T^2 * mean of sum over the first k of t log(t / s) - t + s, plus sum over the rest of s log(s / t) - s + t: the terms

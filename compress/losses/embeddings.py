@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import final
 
 import torch
@@ -118,7 +119,7 @@ class Align(nn.Module):
     images: Tensor
     texts: Tensor
 
-    def __init__(self, example: Example, *, share: float = 0.5, images: str = "", texts: str = "") -> None:
+    def __init__(self, example: Example, *, share: float = 0.5, images: str | Path = "", texts: str | Path = "") -> None:
         super().__init__()
         tables = [
             load_npy("align", name, path) if path else torch.zeros(0, 0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.losses.adapters import Adapters, make_adapter
-from compress.losses.base import TINY, Example, as_float32, kl_divergence, match_sizes, pyramid_mse
+from compress.losses.base import TINY, Example, Temperature, as_float32, kl_divergence, match_sizes, pyramid_mse
 
 
 def attention(student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
@@ -35,7 +35,7 @@ class Cwd(nn.Module):
     adapter where channels differ. Blind to a constant a channel. Maps (samples, channels, height, width).
     """
 
-    def __init__(self, example: Example, *, temperature: float = 4.0) -> None:
+    def __init__(self, example: Example, *, temperature: Temperature = 4.0) -> None:
         super().__init__()
         self._temperature = temperature
         self.adapters = Adapters.of(example, "features")

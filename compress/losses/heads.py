@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import final
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from compress.losses.base import (
     Example,
+    Temperature,
     TwoHeaded,
     as_float32,
     flatten_places,
@@ -33,7 +35,7 @@ class Dho(TwoHeaded):
     Logits (samples, classes), targets (samples,), embeddings (samples, width).
     """
 
-    def __init__(self, example: Example, *, share: float = 0.5, temperature: float = 2.0) -> None:
+    def __init__(self, example: Example, *, share: float = 0.5, temperature: Temperature = 2.0) -> None:
         super().__init__()
         self._share, self._temperature = share, temperature
         self.head = nn.Linear(example["student_embedding"].shape[-1], example["student_logits"].shape[-1])
@@ -105,7 +107,7 @@ class Aspects(nn.Module):
 
     answers: Tensor
 
-    def __init__(self, example: Example, *, answers: str = "") -> None:
+    def __init__(self, example: Example, *, answers: str | Path = "") -> None:
         super().__init__()
         table = load_npy("aspects", "answers", answers)
         if len(table) != example["samples"] or table.dim() != 2:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import TINY, PerSampleLoss, all_counted, as_float32, kl_divergence, log_probabilities
+from compress.losses.base import TINY, PerSampleLoss, Temperature, all_counted, as_float32, kl_divergence, log_probabilities
 
 
 @PerSampleLoss
-def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> tuple[Tensor, Tensor]:
+def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: Temperature = 4.0) -> tuple[Tensor, Tensor]:
     """Compute KL of softened class probabilities times temperature squared (Hinton et al. 2015, section 2).
 
     T^2 * mean over samples of KL(softmax(t / T) || softmax(s / T)); zero when the logits agree up to a
@@ -22,7 +22,7 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
     return all_counted(temperature**2 * kl_divergence(teacher, student))
 
 
-def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, rest: float = 0.1) -> Tensor:
+def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: Temperature = 1.0, rest: float = 0.1) -> Tensor:
     """Compute KL of independent class probabilities (sigmoid), for scores that do not sum to one: detection.
 
     T^2 * weighted mean over places of the sum over classes of KL(Bernoulli(t / T) || Bernoulli(s / T)); a place weighs
@@ -39,7 +39,7 @@ def bce_kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
 
 
 @PerSampleLoss
-def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: Temperature = 1.0) -> tuple[Tensor, Tensor]:
     """Compute the Jensen-Shannon divergence of class probabilities (SSLD, Cui et al. 2021, paper 45).
 
     T^2 * mean of (KL(t || m) + KL(s || m)) / 2 with m the mean of both; at most T^2 ln 2. Logits (samples, ..., classes).
@@ -51,7 +51,7 @@ def js(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1
 
 @PerSampleLoss
 def bd_kd(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, extra: float = 1.0
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: Temperature = 4.0, extra: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Compute KL both ways, weighed by sample for the less sure of the two (BD-KD, Amara et al. 2022, paper 76).
 
@@ -66,7 +66,12 @@ def bd_kd(
 
 
 def dist(
-    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0, between: float = 2.0, within: float = 2.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: Temperature = 4.0,
+    between: float = 2.0,
+    within: float = 2.0,
 ) -> Tensor:
     """Compute 1 - correlation of class probabilities within samples and within classes (DIST, Huang et al. 2022).
 

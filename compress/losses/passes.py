@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from compress.losses.base import as_float32, kl_divergence
+from compress.losses.base import Temperature, as_float32, kl_divergence
 
 
-def two_passes(student_logits: Tensor, again_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
+def two_passes(student_logits: Tensor, again_logits: Tensor, *, temperature: Temperature = 4.0) -> Tensor:
     """Compute KL both ways between two passes over one batch (LAD, 2024, paper 67; R-Drop, Liang et al. 2021).
 
     T^2 * mean of KL(a || b) + KL(b || a): for dense outputs over the places of each class, as ``cwd``, for others over the

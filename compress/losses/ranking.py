@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.losses.base import PerSampleLoss, all_counted, flatten_places, log_probabilities, split_labels
+from compress.losses.base import PerSampleLoss, Temperature, all_counted, flatten_places, log_probabilities, split_labels
 
 
 @PerSampleLoss
 def pld(
-    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, temperature: Temperature = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Compute the Plackett-Luce loss of the order (label, then the teacher's) (PLD, Bassam et al. 2025, paper 34).
 

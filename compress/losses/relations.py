@@ -12,6 +12,7 @@ from compress.losses.adapters import Adapters
 from compress.losses.base import (
     TINY,
     Example,
+    Temperature,
     as_float32,
     flatten_places,
     kl_divergence,
@@ -108,7 +109,7 @@ def edges(
     teacher_embedding: Tensor,
     *,
     neighbours: int = 4,
-    temperature: float = 1.5,
+    temperature: Temperature = 1.5,
     low: float = 1.0,
     high: float = 1.0,
 ) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.losses.base import log_probabilities
+from compress.losses.base import Temperature, log_probabilities
 
 
 def sinkhorn(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
-    temperature: float = 2.0,
+    temperature: Temperature = 2.0,
     smoothing: float = 0.1,
     iterations: int = 20,
 ) -> Tensor:

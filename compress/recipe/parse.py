@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from compress.data import DATA
+from compress.data.options import check_options, fill_paths, option_faults
+from compress.methods.distillation.loss_specs import RESERVED, losses
 from compress.methods.quantization.calibration_selection import CalibrationSpec
 from compress.models import (
     factory,
@@ -64,7 +66,10 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     given = table.get("student", {"from": "teacher"})
     student = parse_student(given, taught_by, lambda model: _model(model, Path(source).parent), source, faults)
     budget = build(Budget, table.get("budget", {}), f"{source}: [budget]", faults)
-    chain = [_stage(entry, f"{source}: [[stage]] {i + 1}", faults) for i, entry in enumerate(table.get("stage", []))]
+    chain = [
+        _stage(entry, f"{source}: [[stage]] {i + 1}", Path(source).parent, faults)
+        for i, entry in enumerate(table.get("stage", []))
+    ]
     faults += _order(chain, source)
     seed = table.get("seed", 0)
     if not isinstance(seed, int):
@@ -101,16 +106,10 @@ def instantiate(use: Use, table: Mapping[str, str], where: str) -> Any:
     """Call what a name of ``table`` or a ``module:callable`` stands for with a recipe's arguments.
 
     Raises:
-        UserError: it does not take them; nearest names are suggested.
+        UserError: names, types or bounds that it does not take; all of them, with the nearest names.
     """
     call = factory.factory(table.get(use.use, use.use))
-    try:
-        inspect.signature(call).bind(**use.arguments)
-    except TypeError as error:
-        takes = [p.name for p in inspect.signature(call).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        wrong = [unknown("key", key, takes, f"{where} {use.use}") for key in use.arguments if key not in takes]
-        raise UserError(*(wrong or [f"{where} {use.use}: {error}; it takes {', '.join(takes)}"])) from None
-    return call(**use.arguments)
+    return call(**check_options(call, use.arguments, f"{where} {use.use}"))
 
 
 def tasks() -> dict[str, str]:
@@ -175,13 +174,29 @@ def _use(given: Any, kind: str, table: Mapping[str, str], where: str, source: st
         faults.append(unknown(kind, name, table, where) + "; or module:callable")
         return None
     folder = Path(source).parent
-    arguments = {k: _path(v, folder) if k == "path" else v for k, v in entry.items() if k != "use"}
-    return Use(use=factory.relative_to(name, folder), arguments=arguments)
+    reference = factory.relative_to(name, folder)
+    options = {key: value for key, value in entry.items() if key != "use"}
+    return Use(use=reference, arguments=_options(table.get(name, reference), options, folder, f"{where} {name}", faults))
+
+
+def _options(reference: str, options: Mapping[str, Any], folder: Path, where: str, faults: list[str]) -> dict[str, Any]:
+    """Check the options of a task or data source, and fill in their paths."""
+    call: Callable[..., Any] | None = None
+    with contextlib.suppress(Exception):  # of code that does not import, the run says so when it needs it
+        call = factory.factory(reference)
+    try:
+        filled = fill_paths(call, options, folder, where)
+    except UserError as error:
+        faults += error.faults
+        return dict(options)
+    if call is not None:
+        faults += option_faults(call, filled, where)
+    return filled
 
 
 def _path(given: Any, folder: Path) -> Any:
     """Resolve a path of a recipe: variables of the environment filled in, relative to the recipe's folder."""
-    return str(folder / os.path.expandvars(given)) if isinstance(given, str) else given
+    return str(folder / Path(os.path.expandvars(given)).expanduser()) if isinstance(given, str) else given
 
 
 def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> TeacherSpec | None:
@@ -225,7 +240,7 @@ def _model(reference: str, folder: Path) -> str:
     return factory.relative_to(reference, folder)
 
 
-def _stage(entry: Mapping[str, Any], where: str, faults: list[str]) -> Stage | None:
+def _stage(entry: Mapping[str, Any], where: str, folder: Path, faults: list[str]) -> Stage | None:
     name = entry.get("use")
     if not isinstance(name, str):
         faults.append(f"{where} use is missing; known stages: {', '.join(sorted(stages()))}")
@@ -234,5 +249,19 @@ def _stage(entry: Mapping[str, Any], where: str, faults: list[str]) -> Stage | N
         faults.append(unknown("stage", name, stages(), where))
         return None
     settings = {key: value for key, value in entry.items() if key != "use"}
+    if isinstance(settings.get("losses"), list):
+        settings["losses"] = [_loss(loss, folder, f"{where} ({name}) losses", faults) for loss in settings["losses"]]
     stage: Stage | None = build(load_object(stages()[name]), settings, f"{where} ({name})", faults)
     return stage
+
+
+def _loss(entry: Any, folder: Path, where: str, faults: list[str]) -> Any:
+    """Fill in the paths in one entry of ``losses``; all else is checked with the stage."""
+    if not isinstance(entry, Mapping) or entry.get("use") not in losses():
+        return entry
+    options = {key: value for key, value in entry.items() if key not in RESERVED}
+    try:
+        return {**entry, **fill_paths(load_object(losses()[entry["use"]]), options, folder, f"{where} {entry['use']}")}
+    except UserError as error:
+        faults += error.faults
+        return entry

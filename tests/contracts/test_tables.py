@@ -27,7 +27,17 @@ FOLDERS = {
     "deploy/devices": (DEVICES, Device),
 }
 HELPERS = {
-    "compress/data": {"arrays", "transforms", "fingerprints", "box_samples", "box_transforms", "pickle_reader", "subset"},
+    "compress/data": {
+        "arrays",
+        "transforms",
+        "fingerprints",
+        "box_samples",
+        "box_transforms",
+        "pickle_reader",
+        "subset",
+        "options",
+        "decoding",
+    },
     "compress/tasks": {"assignment", "precision", "evaluate"},
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compress.data.options import option_faults
 from compress.losses import LOSSES
 from compress.losses.base import VOCABULARY, PerSampleLoss, TwoHeaded
 from compress.methods.distillation.loss_weights import WEIGHTS
@@ -88,8 +89,7 @@ def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
     loss = loss_named(name)
     weight = _weight(table.get("weight", 1.0), name, loss, faults)
     layers = _layers(table.get("layers", ()), name, loss, faults)
-    allowed = options_of(loss)
-    faults += [unknown("option", key, allowed, f"loss {name}") for key in options if key not in allowed]
+    faults += option_faults(loss, options, f"loss {name}", keyword_only=True)
     return LossSpec(use=name, weight=weight, options=options, layers=layers)
 
 
@@ -124,8 +124,7 @@ def _weight(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) 
         return 1.0
     kind = load_object(weights()[given["use"]])
     settings = {key: value for key, value in given.items() if key != "use"}
-    wrong = [unknown("setting", key, options_of(kind), f"loss {name}: weight {given['use']}") for key in settings]
-    wrong = [fault for key, fault in zip(settings, wrong, strict=True) if key not in options_of(kind)]
+    wrong = option_faults(kind, settings, f"loss {name}: weight {given['use']}", keyword_only=True)
     faults += wrong
     if issubclass(kind, SampleWeight) and not isinstance(loss, PerSampleLoss):
         able = [each for each, made in losses().items() if isinstance(load_object(made), PerSampleLoss)]
