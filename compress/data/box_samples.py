@@ -1,6 +1,8 @@
-"""What the sources of pictures with boxes share: pictures held at the input's size, and splits of them.
+"""Images with boxes, held at the input's size, and splits of them.
 
-Pictures are not turned as EXIF says: boxes are of the pixels as they are stored.
+Images are turned as their EXIF says, and boxes with them. A tool for annotation shows an image so, and its boxes are of what
+it shows; a tool that does not has the size of the stored pixels in its file, and its boxes are turned here. Where both sizes
+are equal (a turn by 180 degrees, a mirror image), boxes are of the image as shown.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import hashlib
 import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from PIL import Image
 
 from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
 from compress.data.box_transforms import LEAST_SIDE_PX, Boxes, BoxPreprocessing, augment_with_boxes, fit_image
+from compress.data.decoding import UNREADABLE, Header, frames_note, read_headers, reason, turned_boxes, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Bytes
 from profiles.errors import UserError
@@ -29,8 +33,10 @@ IN_MEMORY_BYTES = 2**30
 NAMED = 5
 """Faults of one kind that an error names."""
 
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for damaged files."""
+ORIENTATION_NOTES = {
+    "shown": "{} images are turned as their EXIF says; their boxes are of the image as shown",
+    "stored": "{} images are turned as their EXIF says, and their boxes, which are of the pixels as stored, with them",
+}
 
 PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What the parts of a data set are called."""
@@ -43,8 +49,8 @@ class AnnotatedImage:
 
     Attributes:
         file: under the data set's folder.
-        size: width and height, in pixels.
-        boxes: of shape (boxes, 5), in pixels of the picture.
+        size: width and height of the annotated image, in pixels.
+        boxes: of shape (boxes, 5), in pixels of that.
     """
 
     file: str
@@ -70,7 +76,7 @@ class ImageCache:
         """Return copies of the images at ``indices``, (images, height, width, channels).
 
         Raises:
-            UserError: pictures that cannot be decoded, or of another size than their annotation says.
+            UserError: images that cannot be decoded.
         """
         if self._pixels is None:
             self._pixels = _room(self._shape)
@@ -88,15 +94,12 @@ class ImageCache:
 
     def _decode(self, index: int) -> str | None:
         assert self._pixels is not None
-        about, path = self.drawn[index], self._root / self.drawn[index].file
+        path = self._root / self.drawn[index].file
         try:
             with Image.open(path) as picture:
-                if picture.size != about.size:
-                    given, stated = _times(picture.size), _times(about.size)
-                    return f"data: {path} is of {given} pixels, and its annotation says {stated}; boxes would be off"
-                self._pixels[index] = fit_image(picture, self._view)
-        except BROKEN as error:
-            return f"data: {path} cannot be decoded ({error}); remove or replace it"
+                self._pixels[index] = fit_image(upright(picture, self._view.normalise.channels), self._view)
+        except UNREADABLE as error:
+            return f"data: {path} cannot be decoded ({reason(error, path)}); remove or replace it"
         self._there[index] = True
         return None
 
@@ -150,8 +153,9 @@ def box_splits(
     missing = [f"data: {root / d.file} is annotated and not there" for p in parts.values() for d in p if not _is(root, d)]
     if missing:
         raise UserError(*first_faults(missing))
+    shown, orientation_notes = _shown(root, parts)
     kept, dropped = {}, 0
-    for part, drawn in parts.items():
+    for part, drawn in shown.items():
         kept[part] = [clip_boxes(each) for each in drawn]
         dropped += sum(len(a.boxes) - len(b.boxes) for a, b in zip(drawn, kept[part], strict=True))
     if not any(len(each.boxes) for drawn in kept.values() for each in drawn):
@@ -161,8 +165,47 @@ def box_splits(
     chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
     held = {part: ImageCache(root, drawn, view) for part, drawn in kept.items()}
     samples = {name: BoxSamples(held[part], indices, view, classes) for name, (part, indices) in chosen.items()}
-    extent_notes = [f"{dropped} boxes without extent inside their picture were dropped"] if dropped else []
-    return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=(*notes, *extent_notes))
+    all_notes = [*notes, *orientation_notes]
+    all_notes += [f"{dropped} boxes without extent inside their picture were dropped"] if dropped else []
+    return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=tuple(all_notes))
+
+
+def _shown(root: Path, parts: Mapping[str, Sequence[AnnotatedImage]]) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
+    """Turn annotations to the images as shown, by the heads of their files; with notes on what was turned.
+
+    Raises:
+        UserError: images that cannot be opened, or of another size than their annotation says.
+    """
+    shown: dict[str, list[AnnotatedImage]] = {}
+    faults: list[str] = []
+    counts: Counter[str] = Counter()
+    for part, images in parts.items():
+        headers = read_headers([root / image.file for image in images])
+        pairs = zip(images, headers, strict=True)
+        shown[part] = [_turned(root, image, header, counts, faults) for image, header in pairs]
+    if faults:
+        raise UserError(*first_faults(faults))
+    notes = [words.format(counts[key]) for key, words in ORIENTATION_NOTES.items() if counts[key]]
+    return shown, notes + ([frames_note(counts["frames"])] if counts["frames"] else [])
+
+
+def _turned(
+    root: Path, image: AnnotatedImage, header: Header | str, counts: Counter[str], faults: list[str]
+) -> AnnotatedImage:
+    if isinstance(header, str):
+        faults.append(header)
+        return image
+    counts["frames"] += header.frames
+    if image.size == header.shown:
+        counts["shown"] += header.orientation != 1
+        return image
+    if image.size == header.stored:
+        counts["stored"] += 1
+        boxes = turned_boxes(image.boxes, header.stored, header.orientation)
+        return AnnotatedImage(file=image.file, size=header.shown, boxes=boxes)
+    given, stated = _times(header.shown), _times(image.size)
+    faults.append(f"data: {root / image.file} is of {given} pixels, and its annotation says {stated}; boxes would be off")
+    return image
 
 
 def clip_boxes(drawn: AnnotatedImage) -> AnnotatedImage:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from compress.data.fingerprints import thread_pool
+from compress.data.options import Sides, as_sides
 from compress.data.transforms import Bytes, Normalise, make_normalise
 from profiles.errors import UserError
 
@@ -97,18 +98,19 @@ class BoxPreprocessing:
 
 
 def make_box_preprocessing(
-    *, size: Sequence[int], mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, **others: Any
+    *, size: Sides, mean: Sequence[float], deviation: Sequence[float], order: str, scale: float, **others: Any
 ) -> BoxPreprocessing:
     """Make the preprocessing from a source's options; ``others`` are its other fields."""
-    return BoxPreprocessing(normalise=make_normalise(mean, deviation, order, scale, usual=USUAL), size=tuple(size), **others)  # type: ignore[arg-type]
+    normalise = make_normalise(mean, deviation, order, scale, usual=USUAL)
+    return BoxPreprocessing(normalise=normalise, size=as_sides(size), **others)
 
 
 def fit_image(picture: Image.Image, view: BoxPreprocessing) -> Bytes:
-    """Resize an image to the input: uint8 (height, width, channels)."""
+    """Resize an upright image to the input: uint8 (height, width, channels)."""
     channels = view.normalise.channels
     across, down, left, top = view.fit(*picture.size)
     wide, high = round(across * picture.width), round(down * picture.height)
-    small = _shrunk(picture.convert("RGB" if channels == 3 else "L"), wide, high, antialias=view.antialias)
+    small = _shrunk(picture, wide, high, antialias=view.antialias)
     result = np.full((*view.size, channels), FILL, np.uint8)
     result[int(top) : int(top) + high, int(left) : int(left) + wide] = np.asarray(small).reshape(high, wide, channels)
     return result

@@ -10,7 +10,7 @@ from typing import Any, final
 from compress.data.base import Splits
 from compress.data.box_samples import AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.options import Seed, checked_options
+from compress.data.options import Seed, Sides, checked_options
 from compress.data.yolo import PREFIXES
 from profiles.errors import UserError, unknown
 
@@ -21,7 +21,7 @@ INSTANCES = "instances_"
 def coco(
     *,
     path: str | Path,
-    size: Sequence[int],
+    size: Sides,
     classes: Sequence[str] = (),
     resize: str = "plain",
     antialias: bool = True,
@@ -47,7 +47,7 @@ def coco(
     ``compress.data.box_transforms.BoxPreprocessing``.
 
     Args:
-        size: height and width of the input.
+        size: height and width of the input, or one number for both.
         classes: names in the order of the labels; without, the categories of train in the order of their ids.
 
     Raises:
@@ -160,12 +160,18 @@ class _Reader:
         folder = self._folder(file)
         return [
             AnnotatedImage(
-                file=str(folder / image["file_name"]),
+                file=str(self._file(folder, str(image["file_name"]))),
                 size=(int(image["width"]), int(image["height"])),
                 boxes=as_boxes(rows[image["id"]]),
             )
             for image in table["images"]
         ]
+
+    def _file(self, folder: Path, name: str) -> Path:
+        """Find a part's image; its name may have backslashes, or begin with the folder that it is in."""
+        plain = Path(name.replace("\\", "/"))
+        candidates = (folder / plain, plain, Path("images") / plain, folder / plain.name)
+        return next((each for each in candidates if (self._root / each).is_file()), folder / plain)
 
     def _labels(self, file: Path, table: Mapping[str, Any]) -> dict[Any, int]:
         """The label of each category; -1, and a fault, for one that is no class."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from compress.data.base import Indices, Splits, assign_splits
 from compress.data.images import ImagePreprocessing, ImageStore, image_splits
-from compress.data.options import Seed, checked_options
+from compress.data.options import Seed, Sides, as_sides, checked_options
 from compress.data.transforms import IMAGENET, make_normalise
 from profiles.errors import UserError
 
@@ -32,7 +32,7 @@ def huggingface(
     revision: str = "",
     image: str = "",
     label: str = "",
-    size: int = 224,
+    size: Sides = 224,
     short_side: int = 0,
     validation: float = 0.1,
     test: float = 0.1,
@@ -60,7 +60,7 @@ def huggingface(
     normalise = make_normalise(mean, deviation, order, scale, usual=IMAGENET)
     view = ImagePreprocessing(
         normalise=normalise,
-        size=size,
+        size=as_sides(size),
         short_side=short_side,
         augment=augment,
         least_area=least_area,

@@ -1,11 +1,11 @@
-"""Folders of pictures, one a class: JPEG, PNG, WebP and BMP, decoded by Pillow when they are asked for."""
+"""Folders of images, one per class, decoded by Pillow on demand."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
+from compress.data.decoding import (
+    GAP,
+    SUFFIXES,
+    UNREADABLE,
+    animation_notes,
+    is_image,
+    other_files_note,
+    reason,
+    shown_size,
+    suffix_of,
+    upright,
+)
 from compress.data.fingerprints import file_digests, thread_pool
-from compress.data.options import Seed, checked_options
+from compress.data.options import Seed, Sides, as_sides, checked_options
 from compress.data.transforms import (
     IMAGENET,
     Box,
@@ -33,35 +45,15 @@ from compress.data.transforms import (
 )
 from profiles.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """Names of the folders that a part may come in."""
 
 AUGMENT = ("crop", "shift", "none")
-ORIENTATION = 0x0112
-"""The tag of EXIF that says how the camera was held."""
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each of its values; it is done here, since Pillow's own fails where other tags are damaged."""
-
-SIDEWAYS = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
-
-GAP = 2
-"""A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the pixels a side that are needed."""
+MOST_SIDE = 2**16
+"""Pixels of the longest side of an input."""
 
 NAMED = 5
 """Damaged files of a batch that an error names."""
-
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for damaged files; a broken PNG is a ``SyntaxError`` to it."""
 
 
 @final
@@ -70,7 +62,7 @@ class ImagePreprocessing:
     """Resizing, cropping, normalisation and augmentation of an image.
 
     Attributes:
-        size: of the input's sides, in pixels.
+        size: height and width of the input, in pixels.
         short_side: what the shorter side is brought to before the centre is cut out, when nothing is augmented; 0 stands
             for size / 0.875, as with most models of ImageNet.
         augment: "crop" (a random part of ``least_area`` or more of the picture, resized), "shift" (the centre, moved by
@@ -82,7 +74,7 @@ class ImagePreprocessing:
     """
 
     normalise: Normalise
-    size: int
+    size: tuple[int, int]
     short_side: int = 0
     augment: str = "crop"
     least_area: float = 0.08
@@ -91,10 +83,10 @@ class ImagePreprocessing:
 
     def __post_init__(self) -> None:
         faults: list[str] = []
-        if self.size < 1:
-            faults.append(f"data: size is the input's side in pixels, 1 or more; given: {self.size}")
-        if self.short_side and self.short_side < self.size:
-            words = f"short_side is {self.size} (size) or more, or 0 for size / 0.875"
+        if not all(1 <= side <= MOST_SIDE for side in self.size):
+            faults.append(f"data: size is the input's height and width in pixels, from 1 to {MOST_SIDE}; given: {self.size}")
+        if self.short_side and self.short_side < min(self.size):
+            words = f"short_side is {min(self.size)} (the shorter side of size) or more, or 0 for that / 0.875"
             faults.append(f"data: {words}; given: {self.short_side}")
         if self.augment not in AUGMENT:
             faults.append(f"data: augment is one of {', '.join(AUGMENT)}; given: {self.augment!r}")
@@ -108,12 +100,12 @@ class ImagePreprocessing:
     @property
     def resized_to(self) -> int:
         """Length of the shorter side before the centre crop, in pixels."""
-        return self.short_side or round(self.size / 0.875)
+        return self.short_side or round(min(self.size) / 0.875)
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the fields of ``Splits.preprocessing``."""
         resize = {"short_side": self.resized_to, "crop": "centre", "interpolation": "bilinear, antialiased"}
-        return {"size": [self.size, self.size], **resize, **self.normalise.as_json()}
+        return {"size": list(self.size), **resize, **self.normalise.as_json()}
 
 
 class ImageStore(ABC):
@@ -130,7 +122,7 @@ class ImageStore(ABC):
 
 @final
 class ImageSamples(Samples):
-    """Pictures decoded when they are loaded, as float32 of shape (channels, size, size); ``indices`` are of the shelf."""
+    """Pictures decoded when they are loaded, as float32 of shape (channels, height, width); ``indices`` are of the shelf."""
 
     def __init__(self, shelf: ImageStore, indices: Indices, labels: npt.NDArray[np.int64], view: ImagePreprocessing) -> None:
         assert len(indices) == len(labels)
@@ -159,7 +151,7 @@ class ImageSamples(Samples):
 
     def _decoded(self, indices: Indices, draws: npt.NDArray[np.float64] | None) -> Bytes:
         view = self._view
-        images = np.empty((len(indices), view.normalise.channels, view.size, view.size), np.uint8)
+        images = np.empty((len(indices), view.normalise.channels, *view.size), np.uint8)
         pictures = self._shelf.take(self._indices[indices])
 
         def decode(row: int) -> str | None:
@@ -168,13 +160,13 @@ class ImageSamples(Samples):
             def box(width: int, height: int) -> Box:
                 if draws is None:
                     return centre_box(width, height, view.size, view.resized_to)
-                return random_box(width, height, view.least_area, draws[row])
+                return random_box(width, height, view.least_area, draws[row], view.size[1] / view.size[0])
 
             try:
                 with opened() as picture:
                     images[row] = decoded(picture, view.size, view.normalise.channels, box)
             except UNREADABLE as error:
-                return f"data: {name} cannot be decoded ({error}); remove or replace it"
+                return f"data: {name} cannot be decoded ({reason(error, name)}); remove or replace it"
             return None
 
         bad = [fault for fault in thread_pool().map(decode, range(len(indices))) if fault]
@@ -194,39 +186,28 @@ class ImageSamples(Samples):
         return self._content
 
 
-def decoded(picture: Image.Image, size: int, channels: int, box: Callable[[int, int], Box]) -> Bytes:
-    """A part of an opened picture as (channels, size, size).
-
-    Turned as EXIF says; grey, palette and CMYK to RGB, transparency dropped, 16 bits to the upper 8.
+def decoded(picture: Image.Image, size: tuple[int, int], channels: int, box: Callable[[int, int], Box]) -> Bytes:
+    """Decode a part of an opened image as (channels, height, width), by the rules of ``compress.data.decoding``.
 
     Args:
-        box: from the picture's width and height to the part that is wanted.
+        box: from the image's width and height to the part that is wanted.
     """
-    turn = TURNS.get(picture.getexif().get(ORIENTATION, 1))
-    sideways = turn in SIDEWAYS
-    width, height = (picture.height, picture.width) if sideways else picture.size
+    rows, columns = size
+    width, height = shown_size(picture)
     left, top, right, bottom = box(width, height)
-    across, down = int(width * size / (right - left) * GAP), int(height * size / (bottom - top) * GAP)
-    picture.draft("RGB" if channels == 3 else "L", (down, across) if sideways else (across, down))
-    if turn is not None:
-        picture = picture.transpose(turn)
-    shrunk = (picture.width / width, picture.height / height)
+    needed = int(width * columns / (right - left) * GAP), int(height * rows / (bottom - top) * GAP)
+    image = upright(picture, channels, at_least=needed)
+    shrunk = (image.width / width, image.height / height)
     part = (left * shrunk[0], top * shrunk[1], right * shrunk[0], bottom * shrunk[1])
-    pixels: Bytes = np.asarray(resize_crop(_eight_bits(picture, channels), size, part))
-    return np.moveaxis(pixels.reshape(size, size, channels), 2, 0)
-
-
-def _eight_bits(picture: Image.Image, channels: int) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion makes white of all above 255
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))
-    return picture.convert("RGB" if channels == 3 else "L")
+    pixels: Bytes = np.asarray(resize_crop(image, size, part))
+    return np.moveaxis(pixels.reshape(rows, columns, channels), 2, 0)
 
 
 @checked_options("data: images")
 def images(
     *,
     path: str | Path,
-    size: int = 224,
+    size: Sides = 224,
     short_side: int = 0,
     labels: str = "folders",
     validation: float = 0.1,
@@ -242,21 +223,23 @@ def images(
     shift: int = 4,
     mirror: bool = True,
 ) -> Splits:
-    """Pictures in a folder for each class, as float32 of shape (channels, size, size).
+    """Read images from a folder for each class, as float32 of shape (channels, height, width).
 
     ``path`` holds either the folders ``train``, ``val`` or ``validation``, and ``test``, each with the classes' folders,
     or the classes' folders. What is missing is held out from train as ``compress.data.base.assign_splits`` says. Labels are
     the places of the folders' names in order; ``labels="none"`` takes every picture under ``path``, without labels (-1).
-    Hidden files and files of other kinds are passed over. Mean and deviation are those of ImageNet unless given; one value
-    each makes grey images. The options of ``ImagePreprocessing`` are described there.
+    Hidden files are passed over; files of other kinds too, and counted in the notes. Mean and deviation are those of
+    ImageNet unless given; one value each makes grey images. The options of ``ImagePreprocessing`` are described there.
 
     Raises:
         UserError: folders that are missing, empty or not in train, or an option that is not possible.
+
+    ``size`` is height and width of the input, or one number for both.
     """
     normalise = make_normalise(mean, deviation, order, scale, usual=IMAGENET)
     view = ImagePreprocessing(
         normalise=normalise,
-        size=size,
+        size=as_sides(size),
         short_side=short_side,
         augment=augment,
         least_area=least_area,
@@ -273,6 +256,10 @@ def images(
         chosen,
         view,
         folders.classes,
+        notes=[
+            *other_files_note(folders.others, root),
+            *animation_notes([root / name for pictures in folders.parts.values() for name, _ in pictures]),
+        ],
     )
 
 
@@ -282,6 +269,7 @@ def image_splits(
     chosen: Mapping[str, tuple[str, Indices]],
     view: ImagePreprocessing,
     classes: tuple[str, ...],
+    notes: Sequence[str] = (),
 ) -> Splits:
     """Make splits of the parts' image stores and labels, as ``assign_splits`` chose; only training is augmented."""
     plain = ImagePreprocessing(
@@ -291,7 +279,7 @@ def image_splits(
         name: ImageSamples(shelves[part], indices, labels[part][indices], view if name == "train" else plain)
         for name, (part, indices) in chosen.items()
     }
-    return Splits(**samples, classes=classes, preprocessing=view.as_json())
+    return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=tuple(notes))
 
 
 @final
@@ -314,10 +302,11 @@ class _Files(ImageStore):
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """Pictures of each part as (name under the root, label), and the classes."""
+    """Images of each part as (name under the root, label), the classes, and the suffixes of the other files."""
 
     parts: Mapping[str, Sequence[tuple[str, int]]]
     classes: tuple[str, ...]
+    others: Counter[str]
 
 
 def _found(root: Path, labels: str) -> _Found:
@@ -337,16 +326,18 @@ def _found(root: Path, labels: str) -> _Found:
 
 
 def _unlabelled(root: Path, present: Mapping[str, Path]) -> _Found:
-    parts = {part: [(name, -1) for name in _pictures(folder, root)] for part, folder in present.items()}
+    others: Counter[str] = Counter()
+    parts = {part: [(name, -1) for name in _pictures(folder, root, others)] for part, folder in present.items()}
     empty = [_nothing(present[part]) for part, pictures in parts.items() if not pictures]
     if empty:
         raise UserError(*empty)
-    return _Found(parts=parts, classes=())
+    return _Found(parts=parts, classes=(), others=others)
 
 
 def _labelled(root: Path, present: Mapping[str, Path]) -> _Found:
     classes = tuple(_classes(present["train"]))
     faults: list[str] = []
+    others: Counter[str] = Counter()
     if not classes:
         words = 'a folder of pictures for each class is expected; for pictures without labels say labels = "none"'
         faults.append(f"data: {present['train']} holds no folders; {words}")
@@ -357,13 +348,13 @@ def _labelled(root: Path, present: Mapping[str, Path]) -> _Found:
             if name not in classes:
                 faults.append(f"data: {folder / name} is a class that {present['train']} has not")
                 continue
-            pictures = _pictures(folder / name, root)
+            pictures = _pictures(folder / name, root, others)
             if not pictures:
                 faults.append(_nothing(folder / name))
             parts[part] += [(picture, classes.index(name)) for picture in pictures]
     if faults:
         raise UserError(*faults)
-    return _Found(parts=parts, classes=classes)
+    return _Found(parts=parts, classes=classes, others=others)
 
 
 def _nothing(folder: Path) -> str:
@@ -374,12 +365,12 @@ def _classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _pictures(folder: Path, root: Path) -> list[str]:
-    """Names under ``root`` of the pictures anywhere under ``folder``, in order."""
-    names_under_root: list[str] = []
+def _pictures(folder: Path, root: Path, others: Counter[str]) -> list[str]:
+    """List the names under ``root`` of the images anywhere under ``folder``, in order; other suffixes are counted."""
+    images: list[str] = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         under = os.path.relpath(place, root)
-        shown = (name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        names_under_root += [os.path.join(under, name) for name in shown]
-    return sorted(names_under_root)
+        images += [os.path.join(under, name) for name in names if is_image(name)]
+        others.update(suffix_of(name) for name in names if not is_image(name) and not name.startswith("."))
+    return sorted(images)

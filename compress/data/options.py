@@ -35,8 +35,14 @@ Positive = Annotated[float, Gt(0)]
 Side = Annotated[int, Ge(1), Le(2**16)]
 """Length of an input's side in pixels."""
 
-Sides = Side | Annotated[Sequence[Side], Len(2, 2)]
+Sides = int | Annotated[Sequence[int], Len(2, 2)]
 """Height and width of an input in pixels, or one number for both."""
+
+
+def as_sides(size: Sides) -> tuple[int, int]:
+    """Convert a size to height and width."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
 
 PATH_NAMES = re.compile(r"(.*_)?(path|paths|dir|folder|file|root)")
 """Names of parameters that hold paths where no annotation says otherwise."""

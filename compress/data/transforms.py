@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from compress.data.options import Sides, as_sides
 from profiles.errors import UserError
 
 Bytes = npt.NDArray[np.uint8]
@@ -174,36 +175,47 @@ def random_draws(count: int, augment: np.random.Generator) -> npt.NDArray[np.flo
     return augment.random((count, ATTEMPTS, 4))
 
 
-def random_box(width: int, height: int, least_area: float, draws: npt.NDArray[np.float64]) -> Box:
+def random_box(width: int, height: int, least_area: float, draws: npt.NDArray[np.float64], aspect: float = 1.0) -> Box:
     """Choose the crop of GoogLeNet's training (Szegedy et al. 2015, section 6).
 
-    An area of ``least_area`` to all of the picture and a ratio of 3:4 to 4:3, the first of the attempts in ``draws``
+    An area of ``least_area`` to all of the image and a ratio of 3:4 to 4:3, the first of the attempts in ``draws``
     (attempts, 4) that fits; where none does, the largest crop in the middle whose ratio is within those bounds.
+
+    Args:
+        aspect: width over height of the input, by which the bounds of the ratio are multiplied.
     """
+    least, most = LEAST_RATIO * aspect, MOST_RATIO * aspect
     for area, ratio, across, down in draws:
         pixels = width * height * (least_area + (1 - least_area) * area)
-        shape = LEAST_RATIO * (MOST_RATIO / LEAST_RATIO) ** ratio
+        shape = least * (most / least) ** ratio
         wide, high = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
         if 0 < wide <= width and 0 < high <= height:
             left, top = int(across * (width - wide + 1)), int(down * (height - high + 1))
             return (left, top, left + wide, top + high)
-    wide, high = min(width, round(height * MOST_RATIO)), min(height, round(width / LEAST_RATIO))
+    wide, high = max(1, min(width, round(height * most))), max(1, min(height, round(width / least)))
     left, top = (width - wide) // 2, (height - high) // 2
     return (left, top, left + wide, top + high)
 
 
-def centre_box(width: int, height: int, size: int, short_side: int) -> Box:
-    """What is left of a picture once its short side is ``short_side`` and ``size`` x ``size`` is cut from the middle.
+def centre_box(width: int, height: int, size: Sides, short_side: int) -> Box:
+    """Return the part of an image that is left when it is resized and ``size`` is cut from its middle.
 
-    In pixels of the picture: resizing this box is resizing and then cropping, in one pass, to the pixel.
+    The image is resized in proportion until it covers ``size``, enlarged so that its shorter side is ``short_side``. The
+    part is in pixels of the image: resizing it is resizing and then cropping, in one pass, to the pixel.
     """
-    short = min(width, height)
-    wide, high = (int(short_side * side / short) for side in (width, height))
-    left, top = round((wide - size) / 2), round((high - size) / 2)
+    rows, columns = as_sides(size)
+    enlarged = short_side / min(rows, columns)
+    if width * rows <= height * columns:  # the width is what just covers
+        wide = round(columns * enlarged)
+        high = int(wide * height / width)
+    else:
+        high = round(rows * enlarged)
+        wide = int(high * width / height)
+    left, top = round((wide - columns) / 2), round((high - rows) / 2)
     across, down = width / wide, height / high
-    return (left * across, top * down, (left + size) * across, (top + size) * down)
+    return (left * across, top * down, (left + columns) * across, (top + rows) * down)
 
 
-def resize_crop(image: Image.Image, size: int, box: Box) -> Image.Image:
+def resize_crop(image: Image.Image, size: Sides, box: Box) -> Image.Image:
     """Resize the box of an image to ``size``, height and width; bilinear, antialiased."""
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return image.resize(as_sides(size)[::-1], Image.Resampling.BILINEAR, box=box)

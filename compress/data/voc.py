@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from compress.data.base import Splits
 from compress.data.box_samples import PARTS, AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.options import Seed, checked_options
+from compress.data.options import Seed, Sides, checked_options
 from profiles.errors import UserError, unknown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -20,7 +20,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def voc(
     *,
     path: str | Path,
-    size: Sequence[int],
+    size: Sides,
     classes: Sequence[str] = (),
     resize: str = "plain",
     antialias: bool = True,
@@ -47,7 +47,7 @@ def voc(
     ``compress.data.box_transforms.BoxPreprocessing``.
 
     Args:
-        size: height and width of the input.
+        size: height and width of the input, or one number for both.
         classes: names in the order of the labels; without, those of the training annotations in alphabetical order.
         difficult: whether boxes marked difficult are kept; VOC leaves them out of its metric.
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-from PIL import Image
-
 from compress.data.base import Splits
-from compress.data.box_samples import BROKEN, AnnotatedImage, as_boxes, box_splits, first_faults
+from compress.data.box_samples import AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.fingerprints import thread_pool
-from compress.data.images import SUFFIXES
-from compress.data.options import Seed, checked_options
+from compress.data.decoding import SUFFIXES, Header, is_image, other_files_note, read_headers, suffix_of
+from compress.data.options import Seed, Sides, checked_options
 from profiles.errors import UserError
 
 PREFIXES = {"train": "train", "val": "validation", "test": "test"}
@@ -26,7 +24,7 @@ PREFIXES = {"train": "train", "val": "validation", "test": "test"}
 def yolo(
     *,
     path: str | Path,
-    size: Sequence[int],
+    size: Sides,
     classes: Sequence[str] = (),
     names: str = "",
     resize: str = "plain",
@@ -53,7 +51,7 @@ def yolo(
     those of ``compress.data.box_transforms.BoxPreprocessing``.
 
     Args:
-        size: height and width of the input.
+        size: height and width of the input, or one number for both.
         classes: names in the order of the labels.
         names: a file under ``path`` with a name a row, instead of ``classes``.
 
@@ -81,6 +79,8 @@ def yolo(
     if reader.faults:
         raise UserError(*first_faults(reader.faults))
     notes = [f"{reader.without} pictures have no file of boxes"] if reader.without else []
+    notes += [f"{reader.polygons} polygons were read as the boxes around them"] if reader.polygons else []
+    notes += other_files_note(reader.others, root)
     return box_splits(
         root, parts, view, classes=known, notes=notes, validation=validation, test=test, calibration=calibration, seed=seed
     )
@@ -123,24 +123,29 @@ class _Reader:
     def __init__(self, root: Path, classes: int) -> None:
         self._root, self._classes = root, classes
         self.faults: list[str] = []
-        self.without = 0
+        self.without = self.polygons = 0
+        self.others: Counter[str] = Counter()
 
     def part(self, pictures: Path, boxes: Path) -> list[AnnotatedImage]:
         """The annotated pictures of a part."""
-        files = sorted(file for file in os.listdir(pictures) if file.lower().endswith(SUFFIXES) and file[0] != ".")
+        names = [entry.name for entry in os.scandir(pictures) if entry.is_file() and not entry.name.startswith(".")]
+        files = sorted(name for name in names if is_image(name))
+        self.others.update(suffix_of(name) for name in names if not is_image(name))
         if not files:
             self.faults.append(f"data: {pictures} holds no picture; known kinds: {', '.join(SUFFIXES)}")
         if not boxes.is_dir():
             self.faults.append(f"data: {boxes} is not there; it holds a text file of boxes for each picture")
             return []
-        sizes = list(thread_pool().map(_size, [pictures / file for file in files]))
-        self.faults += [size for size in sizes if isinstance(size, str)]
+        headers = read_headers([pictures / file for file in files])
+        self.faults += [header for header in headers if isinstance(header, str)]
         return [
             AnnotatedImage(
-                file=str((pictures / file).relative_to(self._root)), size=size, boxes=as_boxes(self._rows(boxes, file, size))
+                file=str((pictures / file).relative_to(self._root)),
+                size=header.shown,
+                boxes=as_boxes(self._rows(boxes, file, header.shown)),
             )
-            for file, size in zip(files, sizes, strict=True)
-            if not isinstance(size, str)
+            for file, header in zip(files, headers, strict=True)
+            if isinstance(header, Header)
         ]
 
     def _rows(self, boxes: Path, file: str, size: tuple[int, int]) -> list[list[float]]:
@@ -160,24 +165,27 @@ class _Reader:
         if not parts:
             return []
         try:
-            label, x, y, wide, high = (float(part) for part in parts)
+            label, *values = (float(part) for part in parts)
+            x, y, wide, high = values if len(values) == 4 else _around(values)
         except ValueError:
-            self.faults.append(f'{where}: a row is "class x y width height"; given: {text[:60]!r}')
+            words = 'a row is "class x y width height", or a polygon "class x1 y1 x2 y2 x3 y3 ..."'
+            self.faults.append(f"{where}: {words}; given: {text[:60]!r}")
             return []
-        if label != int(label) or not 0 <= label < self._classes:
+        if not label.is_integer() or not 0 <= label < self._classes:
             self.faults.append(f"{where}: class {parts[0]} is unknown; allowed: 0 to {self._classes - 1}")
-        elif not all(math.isfinite(value) and -1 <= value <= 2 for value in (x, y, wide, high)):
+        elif not all(math.isfinite(value) and -1 <= value <= 2 for value in values):
             self.faults.append(f"{where}: positions are shares of the picture, from 0 to 1; given: {text[:60]!r}")
         else:
+            self.polygons += len(values) > 4
             across, down = size
             return [label, (x - wide / 2) * across, (y - high / 2) * down, (x + wide / 2) * across, (y + high / 2) * down]
         return []
 
 
-def _size(path: Path) -> tuple[int, int] | str:
-    """Width and height of a picture, from its head; or why there is none."""
-    try:
-        with Image.open(path) as picture:
-            return int(picture.width), int(picture.height)
-    except BROKEN as error:
-        return f"data: {path} cannot be opened ({error}); remove or replace it"
+def _around(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return centre and size of the box around a polygon of three points or more; ``ValueError`` where it is none."""
+    if len(values) < 6 or len(values) % 2:
+        raise ValueError("no polygon")
+    across, down = values[::2], values[1::2]
+    left, right, top, bottom = min(across), max(across), min(down), max(down)
+    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top

@@ -225,7 +225,7 @@ def test_keys_that_a_source_does_not_take_are_told(compress_here, small_recipe):
     small_recipe.write_text(text)
     done = compress_here("run", str(small_recipe))
     assert done.returncode == 2
-    assert "[task] data digits: unknown key 'sead' (did you mean 'seed'?)" in done.stderr
+    assert "[task] data digits: unknown option 'sead' (did you mean 'seed'?)" in done.stderr
 
 
 def test_shipping_needs_no_torch(tmp_path):

@@ -276,10 +276,11 @@ def test_all_faults_of_voc_at_once(tmp_path):
 
 def test_all_faults_of_yolo_at_once(tmp_path):
     root = as_yolo(tmp_path / "data")
-    (root / "labels/train/train0.txt").write_text("0 0.5 0.5\n2 0.5 0.5 0.1 0.1\n0 50 50 10 10\n1 .5 .5 .2 .2 .3 .3")
+    (root / "labels/train/train0.txt").write_text("0 0.5 0.5\n2 0.5 0.5 0.1 0.1\n0 50 50 10 10\n1 .5 .5 .2 .2 .3")
     (root / "images/train/train1.png").write_bytes(b"no picture")
     found = "\n".join(faults("yolo", root))
-    assert "train0.txt, row 1: a row is \"class x y width height\"; given: '0 0.5 0.5'" in found
+    rows = '"class x y width height", or a polygon "class x1 y1 x2 y2 x3 y3 ..."'
+    assert f"train0.txt, row 1: a row is {rows}; given: '0 0.5 0.5'" in found
     assert "row 2: class 2 is unknown; allowed: 0 to 1" in found
     assert "row 3: positions are shares of the picture" in found
     assert "row 4: a row is" in found

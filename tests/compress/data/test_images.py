@@ -317,7 +317,7 @@ def test_folders_that_are_no_good(folder, tmp_path):
         read(folder / "ant")
     (folder / "bee").mkdir()
     (folder / "dog").mkdir()
-    (folder / "dog" / "x.tif").write_bytes(b"")
+    (folder / "dog" / "x.psd").write_bytes(b"")
     with pytest.raises(UserError) as caught:
         read(folder)
     assert [fault.split(" holds no picture; known kinds: .jpg")[0] for fault in caught.value.faults] == [
@@ -339,7 +339,12 @@ def test_parts_that_do_not_fit_each_other(folder, tmp_path):
 def test_options_that_are_no_good_come_together(folder):
     with pytest.raises(UserError) as caught:
         read(folder, size=30, short_side=24, augment="flip", least_area=0, shift=-1)
-    words = ["short_side is 30 (size) or more", "augment is one of crop, shift, none", "least_area", "shift is a number"]
+    words = [
+        "short_side is 30 (the shorter side of size) or more",
+        "augment is one of crop, shift, none",
+        "least_area",
+        "shift is a number",
+    ]
     assert len(caught.value.faults) == len(words)
     assert all(word in fault for word, fault in zip(words, caught.value.faults, strict=True))
     with pytest.raises(UserError, match='labels is "folders" or "none"; given: \'files\''):

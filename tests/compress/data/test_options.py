@@ -21,7 +21,6 @@ WRONG = (
     ({"seed": True}, "seed"),
     ({"size": "32"}, "size"),
     ({"size": 32.5}, "size"),
-    ({"size": 0}, "size"),
     ({"size": [32]}, "size"),
     ({"size": {"height": 32}}, "size"),
     ({"mean": 0.5}, "mean: should be a list; given: 0.5"),
@@ -31,7 +30,6 @@ WRONG = (
     ({"validation": "10%"}, "validation"),
     ({"validation": float("inf")}, "validation"),
     ({"calibration": 0.5}, "calibration"),
-    ({"shift": -1}, "shift"),
     ({"sise": 3}, "unknown option 'sise' (did you mean 'size'?)"),
 )
 
