@@ -112,6 +112,9 @@ class Agent:
             if isinstance(error, ClosedError):
                 raise
             reply = {"error": str(error), "kind": "os"}
+        except MalformedError as error:
+            self._wire.send({"error": str(error), "kind": "request"})
+            raise ClosedError(str(error)) from None
         except Exception as error:  # one answer to each request, whatever it holds: the connection goes on
             traceback.print_exc()
             reply = {"error": one_line(f"{type(error).__name__}: {error}"), "kind": "bug"}

@@ -20,7 +20,7 @@ class ClosedError(ConnectionError):
 
 
 class MalformedError(ValueError):
-    """A line that is no JSON."""
+    """A line that is no JSON, or a chunk without a length."""
 
 
 class SilentError(ConnectionError):
@@ -82,7 +82,11 @@ class Wire:
         return total
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the chunks of a file, as they arrive."""
+        """Yield the chunks of a file, as they arrive.
+
+        Raises:
+            MalformedError: what arrives is no chunk.
+        """
         while size := _chunk_size(self._exactly(8)):
             yield self._exactly(size)
 
@@ -133,7 +137,7 @@ class Wire:
 
 
 def _chunk_size(header: bytes) -> int:
-    """Read a chunk's length; what is no chunk ends the conversation, since its end is not known."""
+    """Read a chunk's length; after a malformed one it is not known where the file ends."""
     if not all(c in b"0123456789abcdef" for c in header) or int(header, 16) > LONGEST_LINE_BYTES:
-        raise ClosedError("what came is no chunk of a file")
+        raise MalformedError("what came is no chunk of a file")
     return int(header, 16)

@@ -7,6 +7,10 @@ standard output as they like, so the real one is kept aside and theirs is pointe
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import inspect
+import io
 import json
 import os
 import sys
@@ -26,7 +30,23 @@ from deploy.engines.cuda import detect_compute_capability
 from deploy.measure import clocks, conditions
 from deploy.measure.timing import time_block
 from profiles.device import facts
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
+
+REQUESTS = (
+    "facts",
+    "build",
+    "open",
+    "infer",
+    "warm",
+    "time",
+    "time_models",
+    "conditions",
+    "cool",
+    "energy",
+    "lock_clocks",
+)
+"""The methods of a worker that a request may name."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Worker:
@@ -145,25 +165,56 @@ class Worker:
 
 def handle_request(worker: Worker, line: str) -> dict[str, Any]:
     """Return the response to one request line."""
-    request = json.loads(line)
-    act: Callable[..., dict[str, Any]] = getattr(worker, request.pop("do"))
+    try:
+        act, request = _parsed(worker, line)
+    except UserError as error:
+        return {"error": str(error), "kind": "user"}
     try:
         return {"ok": act(**request)}
     except UserError as error:
         return {"error": str(error), "kind": "user"}
     except EngineError as error:
         return {"error": str(error), "kind": "engine"}
+    except OSError as error:
+        if error.errno not in FULL:
+            return {"error": traceback.format_exc(), "kind": "bug"}
+        return {"error": f"the device's disk is full ({error.strerror}); free some space on it", "kind": "user"}
     except Exception:
         return {"error": traceback.format_exc(), "kind": "bug"}
 
 
+def _parsed(worker: Worker, line: str) -> tuple[Callable[..., dict[str, Any]], dict[str, Any]]:
+    """Return the method that a request line asks for, and its arguments.
+
+    Raises:
+        UserError: it is no JSON object, or asks for what there is not; says what.
+    """
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"malformed request: no JSON ({type(error).__name__})") from None
+    if not isinstance(request, dict) or request.get("do") not in REQUESTS:
+        known = ", ".join(REQUESTS)
+        given = request.get("do") if isinstance(request, dict) else type(request).__name__
+        raise UserError(f"malformed request: no such request {one_line(ascii(given), 80)}; known: {known}")
+    act: Callable[..., dict[str, Any]] = getattr(worker, request.pop("do"))
+    try:
+        inspect.signature(act).bind(**request)
+    except TypeError as error:
+        raise UserError(f"malformed request: {one_line(str(error))}") from None
+    return act, request
+
+
 def serve(requests: TextIO = sys.stdin) -> None:
-    """Answer requests until standard input ends."""
+    """Answer requests until standard input ends, or nobody reads the answers any more."""
+    if isinstance(requests, io.TextIOWrapper):
+        requests.reconfigure(errors="replace")
     responses = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     worker = Worker()
     try:
-        for line in requests:
-            responses.write(json.dumps(handle_request(worker, line)) + "\n")
+        with contextlib.suppress(BrokenPipeError):
+            for line in requests:
+                responses.write(json.dumps(handle_request(worker, line)) + "\n")
     finally:
         worker.close()
