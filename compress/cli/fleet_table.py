@@ -71,7 +71,7 @@ def _cells(one: ShipResult, total: int) -> list[str]:
 
 
 def _model_cells(model: Mapping[str, Any]) -> list[str]:
-    if model["fault"]:
+    if model["version"] is None:
         return [model["name"], "[red]damaged[/]", "", "", _or_dash(model["previous"])]
     proof = model["proof"]
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(model["since"]))
@@ -80,7 +80,7 @@ def _model_cells(model: Mapping[str, Any]) -> list[str]:
 
 
 def _p50(model: Mapping[str, Any]) -> str:
-    return f"{model['proof']['p50_ms']:.3f}" if not model["fault"] else "-"
+    return f"{model['proof']['p50_ms']:.3f}" if model["version"] is not None else "-"
 
 
 def _or_dash(value: object) -> str:

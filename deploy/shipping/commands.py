@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import errno
+import io
 import json
 import os
 import sys
@@ -22,9 +24,10 @@ from deploy.bundle import bundle, golden, manifest, signing, target
 from deploy.engines import EngineError
 from deploy.shipping import install, receive
 from deploy.shipping.releases import Store, TryAgainError, default_root
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 REFUSED, FAILED, AGAIN = 2, 1, 75
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_REQUEST_BYTES = 4 << 20
 
 
@@ -39,6 +42,11 @@ def store(arguments: list[str]) -> int:
         code, response = _run_act(ACTS[options.act], releases, sys.stdin.buffer)
         output.write(json.dumps(response) + "\n")
     return code
+
+
+def answer(act: str, store: Store, request: bytes) -> tuple[int, dict[str, Any]]:
+    """Return the exit code and the response of ``store ACT`` to the bytes of a request."""
+    return _run_act(ACTS[act], store, io.BytesIO(request))
 
 
 def verify(arguments: list[str]) -> int:
@@ -62,24 +70,22 @@ def serve_check(arguments: list[str]) -> int:
 
 
 def _offer(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    request = _read_request(stream)
-    raw, signature = _signed_manifest(request)
-    return receive.offer(
-        place, raw, signature, public_key=request.get("public_key"), trust=str(request.get("trust", "never"))
-    )
+    request = _read_request(stream, manifest=_is_text, signature=_is_base64, public_key=_is_text_or_none, trust=_is_text)
+    public_key, trust = request.get("public_key"), request.get("trust", "never")
+    return receive.offer(place, *_signed_manifest(request), public_key=public_key, trust=trust)
 
 
 def _receive(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    return receive.receive(place, _read_request(stream)["pieces"], stream)
+    return receive.receive(place, _read_request(stream, pieces=_is_pieces)["pieces"], stream)
 
 
 def _install(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    request = _read_request(stream)
+    request = _read_request(stream, manifest=_is_text, signature=_is_base64, **EXPECTATION)
     return install.install(place, *_signed_manifest(request), _read_expectation(request))
 
 
 def _rollback(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    request = _read_request(stream)
+    request = _read_request(stream, name=_is_text_or_none, **EXPECTATION)
     return install.roll_back(place, request.get("name"), _read_expectation(request))
 
 
@@ -88,11 +94,12 @@ def _status(place: Store, stream: IO[bytes]) -> dict[str, Any]:
 
 
 def _trust(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    return {"trusted": place.trust(signing.from_pem(str(_read_request(stream)["public_key"]), "the given key"))}
+    request = _read_request(stream, public_key=_is_text)
+    return {"trusted": place.trust(signing.from_pem(request["public_key"], "the given key"))}
 
 
 def _distrust(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    place.distrust(str(_read_request(stream)["key"]))
+    place.distrust(_read_request(stream, key=_is_text)["key"])
     return {"trusted": sorted(place.keys())}
 
 
@@ -100,6 +107,45 @@ def _clean(place: Store, stream: IO[bytes]) -> dict[str, Any]:
     with place.locked():
         receive.clean_incoming(place)
     return {"free_bytes": place.free_bytes()}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_base64(value: object) -> bool:
+    if value is None or not isinstance(value, str):
+        return value is None
+    try:
+        base64.b64decode(value, validate=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
+def _is_factor(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
+
+
+def _is_pieces(value: object) -> bool:
+    kinds = {"sha256": _is_text, "size_bytes": _is_count, "offset": _is_count, "length": _is_count}
+    return isinstance(value, list) and all(
+        isinstance(piece, dict) and set(piece) == set(kinds) and all(kinds[key](piece[key]) for key in piece)
+        for piece in value
+    )
+
+
+Kind = Callable[[object], bool]
+EXPECTATION: dict[str, Kind] = {"profile": _is_text_or_none, "latency_tolerance": _is_factor, "keep": _is_count}
+NEEDED = {"manifest", "pieces", "key", "public_key"}
 
 
 ACTS: dict[str, Callable[[Store, IO[bytes]], dict[str, Any]]] = {
@@ -129,26 +175,45 @@ def _run_act(
     return code, {"error": kind, "reasons": reasons, "serving": _served_versions(place)}
 
 
-def _served_versions(place: Store) -> dict[str, Any]:
-    """Return the served version of each model."""
-    models = install.status(place)["models"]
-    return {model["name"]: model["version"] for model in models}
+def _served_versions(place: Store) -> dict[str, int | None]:
+    """Return the served version of each model, as far as its files can be read."""
+    try:
+        return {model["name"]: model["version"] for model in install.status(place)["models"]}
+    except (UserError, OSError):
+        return {}
 
 
-def _read_request(stream: IO[bytes]) -> dict[str, Any]:
+def _read_request(stream: IO[bytes], **kinds: Kind) -> dict[str, Any]:
+    """Read a request, whose fields are of ``kinds``; further ones are left to later versions.
+
+    Raises:
+        TryAgainError: it did not come whole.
+        UserError: it is no request; all faults at once.
+    """
     line = stream.readline(MOST_REQUEST_BYTES)
     try:
         request = json.loads(line)
+    except RecursionError:
+        raise UserError("malformed request: it is nested too deeply") from None
     except ValueError:
         raise TryAgainError("the request did not come whole") from None
     if not isinstance(request, dict):
-        raise UserError("a request is a JSON object")
+        raise UserError("malformed request: it is no JSON object")
+    needed = {name for name in kinds if name in NEEDED and not (name == "public_key" and "manifest" in kinds)}
+    faults = [f"malformed request: {name} is missing" for name in sorted(needed - set(request))]
+    faults += [
+        f"malformed request: {name} is of another kind"
+        for name in kinds
+        if not kinds[name](request.get(name, None)) and name in request
+    ]
+    if faults:
+        raise UserError(*faults)
     return request
 
 
 def _signed_manifest(request: dict[str, Any]) -> tuple[bytes, bytes | None]:
     signature = request.get("signature")
-    return str(request["manifest"]).encode(), None if signature is None else base64.b64decode(signature)
+    return request["manifest"].encode(), None if signature is None else base64.b64decode(signature)
 
 
 def _read_expectation(request: dict[str, Any]) -> install.Expectation:
@@ -212,4 +277,6 @@ def _real_stdout() -> Iterator[IO[str]]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"the device's disk is full ({error.strerror}); make room, or remove what came in before with `store clean`"
+    return one_line(str(error)) or type(error).__name__

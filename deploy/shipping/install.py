@@ -27,7 +27,7 @@ from deploy.shipping.first_start import plan_here
 from deploy.shipping.receive import admit, digest_of
 from deploy.shipping.releases import KEEP, Release, Slot, Store
 from profiles.device import facts
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 LATENCY_TOLERANCE = 1.5
 """How many times the report's p50 an engine may take here, in the best of up to ``BLOCKS`` blocks.
@@ -136,10 +136,16 @@ def serve_check(store: Store, name: str | None) -> list[dict[str, Any]]:
 
 def status(store: Store) -> dict[str, Any]:
     """Describe every served model: since when, its releases, and its proof."""
+    try:
+        keys, faults = sorted(store.keys()), []
+    except (UserError, OSError) as error:
+        keys, faults = [], [str(error)]
+    faults += [f"{slot.folder}: {fault}" for slot in store.empty_slots() for fault in slot.faults()]
     return {
         "root": str(store.root),
         "models": [_slot_status(slot) for slot in store.slots()],
-        "keys": sorted(store.keys()),
+        "keys": keys,
+        "faults": faults,
         "free_bytes": store.free_bytes() if store.root.is_dir() else None,
     }
 
@@ -155,22 +161,19 @@ def _check_slot(slot: Slot) -> dict[str, Any]:
 
 
 def _slot_status(slot: Slot) -> dict[str, Any]:
-    release, back = slot.current(), slot.previous()
+    release, back, faults = slot.current(), slot.previous(), slot.faults()
     assert release is not None, "slots have a current release"
     description: dict[str, Any] = {"name": slot.name, "release": release.id, "previous": back.id if back else None}
     description["releases"] = [other.id for other in slot.all()]
     try:
         contents = release.manifest()
-        description |= {
-            "version": contents.version,
-            "created": contents.created,
-            "expires": contents.expires,
-            "key": contents.key,
-        }
-        description |= {"since": int((slot.folder / "current").lstat().st_mtime), "proof": release.proof(), "fault": None}
-    except (UserError, OSError, ValueError) as error:
-        description |= {"version": None, "fault": f"its files are damaged: {error}"}
-    return description
+        description |= {"version": contents.version, "created": contents.created}
+        description |= {"expires": contents.expires, "key": contents.key}
+        description |= {"since": int((slot.folder / "current").lstat().st_mtime), "proof": release.proof()}
+    except (UserError, OSError, ValueError, RecursionError) as error:
+        description["version"] = None
+        faults = [f"its files are damaged: {one_line(str(error))}", *faults]
+    return {**description, "fault": "; ".join(faults) or None}
 
 
 def _reusable_release(slot: Slot, raw: bytes, expected: Expectation) -> tuple[Release, dict[str, Any]] | None:

@@ -13,7 +13,7 @@ from typing import IO, Any
 from deploy.bundle import manifest as manifests
 from deploy.bundle import signing, target
 from deploy.bundle.manifest import DIGEST, MOST_FILE_BYTES, FileEntry, Manifest
-from deploy.files import CHUNK_BYTES, sha256, sync
+from deploy.files import CHUNK_BYTES, remove_below, sha256, sync
 from deploy.shipping.releases import PART, Store, TryAgainError, take_lock
 from profiles.errors import UserError
 
@@ -28,17 +28,21 @@ def digest_of(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def admit(store: Store, raw: bytes, signature: bytes | None, *, going_back: bool = False) -> Manifest:
+def admit(
+    store: Store, raw: bytes, signature: bytes | None, *, going_back: bool = False, new_key: bytes | None = None
+) -> Manifest:
     """Return the manifest in ``raw``, if a bundle with it may be installed here.
 
-    A way back (``going_back``) may be older and past its expiry; who signed it and what it is for are checked as ever.
+    ``new_key``, a public key, is taken for a trusted one. A way back (``going_back``) may be older and past its
+    expiry; who signed it and what it is for are checked as ever.
 
     Raises:
         UserError: it is malformed, unsigned, altered, signed by a key not trusted here, for another device, older than
             what was here, or expired. What follows the signature is told all at once.
     """
     admitted = manifests.parse(raw, "the bundle")
-    signing.check(admitted, raw, signature, store.keys())
+    new = {} if new_key is None else {signing.key_id(new_key): new_key}
+    signing.check(admitted, raw, signature, {**store.keys(), **new})
     faults = target.mismatches(admitted.target)
     if not going_back:
         faults += _version_faults(store, admitted, digest_of(raw)) + _expiry_faults(admitted, datetime.now(timezone.utc))
@@ -58,16 +62,21 @@ def offer(store: Store, raw: bytes, signature: bytes | None, *, public_key: str 
         UserError: as ``admit``; or there is not enough space.
     """
     store.prepare()
-    new_key = _trust(store, raw, signature, public_key, trust)
-    admitted = admit(store, raw, signature)
-    current = store.slot(admitted.name).current()
+    new_key = _new_key(store, raw, signature, public_key, trust)
+    admitted = admit(store, raw, signature, new_key=new_key)
     missing = _missing(store, admitted)
     _check_space(store, admitted, sum(m["size_bytes"] - m["have_bytes"] for m in missing))
-    return {
-        "missing": missing,
-        "trusted": new_key,
-        "was": current.manifest().version if current and current.folder.is_dir() else None,
-    }
+    trusted = None if new_key is None else store.trust(new_key)  # not before the bundle was admitted
+    return {"missing": missing, "trusted": trusted, "was": _served_version(store, admitted.name)}
+
+
+def _served_version(store: Store, name: str) -> int | None:
+    """Return the version that is served; None where there is none, or its manifest is damaged."""
+    current = store.slot(name).current()
+    try:
+        return current.manifest().version if current else None
+    except (UserError, OSError):
+        return None
 
 
 def receive(store: Store, pieces: list[Mapping[str, Any]], stream: IO[bytes]) -> dict[str, Any]:
@@ -90,8 +99,8 @@ def receive(store: Store, pieces: list[Mapping[str, Any]], stream: IO[bytes]) ->
 def clean_incoming(store: Store, older_than_s: float = 0.0) -> None:
     """Remove received contents that were not installed."""
     for path in store.incoming.glob("*"):
-        if time.time() - path.stat().st_mtime >= older_than_s:
-            path.unlink(missing_ok=True)
+        if DIGEST.fullmatch(path.name.removesuffix(PART)) and time.time() - path.lstat().st_mtime >= older_than_s:
+            remove_below(store.incoming, path)
 
 
 def _receive_piece(store: Store, piece: Mapping[str, Any], stream: IO[bytes]) -> int:
@@ -169,8 +178,8 @@ def _check_space(store: Store, contents: Manifest, coming_bytes: int) -> None:
         )
 
 
-def _trust(store: Store, raw: bytes, signature: bytes | None, public_key: str | None, trust: str) -> str | None:
-    """Trust the bundle's signer if asked to or if nobody is trusted yet, once the signature has been seen to match."""
+def _new_key(store: Store, raw: bytes, signature: bytes | None, public_key: str | None, trust: str) -> bytes | None:
+    """Return the signer's key if it is to be trusted (asked for, or nobody is trusted yet) and its signature matches."""
     if trust not in TRUST:
         raise UserError(f"trust {trust!r}; known: {', '.join(TRUST)}")
     known = store.keys()
@@ -180,7 +189,7 @@ def _trust(store: Store, raw: bytes, signature: bytes | None, public_key: str | 
     if signing.key_id(public) in known:
         return None
     signing.check(manifests.parse(raw, "the bundle"), raw, signature, {signing.key_id(public): public})
-    return store.trust(public)
+    return public
 
 
 def _version_faults(store: Store, contents: Manifest, digest: str) -> list[str]:

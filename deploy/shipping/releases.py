@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -26,12 +28,14 @@ from typing import Any, final
 
 from deploy.bundle import manifest as manifests
 from deploy.bundle import signing
-from deploy.bundle.manifest import NAME, Manifest
-from deploy.files import sha256, switch_link, sync, write_atomically
+from deploy.bundle.manifest import Manifest
+from deploy.files import remove_below, sha256, switch_link, sync, write_atomically
 from profiles.errors import UserError
 
 KEEP = 3
 PART = ".part"
+RELEASE_ID = re.compile(r"[0-9]{1,16}-[0-9a-f]{12}(\.[0-9]{1,6})?")
+MOST_HISTORY_BYTES = 1 << 20
 
 
 class TryAgainError(RuntimeError):
@@ -87,12 +91,29 @@ class Slot:
         self._link, self._history = folder / "current", folder / "history.json"
 
     def current(self) -> Release | None:
-        """Return the served release."""
-        try:
-            folder = self.releases / Path(os.readlink(self._link)).name
-        except FileNotFoundError:
+        """Return the served release; where ``current`` is damaged, the last activated one that is whole.
+
+        A ``current`` that is no link to a release here (a file, a folder, a link to elsewhere or to nothing) is mended
+        by the next ``activate``; ``faults`` names it.
+        """
+        target = self._link_target()
+        if target is not None:
+            return Release(self.releases / target)
+        if not _exists(self._link):
             return None
-        return Release(folder)
+        there = {release.id: release for release in self.all()}
+        activated = [there[i] for i in self._read_history()[0].activated if i in there]
+        candidates = activated or list(there.values())
+        if not candidates and self._link.is_symlink() and RELEASE_ID.fullmatch(Path(os.readlink(self._link)).name):
+            return Release(self.releases / Path(os.readlink(self._link)).name)  # it was here: what is served is damaged
+        return candidates[-1] if candidates else None
+
+    def faults(self) -> list[str]:
+        """Return what is damaged in this slot's own files, and how it is mended."""
+        faults = [self._read_history()[1]]
+        if self._link_target() is None and _exists(self._link):
+            faults.append("current is no link to a release here; the last activated one is taken")
+        return [f"{fault}; the next ship mends it" for fault in faults if fault]
 
     def previous(self) -> Release | None:
         """Return the release before the current one."""
@@ -100,18 +121,65 @@ class Slot:
         return Release(self.releases / before[-1]) if before else None
 
     def history(self) -> History:
-        """Read the activations so far."""
-        if not self._history.is_file():
-            return History()
-        data = json.loads(self._history.read_text())
-        return History(tuple(data["activated"]), data["highest"], data["digest"])
+        """Read the activations so far; of a damaged history, those that the releases here tell."""
+        return self._read_history()[0]
 
     def all(self) -> list[Release]:
         """Return every whole release, oldest first."""
         if not self.releases.is_dir():
             return []
-        folders = [path for path in self.releases.iterdir() if path.suffix != PART]
+        folders = [path for path in self.releases.iterdir() if _is_release(path)]
         return [Release(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)]
+
+    def _link_target(self) -> str | None:
+        """Return the id of the release that ``current`` leads to; None where it is no such link."""
+        try:
+            target = os.readlink(self._link)
+        except OSError:
+            return None
+        folder, _, name = target.rpartition("/")
+        return name if folder == "releases" and _is_release(self.releases / name) else None
+
+    def _read_history(self) -> tuple[History, str | None]:
+        """Return the history, and what is wrong with its file."""
+        if not _exists(self._history):
+            return History(), None
+        try:
+            if self._history.is_symlink():
+                raise ValueError("it is a link")
+            data = json.loads(self._history.read_bytes()[:MOST_HISTORY_BYTES])
+            history = History(tuple(data["activated"]), data["highest"], data["digest"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            return self._rebuilt_history(), f"history.json is damaged ({type(error).__name__})"
+        is_whole = (
+            all(isinstance(i, str) and RELEASE_ID.fullmatch(i) for i in history.activated)
+            and isinstance(history.highest, int)
+            and not isinstance(history.highest, bool)
+            and history.highest >= 0
+            and isinstance(history.digest, str)
+        )
+        if is_whole:
+            return history, None
+        rebuilt = self._rebuilt_history()
+        if type(history.highest) is int and rebuilt.highest < history.highest <= manifests.MOST_VERSION:
+            rebuilt = replace(rebuilt, highest=history.highest, digest=str(history.digest))  # no older one comes in
+        return rebuilt, "history.json holds what no history does"
+
+    def _rebuilt_history(self) -> History:
+        """Return the history that the releases here tell: by their times, and the highest of their versions."""
+        activated, highest, digest = [], 0, ""
+        for release in self.all():
+            try:
+                manifest, raw, _ = manifests.read(release.bundle)
+            except (UserError, OSError):
+                continue
+            activated.append(release.id)
+            if manifest.version > highest:
+                highest, digest = manifest.version, hashlib.sha256(raw).hexdigest()
+        target = self._link_target()
+        if target in activated:  # the current one was activated last, whenever it was made
+            activated = [i for i in activated if i != target] + [target]
+        return History(tuple(activated), highest, digest)
 
     def activate(self, release: Release, version: int, digest: str, keep: int) -> None:
         """Make ``release`` the current one, then remove what is older than the last ``keep`` (at least 2)."""
@@ -119,23 +187,24 @@ class Slot:
         activated = [*(i for i in self._up_to_current() if i != release.id), release.id][-max(keep, 2) :]
         highest = (version, digest) if version >= history.highest else (history.highest, history.digest)
         self._write(History(tuple(activated), *highest))
-        switch_link(self._link, f"releases/{release.id}")
+        self._switch(release)
         for old in self.all():
             if old.id not in activated:
-                shutil.rmtree(old.folder, ignore_errors=True)
+                remove_below(self.releases, old.folder)
 
     def go_back(self, before: Release, release: Release) -> None:
         """Make ``release``, which takes the place of ``before`` in the history, current; nothing is removed."""
         history = self.history()
         activated = tuple(release.id if i == before.id else i for i in history.activated)
         self._write(replace(history, activated=activated))
-        switch_link(self._link, f"releases/{release.id}")
+        self._switch(release)
 
     def fresh_part(self, release_id: str) -> Path:
         """Make an empty folder to build a release in; remains of interrupted installs are removed."""
         self.releases.mkdir(parents=True, exist_ok=True)
         for left in self.releases.glob(f"*{PART}"):
-            shutil.rmtree(left)
+            if RELEASE_ID.fullmatch(left.name.removesuffix(PART)):
+                remove_below(self.releases, left)
         part = self.releases / (release_id + PART)
         part.mkdir()
         return part
@@ -161,7 +230,15 @@ class Slot:
         there = {release.id for release in self.all()}
         return [*(i for i in activated if i in there), current.id]
 
+    def _switch(self, release: Release) -> None:
+        """Point ``current`` at a release; what is in its place and no link is kept aside, as ``current.damaged-...``."""
+        if _exists(self._link) and not self._link.is_symlink():
+            self._link.rename(self.folder / f"current.damaged-{time.time_ns()}")
+        switch_link(self._link, f"releases/{release.id}")
+
     def _write(self, history: History) -> None:
+        if self._history.is_dir() and not self._history.is_symlink():
+            self._history.rename(self.folder / f"history.damaged-{time.time_ns()}")
         data = {"activated": history.activated, "highest": history.highest, "digest": history.digest}
         write_atomically(self._history, json.dumps(data).encode())
 
@@ -182,15 +259,22 @@ class Store:
 
     def slot(self, name: str) -> Slot:
         """Return the releases of the model ``name``, which need not be there yet."""
-        if not NAME.fullmatch(name):
-            raise UserError(f"{name!r} is no name for a model")
+        if not manifests.is_name(name):
+            raise UserError(f"{ascii(name)[:80]} is no name for a model")
         return Slot(self.root / "models" / name)
 
     def slots(self) -> list[Slot]:
         """Return every model that has a current release."""
         folder = self.root / "models"
-        slots = [Slot(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+        folders = [path for path in sorted(folder.iterdir()) if manifests.is_name(path.name)] if folder.is_dir() else []
+        slots = [Slot(path) for path in folders if path.is_dir()]
         return [slot for slot in slots if slot.current() is not None]
+
+    def empty_slots(self) -> list[Slot]:
+        """Return every model that has files of its own and no release to serve."""
+        folder = self.root / "models"
+        folders = [path for path in sorted(folder.iterdir()) if manifests.is_name(path.name)] if folder.is_dir() else []
+        return [Slot(path) for path in folders if path.is_dir() and Slot(path).current() is None and Slot(path).faults()]
 
     def the_slot(self, name: str | None) -> Slot:
         """Return the model ``name``, or the only one.
@@ -236,7 +320,7 @@ class Store:
             d: self.incoming / d for d in digests if (self.incoming / d).is_file() and _has_digest(self.incoming / d, d)
         }
         for release in (release for slot in self.slots() for release in slot.all()):
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError, OSError):
                 for path, entry in release.manifest().files.items():
                     place = release.bundle / path
                     if entry.sha256 in digests - set(places) and place.is_file() and _has_digest(place, entry.sha256):
@@ -292,6 +376,15 @@ def take_lock(handle: int) -> bool:
 def default_root() -> Path:
     """Return ``$EDGE_HOME``, or ``~/.edge-compress``."""
     return Path(os.environ.get("EDGE_HOME") or Path.home() / ".edge-compress")
+
+
+def _exists(path: Path) -> bool:
+    """Return whether anything is at ``path``, a dangling link too."""
+    return path.is_symlink() or path.exists()
+
+
+def _is_release(path: Path) -> bool:
+    return RELEASE_ID.fullmatch(path.name) is not None and not path.is_symlink() and path.is_dir()
 
 
 def _has_digest(path: Path, digest: str) -> bool:

@@ -125,6 +125,18 @@ class Failing(_Here):
 
 
 @final
+class Answering(_Here):
+    """This machine, whose device side says ``words`` to everything."""
+
+    def __init__(self, home: Path, words: str) -> None:
+        super().__init__(home)
+        self._words = words
+
+    def run(self, arguments: Sequence[str], *, stdin: IO[bytes] | bytes = b"", timeout_s: float = 60.0) -> CompletedCommand:
+        return CompletedCommand(code=0, stdout=self._words, stderr="")
+
+
+@final
 class Cramped(_Here):
     """This machine, where no file may grow beyond ``most_bytes``, as on a disk that is full."""
 

@@ -409,7 +409,7 @@ def test_a_power_cut_before_the_switch_leaves_a_true_history(store, key, tmp_pat
 
 def test_what_an_interrupted_install_left_is_cleared(store, key, tmp_path):
     put(store, bundle(tmp_path / "1", key=key, version=1))
-    left = store.root / "models/small/releases/9-abc.part"
+    left = store.root / "models/small/releases/9-0123456789ab.part"
     (left / "engine").mkdir(parents=True)
     put(store, bundle(tmp_path / "2", seed=2, key=key, version=2))
     assert not left.exists()

@@ -12,10 +12,22 @@ from deploy.devices import device
 from deploy.shipping.install import serve_check
 from deploy.shipping.receive import offer
 from deploy.shipping.releases import Store
-from deploy.shipping.ship import Destination, ShipOptions, distrust, load, roll_back, ship, ship_fleet, status, trust
+from deploy.shipping.ship import (
+    Destination,
+    FailedError,
+    RefusedError,
+    ShipOptions,
+    distrust,
+    load,
+    roll_back,
+    ship,
+    ship_fleet,
+    status,
+    trust,
+)
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, put, served
-from tests.deploy.faults import Counting, Cramped, Failing
+from tests.deploy.faults import Answering, Counting, Cramped, Failing
 from tests.deploy.trials import at, breaks, own_store, resend
 
 
@@ -151,3 +163,39 @@ def test_the_manifest_is_what_is_signed(tmp_path, key):
     folder = bundle(tmp_path / "b", key=key)
     found, raw, signature = manifest.read(folder)
     assert raw == found.canonical() and signature is not None and len(signature) == 64
+
+
+ANSWERS = [
+    *("", "hello", "{", "[]", "5", "null", "[" * 100_000, '{"ok": 5}', '{"ok": []}', '{"ok": {}}', '{"ok": null}', "{}"),
+    *('{"error": 5}', '{"error": "refused"}', '{"error": "refused", "reasons": 5}', '{"error": "failed", "serving": [1]}'),
+    *(
+        json.dumps({"ok": {"missing": missing, "was": was, "trusted": trusted}})
+        for missing, was, trusted in [
+            ([{"sha256": 64 * "a", "size_bytes": 1, "have_bytes": 0}], None, None),
+            ([{"sha256": "../../etc/passwd", "size_bytes": 1, "have_bytes": 0}], None, None),
+            ([{"sha256": 64 * "a", "size_bytes": -1, "have_bytes": 0}], None, None),
+            ([{"sha256": 64 * "a", "size_bytes": 1, "have_bytes": 2}], None, None),
+            ([{}], None, None),
+            (5, None, None),
+            ([], "1", None),
+            ([], None, "\x1b[2J"),
+        ]
+    ),
+    *(
+        json.dumps({"ok": {"models": models, "keys": keys}})
+        for models, keys in [([{}], []), ([{"name": "x"}], []), (5, []), ([], [5]), ([[]], [])]
+    ),
+    json.dumps({"error": "refused", "reasons": ["\x1b[2J" + "x" * 10_000 + "\nsecond"], "serving": {"small": "x"}}),
+]
+
+
+@pytest.mark.parametrize("words", ANSWERS, ids=range(len(ANSWERS)))
+def test_a_device_that_answers_anything_is_told_in_short_lines(words, key, tmp_path):
+    """A ship, a look and a rollback end in an error of ours, whatever the other machine says."""
+    there = Destination(device=Answering(tmp_path / "home", words))
+    done = ship(load(bundle(tmp_path / "b", key=key)), there, ShipOptions(wait_s=0.0, retries=0))
+    assert done.state in ("failed", "refused") and done.reasons
+    assert all(len(reason) < 700 and reason.isprintable() for reason in done.reasons)
+    for ask in (lambda: status(there, ShipOptions(wait_s=0.0)), lambda: roll_back(there, None, ShipOptions(wait_s=0.0))):
+        with pytest.raises((RefusedError, FailedError)):
+            ask()
