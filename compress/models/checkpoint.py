@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from compress.models.file_kinds import checkpoint_kind
 from deploy.files import write_atomically
-from profiles.errors import UserError
+from profiles.errors import UserError, unknown
 
 ABOUT = "about"
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "ema", "model_ema", "net", "network", "weights")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "net",
+    "network",
+    "weights",
+    "params",
+    "ema",
+    "model_ema",
+    "state_dict_ema",
+    "ema_state_dict",
+    "params_ema",
+)
+"""Names of the table of weights in a trainer's checkpoint, the first that is there being taken."""
+
 PREFIXES = ("module.", "_orig_mod.", "model.")
+COUNTER = "num_batches_tracked"
+TRAINERS_OWN = re.compile(r"optim|sched|scaler|criterion|callback|hyper|metric|logger|loops|^(rng|amp|loss)", re.IGNORECASE)
+"""Names of a trainer's tables that hold no weights of a model."""
+
+MOST_DEPTH = 4
+"""Tables within tables that are searched for weights."""
+
+SCALAR = np.float64(0).__reduce__()[0]
+HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
+    *((SCALAR, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
+)
+"""Types of trainers' settings and metrics that hold data alone."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
@@ -38,7 +75,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts that ``save_tensors`` wrote; a foreign safetensors file has no facts."""
+    """Read the tensors and facts that ``save_tensors`` wrote; a foreign safetensors file has no facts."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
         metadata = file.metadata() or {}
@@ -48,55 +85,176 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about["facts"]
 
 
-def load_foreign(path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: safetensors, or torch's own format read with ``weights_only=True``.
+@final
+@dataclass(frozen=True, kw_only=True)
+class WeightsSpec:
+    """Weights in a checkpoint: ``weights = { file = "...", entry = "model_ema", prefix = "net." }``.
 
-    Wrappers found in the wild are taken off: a table under ``state_dict``, ``model``, ``ema`` and the like.
+    Attributes:
+        file: path of the checkpoint.
+        entry: the table in it, dots between tables within tables; without, the first of the usual names.
+        prefix: of the keys that are the model's; it is taken off, and all other keys are left out.
+    """
+
+    file: str
+    entry: str = ""
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{key} = {value!r}" for key, value in (("entry", self.entry), ("prefix", self.prefix)) if value]
+        return f"{self.file} ({', '.join(parts)})" if parts else self.file
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """State dict of a checkpoint file.
+
+    Attributes:
+        notes: what else the file holds, and what was left out.
+    """
+
+    state: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def load_foreign(path: Path) -> dict[str, Tensor]:
+    """Read the state dict of a checkpoint as ``read_checkpoint`` does."""
+    return read_checkpoint(WeightsSpec(file=str(path))).state
+
+
+def read_checkpoint(spec: WeightsSpec) -> Checkpoint:
+    """Read a state dict: safetensors, or PyTorch's own format with ``weights_only=True``, by content and not by suffix.
+
+    A checkpoint of a trainer is a table of tables. Without ``entry`` the first of the usual names is taken (``WRAPPERS``:
+    ``state_dict``, ``model`` and so on), and the notes name the others that hold weights, as ``model_ema``.
 
     Raises:
-        UserError: no such file, or no state dict in it.
+        UserError: no such file, a file of another kind, cut or damaged, or no state dict in it.
     """
-    if not path.is_file():
-        raise UserError(f"weights {path}: no such file")
-    if path.suffix == ".safetensors":
-        return load_tensors(path)[0]
+    path = Path(spec.file)
+    kind, fault = checkpoint_kind(path)
+    if fault:
+        raise UserError(f"weights {path}: {fault}")
+    content: Any = _safetensors(path) if kind == "safetensors" else _torch_file(path)
+    states = dict(_states(content))
+    if not states:
+        raise UserError(_no_state(content, path))
+    chosen = _entry(spec, states)
+    state, notes = states[chosen], _other_entries(chosen, states)
+    if spec.prefix:
+        kept = {name.removeprefix(spec.prefix): value for name, value in state.items() if name.startswith(spec.prefix)}
+        if not kept:
+            heads = sorted({name.partition(".")[0] + "." for name in state})
+            raise UserError(f"weights {path}: no key begins with {spec.prefix!r}; they begin with {some_names(heads)}")
+        left = [name for name in state if not name.startswith(spec.prefix)]
+        notes += [f"left out without the prefix {spec.prefix!r}: {some_names(left)}"] if left else []
+        state = kept
+    return Checkpoint(state=state, notes=tuple(notes))
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"weights {path}: holds more than tensors, and code in a checkpoint is never run; save its state_dict() alone "
-            f"({str(error).splitlines()[0][:120]})"
-        ) from None
-    return _state_dict(found, path)
+        return load_tensors(path)[0]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"weights {path}: damaged ({_line(error)}); download it again") from None
 
 
-def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(found, dict):
-        raise UserError(f"weights {path}: a {type(found).__name__}, not a state dict (a flat table of tensors)")
-    inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), None)
-    if inner is not None:
-        return _state_dict(inner, path)
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise UserError(
-            f"weights {path}: not a state dict (a flat table of tensors), nor one under {', '.join(WRAPPERS)}; "
-            f"it has {_some([str(key) for key in found]) or 'nothing'}"
-        )
-    return tensors
+def _torch_file(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(list(HARMLESS)), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of a foreign file anything may come
+        text = _line(error)
+        if match := re.search(r"(?:GLOBAL|[Uu]nsupported (?:class|type)) ([\w.]+)", text):
+            named = f"holds more than tensors ({match.group(1)}), and code in a checkpoint is never run"
+            raise UserError(f"weights {path}: {named}; save its state_dict() alone") from None
+        raise UserError(f"weights {path}: cut off or damaged ({text}); download it again") from None
 
 
-def without_prefix(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """``state`` with prefixes that wrappers of modules leave (``module.``, ``_orig_mod.`` ...) taken off.
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    reason = text.partition("WeightsUnpickler error: ")[2] or text
+    return reason[:200] or type(error).__name__
 
-    Only where every key has the prefix and the module, whose ``names`` are given, has none that starts so.
+
+def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """List the tables of tensors within tables, by their path; not those of optimizers and the like."""
+    if not isinstance(content, Mapping) or depth > MOST_DEPTH:
+        return
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield path, tensors
+    for name, value in content.items():
+        if isinstance(name, str) and not TRAINERS_OWN.search(name):
+            yield from _states(value, f"{path}.{name}" if path else name, depth + 1)
+
+
+def _entry(spec: WeightsSpec, states: Mapping[str, Any]) -> str:
+    """Return the path of the table that was asked for, or is taken without being asked."""
+    names = [name for name in states if name]
+    if spec.entry:
+        if spec.entry in states:
+            return spec.entry
+        below = [name for name in names if name.startswith(f"{spec.entry}.")]
+        if not below:
+            raise UserError(f"weights {spec.file}: {unknown('entry', spec.entry, names)}")
+        return min(below, key=_rank)
+    usual = [name for name in names if _rank(name) < len(WRAPPERS)]
+    if usual:
+        return min(usual, key=_rank)
+    if "" in states or len(states) == 1:
+        return next(iter(states))
+    has = f"it has {some_names(names)}"
+    raise UserError(f'weights {spec.file}: several tables of tensors; {has}; choose with {{ file = "...", entry = "..." }}')
+
+
+def _rank(name: str) -> float:
+    """Order paths of tables by the usual names, the outermost first."""
+    places = [WRAPPERS.index(part) if part in WRAPPERS else len(WRAPPERS) for part in name.split(".")]
+    return places[0] + sum(place * 1e-2 ** (depth + 1) for depth, place in enumerate(places[1:]))
+
+
+def _other_entries(chosen: str, states: Mapping[str, Any]) -> list[str]:
+    others = [name for name in states if name != chosen and not name.startswith(f"{chosen}.")] if chosen else []
+    if not others:
+        return []
+    words = f'choose with weights = {{ file = "...", entry = "{others[0]}" }}'
+    return [f"read from {chosen!r}; the checkpoint also holds {some_names(others)}: {words}"]
+
+
+def _no_state(content: Any, path: Path) -> str:
+    if not isinstance(content, Mapping):
+        return f"weights {path}: a {type(content).__name__}, not a state dict (a flat table of tensors)"
+    has = some_names([str(key) for key in content]) or "nothing"
+    return f"weights {path}: not a state dict (a flat table of tensors), nor one under {', '.join(WRAPPERS)}; it has {has}"
+
+
+def without_prefix(state: Mapping[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], str]:
+    """Take off the prefix that a whole sub-tree of ``state`` has before the ``names`` of a module.
+
+    Such are left by wrappers of modules: ``module.``, ``_orig_mod.``, ``net.``. Keys outside of the sub-tree stay as they
+    are. Where no sub-tree is whole, prefixes of ``PREFIXES`` are taken off that every key has, so that what is missing can
+    be told by name.
+
+    Returns:
+        The state, and the prefix; empty where there was none.
     """
-    known = dict(state)
+    needed = [name for name in names if not name.endswith(COUNTER)]
+    if not needed or all(name in state for name in needed):
+        return dict(state), ""
+    ends = [key.removesuffix(needed[0]) for key in state if key.endswith(f".{needed[0]}")]
+    for prefix in sorted(ends, key=lambda each: (not each.startswith(PREFIXES), len(each), each)):
+        if all(prefix + name in state for name in needed):
+            outside = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            return {**outside, **{k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}}, prefix
+    known, taken = dict(state), ""
     for _ in PREFIXES:
         for prefix in PREFIXES:
             ours = any(name.startswith(prefix) for name in names)
             if known and not ours and all(name.startswith(prefix) for name in known):
-                known = {name.removeprefix(prefix): value for name, value in known.items()}
-    return known
+                known, taken = {name.removeprefix(prefix): value for name, value in known.items()}, taken + prefix
+    return known, taken
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -106,17 +264,18 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         UserError: keys missing, left over, or of another shape; all at once.
     """
     own = module.state_dict()
-    state = without_prefix(state, own)
+    state, prefix = without_prefix(state, own)
     # Checkpoints older than torch 0.4.1 have no such counter; torch itself loads them without.
-    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
     state = {**counters, **state}
     missing = sorted(set(own) - set(state))
     extra = sorted(set(state) - set(own))
     faults: list[str] = []
     if missing:
-        faults.append(f"weights {source}: missing {_some(missing)}, which {type(module).__name__} has")
+        faults.append(f"weights {source}: missing {some_names(missing)}, which {type(module).__name__} has")
     if extra:
-        faults.append(f"weights {source}: {_some(extra)} not in {type(module).__name__}")
+        remedy = f'; to leave them out say weights = {{ file = "...", prefix = "{prefix}" }}' if prefix else ""
+        faults.append(f"weights {source}: {some_names(extra)} not in {type(module).__name__}{remedy}")
     for name in sorted(set(own) & set(state)):
         if own[name].shape != state[name].shape:
             faults.append(
@@ -128,14 +287,19 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     module.load_state_dict(dict(state))
 
 
-def _some(names: list[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
+    """Word the first four names, and how many more there are."""
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
 def existing(weights: str) -> Path:
-    """The path of a checkpoint; raises ``UserError`` where there is none."""
+    """Return the path of a checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
     path = Path(weights)
     if not path.is_file():
-        load_foreign(path)  # says so
+        raise UserError(f"weights {path}: {checkpoint_kind(path)[1]}")
     return path

@@ -19,7 +19,7 @@ from compress.methods.distillation.label_teacher import Labelled, WithLabels, wi
 from compress.methods.distillation.loss_specs import modules_of, parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.models import plan as surgery
-from compress.models.checkpoint import existing, load_foreign, load_into, load_tensors, save_tensors
+from compress.models.checkpoint import WeightsSpec, existing, load_into, load_tensors, read_checkpoint, save_tensors
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
@@ -45,17 +45,23 @@ class Teachers:
         """The teachers beside the first, their weights loaded."""
         return [self.loaded(Plan(factory=a.model, arguments=a.arguments), a.weights) for a in self._spec.also]
 
-    def loaded(self, plan: Plan, weights: str) -> CachedModel:
+    def loaded(self, plan: Plan, weights: str | WeightsSpec) -> CachedModel:
         """A teacher with the weights of a checkpoint."""
+        spec = WeightsSpec(file=weights) if isinstance(weights, str) else weights
 
         def make(folder: Path) -> dict[str, Any]:
             torch.manual_seed(self._shared.recipe.seed)
             module = plan.build()
-            load_into(module, load_foreign(Path(weights)), weights)
+            checkpoint = read_checkpoint(spec)
+            for note in checkpoint.notes:
+                self._shared.progress.say(f"weights {spec.file}: {note}")
+            load_into(module, checkpoint.state, str(spec))
             surgery.save(folder, plan, module)
             return model_facts()
 
-        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(weights))}
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(spec.file))}
+        if spec.entry or spec.prefix:
+            decided["part"] = [spec.entry, spec.prefix]
         return CachedModel(self._shared.cache.step("teacher", decided, make, together=True))
 
     def trained(self, plan: Plan) -> CachedModel:

@@ -18,6 +18,7 @@ from compress.models import (
     factory,
     resnet20,  # noqa: F401  # the built-in models are part of what a recipe can name
 )
+from compress.models.checkpoint import WeightsSpec
 from compress.recipe.fields import build
 from compress.recipe.spec import AlsoSpec, Budget, LabelledSpec, Measure, Recipe, TeacherSpec, Use
 from compress.recipe.student import parse_student
@@ -199,6 +200,11 @@ def _path(given: Any, folder: Path) -> Any:
     return str(folder / Path(os.path.expandvars(given)).expanduser()) if isinstance(given, str) else given
 
 
+def _weights(given: str | WeightsSpec, folder: Path) -> str | WeightsSpec:
+    """Resolve the path of a checkpoint."""
+    return replace(given, file=_path(given.file, folder)) if isinstance(given, WeightsSpec) else str(_path(given, folder))
+
+
 def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> TeacherSpec | None:
     where = f"{source}: [teacher]"
     if "model" not in table:
@@ -209,8 +215,8 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     if spec is None:
         return None
     folder = Path(source).parent
-    weights = None if spec.weights is None else _path(spec.weights, folder)
-    also = tuple(replace(a, model=_model(a.model, folder), weights=str(_path(a.weights, folder))) for a in spec.also)
+    weights = None if spec.weights is None else _weights(spec.weights, folder)
+    also = tuple(replace(a, model=_model(a.model, folder), weights=_weights(a.weights, folder)) for a in spec.also)
     if also and (spec.is_onnx or any(a.model.endswith(".onnx") for a in also)):
         faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
     if spec.mirrored and spec.is_onnx:
@@ -226,7 +232,7 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
 def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
     """Find keys that the tables within [teacher] do not have."""
     faults: list[str] = []
-    for name, kind in (("also", AlsoSpec), ("labelled", LabelledSpec)):
+    for name, kind in (("also", AlsoSpec), ("labelled", LabelledSpec), ("weights", WeightsSpec)):
         given, allowed = table.get(name, []), [f.name for f in fields(kind)]
         for entry in given if isinstance(given, list) else [given]:
             keys = entry if isinstance(entry, Mapping) else ()

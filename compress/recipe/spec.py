@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from pydantic import TypeAdapter
 
 from compress.methods.quantization.calibration_selection import CalibrationSpec
+from compress.models.checkpoint import WeightsSpec
 from compress.models.plan import Plan
 from compress.recipe.student import StudentSpec
 from compress.stages.base import Stage
@@ -54,7 +55,7 @@ class AlsoSpec:
     """
 
     model: str
-    weights: str
+    weights: str | WeightsSpec
     arguments: Mapping[str, Any] = field(default_factory=dict)
     share: Annotated[float, Gt(0)] = 1.0
 
@@ -86,7 +87,7 @@ class TeacherSpec(Training):
     """Teacher: a model factory with its arguments, and weights or how to train it.
 
     Attributes:
-        weights: a checkpoint; without one the teacher is trained, on labels alone.
+        weights: a checkpoint, or a table of its file, entry and prefix; without one the teacher is trained, on labels alone.
         also: further teachers; the student learns from the mean of all, by ``share``.
         mirrored: the teachers look twice, and their answer is the mean over an image and its mirror image; for images
             whose mirror means the same.
@@ -97,7 +98,7 @@ class TeacherSpec(Training):
 
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
+    weights: str | WeightsSpec | None = None
     epochs: Annotated[int, Ge(1)] = 30
     share: Annotated[float, Gt(0)] = 1.0
     also: tuple[AlsoSpec, ...] = ()
