@@ -109,10 +109,10 @@ def _signature(reference: str) -> Signature:
 
 
 def _imported_signature(loss: Any) -> Signature:
-    from compress.methods.distillation.loss_specs import reads_of
+    from compress.methods.distillation.loss_specs import loss_inputs
 
     family = _first_line(inspect.getmodule(type(loss) if not hasattr(loss, "__module__") else loss))
-    return Signature(family=family, first_line=_first_line(loss), reads=tuple(reads_of(loss)), options=_defaults(loss))
+    return Signature(family=family, first_line=_first_line(loss), reads=tuple(loss_inputs(loss)), options=_defaults(loss))
 
 
 def _defaults(thing: Any) -> str:

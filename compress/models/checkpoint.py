@@ -293,7 +293,7 @@ def some_names(names: Sequence[str]) -> str:
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
-def existing(weights: str) -> Path:
+def checkpoint_path(weights: str) -> Path:
     """Return the path of a checkpoint.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A compact one-stage detector without anchors: what FCOS (Tian et al. 2019) comes to in plain convolutions.
+"""A compact anchor-free one-stage detector: FCOS (Tian et al. 2019) in plain convolutions.
 
 Everything is a 3x3 or 1x1 convolution with batch norm and ReLU, nearest upsampling and addition, so that it quantises
 and runs in integers from input to heads.
@@ -32,7 +32,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int, activation
 
 @final
 class Residual(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Residual block: two 3x3 convolutions and a shortcut."""
 
     def __init__(self, channels: int, activation: Activation) -> None:
         super().__init__()
@@ -41,13 +41,14 @@ class Residual(nn.Module):
         self.activation = nn.ReLU(inplace=True) if activation == "relu" else nn.SiLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.activation(self.second(self.first(x)) + x)
-        return made
+        """Map (batch, channels, height, width) to the same shape."""
+        output: Tensor = self.activation(self.second(self.first(x)) + x)
+        return output
 
 
 @final
 class Detector(nn.Module):
-    """A residual backbone, a top-down pyramid over its last maps, and a head on each."""
+    """A residual backbone, a top-down feature pyramid over its last maps, and a head on each."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Detector(nn.Module):
                 head.bias[4:] = math.log(PRIOR / (1 - PRIOR))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """A map for each scale, finest first, for images of shape (batch, in_channels, height, width).
+        """Return a map for each scale, finest first, for images of shape (batch, in_channels, height, width).
 
         Each is of shape (batch, 4 + classes, rows, columns), as the task ``detection`` reads it.
         """
@@ -110,7 +111,7 @@ def detector(
     classes: int = 80,
     activation: Activation = "relu",
 ) -> Detector:
-    """A detector with maps at the last ``scales`` of the strides 8, 16, 32, ... one for each width after the first.
+    """Build a detector with maps at the last ``scales`` of the strides 8, 16, 32, ... one for each width after the first.
 
     Args:
         widths: channels at stride 4, and of each stage, which halves the resolution.

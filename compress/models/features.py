@@ -1,4 +1,4 @@
-"""Outputs from inside a module, by hooks that are gone when the block ends; which of two modules' belong together."""
+"""Forward hooks for features inside a module, and pairs of layers of student and teacher."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from torch.utils._pytree import tree_leaves
 from compress.models.layers import first_tensor
 from profiles.errors import UserError
 
-Pairs = list[tuple[str, str]]
+LayerPairs = list[tuple[str, str]]
 """Names of modules in student and teacher whose outputs are compared."""
 
 
-class Activations(Protocol):
-    """What the last forward pass of a module left of its inside."""
+class FeatureSource(Protocol):
+    """Features of a module's last forward pass."""
 
     def features(self) -> list[Tensor]:
-        """The outputs of some layers, in the order in which they were asked for."""
+        """Return the outputs of the hooked layers, in the order of their names."""
 
     def embedding(self) -> Tensor:
-        """What the head read, (samples, width)."""
+        """Return the input of the head, (samples, width)."""
 
 
 @final
 class FeatureHooks:
-    """Keeps the outputs of the named modules during each forward pass, in the order of ``names``.
+    """Forward hooks on the named modules; they keep each forward pass's outputs, in the order of ``names``.
 
     Args:
         head: a layer whose input is kept too.
@@ -60,11 +60,11 @@ class FeatureHooks:
         self._embedding = None
 
     def features(self) -> list[Tensor]:
-        """What the last forward pass left."""
+        """Return the outputs of the last forward pass."""
         return [self._kept[index] for index in range(len(self._modules))]
 
     def embedding(self) -> Tensor:
-        """What the head read in the last forward pass, (samples, width)."""
+        """Return the head's input in the last forward pass, (samples, width)."""
         assert self._embedding is not None, "the head was not called"
         return self._embedding
 
@@ -80,8 +80,8 @@ class FeatureHooks:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """What one forward pass of a module showed.
+class ModuleLayers:
+    """Shapes of a module's layers in one forward pass.
 
     Attributes:
         shapes: of the maps and token sequences that are not the module's own outputs, by module, in the order of calls.
@@ -92,8 +92,8 @@ class Layout:
     head: str | None
 
     @staticmethod
-    def of(module: nn.Module, example: Tensor) -> Layout:
-        """The layout of ``module`` on inputs of shape (samples, ...)."""
+    def of(module: nn.Module, example: Tensor) -> ModuleLayers:
+        """Trace ``module`` on inputs of shape (samples, ...)."""
         order: list[tuple[str, Tensor]] = []
         heads: list[str] = []
         named = [(name, child) for name, child in module.named_modules() if name]
@@ -111,31 +111,31 @@ class Layout:
         inner = [(name, tuple(output.shape)) for name, output in order if not any(output is leaf for leaf in predicted)]
         last = {name: number for number, (name, _) in enumerate(inner)}
         shapes = {name: shape for number, (name, shape) in enumerate(inner) if last[name] == number}
-        return Layout(shapes=shapes, head=heads[-1] if heads else None)
+        return ModuleLayers(shapes=shapes, head=heads[-1] if heads else None)
 
     def maps(self) -> dict[tuple[int, int], str]:
-        """The last module whose output is, or folds into, a map of each (height, width) above 1x1."""
+        """Return the last module whose output is, or folds into, a map of each (height, width) above 1x1."""
         sizes = [(name, map_size(shape)) for name, shape in self.shapes.items()]
         return {size: name for name, size in sizes if size is not None and min(size) > 1}
 
     def blocks(self) -> list[str]:
-        """The outermost numbered modules (``layer1.0``, ``blocks.3``) in the order of calls; maps where there are none."""
+        """Return the outermost numbered modules (``layer1.0``, ``blocks.3``) in call order; maps where there are none."""
         outermost = [name for name in self.shapes if _is_block(name)]
         return outermost or list(self.maps().values())
 
 
 def feature_maps(module: nn.Module, example: Tensor) -> dict[tuple[int, int], str]:
     """The last module whose output is a feature map of each (height, width) above 1x1, by resolution."""
-    return Layout.of(module, example).maps()
+    return ModuleLayers.of(module, example).maps()
 
 
-def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) -> Pairs:
+def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) -> LayerPairs:
     """Modules of student and teacher that end the same resolution, from the finest map to the coarsest."""
-    return paired_maps(Layout.of(student, example), Layout.of(teacher, example))
+    return pair_maps(ModuleLayers.of(student, example), ModuleLayers.of(teacher, example))
 
 
-def paired_maps(student: Layout, teacher: Layout) -> Pairs:
-    """Modules that end the same resolution, from the finest map to the coarsest; by depth where none is shared."""
+def pair_maps(student: ModuleLayers, teacher: ModuleLayers) -> LayerPairs:
+    """Pair modules that end the same resolution, from the finest map to the coarsest; by depth where none is shared."""
     ours, theirs = student.maps(), teacher.maps()
     shared = sorted(set(ours) & set(theirs), reverse=True)
     if shared:
@@ -143,38 +143,38 @@ def paired_maps(student: Layout, teacher: Layout) -> Pairs:
     return pair_by_depth(list(ours.values()), list(theirs.values()))
 
 
-def paired_blocks(student: Layout, teacher: Layout) -> Pairs:
-    """The blocks of both, by depth."""
+def pair_blocks(student: ModuleLayers, teacher: ModuleLayers) -> LayerPairs:
+    """Pair the blocks of both by depth."""
     return pair_by_depth(student.blocks(), teacher.blocks())
 
 
-def pair_by_depth(student: Sequence[str], teacher: Sequence[str]) -> Pairs:
-    """Each of the fewer with the one that ends at its share of the depth of the other; the last with the last."""
+def pair_by_depth(student: Sequence[str], teacher: Sequence[str]) -> LayerPairs:
+    """Pair each module of the shorter list with the one that ends at the same share of the other's depth."""
     count = min(len(student), len(teacher))
     ends = [[names[math.ceil((i + 1) * len(names) / count) - 1] for i in range(count)] for names in (student, teacher)]
     return list(zip(*ends, strict=True))
 
 
 def embeddings(module: nn.Module, inputs: npt.NDArray[Any], name: str, chunk: int = 256) -> npt.NDArray[Any]:
-    """What the last linear layer reads, (samples, width).
+    """Return the inputs of the last linear layer, (samples, width).
 
     Raises:
         UserError: the module has no such layer.
     """
     module.eval()
-    head = Layout.of(module, torch.from_numpy(inputs[:2])).head
+    head = ModuleLayers.of(module, torch.from_numpy(inputs[:2])).head
     if head is None:
         raise UserError(f"{name} has no embedding: no linear layer that reads vectors (samples, width)")
-    found = []
-    with FeatureHooks(module, [], head) as taps, torch.no_grad():
+    rows = []
+    with FeatureHooks(module, [], head) as hooks, torch.no_grad():
         for start in range(0, len(inputs), chunk):
             module(torch.from_numpy(inputs[start : start + chunk]))
-            found.append(taps.embedding().float().numpy())
-    return np.concatenate(found)
+            rows.append(hooks.embedding().float().numpy())
+    return np.concatenate(rows)
 
 
 def map_size(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Height and width of a map, or of tokens that fold into a square, a class token put aside; None for others."""
+    """Return height and width of a map, or of tokens that fold into a square (class token aside); None for others."""
     if len(shape) == 4:
         return shape[2], shape[3]
     side = math.isqrt(shape[1])
@@ -182,7 +182,7 @@ def map_size(shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def as_map(output: Tensor) -> Tensor:
-    """Maps as they are; tokens (samples, tokens, width) folded into (samples, width, side, side) without a class token."""
+    """Fold tokens (samples, tokens, width) into (samples, width, side, side) without a class token; maps stay."""
     if output.dim() == 4:
         return output
     side = math.isqrt(output.shape[1])
@@ -191,7 +191,7 @@ def as_map(output: Tensor) -> Tensor:
 
 
 def as_tokens(output: Tensor) -> Tensor:
-    """Tokens as they are; maps as tokens, a pixel each: (samples, height * width, channels)."""
+    """Flatten maps into tokens, one a pixel: (samples, height * width, channels); tokens stay."""
     return output.flatten(2).transpose(1, 2) if output.dim() == 4 else output
 
 
@@ -202,9 +202,9 @@ def _is_block(name: str) -> bool:
 
 def _recorder(order: list[tuple[str, Tensor]], heads: list[str], name: str) -> Any:
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        found = first_tensor(output)
-        if found is not None and found.dim() in (3, 4):
-            order.append((name, found))
+        tensor = first_tensor(output)
+        if tensor is not None and tensor.dim() in (3, 4):
+            order.append((name, tensor))
         if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2:
             heads.append(name)
 

@@ -1,4 +1,4 @@
-"""Layers that keep statistics of what they read."""
+"""Batch norm classes, and tensors of nested outputs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def flat_tensors(outputs: Any) -> list[Tensor]:
-    """The tensors in a module's outputs, in the order in which they are exported."""
+    """Return the tensors in a module's outputs, in the order in which they are exported."""
     leaves: list[Tensor] = [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
     return leaves
 
 
 def first_tensor(output: Any) -> Any:
-    """A tensor, or the tokens that a transformer's block gives first in a tuple; None for other tuples."""
+    """Return a tensor, or the tokens that a transformer block gives first in a tuple; None for other tuples."""
     if isinstance(output, Tensor):
         return output
     first = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)

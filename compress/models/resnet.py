@@ -30,19 +30,21 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 @final
 class PadShortcut(nn.Module):
-    """Every ``stride``-th pixel, with ``extra`` zero channels added, half before and half after; no weights."""
+    """Shortcut without weights: every ``stride``-th pixel, ``extra`` zero channels added, half before and half after."""
 
     def __init__(self, stride: int, extra: int) -> None:
         super().__init__()
         self._stride, self._extra = stride, extra
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, height, width) to (batch, channels + extra, height / stride, width / stride)."""
         before = self._extra // 2
         small = x[:, :, :: self._stride, :: self._stride]
         return nn.functional.pad(small, (0, 0, 0, 0, before, self._extra - before))
@@ -73,7 +75,7 @@ class ResNet(nn.Module):
         self.linear = nn.Linear(widths[2], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of shape (batch, classes) for images of shape (batch, in_channels, height, width)."""
+        """Return logits of shape (batch, classes) for images of shape (batch, in_channels, height, width)."""
         x = torch.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(self.pool(x).flatten(1))
@@ -90,7 +92,7 @@ def resnet(
     classes: int = 10,
     shortcut: Literal["convolution", "pad"] = "convolution",
 ) -> ResNet:
-    """A network of 6 x blocks + 2 layers.
+    """Build a network of 6 x blocks + 2 layers.
 
     Args:
         blocks: blocks in each of the three stages: 3, 5, 7 or 9 for ResNet-20, 32, 44 or 56; or three numbers.
@@ -107,5 +109,5 @@ def resnet(
 
 
 def resnet20(*, width: float = 1.0, depth: float = 1.0, in_channels: int = 3, classes: int = 10) -> ResNet:
-    """ResNet-20: three blocks a stage."""
+    """Build ResNet-20: three blocks a stage."""
     return resnet(blocks=3, width=width, depth=depth, in_channels=in_channels, classes=classes)

@@ -33,7 +33,7 @@ class VGG(nn.Module):
         self.linear = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of shape (batch, classes) for images of shape (batch, in_channels, height, width)."""
+        """Return logits of shape (batch, classes) for images of shape (batch, in_channels, height, width)."""
         logits: Tensor = self.linear(self.pool(self.stages(self.stem(x))).flatten(1))
         return logits
 
@@ -59,7 +59,7 @@ def vgg(
     in_channels: int = 3,
     classes: int = 10,
 ) -> VGG:
-    """A network of sum(blocks) + 2 layers.
+    """Build a network of sum(blocks) + 2 layers.
 
     Args:
         blocks: convolutions of each stage, at least one staying under ``depth``.

@@ -16,8 +16,8 @@ from compress.data import Splits
 from compress.execution.cache import UNFINISHED, StepCache, digest
 from compress.execution.progress import Progress, timed
 from compress.methods.cost_model import CostModel
-from compress.methods.distillation.loss_specs import modules_of
-from compress.methods.distillation.weight_inheritance import inherit
+from compress.methods.distillation.loss_specs import loss_modules
+from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.methods.quantization import calibration_checks, calibration_selection
 from compress.methods.quantization.calibration_selection import Asked
 from compress.methods.quantization.observer import Observer
@@ -161,7 +161,7 @@ class ModelBuilder:
             notes: tuple[str, ...] = ("weights are as given",) if plan.is_given else ("weights are fresh",)
             if spec.inherits:
                 between = None if spec.between is None else Plan(factory=spec.model, arguments=spec.between).build()
-                notes = inherit(module, teacher.artifact.module, between, self.example)
+                notes = inherit_weights(module, teacher.artifact.module, between, self.example)
             surgery.save(folder, plan, module)
             self._progress.say("  student: " + "; ".join(notes))
             return model_facts(notes=notes)
@@ -170,7 +170,7 @@ class ModelBuilder:
         if spec.inherits:
             decided |= {
                 "teacher": teacher.step.key,
-                "how": code_key(inherit),
+                "how": code_key(inherit_weights),
             }
         return CachedModel(self._cache.step("student", decided, make))
 
@@ -234,11 +234,11 @@ class ModelBuilder:
             example=self.example,
             folder=folder,
             outputs=self._cache.root / f"teacher-outputs-{digest(asked)[:20]}",
-            answering=self.teachers.answering(module, calibration),
+            engine_teachers=self.teachers.engine_teachers(module, calibration),
             quantization=ModuleQuantizer(recipe, self.example, calibration, self.observer, price),
             target=target,
         )
 
 
 def _loss_modules(stage: Stage) -> list[str]:
-    return modules_of(getattr(stage, "losses", ()))
+    return loss_modules(getattr(stage, "losses", ()))

@@ -8,9 +8,9 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from compress.methods.distillation.label_teacher import widened, with_labels
-from compress.methods.distillation.loss_specs import needs_labels, reads_one_image
-from compress.models.checkpoint import existing
+from compress.methods.distillation.label_teacher import add_label_channel, append_labels
+from compress.methods.distillation.loss_specs import needs_labels, needs_unmixed
+from compress.models.checkpoint import checkpoint_path
 from compress.models.plan import Plan
 from compress.pipeline.cached_model import model_key
 from compress.pipeline.run_context import RunContext
@@ -56,7 +56,7 @@ class Preflight:
 
     def _check_onnx(self, path: Path, decided: dict[str, Any]) -> None:
         try:
-            about = {**decided, "model": sha256(existing(str(path)))}
+            about = {**decided, "model": sha256(checkpoint_path(str(path)))}
             self._cache.step("check-model", about, lambda folder: self._file(path))
         except UserError as error:
             raise UserError(*[f"teacher {path.name}: {fault}" for fault in error.faults]) from None
@@ -83,7 +83,7 @@ class Preflight:
             if not isinstance(stage, TrainedStage) or not stage.cut_mix:
                 continue
             fact = f"stage {stage.name}: images of cut_mix show two samples"
-            if readers := reads_one_image(stage.losses):
+            if readers := needs_unmixed(stage.losses):
                 told = ", ".join(repr(name) for name in readers)
                 faults.append(f"{fact}, and its loss {told} reads what is true of one; leave it out of losses, or cut_mix")
             if teacher.labelled is not None:
@@ -96,8 +96,8 @@ class Preflight:
             return []
         batch = self._data.train.load(np.arange(2))
         try:
-            with_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
-            widened(teacher_plan(self._recipe.teacher).build(), self._example, {"scale": 1.0, "noise": 0.0})
+            append_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            add_label_channel(teacher_plan(self._recipe.teacher).build(), self._example, {"scale": 1.0, "noise": 0.0})
         except UserError as error:
             return list(error.faults)
         return []

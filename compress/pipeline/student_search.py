@@ -17,7 +17,7 @@ import torch
 
 from compress.execution.cache import StepCache
 from compress.execution.progress import Bar, Progress
-from compress.methods.distillation.loss_specs import modules_of
+from compress.methods.distillation.loss_specs import loss_modules
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.methods.evolution import Candidate, front, search
 from compress.models.plan import Plan
@@ -157,7 +157,7 @@ class _Judge:
             "task": self._builder.task_key(),
             "draws": self._asked.draws,
             "samples": size,
-            "code": code_key(Objective, *modules_of(SCORE)),
+            "code": code_key(Objective, *loss_modules(SCORE)),
         }
 
         def make(folder: object) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.methods.distillation.similarity import cka, parc, shares
+from compress.methods.distillation.similarity import cka, ensemble_shares, parc
 from compress.models.features import embeddings
 from compress.pipeline.model_builder import ModelBuilder
 from profiles.errors import UserError
@@ -31,6 +31,6 @@ def rank(builder: ModelBuilder, samples: int, power: float) -> list[dict[str, An
         features = embeddings(found.artifact.module, batch.inputs[known], name)
         fits = {"parc": parc(features, batch.targets[known]), "cka": cka(features, batch.targets[known])}
         rows.append({"teacher": name, **fits})
-    for row, share in zip(rows, shares([row["parc"] for row in rows], power), strict=True):
+    for row, share in zip(rows, ensemble_shares([row["parc"] for row in rows], power), strict=True):
         row["share"] = share
     return sorted(rows, key=lambda row: row["parc"], reverse=True)

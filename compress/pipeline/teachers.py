@@ -15,11 +15,11 @@ from compress.data import Samples
 from compress.execution.cache import UNFINISHED, Step, digest
 from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.ensemble import FlipAveraging, TeacherEnsemble
-from compress.methods.distillation.label_teacher import Labelled, WithLabels, widened
-from compress.methods.distillation.loss_specs import modules_of, parse_losses
+from compress.methods.distillation.label_teacher import LabelAssistedTeacher, LabelledSamples, add_label_channel
+from compress.methods.distillation.loss_specs import loss_modules, parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.models import plan as surgery
-from compress.models.checkpoint import WeightsSpec, existing, load_into, load_tensors, read_checkpoint, save_tensors
+from compress.models.checkpoint import WeightsSpec, checkpoint_path, load_into, load_tensors, read_checkpoint, save_tensors
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
@@ -59,7 +59,7 @@ class Teachers:
             surgery.save(folder, plan, module)
             return model_facts()
 
-        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(existing(spec.file))}
+        decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(checkpoint_path(spec.file))}
         if spec.entry or spec.prefix:
             decided["part"] = [spec.entry, spec.prefix]
         return CachedModel(self._shared.cache.step("teacher", decided, make, together=True))
@@ -88,17 +88,17 @@ class Teachers:
         decided |= shared.training_key(Objective, "compress.losses.task")
         return CachedModel(shared.cache.step("teacher", decided, make, together=True))
 
-    def labelled(self, teacher: CachedModel) -> tuple[Step, Labelled]:
+    def labelled(self, teacher: CachedModel) -> tuple[Step, LabelAssistedTeacher]:
         """The copy of the teacher that reads labels, as the recipe asks for it, trained from the teacher on."""
         told, shared = self._spec.labelled, self._shared
         assert told is not None
         schedule = replace(Schedule.of(self._spec), epochs=told.epochs, learning_rate=told.learning_rate)
         module = copy.deepcopy(teacher.artifact.module)
-        made = widened(module, shared.example, {"scale": told.scale, "noise": told.noise})
+        made = add_label_channel(module, shared.example, {"scale": told.scale, "noise": told.noise})
 
         def make(folder: Path) -> dict[str, Any]:
             losses = parse_losses(["task", {"use": "two_passes", "weight": told.agreement}])
-            train, validation = WithLabels(shared.data.train), WithLabels(shared.data.validation)
+            train, validation = LabelledSamples(shared.data.train), LabelledSamples(shared.data.validation)
             example = torch.from_numpy(train.load(np.arange(2)).inputs)
 
             def judge(m: nn.Module) -> float:
@@ -113,9 +113,9 @@ class Teachers:
             return model_facts(notes=(note,))
 
         decided = {"teacher": teacher.step.key, "labelled": asdict(told), "schedule": asdict(schedule)}
-        modules = modules_of(parse_losses(["task", "two_passes"]))
+        modules = loss_modules(parse_losses(["task", "two_passes"]))
         step = shared.cache.step(
-            "labelled", {**decided, **shared.training_key(Objective, widened, *modules)}, make, together=True
+            "labelled", {**decided, **shared.training_key(Objective, add_label_channel, *modules)}, make, together=True
         )
         made.load_state_dict(load_tensors(step.folder / LABELLED)[0])
         return step, made.eval()
@@ -168,7 +168,7 @@ class Teachers:
             parameter.requires_grad_(False)
         return module
 
-    def answering(self, module: nn.Module, calibration: Samples) -> EngineTeachers | None:
+    def engine_teachers(self, module: nn.Module, calibration: Samples) -> EngineTeachers | None:
         """All who teach as an engine here runs them, where the recipe asks for one."""
         asked = self._spec.engine
         if asked is None or self._engine is not None:

@@ -20,7 +20,7 @@ from compress.methods.choice import Choice
 from compress.methods.cost_model import CostModel
 from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.objective import LossSpec, Objective
-from compress.methods.distillation.query_budget import TeacherAnswers
+from compress.methods.distillation.query_budget import QueriedSignals
 from compress.methods.packing.operations import Pack
 from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import PostTraining, QuantizedModel
@@ -92,7 +92,7 @@ class Context:
     outputs: Path
     quantization: Callable[[nn.Module, PostTraining], QuantizedModel]
     target: CostModel | None = None
-    answering: EngineTeachers | None = None
+    engine_teachers: EngineTeachers | None = None
 
     def train(
         self,
@@ -101,7 +101,7 @@ class Context:
         losses: tuple[LossSpec, ...],
         schedule: Schedule,
         part: str = "",
-        answers: TeacherAnswers | None = None,
+        answers: QueriedSignals | None = None,
         *,
         trained: bool = False,
     ) -> nn.ModuleList | None:
@@ -133,7 +133,7 @@ class Context:
     ) -> Objective:
         """The losses at work between ``module`` and the teacher, on a number of samples; ``trained``: it works already."""
         example = self._shown() if trained else self.example
-        return Objective(losses, self.task, module, self.teacher, example, samples, self.answering, trained=trained)
+        return Objective(losses, self.task, module, self.teacher, example, samples, self.engine_teachers, trained=trained)
 
     def _shown(self) -> Tensor:
         count = max(2, min(SHOWN, MOST_VALUES // self.example[0].numel()))
@@ -146,7 +146,7 @@ class Context:
         losses: tuple[LossSpec, ...],
         schedule: Schedule,
         folder: Path,
-        answers: TeacherAnswers | None,
+        answers: QueriedSignals | None,
         *,
         trained: bool,
     ) -> nn.ModuleList:

@@ -11,9 +11,9 @@ from torch import nn
 
 from compress.losses.base import TwoHeaded
 from compress.methods.distillation import two_heads
-from compress.methods.distillation.loss_specs import loss_named, losses, parse_losses, reads_of, two_headed
+from compress.methods.distillation.loss_specs import loss_inputs, loss_named, losses, parse_losses, two_head_losses
 from compress.methods.distillation.operations import Mix
-from compress.methods.distillation.query_budget import ANSWERED, TeacherAnswers, choose, gains
+from compress.methods.distillation.query_budget import STORED_SIGNALS, QueriedSignals, select_queries, uncertainties
 from compress.methods.distillation.whitening import whiten
 from compress.stages.base import Artifact, Context, StageResult, copied
 from compress.stages.trained import Losses, TrainedStage
@@ -63,10 +63,10 @@ class Distill(TrainedStage):
 
     def _check_queries(self, context: Context) -> None:
         faults: list[str] = []
-        reads = {word for spec in self.losses for word in reads_of(loss_named(spec.use))}
-        beyond = sorted(w for w in reads if w == "indices" or (w.startswith("teacher") and w not in ANSWERED))
+        reads = {word for spec in self.losses for word in loss_inputs(loss_named(spec.use))}
+        beyond = sorted(w for w in reads if w == "indices" or (w.startswith("teacher") and w not in STORED_SIGNALS))
         if beyond:
-            words = f"losses may read {', '.join(ANSWERED)} of the teacher; these read {', '.join(beyond)}"
+            words = f"losses may read {', '.join(STORED_SIGNALS)} of the teacher; these read {', '.join(beyond)}"
             faults.append(f"stage distill: with queries, {words}")
         if self.cut_mix:
             faults.append("stage distill: queries ask about single samples, and images of cut_mix show two; leave it out")
@@ -81,7 +81,7 @@ class Distill(TrainedStage):
             raise UserError(*faults)
 
     def _check_mixture(self, artifact: Artifact) -> None:
-        able, given = two_headed(losses()), [spec.use for spec in self.losses]
+        able, given = two_head_losses(losses()), [spec.use for spec in self.losses]
         if len([use for use in given if use in able]) != 1:
             raise UserError(
                 "stage distill: mixture = true mixes the model's own head with the one that a loss trains beside it, so "
@@ -115,14 +115,14 @@ class Distill(TrainedStage):
 
     def _queried(self, module: nn.Module, context: Context) -> str:
         """Train ``module`` in rounds, on ever more samples that the teacher was asked about; says on how many."""
-        answers, train = TeacherAnswers(), context.data.train
+        answers, train = QueriedSignals(), context.data.train
         scouting = max(1, self.epochs // (2 * max(1, self.rounds - 1)))
         for turn in range(self.rounds):
             count = (turn + 1) * self.queries // self.rounds - turn * self.queries // self.rounds
-            worth = gains(module, context.task, train)
-            chosen = choose(worth, answers.indices, count, self.distrust, (turn, len(train)))
+            worth = uncertainties(module, context.task, train)
+            chosen = select_queries(worth, answers.indices, count, self.distrust, (turn, len(train)))
             objective = context.objective(module, self.losses, len(chosen))
-            answers.ask(objective, train, chosen, context.folder / f"answers-{turn}.safetensors")
+            answers.query(objective, train, chosen, context.folder / f"answers-{turn}.safetensors")
             epochs = self.epochs - scouting * (self.rounds - 1) if turn == self.rounds - 1 else scouting
             self.train(module, context, part=f"round-{turn}", epochs=epochs, answers=answers)
         return f"the teacher was asked about {len(answers.indices)} of {len(train)} samples, once each"
@@ -139,7 +139,7 @@ def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
 
 def _mixed(artifact: Artifact, head: str, second: nn.Linear, context: Context) -> StageResult:
     """The artifact with the best mixture on validation in place of its head; as it is where its own head alone is best."""
-    found = two_heads.search(artifact.module, head, second, context.task, context.data.validation)
+    found = two_heads.search_mixture(artifact.module, head, second, context.task, context.data.validation)
     if found.share == 1:
         return StageResult(artifact=artifact, notes=("no mixture of two heads is better on validation than its own head",))
     told = f"{found.share:.0%} own head, the other at temperature {found.temperature:g}"

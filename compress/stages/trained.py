@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.execution import distributed
 from compress.methods.distillation.objective import LossSpec, parse_losses
-from compress.methods.distillation.query_budget import TeacherAnswers
+from compress.methods.distillation.query_budget import QueriedSignals
 from compress.stages.base import Context, Stage
 from compress.training.schedule import Schedule, Training
 
@@ -44,7 +44,7 @@ class TrainedStage(Training, Stage):
         context: Context,
         part: str = "",
         epochs: int | None = None,
-        answers: TeacherAnswers | None = None,
+        answers: QueriedSignals | None = None,
     ) -> nn.ModuleList | None:
         """Train ``module`` in place as the fields say, 0 epochs leave it as it is; returns what ``Context.train`` does.
 

@@ -26,7 +26,7 @@ from compress.execution import distributed
 from compress.execution.progress import Progress
 from compress.losses.base import TrainingStep
 from compress.methods.distillation.objective import Objective
-from compress.methods.distillation.query_budget import TeacherAnswers
+from compress.methods.distillation.query_budget import QueriedSignals
 from compress.models.layers import flat_tensors
 from compress.training.layout import WORTH_MEASURING_STEPS, broken_layers, faster_layout, is_broken_program, laid_out
 from compress.training.loader import Batches, Part, Place
@@ -99,7 +99,7 @@ class Trainer:
         *,
         validate: Validate | None = None,
         outputs: Path | None = None,
-        answers: TeacherAnswers | None = None,
+        answers: QueriedSignals | None = None,
     ) -> TrainingResult:
         """Train ``module`` in place; with a checkpoint in ``folder`` it goes on from there.
 
@@ -119,14 +119,14 @@ class Trainer:
         _check_processes(objective)
         if doubt := _doubt(module, schedule):
             self._progress.say(f"  {name}: {doubt}")
-        batches = Batches(samples, schedule, self._seed, plain=objective.asks_plain)
+        batches = Batches(samples, schedule, self._seed, plain=objective.needs_plain)
         apart = broken_layers(module, fast_bf16()) if _has_convolutions(module) else []
         if apart:
             self._progress.say(
                 f"  {name}: {', '.join(apart)} trains contiguous: torch breaks its gradient in channels last here"
             )
         layout = self._layout(name, module, batches, folder, apart)
-        teacher: TeacherAnswers | TeacherCache | None = answers
+        teacher: QueriedSignals | TeacherCache | None = answers
         if answers is None and outputs and schedule.realisations:
             teacher = TeacherCache(outputs, batches, schedule)
         with self.placed([module.train(), *objective.frozen()], layout, apart):
@@ -144,7 +144,7 @@ class Trainer:
         objective: Objective,
         run: RunState,
         layout: torch.memory_format,
-        teacher: TeacherAnswers | TeacherCache | None,
+        teacher: QueriedSignals | TeacherCache | None,
         validate: Validate | None,
     ) -> None:
         """All steps that are left of a training."""
@@ -223,7 +223,7 @@ class Trainer:
         run: RunState,
         parts: list[Part],
         layout: torch.memory_format,
-        kept: TeacherAnswers | TeacherCache | None,
+        kept: QueriedSignals | TeacherCache | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimizer over all parts of it; returns the mean loss and its terms."""
         run.before_step()
@@ -261,16 +261,16 @@ class Trainer:
         objective: Objective,
         batch: tuple[Tensor, Tensor],
         part: Part,
-        kept: TeacherAnswers | TeacherCache | None,
+        kept: QueriedSignals | TeacherCache | None,
         run: RunState,
         moment: TrainingStep,
     ) -> Signals | None:
         """The teacher's signals for a batch, from where they are kept or by asking it; None to let the objective ask."""
-        if kept is None or not objective.asks_at(moment):
+        if kept is None or not objective.needs_teacher_at(moment):
             return None
         found = (
             kept.read(part.indices)
-            if isinstance(kept, TeacherAnswers)
+            if isinstance(kept, QueriedSignals)
             else self._kept(objective, batch, part.place, kept, run)
         )
         return {name: _moved(value, batch[0].device) for name, value in found.items()}
@@ -281,7 +281,7 @@ class Trainer:
         """The teacher's signals for a batch as they are kept; asked when they are not yet."""
         found = kept.read(place)
         if found is None:
-            asked = objective.ask_teacher(*batch)
+            asked = objective.teacher_signals(*batch)
             if place == Place(0, 0, 0):
                 _check_room(run.folder, size_bytes(asked, run.batches, run.schedule))
             kept.keep(place, asked)

@@ -46,7 +46,7 @@ def _engines(module: nn.Module, images: Tensor) -> dict[str, nn.Module]:
     whole, integer = (EngineTeachers(module, f"openvino/{precision}", images[:2], samples) for precision in ("fp32", "int8"))
     maps = [*feature_maps(module, images[:2]).values()]
     shown = f"in int8 with its {len(maps)} last maps of a size"
-    return {"in fp32": whole.showing(), "in int8": integer.showing(), shown: integer.showing(maps)}
+    return {"in fp32": whole.teacher_for(), "in int8": integer.teacher_for(), shown: integer.teacher_for(maps)}
 
 
 def _s(teacher: Callable[[Tensor], Tensor], inputs: Tensor) -> float:

@@ -23,7 +23,7 @@ from compress.data.base import ArraySamples, Splits
 from compress.data.digits import digits
 from compress.execution.cache import StepCache
 from compress.execution.progress import StreamProgress
-from compress.methods.distillation.sample_weights import Familiar
+from compress.methods.distillation.sample_weights import FamiliarityWeight
 from compress.models.factory import factory
 from compress.models.features import embeddings
 from compress.models.plan import WEIGHTS
@@ -169,7 +169,7 @@ def _apart(folder: Path, teacher: Given) -> str:
     told = functional.normalize(torch.from_numpy(embeddings(module, inputs, "teacher")), dim=1)
     with torch.no_grad():
         logits = module(torch.from_numpy(inputs))
-    weight = Familiar({"student_logits": logits, "teacher_embedding": told})
+    weight = FamiliarityWeight({"student_logits": logits, "teacher_embedding": told})
     weight(torch.zeros(len(told)), torch.ones(len(told), dtype=torch.bool), logits, told, torch.from_numpy(labels))
     found = weight.weights(told).numpy()[labels < 0]
     sure, stranger = logits.softmax(dim=1).amax(dim=1).numpy()[labels < 0], truth[labels < 0] >= KNOWN

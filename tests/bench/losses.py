@@ -32,9 +32,9 @@ from compress.data import Splits
 from compress.data.base import ArraySamples
 from compress.execution.progress import StreamProgress
 from compress.losses import LOSSES
-from compress.methods.distillation.loss_specs import parse_losses, reads_layers, reads_of
+from compress.methods.distillation.loss_specs import is_layer_input, loss_inputs, parse_losses
 from compress.methods.distillation.objective import Objective
-from compress.methods.distillation.weight_inheritance import inherit
+from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.models.checkpoint import load_foreign, load_into
 from compress.models.factory import factory
 from compress.models.resnet import resnet
@@ -228,14 +228,14 @@ def _trained(cell: Cell, scratch: Path) -> dict[str, Any]:
     torch.manual_seed(cell.seed)
     student: nn.Module = resnet(blocks=cell.blocks, shortcut="pad")
     if cell.start == "inherited":
-        inherit(student, teacher, None, example)
+        inherit_weights(student, teacher, None, example)
     specs = parse_losses(_recipe(cell))
     task, trainer = Classification(), Trainer(cell.seed, StreamProgress(sys.stderr))
     replayed = bool(cell.samples) and cell.samples * cell.epochs <= MOST_REPLAYED
     asked = Replayed(teacher, example, scratch / "teacher") if replayed else teacher
     objective = Objective(specs, task, student, asked, example, len(train))
     # the teacher's scores are small enough to be kept, and shared by all losses that read nothing else of it
-    kept = not replayed and not any(reads_layers(name) or name == "teacher_embedding" for name in objective.reads)
+    kept = not replayed and not any(is_layer_input(name) or name == "teacher_embedding" for name in objective.reads)
     schedule = Schedule(
         epochs=cell.epochs, batch_size=cell.batch_size, learning_rate=0.1, realisations=cell.epochs if kept else 0
     )
@@ -253,7 +253,7 @@ def _recipe(cell: Cell) -> list[Any]:
     """The losses of a cell, all but 'task' scaled."""
     given = WITH.get(cell.loss) or TOGETHER.get(cell.loss)
     if given is None:
-        alone = {"task_loss", "targets"} & set(reads_of(load_object(LOSSES[cell.loss]))) and cell.loss != "diswot"
+        alone = {"task_loss", "targets"} & set(loss_inputs(load_object(LOSSES[cell.loss]))) and cell.loss != "diswot"
         given = [cell.loss] if alone else [TASK, cell.loss]
     entries = [{"use": entry} if isinstance(entry, str) else dict(entry) for entry in given]
     for entry in entries:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.models.features import FeatureHooks, Layout
+from compress.models.features import FeatureHooks, ModuleLayers
 from deploy.files import write_atomically
 
 
@@ -31,7 +31,7 @@ class Replayed(nn.Module):
 
     def __init__(self, teacher: nn.Module, example: Tensor, folder: Path) -> None:
         super().__init__()
-        layout = Layout.of(teacher, example)
+        layout = ModuleLayers.of(teacher, example)
         assert layout.head is not None, "a classifier has one"
         self._names, self._head, self._folder = list(layout.maps().values()), layout.head, folder
         self._teacher = [teacher.eval()]  # in a list: its own layers are not to be found beside the maps

@@ -8,7 +8,7 @@ import pytest
 
 from compress.data import DATA
 from compress.losses import LOSSES
-from compress.methods.distillation.loss_specs import reads_of
+from compress.methods.distillation.loss_specs import loss_inputs
 from compress.methods.distillation.objective import VOCABULARY
 from compress.stages import STAGES
 from compress.stages.base import Stage
@@ -78,7 +78,7 @@ def test_each_file_is_in_its_table(folder):
 def test_losses_read_only_what_the_vocabulary_has():
     for name, reference in LOSSES.items():
         loss = load_object(reference)
-        assert set(reads_of(loss)) <= set(VOCABULARY), name
+        assert set(loss_inputs(loss)) <= set(VOCABULARY), name
         signature = inspect.signature(loss)
         options = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
         assert all(p.default is not p.empty for p in options), f"an option of {name} has no default"

@@ -1,1 +1,1 @@
-"""What a student learns from: teachers, the weighted losses between the two, and what these read inside them."""
+"""Knowledge distillation: teachers, weighted losses, and the signals that losses read."""

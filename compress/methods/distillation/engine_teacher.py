@@ -1,8 +1,8 @@
-"""A frozen teacher that answers from an engine on this machine: a CPU's runtime is faster than the module in PyTorch.
+"""Frozen teachers that run on an inference engine, which is faster on a CPU than the module in PyTorch.
 
-Measured on ResNet-56, batches of 128 on two cores with AVX2: docs/benchmarks.md. What the student learns from is then
-what the teacher gives as that engine runs it, int8 where it is asked. What losses read of its inside are further outputs of
-the engine's file.
+Measured on ResNet-56, batches of 128 on two cores with AVX2: docs/benchmarks.md. The student then learns
+from the engine's outputs, int8 ones where the recipe names int8. Features that losses read are further outputs of the
+engine's file.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from profiles.errors import UserError
 
 @final
 class EngineTeacher(nn.Module):
-    """Answers as ``module`` does, from an engine that is made of ``model`` for the first batch that comes.
+    """A frozen teacher on an inference engine, built from ``model`` on the first batch.
 
     Args:
-        module: gives the outputs, and inside what ``Showing`` shows of it.
+        module: the teacher with its features as outputs.
         model: its ONNX file, those outputs first, with Q/DQ pairs for int8.
-        example: inputs of shape (samples, ...), to see what the module gives.
+        example: inputs of shape (samples, ...), for the structure of the outputs.
         runtime: an engine's name.
-        order: which of the layers' outputs stands for each that was asked for; some may be one and the same.
+        order: index of the output of each named layer; several names may share one.
 
     Raises:
         UserError: the engine cannot run here.
@@ -47,7 +47,7 @@ class EngineTeacher(nn.Module):
 
     def __init__(
         self,
-        module: Showing,
+        module: FeatureExtractor,
         model: onnx.ModelProto,
         example: Tensor,
         runtime: str,
@@ -56,10 +56,10 @@ class EngineTeacher(nn.Module):
     ) -> None:
         super().__init__()
         self._engine = engine(runtime)
-        found = self._engine.affinity()
-        if found.score < 0:
-            raise UserError(f"[teacher] engine: {runtime} cannot run here: {found.reason}")
-        self._model, self._precision, self._runtime_version = model, precision, found.version
+        affinity = self._engine.affinity()
+        if affinity.score < 0:
+            raise UserError(f"[teacher] engine: {runtime} cannot run here: {affinity.reason}")
+        self._model, self._precision, self._runtime_version = model, precision, affinity.version
         self._given, self._names = model.graph.input[0].name, [output.name for output in model.graph.output]
         self._shown, self._order = _structure(module, example), order
         self._session: Session | None = None
@@ -67,10 +67,10 @@ class EngineTeacher(nn.Module):
         self._embedding: list[Tensor] = []
 
     def forward(self, inputs: Tensor) -> Any:
-        """What the module gives for inputs of shape (samples, ...), in fp32, without gradients."""
+        """Return the module's outputs for inputs of shape (samples, ...), in fp32, without gradients."""
         rows = inputs.detach().float().cpu().numpy()
         if self._session is None:
-            self._session = self._opened(len(rows))
+            self._session = self._open(len(rows))
         size = self._session.inputs[0].shape[0]
         parts = [self._session.infer({self._given: padded(rows[i : i + size], size)}) for i in range(0, len(rows), size)]
         whole = [np.concatenate([part[name] for part in parts])[: len(rows)] for name in self._names]
@@ -79,14 +79,14 @@ class EngineTeacher(nn.Module):
         return outputs
 
     def features(self) -> list[Tensor]:
-        """What the last batch left of the layers that are shown, as ``FeatureHooks`` has it."""
+        """Return the layers' outputs on the last batch, as ``FeatureHooks`` does."""
         return [self._features[number] for number in self._order]
 
     def embedding(self) -> Tensor:
-        """What the head read of the last batch, (samples, width)."""
+        """Return the head's input on the last batch, (samples, width)."""
         return self._embedding[0]
 
-    def _opened(self, batch: int) -> Session:
+    def _open(self, batch: int) -> Session:
         # of as many threads as PyTorch has: only one of the two runs at a time
         here = replace(load("cpu"), threads=torch.get_num_threads(), batch=batch)
         plan = self._engine.plan(here, self._precision, self._runtime_version)
@@ -99,47 +99,48 @@ class EngineTeacher(nn.Module):
 
 
 @final
-class Showing(nn.Module):
-    """``module``, giving behind its outputs those of the layers ``names``, and what its layer ``head`` reads."""
+class FeatureExtractor(nn.Module):
+    """``module`` with the outputs of the layers ``names`` and the input of its layer ``head`` behind its own outputs."""
 
     def __init__(self, module: nn.Module, names: Sequence[str], head: str | None) -> None:
         super().__init__()
         self.module, self._layers, self._head = module, tuple(names), head
 
     def forward(self, inputs: Tensor) -> tuple[Any, list[Tensor], list[Tensor]]:
-        with FeatureHooks(self.module, self._layers, self._head) as taps:
+        """Return outputs, layers' outputs and the head's input for inputs of shape (samples, ...)."""
+        with FeatureHooks(self.module, self._layers, self._head) as hooks:
             outputs = self.module(inputs)
-            return outputs, taps.features(), [] if self._head is None else [taps.embedding()]
+            return outputs, hooks.features(), [] if self._head is None else [hooks.embedding()]
 
 
 @final
 class EngineTeachers:
-    """The frozen teacher as engines of this machine run it: one for each choice of what losses read inside it.
+    """The frozen teacher on engines of this machine: one engine for each set of layers that losses read.
 
     Args:
-        asked: runtime and precision, ``openvino/int8``; int8 is quantised without training on ``calibration``.
+        engine: runtime and precision, ``openvino/int8``; int8 is quantised without training on ``calibration``.
         example: inputs of shape (samples, ...).
     """
 
-    def __init__(self, module: nn.Module, asked: str, example: Tensor, calibration: Samples) -> None:
+    def __init__(self, module: nn.Module, engine: str, example: Tensor, calibration: Samples) -> None:
         self._module, self._example, self._calibration = module, example, calibration
-        self._runtime, self._precision = asked.split("/")
-        self._made: dict[tuple[tuple[str, ...], str | None], EngineTeacher] = {}
+        self._runtime, self._precision = engine.split("/")
+        self._teachers: dict[tuple[tuple[str, ...], str | None], EngineTeacher] = {}
 
-    def showing(self, names: Sequence[str] = (), head: str | None = None) -> EngineTeacher:
-        """The teacher that gives the outputs of the layers ``names`` too, and what ``head`` reads.
+    def teacher_for(self, names: Sequence[str] = (), head: str | None = None) -> EngineTeacher:
+        """Return the teacher that outputs the layers ``names`` and the input of ``head`` too.
 
         Raises:
             UserError: the engine cannot run here.
         """
         key = tuple(names), head
-        if key not in self._made:
-            self._made[key] = self._make(names, head)
-        return self._made[key]
+        if key not in self._teachers:
+            self._teachers[key] = self._build(names, head)
+        return self._teachers[key]
 
-    def _make(self, names: Sequence[str], head: str | None) -> EngineTeacher:
+    def _build(self, names: Sequence[str], head: str | None) -> EngineTeacher:
         distinct, order = _distinct(self._module, names, self._example)
-        module = Showing(self._module, distinct, head).eval()
+        module = FeatureExtractor(self._module, distinct, head).eval()
         model = to_onnx(capture(module, [self._example]))
         if self._precision == "int8":
             recipe = load("cpu").runtime(self._runtime).quantization
@@ -154,13 +155,13 @@ def _structure(module: nn.Module, example: Tensor) -> TreeSpec:
 
 
 def _distinct(module: nn.Module, names: Sequence[str], example: Tensor) -> tuple[list[str], list[int]]:
-    """The layers without those whose output is another's too, and where each of ``names`` stands among them.
+    """Return the layers without those whose output is another's too, and where each of ``names`` stands among them.
 
     A runtime may keep one name of two that a file has for the same tensor.
     """
-    with torch.no_grad(), FeatureHooks(module.eval(), names) as taps:
+    with torch.no_grad(), FeatureHooks(module.eval(), names) as hooks:
         module(example)
-        found = taps.features()
-    first = [next(i for i, each in enumerate(found) if each is output) for output in found]
+        outputs = hooks.features()
+    first = [next(i for i, each in enumerate(outputs) if each is tensor) for tensor in outputs]
     kept = sorted(set(first))
     return [names[i] for i in kept], [kept.index(i) for i in first]

@@ -1,4 +1,4 @@
-"""Several teachers as one, or one that looks twice: the weighted mean of what they predict."""
+"""Teacher ensembles and flip averaging: the weighted mean of class probabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF = math.log(0.5)
 
 @final
 class TeacherEnsemble(nn.Module):
-    """Log of the weighted mean of the teachers' class probabilities, (samples, classes).
+    """Teacher ensemble: log of the weighted mean of the teachers' class probabilities, (samples, classes).
 
     Losses that read a teacher's inside read the first's, which is called last, so that what is found by the order of calls
     is its own.
@@ -35,13 +35,14 @@ class TeacherEnsemble(nn.Module):
         self._logs = [torch.tensor(share / sum(shares)).log().item() for share in shares]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        said = [_logits(teacher(inputs)) for teacher in reversed(self.teachers)]
-        return _mean(said, list(reversed(self._logs)))
+        """Map (samples, ...) to log probabilities, (samples, classes)."""
+        logits = [_logits(teacher(inputs)) for teacher in reversed(self.teachers)]
+        return _mean(logits, list(reversed(self._logs)))
 
 
 @final
 class FlipAveraging(nn.Module):
-    """Log of the mean of a teacher's class probabilities for an image and for its mirror image, (samples, classes).
+    """Flip averaging: log of the mean of class probabilities of an image and its mirror image, (samples, classes).
 
     The image itself comes last, so that what losses read of the teacher's inside is of it.
 
@@ -54,7 +55,7 @@ class FlipAveraging(nn.Module):
         self.teacher = teacher
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(samples, channels, height, width) to (samples, classes)."""
+        """Map (samples, channels, height, width) to log probabilities, (samples, classes)."""
         if inputs.dim() != 4:
             shape = tuple(inputs.shape)
             raise UserError(f"[teacher] mirrored is for images, (samples, channels, height, width); given: {shape}")
@@ -62,16 +63,16 @@ class FlipAveraging(nn.Module):
         return _mean([mirror, _logits(self.teacher(inputs))], [HALF, HALF])
 
 
-def _mean(said: Sequence[Tensor], logs: Sequence[float]) -> Tensor:
-    """Log of the mean of distributions that are given as logits, by the logs of their shares."""
-    shares = [z.float().log_softmax(dim=-1) + log for z, log in zip(said, logs, strict=True)]
+def _mean(logits: Sequence[Tensor], logs: Sequence[float]) -> Tensor:
+    """Compute the log of the weighted mean of distributions given as logits, by the logs of their shares."""
+    shares = [z.float().log_softmax(dim=-1) + log for z, log in zip(logits, logs, strict=True)]
     return torch.logsumexp(torch.stack(shares), dim=0)
 
 
 def _logits(outputs: object) -> Tensor:
-    found = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    if len(found) != 1 or found[0].dim() != 2:
-        shapes = [tuple(leaf.shape) for leaf in found]
+    tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    if len(tensors) != 1 or tensors[0].dim() != 2:
+        shapes = [tuple(leaf.shape) for leaf in tensors]
         fault = "several teachers, and a mirrored one, are for classification: one output of shape (samples, classes)"
         raise UserError(f"{fault}; given: {shapes}")
-    return found[0]
+    return tensors[0]

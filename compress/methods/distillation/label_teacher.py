@@ -1,8 +1,8 @@
-"""A teacher strengthened by labels at its input (label-assisted distillation, LAD, 2024, paper 67).
+"""Label-assisted distillation (LAD, 2024, paper 67): a teacher with labels at its input.
 
 A copy of the teacher whose first convolution reads one channel more: the map of labels, each class a random number, drawn
-anew for each image. So it is told where things begin and end, not what they are. It teaches; it is never measured nor
-shipped.
+anew for each image. The map shows where things begin and end, not what they are. Such a teacher only teaches; it is never
+measured nor shipped.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from profiles.errors import UserError
 
 
 @final
-class Labelled(nn.Module):
-    """``inner``, that reads images and a map of labels, (samples, channels + 1, height, width).
+class LabelAssistedTeacher(nn.Module):
+    """``inner``, a module of images and a map of labels, (samples, channels + 1, height, width).
 
     The last channel holds labels as numbers, -1 where there is none; without it there is none anywhere. Training draws the
-    classes' numbers anew each time; otherwise the images decide them, so that equal questions have equal answers.
+    classes' numbers anew each time; otherwise the images decide them, so that equal inputs have equal outputs.
 
     Args:
         channels: of the images.
@@ -40,6 +40,7 @@ class Labelled(nn.Module):
         self.inner, self._channels, self._scale, self._noise = inner, channels, scale, noise
 
     def forward(self, inputs: Tensor) -> Any:
+        """Map images (samples, channels [+ 1], height, width) to the outputs of ``inner``."""
         images, labels = inputs[:, : self._channels], inputs[:, self._channels :]
         if not labels.shape[1]:
             labels = torch.full_like(images[:, :1], -1)
@@ -55,7 +56,7 @@ class Labelled(nn.Module):
 
 
 @final
-class WithLabels(Samples):
+class LabelledSamples(Samples):
     """Samples whose inputs carry their labels as a further channel."""
 
     def __init__(self, samples: Samples) -> None:
@@ -65,16 +66,18 @@ class WithLabels(Samples):
         return len(self._samples)
 
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
+        """Load samples by index, labels appended to the inputs."""
         batch = self._samples.load(indices, augment)
-        inputs = with_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+        inputs = append_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
         return Batch(inputs.numpy(), batch.targets)
 
     def fingerprint(self) -> str:
+        """Return a digest of the samples that tells them from the same without labels."""
         return f"{self._samples.fingerprint()}-with-labels"
 
 
-def with_labels(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Inputs with a map of labels in the size of the image as their last channel.
+def append_labels(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Append a map of labels in the size of the image as the inputs' last channel.
 
     Raises:
         UserError: targets are not maps of labels, (samples, height, width).
@@ -88,21 +91,21 @@ def with_labels(inputs: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([inputs, maps], dim=1)
 
 
-def asked(teacher: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """What ``teacher`` reads of a batch: its inputs, and its labels where it is one that reads them."""
-    return with_labels(inputs, targets) if isinstance(teacher, Labelled) else inputs
+def teacher_inputs(teacher: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the inputs of ``teacher`` on a batch, with labels where it is label-assisted."""
+    return append_labels(inputs, targets) if isinstance(teacher, LabelAssistedTeacher) else inputs
 
 
-def widened(module: nn.Module, example: Tensor, settings: Mapping[str, float]) -> Labelled:
-    """``module`` with a channel more for labels, which it does not heed yet: it gives what it gave; changes ``module``.
+def add_label_channel(module: nn.Module, example: Tensor, settings: Mapping[str, float]) -> LabelAssistedTeacher:
+    """Add an input channel for labels with weights 0, so that outputs stay the same; changes ``module``.
 
     Raises:
         UserError: no convolution reads the inputs themselves.
     """
-    found: list[str] = []
+    readers: list[str] = []
 
     def watch(name: str) -> Any:
-        return lambda layer, given: found.append(name) if given[0] is example else None
+        return lambda layer, inputs: readers.append(name) if inputs[0] is example else None
 
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
     handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
@@ -110,23 +113,23 @@ def widened(module: nn.Module, example: Tensor, settings: Mapping[str, float]) -
         module.eval()(example)
     for handle in handles:
         handle.remove()
-    if len(found) != 1 or layers[found[0]].groups != 1:
+    if len(readers) != 1 or layers[readers[0]].groups != 1:
         raise UserError(
             "[teacher.labelled] needs a teacher whose images go into one convolution without groups; "
-            f"given: {', '.join(found) or 'none'}; leave it out"
+            f"given: {', '.join(readers) or 'none'}; leave it out"
         )
-    owner, _, leaf = found[0].rpartition(".")
-    setattr(module.get_submodule(owner), leaf, _wider(layers[found[0]]))
-    return Labelled(module, channels=example.shape[1], **settings)
+    owner, _, leaf = readers[0].rpartition(".")
+    setattr(module.get_submodule(owner), leaf, _wider(layers[readers[0]]))
+    return LabelAssistedTeacher(module, channels=example.shape[1], **settings)
 
 
 def _wider(layer: nn.Conv2d) -> nn.Conv2d:
-    """A convolution that reads one channel more, with weights 0."""
+    """Add an input channel with weights 0 to a convolution, in place."""
     layer.weight = nn.Parameter(torch.cat([layer.weight.detach(), torch.zeros_like(layer.weight[:, :1])], dim=1))
     layer.in_channels += 1
     return layer
 
 
 def _generator(images: Tensor) -> torch.Generator:
-    """Seeded by the first image."""
+    """Seed a generator by the first image."""
     return torch.Generator().manual_seed(zlib.crc32(images[0].detach().float().cpu().contiguous().numpy().tobytes()))

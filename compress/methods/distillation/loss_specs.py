@@ -1,4 +1,4 @@
-"""The losses of a recipe, as data: names, weights, options and layers, checked before anything is trained."""
+"""Parse and check the losses of a recipe: names, weights, options and layers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LossSpec:
 
 
 def losses() -> dict[str, str]:
-    """The table of losses, with those that installed packages add."""
+    """Return the table of losses, with those that installed packages add."""
     return with_entry_points(LOSSES, "edge_compress.losses")
 
 
@@ -54,12 +54,12 @@ def loss_named(use: str) -> Any:
 
 
 def weights() -> dict[str, str]:
-    """The table of losses' weights, with those that installed packages add."""
+    """Return the table of loss weights, with those that installed packages add."""
     return with_entry_points(WEIGHTS, "edge_compress.weights")
 
 
 def parse_losses(value: Any) -> tuple[LossSpec, ...]:
-    """The losses of a recipe's list.
+    """Parse a recipe's list of losses.
 
     Raises:
         ValueError: not a list of names and tables, an unknown loss, an unknown or misplaced option; all at once.
@@ -96,7 +96,7 @@ def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
 def _registered(loss: Callable[..., Any], faults: list[str]) -> str | None:
     """Keep a loss that is given as an object; returns its reference."""
     try:
-        reads = reads_of(loss)
+        reads = loss_inputs(loss)
         unread = [word for word in reads if word not in VOCABULARY]
         if not reads or unread:
             words = (
@@ -127,12 +127,12 @@ def _weight(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) 
     wrong = option_faults(kind, settings, f"loss {name}: weight {given['use']}", keyword_only=True)
     faults += wrong
     if issubclass(kind, SampleWeight) and not isinstance(loss, PerSampleLoss):
-        able = [each for each, made in losses().items() if isinstance(load_object(made), PerSampleLoss)]
+        able = [each for each, reference in losses().items() if isinstance(load_object(reference), PerSampleLoss)]
         fact = f"loss {name}: weight {given['use']} differs from sample to sample, and this loss gives one value a batch"
         faults.append(f"{fact}; those that can: {', '.join(able)}")
     if not wrong:
         try:
-            kind(*([ANY_SHAPE] if asks_example(kind) else []), **settings)
+            kind(*([ANY_SHAPE] if needs_example(kind) else []), **settings)
         except UserError as error:
             faults += [f"loss {name}: {fault}" for fault in error.faults]
     return dict(given)
@@ -143,60 +143,60 @@ def _layers(given: Any, name: str, loss: Callable[..., Any], faults: list[str]) 
     if not all(isinstance(p, list | tuple) and len(p) == 2 and all(isinstance(name, str) for name in p) for p in pairs):
         faults.append(f'loss {name}: layers is a list of pairs, [["student.layer", "teacher.layer"]]; given: {given!r}')
         return ()
-    if pairs and not any(reads_layers(read) for read in reads_of(loss)):
+    if pairs and not any(is_layer_input(read) for read in loss_inputs(loss)):
         faults.append(f"loss {name}: it compares no layers, so it takes no layers")
     return tuple((pair[0], pair[1]) for pair in pairs)
 
 
-def reads_layers(name: str) -> bool:
-    """Whether a word of the vocabulary is a list of layers' outputs."""
+def is_layer_input(name: str) -> bool:
+    """Return whether a loss input is a list of layers' outputs."""
     return name.partition("_")[2] in ("features", "tokens", "blocks")
 
 
-def options_of(loss: Callable[..., Any]) -> list[str]:
+def loss_options(loss: Callable[..., Any]) -> list[str]:
     """The options of a loss in a recipe."""
     if isinstance(loss, nn.Module):
         return []  # it has been made
     return [p.name for p in inspect.signature(loss).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
-def reads_of(loss: Callable[..., Any]) -> list[str]:
-    """What a loss reads: the positional parameters of a function, or of the ``forward`` of a class."""
+def loss_inputs(loss: Callable[..., Any]) -> list[str]:
+    """Return the inputs of a loss: the positional parameters of a function, or of the ``forward`` of a class."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
     called = loss.forward if isinstance(loss, type | nn.Module) else loss  # type: ignore[union-attr]  # an nn.Module
     names = [p.name for p in inspect.signature(called).parameters.values() if p.kind in kinds]
     return [name for name in names if name != "self"]
 
 
-def weight_reads(weight: float | Mapping[str, Any]) -> list[str]:
-    """What a weight that differs from sample to sample reads besides a loss's values; nothing for others."""
+def weight_inputs(weight: float | Mapping[str, Any]) -> list[str]:
+    """Return the inputs of a per-sample weight besides a loss's values; nothing for other weights."""
     if isinstance(weight, int | float) or not issubclass(kind := load_object(weights()[weight["use"]]), SampleWeight):
         return []
-    return [name for name in reads_of(kind) if name not in ("values", "chosen")]
+    return [name for name in loss_inputs(kind) if name not in ("values", "chosen")]
 
 
-def asks_example(loss: Callable[..., Any]) -> bool:
-    """Whether a loss is a class whose parts take their shapes from an example."""
+def needs_example(loss: Callable[..., Any]) -> bool:
+    """Return whether a loss is a class whose parts take their shapes from an example."""
     return isinstance(loss, type) and "example" in inspect.signature(loss).parameters
 
 
 def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
     """The losses among ``specs`` that read labels."""
-    return [spec.use for spec in specs if {"task_loss", "targets"} & set(reads_of(loss_named(spec.use)))]
+    return [spec.use for spec in specs if {"task_loss", "targets"} & set(loss_inputs(loss_named(spec.use)))]
 
 
-def reads_one_image(specs: tuple[LossSpec, ...]) -> list[str]:
+def needs_unmixed(specs: tuple[LossSpec, ...]) -> list[str]:
     """The losses among ``specs`` that, or whose weights, read what belongs to one sample, so that none may be mixed in."""
-    found = [(spec.use, {*reads_of(loss_named(spec.use)), *weight_reads(spec.weight)}) for spec in specs]
+    found = [(spec.use, {*loss_inputs(loss_named(spec.use)), *weight_inputs(spec.weight)}) for spec in specs]
     return [use for use, words in found if {"task_loss", "targets", "indices", "plain_logits"} & words]
 
 
-def two_headed(table: Mapping[str, str]) -> list[str]:
-    """The losses of a table that train a second head beside the student's."""
+def two_head_losses(table: Mapping[str, str]) -> list[str]:
+    """Return the losses of a table that train a second head beside the student's."""
     kinds = {name: load_object(reference) for name, reference in table.items()}
     return [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, TwoHeaded)]
 
 
-def modules_of(specs: tuple[LossSpec, ...]) -> list[str]:
+def loss_modules(specs: tuple[LossSpec, ...]) -> list[str]:
     """The modules whose code decides what these losses are; the code of given ones is in their references."""
     return [losses()[spec.use].partition(":")[0] for spec in specs if not given.is_given(spec.use)]

@@ -1,7 +1,7 @@
-"""Weights of losses: fixed, over the course of training, or held to a share of the gradient; by sample in their own file.
+"""Weights of losses: fixed, scheduled, or adapted to a share of the gradient.
 
-A weight is a small module: ``at`` says what it is now; one that ``watches`` is told the share of the gradient that its loss
-has. Its keyword parameters are its settings in a recipe, its buffers are kept with the training.
+A weight is a small module: ``at`` returns its value in a step; one that ``observes_gradient`` is given its loss's share of
+the gradient. Its keyword parameters are its settings in a recipe, its buffers are kept with the training.
 """
 
 from __future__ import annotations
@@ -19,46 +19,47 @@ from compress.methods.distillation.sample_weights import SampleWeight
 from profiles.errors import UserError
 
 WEIGHTS: dict[str, str] = {
-    "fixed": "compress.methods.distillation.loss_weights:Fixed",
-    "scheduled": "compress.methods.distillation.loss_weights:Scheduled",
+    "fixed": "compress.methods.distillation.loss_weights:FixedWeight",
+    "scheduled": "compress.methods.distillation.loss_weights:ScheduledWeight",
     "gradient_share": "compress.methods.distillation.loss_weights:GradientShare",
-    "learned": "compress.methods.distillation.sample_weights:Learned",
-    "familiar": "compress.methods.distillation.sample_weights:Familiar",
+    "learned": "compress.methods.distillation.sample_weights:LearnedWeight",
+    "familiar": "compress.methods.distillation.sample_weights:FamiliarityWeight",
 }
 
 
 class Weight(nn.Module):
     """The weight of a loss. Subclasses are final."""
 
-    watches: ClassVar[bool] = False
+    observes_gradient: ClassVar[bool] = False
 
     @abstractmethod
-    def at(self, moment: TrainingStep) -> float:
-        """The weight of a step."""
+    def at(self, step: TrainingStep) -> float:
+        """Return the weight in a step."""
 
-    def due(self, moment: TrainingStep) -> bool:
-        """Whether to measure the gradient's shares in this step: it costs a backward pass for each loss."""
+    def measures_at(self, step: TrainingStep) -> bool:
+        """Return whether to measure the gradient's shares in a step: it costs a backward pass for each loss."""
         return False
 
     def observe(self, share: float) -> None:
-        """Told the share, 0 to 1, of this loss in the sum of all losses' gradients (L1) over the student."""
+        """Record the share, 0 to 1, of this loss in the sum of all losses' gradients (L1) over the student."""
 
 
 @final
-class Fixed(Weight):
-    """One weight from beginning to end."""
+class FixedWeight(Weight):
+    """A constant weight."""
 
     def __init__(self, *, value: float = 1.0) -> None:
         super().__init__()
         self._value = value
 
-    def at(self, moment: TrainingStep) -> float:
+    def at(self, step: TrainingStep) -> float:
+        """Return the weight in a step."""
         return self._value
 
 
 @final
-class Scheduled(Weight):
-    """From ``start`` to ``end`` between two moments of the training, each a share of it."""
+class ScheduledWeight(Weight):
+    """A weight that goes from ``start`` to ``end`` between two points of the training, each a share of it."""
 
     def __init__(
         self,
@@ -77,8 +78,9 @@ class Scheduled(Weight):
             )
         self._start, self._end, self._begins, self._ends, self._shape = start, end, begins, ends, shape
 
-    def at(self, moment: TrainingStep) -> float:
-        share = min(1.0, max(0.0, (moment.progress - self._begins) / (self._ends - self._begins)))
+    def at(self, step: TrainingStep) -> float:
+        """Return the weight in a step."""
+        share = min(1.0, max(0.0, (step.progress - self._begins) / (self._ends - self._begins)))
         if self._shape == "cosine":
             share = 0.5 * (1 - math.cos(math.pi * share))
         return self._start + (self._end - self._start) * share
@@ -86,7 +88,7 @@ class Scheduled(Weight):
 
 @final
 class GradientShare(Weight):
-    """A weight that keeps its loss at ``share`` of the gradient (RT-DETRv4's GAM, paper 20).
+    """A weight that holds its loss at ``share`` of the gradient (gradient-guided adaptive modulation, RT-DETRv4, paper 20).
 
     At an epoch's end, where the mean share g of the epoch is off by more than ``tolerance``, the weight is multiplied by
     share (1 - g) / (g (1 - share)), at most tenfold either way: with gradients as they were, that hits the share. The paper
@@ -97,7 +99,7 @@ class GradientShare(Weight):
         every: steps from one measurement to the next.
     """
 
-    watches = True
+    observes_gradient = True
     weight: torch.Tensor
     seen: torch.Tensor
 
@@ -112,38 +114,41 @@ class GradientShare(Weight):
         self.register_buffer("weight", torch.tensor(start, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(3, dtype=torch.float64))  # epoch, sum and count of its measurements
 
-    def at(self, moment: TrainingStep) -> float:
-        if moment.epoch > int(self.seen[0]):
+    def at(self, step: TrainingStep) -> float:
+        """Return the weight in a step, adapted at the first step of an epoch."""
+        if step.epoch > int(self.seen[0]):
             self._adjust()
-            self.seen.copy_(torch.tensor([float(moment.epoch), 0.0, 0.0]))
+            self.seen.copy_(torch.tensor([float(step.epoch), 0.0, 0.0]))
         return float(self.weight)
 
-    def due(self, moment: TrainingStep) -> bool:
-        return moment.step % self._every == 0
+    def measures_at(self, step: TrainingStep) -> bool:
+        """Return whether to measure the gradient's shares in a step."""
+        return step.step % self._every == 0
 
     def observe(self, share: float) -> None:
+        """Record this loss's share of the gradient, 0 to 1."""
         self.seen[1] += share
         self.seen[2] += 1
 
     def _adjust(self) -> None:
         if self.seen[2] == 0:
             return
-        found = min(1 - 1e-6, max(1e-6, float(self.seen[1] / self.seen[2])))
-        if abs(found - self._share) > self._tolerance:
-            factor = self._share * (1 - found) / (found * (1 - self._share))
+        share = min(1 - 1e-6, max(1e-6, float(self.seen[1] / self.seen[2])))
+        if abs(share - self._share) > self._tolerance:
+            factor = self._share * (1 - share) / (share * (1 - self._share))
             self.weight.mul_(min(10.0, max(0.1, factor)))
 
 
-def weight_of(
+def make_weight(
     given: float | Mapping[str, Any], kinds: Mapping[str, Any], example: Mapping[str, Any] | None = None
 ) -> Weight | SampleWeight:
-    """The weight that a recipe gives: a number, or a table with ``use`` and settings.
+    """Build the weight that a recipe gives: a number, or a table with ``use`` and settings.
 
     Args:
         example: what it reads, on two samples, where its parts take their shapes from that.
     """
     if isinstance(given, int | float):
-        return Fixed(value=float(given))
+        return FixedWeight(value=float(given))
     settings = {key: value for key, value in given.items() if key != "use"}
-    made: Weight | SampleWeight = kinds[given["use"]](*([] if example is None else [example]), **settings)
-    return made
+    weight: Weight | SampleWeight = kinds[given["use"]](*([] if example is None else [example]), **settings)
+    return weight

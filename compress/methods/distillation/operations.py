@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 from torch import nn
 
-from compress.methods.distillation.two_heads import with_two_heads
+from compress.methods.distillation.two_heads import add_second_head
 
 
 @final
@@ -27,7 +27,7 @@ class Mix:
     temperature: float
 
     def apply(self, module: nn.Module) -> nn.Module:
-        return with_two_heads(module, self.head, self.share, self.temperature)
+        return add_second_head(module, self.head, self.share, self.temperature)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Mix:

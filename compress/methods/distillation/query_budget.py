@@ -1,4 +1,4 @@
-"""A budget of questions to the teacher: which samples it is asked about, and what it said (RAD, 2022, paper 75).
+"""Query selection under a budget of teacher queries, robust to teacher errors (RAD, 2022, paper 75).
 
 A sample is worth the student's doubt, g = 1 - (largest - second largest probability). Where the teacher is wrong nobody
 knows, so the choice is the best against the worst case: of m samples on which it errs, an adversary takes those that hurt
@@ -25,69 +25,69 @@ from compress.models.checkpoint import load_tensors, save_tensors
 from compress.tasks import Task
 
 CHUNK = 256
-ANSWERED = ("teacher_logits", "teacher_embedding")
-"""What can be kept of a sample, whatever batch it comes in."""
+STORED_SIGNALS = ("teacher_logits", "teacher_embedding")
+"""Signals of a sample that do not depend on its batch, so that they can be stored."""
 
 Numbers = npt.NDArray[np.float64]
 LEAST = 1e-6
 
 
 @final
-class TeacherAnswers:
-    """What the teacher said of the samples that it was asked about: each once, as it is, without augmentation.
+class QueriedSignals:
+    """Teacher signals of the queried samples: each queried once, without augmentation.
 
     Attributes:
-        indices: of the training split, in the order in which they were asked.
+        indices: of the training split, in the order of the queries.
     """
 
     def __init__(self) -> None:
         self.indices: Indices = np.empty(0, np.int64)
-        self._said: dict[str, Tensor] = {}
+        self._signals: dict[str, Tensor] = {}
 
     def read(self, places: Indices) -> dict[str, Tensor]:
-        """The signals of those that stand at ``places`` of ``indices``."""
+        """Return the signals at positions ``places`` of ``indices``."""
         rows = torch.from_numpy(places)
-        return {name: value[rows].float() for name, value in self._said.items()}
+        return {name: value[rows].float() for name, value in self._signals.items()}
 
-    def ask(self, objective: Objective, samples: Samples, chosen: Indices, kept: Path) -> None:
-        """Ask about further samples; what was said is kept in a file, and read from there the next time.
+    def query(self, objective: Objective, samples: Samples, chosen: Indices, file: Path) -> None:
+        """Query the teacher on further samples; signals are stored in ``file`` and read from there the next time.
 
-        Of several processes one asks.
+        Of several processes one queries.
         """
-        if distributed.is_main() and not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors(kept, {"indices": torch.from_numpy(chosen), **_said(objective, samples, chosen)})
+        if distributed.is_main() and not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(file, {"indices": torch.from_numpy(chosen), **_signals(objective, samples, chosen)})
         distributed.wait()
-        found = load_tensors(kept)[0]
-        self.indices = np.concatenate([self.indices, found.pop("indices").numpy()])
-        self._said = {k: torch.cat([*([self._said[k]] if k in self._said else []), v]) for k, v in found.items()}
+        stored = load_tensors(file)[0]
+        self.indices = np.concatenate([self.indices, stored.pop("indices").numpy()])
+        self._signals = {k: torch.cat([*([self._signals[k]] if k in self._signals else []), v]) for k, v in stored.items()}
 
 
-def _said(objective: Objective, samples: Samples, chosen: Indices) -> dict[str, Tensor]:
-    said: dict[str, list[Tensor]] = {}
+def _signals(objective: Objective, samples: Samples, chosen: Indices) -> dict[str, Tensor]:
+    signals: dict[str, list[Tensor]] = {}
     with objective:
         for start in range(0, len(chosen), CHUNK):
             batch = samples.load(chosen[start : start + CHUNK])
-            answer = objective.ask_teacher(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
-            for name, value in answer.items():
-                said.setdefault(name, []).append(value.half())
-    return {name: torch.cat(values) for name, values in said.items()}
+            batch_signals = objective.teacher_signals(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            for name, value in batch_signals.items():
+                signals.setdefault(name, []).append(value.half())
+    return {name: torch.cat(values) for name, values in signals.items()}
 
 
-def gains(module: nn.Module, task: Task, samples: Samples) -> Numbers:
-    """One minus the margin of a student's two largest probabilities, for each sample of a split, (samples,)."""
+def uncertainties(module: nn.Module, task: Task, samples: Samples) -> Numbers:
+    """Compute one minus the margin of a student's two largest probabilities, for each sample of a split, (samples,)."""
     module.eval()
-    found: list[npt.NDArray[Any]] = []
+    chunks: list[npt.NDArray[Any]] = []
     with torch.no_grad():
         for batch in samples.batches(CHUNK):
             logits = task.logits(module(torch.from_numpy(batch.inputs))).float()
             first, second = logits.softmax(dim=-1).topk(2).values.unbind(-1)
-            found.append((1 - (first - second)).double().numpy())
-    return np.concatenate(found)
+            chunks.append((1 - (first - second)).double().numpy())
+    return np.concatenate(chunks)
 
 
-def strategy(worth: Numbers, errs: int, count: int) -> Numbers:
-    """How probably each of n samples is drawn, (n,): best against the worst ``errs`` of them, at least ``count`` above 0.
+def sampling_probabilities(worth: Numbers, errs: int, count: int) -> Numbers:
+    """Compute minimax sampling probabilities of n samples, (n,), against the worst ``errs``; at least ``count`` above 0.
 
     Args:
         worth: of each sample where the teacher is right, (n,); 0 where it is wrong.
@@ -103,13 +103,13 @@ def strategy(worth: Numbers, errs: int, count: int) -> Numbers:
     return chances
 
 
-def choose(worth: Numbers, asked: Indices, count: int, distrust: float, seed: tuple[int, ...]) -> Indices:
-    """Which ``count`` samples to ask about next, none of which was ``asked``; fewer when there are no more.
+def select_queries(worth: Numbers, queried: Indices, count: int, distrust: float, seed: tuple[int, ...]) -> Indices:
+    """Select the next ``count`` samples to query, none of which was ``queried``; fewer when there are no more.
 
     Args:
         distrust: share of the samples on which the teacher may be wrong; 0 takes those of largest gain.
     """
-    left = np.setdiff1d(np.arange(len(worth)), asked)
+    left = np.setdiff1d(np.arange(len(worth)), queried)
     count = min(count, len(left))
-    chances = strategy(worth[left], round(distrust * len(left)), count)
+    chances = sampling_probabilities(worth[left], round(distrust * len(left)), count)
     return np.sort(np.random.default_rng(seed).choice(left, count, replace=False, p=chances)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Weights of losses that differ from sample to sample, for losses that give a value for each (``PerSampleLoss``)."""
+"""Per-sample weights of losses, for losses that give a value for each sample (``Averaged``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from profiles.errors import UserError
 
 
 class SampleWeight(nn.Module):
-    """The weights of a batch's samples in a loss. Subclasses are final.
+    """Base of per-sample weights of a loss. Subclasses are final.
 
     ``forward`` reads, after ``values`` and ``chosen``, words of the vocabulary of losses; its parameters are trained with
     the student's, its buffers are kept with the training.
@@ -23,12 +23,12 @@ class SampleWeight(nn.Module):
 
     @abstractmethod
     def forward(self, values: Tensor, chosen: Tensor, *given: Any) -> Tensor:
-        """The loss, a scalar, of its value for each sample and whether that counts, both (samples,)."""
+        """Return the weighted loss, a scalar, of each sample's value and whether it counts, both (samples,)."""
 
 
 @final
-class Learned(SampleWeight):
-    """What a controller learns, from 0 to ``most`` for each sample (after TGeo-KD, Hu et al. 2023, paper 55).
+class LearnedWeight(SampleWeight):
+    """Weights from 0 to ``most`` by sample, learned by a controller (after TGeo-KD, Hu et al. 2023, paper 55).
 
     The controller of ``tgeo``, for any loss that gives values by sample: every ``held``-th sample of a batch is held out,
     and the weights of the others are trained so that one step of the student on this loss, unrolled through the last linear
@@ -57,11 +57,12 @@ class Learned(SampleWeight):
         student_embedding: Tensor,
         targets: Tensor,
     ) -> Tensor:
+        """Return the weighted loss, a scalar, and the controller's own where it can learn."""
         where, known = split_labels(student_logits, targets)
-        found = self._most * self.controller(
+        weight = self._most * self.controller(
             flatten_places(student_logits).detach(), flatten_places(teacher_logits), where, known
         )
-        weights = torch.where(known, found, torch.full_like(found, self._most / 2)).to(values.dtype)
+        weights = torch.where(known, weight, torch.full_like(weight, self._most / 2)).to(values.dtype)
         held = holdout_mask(len(values), self._held, values.device)
         loss = masked_mean(weights.detach() * values, chosen & ~held)
         taught = chosen & ~held
@@ -75,8 +76,8 @@ class Learned(SampleWeight):
 
 
 @final
-class Familiar(SampleWeight):
-    """1 for samples with a label; for those without, how much they are like a class (after WAD, 2023, paper 26).
+class FamiliarityWeight(SampleWeight):
+    """Weights by familiarity with a class: 1 with a label, 0 to 1 without (after WAD, 2023, paper 26).
 
     The largest pointwise mutual information of the sample and a class over its largest possible value, 0 to 1: with p(c | x)
     the softmax of the cosines of the teacher's embedding to the classes' prototypes over ``temperature``, and p(c) the
@@ -100,6 +101,7 @@ class Familiar(SampleWeight):
     def forward(
         self, values: Tensor, chosen: Tensor, student_logits: Tensor, teacher_embedding: Tensor, targets: Tensor
     ) -> Tensor:
+        """Return the weighted mean, a scalar."""
         where, known = split_labels(student_logits, targets)
         embedding = functional.normalize(as_float32(teacher_embedding), dim=1, eps=TINY)
         self._learn(embedding, where, known)
@@ -108,7 +110,10 @@ class Familiar(SampleWeight):
 
     @torch.no_grad()
     def weights(self, embedding: Tensor) -> Tensor:
-        """Of unlabelled samples with unit embeddings, (samples, width) to (samples,); 1 until two classes are seen."""
+        """Compute weights of unlabelled samples from unit embeddings, (samples, width) to (samples,).
+
+        They are 1 until two classes are seen.
+        """
         seen = self.counts > 0
         if int(seen.sum()) < 2:
             return torch.ones_like(embedding[:, 0])

@@ -1,4 +1,4 @@
-"""What losses read of student and teacher: outputs, embeddings and layers, by hooks only where a loss asks."""
+"""Signals that losses read of student and teacher: outputs, embeddings and layers, hooked only where a loss reads them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,44 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.methods.distillation.loss_specs import LossSpec, reads_layers
-from compress.models.features import Activations, FeatureHooks, Layout, Pairs, as_map, as_tokens, paired_blocks, paired_maps
+from compress.methods.distillation.loss_specs import LossSpec, is_layer_input
+from compress.models.features import (
+    FeatureHooks,
+    FeatureSource,
+    LayerPairs,
+    ModuleLayers,
+    as_map,
+    as_tokens,
+    pair_blocks,
+    pair_maps,
+)
 from compress.tasks import Task
 from profiles.errors import UserError
 
-HOW: dict[str, tuple[Callable[[Layout, Layout], Pairs], Callable[[Tensor], Tensor]]] = {
-    "features": (paired_maps, as_map),
-    "tokens": (paired_blocks, as_tokens),
-    "blocks": (paired_blocks, lambda output: output),
+LAYOUTS: dict[str, tuple[Callable[[ModuleLayers, ModuleLayers], LayerPairs], Callable[[Tensor], Tensor]]] = {
+    "features": (pair_maps, as_map),
+    "tokens": (pair_blocks, as_tokens),
+    "blocks": (pair_blocks, lambda output: output),
 }
 """How layers of student and teacher are paired, and in which layout a loss gets their outputs."""
 
-WHO = ("student", "teacher")
+ROLES = ("student", "teacher")
 Layers = Mapping[str, list[str]]
 """Names of modules, for each word of the vocabulary that stands for outputs of layers."""
 
 
 @final
 class Signals:
-    """Reads student and teacher as losses ask; a context manager: its hooks are gone when the block ends.
+    """Signals of student and teacher, as a context manager: its hooks are removed when the block ends.
 
     Args:
-        asked: each loss and what it reads.
+        inputs: each loss and what it reads.
         example: inputs of shape (samples, ...) to find layers with, when a loss asks for those.
 
     Attributes:
         heads: the layer whose inputs are embeddings, by who has it, where a loss reads them.
         reads: every word that some loss reads.
-        layers: what each loss compares, in the order of ``asked``.
+        layers: what each loss compares, in the order of ``inputs``.
         names: the modules whose outputs are kept, by who has them.
 
     Raises:
@@ -47,31 +56,31 @@ class Signals:
 
     def __init__(
         self,
-        asked: Sequence[tuple[LossSpec, list[str]]],
+        inputs: Sequence[tuple[LossSpec, list[str]]],
         task: Task,
         student: nn.Module,
         teacher: nn.Module | None,
         example: Tensor,
     ) -> None:
         self._task, self._student, self._teacher, self._stack = task, student, teacher, ExitStack()
-        self.reads = {word for _, words in asked for word in words}
-        self.names: dict[str, list[str]] = {who: [] for who in WHO}
+        self.reads = {word for _, words in inputs for word in words}
+        self.names: dict[str, list[str]] = {who: [] for who in ROLES}
         layouts = self._layouts(example)
-        self.heads = {who: self._head(who, layouts) for who in WHO}
-        self.layers = [self._chosen(spec, words, layouts) for spec, words in asked]
+        self.heads = {who: self._head(who, layouts) for who in ROLES}
+        self.layers = [self._chosen(spec, words, layouts) for spec, words in inputs]
 
     def __enter__(self) -> Signals:
-        return self.watching()
+        return self.attach()
 
-    def watching(self, answering: Activations | None = None) -> Signals:
-        """This, at work until its block ends.
+    def attach(self, source: FeatureSource | None = None) -> Signals:
+        """Attach the hooks until the block ends.
 
         Args:
-            answering: what is asked in the teacher's place, and knows itself what was inside.
+            source: features of an engine that stands for the teacher.
         """
-        self._inside: dict[str, Activations] = {"student": self._tapped("student", self._student)}
-        if answering is not None:
-            self._inside["teacher"] = answering
+        self._inside: dict[str, FeatureSource] = {"student": self._tapped("student", self._student)}
+        if source is not None:
+            self._inside["teacher"] = source
         elif self._teacher is not None and any(word.startswith("teacher") for word in self.reads):
             self._inside["teacher"] = self._tapped("teacher", self._teacher.eval())
         return self
@@ -83,50 +92,50 @@ class Signals:
         self._stack.close()
 
     def of(self, who: str, outputs: Any) -> dict[str, Any]:
-        """What losses read of ``who``, whose outputs on a batch these are; its layers under ``student_layers``."""
-        found: dict[str, Any] = {}
+        """Collect the signals of ``who`` from its outputs on a batch; its layers under ``student_layers``."""
+        signals: dict[str, Any] = {}
         if f"{who}_logits" in self.reads:
-            found[f"{who}_logits"] = self._task.logits(outputs)
+            signals[f"{who}_logits"] = self._task.logits(outputs)
         if f"{who}_embedding" in self.reads:
-            found[f"{who}_embedding"] = self._inside[who].embedding()
+            signals[f"{who}_embedding"] = self._inside[who].embedding()
         if self.names[who]:
-            found[f"{who}_layers"] = self._inside[who].features()
-        known = ("logits", "embedding", *HOW)
+            signals[f"{who}_layers"] = self._inside[who].features()
+        known = ("logits", "embedding", *LAYOUTS)
         if any(word.startswith(f"{who}_") and word.partition("_")[2] not in known for word in self.reads):
-            found |= {f"{who}_{name}": signal for name, signal in self._task.signals(outputs).items()}
-        return found
+            signals |= {f"{who}_{name}": value for name, value in self._task.signals(outputs).items()}
+        return signals
 
-    def of_layers(self, layers: Layers, given: Mapping[str, Any]) -> dict[str, list[Tensor]]:
-        """The outputs of one loss's layers, in the layout that it reads, from those of all layers."""
-        found: dict[str, list[Tensor]] = {}
+    def layer_outputs(self, layers: Layers, given: Mapping[str, Any]) -> dict[str, list[Tensor]]:
+        """Select one loss's layers from the outputs of all, in the layout that it reads."""
+        selected: dict[str, list[Tensor]] = {}
         for word, names in layers.items():
             who, _, kind = word.partition("_")
             outputs = given[f"{who}_layers"]
-            found[word] = [HOW[kind][1](outputs[self.names[who].index(name)]) for name in names]
-        return found
+            selected[word] = [LAYOUTS[kind][1](outputs[self.names[who].index(name)]) for name in names]
+        return selected
 
-    def shown(self, example: Tensor) -> dict[str, Any]:
-        """What losses read on an example, for the shapes of their parts."""
+    def example_signals(self, example: Tensor) -> dict[str, Any]:
+        """Collect the signals on an example, for the shapes of losses' parts."""
         training = self._student.training
         self._student.eval()
         try:
             with torch.no_grad(), self:
-                found = self.of("student", self._student(example))
+                signals = self.of("student", self._student(example))
                 if self._teacher is not None and "teacher" in self._inside:
-                    found |= self.of("teacher", self._teacher(example))
-                return found
+                    signals |= self.of("teacher", self._teacher(example))
+                return signals
         finally:
             self._student.train(training)
 
-    def _layouts(self, example: Tensor) -> dict[str, Layout]:
-        """What both modules look like inside; looked at only when a loss reads from there."""
-        if not any(reads_layers(word) or word.endswith("_embedding") for word in self.reads):
+    def _layouts(self, example: Tensor) -> dict[str, ModuleLayers]:
+        """Trace both modules, where a loss reads layers or embeddings."""
+        if not any(is_layer_input(word) or word.endswith("_embedding") for word in self.reads):
             return {}
-        found = {"student": Layout.of(self._student, example)}
-        return found if self._teacher is None else {**found, "teacher": Layout.of(self._teacher, example)}
+        traces = {"student": ModuleLayers.of(self._student, example)}
+        return traces if self._teacher is None else {**traces, "teacher": ModuleLayers.of(self._teacher, example)}
 
-    def _head(self, who: str, layouts: Mapping[str, Layout]) -> str | None:
-        """The layer whose inputs are embeddings, where a loss reads them."""
+    def _head(self, who: str, layouts: Mapping[str, ModuleLayers]) -> str | None:
+        """Return the layer whose inputs are embeddings, where a loss reads them."""
         if f"{who}_embedding" not in self.reads:
             return None
         if layouts[who].head is None:
@@ -136,26 +145,26 @@ class Signals:
             )
         return layouts[who].head
 
-    def _chosen(self, spec: LossSpec, words: list[str], layouts: Mapping[str, Layout]) -> Layers:
-        """The layers that a loss compares, for each word of its own; they will be tapped."""
-        found: dict[str, list[str]] = {}
+    def _chosen(self, spec: LossSpec, words: list[str], layouts: Mapping[str, ModuleLayers]) -> Layers:
+        """Return the layers that a loss compares, for each of its inputs, and mark them to be hooked."""
+        chosen: dict[str, list[str]] = {}
         for word in words:
-            if not reads_layers(word):
+            if not is_layer_input(word):
                 continue
             who, _, kind = word.partition("_")
             # a loss that reads the student alone asks nothing of the teacher's inside
             both = layouts["student"], layouts["teacher" if f"teacher_{kind}" in words else "student"]
-            pairs = list(spec.layers) or HOW[kind][0](*both)
+            pairs = list(spec.layers) or LAYOUTS[kind][0](*both)
             _check(spec.use, pairs, both)
-            found[word] = [pair[WHO.index(who)] for pair in pairs]
-            self.names[who] += dict.fromkeys(name for name in found[word] if name not in self.names[who])
-        return found
+            chosen[word] = [pair[ROLES.index(who)] for pair in pairs]
+            self.names[who] += dict.fromkeys(name for name in chosen[word] if name not in self.names[who])
+        return chosen
 
 
-def _check(loss: str, pairs: Pairs, layouts: tuple[Layout, Layout]) -> None:
+def _check(loss: str, pairs: LayerPairs, layouts: tuple[ModuleLayers, ModuleLayers]) -> None:
     if not pairs:
         raise UserError(f"loss {loss} compares layers, and student and teacher have no feature maps or tokens; drop it")
-    for side, (who, layout) in enumerate(zip(WHO, layouts, strict=True)):
+    for side, (who, layout) in enumerate(zip(ROLES, layouts, strict=True)):
         missing = [pair[side] for pair in pairs if pair[side] not in layout.shapes]
         if missing:
             known = list(layout.shapes)

@@ -1,4 +1,4 @@
-"""How well a model's features fit labels: what a teacher is chosen by before anything is trained (paper 1)."""
+"""Similarity of features and labels, by which a teacher is ranked before training (paper 1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = npt.NDArray[Any]
 
 
 def parc(features: Array, labels: Array) -> float:
-    """Spearman's correlation of the samples' distances by features and by labels (PARC, Bolya et al. 2021), -1 to 1.
+    """Compute PARC, Spearman's correlation of sample distances by features and by labels (Bolya et al. 2021), -1 to 1.
 
     A distance is 1 - Pearson's correlation of two rows; of labels, of their one-hots. Features (samples, width), labels
     (samples,).
@@ -24,7 +24,7 @@ def parc(features: Array, labels: Array) -> float:
 
 
 def cka(features: Array, labels: Array) -> float:
-    """Linear centred kernel alignment of features and one-hot labels (Kornblith et al. 2019), 0 to 1.
+    """Compute linear centred kernel alignment of features and one-hot labels (Kornblith et al. 2019), 0 to 1.
 
     |Y^T X|^2 / (|X^T X| |Y^T Y|) with columns of mean 0, Frobenius norms: blind to rotation and scale.
     """
@@ -35,8 +35,8 @@ def cka(features: Array, labels: Array) -> float:
     return float(np.linalg.norm(y.T @ x) ** 2 / scale) if scale > 0 else 0.0
 
 
-def shares(similarities: Sequence[float], power: float = 1.0) -> list[float]:
-    """max(0, similarity)^power over their sum (DistillWeighted); equal where none is above 0."""
+def ensemble_shares(similarities: Sequence[float], power: float = 1.0) -> list[float]:
+    """Compute ensemble shares, max(0, similarity)^power over their sum (DistillWeighted); equal where none is above 0."""
     positive = [max(0.0, value) ** power if value > 0 else 0.0 for value in similarities]
     total = sum(positive)
     return [value / total for value in positive] if total > 0 else [1 / len(positive)] * len(positive)
@@ -47,8 +47,8 @@ def _correlation(rows: Array) -> Array:
     centred = rows - rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
-    found: Array = np.round(unit @ unit.T, 12)  # equal rows are equally far apart: ranks see the last bit
-    return found
+    correlation: Array = np.round(unit @ unit.T, 12)  # equal rows are equally far apart: ranks see the last bit
+    return correlation
 
 
 def _ranks(values: Array) -> Array:

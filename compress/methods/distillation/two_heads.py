@@ -1,4 +1,4 @@
-"""The mixture of two heads as a model's output: its own, and one that a loss trained beside it (papers 17 and 57)."""
+"""Mixture of two heads as a model's output: its own, and one that a loss trained beside it (papers 17 and 57)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.data import Samples
 from compress.data.base import ArraySamples
-from compress.models.features import FeatureHooks, Layout
+from compress.models.features import FeatureHooks, ModuleLayers
 from compress.tasks import Task
 from profiles.errors import UserError
 
@@ -35,11 +35,12 @@ class TwoHeads(nn.Module):
         self._share, self._temperature = share, temperature
 
     def forward(self, embedding: Tensor) -> Tensor:
-        return mixture(self.own(embedding), self.second(embedding), self._share, self._temperature)
+        """Map (samples, width) to the log probabilities of the mixture, (samples, classes)."""
+        return mixture_log_probabilities(self.own(embedding), self.second(embedding), self._share, self._temperature)
 
 
-def mixture(own: Tensor, second: Tensor, share: float, temperature: float) -> Tensor:
-    """Log of the weighted mean of two heads' probabilities, of logits (samples, classes); no product can underflow."""
+def mixture_log_probabilities(own: Tensor, second: Tensor, share: float, temperature: float) -> Tensor:
+    """Compute the log of the weighted mean of two heads' probabilities, of logits (samples, classes), without underflow."""
     first, other = own.log_softmax(dim=-1), (second / temperature).log_softmax(dim=-1)
     if share in (0, 1):
         return first if share else other
@@ -49,8 +50,8 @@ def mixture(own: Tensor, second: Tensor, share: float, temperature: float) -> Te
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Mixed:
-    """What a search found: the share of the model's own head, the other's temperature, and the metric with and without."""
+class MixtureResult:
+    """Result of a mixture search: the own head's share, the other's temperature, and the metric with and without."""
 
     share: float
     temperature: float
@@ -59,51 +60,51 @@ class Mixed:
 
 
 def find_head(module: nn.Module, task: Task, example: Tensor) -> str:
-    """The path of the linear layer that gives a module's class scores.
+    """Return the path of the linear layer that gives a module's class scores.
 
     Raises:
         UserError: there is none, or its output is not what the model gives.
     """
-    head = Layout.of(module, example).head
+    head = ModuleLayers.of(module, example).head
     if head is None:
         raise UserError("mixture: the model has no linear layer that reads vectors (samples, width); leave it out")
-    with FeatureHooks(module.eval(), [head]) as taps, torch.no_grad():
+    with FeatureHooks(module.eval(), [head]) as hooks, torch.no_grad():
         logits = task.logits(module(example))
-        if not torch.equal(logits, taps.features()[0]):
+        if not torch.equal(logits, hooks.features()[0]):
             raise UserError(f"mixture: the model changes what its last linear layer, {head}, gives; leave it out")
     return head
 
 
-def search(module: nn.Module, head: str, second: nn.Linear, task: Task, samples: Samples) -> Mixed:
-    """Share and temperature that are best on ``samples`` by the task's metric; of equals, the most of the own head.
+def search_mixture(module: nn.Module, head: str, second: nn.Linear, task: Task, samples: Samples) -> MixtureResult:
+    """Search share and temperature that are best on ``samples`` by the task's metric; of equals, the largest share.
 
     The grid is that of DHO's code: 21 shares, 7 temperatures (Kang et al. 2025, paper 17).
     """
-    told, targets = [], []
-    with FeatureHooks(module.eval(), [], head) as taps, torch.no_grad():
+    chunks, targets = [], []
+    with FeatureHooks(module.eval(), [], head) as hooks, torch.no_grad():
         for batch in samples.batches(CHUNK):
             module(torch.from_numpy(batch.inputs))
-            told.append(taps.embedding().float().numpy())
+            chunks.append(hooks.embedding().float().numpy())
             targets.append(batch.targets)
-    embedded = ArraySamples(np.concatenate(told), np.concatenate(targets))
+    embedded = ArraySamples(np.concatenate(chunks), np.concatenate(targets))
     own = module.get_submodule(head)
 
     def value(share: float, temperature: float) -> float:
         def predict(embeddings: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
             with torch.no_grad():
                 given = torch.from_numpy(embeddings)
-                return [mixture(own(given), second(given), share, temperature).numpy()]
+                return [mixture_log_probabilities(own(given), second(given), share, temperature).numpy()]
 
         return task.evaluate(predict, embedded).value
 
     grid = [(share, t) for share, t in product(SHARES, TEMPERATURES) if share < 1 or t == 1]
     values = [value(*setting) for setting in grid]
     best = max(range(len(grid)), key=lambda number: values[number])
-    return Mixed(share=grid[best][0], temperature=grid[best][1], value=values[best], alone=values[0])
+    return MixtureResult(share=grid[best][0], temperature=grid[best][1], value=values[best], alone=values[0])
 
 
-def with_two_heads(module: nn.Module, head: str, share: float, temperature: float) -> nn.Module:
-    """``module`` with a second head of random weights beside the one at a path; changes it.
+def add_second_head(module: nn.Module, head: str, share: float, temperature: float) -> nn.Module:
+    """Add a second head of random weights beside the one at a path; changes ``module``.
 
     Losses read the logits of the mixture from then on, and embeddings where they read them before.
     """

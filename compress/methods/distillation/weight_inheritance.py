@@ -1,4 +1,4 @@
-"""A smaller student takes over weights of its teacher: blocks by interval, channels by importance.
+"""Weight inheritance from a teacher: blocks by interval, channels by importance.
 
 After TinyCLIP's weight inheritance (Wu et al. 2023, section 3.2): student block i of D_S takes teacher block
 i * D_T // D_S; of a wider layer the student keeps the channels of largest norm. Channels have to be the same wherever
@@ -25,8 +25,8 @@ INTO_HEADS = re.compile(r"(^|[._])(q|k|v|query|key|value|q_proj|k_proj|v_proj)\.
 OUT_OF_HEADS = re.compile(r"(^|\.)(proj|out_proj|o_proj|attention\.output\.dense)\.weight$")
 
 
-def inherit(student: nn.Module, teacher: nn.Module, between: nn.Module | None, example: Tensor) -> tuple[str, ...]:
-    """Put weights of ``teacher`` into ``student``, in place.
+def inherit_weights(student: nn.Module, teacher: nn.Module, between: nn.Module | None, example: Tensor) -> tuple[str, ...]:
+    """Copy weights of ``teacher`` into ``student``, in place.
 
     Args:
         between: a fresh module of the student's depth and the teacher's width; None when there is no such.
@@ -34,14 +34,14 @@ def inherit(student: nn.Module, teacher: nn.Module, between: nn.Module | None, e
     Returns:
         Notes: how much was inherited, and how.
     """
-    own, deep = student.state_dict(), by_depth(student.state_dict(), teacher.state_dict())
+    own, deep = student.state_dict(), map_by_depth(student.state_dict(), teacher.state_dict())
     if all(name in deep and deep[name].shape == own[name].shape for name in own):
         student.load_state_dict(dict(deep))
         return ("every weight is inherited from the teacher",)
     if between is not None and not _normalises_channels(teacher):
-        found = _by_groups(student, between, deep, example)
-        if found is not None:
-            student.load_state_dict(found)
+        state = _by_groups(student, between, deep, example)
+        if state is not None:
+            student.load_state_dict(state)
             return ("every weight is inherited from the teacher: coupled channels of largest norm",)
     taken = _by_shape(own, deep, student, teacher)
     student.load_state_dict({**own, **taken})
@@ -49,19 +49,19 @@ def inherit(student: nn.Module, teacher: nn.Module, between: nn.Module | None, e
     return (f"{100 * count / sum(v.numel() for v in own.values()):.0f} % of the weights are inherited from the teacher",)
 
 
-def by_depth(student: State, teacher: State) -> dict[str, Tensor]:
-    """The teacher's tensors under the student's names, blocks taken by interval."""
+def map_by_depth(student: State, teacher: State) -> dict[str, Tensor]:
+    """Return the teacher's tensors under the student's names, blocks taken by interval."""
     depths = _depths(student), _depths(teacher)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name in student:
         source = _source(name, *depths)
         if source in teacher:
-            found[name] = teacher[source]
-    return found
+            tensors[name] = teacher[source]
+    return tensors
 
 
 def _depths(state: State) -> dict[str, int]:
-    """How many numbered children each container has, by its path."""
+    """Count the numbered children of each container, by its path."""
     counts: dict[str, int] = {}
     for name in state:
         parts = name.split(".")
@@ -73,7 +73,7 @@ def _depths(state: State) -> dict[str, int]:
 
 
 def _source(name: str, ours: dict[str, int], theirs: dict[str, int]) -> str:
-    """The teacher's name for a student's tensor: ``layer1.1.conv`` of 2 blocks comes from ``layer1.2.conv`` of 4."""
+    """Return the teacher's name for a student's tensor: ``layer1.1.conv`` of 2 blocks comes from ``layer1.2.conv`` of 4."""
     parts = name.split(".")
     for index, part in enumerate(parts):
         path = ".".join(parts[:index])
@@ -83,7 +83,7 @@ def _source(name: str, ours: dict[str, int], theirs: dict[str, int]) -> str:
 
 
 def _by_groups(student: nn.Module, between: nn.Module, deep: State, example: Tensor) -> dict[str, Tensor] | None:
-    """The student's state cut from the teacher's along coupled groups; None when the groups do not lead there."""
+    """Cut the student's state from the teacher's along coupled groups; None when the groups do not lead there."""
     wide = between.state_dict()
     if any(name not in deep or deep[name].shape != wide[name].shape for name in wide):
         return None
@@ -100,7 +100,7 @@ def _by_groups(student: nn.Module, between: nn.Module, deep: State, example: Ten
 
 
 def _spare(group: Group, student: nn.Module) -> list[int]:
-    """The least important channels of a group, as many as the student has fewer."""
+    """Return the least important channels of a group, as many as the student has fewer."""
     layer = student.get_submodule(group.root)
     width = layer.out_features if isinstance(layer, nn.Linear) else getattr(layer, "out_channels", len(group.importance))
     return sorted(int(i) for i in group.importance.argsort(kind="stable")[: len(group.importance) - int(width)])
@@ -111,7 +111,7 @@ def _normalises_channels(module: nn.Module) -> bool:
 
 
 def _by_shape(own: State, deep: State, student: nn.Module, teacher: nn.Module) -> dict[str, Tensor]:
-    """Slices of the teacher's tensors in the student's shapes, dimension by dimension."""
+    """Slice the teacher's tensors to the student's shapes, dimension by dimension."""
     stream = _stream(own, deep)
     keep = _strongest(deep, own, stream, "") if stream else torch.zeros(0, dtype=torch.long)
     heads = _head_channels(stream, student, teacher, deep) if stream else keep
@@ -133,7 +133,7 @@ def _by_shape(own: State, deep: State, student: nn.Module, teacher: nn.Module) -
 def _chosen(
     name: str, dimension: int, pair: Pair, stream: Pair | None, keep: Tensor, heads: Tensor, own: State, deep: State
 ) -> Tensor:
-    """Which indices of one dimension of one tensor stay."""
+    """Select the indices of one dimension of one tensor that stay."""
     if stream and pair == (3 * stream[0], 3 * stream[1]):
         return torch.cat([heads + part * stream[0] for part in range(3)])
     if stream and pair == stream:
@@ -143,7 +143,7 @@ def _chosen(
 
 
 def _stream(own: State, deep: State) -> Pair | None:
-    """Width of the residual stream in teacher and student: the change of size that most dimensions share."""
+    """Return the width of the residual stream in teacher and student: the change of size that most dimensions share."""
     pairs = Counter(
         (t, s)
         for name, source in deep.items()
@@ -155,7 +155,7 @@ def _stream(own: State, deep: State) -> Pair | None:
 
 
 def _strongest(deep: State, own: State, pair: Pair, below: str) -> Tensor:
-    """The indices of largest norm over all dimensions under ``below`` that shrink by ``pair``, sorted."""
+    """Select the indices of largest norm over all dimensions under ``below`` that shrink by ``pair``, sorted."""
     total = torch.zeros(pair[0], dtype=torch.float64)
     for name, source in deep.items():
         if not name.startswith(below) or source.dim() != own[name].dim():
@@ -167,7 +167,7 @@ def _strongest(deep: State, own: State, pair: Pair, below: str) -> Tensor:
 
 
 def _head_channels(stream: Pair, student: nn.Module, teacher: nn.Module, deep: State) -> Tensor:
-    """Channels inside attention that stay: whole heads of largest norm, or as many of each head when heads are equal."""
+    """Select the channels of attention that stay: whole heads of largest norm, or as many of each when heads are equal."""
     theirs, ours = _heads(teacher), _heads(student)
     strength = torch.zeros(stream[0], dtype=torch.float64)
     for name, source in deep.items():
@@ -187,7 +187,7 @@ def _head_channels(stream: Pair, student: nn.Module, teacher: nn.Module, deep: S
 
 
 def _heads(module: nn.Module) -> int:
-    """Attention heads that a module says it has; 0 when none does."""
+    """Return the number of attention heads that a module states; 0 when none does."""
     names = ("num_heads", "num_attention_heads", "heads", "n_head")
-    found = (getattr(layer, name, None) for layer in module.modules() for name in names)
-    return next((count for count in found if isinstance(count, int)), 0)
+    counts = (getattr(layer, name, None) for layer in module.modules() for name in names)
+    return next((count for count in counts if isinstance(count, int)), 0)

@@ -1,4 +1,4 @@
-"""How a student with weights at random starts when it is trained for minutes: its first convolution whitens patches.
+"""Whitening initialisation of the first convolution, for a student trained for minutes from random weights.
 
 Of Jordan's starts ("94% on CIFAR-10 in 3.29 Seconds", 2024) the one that showed (docs/benchmarks.md, ``whitening``).
 Identities in the other convolutions and a faster rate for the norms' biases brought nothing beyond the noise of a seed.
@@ -14,7 +14,7 @@ EPSILON = 0.05
 
 
 def whiten(module: nn.Module, images: Tensor) -> nn.Conv2d | None:
-    """Make the first convolution of ``module`` whiten patches (Jordan's section 3.2, after Page 2019), in place.
+    """Set the first convolution of ``module`` to whiten patches (Jordan's section 3.2, after Page 2019), in place.
 
     Its filters become the principal directions of the patches of ``images``, largest variance first, each over the
     deviation along it, and then the same negated, so that a ReLU loses nothing. Filters beyond the last direction stay as

@@ -16,13 +16,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.models.features import FeatureHooks, Layout
+from compress.models.features import FeatureHooks, ModuleLayers
 from compress.models.layers import first_tensor
 
 
 def blocks_of(module: nn.Module, example: Tensor) -> list[str]:
     """Paths of what PELA compares: the outermost numbered modules, or the ends of each resolution where there are none."""
-    return Layout.of(module, example).blocks()
+    return ModuleLayers.of(module, example).blocks()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from compress.data.base import ArraySamples
 from compress.data.subset import Subset
 from compress.methods.quantization.zeroq import synthesise
 from compress.models.checkpoint import load_tensors, save_tensors
-from compress.models.features import Layout, embeddings
+from compress.models.features import ModuleLayers, embeddings
 from compress.tasks import Task
 from profiles.errors import UserError
 
@@ -65,7 +65,7 @@ class Asked:
 
     def features(self, inputs: Array) -> Array:
         """What the last linear layer reads, or the first output where there is no such layer; (samples, width)."""
-        if self.module is not None and Layout.of(self.module(), self.example).head is not None:
+        if self.module is not None and ModuleLayers.of(self.module(), self.example).head is not None:
             return embeddings(self.module(), inputs, "the teacher")
         return np.asarray(self.answer(inputs)[0]).reshape(len(inputs), -1)
 

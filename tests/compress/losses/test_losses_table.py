@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress.losses import LOSSES
-from compress.methods.distillation.loss_specs import options_of, reads_of
+from compress.methods.distillation.loss_specs import loss_inputs, loss_options
 from profiles.tables import load_object
 
 SAMPLES, CLASSES, PLACES = 12, 5, 3
@@ -124,7 +124,7 @@ def made(name, given, options, **more):
 
 def arguments(name, given):
     """What the loss reads, detection's class scores a place each."""
-    reads = reads_of(load_object(LOSSES[name]))
+    reads = loss_inputs(load_object(LOSSES[name]))
     if any("boxes" in read for read in reads):
         given = {**given, "teacher_logits": given["teacher_logits"][:, None].expand(-1, PLACES, -1)}
     return reads, [given[read] for read in reads]
@@ -150,7 +150,7 @@ def test_a_loss_is_a_function_or_a_final_module_that_names_its_paper(name):
     words = inspect.getdoc(loss)
     own = {"task", "bce_kd", "boxes"}
     assert name in own or any(year in words for year in map(str, range(2015, 2027))), "which paper?"
-    unsaid = set(options_of(loss)) - PLAIN - set(words.replace("`", " ").split())
+    unsaid = set(loss_options(loss)) - PLAIN - set(words.replace("`", " ").split())
     assert not unsaid, "options that the docstring does not name"
 
 
@@ -218,7 +218,7 @@ def test_finite_under_bf16_autocast_and_at_extremes(name, scale, options):
     assert all(slope is None or torch.isfinite(slope).all() for slope in slopes)
 
 
-@pytest.mark.parametrize("name", sorted(n for n in LOSSES if "targets" in reads_of(load_object(LOSSES[n]))))
+@pytest.mark.parametrize("name", sorted(n for n in LOSSES if "targets" in loss_inputs(load_object(LOSSES[n]))))
 def test_samples_without_a_label_do_no_harm(name, options):
     given = values(seed=2)
     loss = made(name, given, options)

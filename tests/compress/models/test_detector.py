@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compress.methods.distillation.weight_inheritance import inherit
+from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.models import detector
 from compress.models.features import pair_by_resolution
 from tests.conftest import count_parameters
@@ -35,7 +35,7 @@ def test_at_the_start_every_score_is_the_prior():
 def test_a_thinner_one_inherits_from_it():
     torch.manual_seed(0)
     teacher, student, between = detector(**SMALL), detector(**SMALL, width=0.5), detector(**SMALL)
-    notes = inherit(student, teacher, between, torch.randn(2, 3, 64, 64))
+    notes = inherit_weights(student, teacher, between, torch.randn(2, 3, 64, 64))
     assert notes == ("every weight is inherited from the teacher: coupled channels of largest norm",)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.methods.distillation.loss_specs import modules_of, parse_losses
+from compress.methods.distillation.loss_specs import loss_modules, parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.methods.pruning.operations import Narrow
 from compress.models import given, plan
@@ -219,7 +219,7 @@ class Weighted(nn.Module):
 def test_the_code_of_a_given_loss_is_in_its_reference_and_in_no_module():
     (spec,) = parse_losses([margin])
     assert spec.use.startswith("given:margin-")
-    assert modules_of((spec,)) == []
+    assert loss_modules((spec,)) == []
 
 
 def bounded(limit):

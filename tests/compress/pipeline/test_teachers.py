@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from compress.methods.distillation.ensemble import FlipAveraging, TeacherEnsemble
-from compress.methods.distillation.similarity import cka, parc, shares
+from compress.methods.distillation.similarity import cka, ensemble_shares, parc
 from compress.models.checkpoint import save_tensors
 from compress.models.features import FeatureHooks
 from compress.recipe.parse import load, parse
@@ -100,9 +100,9 @@ def test_cka_by_hand():
 
 
 def test_shares():
-    assert shares([0.6, 0.2, -0.5]) == pytest.approx([0.75, 0.25, 0])
-    assert shares([0.6, 0.2], power=2.0) == pytest.approx([0.9, 0.1])
-    assert shares([-1.0, 0.0]) == [0.5, 0.5]
+    assert ensemble_shares([0.6, 0.2, -0.5]) == pytest.approx([0.75, 0.25, 0])
+    assert ensemble_shares([0.6, 0.2], power=2.0) == pytest.approx([0.9, 0.1])
+    assert ensemble_shares([-1.0, 0.0]) == [0.5, 0.5]
 
 
 @pytest.fixture

@@ -31,12 +31,12 @@ class TwoOutputs(nn.Module):
         return {"scores": logits, "sum": logits.sum(1)}
 
 
-def answering(module: nn.Module, example: torch.Tensor, asked: str = "openvino/fp32") -> EngineTeachers:
+def engine_teachers(module: nn.Module, example: torch.Tensor, asked: str = "openvino/fp32") -> EngineTeachers:
     return EngineTeachers(module.eval(), asked, example, blobs(21))
 
 
 def engine_of(module: nn.Module, example: torch.Tensor, runtime: str = "openvino") -> EngineTeacher:
-    return answering(module, example, f"{runtime}/fp32").showing()
+    return engine_teachers(module, example, f"{runtime}/fp32").teacher_for()
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
@@ -57,7 +57,7 @@ def test_it_shows_the_layers_that_are_asked_for(example, asked, allowed):
     """Among them one behind a batch norm that is folded, one whose batch norm cannot be for it, and the same one twice."""
     module = small_model(2, width=1.0).eval()
     layers = ["layer1", "conv1", "layer2.0.bn1", "layer3.0", "layer1.0"]
-    teacher = answering(module, example, asked).showing(layers, "linear")
+    teacher = engine_teachers(module, example, asked).teacher_for(layers, "linear")
     images = torch.from_numpy(blobs(9).images)
     with torch.no_grad(), FeatureHooks(module, layers, "linear") as known:
         module(images)
@@ -71,15 +71,15 @@ def test_it_shows_the_layers_that_are_asked_for(example, asked, allowed):
 def test_losses_ask_the_engine_for_outputs_layers_and_embeddings(example):
     student, module = small_model(1).eval(), small_model(2, width=1.0)
     loud = small_model(4, width=1.0).eval()  # another network in the engine shows who was asked
-    engines = answering(loud, example)
+    engines = engine_teachers(loud, example)
     targets = torch.tensor([0, 1])
     for losses in (["kd"], ["kd", "attention"], ["attention", "rkd"]):
         asked = parse_losses(losses)
-        with Objective(asked, Classification(), student, module, example, answering=engines) as objective:
-            found = objective.ask_teacher(example, targets)
+        with Objective(asked, Classification(), student, module, example, engine_teachers=engines) as objective:
+            found = objective.teacher_signals(example, targets)
             loss, _ = objective(student, example, targets)
         with Objective(asked, Classification(), student, loud, example) as objective:
-            known = objective.ask_teacher(example, targets)
+            known = objective.teacher_signals(example, targets)
             expected, _ = objective(student, example, targets)
         assert found.keys() == known.keys()
         torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
@@ -87,11 +87,11 @@ def test_losses_ask_the_engine_for_outputs_layers_and_embeddings(example):
 
 def test_a_loss_of_labels_alone_makes_no_engine(example):
     class Refuses:
-        def showing(self, names, head):
+        def teacher_for(self, names, head):
             raise AssertionError("no loss reads the teacher")
 
     labels = parse_losses(["task"])
-    with Objective(labels, Classification(), small_model(1), None, example, answering=Refuses()) as objective:
+    with Objective(labels, Classification(), small_model(1), None, example, engine_teachers=Refuses()) as objective:
         assert objective.frozen() == []
 
 

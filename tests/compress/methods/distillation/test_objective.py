@@ -145,7 +145,7 @@ def test_a_loss_without_weight_is_not_computed_nor_the_teacher_asked(example):
         asked = teacher.calls
         for progress, terms in ((0.0, {"task"}), (0.5, {"task"}), (0.55, {"task", "kd"}), (1.0, {"task", "kd"})):
             moment = TrainingStep(progress=progress)
-            assert objective.asks_at(moment) == ("kd" in terms)
+            assert objective.needs_teacher_at(moment) == ("kd" in terms)
             assert set(objective(student, example, torch.tensor([0, 1]), None, moment)[1]) == terms
     assert teacher.calls == asked + 2
 
@@ -239,7 +239,7 @@ def test_only_what_a_loss_reads_is_tapped(example):
     assert sum(p.numel() for p in objective.parts.parameters()) > 0
     assert [n for n, _ in student.named_parameters()] == names
     plain = Objective(parse_losses(["task", "kd"]), Classification(), student, teacher, example)
-    assert not list(plain.parts.parameters()) and not list(plain.parts.buffers()) and not plain.asks_plain
+    assert not list(plain.parts.parameters()) and not list(plain.parts.buffers()) and not plain.needs_plain
 
 
 def test_a_loss_that_reads_the_student_alone_taps_no_teacher(example):
@@ -250,4 +250,4 @@ def test_a_loss_that_reads_the_student_alone_taps_no_teacher(example):
     teacher = small_model(2)
     with Objective(parse_losses(["ofa"]), Classification(), small_model(1), teacher, example) as objective:
         assert not any(m._forward_hooks for m in teacher.modules())
-        assert set(objective.ask_teacher(example, torch.tensor([0, 1]))) == {"teacher_logits"}
+        assert set(objective.teacher_signals(example, torch.tensor([0, 1]))) == {"teacher_logits"}

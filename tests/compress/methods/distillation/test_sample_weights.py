@@ -9,7 +9,7 @@ from torch import nn
 from compress.losses.base import PerSampleLoss
 from compress.methods.distillation.loss_specs import losses, parse_losses
 from compress.methods.distillation.objective import Objective
-from compress.methods.distillation.sample_weights import Familiar, Learned
+from compress.methods.distillation.sample_weights import FamiliarityWeight, LearnedWeight
 from compress.tasks.classification import Classification
 from profiles.tables import load_object
 from tests.conftest import small_model
@@ -36,7 +36,7 @@ def test_a_loss_is_the_mean_of_its_values_each_of_which_is_its_samples_own(name)
 
 
 def learned(classes=2, **options):
-    return Learned({"student_logits": torch.zeros(2, classes)}, **options).double()
+    return LearnedWeight({"student_logits": torch.zeros(2, classes)}, **options).double()
 
 
 def test_it_starts_at_half_of_the_most_and_leaves_out_what_is_held():
@@ -90,7 +90,7 @@ def test_the_student_gets_the_gradient_of_the_weighted_loss_alone():
 
 
 def familiar():
-    return Familiar(
+    return FamiliarityWeight(
         {"student_logits": torch.zeros(2, 2), "teacher_embedding": torch.zeros(2, 2)}, temperature=1 / math.log(3)
     )
 

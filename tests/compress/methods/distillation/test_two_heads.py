@@ -31,16 +31,18 @@ DHO = parse_losses(["dho"])
 def test_the_mixture_by_hand():
     """Own (3/4, 1/4); the other (1/2, 1/2) at any temperature; a fifth of it: (7/10, 3/10)."""
     own, second = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
-    torch.testing.assert_close(two_heads.mixture(own, second, 0.8, 2.0).exp(), torch.tensor([[0.7, 0.3]]))
+    torch.testing.assert_close(two_heads.mixture_log_probabilities(own, second, 0.8, 2.0).exp(), torch.tensor([[0.7, 0.3]]))
     softened = torch.tensor([[2 * math.log(3.0), 0.0]])
-    torch.testing.assert_close(two_heads.mixture(second, softened, 0.5, 2.0).exp(), torch.tensor([[0.625, 0.375]]))
-    torch.testing.assert_close(two_heads.mixture(own, second, 1.0, 1.0), own.log_softmax(1))
-    torch.testing.assert_close(two_heads.mixture(own, second, 0.0, 1.0), second.log_softmax(1))
+    torch.testing.assert_close(
+        two_heads.mixture_log_probabilities(second, softened, 0.5, 2.0).exp(), torch.tensor([[0.625, 0.375]])
+    )
+    torch.testing.assert_close(two_heads.mixture_log_probabilities(own, second, 1.0, 1.0), own.log_softmax(1))
+    torch.testing.assert_close(two_heads.mixture_log_probabilities(own, second, 0.0, 1.0), second.log_softmax(1))
 
 
 def test_the_mixture_of_heads_that_exclude_each_other_is_finite():
     own, second = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]])
-    torch.testing.assert_close(two_heads.mixture(own, second, 0.5, 1.0), torch.full((1, 2), -math.log(2)))
+    torch.testing.assert_close(two_heads.mixture_log_probabilities(own, second, 0.5, 1.0), torch.full((1, 2), -math.log(2)))
 
 
 def test_the_search_trusts_the_head_that_knows():
@@ -63,13 +65,13 @@ def test_the_search_trusts_the_head_that_knows():
         second.weight.copy_(torch.eye(3))
         second.bias.zero_()
     net = Net()
-    found = two_heads.search(net, "fc", second, Classification(), samples)
+    found = two_heads.search_mixture(net, "fc", second, Classification(), samples)
     assert (found.alone, found.value) == (pytest.approx(100 / 3), 100.0)
     assert found.share == 0.95, "as much of the own head as still gives the best"
     blind = torch.nn.Linear(3, 3)
     torch.nn.init.zeros_(blind.weight)
     torch.nn.init.zeros_(blind.bias)
-    assert two_heads.search(net, "fc", blind, Classification(), samples).share == 1
+    assert two_heads.search_mixture(net, "fc", blind, Classification(), samples).share == 1
 
 
 def test_a_model_that_changes_its_heads_output_is_refused(example):

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from compress.methods.distillation.weight_inheritance import by_depth, inherit
+from compress.methods.distillation.weight_inheritance import inherit_weights, map_by_depth
 from compress.methods.pruning.channels import narrow
 from compress.models import resnet
 from tests.conftest import randomise_batch_norms
@@ -19,10 +19,10 @@ def net(**settings):
 
 def test_depth_is_taken_by_interval():
     teacher, student = net(blocks=4), net(blocks=2)
-    taken = by_depth(student.state_dict(), teacher.state_dict())
+    taken = map_by_depth(student.state_dict(), teacher.state_dict())
     assert torch.equal(taken["layer1.0.conv1.weight"], teacher.layer1[0].conv1.weight)
     assert torch.equal(taken["layer1.1.conv1.weight"], teacher.layer1[2].conv1.weight)
-    notes = inherit(student, teacher, None, torch.randn(2, 1, 16, 16))
+    notes = inherit_weights(student, teacher, None, torch.randn(2, 1, 16, 16))
     assert notes == ("every weight is inherited from the teacher",)
     assert torch.equal(student.layer3[1].conv2.weight, teacher.layer3[2].conv2.weight)
 
@@ -39,7 +39,7 @@ def test_channels_that_do_nothing_are_the_ones_left_behind(example):
         for dimension, indices in kept.items():
             silent = sorted(set(range(state[path].shape[int(dimension)])) - set(indices))
             state[path].index_fill_(int(dimension), torch.tensor(silent), 1.0 if "running_var" in path else 0.0)
-    notes = inherit(student, teacher, net(width=1.0), example)
+    notes = inherit_weights(student, teacher, net(width=1.0), example)
     assert "coupled channels of largest norm" in notes[0]
     with torch.no_grad():
         torch.testing.assert_close(student(example), teacher(example), atol=1e-5, rtol=1e-4)
@@ -48,7 +48,7 @@ def test_channels_that_do_nothing_are_the_ones_left_behind(example):
 def test_depth_and_width_together(example):
     teacher, student = net(blocks=4, width=1.0), net(blocks=2, width=0.5)
     before = copy.deepcopy(student.state_dict())
-    assert "coupled channels" in inherit(student, teacher, net(blocks=2, width=1.0), example)[0]
+    assert "coupled channels" in inherit_weights(student, teacher, net(blocks=2, width=1.0), example)[0]
     assert all(not torch.equal(before[k], v) for k, v in student.state_dict().items() if k.endswith("conv1.weight"))
 
 
@@ -63,7 +63,7 @@ def test_a_transformer_keeps_stream_and_heads_together():
         for block in teacher.blocks:
             rows = torch.tensor([part * 32 + head * 8 + c for part in range(3) for head in range(4) for c in range(4)])
             block.qkv.weight[rows] += 1
-    notes = inherit(student, teacher, ViT(32), torch.randn(2, 3, 16, 16))
+    notes = inherit_weights(student, teacher, ViT(32), torch.randn(2, 3, 16, 16))
     assert notes == ("100 % of the weights are inherited from the teacher",)
     heads = torch.tensor([head * 8 + c for head in range(4) for c in range(4)])
     fused = torch.cat([heads + part * 32 for part in range(3)])
@@ -79,7 +79,7 @@ def test_hidden_units_of_a_block_are_chosen_by_that_block():
     with torch.no_grad():
         teacher.blocks[0].fc1.weight[:64] += 10
         teacher.blocks[1].fc1.weight[64:] += 10
-    inherit(student, teacher, None, torch.randn(2, 3, 16, 16))
+    inherit_weights(student, teacher, None, torch.randn(2, 3, 16, 16))
     assert torch.equal(student.blocks[0].fc1.bias, teacher.blocks[0].fc1.bias[:64])
     assert torch.equal(student.blocks[1].fc1.bias, teacher.blocks[1].fc1.bias[64:])
 
@@ -88,14 +88,14 @@ def test_hidden_units_of_a_block_are_chosen_by_that_block():
 def test_the_teacher_is_left_alone(width, example):
     teacher, student = net(blocks=2), net(width=width)
     before = copy.deepcopy(teacher.state_dict())
-    inherit(student, teacher, net(), example)
+    inherit_weights(student, teacher, net(), example)
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
 
 
 def test_what_is_wider_than_the_teacher_stays_fresh_and_the_rest_is_inherited():
     teacher, student = net(blocks=4), net(blocks=2, widths=(16, 32, 96))
     fresh = student.state_dict()["layer3.0.conv1.weight"].clone()
-    (note,) = inherit(student, teacher, None, torch.randn(2, 1, 16, 16))
+    (note,) = inherit_weights(student, teacher, None, torch.randn(2, 1, 16, 16))
     assert "of the weights are inherited" in note
     assert torch.equal(student.layer2[1].conv1.weight, teacher.layer2[2].conv1.weight)
     assert torch.equal(student.layer3[0].conv1.weight, fresh)
