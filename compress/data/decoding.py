@@ -17,7 +17,7 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from compress.data.fingerprints import thread_pool
 
@@ -175,10 +175,16 @@ def turned_boxes(boxes: npt.NDArray[np.float32], stored: Size, orientation: int)
     return np.stack([label, across[0], down[0], across[1], down[1]], axis=1).astype(np.float32)
 
 
-def reason(error: BaseException, path: object = "") -> str:
-    """Word Pillow's exception in one line; a pointer or a page in an image's place is named for what it is."""
-    text = " ".join(str(error).split())[:160] or type(error).__name__
-    return "it is empty" if isinstance(path, Path) and path.is_file() and not path.stat().st_size else text
+def reason(error: BaseException, path: str | Path) -> str:
+    """Word Pillow's exception in one line; what is no image (empty, a pointer, a page) is named for what it is."""
+    file = Path(path)
+    if isinstance(error, UnidentifiedImageError) and file.is_file():
+        with file.open("rb") as opened:
+            head = opened.read(200).lstrip().lower()
+        kinds = ((b"version https://git-lfs", "it is a Git LFS pointer; git lfs pull"), (b"<", "it is a web page or XML"))
+        named = next((words for start, words in kinds if head.startswith(start)), "it is no image of a known kind")
+        return named if head else "it is empty"
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _orientation(image: Image.Image) -> int:

@@ -362,7 +362,9 @@ def _nothing(folder: Path) -> str:
 
 
 def _classes(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
+    )
 
 
 def _pictures(folder: Path, root: Path, others: Counter[str]) -> list[str]:

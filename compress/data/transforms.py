@@ -58,6 +58,9 @@ class Normalise:
             faults.append(f"data: mean and deviation have a value for each channel, 3 or 1 for grey; given: {given} values")
         if not all(math.isfinite(value) for value in self.mean):
             faults.append(f"data: mean is made of finite numbers; given: {list(self.mean)}")
+        elif any(value > self.scale for value in self.mean) and self.scale > 0:
+            words = f"mean is at most what white is, {self.scale:g} (scale); for means up to 255 say scale = 255"
+            faults.append(f"data: {words}; given: {list(self.mean)}")
         if not all(math.isfinite(value) and value > 0 for value in self.deviation):
             faults.append(f"data: deviation is made of numbers above 0; given: {list(self.deviation)}")
         if self.order not in ORDERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def read_checkpoint(spec: WeightsSpec) -> Checkpoint:
     if not states:
         raise UserError(_no_state(content, path))
     chosen = _entry(spec, states)
-    state, notes = states[chosen], _other_entries(chosen, states)
+    state, notes = states[chosen], [] if spec.entry else _other_entries(chosen, states)
     if spec.prefix:
         kept = {name.removeprefix(spec.prefix): value for name, value in state.items() if name.startswith(spec.prefix)}
         if not kept:
@@ -162,19 +163,23 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _torch_file(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(list(HARMLESS)), path.open("rb") as file:
+        with torch.serialization.safe_globals(list(HARMLESS)), warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # of the pickle's protocol
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of a foreign file anything may come
         text = _line(error)
         if match := re.search(r"(?:GLOBAL|[Uu]nsupported (?:class|type)) ([\w.]+)", text):
             named = f"holds more than tensors ({match.group(1)}), and code in a checkpoint is never run"
             raise UserError(f"weights {path}: {named}; save its state_dict() alone") from None
+        if text.startswith("Unsupported operand"):
+            named = "a pickle with instructions that torch.save does not write, and none of them is run"
+            raise UserError(f"weights {path}: {named}; save the state dict with torch.save or safetensors") from None
         raise UserError(f"weights {path}: cut off or damaged ({text}); download it again") from None
 
 
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    reason = text.partition("WeightsUnpickler error: ")[2] or text
+    reason = (text.partition("WeightsUnpickler error: ")[2] or text).partition(" Check the documentation")[0]
     return reason[:200] or type(error).__name__
 
 

@@ -212,6 +212,25 @@ def test_damaged_files_are_named_and_never_read_as_grey(kind, tmp_path):
     assert any("cannot be" in fault for fault in caught.value.faults)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs.x", "Git LFS"),
+        (b"abc", "no image"),
+    ],
+)
+def test_what_is_no_image_is_named_for_what_it_is(content, words, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert words in read_header(tmp_path / "x.jpg")
+
+
+def test_a_mean_above_white_is_refused(tmp_path):
+    with pytest.raises(UserError, match="for means up to 255 say scale = 255"):
+        images(path=tmp_path, size=8, mean=[123.7, 116.3, 103.5], deviation=[58.4, 57.1, 57.4])
+
+
 def test_pixels_without_a_known_white_are_an_error_and_no_guess(tmp_path):
     Image.fromarray(np.random.default_rng(0).random((8, 8)).astype(np.float32)).save(tmp_path / "f.tif")
     Image.fromarray(np.full((8, 8), 2**20, np.int32)).save(tmp_path / "i.tif")
