@@ -6,13 +6,17 @@ Standard library only, without imports of our own: its text is also sent to a bo
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import unicodedata
 from pathlib import Path
+from typing import IO
 
 CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, or a share of it, that has no room left."""
 MOST_PATH_BYTES, MOST_NAME_BYTES = 1024, 240
 DEVICE_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
 NUMBERED_DEVICES = ("com", "lpt")
@@ -112,6 +116,36 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def allocate(file: IO[bytes], size: int, where: Path) -> None:
+    """Reserve disk blocks for the first ``size`` bytes of a file, whose content stays: writing to a map cannot fail then.
+
+    Raises:
+        OSError: there is no room (``ENOSPC``); says what is needed for ``where``, and what is free.
+    """
+    try:
+        if not hasattr(os, "posix_fallocate"):
+            _write_through(file, size)
+        elif size:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(where if where.is_dir() else where.parent).free
+        needed = f"{where} takes {size / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
+        raise OSError(errno.ENOSPC, needed) from None
+
+
+def _write_through(file: IO[bytes], size: int) -> None:
+    """Write a file's content over itself, zeros behind it: holes become blocks."""
+    for offset in range(0, size, CHUNK_BYTES):
+        file.seek(offset)
+        chunk = file.read(min(CHUNK_BYTES, size - offset))
+        file.seek(offset)
+        file.write(chunk.ljust(min(CHUNK_BYTES, size - offset), b"\0"))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync(path: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import click
 
 from compress import __version__
-from profiles.errors import OutOfReachError, UserError
+from profiles.errors import MOST_LINE, OutOfReachError, UserError, one_line
 
 INTERRUPTED = 130
 COMMANDS = {
@@ -88,19 +89,29 @@ def entry(arguments: list[str] | None = None) -> int:
         code: Any = main.main(args=arguments, prog_name="compress", standalone_mode=False)
         return int(code or 0)
     except click.exceptions.Abort:
-        return _print_errors("interrupted; the same command goes on from here", INTERRUPTED)
+        return _print_errors(["interrupted; the same command goes on from here"], INTERRUPTED)
     except KeyboardInterrupt:
-        return _print_errors("interrupted; the same command goes on from here", INTERRUPTED)
+        return _print_errors(["interrupted; the same command goes on from here"], INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except UserError as error:
-        return _print_errors("\n".join(error.faults), 3 if isinstance(error, OutOfReachError) else 2)
+        return _print_errors(error.faults, 3 if isinstance(error, OutOfReachError) else 2)
     except Exception as error:
         line = _expected(error)
         if line is None:
             raise
-        return _print_errors(line, 1)
+        return _print_errors(line.splitlines() or [type(error).__name__], 1)
+
+
+def _show(error: click.ClickException) -> None:
+    """Print what click says; a message that is too long, or has line breaks, as one line."""
+    message, room = error.format_message(), MOST_LINE - len("Error: ")
+    is_help = isinstance(error, click.exceptions.NoArgsIsHelpError)
+    if is_help or message == one_line(message, room):
+        error.show()
+    else:
+        click.ClickException(one_line(message, room)).show()
 
 
 def script() -> None:
@@ -129,7 +140,8 @@ def _expected(error: Exception) -> str | None:
     return None
 
 
-def _print_errors(lines: str, code: int) -> int:
-    for line in lines.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+def _print_errors(lines: Iterable[str], code: int) -> int:
+    """Print each of ``lines`` as one printable line of at most 500 characters; return ``code``."""
+    for line in lines:
+        print(one_line(f"error: {line}"), file=sys.stderr)
     return code

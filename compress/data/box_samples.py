@@ -25,6 +25,7 @@ from compress.data.box_transforms import LEAST_SIDE_PX, Boxes, BoxPreprocessing,
 from compress.data.decoding import UNREADABLE, Header, frames_note, read_headers, reason, turned_boxes, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Bytes
+from deploy.files import allocate
 from profiles.errors import UserError
 
 IN_MEMORY_BYTES = 2**30
@@ -251,6 +252,7 @@ def _room(shape: tuple[int, ...]) -> Bytes:
         return np.empty(shape, np.uint8)
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))
     file = tempfile.TemporaryFile(dir=steps if steps.is_dir() else None)  # noqa: SIM115  # open as long as the array is
+    allocate(file, math.prod(shape), steps if steps.is_dir() else Path(tempfile.gettempdir()))
     return np.memmap(file, np.uint8, "w+", shape=shape)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from compress.execution import distributed
 from compress.training.loader import Batches, Place
 from compress.training.schedule import Schedule
+from deploy.files import allocate
 
 Signals = dict[str, Any]
 """Tensors, or lists of tensors (feature maps), by the names that losses read."""
@@ -75,6 +76,12 @@ class TeacherCache:
             # Made aside and renamed: an array that a killed run left half made would read as data.
             part = path.with_suffix(".part")
             np.lib.format.open_memmap(str(part), mode="w+", dtype=dtype, shape=(self._rows, *shape)).flush()
+            try:
+                with part.open("r+b") as file:
+                    allocate(file, part.stat().st_size, part)  # a disk that fills up later would end the process by a signal
+            except OSError:
+                part.unlink()
+                raise
             part.rename(path)
         return self._array(name)
 

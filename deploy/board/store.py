@@ -21,11 +21,10 @@ from typing import Any, final
 
 from deploy.board.root import claim
 from deploy.board.wire import CHUNK_BYTES
-from deploy.files import UnsafeNameError, remove_below, safe_path, sha256, sync
+from deploy.files import FULL, UnsafeNameError, remove_below, safe_path, sha256, sync
 
 FOLDERS = ("parts", "blobs", "trees", "work", "jobs")
 KEPT_DAYS = 7
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StoreError(Exception):

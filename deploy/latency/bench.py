@@ -43,6 +43,8 @@ def variants(
     plans = {r.engine: engine(r.engine).plan(profile, precision, versions[r.engine]) for r in runtimes}
     if not faults:
         faults += [_unbuildable(m, profile.name, plans) for m in models if not (_is_engine(m) or _takers(m, plans))]
+    if not faults:
+        faults += [fault for m in models if not _is_engine(m) and m.suffix == ONNX.suffix and (fault := onnx_fault(m))]
     if faults:
         raise UserError(*faults)
     result: dict[str, Prepare] = {}
@@ -53,6 +55,18 @@ def variants(
         for name, plan in _takers(model, plans).items():
             result[f"{model} {name} {precision}"] = _builder(model, plan, scratch / f"{number}-{name}")
     return result
+
+
+def onnx_fault(path: Path) -> str | None:
+    """Return why ``path`` is no ONNX model, judged without its weights; None where it is one."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError) as error:
+        return f"{path}: not an ONNX file ({error.strerror if isinstance(error, OSError) else 'its content is another'})"
+    return None if model.graph.node and model.opset_import else f"{path}: not an ONNX file (it holds no graph)"
 
 
 def _is_engine(model: Path) -> bool:

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
+from deploy.latency.bench import onnx_fault
 from deploy.latency.roofline import CLASSES, Estimate, estimate, kernels
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, unknown
@@ -35,6 +38,7 @@ def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, 
     """
     engines = [runtime.engine for runtime in profile.runtimes]
     faults = [f"{model}: no such file" for model in models if not model.is_file()]
+    faults += [fault for model in models if model.is_file() and (fault := onnx_fault(model))]
     if only is not None and only not in engines:
         faults.append(unknown("engine", only, engines, f"device {profile.name}"))
     if faults:
@@ -45,7 +49,7 @@ def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, 
     found: dict[str, list[Estimate]] = {str(model): [] for model in models}
     reasons: list[str] = []
     for model in models:
-        work = kernels(_read(model))
+        work = kernels(onnx.load(str(model), load_external_data=False))
         for runtime, each in wanted:
             try:
                 found[str(model)].append(estimate(work, profile, runtime, each))
@@ -70,13 +74,3 @@ def table(result: Estimates) -> str:
             lines += [f"{model:<{width}}  {each.engine:<12} {each.precision:<5} {each.estimated_ms:>12.3f}          {parts}"]
             words += [f"{each.engine} {each.precision}: error {each.error}; calibrated on {each.calibrated_on}"]
     return "\n".join([*lines, *dict.fromkeys(words), *result.reasons])
-
-
-def _read(path: Path) -> Any:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        return onnx.load(str(path), load_external_data=False)
-    except DecodeError:
-        raise UserError(f"{path}: not an ONNX file") from None

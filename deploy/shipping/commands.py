@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import errno
 import io
 import json
 import os
@@ -22,12 +21,12 @@ from typing import IO, Any
 
 from deploy.bundle import bundle, golden, manifest, signing, target
 from deploy.engines import EngineError
+from deploy.files import FULL
 from deploy.shipping import install, receive
 from deploy.shipping.releases import Store, TryAgainError, default_root
 from profiles.errors import UserError, one_line
 
 REFUSED, FAILED, AGAIN = 2, 1, 75
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_REQUEST_BYTES = 4 << 20
 
 

@@ -8,7 +8,6 @@ standard output as they like, so the real one is kept aside and theirs is pointe
 from __future__ import annotations
 
 import contextlib
-import errno
 import inspect
 import io
 import json
@@ -27,6 +26,7 @@ import numpy as np
 from deploy.engines import BuildPlan, EngineError, Session, engine, engines
 from deploy.engines.base import load_plan, padded, save_plan, size_bytes
 from deploy.engines.cuda import detect_compute_capability
+from deploy.files import FULL
 from deploy.measure import clocks, conditions
 from deploy.measure.timing import time_block
 from profiles.device import facts
@@ -46,7 +46,6 @@ REQUESTS = (
     "lock_clocks",
 )
 """The methods of a worker that a request may name."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Worker:

@@ -1,10 +1,13 @@
 """Names from outside lie below their folder or are refused; deleting goes below a folder only."""
 
+import errno
 import os
+import subprocess
 
 import pytest
 from hypothesis import given, settings
 
+from deploy import files
 from deploy.files import MOST_NAME_BYTES, MOST_PATH_BYTES, UnsafeNameError, name_fault, remove_below, safe_path
 from tests.deploy.hostile import NAMES, hostile_names
 
@@ -64,3 +67,36 @@ def test_removing_goes_below_a_folder_and_through_no_link(tmp_path):
     assert (theirs / "kept").exists()
     assert remove_below(ours, ours / "link") and remove_below(ours, ours / "a")
     assert list(ours.iterdir()) == [] and (theirs / "kept").exists()
+
+
+@pytest.mark.parametrize("has_call", [True, False])
+def test_a_sparse_file_gets_its_blocks_and_keeps_its_content(has_call, tmp_path, monkeypatch):
+    if not has_call:
+        monkeypatch.delattr(os, "posix_fallocate")
+    path = tmp_path / "sparse"
+    with path.open("w+b") as file:
+        file.write(b"head")
+        file.truncate(3_000_000)
+        assert path.stat().st_blocks * 512 < 100_000
+        files.allocate(file, 3_000_000, path)
+    assert path.stat().st_blocks * 512 >= 3_000_000
+    assert path.read_bytes() == b"head".ljust(3_000_000, b"\0")
+
+
+@pytest.mark.parametrize("has_call", [True, False])
+def test_no_room_is_an_error_with_what_is_needed(has_call, tmp_path, monkeypatch):
+    """A real small disk."""
+    if not has_call:
+        monkeypatch.delattr(os, "posix_fallocate")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        with (disk / "big").open("w+b") as file:
+            file.truncate(3 << 20)
+            with pytest.raises(OSError, match=r"big takes 3\.0 MiB, [01]\.\d MiB are free") as told:
+                files.allocate(file, 3 << 20, disk / "big")
+            assert told.value.errno == errno.ENOSPC
+    finally:
+        subprocess.run(["umount", disk], check=True)

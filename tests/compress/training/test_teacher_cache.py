@@ -1,3 +1,6 @@
+import errno
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +58,25 @@ def test_it_learns_what_it_would_have_learnt(tmp_path, data, quiet, example):
         Trainer(0, quiet).fit("x", student, objective, data.train, schedule, tmp_path / str(outputs), outputs=outputs)
         results.append(Trainer(0, quiet).predictor(student)(data.test.load(np.arange(64)).inputs)[0])
     assert np.abs(results[0] - results[1]).max() < 0.1 * np.abs(results[0]).max()
+
+
+def test_a_disk_without_room_is_an_error_before_a_batch_is_kept(tmp_path):
+    """A real small disk: the array is sparse when it is made, and would end the process when it is written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        cache = make(disk)
+        signals = {"teacher_features": torch.zeros(16, 64, 20, 20)}
+        for _ in range(2):  # nothing of the first try is taken for an array by the second
+            with pytest.raises(OSError, match=r"takes 6\.\d MiB, [01]\.\d MiB are free") as told:
+                cache.keep(Place(0, 0, 0), signals)
+            assert told.value.errno == errno.ENOSPC
+        assert cache.read(Place(0, 0, 0)) is None
+        small = {"teacher_logits": torch.ones(16, 4)}
+        cache.keep(Place(0, 0, 0), small)
+        torch.testing.assert_close(cache.read(Place(0, 0, 0))["teacher_logits"], small["teacher_logits"])
+    finally:
+        del cache
+        subprocess.run(["umount", "-l", disk], check=True)
