@@ -182,7 +182,10 @@ def reason(error: BaseException, path: str | Path) -> str:
         with file.open("rb") as opened:
             head = opened.read(200).lstrip().lower()
         kinds = ((b"version https://git-lfs", "it is a Git LFS pointer; git lfs pull"), (b"<", "it is a web page or XML"))
-        named = next((words for start, words in kinds if head.startswith(start)), "it is no image of a known kind")
+        named = next(
+            (words for start, words in kinds if head.startswith(start)),
+            "its head is damaged, or it is no image of a known kind",
+        )
         return named if head else "it is empty"
     return " ".join(str(error).split())[:160] or type(error).__name__
 

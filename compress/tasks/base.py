@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from compress.data import Samples, Splits
+from compress.data import Batch, Samples, Splits
+from profiles.errors import UserError
 
 Predict = Callable[[npt.NDArray[Any]], list[npt.NDArray[Any]]]
 """Inputs of shape (samples, ...) to the model's raw outputs, in order: a module, an engine here, an engine on a board."""
@@ -29,6 +31,23 @@ class Metric:
     unit: str
     samples: int
     others: Mapping[str, float] = field(default_factory=dict)
+
+
+MOST_UNREADABLE = 20
+"""Faults of samples after which a split is not read on."""
+
+
+def readable_batches(samples: Samples, size: int, faults: list[str]) -> Iterator[Batch]:
+    """Iterate over the batches of a split that can be read; faults of the others are added to ``faults``."""
+    for start in range(0, len(samples), size):
+        try:
+            batch = samples.load(np.arange(start, min(start + size, len(samples))))
+        except UserError as error:
+            faults += error.faults
+            if len(faults) >= MOST_UNREADABLE:
+                return
+        else:
+            yield batch
 
 
 class Task(ABC):

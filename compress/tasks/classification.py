@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task
+from compress.tasks.base import Metric, Predict, Task, readable_batches
 from profiles.errors import UserError
 
 CHUNK = 512
@@ -39,7 +39,7 @@ class Classification(Task):
                 continue
             faults += _faults_of(name, samples, len(splits.classes))
         if faults:
-            raise UserError(*faults)
+            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
@@ -91,13 +91,16 @@ def expected_calibration_error(logits: npt.NDArray[Any], labels: npt.NDArray[Any
 
 def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
     faults: list[str] = []
+    unreadable: list[str] = []
     seen: set[int] = set()
-    for batch in samples.batches(CHUNK):
+    for batch in readable_batches(samples, CHUNK, unreadable):
         if not np.isfinite(batch.inputs).all():
             rows = np.flatnonzero(~np.isfinite(batch.inputs).reshape(len(batch.inputs), -1).all(axis=1))
             faults.append(f"data: the {name} split holds NaN or infinity (first in sample {int(rows[0])} of a batch)")
             break
         seen |= {int(label) for label in np.unique(batch.targets)}
+    if unreadable:
+        return unreadable
     judged = name in ("validation", "test")
     if judged and UNLABELLED in seen:
         faults.append(f"data: the {name} split has samples without a label; models are judged on it")

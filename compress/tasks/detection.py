@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from compress.data import Samples, Splits
 from compress.losses.boxes import giou
 from compress.tasks.assignment import assign
-from compress.tasks.base import Metric, Predict, Task
+from compress.tasks.base import Metric, Predict, Task, readable_batches
 from compress.tasks.precision import CHUNK, METRIC, UNIT, Detections, average_precision, detections
 from profiles.errors import UserError
 
@@ -70,7 +70,7 @@ class Detection(Task):
         for name, samples in parts.items():
             faults += _faults_of(name, samples, len(splits.classes))
         if faults:
-            raise UserError(*faults)
+            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets[..., 0] >= 0).any() for batch in samples.batches(CHUNK))
@@ -136,9 +136,10 @@ def _places(rows: int, columns: int, stride: int, device: torch.device) -> Tenso
 def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
     if len(samples) == 0:
         return [f"data: the {name} split is empty; every split needs samples"]
+    unreadable: list[str] = []
     seen: set[int] = set()
     outside = 0
-    for batch in samples.batches(CHUNK):
+    for batch in readable_batches(samples, CHUNK, unreadable):
         if batch.targets.ndim != 3 or batch.targets.shape[2] != 5:
             words = "detection reads boxes of shape (samples, most, 5), [label, x1, y1, x2, y2]"
             return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
@@ -148,6 +149,8 @@ def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
         seen |= {int(label) for label in np.unique(real[:, 0])}
         height, width = batch.inputs.shape[-2:]
         outside += int(((real[:, 1:3] < -1).any(1) | (real[:, 3] > width + 1) | (real[:, 4] > height + 1)).sum())
+    if unreadable:
+        return unreadable
     faults: list[str] = []
     if outside:
         faults.append(f"data: the {name} split has {outside} boxes outside their inputs; they are pixels of the input")

@@ -13,6 +13,8 @@ from compress.data.decoding import read_header, turned_boxes, upright
 from compress.data.images import images
 from compress.data.voc import voc
 from compress.data.yolo import yolo
+from compress.tasks.classification import Classification
+from compress.tasks.detection import Detection
 from profiles.errors import UserError
 
 WIDE, HIGH = 48, 32
@@ -21,6 +23,7 @@ BOX = (4, 6, 20, 14)
 
 SOURCES = ("images", "yolo", "coco", "voc")
 STILL = {"mirror": False, "mean": [0, 0, 0], "deviation": [1, 1, 1]}
+ONE_EACH = {"validation": 1, "test": 1, "calibration": 1}
 LEVEL = 180
 
 
@@ -74,7 +77,7 @@ def source(kind, folder, files, size=None, box=BOX, **options):
     extra = {"augment": "none", "short_side": HIGH} if kind == "images" else {"zoom": 0, "move": 0, "colour": 0}
     extra |= {"classes": ["a"]} if kind in ("yolo", "voc") else {}
     call = {"images": images, "yolo": yolo, "coco": coco, "voc": voc}[kind]
-    return call(path=folder, size=[HIGH, WIDE], validation=1, test=1, calibration=1, **{**STILL, **extra, **options})
+    return call(path=folder, size=[HIGH, WIDE], **{**STILL, **ONE_EACH, **extra, **options})
 
 
 def as_voc(folder, names, size, box):
@@ -237,6 +240,20 @@ def test_pixels_without_a_known_white_are_an_error_and_no_guess(tmp_path):
     for name, words in (("f.tif", "floating-point"), ("i.tif", "32 bits")):
         with Image.open(tmp_path / name) as image, pytest.raises(ValueError, match=words):
             upright(image, 3)
+
+
+@pytest.mark.parametrize(("kind", "task"), [("images", Classification()), ("coco", Detection(strides=[8]))])
+def test_all_damaged_images_of_all_splits_are_named_at_once_before_a_run(kind, task, tmp_path):
+    def cut(file):
+        shown().save(file)
+        file.write_bytes(file.read_bytes()[:-60])
+
+    files = {f".{number}.png": cut if number % 2 else (lambda file: shown().save(file)) for number in range(10)}
+    splits = source(kind, tmp_path / "d", files, validation=3, test=3)
+    with pytest.raises(UserError) as caught:
+        task.check(splits)
+    damaged = [fault.split(" cannot")[0] for fault in caught.value.faults if "cannot be decoded" in fault]
+    assert sorted(Path(name).name for name in damaged) == [f"{number}.png" for number in (1, 3, 5, 7, 9)]
 
 
 @pytest.mark.parametrize("kind", SOURCES)
