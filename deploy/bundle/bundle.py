@@ -11,7 +11,8 @@
     manifest.json       version, target, size and SHA-256 of each file (deploy/bundle/manifest.py)
     manifest.sig        Ed25519 over manifest.json, once it is signed
 
-What else belongs to a model (a calibration or timing cache) is added as ``extras``.
+What else belongs to a model (a calibration or timing cache) is added as ``extras``. Nothing in a bundle is code or names
+any: a device builds the engine from the model file and the plan, without a factory, with numpy and the runtime alone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `ma
 
     openssl pkeyutl -verify -pubin -inkey KEY.pem -rawin -in manifest.json -sigfile manifest.sig
 
-With the device side of edge-compress: `python -m deploy verify .` checks all of it and runs the golden samples; after
+With the device side of edge-compress: `python -m deploy verify FOLDER`, from outside of this folder (Python imports
+files of the one where it is started), checks all of it and runs the golden samples; after
 `compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
 """
 PACKED_EXAMPLE = """

@@ -88,6 +88,12 @@ class Local(Device):
         )
 
     def _environment(self) -> dict[str, str]:
-        """Return this process's environment, with its packages importable however they were found."""
-        home = {"EDGE_HOME": self._home} if self._home else {}
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **home}
+        return environment() | ({"EDGE_HOME": self._home} if self._home else {})
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment, with its packages importable however they were found.
+
+    The working directory is no place to import from: it may be a bundle's folder, whose author chose the names in it.
+    """
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"}

@@ -27,6 +27,7 @@ from deploy.board import install, lock, root, ssh_errors
 from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, to_chunks
 from deploy.devices.base import CompletedCommand, Device, DeviceError
+from deploy.devices.local import environment
 from deploy.files import UnsafeNameError, name_fault, safe_path, sha256
 from profiles.errors import UserError
 
@@ -124,7 +125,7 @@ class SSH(Device):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env=environment(),
                 start_new_session=True,
             )
         finally:
