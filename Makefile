@@ -1,4 +1,4 @@
-# make demo | test | bench | bench-losses | lint. Everything runs in .venv, made from pinned constraints.
+# make demo | test | bench | bench-losses | docs | lint. Everything runs in .venv, made from pinned constraints.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[digits,dev]'
 	touch $@
 
-.PHONY: install demo test bench bench-losses lint clean
+.PHONY: install demo test bench bench-losses docs lint clean
 install: $(VENV)/.installed
 
 demo: install
@@ -28,6 +28,10 @@ bench: install
 bench-losses: install
 	$(BIN)/python -m tests.bench.losses $(ARGS)
 
+# The documents and docstrings as a searchable site in site/; a link that leads nowhere ends it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 lint: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -35,4 +39,4 @@ lint: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -1,4 +1,6 @@
-"""Run benches by name (all without one), print their tables, and keep them in docs/benchmarks.md.
+"""Run benches by name (all without one), print their tables, and write docs/benchmarks.md from all records.
+
+``--stale`` lists tables whose code has changed since (exit code 1); ``--write`` writes the page again.
 
 A bench with ``PARTS`` has a table for each; ``int8:vit`` runs one of them.
 """
@@ -6,14 +8,12 @@ A bench with ``PARTS`` has a table for each; ``int8:vit`` runs one of them.
 from __future__ import annotations
 
 import importlib
-import platform
-import re
 import sys
 import time
-from pathlib import Path
 
-from profiles.device import facts
+from tests.bench import document
 from tests.bench.figure import Table
+from tests.bench.record import load, measured, save
 
 NAMES = (
     "spine",
@@ -40,39 +40,27 @@ NAMES = (
     "answering",
     "throughput",
 )
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 
 
-def main(names: list[str]) -> int:
-    for name in names or NAMES:
+def main(arguments: list[str]) -> int:
+    if "--stale" in arguments:
+        lines = document.stale(load())
+        print("\n".join(lines) or "every table was measured on the code as it stands")
+        return 1 if lines else 0
+    if "--write" in arguments:
+        document.write()
+        return 0
+    for name in arguments or NAMES:
         bench, _, part = name.partition(":")
         module = importlib.import_module(f"tests.bench.{bench}")
         for each in [part] if part else getattr(module, "PARTS", [""]):
             started = time.monotonic()
             table: Table = module.run(each) if each else module.run()
-            title = f"{bench}:{each}" if each else bench
-            text = _section(title, table, time.monotonic() - started)
-            print(text, flush=True)
-            _keep(title, text)
+            record = measured(f"{bench}:{each}" if each else bench, table, time.monotonic() - started)
+            print(document.section(record), flush=True)
+            save(record)
+            document.write()
     return 0
-
-
-def _section(name: str, table: Table, seconds: float) -> str:
-    here = facts()
-    about = f"{here.processor}, {here.cores} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    return f"`python -m tests.bench {name}` ({about}; {seconds:.0f} s)\n\n{table.markdown()}"
-
-
-def _keep(name: str, text: str) -> None:
-    """Replace the part of the document between this bench's marks."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    document = DOCUMENT.read_text()
-    block = f"{begin}\n{text}\n{end}"
-    if begin in document:
-        document = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _: block, document, flags=re.DOTALL)
-    else:
-        document += f"\n{block}\n"
-    DOCUMENT.write_text(document)
 
 
 if __name__ == "__main__":

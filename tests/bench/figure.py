@@ -21,10 +21,11 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Figures, and remarks below them."""
+    """Figures, and remarks below them; ``seeds`` is how many trainings or draws a figure is the mean of."""
 
     figures: Sequence[Figure]
     remarks: Sequence[str] = ()
+    seeds: int = 1
 
     def markdown(self) -> str:
         lines = ["| what | asked | measured | met |", "|---|---|---|---|"]
