@@ -17,9 +17,9 @@ NOTES = FOLDER / "notes"
 MET = {True: "yes", False: "**no**", None: ""}
 INTRODUCTION = """# Benchmarks
 
-Each table is written by its command (`make bench` runs all). Latencies are compared as ratios of interleaved medians: absolute
-times of a shared machine drift, ratios within one run hold. "Older code" says that code which the table measured has changed
-since; `python -m tests.bench --stale` lists those tables.
+Each table is written by its command (`make bench` runs all). Latencies are compared as ratios of interleaved medians:
+absolute times of a shared machine drift, ratios within one run hold. "Older code" says that code which the table measured
+has changed since; `python -m tests.bench --stale` lists those tables.
 
 """
 
@@ -56,7 +56,8 @@ def section(record: Record) -> str:
     """Make a bench's table with its provenance, its remarks folded."""
     stale = "; **older code**" if record.is_stale else ""
     digest = f", code {record.code[:12]}" if record.code else ""
-    about = f"{_machine(record)}, Python {record.python}; {record.date}, commit {record.commit}{digest}; {record.seconds} s{stale}"
+    provenance = f"{record.date}, commit {record.commit}{digest}; {record.seconds} s{stale}"
+    about = f"{_machine(record)}, Python {record.python}; {provenance}"
     table = Table(figures=record.figures).markdown()
     remarks = "\n".join(f"- {remark}" for remark in record.remarks)
     folded = _folded("Notes", remarks) if remarks else ""

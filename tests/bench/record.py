@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import subprocess
@@ -9,11 +10,17 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from compress.execution.cache import digest, source_digest
+from compress.pipeline.cache_keys import closure
 from profiles.device import facts
 from tests.bench.figure import Figure, Table
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = Path(__file__).parent / "results"
+COMMAND = '"-m", "compress"'
+"""Where a bench says so, it runs the command, in a process of its own."""
+SHOWING = ("tests.bench.figure", "tests.bench.running")
+"""Modules of the benches that measure nothing themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +93,23 @@ def load(folder: Path = FOLDER) -> dict[str, Record]:
 def _record(data: dict[str, object]) -> Record:
     figures = tuple(Figure(**figure) for figure in data["figures"])  # type: ignore[attr-defined]
     return Record(**{**data, "figures": figures, "remarks": tuple(data["remarks"])})  # type: ignore[arg-type]
+
+
+def code_digest(bench: str) -> str:
+    """Digest the code that a bench measures: what it imports, and where it runs the command, what a run is made of."""
+    return _module_digest(f"tests.bench.{bench.partition(':')[0]}")
+
+
+@functools.cache
+def _module_digest(module: str) -> str:
+    own = [path.read_text() for name, path in closure([module]) if name.startswith("tests.")]
+    roots = [module, "compress.pipeline.run"] if any(COMMAND in text for text in own) else [module]
+    return digest([(name, _file_digest(path)) for name, path in closure(roots) if name not in SHOWING])
+
+
+@functools.cache
+def _file_digest(path: Path) -> str:
+    return source_digest(path.read_text())
 
 
 def commit() -> str:
