@@ -51,6 +51,9 @@ VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 SHOWN = 80
 """Characters of a wrong value in an error."""
 
+LONGEST_NAME_BYTES = 255
+"""Longest name of a file on the usual file systems."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -118,7 +121,10 @@ def fill_paths(call: Callable[..., Any] | None, options: Mapping[str, Any], fold
             return text
         unset = [a or b for a, b in VARIABLE.findall(text)]
         faults.extend(f"{where} {name}: the variable {each} is not set; given: {value!r}" for each in unset)
-        return str(folder / Path(text).expanduser()) if text else text
+        path = folder / os.path.expanduser(text)  # Path's own raises for a user that is not there
+        if any(len(part.encode(errors="replace")) > LONGEST_NAME_BYTES for part in path.parts) or "\0" in text:
+            faults.append(f"{where} {name}: no path; given: {_shown(value)}")
+        return str(path) if text else text
 
     filled = {name: fill(name, value) for name, value in options.items()}
     if faults:
@@ -133,7 +139,7 @@ def _is_path(name: str, hint: Any, text: str, folder: Path) -> bool:
         return False
     if PATH_NAMES.fullmatch(name):
         return True
-    return hint is None and bool(text) and "\0" not in text and (folder / text).exists()
+    return hint is None and bool(text) and os.path.exists(folder / text)  # no error for what is no path
 
 
 def _holds(hint: Any, kind: type) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -305,6 +306,6 @@ def checkpoint_path(weights: str) -> Path:
         UserError: there is none.
     """
     path = Path(weights)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"weights {path}: {checkpoint_kind(path)[1]}")
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -33,10 +34,10 @@ Kind = Literal["safetensors", "torch"]
 
 def checkpoint_kind(path: Path) -> tuple[Kind, str]:
     """Return the kind of a checkpoint file by content, and its fault; an empty fault where it can be read."""
-    if path.is_dir():
+    if os.path.isdir(path):
         inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
         return "torch", f"a folder; give a file in it{': ' + ', '.join(inside[:4]) if inside else ''}"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path, no error for a name that is too long
         return "torch", "no such file"
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -197,7 +197,7 @@ def _options(reference: str, options: Mapping[str, Any], folder: Path, where: st
 
 def _path(given: Any, folder: Path) -> Any:
     """Resolve a path of a recipe: variables of the environment filled in, relative to the recipe's folder."""
-    return str(folder / Path(os.path.expandvars(given)).expanduser()) if isinstance(given, str) else given
+    return str(folder / os.path.expanduser(os.path.expandvars(given))) if isinstance(given, str) else given
 
 
 def _weights(given: str | WeightsSpec, folder: Path) -> str | WeightsSpec:

@@ -139,6 +139,16 @@ def test_variables_and_relative_paths_are_filled_in_for_each_path(tmp_path, monk
     }
 
 
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "a" * 300, "a\0b", "$HOME\0", "", "."])
+def test_what_is_no_path_is_one_line(path, tmp_path):
+    def read():
+        images(path=recipe({"use": "images", "path": path, "size": 8}, tmp_path).data.arguments["path"], size=8)
+
+    with pytest.raises(UserError) as caught:
+        read()
+    assert all(fault.count("\n") == 0 for fault in caught.value.faults)
+
+
 def test_a_variable_that_is_not_set_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("EDGE_NOT_SET", raising=False)
     with pytest.raises(UserError, match="the variable EDGE_NOT_SET is not set"):

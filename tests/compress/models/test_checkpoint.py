@@ -99,6 +99,7 @@ def test_archives_folders_and_programs_are_named(tmp_path):
         ("folder", "a folder; give a file in it: model.safetensors"),
         ("a.npy", "a numpy array"),
         ("none.pth", "no such file"),
+        ("a" * 300, "no such file"),
     ):
         with pytest.raises(UserError) as caught:
             load_foreign(tmp_path / name)
