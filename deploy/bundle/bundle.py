@@ -237,8 +237,15 @@ def verify(folder: Path) -> GoldenCheck:
 
 
 def load_plan(folder: Path) -> BuildPlan:
-    """Read the plan of the engine that a bundle was proven with."""
-    return BuildPlan(**json.loads((folder / "plan.json").read_text()))
+    """Read the plan of the engine that a bundle was proven with.
+
+    Raises:
+        UserError: plan.json is no plan.
+    """
+    try:
+        return BuildPlan(**json.loads((folder / "plan.json").read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{folder}: plan.json is no plan ({type(error).__name__}); get the bundle again") from None
 
 
 def _release(draft: Manifest, folder: Path) -> Manifest:

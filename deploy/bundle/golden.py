@@ -6,6 +6,8 @@ golden.npz holds ``input`` of shape (samples, ...), ``output`` (the first output
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +23,18 @@ from deploy.measure.parity import parity
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
 """By precision: rounding and another processor's kernels stay above it by far, a wrong build does not."""
 MOST_FLIPS = {"fp32": 0.0}
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""Errors of numpy's reader of .npz files."""
 OTHER_FLIPS = 1 / 16
 """Fraction of samples whose largest output may be another one: a tie may fall either way, except in fp32."""
 
@@ -55,10 +69,37 @@ def check(session: Session, golden: Path) -> GoldenCheck:
     Raises:
         ValueError: the engine gives outputs of another number, shape, or not a number.
     """
-    with np.load(golden, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    arrays = _read(golden)
     expected = [arrays[_name(i)] for i in range(len(arrays) - 1)]
     return compare(expected, run(session, arrays["input"]))
+
+
+def _read(golden: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of golden.npz: numbers, of as many samples each, under the names that ``pack`` gives.
+
+    Raises:
+        ValueError: it is another file.
+    """
+    try:
+        with np.load(golden, allow_pickle=False) as stored:
+            arrays = {str(name): np.asarray(stored[name]) for name in stored.files}
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"{golden.name} cannot be read ({type(error).__name__})") from None
+    names = {"input", *(_name(i) for i in range(len(arrays) - 1))}
+    is_plain = all(a.ndim > 0 and len(a) > 0 and a.dtype.kind in "fiub" for a in arrays.values())
+    if set(arrays) != names or len(names) < 2 or not is_plain or len({len(a) for a in arrays.values()}) != 1:
+        raise ValueError(f"{golden.name} holds no samples with their outputs")
+    return arrays
 
 
 def run(session: Session, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

@@ -18,7 +18,7 @@ from deploy.bundle.model_file import model_file, model_sha256
 from deploy.engines import BuildPlan, EngineError, build_record, engine
 from deploy.engines.base import save_plan
 from profiles.device import DeviceProfile
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 
 def prepare(arguments: list[str]) -> int:
@@ -32,7 +32,7 @@ def prepare(arguments: list[str]) -> int:
         return _usage("prepare BUNDLE CACHE [-- COMMAND...]")
     try:
         folder, reasons = ready(Path(folders[0]), Path(folders[1]))
-    except (UserError, EngineError) as error:
+    except (UserError, EngineError, OSError) as error:
         return _print_faults(error)
     message = "".join(f"built: {reason}\n" for reason in reasons) or "the engine of the last start fits\n"
     sys.stderr.write(message)
@@ -53,7 +53,7 @@ def fits(arguments: list[str]) -> int:
             raise UserError(*[f"{folder}: {reason}" for reason in reasons])
         plan = BuildPlan(**now["plan"])
         engine(plan.engine).open(folder, plan)
-    except (UserError, EngineError) as error:
+    except (UserError, EngineError, OSError) as error:
         return _print_faults(error)
     sys.stdout.write(f"{folder}\n")
     return 0
@@ -100,8 +100,8 @@ def _usage(words: str) -> int:
     return 2
 
 
-def _print_faults(error: UserError | EngineError) -> int:
-    faults = error.faults if isinstance(error, UserError) else [str(error)]
+def _print_faults(error: UserError | EngineError | OSError) -> int:
+    faults = error.faults if isinstance(error, UserError) else [one_line(str(error))]
     sys.stderr.write("".join(f"{fault}\n" for fault in faults))
     return 2 if isinstance(error, UserError) else 1
 
@@ -115,8 +115,8 @@ def plan_here(bundle: Path) -> BuildPlan:
     try:
         proven = BuildPlan(**json.loads((bundle / "plan.json").read_text()))
         profile = DeviceProfile.from_json(json.loads((bundle / "profile.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{bundle}: this is no bundle ({error})") from None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UserError(f"{bundle}: this is no bundle ({type(error).__name__}: {error})") from None
     runtime = engine(proven.engine)
     able = runtime.affinity()
     if able.score < 0:

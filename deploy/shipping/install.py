@@ -274,11 +274,14 @@ def _reference_ms(bundle: Path, profile: str | None) -> float | None:
 
     Alike: the same profile, processor and number of cores.
     """
-    report = json.loads((bundle / "report.json").read_text())
-    proven = json.loads((bundle / "profile.json").read_text())
-    there, here = report.get("environment", {}).get("device", {}), asdict(facts())
-    if profile != proven["name"] or any(there.get(key) != here[key] for key in ("processor", "cores")):
-        return None
-    best = report["verdict"]["best"]
-    p50_ms = next((row["latency_ms"]["p50"] for row in report["rows"] if row["name"] == best), None)
-    return None if p50_ms is None else float(p50_ms)
+    try:
+        report = json.loads((bundle / "report.json").read_text())
+        proven = json.loads((bundle / "profile.json").read_text())
+        there, here = report.get("environment", {}).get("device", {}), asdict(facts())
+        if profile != proven["name"] or any(there.get(key) != here[key] for key in ("processor", "cores")):
+            return None
+        best = report["verdict"]["best"]
+        p50_ms = next((row["latency_ms"]["p50"] for row in report["rows"] if row["name"] == best), None)
+        return None if p50_ms is None else float(p50_ms)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ProofError(f"report.json or profile.json of the bundle cannot be read ({type(error).__name__})") from None
