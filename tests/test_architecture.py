@@ -24,6 +24,19 @@ def test_arrows_point_one_way():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("package", "most"), [("compress", 14), ("deploy", 15)])
+def test_a_package_has_few_doors(package, most):
+    """Folders and modules at the top, besides its face and its marks."""
+    marks = ("__init__.py", "py.typed", "__pycache__")
+    assert len([path for path in (ROOT / package).iterdir() if path.name not in marks]) <= most
+
+
+def test_tests_lie_where_what_they_test_does():
+    for package in PACKAGES:
+        for folder in {path.parent for path in (ROOT / "tests" / package).rglob("test_*.py")}:
+            assert (ROOT / folder.relative_to(ROOT / "tests")).is_dir(), folder
+
+
 ISOLATED = """
 import builtins, importlib, sys
 allowed = set(sys.stdlib_module_names) | {"numpy", "deploy", "calib", "profiles"}
