@@ -168,7 +168,8 @@ class _Judge:
     def _drawn(self, student: Plan, teacher: Plan, size: int, seed: int) -> float:
         """Minus the distance on the first samples, both networks with fresh weights."""
         torch.manual_seed(seed)
-        one, other = student.build(), teacher.build()
+        # in training mode, as the authors score: fresh batch norms normalise by the batch, and in evaluation by nothing
+        one, other = student.build().train(), teacher.build().train()
         batch = self._builder.data.train.load(np.arange(size))
         inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
         with torch.no_grad(), Objective(SCORE, self._builder.task, one, other, self._builder.example) as objective:

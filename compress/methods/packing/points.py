@@ -6,6 +6,7 @@ Each weight takes the nearest point of its bucket's range, and the points move (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import final
 
@@ -110,24 +111,24 @@ def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def bits_by_gradient(norms: Mapping[str, float], bits: int) -> dict[str, int]:
-    """Bits of each layer, ``bits`` on average: all get ``bits - 1``, and what is left goes where the gradient is large.
+    """Share out bits over layers, ``bits`` on average, by the norm of the loss's gradient.
 
-    Shares are by the norm of the loss's gradient (the released code's ``assign_bits_automatically``); what rounding leaves
-    over goes to the largest, and no layer has more than 8.
+    What is shared out are points, as the callers of the released code do: half of 2 ** bits for each layer, the other half
+    of all by share of the norms. The bits of a layer are the logarithm of its points, rounded so that they are ``bits`` on
+    average (largest remainders first, then largest norms); from 1 to 8.
 
     Raises:
         ValueError: ``bits`` is below 2, so that a layer might get none.
     """
     if bits < 2:
         raise ValueError(f"bits to share out are 2 on average at least; given: {bits}")
-    found = dict.fromkeys(norms, bits - 1)
-    left, total = len(norms), sum(norms.values()) or 1.0
-    for name in sorted(norms, key=lambda name: -norms[name]):
-        more = min(left, MOST_BITS - found[name], round(len(norms) * norms[name] / total))
-        found[name] += more
-        left -= more
-    for name in sorted(norms, key=lambda name: -norms[name]):
-        more = min(left, MOST_BITS - found[name])
-        found[name] += more
-        left -= more
-    return found
+    total = sum(norms.values())
+    shares = {name: norm / total if total else 1 / len(norms) for name, norm in norms.items()}
+    points = {name: 2.0 ** (bits - 1) * (1 + len(norms) * share) for name, share in shares.items()}
+    exact = {name: math.log2(count) for name, count in points.items()}
+    shared = {name: min(MOST_BITS, math.floor(value)) for name, value in exact.items()}
+    order = sorted(norms, key=lambda name: (shared[name] - exact[name], -norms[name]))
+    while sum(shared.values()) < bits * len(norms):
+        for name in [name for name in order if shared[name] < MOST_BITS][: bits * len(norms) - sum(shared.values())]:
+            shared[name] += 1
+    return shared
