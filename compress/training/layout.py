@@ -11,6 +11,7 @@ import copy
 import functools
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -24,9 +25,15 @@ from torch import Tensor, fx, nn
 from compress.models.layers import flat_tensors
 
 FEW_INPUTS = 16
-"""Input channels a group up to which a strided 1x1 convolution is probed; from 16 on none was seen to fail."""
-PROBE_SIZES = (32, 64, 224)
+"""A strided 1x1 convolution with fewer input channels a group is probed; of this many and more none was seen to fail."""
+PROBE_SIZES = (36, 56, 112)
+"""Sides of the outputs that are probed: whether memory is written past depends on how buffers of that size are rounded."""
+LARGEST_PROBE = 448
+"""Side of the largest image that is probed, in pixels."""
 PROBE_LIMIT_S = 300.0
+CHECKED_HEAP = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3"}
+"""Environment in which glibc ends a process that wrote past its memory, which else only sometimes dies. Where the library
+is not installed the loader says so and goes on without."""
 ROUNDS = 3
 """Passes of each layout that are timed; the least counts."""
 LEAST_FASTER = 1.05
@@ -48,12 +55,13 @@ inputs, outputs, down, across, groups = given["geometry"]
 for dtype in (torch.float32, *([torch.bfloat16] if given["bf16"] else [])):
     for size in given["sizes"]:
         torch.manual_seed(0)
-        kernel, image = torch.randn(outputs, inputs // groups, 1, 1), torch.randn(16, inputs, size, size)
+        kernel, image = torch.randn(outputs, inputs // groups, 1, 1), torch.randn(4, inputs, size, size)
         kernel, image = (x.to(dtype) for x in (kernel, image))
         gradients, held = [], []
-        for layout in (torch.contiguous_format, *[torch.channels_last] * 4):
+        for layout in (torch.contiguous_format, *[torch.channels_last] * 3):
             weight = kernel.clone(memory_format=layout).requires_grad_()
-            found = functional.conv2d(image.contiguous(memory_format=layout), weight, None, (down, across), groups=groups)
+            laid = image.clone(memory_format=layout)
+            found = functional.conv2d(laid, weight, None, (down, across), groups=groups)
             found.float().square().mean().backward()
             gradients.append(weight.grad.float().clone())
             held.append([torch.empty(n) for n in range(1, 400, 7)])
@@ -94,7 +102,7 @@ def _called(program: fx.GraphModule, node: fx.Node) -> Geometry | None:
 def _suspect(weight: Tensor, stride: Sequence[int], groups: int) -> Geometry | None:
     """The geometry of a convolution that is to be probed: a kernel (outputs, inputs a group, 1, 1) with a stride."""
     outputs, inputs, *kernel = weight.shape
-    if kernel != [1, 1] or max(stride) == 1 or inputs > FEW_INPUTS:
+    if kernel != [1, 1] or max(stride) == 1 or inputs >= FEW_INPUTS:
         return None
     down, across = stride
     return (inputs * groups, outputs, down, across, groups)
@@ -117,12 +125,19 @@ def is_broken_program(module: nn.Module, bf16: bool) -> bool:
 @functools.cache
 def is_sound(geometry: Geometry, bf16: bool) -> bool:
     """Whether a convolution's backward pass in channels last ends, and gives the gradients that it gives contiguous."""
-    given = json.dumps({"geometry": geometry, "bf16": bf16, "sizes": PROBE_SIZES})
+    given = json.dumps({"geometry": geometry, "bf16": bf16, "sizes": _probed_sides(geometry)})
+    command, environment = [sys.executable, "-c", PROBE, given], {**os.environ, **CHECKED_HEAP}
     try:
-        probe = subprocess.run([sys.executable, "-c", PROBE, given], capture_output=True, timeout=PROBE_LIMIT_S, check=False)
+        probe = subprocess.run(command, env=environment, capture_output=True, timeout=PROBE_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return False
     return probe.returncode == 0
+
+
+def _probed_sides(geometry: Geometry) -> list[int]:
+    """The sides of the images to probe, in pixels: those of the outputs, times the stride."""
+    _, _, down, across, _ = geometry
+    return sorted({min(size * max(down, across), LARGEST_PROBE) for size in PROBE_SIZES})
 
 
 @contextmanager
@@ -162,21 +177,32 @@ def faster_layout(
         contiguous: layers that stay contiguous, see ``broken_layers``.
 
     Returns:
-        Channels last, unless contiguous is ``LEAST_FASTER`` times faster. Random numbers are drawn as without the call.
+        Channels last, unless contiguous is ``LEAST_FASTER`` times faster; that too where a pass cannot be timed. Random
+        numbers are drawn as without the call.
     """
-    layouts = (torch.channels_last, torch.contiguous_format)
-    least = dict.fromkeys(layouts, math.inf)
     devices = [] if inputs.device.type == "cpu" else [inputs.device]
     with torch.random.fork_rng(devices):
-        work = copy.deepcopy(module).train()
-        for turn in range(ROUNDS + 1):
-            for layout in layouts:
-                with laid_out(work, layout, contiguous):
-                    seconds = _pass_seconds(work, inputs.contiguous(memory_format=layout), autocast)
-                if turn:  # the first warms up
-                    least[layout] = min(least[layout], seconds)
+        try:
+            least = _least_seconds(copy.deepcopy(module).train(), inputs, contiguous, autocast)
+        except (RuntimeError, TypeError, ValueError):  # cannot be copied, or has no gradient without a loss
+            return torch.channels_last
     is_faster = least[torch.channels_last] >= LEAST_FASTER * least[torch.contiguous_format]
     return torch.contiguous_format if is_faster else torch.channels_last
+
+
+def _least_seconds(
+    module: nn.Module, inputs: Tensor, contiguous: Sequence[str], autocast: Callable[[], AbstractContextManager[Any]]
+) -> dict[torch.memory_format, float]:
+    """The least time of a forward and backward pass in each layout."""
+    layouts = (torch.channels_last, torch.contiguous_format)
+    least = dict.fromkeys(layouts, math.inf)
+    for turn in range(ROUNDS + 1):
+        for layout in layouts:
+            with laid_out(module, layout, contiguous):
+                seconds = _pass_seconds(module, inputs.clone(memory_format=layout), autocast)
+            if turn:  # the first warms up
+                least[layout] = min(least[layout], seconds)
+    return least
 
 
 def _pass_seconds(module: nn.Module, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> float:
@@ -191,4 +217,7 @@ def _pass_seconds(module: nn.Module, inputs: Tensor, autocast: Callable[[], Abst
 
 
 def _read_contiguous(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value.contiguous() if isinstance(value, Tensor) else value for value in given)
+    # a copy: ``contiguous`` leaves one channel with the strides of channels last, and kernels are chosen by the strides
+    return tuple(
+        value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value for value in given
+    )

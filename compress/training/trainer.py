@@ -75,6 +75,7 @@ class Trainer:
 
     def __init__(self, seed: int, progress: Progress, trackers: tuple[str, ...] = (), tracked: Path | None = None) -> None:
         self._seed, self._progress = seed, progress
+        self._measured: dict[str, str] = {}
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=_mixed_precision(),
@@ -120,7 +121,8 @@ class Trainer:
         if doubt := _doubt(module, schedule):
             self._progress.say(f"  {name}: {doubt}")
         batches = Batches(samples, schedule, self._seed, plain=objective.needs_plain)
-        apart = broken_layers(module, fast_bf16()) if _has_convolutions(module) else []
+        probed = _has_convolutions(module) and self._accelerator.device.type == "cpu"
+        apart = broken_layers(module, fast_bf16()) if probed else []
         if apart:
             self._progress.say(
                 f"  {name}: {', '.join(apart)} trains contiguous: torch breaks its gradient in channels last here"
@@ -184,7 +186,11 @@ class Trainer:
     def _layout(
         self, name: str, module: nn.Module, batches: Batches, folder: Path, apart: Sequence[str]
     ) -> torch.memory_format:
-        """The layout of a training: as it was begun, else channels last, or what is measured to be faster."""
+        """The layout of a training: as it was begun, else channels last, or what is measured to be faster.
+
+        Results of the two differ in their last bits, as those of two machines do, so a layout is no part of a step's key;
+        networks of the same structure and batch train in the same one.
+        """
         if not _has_convolutions(module) or is_broken_program(module, fast_bf16()):
             return torch.contiguous_format
         kept = folder / LAYOUT
@@ -196,7 +202,11 @@ class Trainer:
         if inputs.dim() != 4:
             return torch.channels_last
         words = {layout: word for word, layout in LAYOUTS.items()}
-        chosen: str = distributed.from_main(words[faster_layout(module, inputs, apart, self._accelerator.autocast)])
+        measured = f"{[*map(str, inputs.shape)]} {module} {[(path, *p.shape) for path, p in module.named_parameters()]}"
+        if measured not in self._measured:
+            found = faster_layout(module, inputs, apart, self._accelerator.autocast)
+            self._measured[measured] = distributed.from_main(words[found])
+        chosen = self._measured[measured]
         if LAYOUTS[chosen] is torch.contiguous_format:
             self._progress.say(f"  {name}: kernels stay contiguous, which is measured to be faster than channels last")
         if distributed.is_main():

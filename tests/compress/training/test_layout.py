@@ -1,6 +1,9 @@
 """Layouts of convolutions in training: what breaks stays contiguous, and the faster of the two is taken."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,8 +11,12 @@ from torch import nn
 
 from compress.training import layout
 from compress.training.layout import broken_layers, faster_layout, is_sound, laid_out, program_suspects, suspects
+from compress.training.loader import Batches
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer
 from deploy.export.to_onnx import capture, plain_graph
 from tests.compress.training.test_trainer import fit
+from tests.conftest import ROOT, small_model
 
 
 class Branches(nn.Module):
@@ -28,7 +35,7 @@ class Branches(nn.Module):
 
 def test_strided_1x1_convolutions_of_few_inputs_are_suspected_as_layers_and_in_programs():
     assert suspects(Branches()) == {"narrow": (1, 24, 2, 2, 1)}
-    assert suspects(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, 2), nn.Conv2d(32, 8, 1, 2))) == {}
+    assert suspects(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, 2), nn.Conv2d(16, 8, 1, 2))) == {}
     assert suspects(nn.Conv2d(32, 32, 1, (1, 2), groups=8)) == {"": (32, 32, 1, 2, 8)}
     program = plain_graph(capture(Branches().eval(), [torch.zeros(2, 1, 16, 16)]))
     assert program_suspects(program) == [(1, 24, 2, 2, 1)]
@@ -62,6 +69,56 @@ def test_a_layer_that_stays_contiguous_reads_contiguous_and_gives_the_same_gradi
     assert work.wide.weight.stride() == whole.wide.weight.stride(), "as it was, after the block"
 
 
+TRAINED = """
+import resource, sys, torch
+from torch import nn
+from compress.training.layout import broken_layers, laid_out
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+inputs, stride = int(sys.argv[1]), int(sys.argv[2])
+class Stem(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(inputs, 48, 3, stride, 1), nn.Conv2d(inputs, 48, 1, stride)
+    def forward(self, x):
+        return torch.relu(self.wide(x) + self.narrow(x))
+torch.manual_seed(0)
+stem = Stem()
+broken = broken_layers(stem, False)
+print(broken, flush=True)
+with laid_out(stem, torch.channels_last, broken if sys.argv[3] == "apart" else []):
+    for _ in range(3):
+        stem(torch.randn(4, inputs, 56 * stride, 56 * stride).clone(memory_format=torch.channels_last)).sum().backward()
+"""
+
+
+@pytest.mark.parametrize(("inputs", "stride"), [(1, 2), (3, 3)])
+def test_a_stem_trains_in_a_checked_heap(inputs, stride):
+    """Strides and channels that torch breaks on some processors; of one channel both layouts count as contiguous."""
+
+    def trained(how):
+        command = [sys.executable, "-c", TRAINED, str(inputs), str(stride), how]
+        environment = {**os.environ, **layout.CHECKED_HEAP, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    careful = trained("apart")
+    assert careful.returncode == 0, careful.stderr
+    assert careful.stdout.strip() in ("[]", "['narrow']")
+    if careful.stdout.strip() == "[]":
+        assert trained("together").returncode == 0, "the probe found it sound"
+
+
+def test_the_probe_gives_the_same_answer_each_time():
+    """Writing past memory kills now and then; in a checked heap it does always."""
+    answers = {is_sound.__wrapped__((3, 48, 2, 2, 1), False) for _ in range(2)}
+    assert len(answers) == 1
+
+
+def test_images_are_probed_at_sides_that_give_the_probed_outputs():
+    assert layout._probed_sides((3, 48, 2, 2, 1)) == [72, 112, 224]
+    assert layout._probed_sides((3, 48, 1, 3, 1)) == [108, 168, 336]
+    assert layout._probed_sides((3, 48, 8, 8, 1)) == [288, 448]
+
+
 class Slow(nn.Module):
     """Slower by far where it reads channels last, or where it does not."""
 
@@ -88,6 +145,24 @@ def test_the_layout_is_that_which_is_measured_to_be_faster(slow_in, chosen):
     assert torch.equal(torch.random.get_rng_state(), drawn), "random numbers are drawn as without the call"
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     assert all(p.grad is None for p in module.parameters())
+
+
+def test_what_has_no_gradient_by_itself_is_not_timed():
+    frozen = nn.Conv2d(3, 8, 3).requires_grad_(False)
+    assert faster_layout(frozen, torch.zeros(1, 3, 8, 8)) is torch.channels_last
+
+
+def test_a_structure_is_measured_once(data, tmp_path, quiet, example, monkeypatch):
+    asked = []
+    monkeypatch.setattr("compress.training.trainer.broken_layers", lambda module, bf16: [])
+    monkeypatch.setattr("compress.training.trainer.WORTH_MEASURING_STEPS", 1)
+    monkeypatch.setattr(
+        "compress.training.trainer.faster_layout", lambda *given: asked.append(given) or torch.contiguous_format
+    )
+    trainer, batches = Trainer(0, quiet), Batches(data.train, Schedule(epochs=1, batch_size=32), 0)
+    for folder, module in (("a", Branches()), ("b", Branches()), ("c", small_model())):
+        assert trainer._layout("x", module, batches, tmp_path / folder, []) is torch.contiguous_format
+    assert len(asked) == 2
 
 
 def test_training_tells_what_stays_contiguous_and_resumes_in_its_layout(data, tmp_path, quiet, example, monkeypatch):
