@@ -209,7 +209,7 @@ def _choice(
         name=path,
         kind="layer",
         family=option[0],
-        before=min(layer.weight.flatten(1).shape),
+        before=largest_rank(layer, option[0]),
         after=option[1],
         kept=1 - errors[path][option] ** 2,
         bought=None if price is None else price.whole_ms - price.factors_ms[option],

@@ -7,6 +7,7 @@ from torch import nn
 from compress.methods.cost_model import LayerPrice
 from compress.methods.low_rank.factorise import factors, relative_error
 from compress.methods.low_rank.pela import Pair, gradients, held_near
+from compress.models.plan import Plan
 from compress.stages.base import Artifact
 from compress.stages.low_rank import LowRank, output_error
 from compress.stages.runner import run_stage
@@ -51,6 +52,37 @@ def test_every_option_that_is_offered_can_be_built(layer, multiple):
     for stage in (LowRank(), LowRank(by="macs", keep=0.9)):
         for kind, rank in stage._options(layer, multiple):
             assert factors(layer, kind, rank) is not None
+
+
+class Narrow(nn.Module):
+    """A stem of 7x7, patches, a dilated and a grouped convolution, and outputs that are fewer than a channel multiple."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.patches = nn.Conv2d(3, 32, 7, 2, 3), nn.Conv2d(3, 32, 8, 8)
+        self.dilated, self.grouped = nn.Conv2d(32, 32, 3, 1, 2, dilation=2), nn.Conv2d(32, 32, 3, 1, 1, groups=4)
+        self.map, self.head = nn.Conv2d(32, 2, 3, 1, 1), nn.Linear(64, 2)
+
+    def forward(self, x):
+        x = x.repeat(1, 3, 1, 1)
+        stem = torch.relu(self.grouped(self.dilated(self.stem(x))))
+        pooled = torch.cat([stem.mean((2, 3)), self.patches(x).mean((2, 3))], dim=1)
+        return torch.cat([self.head(pooled), self.map(stem).mean((2, 3))], dim=1)
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("keep", [0.5, 0.85])
+def test_a_network_with_a_stem_patches_and_few_outputs_is_factorised(context, multiple, keep):
+    plan = Plan(factory="tests.compress.stages.test_low_rank:Narrow")
+    given = Artifact(plan=plan, module=plan.build())
+    there = dataclasses.replace(context, profile=dataclasses.replace(context.profile, channel_multiple=multiple))
+    result, *_ = run_stage(LowRank(epochs=0, by="macs", keep=keep, largest_error=0.99), given, there, 0)
+    assert {"stem", "patches", "dilated"} <= result.artifact.plan.operations[0].layers.keys()
+    assert result.artifact.module(context.example).shape == (2, 4)
+    assert all(0 < choice.after <= choice.before for choice in result.choices)
+    again = result.artifact.plan.build()
+    again.load_state_dict(result.artifact.module.state_dict())
+    torch.testing.assert_close(again(context.example), result.artifact.module(context.example))
 
 
 def test_ranks_are_chosen_together_under_a_speed_up(context):
