@@ -41,13 +41,13 @@ def test_two_processes_make_one_run(name, tmp_path):
 TRAINS = """
 import io, sys, numpy as np, torch
 from pathlib import Path
-from compress import processes
+from compress.execution import distributed
 from compress.methods.distillation.loss_specs import parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.execution.progress import StreamProgress
 from compress.training.schedule import Schedule
 from compress.tasks.classification import Classification
-from compress.training import Trainer
+from compress.training.trainer import Trainer
 from profiles.errors import UserError
 from tests.conftest import blob_splits, small_model
 data, student, teacher = blob_splits(), small_model(1), small_model(2, width=1.0)
@@ -60,7 +60,7 @@ try:
     remembers = Objective(parse_losses(["taid"]), Classification(), student, teacher, example, 128)
     trainer.fit("y", student, remembers, data.train, Schedule(epochs=1, batch_size=32), Path(sys.argv[1]) / "b")
 except UserError as error:
-    (Path(sys.argv[1]) / f"rank-{processes.index()}").write_text(f"{tell}\\n{error.faults[0]}")
+    (Path(sys.argv[1]) / f"rank-{distributed.index()}").write_text(f"{tell}\\n{error.faults[0]}")
 """
 
 
