@@ -45,6 +45,7 @@ def status_table(told: Sequence[Mapping[str, Any]]) -> str:
         for model in one.get("models", []):
             made.add_row(escape(one["device"]), *_model_cells(model), ", ".join(one["keys"]), _p50(model))
             notes += [f"{one['device']}: {model['name']}: {model['fault']}"] if model["fault"] else []
+        notes += [f"{one['device']}: {fault}" for fault in one.get("faults", [])]
         if not one.get("models"):
             made.add_row(
                 one["device"], "-" if "error" in one else "none", "", "", "", "", ", ".join(one.get("keys", [])), ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, final
 
 from deploy.files import name_fault, sha256
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 SCHEMA = 2
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -126,10 +126,12 @@ def parse(raw: bytes, where: str) -> Manifest:
         raise UserError(f"{where}: {MANIFEST} is not JSON; the bundle was altered") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"{where}: {MANIFEST} has schema {schema!r}; this version reads {SCHEMA}: make the bundle again")
+        raise UserError(
+            f"{where}: {MANIFEST} has schema {one_line(repr(schema), 80)}; this version reads {SCHEMA}: make the bundle again"
+        )
     if not is_canonical:
         raise UserError(f"{where}: {MANIFEST} is not in canonical form; the bundle was altered")
-    faults = [f"{where}: {MANIFEST}: {fault}" for fault in _faults(data)]
+    faults = [one_line(f"{where}: {MANIFEST}: {fault}") for fault in _faults(data)]
     if faults:
         raise UserError(*faults)
     tables = {key: _entries(data[key]) for key in ("files", DECODED) if key in data}

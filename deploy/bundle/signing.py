@@ -20,7 +20,8 @@ from profiles.errors import UserError
 
 PREFIX = bytes.fromhex("302a300506032b6570032100")
 """What comes before the 32 bytes of an Ed25519 key in its DER form (RFC 8410, section 4)."""
-PEM = re.compile(r"\s*-----BEGIN PUBLIC KEY-----\s+([A-Za-z0-9+/=\s]+?)\s+-----END PUBLIC KEY-----\s*")
+BEGIN, END = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
+MOST_PEM_CHARACTERS = 4096
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
 
 
@@ -41,9 +42,11 @@ def from_pem(text: str, where: str) -> bytes:
     Raises:
         UserError: it is no Ed25519 public key.
     """
-    match = PEM.fullmatch(text)
+    words = text.split() if len(text) <= MOST_PEM_CHARACTERS else []
+    body = " ".join(words)
+    encoded = body[len(BEGIN) : -len(END)] if body.startswith(BEGIN) and body.endswith(END) else ""
     try:
-        raw = base64.b64decode("".join(match.group(1).split()), validate=True) if match else b""
+        raw = base64.b64decode(encoded.replace(" ", ""), validate=True)
     except ValueError:
         raw = b""
     if len(raw) != len(PREFIX) + KEY_BYTES or not raw.startswith(PREFIX):
@@ -51,9 +54,20 @@ def from_pem(text: str, where: str) -> bytes:
     return raw[len(PREFIX) :]
 
 
+def read_pem(path: Path) -> bytes:
+    """Read the 32 bytes of the public key in a file, of which no more is read than a key has.
+
+    Raises:
+        UserError: it is no Ed25519 public key.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_PEM_CHARACTERS + 1)
+    return from_pem(content.decode(errors="replace"), str(path))
+
+
 def trusted(folder: Path) -> dict[str, bytes]:
     """Read the public keys in the PEM files of ``folder``, by id; a file's name means nothing."""
-    keys = [from_pem(path.read_text(errors="replace"), str(path)) for path in sorted(folder.glob("*.pem"))]
+    keys = [read_pem(path) for path in sorted(folder.glob("*.pem"))]
     return {key_id(key): key for key in keys}
 
 

@@ -223,7 +223,7 @@ def _read_expectation(request: dict[str, Any]) -> install.Expectation:
 def _verify(folder: Path, keys: list[Path] | None, unsigned: bool, place: Store) -> list[str]:
     contents, raw, signature = manifest.read(folder)
     if not unsigned:
-        public_keys = {p: signing.from_pem(p.read_text(errors="replace"), str(p)) for p in keys or []}
+        public_keys = {p: signing.read_pem(p) for p in keys or []}
         keys_by_id = {signing.key_id(key): key for key in public_keys.values()} if keys else place.keys()
         signing.check(contents, raw, signature, keys_by_id)
     faults = target.mismatches(contents.target)

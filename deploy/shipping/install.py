@@ -139,7 +139,7 @@ def status(store: Store) -> dict[str, Any]:
     try:
         keys, faults = sorted(store.keys()), []
     except (UserError, OSError) as error:
-        keys, faults = [], [str(error)]
+        keys, faults = [], [one_line(str(error))]
     faults += [f"{slot.folder}: {fault}" for slot in store.empty_slots() for fault in slot.faults()]
     return {
         "root": str(store.root),

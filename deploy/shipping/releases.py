@@ -392,4 +392,4 @@ def _has_digest(path: Path, digest: str) -> bool:
 
 
 def _read_key(path: Path) -> bytes:
-    return signing.from_pem(path.read_text(errors="replace"), str(path))
+    return signing.read_pem(path)

@@ -432,7 +432,8 @@ RESPONSES: dict[str, Callable[[Any], bool]] = {
     "install": _is_release,
     "rollback": _is_release,
     "status": lambda result: (
-        all(_is_model(model) for model in result["models"]) and all(_is_text(key) for key in result["keys"])
+        all(_is_model(model) for model in result["models"])
+        and all(_is_text(text) for text in [*result["keys"], *result.get("faults", [])])
     ),
     "trust": lambda result: _is_text(result["trusted"]),
     "distrust": lambda result: all(_is_text(key) for key in result["trusted"]),

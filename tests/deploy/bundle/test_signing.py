@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
+from deploy.bundle import signing
 from deploy.bundle.signing import from_pem, is_signed, is_signed_by_openssl, key_id, to_pem
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -106,3 +108,14 @@ def test_an_openssl_that_cannot_is_not_asked(tmp_path, version):
     tool.chmod(0o755)
     done = without_cryptography(f"{tmp_path}:/bin:/usr/bin", VECTORS[1][2])
     assert done.returncode != 0 and f"(found: {version}" in done.stderr
+
+
+@pytest.mark.parametrize("filling", [" ", "\n", "\t", "A", "A ", "= ", "-", "-----BEGIN PUBLIC KEY-----", "\u2028"])
+@pytest.mark.parametrize("frame", ["{}", "-----BEGIN PUBLIC KEY-----\n{}", "-----BEGIN PUBLIC KEY----- {} x", "{} -----END"])
+def test_a_key_file_of_any_length_is_refused_at_once(filling, frame, tmp_path):
+    (tmp_path / "key.pem").write_text(frame.format(filling * 300_000))
+    for read in (lambda path: signing.read_pem(path), lambda path: signing.from_pem(path.read_text(), "key")):
+        started = time.process_time()
+        with pytest.raises(UserError, match="not an Ed25519 public key"):
+            read(tmp_path / "key.pem")
+        assert time.process_time() - started < 1.0
