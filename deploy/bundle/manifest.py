@@ -127,7 +127,7 @@ def parse(raw: bytes, where: str) -> Manifest:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise UserError(
-            f"{where}: {MANIFEST} has schema {one_line(repr(schema), 80)}; this version reads {SCHEMA}: make the bundle again"
+            f"{where}: {MANIFEST} has schema {one_line(repr(schema), 80)}; this version reads {SCHEMA}: make it again"
         )
     if not is_canonical:
         raise UserError(f"{where}: {MANIFEST} is not in canonical form; the bundle was altered")
