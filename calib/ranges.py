@@ -213,14 +213,6 @@ def symmetric_scales(channels: FloatArray, limit: int, *, steps: int = 40) -> np
     return np.asarray(best, np.float32)
 
 
-def channel_histograms(values: FloatArray, axis: int) -> list[Histogram]:
-    """Make a histogram of each slice of ``values`` along ``axis``, for ranges per channel."""
-    histograms = [Histogram() for _ in range(values.shape[axis])]
-    for histogram, part in zip(histograms, np.moveaxis(values, axis, 0), strict=True):
-        histogram.update(part)
-    return histograms
-
-
 METHODS: dict[str, Callable[[Histogram, int], Range]] = {
     "minmax": minmax,
     "percentile": percentile,

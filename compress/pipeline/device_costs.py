@@ -19,18 +19,18 @@ from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device
 from deploy.engines import engine
 from deploy.latency import factor_times, float_times, measure_table
-from deploy.latency.stopwatch import Form, Stopwatch
+from deploy.latency.stopwatch import EngineConfig, Stopwatch
 from deploy.latency.table import LatencyTable, PieceCost, sum_pieces
 from deploy.latency.template import Axis, Template
 from deploy.onnx_graph import count
-from deploy.onnx_graph.fixed_batch import with_batch
+from deploy.onnx_graph.fixed_batch import fix_batch
 from profiles.device import DeviceProfile, Runtime
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION
 
 COUNTS: dict[str, tuple[str, Callable[[onnx.ModelProto], int]]] = {
-    "macs": ("MACs", count.macs),
-    "params": ("parameters", count.parameters),
+    "macs": ("MACs", count.count_macs),
+    "params": ("parameters", count.count_parameters),
 }
 
 
@@ -95,7 +95,7 @@ class DeviceCostModel:
         if runtime is None or runtime.quantization is None or not self._from_onnx(runtime):
             return None
         try:
-            model = with_batch(onnx.load(str(self._model())), self._profile.batch)
+            model = fix_batch(onnx.load(str(self._model())), self._profile.batch)
         except UserError:
             return None
         with self._progress.task("layers in float", 1) as bar:
@@ -160,7 +160,9 @@ class DeviceCostModel:
         integers = precision == "int8" and runtime.quantization and not placed
         recipe = QUANTIZATION[runtime.quantization] if integers and runtime.quantization else None
         decided = {**self.key, "plan": plan.as_json(), "int8": recipe is not None}
-        form = Form(device=self._device, plan=plan, recipe=recipe, key=f"{plan.engine}-{precision}-{digest(decided)[:20]}")
+        form = EngineConfig(
+            device=self._device, plan=plan, recipe=recipe, key=f"{plan.engine}-{precision}-{digest(decided)[:20]}"
+        )
         return Stopwatch(form, self._folder)
 
 

@@ -29,7 +29,7 @@ from compress.tasks import Metric
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
-from deploy.export.divergence import LEAST_COSINE, first_parting
+from deploy.export.divergence import LEAST_COSINE, first_divergence
 from deploy.measure.parity import Parity, parity
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
@@ -155,7 +155,7 @@ class Evaluator:
             "engine": built.key,
             "samples": samples.fingerprint(),
             "task": self._builder.task_key(),
-            "code": code_key(parity, first_parting, RecordedEngine),
+            "code": code_key(parity, first_divergence, RecordedEngine),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Evaluator:
                 name = worker.open(Path(scratch) / "engine")["inputs"][0]["name"]
                 return worker.infer({name: given})
 
-        divergence = first_parting(plain, built, run, inputs, variant.precision)
+        divergence = first_divergence(plain, built, run, inputs, variant.precision)
         return None if divergence is None else str(divergence)
 
     def race(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, Latency]:

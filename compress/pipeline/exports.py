@@ -21,12 +21,12 @@ from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.model_builder import ModelBuilder
 from deploy.engines import BuildPlan
-from deploy.export.to_executorch import Integers
+from deploy.export.to_executorch import QuantizationSpec
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph import count
 from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.packing import packed_file
-from deploy.packing.packed_file import Account
+from deploy.packing.packed_file import SizeBreakdown
 from deploy.qdq.insert import Scales, insert
 from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
@@ -58,7 +58,7 @@ class PackedExport:
     """A model file with its weights as indices; ``left`` names weights that it has in no form which follows from them."""
 
     file: Path
-    account: Account
+    account: SizeBreakdown
     left: tuple[str, ...]
 
 
@@ -148,7 +148,7 @@ class Exporter:
             else:
                 plain = model = to_onnx(capture(module, [self._builder.example]))
             onnx.save(model, str(folder / MODEL))
-            return {"parameters": count.parameters(plain), "macs": count.macs(plain)}
+            return {"parameters": count.count_parameters(plain), "macs": count.count_macs(plain)}
 
         return self._cache.step("export", decided, make)
 
@@ -189,18 +189,20 @@ class Exporter:
             assert isinstance(module, PackedProgram)
             content, left = plan.format.pack()(self.path(variant, plan).read_bytes(), module.packed())
             (folder / packed_file.FILE).write_bytes(content)
-            return {"account": asdict(packed_file.account(content)), "left": list(left)}
+            return {"account": asdict(packed_file.size_breakdown(content)), "left": list(left)}
 
         step = self._cache.step("packed", decided, make)
         found = PackedExport(
-            file=step.folder / packed_file.FILE, account=Account(**step.facts["account"]), left=tuple(step.facts["left"])
+            file=step.folder / packed_file.FILE,
+            account=SizeBreakdown(**step.facts["account"]),
+            left=tuple(step.facts["left"]),
         )
         return found if found.account.file_bytes < found.account.model_bytes else None
 
 
 def captured(
     module: nn.Module, example: Tensor, calibrated: Callable[[], Quantize] | None
-) -> tuple[ExportedProgram, Integers | None]:
+) -> tuple[ExportedProgram, QuantizationSpec | None]:
     """Capture the float program of a module, and how it becomes an int8 one; None in float.
 
     Args:
@@ -208,7 +210,7 @@ def captured(
         calibrated: gives post-training ranges; None for a float file. A module trained in int8 has its own.
     """
     if isinstance(module, QuantizedProgram):
-        trained = Integers(placement=module.placement, scales=module.scales(), recipe=module.recipe)
+        trained = QuantizationSpec(placement=module.placement, scales=module.scales(), recipe=module.recipe)
         return module.float_program(), trained
     program = capture(module, [example])
     if calibrated is None:
@@ -216,7 +218,7 @@ def captured(
     quantize = calibrated()
     scales = Scales(activations=quantize.activations, weights={})
     recipe = QUANTIZATION[quantize.recipe]
-    return program, Integers(placement=quantize.placement, scales=scales, recipe=recipe)
+    return program, QuantizationSpec(placement=quantize.placement, scales=scales, recipe=recipe)
 
 
 def _format_key(plan: BuildPlan) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from compress.tasks import Metric
 from deploy.files import write_atomically
 from deploy.measure.parity import Parity
 from deploy.measure.timing import Latency
-from deploy.packing.packed_file import Account
+from deploy.packing.packed_file import SizeBreakdown
 from profiles.errors import UserError
 
 SCHEMA = 1
@@ -58,7 +58,7 @@ class Row:
     choices: tuple[Choice, ...] = ()
     about: str = ""
     stored_bytes: int | None = None
-    packed: Account | None = None
+    packed: SizeBreakdown | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return the row's figures as one level of plain data, units in the names."""
@@ -212,6 +212,6 @@ def _row(data: Mapping[str, Any]) -> Row:
         "parity": Parity(**data["parity"]),
         "notes": tuple(data["notes"]),
         "choices": tuple(Choice(**choice) for choice in data.get("choices", ())),
-        "packed": Account(**data["packed"]) if data.get("packed") else None,
+        "packed": SizeBreakdown(**data["packed"]) if data.get("packed") else None,
     }
     return Row(**{**data, **parts})

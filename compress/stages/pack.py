@@ -15,7 +15,7 @@ from compress.methods.choice import Choice
 from compress.methods.distillation.objective import parse_losses
 from compress.methods.packing.operations import Pack
 from compress.methods.packing.packed_program import Candidate, PackedProgram
-from compress.methods.packing.points import Packed, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
+from compress.methods.packing.points import PackedTensor, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
 from compress.stages.base import Artifact, Context, Stage, StageResult, copied
 from compress.stages.trained import Losses, TrainedStage
 from compress.training.schedule import Optimizer
@@ -143,7 +143,7 @@ class PackStage(TrainedStage):
 
     def _learned(
         self, graph: nn.Module, bits: Mapping[str, int], context: Context
-    ) -> tuple[dict[str, Packed], tuple[str, ...]]:
+    ) -> tuple[dict[str, PackedTensor], tuple[str, ...]]:
         """The weights of ``graph`` on points, trained in place; and notes."""
         asked = {name: parameter.requires_grad for name, parameter in graph.named_parameters()}
         attach(graph, bits, self.bucket, points_alone=self.training == "points")
@@ -154,9 +154,9 @@ class PackStage(TrainedStage):
         return packed, notes
 
 
-def _choice(name: str, weight: Tensor, found: Packed) -> Choice:
+def _choice(name: str, weight: Tensor, found: PackedTensor) -> Choice:
     """``kept`` is what points keep of the weight where training starts."""
-    missed = float((torch.from_numpy(found.unpacked()) - weight).square().sum() / weight.square().sum().clamp_min(1e-30))
+    missed = float((torch.from_numpy(found.unpack()) - weight).square().sum() / weight.square().sum().clamp_min(1e-30))
     saved_kib = weight.numel() * (32 - found.bits) / 8 / 1024
     family = f"{found.bits} bits"
     return Choice(

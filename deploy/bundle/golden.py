@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.engines import Session
-from deploy.engines.base import padded
+from deploy.engines.base import pad_batch
 from deploy.measure.parity import parity
 
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
@@ -107,7 +107,7 @@ def run(session: Session, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     (spec,) = session.inputs
     batch, parts = spec.shape[0], []
     for start in range(0, len(inputs), batch):
-        outputs = session.infer({spec.name: padded(inputs[start : start + batch], batch)})
+        outputs = session.infer({spec.name: pad_batch(inputs[start : start + batch], batch)})
         parts.append([value[: len(inputs) - start] for value in outputs.values()])
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 

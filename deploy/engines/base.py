@@ -116,19 +116,19 @@ class Engine(ABC):
 
     Attributes:
         package: what is imported, and what pip knows it by.
-        how_to_get: where the runtime comes from when it is not there; a ``pip install`` unless it says so.
+        install_hint: where the runtime comes from when it is not there; a ``pip install`` unless it says so.
     """
 
     name: ClassVar[str]
     package: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
-    how_to_get: ClassVar[str] = ""
+    install_hint: ClassVar[str] = ""
 
     @final
     def affinity(self) -> Affinity:
         """Whether this engine can run on this machine, and why not."""
         if importlib.util.find_spec(self.package) is None:
-            remedy = self.how_to_get or f"pip install {self.package}"
+            remedy = self.install_hint or f"pip install {self.package}"
             return Affinity(score=-1, reason=f"{self.package} is not installed; {remedy}")
         try:
             version = importlib.metadata.version(self.package)
@@ -192,12 +192,12 @@ def check_feed(specs: tuple[TensorSpec, ...], feed: Feed) -> None:
             raise ValueError(f"input {spec.name!r} has shape {tuple(feed[spec.name].shape)}; the engine takes {spec.shape}")
 
 
-def contiguous(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+def as_contiguous(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     """``array`` as the runtime reads it: row-major, of ``dtype``."""
     return np.ascontiguousarray(array, dtype=np.dtype(dtype))
 
 
-def padded(rows: Any, batch: int) -> Any:
+def pad_batch(rows: Any, batch: int) -> Any:
     """``rows`` filled up to ``batch`` with copies of the last."""
     missing = batch - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows

@@ -13,10 +13,10 @@ from deploy.files import sha256
 
 def record(model: Path, plan: BuildPlan, machine: Mapping[str, str]) -> dict[str, Any]:
     """What decides the engine that ``plan`` makes of the file ``model`` on ``machine``."""
-    return record_of(sha256(model), plan, machine)
+    return record_from_sha256(sha256(model), plan, machine)
 
 
-def record_of(model_sha256: str, plan: BuildPlan, machine: Mapping[str, str]) -> dict[str, Any]:
+def record_from_sha256(model_sha256: str, plan: BuildPlan, machine: Mapping[str, str]) -> dict[str, Any]:
     """The same of a file that is known by its SHA-256."""
     return {"model_sha256": model_sha256, "plan": plan.as_json(), "machine": dict(machine)}
 

@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed, contiguous
+from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, as_contiguous, check_feed
 from deploy.engines.exports import ExportFormat
 from profiles.device import DeviceProfile
 
@@ -99,7 +99,7 @@ class _ExecuTorchSession(Session):
         import torch
 
         check_feed(self.inputs, feed)
-        self._bound = [torch.from_numpy(contiguous(feed[spec.name], spec.dtype).copy()) for spec in self.inputs]
+        self._bound = [torch.from_numpy(as_contiguous(feed[spec.name], spec.dtype).copy()) for spec in self.inputs]
 
     def run(self) -> None:
         self._results = list(self._method.execute(self._bound))

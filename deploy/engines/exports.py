@@ -32,7 +32,7 @@ class ExportFormat:
             an ONNX file does not have.
         exporter: reference of the function that makes the file's bytes, loaded on the host only. From ``onnx``:
             ``(model: onnx.ModelProto, batch: int) -> bytes``. From ``program``: ``(program: ExportedProgram, batch: int,
-            integers: deploy.export.to_executorch.Integers | None) -> bytes``. Empty: the file is the ONNX model itself.
+            integers: deploy.export.to_executorch.QuantizationSpec | None) -> bytes``. Empty: the file is the ONNX model.
         packages: pip names of the packages whose versions decide the bytes.
         example: for the bundle's README: how the file runs without this product. ``{batch}`` is the samples at once,
             ``{hint}`` OpenVINO's name of the precision; braces of its own are doubled.

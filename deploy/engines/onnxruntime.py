@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed, contiguous
+from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, as_contiguous, check_feed
 from profiles.device import DeviceProfile
 
 DTYPES = {
@@ -36,13 +36,13 @@ class ONNXRuntime(Engine):
 
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
         shutil.copyfile(model, folder / "model.onnx")
-        session(folder / "model.onnx", plan)
+        open_session(folder / "model.onnx", plan)
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
-        return ONNXRuntimeSession(session(folder / "model.onnx", plan))
+        return ONNXRuntimeSession(open_session(folder / "model.onnx", plan))
 
 
-def session(model: Path, plan: BuildPlan) -> Any:
+def open_session(model: Path, plan: BuildPlan) -> Any:
     """An ``InferenceSession`` of ``model`` on the CPU, its batch fixed.
 
     Raises:
@@ -51,7 +51,7 @@ def session(model: Path, plan: BuildPlan) -> Any:
     return _opened(model, plan, None, {})
 
 
-def optimised(model: Path, plan: BuildPlan, to: Path) -> None:
+def save_optimized(model: Path, plan: BuildPlan, to: Path) -> None:
     """Write ``model`` as the plan's options want it optimised and saved.
 
     Raises:
@@ -101,7 +101,7 @@ class ONNXRuntimeSession(Session):
 
     def bind(self, feed: Feed) -> None:
         check_feed(self.inputs, feed)
-        self._bound = [contiguous(feed[spec.name], spec.dtype) for spec in self.inputs]
+        self._bound = [as_contiguous(feed[spec.name], spec.dtype) for spec in self.inputs]
         for spec, array in zip(self.inputs, self._bound, strict=True):
             self._binding.bind_input(spec.name, "cpu", 0, np.dtype(spec.dtype), array.shape, array.ctypes.data)
         for name in self._names:

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy.typing as npt
 
-from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, check_feed, contiguous
+from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, as_contiguous, check_feed
 from profiles.device import DeviceProfile
 
 # Without a hint OpenVINO takes bf16 on processors that have it: an "fp32" row would silently not be fp32.
@@ -49,7 +49,7 @@ class OpenVINO(Engine):
         return _OpenVINOSession(_compiled(folder, plan))
 
 
-def imported() -> Any:
+def import_openvino() -> Any:
     """The package without its telemetry; where only the device side runs, without its model converter too.
 
     It would send a message from each process that imports it: out of a fork, beside what is being timed. Where
@@ -74,7 +74,7 @@ def imported() -> Any:
 
 
 def _compiled(folder: Path, plan: BuildPlan) -> Any:
-    core = imported().Core()
+    core = import_openvino().Core()
     try:
         network = core.read_model(str(folder / "model.onnx"))
         network.reshape({port: _fixed(port.partial_shape, plan.batch) for port in network.inputs})
@@ -95,9 +95,9 @@ class _OpenVINOSession(Session):
         )
 
     def bind(self, feed: Feed) -> None:
-        ov = imported()
+        ov = import_openvino()
         check_feed(self.inputs, feed)
-        self._bound = [contiguous(feed[spec.name], spec.dtype) for spec in self.inputs]
+        self._bound = [as_contiguous(feed[spec.name], spec.dtype) for spec in self.inputs]
         for index, array in enumerate(self._bound):
             self._request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import final
 
 from deploy.engines.base import BuildPlan, Engine, Session
-from deploy.engines.onnxruntime import ONNXRuntimeSession, optimised, session
+from deploy.engines.onnxruntime import ONNXRuntimeSession, open_session, save_optimized
 from profiles.device import DeviceProfile
 
 MODEL = "model.ort"
@@ -43,8 +43,8 @@ class ORTMobile(Engine):
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
         from onnxruntime.tools.ort_format_model import create_config_from_models
 
-        optimised(model, plan, folder / MODEL)
+        save_optimized(model, plan, folder / MODEL)
         create_config_from_models([folder / MODEL], folder / "required_operators.config", False)
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
-        return ONNXRuntimeSession(session(folder / MODEL, plan))
+        return ONNXRuntimeSession(open_session(folder / MODEL, plan))

@@ -50,13 +50,13 @@ class TensorRT(Engine):
 
     name = package = "tensorrt"
     precisions = ("fp32", "fp16", "int8")
-    how_to_get = (
+    install_hint = (
         "on a Jetson JetPack's python3-libnvinfer, seen by a venv made with --system-site-packages (PyPI's aarch64 wheel is "
         "for servers); on x86 pip install tensorrt"
     )
 
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
-        generation = generation_of(version)
+        generation = parse_generation(version)
         typed = generation >= FIRST_TYPED
         options = {
             "network": "STRONGLY_TYPED" if typed else "EXPLICIT_BATCH" if generation < (10, 0) else "",
@@ -132,7 +132,7 @@ class TensorRT(Engine):
         return _TensorRTSession(trt, runtime, opened, plan.batch)
 
 
-def generation_of(version: str) -> tuple[int, int]:
+def parse_generation(version: str) -> tuple[int, int]:
     """Major and minor number of a TensorRT version.
 
     Raises:

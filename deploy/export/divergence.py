@@ -16,14 +16,14 @@ from deploy.onnx_graph.run import run_batches
 
 LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.99, "fp16": 0.99, "int8": 0.9}
 """Of an engine's outputs to the module's; below it the tensor is looked for."""
-MOST_OFF = {"fp32": 0.005, "bf16": 0.1, "fp16": 0.1, "int8": 0.35}
+MOST_RELATIVE_ERROR = {"fp32": 0.005, "bf16": 0.1, "fp16": 0.1, "int8": 0.35}
 """Norm of the difference over the norm of the tensor that each precision may reach on its way."""
 
 Run = Callable[[onnx.ModelProto, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parting:
+class Divergence:
     """A tensor, the node that makes it, and how far off it is, as a share of its norm."""
 
     tensor: str
@@ -34,9 +34,9 @@ class Parting:
         return f"engine and module part at {self.tensor} (made by {self.node}): off by {100 * self.off:.0f} % of its norm"
 
 
-def first_parting(
+def first_divergence(
     plain: onnx.ModelProto, built: onnx.ModelProto, run: Run, inputs: npt.NDArray[Any], precision: str
-) -> Parting | None:
+) -> Divergence | None:
     """The first tensor of the float model, in its order, that is farther off on the engine than its precision explains.
 
     Args:
@@ -47,20 +47,20 @@ def first_parting(
     there = {name for node in built.graph.node for name in node.output}
     tensors = [name for node in graph.nodes for name in node.output if name in there and graph.is_activation(name)]
     _, expected = next(run_batches(plain, tensors, [inputs]))
-    found = run(with_outputs(built, tensors), inputs)
+    found = run(add_outputs(built, tensors), inputs)
     for name in tensors:
         if name not in found or found[name].shape != expected[name].shape:
             continue
         want, got = expected[name].astype(np.float64), found[name].astype(np.float64)
         off = float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
-        if not off <= MOST_OFF[precision]:
+        if not off <= MOST_RELATIVE_ERROR[precision]:
             maker = graph.producer(name)
             assert maker is not None
-            return Parting(tensor=name, node=maker.name or maker.op_type, off=off)
+            return Divergence(tensor=name, node=maker.name or maker.op_type, off=off)
     return None
 
 
-def with_outputs(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
+def add_outputs(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
     """A copy of ``model`` that also gives ``tensors``, which are float."""
     opened = onnx.ModelProto()
     opened.CopyFrom(model)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import onnx
 
-from deploy.export.to_onnx import IR_VERSION, OPSET, quiet
-from deploy.onnx_graph.graph import drop_unread_constants, name_pools
+from deploy.export.to_onnx import IR_VERSION, OPSET, silence_exporter
+from deploy.onnx_graph.graph import drop_unused_constants, use_global_pools
 from profiles.errors import UserError
 
 
@@ -25,7 +25,7 @@ def read(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf's and the checker's errors share no base class
         raise UserError(f"model {path}: not an ONNX model ({str(error).splitlines()[0][:120]})") from None
     _refuse(model, path)
-    with quiet():
+    with silence_exporter():
         return clean(model)
 
 
@@ -40,14 +40,14 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
         model = version_converter.convert_version(model, OPSET)
     model = onnxscript.rewriter.rewrite(onnxscript.optimizer.optimize(model))
     _constants_are_no_inputs(model)
-    drop_unread_constants(model)
+    drop_unused_constants(model)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
     del model.graph.value_info[:]
     model.ir_version = min(model.ir_version, IR_VERSION)
     inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True)
-    name_pools(inferred)
-    drop_unread_constants(inferred)
+    use_global_pools(inferred)
+    drop_unused_constants(inferred)
     onnx.checker.check_model(inferred, full_check=True)
     return inferred
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploy.engines.base import EngineError
-from deploy.export.to_onnx import graph_ends, plain_graph, quiet
+from deploy.export.to_onnx import graph_inputs_outputs, silence_exporter, to_graph_module
 from deploy.packing.indices import quantize_weight
-from deploy.qdq.insert import Scales, activation_limits, scales_of_weight, weight_limit
+from deploy.qdq.insert import Scales, activation_limits, weight_limit, weight_scales
 from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Integers:
+class QuantizationSpec:
     """What makes a float program an int8 one; a weight without a scale gets that of its largest magnitude."""
 
     placement: Placement
@@ -31,7 +31,7 @@ class Integers:
     recipe: QuantizationRecipe
 
 
-def to_pte(program: ExportedProgram, batch: int, integers: Integers | None = None) -> bytes:
+def to_pte(program: ExportedProgram, batch: int, integers: QuantizationSpec | None = None) -> bytes:
     """The float ``program`` lowered to XNNPACK for ``batch`` samples, in fp32 or as ``integers`` say.
 
     What XNNPACK has no kernel for runs in ExecuTorch's portable ones.
@@ -41,11 +41,11 @@ def to_pte(program: ExportedProgram, batch: int, integers: Integers | None = Non
     """
     import torch
 
-    with quiet():
+    with silence_exporter():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        graph = plain_graph(program)
+        graph = to_graph_module(program)
         if integers is not None:
             _quantise(graph, integers)
         try:
@@ -66,8 +66,8 @@ def _example(program: ExportedProgram, batch: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.zeros([s if isinstance(s, int) else batch for s in v.shape], dtype=v.dtype) for v in given)
 
 
-def _quantise(graph: fx.GraphModule, integers: Integers) -> None:
-    nodes = {node.name: node for node in graph.graph.nodes} | graph_ends(graph.graph)
+def _quantise(graph: fx.GraphModule, integers: QuantizationSpec) -> None:
+    nodes = {node.name: node for node in graph.graph.nodes} | graph_inputs_outputs(graph.graph)
     for activation in integers.placement.pairs:
         if (node := nodes.get(activation.tensor)) is not None:  # else a tensor that only the ONNX file has
             _quantise_activation(graph, node, *integers.scales.activations[activation.tensor], integers.recipe)
@@ -102,7 +102,7 @@ def _quantise_weight(graph: fx.GraphModule, layer: fx.Node, number: int, scale: 
     operators: Any = torch.ops.quantized_decomposed
     source: Any = layer.args[1]
     value = graph.get_parameter(str(source.target)).detach().numpy()
-    scale = scales_of_weight(value, 0, recipe) if scale is None else scale
+    scale = weight_scales(value, 0, recipe) if scale is None else scale
     limit = weight_limit(recipe)
     constants = {
         "integers": torch.from_numpy(quantize_weight(value, scale, 0, limit)),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
-from deploy.onnx_graph.graph import FX_NODE, drop_unread_constants, name_pools
+from deploy.onnx_graph.graph import FX_NODE, drop_unused_constants, use_global_pools
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Exporte
     inside = _Innermost(module)
     program: ExportedProgram | None = None
     try:
-        with inside, quiet(), torch.no_grad():
+        with inside, silence_exporter(), torch.no_grad():
             free = tuple({0: torch.export.Dim.AUTO} for _ in example)
             program = torch.export.export(module, tuple(example), dynamic_shapes=(free,) if _takes_args(module) else free)
             _fold_batch_norms(program)
@@ -71,13 +71,13 @@ def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
     Clean: no initializer among the inputs, constants folded, shapes inferred, checked, and of the metadata
     only the name of each node's module and of its node in the program.
     """
-    with quiet():
+    with silence_exporter():
         model: onnx.ModelProto = _convert(program).model_proto
     _clean(model)
     return model
 
 
-def plain_graph(program: ExportedProgram) -> fx.GraphModule:
+def to_graph_module(program: ExportedProgram) -> fx.GraphModule:
     """The program as an ordinary graph module with parameters of its own: train() and eval() work on it."""
     from torch import fx
 
@@ -85,14 +85,14 @@ def plain_graph(program: ExportedProgram) -> fx.GraphModule:
     for node in list(found.graph.nodes):
         if node.op == "call_module" and str(node.target).startswith("_guards"):
             found.graph.erase_node(node)
-    return copied(fx.GraphModule(found, found.graph))
+    return deep_copy(fx.GraphModule(found, found.graph))
 
 
-def filled(program: ExportedProgram, graph: torch.nn.Module) -> ExportedProgram:
+def with_parameters(program: ExportedProgram, graph: torch.nn.Module) -> ExportedProgram:
     """A copy of ``program`` with the parameters and buffers that ``graph``, made of it, has under the same names."""
     import torch
 
-    made = copied(program)
+    made = deep_copy(program)
     held = {**dict(graph.named_parameters()), **dict(graph.named_buffers())}
     for name in made.state_dict.keys() & held.keys():
         value = held[name].detach().clone()
@@ -101,7 +101,7 @@ def filled(program: ExportedProgram, graph: torch.nn.Module) -> ExportedProgram:
     return made
 
 
-def graph_ends(graph: fx.Graph) -> dict[str, fx.Node]:
+def graph_inputs_outputs(graph: fx.Graph) -> dict[str, fx.Node]:
     """Input and output nodes by their names in the ONNX file."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results = next(node for node in graph.nodes if node.op == "output").all_input_nodes
@@ -109,7 +109,7 @@ def graph_ends(graph: fx.Graph) -> dict[str, fx.Node]:
     return {name: node for stem, nodes in named for name, node in zip(_names(stem, len(nodes)), nodes, strict=True)}
 
 
-def copied(original: T) -> T:
+def deep_copy(original: T) -> T:
     """A deep copy, without torch's warning about its own tree specifications."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -229,8 +229,8 @@ def _clean(model: onnx.ModelProto) -> None:
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]:
         del value.metadata_props[:]
     del model.metadata_props[:], model.graph.metadata_props[:]
-    name_pools(model)
-    drop_unread_constants(model)
+    use_global_pools(model)
+    drop_unused_constants(model)
     for value in [*model.graph.input, *model.graph.output]:
         first = value.type.tensor_type.shape.dim[:1]
         if first and first[0].dim_param:
@@ -308,7 +308,7 @@ def _module_of(operator: str, program: ExportedProgram | None) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_exporter() -> Iterator[None]:
     """Keep the exporter's progress prints and registration warnings to itself; errors still raise."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx
 
 from deploy.onnx_graph.graph import Graph, attribute
-from deploy.packing.indices import Packed
-from deploy.packing.packed_file import Form, Integers, Piece, as_stored, write
+from deploy.packing.indices import PackedTensor
+from deploy.packing.packed_file import Form, Int8Form, StoredWeight, weight_bytes, write
 
 LIMITS = (127, 63, 7)
 """Largest integers of weights of 8, 7 and 4 bits."""
@@ -20,7 +20,7 @@ FLOATS: dict[int, Form] = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.F
 Taken = list[tuple[int, int]]
 
 
-def pack_model(content: bytes, weights: Mapping[str, Packed]) -> tuple[bytes, tuple[str, ...]]:
+def pack_model(content: bytes, weights: Mapping[str, PackedTensor]) -> tuple[bytes, tuple[str, ...]]:
     """An ONNX file with some weights as indices, and the names of those that it has in no form that follows from them.
 
     Args:
@@ -30,7 +30,7 @@ def pack_model(content: bytes, weights: Mapping[str, Packed]) -> tuple[bytes, tu
     """
     graph = Graph(onnx.load_model_from_string(content))
     taken: Taken = []
-    found: list[Piece] = []
+    found: list[StoredWeight] = []
     for name, packed in weights.items():
         piece = _piece(name, packed, graph)
         if piece is not None and (at := _place(content, piece.content(), taken)) is not None:
@@ -41,18 +41,18 @@ def pack_model(content: bytes, weights: Mapping[str, Packed]) -> tuple[bytes, tu
     return write(content, pieces), tuple(name for name in weights if name not in kept)
 
 
-def _piece(name: str, packed: Packed, graph: Graph) -> Piece | None:
+def _piece(name: str, packed: PackedTensor, graph: Graph) -> StoredWeight | None:
     """The weight in the form that the file has it in, its place not yet known."""
-    weight = packed.unpacked()
+    weight = packed.unpack()
     for tensor in sorted(graph.model.graph.initializer, key=lambda tensor: not tensor.name.startswith(name)):
         for axes in _turns(weight.ndim):
             turned = weight.transpose(axes)
             if turned.shape != tuple(tensor.dims):
                 continue
-            if (form := FLOATS.get(tensor.data_type)) and as_stored(turned, form, None) == tensor.raw_data:
-                return Piece(name=name, at=0, packed=packed, axes=axes, form=form)
+            if (form := FLOATS.get(tensor.data_type)) and weight_bytes(turned, form, None) == tensor.raw_data:
+                return StoredWeight(name=name, at=0, packed=packed, axes=axes, form=form)
             if tensor.data_type == onnx.TensorProto.INT8 and (made := _integers(tensor, turned, graph)):
-                return Piece(name=name, at=0, packed=packed, axes=axes, form="int8", integers=made)
+                return StoredWeight(name=name, at=0, packed=packed, axes=axes, form="int8", integers=made)
     return None
 
 
@@ -61,7 +61,7 @@ def _turns(rank: int) -> list[tuple[int, ...]]:
     return [(0, 1), (1, 0)] if rank == 2 else [tuple(range(rank))]
 
 
-def _integers(tensor: onnx.TensorProto, weight: npt.NDArray[Any], graph: Graph) -> Integers | None:
+def _integers(tensor: onnx.TensorProto, weight: npt.NDArray[Any], graph: Graph) -> Int8Form | None:
     """How the int8 constant follows from ``weight``; None where it does not."""
     for node in graph.consumers(tensor.name):
         if node.op_type != "DequantizeLinear" or not graph.is_constant(node.input[1]):
@@ -70,13 +70,13 @@ def _integers(tensor: onnx.TensorProto, weight: npt.NDArray[Any], graph: Graph) 
         if scale.dtype != np.float32 or scale.shape != (weight.shape[axis],):
             continue
         for limit in LIMITS:
-            made = Integers(scale=scale, scale_at=0, axis=axis, limit=limit)
-            if as_stored(weight, "int8", made) == tensor.raw_data:
+            made = Int8Form(scale=scale, scale_at=0, axis=axis, limit=limit)
+            if weight_bytes(weight, "int8", made) == tensor.raw_data:
                 return made
     return None
 
 
-def _with_scales(piece: Piece, content: bytes, taken: Taken) -> Piece | None:
+def _with_scales(piece: StoredWeight, content: bytes, taken: Taken) -> StoredWeight | None:
     """The piece with the place of its scales; None where they have none of their own."""
     if piece.integers is None:
         return piece

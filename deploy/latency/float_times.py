@@ -12,7 +12,7 @@ from functools import partial
 import onnx
 
 from deploy.latency.stopwatch import Stopwatch, quantize_uncalibrated
-from deploy.qdq.placement import NONE, place
+from deploy.qdq.placement import NO_LAYERS, place
 from profiles.quantization import QuantizationRecipe
 
 
@@ -31,7 +31,7 @@ def float_layer_costs_ms(
         EngineError: the runtime refuses a model.
     """
     stands_for = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()[:20]
-    float_layers = {"": NONE, **{layer: {layer: "to be timed"} for layer in layers}}
+    float_layers = {"": NO_LAYERS, **{layer: {layer: "to be timed"} for layer in layers}}
     names = {layer: f"in float: {stands_for} {layer}" for layer in float_layers}
     times = stopwatch.times({names[layer]: partial(_but, model, recipe, float_layers[layer]) for layer in float_layers})
     whole = times[names[""]].least_ms

@@ -16,7 +16,7 @@ from deploy.devices import Device
 from deploy.engines import BuildPlan
 from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph
 from deploy.onnx_graph.model_bytes import model_bytes
-from deploy.qdq.insert import Scales, insert, scale_of_range, scales_of_weight
+from deploy.qdq.insert import Scales, activation_scale, insert, weight_scales
 from deploy.qdq.placement import Placement, place
 from deploy.worker.client import RemoteWorker
 from profiles.quantization import QuantizationRecipe
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class EngineConfig:
     """The subject of a table: an engine in a precision on a device.
 
     Attributes:
@@ -59,7 +59,7 @@ class Time:
 class Stopwatch:
     """Timing of models on a form; every time is kept in a file that all runs share."""
 
-    def __init__(self, form: Form, folder: Path, progress: Progress = lambda done, total: None) -> None:
+    def __init__(self, form: EngineConfig, folder: Path, progress: Progress = lambda done, total: None) -> None:
         self._form, self._progress = form, progress
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{form.key}.jsonl"
@@ -119,6 +119,6 @@ def _plausible(model: onnx.ModelProto, placement: Placement, recipe: Quantizatio
     for activation in placement.activations:
         producer = graph.producer(activation.source)
         positive = activation.source.startswith("positive/") if producer is None else producer.op_type in NEVER_NEGATIVE
-        scales[activation.tensor] = scale_of_range(0.0 if positive else -RANGE, RANGE, recipe)
-    weights = {w.tensor: scales_of_weight(graph.constant(w.tensor), w.axis, recipe) for w in placement.weights}
+        scales[activation.tensor] = activation_scale(0.0 if positive else -RANGE, RANGE, recipe)
+    weights = {w.tensor: weight_scales(graph.constant(w.tensor), w.axis, recipe) for w in placement.weights}
     return Scales(activations=scales, weights=weights)

@@ -19,8 +19,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.latency.segments import COMPUTE, split_at_cuts, split_by_layer
-from deploy.onnx_graph.fixed_batch import with_batch
-from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph, attribute, drop_unread_constants
+from deploy.onnx_graph.fixed_batch import fix_batch
+from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph, attribute, drop_unused_constants
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 LEAST_MAP = 4
@@ -76,7 +76,7 @@ class Template:
     """
 
     def __init__(self, model: onnx.ModelProto, axes: Mapping[str, Axis], blocks: Sequence[str] = (), batch: int = 1) -> None:
-        self._model = with_batch(model, batch)
+        self._model = fix_batch(model, batch)
         self._graph = Graph(self._model)
         self.nodes = self._graph.nodes
         self._constants = {t.name: t for t in self._model.graph.initializer}
@@ -290,7 +290,7 @@ class _Writer:
         outputs = [helper.make_tensor_value_info(names[o], template._kind(o), None) for o in self._outputs]
         graph = helper.make_graph(nodes, "piece", inputs, outputs, list(constants.values()))
         model = helper.make_model(graph, opset_imports=template._model.opset_import, ir_version=template._model.ir_version)
-        drop_unread_constants(model)
+        drop_unused_constants(model)
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
     def _is_map(self, tensor: str) -> bool:

@@ -27,7 +27,7 @@ class ClocksError(Exception):
 
 
 @contextlib.contextmanager
-def locked(root: Path = Path("/")) -> Iterator[None]:
+def lock_clocks(root: Path = Path("/")) -> Iterator[None]:
     """Lock the clocks for a block.
 
     Raises:
@@ -46,7 +46,7 @@ def hold_clocks(until: IO[bytes], root: Path = Path("/")) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        with locked(root):
+        with lock_clocks(root):
             sys.stdout.write(f"{LOCKED}\n")
             sys.stdout.flush()
             with contextlib.suppress(_Stopped):

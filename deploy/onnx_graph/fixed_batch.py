@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from deploy.onnx_graph.graph import Graph, drop_unread_constants
+from deploy.onnx_graph.graph import Graph, drop_unused_constants
 from profiles.errors import UserError
 
 
-def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """A copy with its batch fixed, and ``[batch, everything else]`` written so that it holds at any width.
 
     Raises:
@@ -31,7 +31,7 @@ def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
             flat.name = f"{node.output[0]}/flat"
             fixed.graph.initializer.append(flat)
             node.input[1] = flat.name
-    drop_unread_constants(fixed)
+    drop_unused_constants(fixed)
     if not fixed.graph.input or any(not d.dim_value for v in fixed.graph.input for d in v.type.tensor_type.shape.dim):
         raise UserError("a latency table needs a model whose inputs have fixed sizes, all but the batch")
     return fixed

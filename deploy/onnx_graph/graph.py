@@ -66,7 +66,7 @@ class Graph:
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
 
-def drop_unread_constants(model: onnx.ModelProto) -> None:
+def drop_unused_constants(model: onnx.ModelProto) -> None:
     """Remove initializers that no node reads: they would be shipped for nothing."""
     read = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
@@ -82,7 +82,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
-def name_pools(model: onnx.ModelProto) -> None:
+def use_global_pools(model: onnx.ModelProto) -> None:
     """Say GlobalAveragePool where a mean over height and width is meant: runtimes have it in integers."""
     graph = Graph(model)
     for node in graph.nodes:

@@ -16,11 +16,11 @@ TYPED_PAIRS_OPSET = 19
 
 def half_bytes(model: onnx.ModelProto, batch: int) -> bytes:
     """Export a model in half precision, as the bytes of an ONNX file."""
-    content: bytes = half(model).SerializeToString()
+    content: bytes = convert_to_half(model).SerializeToString()
     return content
 
 
-def half(model: onnx.ModelProto) -> onnx.ModelProto:
+def convert_to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert ``model`` to half precision by ONNX Runtime's converter; operators without a half form stay float32."""
     import onnx_ir
     from onnx import version_converter

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from calib.ranges import Histogram
-from deploy.onnx_graph.run import few_at_once, run_batches
+from deploy.onnx_graph.run import run_batches, split_batches
 
 
 def observe(
@@ -28,7 +28,7 @@ def observe(
     """
     wanted = list(dict.fromkeys(tensors))
     histograms = {name: Histogram() for name in wanted}
-    for _, values in run_batches(model, wanted, few_at_once(model, wanted, batches), threads):
+    for _, values in run_batches(model, wanted, split_batches(model, wanted, batches), threads):
         for name, histogram in histograms.items():
             _update(name, histogram, np.asarray(values[name]))
     return histograms

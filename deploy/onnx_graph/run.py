@@ -10,24 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from deploy.engines.base import padded
+from deploy.engines.base import pad_batch
 from deploy.onnx_graph.graph import Graph
 
-AT_ONCE_BYTES = 1 << 25
+BATCH_BYTES = 1 << 25
 """Of all watched tensors together. More at once is slower, as what a run returns is then new memory every time."""
 
 
-def few_at_once(
+def split_batches(
     model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]]
 ) -> Iterator[npt.NDArray[Any]]:
-    """Yield the samples of ``batches``, no more at once than ``AT_ONCE_BYTES`` of ``tensors`` are made from.
+    """Yield the samples of ``batches``, no more at once than ``BATCH_BYTES`` of ``tensors`` are made from.
 
     One at least, and as many as the model's batch where that is fixed.
     """
     graph = Graph(model)
     fixed = graph.sample_shape(graph.inputs[0])[0]
     bytes_a_batch = sum(4 * math.prod(graph.sample_shape(name)) for name in tensors if graph.is_activation(name))
-    size = fixed * max(1, AT_ONCE_BYTES // max(bytes_a_batch, 1))
+    size = fixed * max(1, BATCH_BYTES // max(bytes_a_batch, 1))
     for batch in batches:
         for start in range(0, len(batch), size):
             yield batch[start : start + size]
@@ -76,7 +76,7 @@ def onnx_session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:
     def predict(inputs: Any) -> list[Any]:
         size = given.shape[0] if isinstance(given.shape[0], int) else len(inputs)
         starts = range(0, len(inputs), size)
-        parts = [session.run(None, {given.name: padded(inputs[i : i + size], size)}) for i in starts]
+        parts = [session.run(None, {given.name: pad_batch(inputs[i : i + size], size)}) for i in starts]
         return [np.concatenate(outputs)[: len(inputs)] for outputs in zip(*parts, strict=True)]
 
     return predict

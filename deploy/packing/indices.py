@@ -18,7 +18,7 @@ FITTING_ROUNDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedTensor:
     """A tensor as indices of points.
 
     Attributes:
@@ -37,7 +37,7 @@ class Packed:
     indices: bytes
     uniform: bool
 
-    def unpacked(self) -> Floats:
+    def unpack(self) -> Floats:
         """The weights, bit for bit those that were chosen when packing; of shape ``shape``."""
         chosen = self.points[self.symbols()]
         which = np.arange(len(chosen)) // self.bucket
@@ -54,7 +54,7 @@ def pack(
     points: npt.NDArray[Any] | None = None,
     bucket: int = BUCKET,
     ranges: tuple[Floats, Floats] | None = None,
-) -> Packed:
+) -> PackedTensor:
     """Each weight as the nearest point of its bucket's range (Polino et al. 2018, section 2.1, linear scaling).
 
     Args:
@@ -76,7 +76,7 @@ def pack(
     which = np.arange(flat.size) // bucket
     scaled = (flat.astype(np.float64) - low[which]) / np.where(span[which] > 0, span[which], 1)
     indices = np.searchsorted((levels[:-1] + levels[1:]) / 2, scaled).astype(np.uint8)
-    return Packed(
+    return PackedTensor(
         shape=tuple(weight.shape),
         bits=bits,
         bucket=bucket,

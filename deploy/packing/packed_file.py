@@ -25,7 +25,7 @@ from typing import Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.packing.indices import MOST_BITS, Floats, Packed, even_points, pack_indices, quantize_weight
+from deploy.packing.indices import MOST_BITS, Floats, PackedTensor, even_points, pack_indices, quantize_weight
 
 FILE = "model.packed"
 FORMAT = "edge-compress packed model 2"
@@ -49,7 +49,7 @@ Form = Literal["float32", "float16", "int8"]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Integers:
+class Int8Form:
     """How a weight became int8: ``quantize_weight``'s arguments, and where in the file the scales stand too."""
 
     scale: Floats
@@ -60,7 +60,7 @@ class Integers:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class StoredWeight:
     """A weight of a model file.
 
     Attributes:
@@ -71,19 +71,19 @@ class Piece:
 
     name: str
     at: int
-    packed: Packed
+    packed: PackedTensor
     axes: tuple[int, ...]
     form: Form = "float32"
-    integers: Integers | None = None
+    integers: Int8Form | None = None
 
     def content(self) -> bytes:
         """Its bytes in the file."""
-        return as_stored(self.packed.unpacked().transpose(self.axes), self.form, self.integers)
+        return weight_bytes(self.packed.unpack().transpose(self.axes), self.form, self.integers)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class SizeBreakdown:
     """What a packed file's bytes are for; every field but the first four is a part of ``file_bytes``.
 
     Attributes:
@@ -124,7 +124,7 @@ class Account:
         return self.float_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
 
-def describe(sizes: Account) -> str:
+def describe(sizes: SizeBreakdown) -> str:
     """Describe an account in one line."""
     kib = {name: f"{getattr(sizes, name) / 1024:.1f}" for name in PARTS}
     parts = ", ".join(f"{name} {kib[name]}" for name in PARTS if getattr(sizes, name))
@@ -135,14 +135,14 @@ def describe(sizes: Account) -> str:
     )
 
 
-def as_stored(weight: npt.NDArray[Any], form: Form, integers: Integers | None) -> bytes:
+def weight_bytes(weight: npt.NDArray[Any], form: Form, integers: Int8Form | None) -> bytes:
     """Convert a weight to its bytes in a model file, row by row."""
     if integers is not None:
         return quantize_weight(weight, integers.scale, integers.axis, integers.limit).tobytes()
     return np.ascontiguousarray(weight, np.dtype(form).newbyteorder("<")).tobytes()
 
 
-def write(model: bytes, pieces: Sequence[Piece]) -> bytes:
+def write(model: bytes, pieces: Sequence[StoredWeight]) -> bytes:
     """Write the packed file that decodes to ``model``.
 
     Raises:
@@ -180,7 +180,7 @@ def read(content: bytes) -> bytes:
     return b"".join([*made, rest[taken:]])
 
 
-def account(content: bytes) -> Account:
+def size_breakdown(content: bytes) -> SizeBreakdown:
     """Account for the bytes of a packed file.
 
     Raises:
@@ -189,7 +189,7 @@ def account(content: bytes) -> Account:
     size, entries, arrays = _parsed(content)
     pieces = _pieces(entries, arrays)
     bytes_of = {name: array.nbytes for name, array in arrays.items()}
-    return Account(
+    return SizeBreakdown(
         weights=sum(int(np.prod(piece.packed.shape)) for piece in pieces),
         model_bytes=size,
         file_bytes=len(content),
@@ -204,7 +204,7 @@ def account(content: bytes) -> Account:
     )
 
 
-def _put(piece: Piece, columns: dict[str, list[bytes]]) -> dict[str, Any]:
+def _put(piece: StoredWeight, columns: dict[str, list[bytes]]) -> dict[str, Any]:
     """Append a piece's arrays, and return its entry."""
     packed = piece.packed
     deflated = _deflated(packed.symbols().tobytes())
@@ -233,7 +233,7 @@ def _put(piece: Piece, columns: dict[str, list[bytes]]) -> dict[str, Any]:
     return entry
 
 
-def _pieces(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> list[Piece]:
+def _pieces(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> list[StoredWeight]:
     """The pieces in a file, which use up its arrays exactly."""
     reader = _ArrayReader(arrays)
     pieces = [_piece(entry, reader) for entry in entries]
@@ -241,7 +241,7 @@ def _pieces(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArr
     return pieces
 
 
-def _piece(entry: Mapping[str, Any], reader: _ArrayReader) -> Piece:
+def _piece(entry: Mapping[str, Any], reader: _ArrayReader) -> StoredWeight:
     _check_entry(entry)
     shape, bits, bucket = tuple(entry["shape"]), entry["bits"], entry["bucket"]
     number = int(np.prod(shape))
@@ -255,7 +255,7 @@ def _piece(entry: Mapping[str, Any], reader: _ArrayReader) -> Piece:
         raise ValueError(f"{entry['name']}: {len(indices)} bytes are not {number} indices of {bits} bits")
     points = even_points(bits) if entry["even"] else reader.take("points", 2**bits)
     buckets = -(-number // bucket)
-    packed = Packed(
+    packed = PackedTensor(
         shape=shape,
         bits=bits,
         bucket=bucket,
@@ -270,9 +270,9 @@ def _piece(entry: Mapping[str, Any], reader: _ArrayReader) -> Piece:
         scale = reader.take("scales", entry["scales"])
         if not 0 <= entry["axis"] < len(shape) or len(scale) != shape[entry["axes"][entry["axis"]]]:
             raise ValueError(f"{entry['name']}: {len(scale)} scales along axis {entry['axis']} of {list(shape)}")
-        integers = Integers(scale=scale, scale_at=entry["scales_at"], axis=entry["axis"], limit=entry["limit"])
+        integers = Int8Form(scale=scale, scale_at=entry["scales_at"], axis=entry["axis"], limit=entry["limit"])
     axes = tuple(entry["axes"])
-    return Piece(name=entry["name"], at=entry["at"], packed=packed, axes=axes, form=entry["form"], integers=integers)
+    return StoredWeight(name=entry["name"], at=entry["at"], packed=packed, axes=axes, form=entry["form"], integers=integers)
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:
@@ -310,7 +310,7 @@ class _ArrayReader:
             raise ValueError(f"{', '.join(left)}: more than its weights take")
 
 
-def _rest(model: bytes, pieces: Iterable[Piece]) -> bytes:
+def _rest(model: bytes, pieces: Iterable[StoredWeight]) -> bytes:
     """What is left of ``model`` without its pieces."""
     left, before = [], 0
     for start, end, content in _places(list(pieces)):
@@ -321,7 +321,7 @@ def _rest(model: bytes, pieces: Iterable[Piece]) -> bytes:
     return b"".join([*left, model[before:]])
 
 
-def _places(pieces: Sequence[Piece]) -> list[tuple[int, int, bytes]]:
+def _places(pieces: Sequence[StoredWeight]) -> list[tuple[int, int, bytes]]:
     """Begin, end and bytes of all that pieces make, in order.
 
     Raises:

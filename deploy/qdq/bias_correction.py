@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from deploy.onnx_graph.graph import Graph, attribute
-from deploy.onnx_graph.run import few_at_once, run_batches
+from deploy.onnx_graph.run import run_batches, split_batches
 from deploy.packing.indices import quantize_weight
 from deploy.qdq.insert import Scales, weight_limit
 from deploy.qdq.placement import Placement
@@ -87,7 +87,7 @@ def _means(
     probes = [probe for tensor in tensors for probe in _probe(probed, tensor, scales, recipe)]
     totals: dict[str, npt.NDArray[np.float64] | float] = dict.fromkeys(probes, 0.0)
     samples = 0
-    for count, found in run_batches(probed, probes, few_at_once(model, tensors, batches)):
+    for count, found in run_batches(probed, probes, split_batches(model, tensors, batches)):
         samples += count
         for probe in probes:
             totals[probe] += count * found[probe].astype(np.float64)

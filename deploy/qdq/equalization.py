@@ -21,7 +21,7 @@ LARGEST_FACTOR = 1e4
 Weights = npt.NDArray[np.float64]
 
 
-def equalise(model: onnx.ModelProto) -> onnx.ModelProto:
+def equalize(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a float ``model`` that computes the same, convolutions that feed one another alone equalised.
 
     Pairs are repeated until no factor is far from 1. A pair is left alone when a weight or bias is shared, or anything but
@@ -30,7 +30,7 @@ def equalise(model: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph = Graph(made)
-    chosen = list(pairs(graph))
+    chosen = list(layer_pairs(graph))
     names = {name for first, second in chosen for name in (*first.input[1:], second.input[1]) if name}
     values: dict[str, Weights] = {name: graph.constant(name).astype(np.float64) for name in names}
     for _ in range(ROUNDS):
@@ -43,7 +43,7 @@ def equalise(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def pairs(graph: Graph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
+def layer_pairs(graph: Graph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Convolutions of which the second alone reads what the first makes, through a ReLU or nothing."""
     for first in graph.nodes:
         if first.op_type != "Conv" or not _own(graph, first):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from deploy.onnx_graph.graph import Graph, drop_unread_constants
+from deploy.onnx_graph.graph import Graph, drop_unused_constants
 from deploy.packing.indices import quantize_weight
 from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
@@ -38,7 +38,7 @@ def activation_limits(recipe: QuantizationRecipe) -> tuple[int, int]:
     return (0, 255) if recipe.activation == "uint8" else (-128, 127)
 
 
-def levels(low: float, recipe: QuantizationRecipe) -> int:
+def activation_levels(low: float, recipe: QuantizationRecipe) -> int:
     """Integers that values from ``low`` on can take: symmetric ones waste half on what is never negative."""
     smallest, largest = activation_limits(recipe)
     return largest + 1 if recipe.activation_symmetric and low >= 0 else largest - smallest + 1
@@ -49,7 +49,7 @@ def weight_limit(recipe: QuantizationRecipe) -> int:
     return int(2 ** (recipe.weight_bits - 1) - 1)
 
 
-def scale_of_range(low: float, high: float, recipe: QuantizationRecipe) -> tuple[float, int]:
+def activation_scale(low: float, high: float, recipe: QuantizationRecipe) -> tuple[float, int]:
     """Scale and zero point that cover ``[low, high]``, in which zero lies, with the recipe's integers.
 
     An empty range (a tensor that was always zero), or one that float32 cannot divide, gets scale 1.
@@ -63,7 +63,7 @@ def scale_of_range(low: float, high: float, recipe: QuantizationRecipe) -> tuple
     return scale, int(np.clip(round(smallest - low / scale), smallest, largest))
 
 
-def scales_of_weight(weight: npt.NDArray[Any], axis: int, recipe: QuantizationRecipe) -> npt.NDArray[np.float32]:
+def weight_scales(weight: npt.NDArray[Any], axis: int, recipe: QuantizationRecipe) -> npt.NDArray[np.float32]:
     """Scale of each channel along ``axis``: its largest magnitude over the largest integer; shape (channels,)."""
     others = tuple(a for a in range(weight.ndim) if a != axis)
     largest = np.abs(weight).max(axis=others)
@@ -107,7 +107,7 @@ def _insert_weights(model: onnx.ModelProto, placement: Placement, scales: Scales
         )
         _rename_input(graph.consumers(name), name, f"{name}_dequantized")
     _prepend(model, made)
-    drop_unread_constants(model)
+    drop_unused_constants(model)
 
 
 def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> None:
@@ -148,7 +148,7 @@ def _spread_biases(model: onnx.ModelProto, placement: Placement) -> None:
                 spread = graph.constant(name).reshape([1] * (rank - 1) + [-1])
                 reader.input[index] = f"{reader.name}/{name}_spread"
                 model.graph.initializer.append(numpy_helper.from_array(spread, reader.input[index]))
-    drop_unread_constants(model)
+    drop_unused_constants(model)
 
 
 def _ends(graph: Graph, name: str, recipe: QuantizationRecipe) -> tuple[str, str]:

@@ -15,8 +15,8 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
 ``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
-``integer_means`` adds to rule 2, ``integer_operators`` to rule 3, and ``shuffles`` joins rules 3 and 4
-(``deploy.qdq.shuffles``).
+``integer_means`` adds to rule 2, ``integer_operators`` to rule 3, and ``find_shuffles`` joins rules 3 and 4
+(``deploy.qdq.find_shuffles``).
 
 Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
 that what was trained is what runs.
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import onnx
 
 from deploy.onnx_graph.graph import FX_NODE, Graph, attribute
-from deploy.qdq.shuffles import MOVES, shuffles
+from deploy.qdq.shuffles import MOVES, find_shuffles
 from profiles.quantization import QuantizationRecipe
 
 COMPUTE = frozenset({"Conv", "Gemm", "MatMul"})
@@ -50,13 +50,13 @@ CARRY = frozenset(
     }
 )
 MOVING = CARRY | MOVES | {"Resize"}
-"""With what ``shuffles`` adds; of Resize the kind that copies the nearest value."""
+"""With what ``find_shuffles`` adds; of Resize the kind that copies the nearest value."""
 MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})
 FUSED = frozenset({"Relu", "Clip"})
-LAYERS_UNKNOWN = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
+UNKNOWN_LAYERS = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
 """Layers that no recipe has integers for."""
 STANDARD = ("", "ai.onnx")
-NONE: Mapping[str, str] = {}
+NO_LAYERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Placement:
         """Those of the activations at which a Q/DQ pair stands."""
         return tuple(activation for activation in self.activations if activation.pair)
 
-    def ranges(self) -> dict[str, list[str]]:
+    def observed_tensors(self) -> dict[str, list[str]]:
         """By tensor that gives a scale, the tensors whose values count for it: itself first."""
         found: dict[str, list[str]] = {activation.source: [activation.source] for activation in self.activations}
         for activation in self.activations:
@@ -130,7 +130,7 @@ class _Kinds:
         return node.op_type in self.carries and copies
 
 
-def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str, str] = NONE) -> Placement:
+def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str, str] = NO_LAYERS) -> Placement:
     """The placement of ``recipe`` for a float model whose shapes are inferred.
 
     Args:
@@ -157,7 +157,7 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
 
 
 def _is_unknown(node: onnx.NodeProto) -> bool:
-    return node.op_type in LAYERS_UNKNOWN or node.domain not in STANDARD
+    return node.op_type in UNKNOWN_LAYERS or node.domain not in STANDARD
 
 
 def _placed(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe) -> list[str]:
@@ -212,7 +212,7 @@ def _pads_zeros(graph: Graph, pad: onnx.NodeProto) -> bool:
     return bool(attribute(pad, "mode", b"constant") == b"constant" and zero)
 
 
-def layer_of(node: onnx.NodeProto) -> str:
+def program_node(node: onnx.NodeProto) -> str:
     """The captured program's node that an ONNX node was made from; its own name in a foreign file."""
     return next((p.value for p in node.metadata_props if p.key == FX_NODE), node.name)
 
@@ -248,7 +248,7 @@ def _is_free(graph: Graph, tensor: str, integer: set[str], kinds: _Kinds) -> boo
 def _shuffled(graph: Graph, integer: set[str]) -> dict[str, Activation]:
     """The tensors of shuffles: all like the first that enters, pairs only at those that enter."""
     found: dict[str, Activation] = {}
-    for shuffle in shuffles(graph, integer):
+    for shuffle in find_shuffles(graph, integer):
         found |= _alike(shuffle.enters, counts=True)
         found |= {t: Activation(tensor=t, like=shuffle.enters[0], pair=False) for t in shuffle.inside}
     return found
@@ -344,4 +344,4 @@ def _weight(graph: Graph, node: onnx.NodeProto) -> Weight | None:
         axis = graph.rank(node.input[1]) - 1
     elif node.op_type == "Gemm":
         axis = 0 if attribute(node, "transB", 0) else 1
-    return Weight(layer=layer_of(node), tensor=str(node.input[1]), axis=axis)
+    return Weight(layer=program_node(node), tensor=str(node.input[1]), axis=axis)

@@ -30,7 +30,7 @@ class Shuffle:
     inside: frozenset[str]
 
 
-def shuffles(graph: Graph, integer: set[str]) -> list[Shuffle]:
+def find_shuffles(graph: Graph, integer: set[str]) -> list[Shuffle]:
     """The shuffles among the nodes named in ``integer``, each with at least one concatenation that is moved."""
     moved = [n for n in graph.nodes if n.op_type == "Concat" and n.name in integer and _is_moved(graph, n, integer)]
     groups: list[set[str]] = []

@@ -89,7 +89,7 @@ def _engine_state(bundle: Path, cache: Path) -> tuple[Path, dict[str, Any], tupl
     contents, _, _ = manifests.read(bundle)
     manifests.check_files(bundle, contents)
     plan = plan_here(bundle)
-    record = build_record.record_of(model_sha256(bundle, contents, plan), plan, engine(plan.engine).machine())
+    record = build_record.record_from_sha256(model_sha256(bundle, contents, plan), plan, engine(plan.engine).machine())
     folder = cache / f"{plan.engine}-{plan.precision}"
     built = build_record.load(folder)
     return folder, record, ("there is no engine yet",) if built is None else build_record.mismatches(built, record)

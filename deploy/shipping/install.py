@@ -249,7 +249,7 @@ def _engine_mismatches(release: Release) -> tuple[str, ...]:
 
 def _record(release: Release, plan: BuildPlan) -> dict[str, Any]:
     digest = model_sha256(release.bundle, release.manifest(), plan)
-    return build_record.record_of(digest, plan, engine(plan.engine).machine())
+    return build_record.record_from_sha256(digest, plan, engine(plan.engine).machine())
 
 
 def _measure_p50(session: Session, reference_ms: float | None, tolerance: float) -> float:

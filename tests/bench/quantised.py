@@ -40,7 +40,7 @@ from compress.training.schedule import Schedule
 from compress.training.trainer import Trainer
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.export.to_packed import pack_model
-from deploy.packing.packed_file import Account, account
+from deploy.packing.packed_file import SizeBreakdown, size_breakdown
 from deploy.qdq.insert import insert
 from profiles.device import load
 from profiles.quantization import QUANTIZATION
@@ -192,7 +192,7 @@ def _two() -> list[Figure]:
         program = result.artifact.module
         assert isinstance(program, PackedProgram)
         content, _ = pack_model(to_onnx(program.float_program()).SerializeToString(), program.packed())
-        found = account(content)
+        found = size_breakdown(content)
         sizes = (
             f"{_kib(found.file_bytes)}, its weights {found.factor:.1f}x smaller, without Huffman codes {_plain(found):.1f}x"
         )
@@ -219,7 +219,7 @@ def _context(data: Splits, teacher: nn.Module, folder: Path) -> Context:
     )
 
 
-def _plain(found: Account) -> float:
+def _plain(found: SizeBreakdown) -> float:
     return found.float_bytes / (found.stored_bytes - found.indices - found.codes + found.fixed_bytes)
 
 

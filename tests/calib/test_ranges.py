@@ -9,7 +9,6 @@ from calib.ranges import (
     BLOCK,
     METHODS,
     Histogram,
-    channel_histograms,
     entropy,
     merge,
     minmax,
@@ -154,9 +153,3 @@ def test_symmetric_scales_by_hand_and_never_worse_than_the_largest_value():
     whole = np.abs(rows).max(1) / 7
     assert (error(symmetric_scales(rows, 7)) <= error(whole) + 1e-6).all()
     assert (error(symmetric_scales(rows, 7)) < 0.9 * error(whole)).any()
-
-
-def test_ranges_a_channel():
-    values = np.stack([np.linspace(0, 1, 100), np.linspace(-4, 2, 100)], axis=1)
-    found = [minmax(histogram, 256) for histogram in channel_histograms(values, axis=1)]
-    assert found == [(0.0, 1.0), (-4.0, 2.0)]

@@ -20,7 +20,7 @@ from deploy.bundle import golden, manifest
 from deploy.engines import engine
 from deploy.export.to_packed import pack_model
 from deploy.packing import indices
-from deploy.packing.indices import Packed
+from deploy.packing.indices import PackedTensor
 from deploy.shipping.install import Expectation, install
 from deploy.shipping.receive import offer, receive
 from deploy.shipping.releases import Store
@@ -89,13 +89,13 @@ def bundle(
     return folder
 
 
-def snap(made: onnx.ModelProto, bits: int) -> dict[str, Packed]:
+def snap(made: onnx.ModelProto, bits: int) -> dict[str, PackedTensor]:
     """Put every constant of a model onto fitted points."""
     found = {}
     for tensor in made.graph.initializer:
         weight = numpy_helper.to_array(tensor)
         found[tensor.name] = indices.pack(weight, bits, indices.fitted_points(weight, bits, 64), 64)
-        tensor.CopyFrom(numpy_helper.from_array(found[tensor.name].unpacked(), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(found[tensor.name].unpack(), tensor.name))
     return found
 
 

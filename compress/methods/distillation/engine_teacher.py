@@ -23,7 +23,7 @@ from compress.data import Samples
 from compress.methods.quantization.post_training import PostTraining, quantise
 from compress.models.features import FeatureHooks
 from deploy.engines import engine
-from deploy.engines.base import Session, padded
+from deploy.engines.base import Session, pad_batch
 from deploy.export.to_onnx import capture, to_onnx
 from profiles.device import load
 from profiles.errors import UserError
@@ -72,7 +72,7 @@ class EngineTeacher(nn.Module):
         if self._session is None:
             self._session = self._open(len(rows))
         size = self._session.inputs[0].shape[0]
-        parts = [self._session.infer({self._given: padded(rows[i : i + size], size)}) for i in range(0, len(rows), size)]
+        parts = [self._session.infer({self._given: pad_batch(rows[i : i + size], size)}) for i in range(0, len(rows), size)]
         whole = [np.concatenate([part[name] for part in parts])[: len(rows)] for name in self._names]
         tensors = [torch.from_numpy(array).to(inputs.device) for array in whole]
         outputs, self._features, self._embedding = tree_unflatten(tensors, self._shown)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from deploy.export.to_onnx import filled, plain_graph
-from deploy.packing.indices import Packed, pack_indices
+from deploy.export.to_onnx import to_graph_module, with_parameters
+from deploy.packing.indices import PackedTensor, pack_indices
 
 
 @final
@@ -42,29 +42,29 @@ class PackedProgram(nn.Module):
     def __init__(self, program: ExportedProgram, bits: Mapping[str, int], bucket: int, even: frozenset[str]) -> None:
         super().__init__()
         self._program, self._bits, self._bucket, self._even = program, dict(bits), bucket, even
-        self.body = plain_graph(program)
+        self.body = to_graph_module(program)
         self.stored = nn.ModuleList(_Stored(self.body.get_parameter(name), bits[name], bucket) for name in bits)
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.body(*inputs)
 
-    def adopt(self, packed: Mapping[str, Packed]) -> None:
+    def adopt(self, packed: Mapping[str, PackedTensor]) -> None:
         """Take over every packed weight; the program then runs with the decoded ones."""
         with torch.no_grad():
             for name, stored in zip(self._bits, self.stored, strict=True):
                 found, weight = packed[name], self.body.get_parameter(name)
-                weight.copy_(torch.from_numpy(found.unpacked()))
+                weight.copy_(torch.from_numpy(found.unpack()))
                 arrays = {"indices": found.symbols(), "points": found.points, "low": found.low, "span": found.span}
                 for key, value in arrays.items():
                     stored.get_buffer(key).copy_(torch.from_numpy(np.array(value)))
 
-    def packed(self) -> dict[str, Packed]:
+    def packed(self) -> dict[str, PackedTensor]:
         """Every packed weight; decoded it is the program's."""
         return {name: self._one(name, stored) for name, stored in zip(self._bits, self.stored, strict=True)}
 
     def float_program(self) -> ExportedProgram:
         """The program with its weights as they are."""
-        return filled(self._program, self.body)
+        return with_parameters(self._program, self.body)
 
     def candidates(self) -> list[Candidate]:
         """The float parameters with two axes or more that the program reads, in the order of the layers that read them."""
@@ -85,9 +85,9 @@ class PackedProgram(nn.Module):
         found = dict(self.body.named_parameters()).get(name)
         return found is not None and found.dim() > 1 and found.dtype == torch.float32
 
-    def _one(self, name: str, stored: nn.Module) -> Packed:
+    def _one(self, name: str, stored: nn.Module) -> PackedTensor:
         indices, points, low, span = (stored.get_buffer(key).numpy() for key in ("indices", "points", "low", "span"))
-        return Packed(
+        return PackedTensor(
             shape=tuple(self.body.get_parameter(name).shape),
             bits=self._bits[name],
             bucket=self._bucket,

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from deploy.packing.indices import BUCKET, Packed, fitted_points, pack
+from deploy.packing.indices import BUCKET, PackedTensor, fitted_points, pack
 
 MOST_BITS = 8
-__all__ = ["Packed", "Points", "attach", "bits_by_gradient", "evenly", "gradient_norms", "placed", "settle"]
+__all__ = ["PackedTensor", "Points", "attach", "bits_by_gradient", "evenly", "gradient_norms", "placed", "settle"]
 
 
 @final
@@ -49,7 +49,7 @@ class Points(nn.Module):
         made: Tensor = self.low + self.span * ordered[torch.searchsorted(middles, scaled.contiguous())]
         return made + (weight - weight.detach()) if weight.requires_grad else made
 
-    def packed(self, weight: Tensor) -> Packed:
+    def packed(self, weight: Tensor) -> PackedTensor:
         """The indices and points of ``weight`` as they are now, in the ranges that it had when this was made."""
         low, span = (each.flatten()[:: self.bucket].numpy() for each in (self.low, self.span))
         return pack(weight.detach().numpy(), self.bits, self.points.detach().numpy(), self.bucket, (low, span))
@@ -69,9 +69,9 @@ def attach(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET, *, 
         parametrize.register_parametrization(layer, leaf, made)
 
 
-def settle(module: nn.Module, names: Iterable[str]) -> dict[str, Packed]:
+def settle(module: nn.Module, names: Iterable[str]) -> dict[str, PackedTensor]:
     """Undo ``attach``: each of these parameters becomes what its points make of it, which is returned as packed."""
-    packed: dict[str, Packed] = {}
+    packed: dict[str, PackedTensor] = {}
     for name in names:
         layer, leaf = _owner(module, name)
         held = layer.parametrizations[leaf]  # type: ignore[index]
@@ -79,16 +79,16 @@ def settle(module: nn.Module, names: Iterable[str]) -> dict[str, Packed]:
         packed[name] = held[0].packed(held.original)
         parametrize.remove_parametrizations(layer, leaf, leave_parametrized=False)
         with torch.no_grad():
-            getattr(layer, leaf).copy_(torch.from_numpy(packed[name].unpacked()))
+            getattr(layer, leaf).copy_(torch.from_numpy(packed[name].unpack()))
     return packed
 
 
-def evenly(weight: Tensor, bits: int, bucket: int = BUCKET) -> Packed:
+def evenly(weight: Tensor, bits: int, bucket: int = BUCKET) -> PackedTensor:
     """A weight on evenly spaced points."""
     return pack(weight.detach().numpy(), bits, None, bucket)
 
 
-def placed(weight: Tensor, bits: int, bucket: int = BUCKET) -> Packed:
+def placed(weight: Tensor, bits: int, bucket: int = BUCKET) -> PackedTensor:
     """A weight on the points of least squared error."""
     values = weight.detach().numpy()
     return pack(values, bits, fitted_points(values, bits, bucket), bucket)

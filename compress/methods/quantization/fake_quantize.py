@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from deploy.export.to_onnx import filled, graph_ends, plain_graph
-from deploy.qdq.insert import Scales, activation_limits, scales_of_weight
+from deploy.export.to_onnx import graph_inputs_outputs, to_graph_module, with_parameters
+from deploy.qdq.insert import Scales, activation_limits, weight_scales
 from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
@@ -90,9 +90,9 @@ class QuantizedProgram(nn.Module):
         super().__init__()
         self._program, self.placement, self.recipe = program, placement, recipe
         self._initial = scales
-        self.graph = plain_graph(program)
+        self.graph = to_graph_module(program)
         names = {node.name: node for node in self.graph.graph.nodes}
-        names |= graph_ends(self.graph.graph)
+        names |= graph_inputs_outputs(self.graph.graph)
         self._activations = self._place_activations(names)
         self._weights = self._place_weights(names)
         self.graph.graph.lint()
@@ -125,7 +125,7 @@ class QuantizedProgram(nn.Module):
 
     def float_program(self) -> ExportedProgram:
         """The program without quantisers, holding the trained weights."""
-        return filled(self._program, self.graph)
+        return with_parameters(self._program, self.graph)
 
     def _quantizer(self, name: str) -> Quantizer:
         module = self.graph.get_submodule(name)
@@ -159,7 +159,7 @@ class QuantizedProgram(nn.Module):
             source = layer.args[1]
             assert isinstance(source, fx.Node)
             value = self.graph.get_parameter(str(source.target)).detach()
-            scale = torch.from_numpy(scales_of_weight(value.numpy(), 0, self.recipe))
+            scale = torch.from_numpy(weight_scales(value.numpy(), 0, self.recipe))
             module = f"weight_quantizer_{len(placed)}"
             shape = (-1, *[1] * (value.dim() - 1))
             quantizer = Quantizer(scale.reshape(shape), 0, bits=self.recipe.weight_bits, signed=True, narrow=True)

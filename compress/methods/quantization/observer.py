@@ -55,7 +55,7 @@ class Observer:
 
 def sources(placement: Placement) -> list[str]:
     """The tensors that the scales of a placement are taken from."""
-    return list(dict.fromkeys(tensor for tensors in placement.ranges().values() for tensor in tensors))
+    return list(dict.fromkeys(tensor for tensors in placement.observed_tensors().values() for tensor in tensors))
 
 
 def inputs(samples: Samples) -> Iterator[npt.NDArray[Any]]:

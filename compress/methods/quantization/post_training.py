@@ -24,9 +24,9 @@ from compress.methods.quantization.operations import Quantize
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
 from deploy.qdq.bias_correction import correct_biases
-from deploy.qdq.equalization import equalise
-from deploy.qdq.insert import Scales, insert, levels, scale_of_range, scales_of_weight, weight_limit
-from deploy.qdq.placement import NONE, place
+from deploy.qdq.equalization import equalize
+from deploy.qdq.insert import Scales, activation_levels, activation_scale, insert, weight_limit, weight_scales
+from deploy.qdq.placement import NO_LAYERS, place
 from deploy.qdq.sensitivity import sensitivities
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION, QuantizationRecipe
@@ -107,7 +107,7 @@ def quantise(
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise UserError("the model is quantised already; give the float model that it was made from")
     if options.equalise:
-        model = equalise(model)
+        model = equalize(model)
     quantize = calibrate(model, samples, recipe, options.ranges, observer=observer)
     scales = _scales(model, quantize, rules, options.weights)
     if options.mixed and (kept := _hurting(model, quantize, scales, rules, samples, price)):
@@ -127,7 +127,7 @@ def calibrate(
     samples: Samples,
     recipe: str,
     method: str,
-    kept: Mapping[str, str] = NONE,
+    kept: Mapping[str, str] = NO_LAYERS,
     observer: Observer | None = None,
 ) -> Quantize:
     """Placement for a float ``model``, and the scale of each placed activation over all ``samples``.
@@ -147,10 +147,10 @@ def calibrate(
     except ValueError as error:
         raise UserError(f"calibration: {error}") from None
     found: dict[str, tuple[float, int]] = {}
-    for source, tensors in placement.ranges().items():
+    for source, tensors in placement.observed_tensors().items():
         histogram = merge([histograms[tensor] for tensor in tensors])
-        low, high = METHODS[method](histogram, levels(histogram.minimum, rules))
-        found[source] = scale_of_range(low, high, rules)
+        low, high = METHODS[method](histogram, activation_levels(histogram.minimum, rules))
+        found[source] = activation_scale(low, high, rules)
     scales = {activation.tensor: found[activation.source] for activation in placement.activations}
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
 
@@ -173,7 +173,7 @@ def _scales(model: onnx.ModelProto, quantize: Quantize, rules: QuantizationRecip
             rows = np.moveaxis(value, weight.axis, 0).reshape(value.shape[weight.axis], -1)
             weights[weight.tensor] = symmetric_scales(rows, weight_limit(rules))
         else:
-            weights[weight.tensor] = scales_of_weight(value, weight.axis, rules)
+            weights[weight.tensor] = weight_scales(value, weight.axis, rules)
     return Scales(activations=quantize.activations, weights=weights)
 
 

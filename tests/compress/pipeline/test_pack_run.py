@@ -54,7 +54,7 @@ def test_a_packed_model_is_measured_and_shipped_packed(compress_cli, tmp_path):
     assert hashlib.sha256(content).hexdigest() == found.decoded["model.onnx"].sha256
     steps = (tmp_path / "runs/.steps").glob("*/model.onnx")
     assert content in [path.read_bytes() for path in steps], "the file that was measured"
-    assert packed_file.account((run / "bundle/model.packed").read_bytes()).factor > 5
+    assert packed_file.size_breakdown((run / "bundle/model.packed").read_bytes()).factor > 5
     assert verify(run / "bundle").max_abs == 0.0
     plain = [row for row in report["rows"] if row["kind"] == "baseline"]
     assert all(row["packed"] is None and row["stored_bytes"] > 3 * size for row in plain if row["precision"] == "fp32")

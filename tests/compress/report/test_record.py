@@ -12,7 +12,7 @@ from compress.report.table import table
 from compress.tasks import Metric
 from deploy.measure.parity import Parity
 from deploy.measure.timing import Times, summarise
-from deploy.packing.packed_file import Account
+from deploy.packing.packed_file import SizeBreakdown
 from profiles.errors import UserError
 
 
@@ -188,7 +188,7 @@ def test_what_a_stage_chose_is_in_json_text_and_picture(report, tmp_path):
 
 def stored(name, p50, size, validation=98.0):
     parts = {"indices": size - 10, "codes": 1, "points": 1, "scales": 2, "integers": 0, "rest": 3, "header": 3}
-    made = Account(weights=1000, model_bytes=5000, file_bytes=size, fixed_bytes=size, **parts)
+    made = SizeBreakdown(weights=1000, model_bytes=5000, file_bytes=size, fixed_bytes=size, **parts)
     return replace(row(name, "student", 98.0, validation, p50, stage="pack"), stored_bytes=size, packed=made)
 
 

@@ -17,7 +17,7 @@ from compress.stages.pack import PackStage
 from compress.stages.runner import run_stage
 from deploy.export.to_onnx import to_onnx
 from deploy.export.to_packed import pack_model
-from deploy.packing.packed_file import account, read
+from deploy.packing.packed_file import read, size_breakdown
 from profiles.errors import UserError
 from tests.conftest import randomise_batch_norms
 
@@ -71,7 +71,7 @@ def test_what_is_stored_is_what_runs_and_is_shipped_in_float_and_in_int8(context
     assert isinstance(program, PackedProgram) and result.artifact.packed
     found = program.packed()
     for name, one in found.items():
-        np.testing.assert_array_equal(one.unpacked(), program.body.get_parameter(name).detach().numpy())
+        np.testing.assert_array_equal(one.unpack(), program.body.get_parameter(name).detach().numpy())
     whole = {name for name, p in program.body.named_parameters() if p.dim() > 1} - set(found)
     assert not whole and sum(choice.after == 3 for choice in result.choices) == 4
 
@@ -84,7 +84,7 @@ def test_what_is_stored_is_what_runs_and_is_shipped_in_float_and_in_int8(context
         content = model.SerializeToString()
         stored, left = pack_model(content, found)
         assert left == () and read(stored) == content
-        assert account(stored).weights == sum(int(np.prod(one.shape)) for one in found.values())
+        assert size_breakdown(stored).weights == sum(int(np.prod(one.shape)) for one in found.values())
         integers = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
         assert len(integers) == (0 if form == "float" else 5)
 

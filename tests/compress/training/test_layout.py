@@ -14,7 +14,7 @@ from compress.training.layout import broken_layers, faster_layout, is_sound, lai
 from compress.training.loader import Batches
 from compress.training.schedule import Schedule
 from compress.training.trainer import Trainer
-from deploy.export.to_onnx import capture, plain_graph
+from deploy.export.to_onnx import capture, to_graph_module
 from tests.compress.training.test_trainer import fit
 from tests.conftest import ROOT, small_model
 
@@ -37,7 +37,7 @@ def test_strided_1x1_convolutions_of_few_inputs_are_suspected_as_layers_and_in_p
     assert suspects(Branches()) == {"narrow": (1, 24, 2, 2, 1)}
     assert suspects(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, 2), nn.Conv2d(16, 8, 1, 2))) == {}
     assert suspects(nn.Conv2d(32, 32, 1, (1, 2), groups=8)) == {"": (32, 32, 1, 2, 8)}
-    program = plain_graph(capture(Branches().eval(), [torch.zeros(2, 1, 16, 16)]))
+    program = to_graph_module(capture(Branches().eval(), [torch.zeros(2, 1, 16, 16)]))
     assert program_suspects(program) == [(1, 24, 2, 2, 1)]
 
 

@@ -13,7 +13,7 @@ from compress.methods.quantization import post_training
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from deploy.devices import device
 from deploy.engines import EngineError, engine
-from deploy.export.to_executorch import Integers, to_pte
+from deploy.export.to_executorch import QuantizationSpec, to_pte
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.measure.parity import parity
 from deploy.qdq.insert import Scales
@@ -48,7 +48,9 @@ class Small(nn.Module):
 
 def integers(model, program):
     found = post_training.calibrate(to_onnx(program), ArraySamples(IMAGES, np.zeros(64, np.int64)), "xnnpack", "minmax")
-    return Integers(placement=found.placement, scales=Scales(activations=found.activations, weights={}), recipe=XNNPACK)
+    return QuantizationSpec(
+        placement=found.placement, scales=Scales(activations=found.activations, weights={}), recipe=XNNPACK
+    )
 
 
 def expected(module):

@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 
 from deploy.engines import EngineError, build_record, engine
-from deploy.engines.tensorrt import generation_of
+from deploy.engines.tensorrt import parse_generation
 from profiles.device import load
 from tests.conftest import ROOT
 
@@ -60,7 +60,7 @@ def test_networks_by_generation():
 @pytest.mark.parametrize("version", ["8.4.1", "7.1.3", "", "unknown"])
 def test_a_version_that_is_too_old_is_named(version):
     with pytest.raises(EngineError, match=r"8\.5 \(JetPack 5\.1\) or newer"):
-        generation_of(version)
+        parse_generation(version)
 
 
 def test_where_it_comes_from_is_said():

@@ -11,7 +11,7 @@ from compress.data.base import ArraySamples
 from compress.methods.quantization import post_training
 from deploy.devices import device
 from deploy.engines import engine
-from deploy.export.divergence import first_parting
+from deploy.export.divergence import first_divergence
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.worker.client import RemoteWorker
 from profiles.device import load
@@ -49,7 +49,7 @@ def test_the_first_tensor_is_named_and_not_those_behind_it(plain, name, tmp_path
     for tensor in broken.graph.initializer:
         if tensor.name == second.input[1]:
             tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
-    found = first_parting(plain, broken, on(name, "fp32", tmp_path), IMAGES[:2], "fp32")
+    found = first_divergence(plain, broken, on(name, "fp32", tmp_path), IMAGES[:2], "fp32")
     assert found is not None and found.off > 0.5
     assert found.tensor == second.output[0]
     assert second.name in str(found) and second.output[0] in str(found)
@@ -58,4 +58,4 @@ def test_the_first_tensor_is_named_and_not_those_behind_it(plain, name, tmp_path
 def test_a_good_int8_file_parts_nowhere(plain, tmp_path):
     samples = ArraySamples(IMAGES, np.zeros(16, int))
     int8 = post_training.quantise(plain, samples, "x86-no-vnni", post_training.PostTraining()).onnx()
-    assert first_parting(plain, int8, on("openvino", "int8", tmp_path), IMAGES[:2], "int8") is None
+    assert first_divergence(plain, int8, on("openvino", "int8", tmp_path), IMAGES[:2], "int8") is None

@@ -102,7 +102,7 @@ def test_kernels_by_hand(work):
 
 def test_flop_is_twice_the_macs(block, work):
     flop = sum(kernel.flop.get(kind, 0.0) for kernel in work for kind in ("conv", "depthwise", "gemm"))
-    assert flop == pytest.approx(2 * count.macs(onnx.shape_inference.infer_shapes(block)))
+    assert flop == pytest.approx(2 * count.count_macs(onnx.shape_inference.infer_shapes(block)))
 
 
 def test_an_estimate_by_hand(work):

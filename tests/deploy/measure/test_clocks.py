@@ -38,7 +38,7 @@ def test_held_and_put_back(root):
 
 
 def test_put_back_when_the_block_fails(root):
-    with pytest.raises(RuntimeError), clocks.locked(root):
+    with pytest.raises(RuntimeError), clocks.lock_clocks(root):
         raise RuntimeError(str(governors(root)))
     assert governors(root) == BEFORE
 
@@ -79,6 +79,6 @@ def test_jetson_clocks_are_stored_first_and_restored_last(tmp_path, monkeypatch)
     (tmp_path / "sudo").write_text('#!/bin/sh\nshift; exec "$@"\n')
     (tmp_path / "sudo").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    with clocks.locked(Path("/")):
+    with clocks.lock_clocks(Path("/")):
         assert said.read_text() == "--store\n\n"
     assert said.read_text() == "--store\n\n--restore\n"

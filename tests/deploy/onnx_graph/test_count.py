@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from deploy.export.to_onnx import capture, to_onnx
-from deploy.onnx_graph.count import macs, parameters
+from deploy.onnx_graph.count import count_macs, count_parameters
 
 
 def test_by_hand():
@@ -13,5 +13,5 @@ def test_by_hand():
         nn.Linear(512, 10),
     )
     model = to_onnx(capture(module, [torch.randn(2, 3, 16, 16)]))
-    assert macs(model) == 64 * 8 * 27 + 64 * 8 * 9 + 5120
-    assert parameters(model) == (8 * 27 + 8) + (8 * 9 + 8) + 5130
+    assert count_macs(model) == 64 * 8 * 27 + 64 * 8 * 9 + 5120
+    assert count_parameters(model) == (8 * 27 + 8) + (8 * 9 + 8) + 5130

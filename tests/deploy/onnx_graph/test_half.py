@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from deploy.onnx_graph.graph import Graph
-from deploy.onnx_graph.half import half
+from deploy.onnx_graph.half import convert_to_half
 from tests.deploy.qdq.test_recipes import IMAGES, exported, file
 
 FLOAT_FREE = {TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT64}
@@ -22,7 +22,7 @@ def run(model):
 @pytest.mark.parametrize("recipe", [None, "tensorrt"])
 def test_everything_inside_is_half_and_everything_outside_is_not(recipe):
     model = exported("branches")[1] if recipe is None else file("branches", recipe)
-    made = half(model)
+    made = convert_to_half(model)
     assert {t.data_type for t in made.graph.initializer} <= FLOAT_FREE
     assert [v.type.tensor_type.elem_type for v in (*made.graph.input, *made.graph.output)] == [TensorProto.FLOAT] * 2
     assert [n.op_type for n in made.graph.node].count("Cast") == 2, "one cast in, one out"
@@ -34,7 +34,7 @@ def test_everything_inside_is_half_and_everything_outside_is_not(recipe):
 
 def test_pairs_keep_their_integers_and_weights():
     model = file("branches", "tensorrt")
-    made = half(model)
+    made = convert_to_half(model)
     before, after = Graph(model), Graph(made)
     assert [n.name for n in after.nodes if n.op_type == "QuantizeLinear"] == [
         n.name for n in before.nodes if n.op_type == "QuantizeLinear"

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deploy.onnx_graph import run
-from deploy.onnx_graph.run import few_at_once
+from deploy.onnx_graph.run import split_batches
 
 
 def model(batch):
@@ -22,13 +22,13 @@ def model(batch):
     ("batch", "bytes_at_once", "sizes"), [("n", 1200, [3, 3, 1, 2]), ("n", 1, [1] * 9), (2, 1700, [4, 3, 2])]
 )
 def test_samples_keep_their_order_and_stay_within_the_bytes(batch, bytes_at_once, sizes, monkeypatch):
-    monkeypatch.setattr(run, "AT_ONCE_BYTES", bytes_at_once)
+    monkeypatch.setattr(run, "BATCH_BYTES", bytes_at_once)
     samples = np.arange(27, dtype=np.float32).reshape(9, 3)
-    found = list(few_at_once(model(batch), ["wide"], [samples[:7], samples[7:]]))
+    found = list(split_batches(model(batch), ["wide"], [samples[:7], samples[7:]]))
     assert [len(part) for part in found] == sizes
     np.testing.assert_array_equal(np.concatenate(found), samples)
 
 
 def test_narrow_tensors_leave_the_caller_s_batches_whole():
-    found = list(few_at_once(model("n"), ["wide"], [np.zeros((64, 3), np.float32)]))
+    found = list(split_batches(model("n"), ["wide"], [np.zeros((64, 3), np.float32)]))
     assert [len(part) for part in found] == [64]

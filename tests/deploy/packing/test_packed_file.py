@@ -14,7 +14,7 @@ from safetensors.numpy import load
 
 from deploy.export.to_packed import pack_model
 from deploy.packing.indices import fitted_points, pack, pack_indices, quantize_weight
-from deploy.packing.packed_file import Integers, Piece, account, read, write
+from deploy.packing.packed_file import Int8Form, StoredWeight, read, size_breakdown, write
 
 RNG = np.random.default_rng(0)
 
@@ -35,11 +35,11 @@ def test_what_is_written_is_read_byte_for_byte_and_its_account_is_the_file_s_siz
     model, pieces = RNG.bytes(gaps), []
     for number in numbers:
         made = packed((number,), bits, 100, even=even, seed=number)
-        pieces.append(Piece(name=f"w{len(pieces)}", at=len(model), packed=made, axes=(0,)))
+        pieces.append(StoredWeight(name=f"w{len(pieces)}", at=len(model), packed=made, axes=(0,)))
         model += pieces[-1].content() + RNG.bytes(gaps)
     content = write(model, pieces)
     assert read(content) == model
-    found = account(content)
+    found = size_breakdown(content)
     parts = found.indices + found.codes + found.points + found.scales + found.integers + found.rest + found.header
     assert parts == found.file_bytes == len(content)
     assert (found.weights, found.model_bytes) == (sum(numbers), len(model))
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_byte_for_byte_and_its_account_is_the_file_s_siz
 
 def test_any_reader_of_safetensors_reads_it():
     made = packed((40, 30), 2)
-    piece = Piece(name="w", at=1, packed=made, axes=(1, 0))
+    piece = StoredWeight(name="w", at=1, packed=made, axes=(1, 0))
     arrays = load(write(b"x" + piece.content(), [piece]))
     np.testing.assert_array_equal(arrays["points"], made.points)
     np.testing.assert_array_equal(arrays["low"], made.low)
@@ -61,7 +61,7 @@ def test_any_reader_of_safetensors_reads_it():
 def test_the_paper_s_gain_in_buckets_of_256_and_more_with_huffman(bits, gain):
     """So many bits and two floats for 256 weights; names and places take a kilobyte more at most."""
     made = packed((512, 512), bits, even=True)
-    found = account(write(made.unpacked().tobytes(), [Piece(name="w", at=0, packed=made, axes=(0, 1))]))
+    found = size_breakdown(write(made.unpack().tobytes(), [StoredWeight(name="w", at=0, packed=made, axes=(0, 1))]))
     assert found.float_bytes / (found.fixed_bytes + found.scales) == pytest.approx(gain, abs=0.01)
     assert found.factor > gain and found.header < 1000
 
@@ -91,7 +91,7 @@ SCALE = np.linspace(0.01, 0.03, 40).astype(np.float32)
 @pytest.mark.parametrize("form", ["float32", "transposed", "float16", "int8"])
 def test_weights_are_found_in_every_form_that_an_engine_s_file_has(form):
     made = packed((40, 30), 3)
-    weight, scale = made.unpacked(), None
+    weight, scale = made.unpack(), None
     if form == "transposed":
         weight = np.ascontiguousarray(weight.T)
     elif form == "float16":
@@ -103,22 +103,22 @@ def test_weights_are_found_in_every_form_that_an_engine_s_file_has(form):
     content = model({"matrix": weight, "bias": BIAS}, scale)
     found, left = pack_model(content, {"linear.weight": made})
     assert left == () and read(found) == content
-    assert account(found).weights == 1200
-    assert account(found).integers == (160 if form == "int8" else 0)
+    assert size_breakdown(found).weights == 1200
+    assert size_breakdown(found).integers == (160 if form == "int8" else 0)
     (entry,) = json.loads(json.loads(found[8 : 8 + int.from_bytes(found[:8], "little")])["__metadata__"]["weights"])
     assert entry["axes"] == ([0, 1] if form in ("float32", "float16") else [1, 0])
 
 
 def test_a_weight_that_the_file_has_otherwise_stays_in_it_and_is_named():
     made, other = packed((40, 30), 3), packed((40, 30), 3, seed=1)
-    content = model({"matrix": other.unpacked() + 1, "bias": BIAS})
+    content = model({"matrix": other.unpack() + 1, "bias": BIAS})
     found, left = pack_model(content, {"a": made})
-    assert left == ("a",) and read(found) == content and account(found).weights == 0
+    assert left == ("a",) and read(found) == content and size_breakdown(found).weights == 0
 
 
 GOOD = write(
-    packed((700,), 4).unpacked().tobytes() + b"rest",
-    [Piece(name="w", at=0, packed=packed((700,), 4), axes=(0,))],
+    packed((700,), 4).unpack().tobytes() + b"rest",
+    [StoredWeight(name="w", at=0, packed=packed((700,), 4), axes=(0,))],
 )
 
 
@@ -127,10 +127,10 @@ def test_skewed_indices_take_their_huffman_code():
     indices = np.repeat(np.array([0, 1, 2, 3], np.uint8), [97000, 1000, 1000, 1000])
     np.random.default_rng(0).shuffle(indices)
     made = replace(packed((100000,), 2), indices=pack_indices(indices, 2))
-    content = write(made.unpacked().tobytes(), [Piece(name="w", at=0, packed=made, axes=(0,))])
-    assert account(content).indices == pytest.approx(100000 * 1.05 / 8, rel=0.02)
-    assert account(content).fixed_bytes == 25000
-    assert read(content) == made.unpacked().tobytes()
+    content = write(made.unpack().tobytes(), [StoredWeight(name="w", at=0, packed=made, axes=(0,))])
+    assert size_breakdown(content).indices == pytest.approx(100000 * 1.05 / 8, rel=0.02)
+    assert size_breakdown(content).fixed_bytes == 25000
+    assert read(content) == made.unpack().tobytes()
     with pytest.raises(ValueError, match="index 3 of 2 points"):
         read(content.replace(rb"\"bits\":2", rb"\"bits\":1"))
 
@@ -171,8 +171,8 @@ def test_what_is_no_packed_model_is_refused_with_the_reason(change, words):
 
 def test_pieces_that_overlap_or_are_not_there_are_not_written():
     made = packed((300,), 4)
-    content = made.unpacked().tobytes()
-    piece = Piece(name="w", at=0, packed=made, axes=(0,))
+    content = made.unpack().tobytes()
+    piece = StoredWeight(name="w", at=0, packed=made, axes=(0,))
     with pytest.raises(ValueError, match="overlap"):
         write(content, [piece, piece])
     with pytest.raises(ValueError, match="not at byte 0"):
@@ -181,15 +181,15 @@ def test_pieces_that_overlap_or_are_not_there_are_not_written():
 
 def test_equal_content_gives_equal_bytes():
     made = packed((300,), 4)
-    both = [write(made.unpacked().tobytes(), [Piece(name="w", at=0, packed=made, axes=(0,))]) for _ in range(2)]
+    both = [write(made.unpack().tobytes(), [StoredWeight(name="w", at=0, packed=made, axes=(0,))]) for _ in range(2)]
     assert both[0] == both[1]
 
 
 def test_scales_are_stored_once():
     made = packed((40, 30), 3)
-    integers = Integers(scale=SCALE, scale_at=1200, axis=0, limit=127)
-    piece = Piece(name="w", at=0, packed=made, axes=(0, 1), form="int8", integers=integers)
+    integers = Int8Form(scale=SCALE, scale_at=1200, axis=0, limit=127)
+    piece = StoredWeight(name="w", at=0, packed=made, axes=(0, 1), form="int8", integers=integers)
     content = piece.content() + SCALE.tobytes()
     assert read(write(content, [piece])) == content
-    assert account(write(content, [piece])).rest < 20
-    onnx.checker.check_model(onnx.load_model_from_string(model({"matrix": made.unpacked().T.copy(), "bias": BIAS})))
+    assert size_breakdown(write(content, [piece])).rest < 20
+    onnx.checker.check_model(onnx.load_model_from_string(model({"matrix": made.unpack().T.copy(), "bias": BIAS})))

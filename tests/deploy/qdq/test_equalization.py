@@ -7,7 +7,7 @@ from torch import nn
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
 from deploy.onnx_graph.run import run_batches
-from deploy.qdq.equalization import equalise, pairs
+from deploy.qdq.equalization import equalize, layer_pairs
 
 
 def outputs(model, inputs):
@@ -26,8 +26,8 @@ def uneven(*layers):
 
 def test_nothing_changes_but_the_ranges_of_channels_through_a_depthwise_layer_too():
     model = uneven(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 4, 1))
-    made = equalise(model)
-    assert len(list(pairs(Graph(model)))) == 2
+    made = equalize(model)
+    assert len(list(layer_pairs(Graph(model)))) == 2
     inputs = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
     np.testing.assert_allclose(outputs(made, inputs), outputs(model, inputs), rtol=1e-3, atol=1e-3)
     made_by_first = np.abs(Graph(made).constant(Graph(made).nodes[0].input[1])).max(axis=(1, 2, 3))
@@ -35,7 +35,7 @@ def test_nothing_changes_but_the_ranges_of_channels_through_a_depthwise_layer_to
 
 
 def test_what_saturates_or_is_read_twice_is_left_alone():
-    assert not list(pairs(Graph(uneven(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 4, 1)))))
+    assert not list(layer_pairs(Graph(uneven(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 4, 1)))))
 
     class Fork(nn.Module):
         def __init__(self):
@@ -46,4 +46,4 @@ def test_what_saturates_or_is_read_twice_is_left_alone():
             y = self.a(x)
             return self.b(y) + y
 
-    assert not list(pairs(Graph(to_onnx(capture(Fork().eval(), [torch.randn(2, 3, 8, 8)])))))
+    assert not list(layer_pairs(Graph(to_onnx(capture(Fork().eval(), [torch.randn(2, 3, 8, 8)])))))

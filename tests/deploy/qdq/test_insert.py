@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from compress.data.base import ArraySamples
 from compress.methods.quantization import post_training
-from deploy.engines.onnxruntime import ONNXRuntime, optimised
+from deploy.engines.onnxruntime import ONNXRuntime, save_optimized
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.packing.indices import quantize_weight
-from deploy.qdq.insert import Scales, insert, scale_of_range, scales_of_weight, weight_limit
+from deploy.qdq.insert import Scales, activation_scale, insert, weight_limit, weight_scales
 from deploy.qdq.placement import place
 from profiles.device import load as load_profile
 from profiles.quantization import QUANTIZATION
@@ -26,18 +26,18 @@ VNNI, NARROW, ARM = (QUANTIZATION[n] for n in ("x86-vnni", "x86-no-vnni", "arm-d
 
 
 def test_scale_by_hand():
-    assert scale_of_range(0.0, 2.55, VNNI) == (pytest.approx(0.01), 0)
-    scale, zero = scale_of_range(-1.0, 1.55, VNNI)
+    assert activation_scale(0.0, 2.55, VNNI) == (pytest.approx(0.01), 0)
+    scale, zero = activation_scale(-1.0, 1.55, VNNI)
     assert (scale, zero) == (pytest.approx(0.01), 100)
-    scale, zero = scale_of_range(-1.0, 1.55, ARM)
+    scale, zero = activation_scale(-1.0, 1.55, ARM)
     assert (scale, zero) == (pytest.approx(0.01), -28)
-    assert scale_of_range(0.0, 0.0, VNNI) == (1.0, 0)
+    assert activation_scale(0.0, 0.0, VNNI) == (1.0, 0)
 
 
 @given(st.floats(-100, 0), st.floats(0, 100))
 def test_zero_is_exact_and_the_range_is_covered(low, high):
     for recipe in (VNNI, ARM):
-        scale, zero = scale_of_range(low, high, recipe)
+        scale, zero = activation_scale(low, high, recipe)
         smallest, largest = (0, 255) if recipe.activation == "uint8" else (-128, 127)
         assert smallest <= zero <= largest
         assert (smallest - zero) * scale <= low + scale
@@ -46,8 +46,8 @@ def test_zero_is_exact_and_the_range_is_covered(low, high):
 
 def test_weight_scales_by_hand():
     weight = np.array([[1.0, -2.0], [0.0, 0.0], [0.5, 0.25]])
-    np.testing.assert_allclose(scales_of_weight(weight, 0, VNNI), np.array([2.0, 1.0, 0.5]) / 127)
-    np.testing.assert_allclose(scales_of_weight(weight, 1, VNNI), np.array([1.0, 2.0]) / 127)
+    np.testing.assert_allclose(weight_scales(weight, 0, VNNI), np.array([2.0, 1.0, 0.5]) / 127)
+    np.testing.assert_allclose(weight_scales(weight, 1, VNNI), np.array([1.0, 2.0]) / 127)
     assert weight_limit(NARROW) == 63
 
 
@@ -123,7 +123,7 @@ def test_products_of_tokens_stay_integers_in_onnxruntime_once_the_batch_is_fixed
     recipe = replace(QUANTIZATION["ort-x86-no-vnni"], spreads_biases=spreads)
     onnx.save(insert(found.model, found.quantize.placement, found.scales, recipe), str(tmp_path / "m.onnx"))
     engine = ONNXRuntime()
-    optimised(tmp_path / "m.onnx", engine.plan(load_profile("cpu"), "int8", ""), tmp_path / "fused.onnx")
+    save_optimized(tmp_path / "m.onnx", engine.plan(load_profile("cpu"), "int8", ""), tmp_path / "fused.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
     assert kinds.count("MatMulIntegerToFloat") == (2 if spreads else 0)
     assert kinds.count("Gemm") == (0 if spreads else 2), "without the rule the runtime makes float ones"

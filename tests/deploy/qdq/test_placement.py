@@ -89,7 +89,7 @@ def test_concatenation_of_integer_branches_stays_in_integers():
     assert sorted(makers) == ["Concat", "Relu", "Relu", "input"]
     _, first, second, result = placement.activations
     assert (first.like, second.like, result.like) == (None, first.tensor, first.tensor), "one scale: it only copies"
-    assert placement.ranges()[first.tensor] == [first.tensor, second.tensor]
+    assert placement.observed_tensors()[first.tensor] == [first.tensor, second.tensor]
 
 
 def test_a_branch_that_something_else_reads_keeps_its_own_scale():
@@ -106,7 +106,7 @@ def test_a_branch_that_something_else_reads_keeps_its_own_scale():
     assert makers == ["input", "Relu", "Relu", "Concat"]
     _, read_twice, branch, result = placement.activations
     assert (read_twice.like, branch.like, result.like) == (None, None, branch.tensor)
-    assert placement.ranges()[branch.tensor] == [branch.tensor, result.tensor], "what passes through must fit too"
+    assert placement.observed_tensors()[branch.tensor] == [branch.tensor, result.tensor], "what passes through must fit too"
 
 
 def test_a_shuffle_has_one_scale_and_pairs_only_where_it_is_entered():

@@ -39,7 +39,7 @@ def test_learned_points_come_nearer_and_decode_to_the_layer_s_weights():
     packed = settle(module, names)
     assert loss().item() < 0.8 * at_first
     for name, found in packed.items():
-        np.testing.assert_array_equal(found.unpacked(), module.get_parameter(name).detach().numpy())
+        np.testing.assert_array_equal(found.unpack(), module.get_parameter(name).detach().numpy())
         assert len(found.points) == 4
     assert set(dict(module.named_parameters())) == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
@@ -71,7 +71,7 @@ def test_a_weight_that_may_moves_on_to_another_point_and_keeps_its_range_by_hand
     with torch.no_grad():
         held.original[0, 1] = 9.0
     packed = settle(layer, ["weight"])["weight"]
-    assert packed.unpacked().tolist() == layer.weight.tolist() == [[0.5, 3.5, 3.5, 3.5]]
+    assert packed.unpack().tolist() == layer.weight.tolist() == [[0.5, 3.5, 3.5, 3.5]]
     assert (packed.low.tolist(), packed.span.tolist()) == ([0.0], [4.0])
 
 
