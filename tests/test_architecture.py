@@ -146,9 +146,9 @@ def test_no_telemetry_of_openvino(beside, converts):
     """What it would send messages with is not loaded, nor its converter in a worker; others may load them afterwards."""
     code = f"""
 import sys, {beside}
-from deploy.engines.openvino import imported
-found = imported()
-assert found is imported() and hasattr(found, "convert_model") == {converts}
+from deploy.engines.openvino import import_openvino
+found = import_openvino()
+assert found is import_openvino() and hasattr(found, "convert_model") == {converts}
 assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
 assert found.Core().available_devices
 import openvino_telemetry
