@@ -2,7 +2,7 @@
 
     package.module:callable        anything importable
     path/to/file.py:callable       a file of the user's own
-    torchvision:NAME               torchvision.models.get_model(NAME, weights=None, ...)
+    torchvision:NAME               torchvision.models.get_model(NAME, weights=None, ...), no pretrained backbone either
     timm:NAME                      timm.create_model(NAME, pretrained=False, ...)
     transformers:NAME              an image classifier of that configuration or local folder; returns its logits
     given:NAME-HASH                an object that this process was given (compress.models.given)
@@ -15,8 +15,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, final
@@ -24,7 +25,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from compress.models import given
-from profiles.errors import UserError
+from profiles.errors import UserError, unknown
 from profiles.tables import load_object
 
 
@@ -94,36 +95,49 @@ def _given(reference: str) -> Callable[..., Any]:
 
 
 def _library(package: str) -> ModuleType:
+    root = package.partition(".")[0]
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise UserError(f"models of {package} need it installed; pip install {package} ({error})") from None
+        raise UserError(f"models of {root} need it installed; pip install {root} ({error})") from None
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"{package} is installed but does not import: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{root} is installed but does not import: {_first_line(error)}") from None
+
+
+def _built(reference: str, make: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+    """Call a library's factory; whatever is wrong inside it is one line, since no user reads its traceback."""
+    try:
+        return make(**arguments)
+    except Exception as error:
+        raise UserError(f"{reference}: {type(error).__name__}: {_first_line(error)}; given: {dict(arguments)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0][:300]
 
 
 def _torchvision(name: str) -> Callable[..., Any]:
     models = _library("torchvision.models")
+    if name not in models.list_models():
+        raise UserError(unknown("model", name, models.list_models(), "torchvision"))
 
     def build(**arguments: Any) -> nn.Module:
-        try:
-            module: nn.Module = models.get_model(name, weights=None, **arguments)
-        except ValueError as error:
-            raise UserError(f"torchvision:{name}: {error}") from None
-        return module
+        maker = models.get_model_builder(name)
+        # detectors and segmenters would fetch a backbone; null cannot be written in a recipe
+        none = {"weights": None, "weights_backbone": None}
+        kept = {key: value for key, value in none.items() if key in inspect.signature(maker).parameters}
+        return _built(f"torchvision:{name}", maker, {**kept, **arguments})
 
     return build
 
 
 def _timm(name: str) -> Callable[..., Any]:
     timm = _library("timm")
+    if not timm.is_model(name):
+        raise UserError(unknown("model", name, timm.list_models(), "timm"))
 
     def build(**arguments: Any) -> nn.Module:
-        try:
-            module: nn.Module = timm.create_model(name, pretrained=False, **arguments)
-        except RuntimeError as error:
-            raise UserError(f"timm:{name}: {error}") from None
-        return module
+        return _built(f"timm:{name}", timm.create_model, {"model_name": name, "pretrained": False, **arguments})
 
     return build
 
@@ -132,13 +146,15 @@ def _transformers(name: str) -> Callable[..., Any]:
     transformers = _library("transformers")
 
     def build(**arguments: Any) -> nn.Module:
+        kind = transformers.AutoModelForImageClassification
         if Path(name).is_dir():
-            return Logits(transformers.AutoModelForImageClassification.from_pretrained(name, local_files_only=True))
-        try:
-            configuration = transformers.AutoConfig.for_model(name, **arguments)
-        except ValueError as error:
-            raise UserError(f"transformers:{name}: {str(error).splitlines()[0]}") from None
-        return Logits(transformers.AutoModelForImageClassification.from_config(configuration))
+            return Logits(_built(f"transformers:{name}", lambda: kind.from_pretrained(name, local_files_only=True), {}))
+
+        def configured(**settings: Any) -> nn.Module:
+            module: nn.Module = kind.from_config(transformers.AutoConfig.for_model(name, **settings))
+            return module
+
+        return Logits(_built(f"transformers:{name}", configured, arguments))
 
     return build
 
