@@ -279,15 +279,17 @@ def default_folder(recipe: str, profile: str) -> Path:
     return Path("runs") / f"{recipe}-{profile}"
 
 
-def load(folder: str | Path, module: nn.Module | None = None) -> nn.Module:
+def load(folder: str | Path, module: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """Load the student that a run left, in evaluation mode; outputs are bit-equal to what the run measured in PyTorch.
 
     Args:
         folder: of a finished run, or one with ``surgery.json`` and ``model.safetensors``.
         module: for a model that was given as an object: a fresh one of the same structure, which stays as it is.
+        trust: whether a factory may be called that no recipe of yours has named: loading such a folder runs its code.
 
     Raises:
-        UserError: there is none, or it was given as an object and ``module`` is missing or of another structure.
+        UserError: there is none, its factory is not trusted, or it was given as an object and ``module`` is missing or of
+            another structure.
 
     Example:
         >>> student = compress.load("runs/blobs-cpu", module=small)
@@ -298,7 +300,7 @@ def load(folder: str | Path, module: nn.Module | None = None) -> nn.Module:
     path = path / plans.FOLDER if (path / plans.FOLDER / plans.PLAN).is_file() else path
     if not (path / plans.PLAN).is_file():
         raise UserError(f"{folder}: no {plans.PLAN}, there or under {plans.FOLDER}/; give the folder of a finished run")
-    return plans.load(path, module)[1]
+    return plans.load(path, module, trust=trust)[1]
 
 
 def quantize(

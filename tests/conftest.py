@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,10 @@ from profiles.device import load as load_profile
 # A property holds at any speed: how long an example takes says what else runs here.
 settings.register_profile("any-speed", deadline=None)
 settings.load_profile("any-speed")
+
+# What the product remembers of a user is none of theirs who runs the tests.
+HOME = tempfile.TemporaryDirectory()
+os.environ["XDG_CONFIG_HOME"] = os.environ["XDG_CACHE_HOME"] = HOME.name
 
 ROOT = Path(__file__).parent.parent
 HANG_S = 1200.0

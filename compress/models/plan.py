@@ -19,6 +19,7 @@ from torch import nn
 
 from compress.models import factory as factories
 from compress.models import given
+from compress.models import trust as trusted
 from compress.models.checkpoint import load_tensors, save_tensors
 from deploy.files import write_atomically
 from profiles.errors import UserError
@@ -101,16 +102,21 @@ def save(folder: Path, plan: Plan, module: nn.Module) -> None:
     save_tensors(folder / WEIGHTS, module.state_dict())
 
 
-def load(folder: Path, fresh: nn.Module | None = None) -> tuple[Plan, nn.Module]:
+def load(folder: Path, fresh: nn.Module | None = None, *, trust: bool = False) -> tuple[Plan, nn.Module]:
     """Read the plan and the module that ``save`` wrote, in evaluation mode; outputs are bit-equal to the original's.
 
     Args:
         fresh: where the module was given as an object: another of the same structure; it stays as it is.
+        trust: whether the plan may call a factory that no recipe of this user has named (``compress.models.trust``).
 
     Raises:
-        UserError: the plan's factory does not build here, or ``fresh`` is missing, of another structure or not called for.
+        UserError: the plan's factory is not trusted or does not build here, or ``fresh`` is missing, of another structure or
+            not called for.
     """
     plan = Plan.from_json(json.loads((folder / PLAN).read_text()))
+    if trust:
+        trusted.allow(plan.factory)
+    trusted.check(plan.factory, plan.arguments, folder)
     if fresh is not None and not plan.is_given:
         raise UserError(f"{folder}: its model is built by {plan.factory}; leave module out")
     with contextlib.nullcontext() if fresh is None else given.standing_in(plan.factory, fresh):

@@ -24,6 +24,7 @@ from compress.methods.quantization.observer import Observer
 from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import ModuleQuantizer
 from compress.models import plan as surgery
+from compress.models import trust
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
@@ -60,6 +61,7 @@ class ModelBuilder:
         tracked: Path | None = None,
     ) -> None:
         self.recipe, self.profile, self._cache = recipe, profile, cache
+        trust.allow(*recipe.factories)
         self.task: Task = instantiate(recipe.task, tasks(), "[task] kind")
         self.data: Splits = instantiate(recipe.data, sources(), "[task] data")
         self.data_key = self.data.fingerprint()

@@ -130,6 +130,12 @@ class Recipe:
     stages: tuple[Stage, ...]
     trackers: tuple[str, ...] = ()
 
+    @property
+    def factories(self) -> tuple[str, ...]:
+        """The model factories that the recipe names."""
+        named = (self.teacher.model, *(also.model for also in self.teacher.also), self.student.model)
+        return tuple(dict.fromkeys(name for name in named if name))
+
     def as_json(self) -> dict[str, Any]:
         """Return the resolved recipe as plain data, defaults filled in."""
         adapter = TypeAdapter(dict[str, Any])
