@@ -57,6 +57,10 @@ LOSSES: dict[str, str] = {
     "aspects": "compress.losses.heads:Aspects",
     "two_passes": "compress.losses.passes:two_passes",
     "boxes": "compress.losses.boxes:boxes",
+    # outputs that are no class scores
+    "l1": "compress.losses.regression:l1",
+    "l2": "compress.losses.regression:l2",
+    "huber": "compress.losses.regression:huber",
     # relations of samples, channels and tokens
     "sp": "compress.losses.relations:sp",
     "ickd": "compress.losses.relations:Ickd",

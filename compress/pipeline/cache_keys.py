@@ -92,7 +92,13 @@ def _located(name: str, top: Path, importer: tuple[str, Path] | None) -> Iterato
     """The module that an import names, or the one that defines the name at its end; nothing for packages of others."""
     if name.startswith("."):
         name = _absolute(name, importer)
-    base = top if name.partition(".")[0] in OURS else _base(name, importer)
+    is_ours = name.partition(".")[0] in OURS
+    if importer is None and not is_ours:  # a module that was loaded from a file need not be called as the file is
+        file = _file_of(name)
+        if file is not None:
+            yield name, file
+        return
+    base = top if is_ours else _base(name, importer)
     while base is not None and name:
         stem = base.joinpath(*name.split("."))
         for path in (stem.with_suffix(".py"), stem / "__init__.py"):
@@ -115,8 +121,7 @@ def _absolute(name: str, importer: tuple[str, Path] | None) -> str:
 def _base(name: str, importer: tuple[str, Path] | None) -> Path | None:
     """The folder in which a module of the user's own is looked for: that of the package of who imports it."""
     if importer is None:
-        file = _file_of(name)
-        return None if file is None else _folder_of(name, file)
+        return None
     module, path = importer
     own_package = "." in module and module.partition(".")[0] == name.partition(".")[0]
     beside = "." not in module and module not in OURS and "site-packages" not in path.parts

@@ -263,6 +263,10 @@ def _stage(entry: Mapping[str, Any], where: str, folder: Path, faults: list[str]
 
 def _loss(entry: Any, folder: Path, where: str, faults: list[str]) -> Any:
     """Fill in the paths in one entry of ``losses``; all else is checked with the stage."""
+    if isinstance(entry, str):
+        return factory.relative_to(entry, folder)
+    if isinstance(entry, Mapping) and isinstance(entry.get("use"), str):
+        entry = {**entry, "use": factory.relative_to(entry["use"], folder)}
     if not isinstance(entry, Mapping) or entry.get("use") not in losses():
         return entry
     options = {key: value for key, value in entry.items() if key not in RESERVED}

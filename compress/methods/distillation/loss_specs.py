@@ -15,6 +15,7 @@ from compress.losses.base import VOCABULARY, PerSampleLoss, TwoHeaded
 from compress.methods.distillation.loss_weights import WEIGHTS
 from compress.methods.distillation.sample_weights import SampleWeight
 from compress.models import given
+from compress.models.factory import factory
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, look_up, with_entry_points
 
@@ -45,12 +46,14 @@ def losses() -> dict[str, str]:
 
 
 def loss_named(use: str) -> Any:
-    """Look up a loss by its name, or by its reference where it was given as an object.
+    """Look up a loss by its name, by ``file.py:callable`` or ``module:callable``, or as it was given as an object.
 
     Raises:
         UserError: there is none of that name, or this process was not given it.
     """
-    return given.resolve(use) if given.is_given(use) else look_up("loss", use, losses())
+    if given.is_given(use):
+        return given.resolve(use)
+    return factory(use) if ":" in use and use not in losses() else look_up("loss", use, losses())
 
 
 def weights() -> dict[str, str]:
@@ -83,10 +86,18 @@ def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
     name, options = table["use"], {k: v for k, v in table.items() if k not in RESERVED}
     if callable(name) and (name := _registered(name, faults)) is None:
         return None
-    if name not in losses() and not given.is_given(str(name)):
-        faults.append(unknown("loss", str(name), losses()))
+    if name not in losses() and ":" not in str(name):
+        faults.append(unknown("loss", str(name), losses()) + "; or file.py:callable")
         return None
-    loss = loss_named(name)
+    try:
+        loss = loss_named(name)
+        unread = [word for word in loss_inputs(loss) if word not in VOCABULARY]
+    except (UserError, TypeError, ValueError) as error:
+        faults.append(f"loss {name}: {error}")
+        return None
+    if unread:
+        faults.append(f"loss {name}: it reads {', '.join(unread)}; losses can read {', '.join(VOCABULARY)}")
+        return None
     weight = _weight(table.get("weight", 1.0), name, loss, faults)
     layers = _layers(table.get("layers", ()), name, loss, faults)
     faults += option_faults(loss, options, f"loss {name}", keyword_only=True)
@@ -199,4 +210,5 @@ def two_head_losses(table: Mapping[str, str]) -> list[str]:
 
 def loss_modules(specs: tuple[LossSpec, ...]) -> list[str]:
     """The modules whose code decides what these losses are; the code of given ones is in their references."""
-    return [losses()[spec.use].partition(":")[0] for spec in specs if not given.is_given(spec.use)]
+    named = [spec.use for spec in specs if not given.is_given(spec.use)]
+    return [losses()[use].partition(":")[0] if use in losses() else str(loss_named(use).__module__) for use in named]

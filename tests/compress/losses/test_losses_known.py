@@ -22,6 +22,7 @@ from compress.losses.masks import Acam
 from compress.losses.moving import PsKd, Taid
 from compress.losses.passes import two_passes
 from compress.losses.ranking import pld
+from compress.losses.regression import huber, l1, l2
 from compress.losses.relations import Ickd, affinity, diswot, edges, rkd, self_similarity, sp
 from compress.losses.tokens import LnHidden, VisibleTokens, token_relations
 from compress.losses.transport import sinkhorn
@@ -562,3 +563,12 @@ def test_align(tmp_path):
     np.save(tmp_path / "images.npy", np.ones((4, 3)))
     with pytest.raises(UserError, match="both 3 wide"):
         Align(example, texts=str(tmp_path / "texts.npy"), images=str(tmp_path / "images.npy"))
+
+
+def test_regression_losses_of_outputs_by_hand():
+    """Differences 3, 0.5, -1 and 0: |d| 4.5, d^2 10.25; Huber at 1: 2.5 + 0.125 + 0.5, at 2: 4 + 0.125 + 0.5; of four."""
+    student, teacher = doubles([4.0, 1.5], [0.0, 7.0]), doubles([1.0, 1.0], [1.0, 7.0])
+    assert l1(student, teacher).item() == near(4.5 / 4)
+    assert l2(student, teacher).item() == near(10.25 / 4)
+    assert huber(student, teacher).item() == near(3.125 / 4)
+    assert huber(student, teacher, delta=2.0).item() == near(4.625 / 4)

@@ -33,6 +33,7 @@ ZERO = {
     ),
     *("sp", "ickd", "rkd", "diswot", "codebook", "token_relations", "self_similarity"),
     *("attention", "cwd", "hcl", "dsi", "block_mse", "visible_tokens"),
+    *("l1", "l2", "huber"),
 }
 """Nothing to learn for a student that is its teacher."""
 
@@ -148,7 +149,7 @@ def test_a_loss_is_a_function_or_a_final_module_that_names_its_paper(name):
     loss = load_object(LOSSES[name])
     assert not isinstance(loss, type) or (issubclass(loss, nn.Module) and loss.__final__)
     words = inspect.getdoc(loss)
-    own = {"task", "bce_kd", "boxes"}
+    own = {"task", "bce_kd", "boxes", "l1", "l2", "huber"}
     assert name in own or any(year in words for year in map(str, range(2015, 2027))), "which paper?"
     unsaid = set(loss_options(loss)) - PLAIN - set(words.replace("`", " ").split())
     assert not unsaid, "options that the docstring does not name"

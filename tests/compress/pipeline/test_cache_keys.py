@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from compress.execution.cache import source_digest
+from compress.models.factory import load_file
 from compress.pipeline import cache_keys
 from compress.pipeline.cache_keys import NEUTRAL, OURS, closure, code_key
 from compress.stages import STAGES
@@ -94,6 +95,9 @@ def test_a_users_own_module_is_followed_within_its_folder_and_its_package(tmp_pa
     (tmp_path / "own/parts.py").write_text("SCALE = 2\n")
     (tmp_path / "loose_helper.py").write_text("HELP = 2\n")
     assert code_key("own.task") != before[0] and code_key("loose_task") != before[1]
+    loaded = load_file(tmp_path / "loose_task.py")
+    assert loaded.__name__ != "loose_task", "by its path"
+    assert [name for name, _ in closure([loaded.f])] == sorted([loaded.__name__, "loose_helper"])
     sys.modules.pop("own", None)
 
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import tomllib
 
@@ -150,3 +152,44 @@ def test_files_and_paths_are_relative_to_the_recipe_and_variables_are_filled_in(
     assert found.teacher.model == found.student.model == "/there/nets.py:net"
     relative = recipe.parse(tomllib.loads(text.replace("$PLACE/", "")), name="r", source="/there/r.toml")
     assert relative.data.arguments == {"path": "/there/x"}
+
+
+OWN_LOSS = """
+def halved(student_logits, teacher_logits, *, scale=0.5):
+    return scale * (student_logits - teacher_logits).abs().mean()
+
+def odd(student_logits, colour):
+    return student_logits.mean()
+"""
+
+
+def test_a_loss_of_the_users_own_is_named_by_file_and_its_code_is_in_the_key(tmp_path):
+    from compress.methods.distillation.loss_specs import loss_modules
+    from compress.pipeline.cache_keys import code_key
+
+    (tmp_path / "own_losses.py").write_text(OWN_LOSS)
+    path = tmp_path / "r.toml"
+    text = """
+[task]
+data = "digits"
+[teacher]
+model = "compress.models:resnet20"
+[[stage]]
+use = "distill"
+losses = ["task", { use = "own_losses.py:halved", weight = 2.0, scale = 0.25 }, "l1"]
+"""
+    path.write_text(text)
+    (stage,) = recipe.load(str(path)).stages
+    assert stage.losses[1].use == f"{tmp_path / 'own_losses.py'}:halved" and stage.losses[1].options == {"scale": 0.25}
+    before = code_key(*loss_modules(stage.losses))
+    (tmp_path / "own_losses.py").write_text(OWN_LOSS.replace("0.5", "0.75"))
+    assert code_key(*loss_modules(stage.losses)) != before
+    for wrong, words in (
+        ("own_losses.py:none", "has no 'none'"),
+        ("own_losses.py:odd", "it reads colour; losses can read student_logits"),
+        ("nowhere.py:halved", "no such file"),
+        ("halvd", "unknown loss 'halvd'"),
+    ):
+        path.write_text(text.replace("own_losses.py:halved", wrong).replace(", scale = 0.25", ""))
+        with pytest.raises(UserError, match=re.escape(words)):
+            recipe.load(str(path))
