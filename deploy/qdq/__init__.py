@@ -1,1 +1,1 @@
-"""Q/DQ pairs: where they stand, and the weights and ranges they carry. Host only."""
+"""Q/DQ pairs in ONNX graphs: placement, insertion, and corrections of weights and biases. Host only."""

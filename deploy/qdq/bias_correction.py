@@ -1,4 +1,4 @@
-"""Bias correction: what rounding and clipping shift a layer's outputs by on average is taken off its bias.
+"""Bias correction: subtract the mean quantisation error of a layer's outputs from its bias.
 
 Nagel et al. 2019 (Data-Free Quantization, section 4.2) with the expectation taken over calibration samples, as in their
 appendix D: each layer alone, its input from the float model. A layer is linear, so its mean output is its output for the
@@ -24,9 +24,9 @@ from profiles.quantization import QuantizationRecipe
 
 Array = npt.NDArray[np.float32]
 
-CORRECTED = ("Conv", "Gemm")
+CORRECTABLE = ("Conv", "Gemm")
 PROBE = "bias_correction/"
-MEAN, MEAN_QUANTISED = f"{PROBE}mean/", f"{PROBE}mean_quantised/"
+MEAN, MEAN_QUANTIZED = f"{PROBE}mean/", f"{PROBE}mean_quantised/"
 AXES = f"{PROBE}axes"
 
 
@@ -37,35 +37,40 @@ def correct_biases(
     recipe: QuantizationRecipe,
     batches: Iterable[npt.NDArray[Any]],
 ) -> onnx.ModelProto:
-    """A copy of the float ``model`` whose convolutions and linear layers have corrected biases.
+    """Correct the biases of convolutions and linear layers, in a copy of the float ``model``.
 
     Args:
         model: a float model with one input.
+        placement: the quantised tensors and weights.
+        scales: the scales of ``placement``.
         batches: calibration samples, arrays of shape (samples, ...).
+
+    Returns:
+        The corrected float model; without samples a plain copy.
     """
-    layers = list(_layers(Graph(model), placement))
+    layers = list(_correctable_layers(Graph(model), placement))
     corrected = onnx.ModelProto()
     corrected.CopyFrom(model)
     read = list(dict.fromkeys(node.input[0] for node in layers))
-    means = _means(model, read, scales, recipe, batches) if layers else {}
+    means = _mean_inputs(model, read, scales, recipe, batches) if layers else {}
     if not means:
         return corrected
-    shifts = _shifts(model, layers, means, placement, scales, recipe)
+    shifts = _output_errors(model, layers, means, placement, scales, recipe)
     for node in corrected.graph.node:
         if node.name in shifts:
-            _shift_bias(corrected, node, shifts[node.name])
+            _add_to_bias(corrected, node, shifts[node.name])
     return corrected
 
 
-def _layers(graph: Graph, placement: Placement) -> Iterator[onnx.NodeProto]:
+def _correctable_layers(graph: Graph, placement: Placement) -> Iterator[onnx.NodeProto]:
     placed = {weight.tensor for weight in placement.weights}
     for node in graph.nodes:
-        if node.op_type in CORRECTED and node.input[1] in placed and _plain(node, graph):
+        if node.op_type in CORRECTABLE and node.input[1] in placed and _has_own_bias(node, graph):
             yield node
 
 
-def _plain(node: onnx.NodeProto, graph: Graph) -> bool:
-    """Whether the node's rows are samples, and its bias a constant of its own, or missing, to be changed for it alone."""
+def _has_own_bias(node: onnx.NodeProto, graph: Graph) -> bool:
+    """Return whether the rows of the output are samples, and the bias is missing or a constant of this node alone."""
     if attribute(node, "transA", 0):
         return False
     if len(node.input) < 3 or not node.input[2]:
@@ -73,45 +78,45 @@ def _plain(node: onnx.NodeProto, graph: Graph) -> bool:
     return graph.is_constant(node.input[2]) and len(graph.consumers(node.input[2])) == 1
 
 
-def _means(
+def _mean_inputs(
     model: onnx.ModelProto,
     tensors: list[str],
     scales: Scales,
     recipe: QuantizationRecipe,
     batches: Iterable[npt.NDArray[Any]],
 ) -> dict[str, Array]:
-    """The mean over all samples of each tensor, and of what it is as integers, by probe; empty without samples."""
+    """Average each tensor and its quantised form over all samples, by probe name; empty without samples."""
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     probed.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), AXES))
-    probes = [probe for tensor in tensors for probe in _probe(probed, tensor, scales, recipe)]
+    probes = [probe for tensor in tensors for probe in _add_probes(probed, tensor, scales, recipe)]
     totals: dict[str, npt.NDArray[np.float64] | float] = dict.fromkeys(probes, 0.0)
     samples = 0
-    for count, found in run_batches(probed, probes, split_batches(model, tensors, batches)):
+    for count, values in run_batches(probed, probes, split_batches(model, tensors, batches)):
         samples += count
         for probe in probes:
-            totals[probe] += count * found[probe].astype(np.float64)
+            totals[probe] += count * values[probe].astype(np.float64)
     return {probe: np.asarray(total / samples, np.float32) for probe, total in totals.items()} if samples else {}
 
 
-def _probe(model: onnx.ModelProto, tensor: str, scales: Scales, recipe: QuantizationRecipe) -> Iterator[str]:
-    """Add to ``model`` the mean over samples of a tensor, and of its quantised form where it has one."""
-    where, means = PROBE + tensor, {MEAN + tensor: tensor}
+def _add_probes(model: onnx.ModelProto, tensor: str, scales: Scales, recipe: QuantizationRecipe) -> Iterator[str]:
+    """Add outputs to ``model``: the mean over samples of a tensor, and of its quantised form where it has one."""
+    prefix, means = PROBE + tensor, {MEAN + tensor: tensor}
     if tensor in scales.activations:
         step, zero = scales.activations[tensor]
         constants = {"step": np.float32(step), "zero": np.dtype(recipe.activation).type(zero)}
         for name, value in constants.items():
-            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{where}/{name}"))
-        pair = [f"{where}/step", f"{where}/zero"]
-        model.graph.node.append(helper.make_node("QuantizeLinear", [tensor, *pair], [f"{where}/integers"]))
-        model.graph.node.append(helper.make_node("DequantizeLinear", [f"{where}/integers", *pair], [f"{where}/rounded"]))
-        means[MEAN_QUANTISED + tensor] = f"{where}/rounded"
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{prefix}/{name}"))
+        pair = [f"{prefix}/step", f"{prefix}/zero"]
+        model.graph.node.append(helper.make_node("QuantizeLinear", [tensor, *pair], [f"{prefix}/integers"]))
+        model.graph.node.append(helper.make_node("DequantizeLinear", [f"{prefix}/integers", *pair], [f"{prefix}/rounded"]))
+        means[MEAN_QUANTIZED + tensor] = f"{prefix}/rounded"
     for mean, source in means.items():
         model.graph.node.append(helper.make_node("ReduceMean", [source, AXES], [mean], keepdims=1))
         yield mean
 
 
-def _shifts(
+def _output_errors(
     model: onnx.ModelProto,
     layers: list[onnx.NodeProto],
     means: dict[str, Array],
@@ -119,38 +124,38 @@ def _shifts(
     scales: Scales,
     recipe: QuantizationRecipe,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """By layer how far its mean output is above that of its quantised form; (channels,) each."""
+    """Return by layer the mean output of the float form minus that of the quantised form; (channels,) each."""
     graph, axes = Graph(model), {weight.tensor: weight.axis for weight in placement.weights}
-    found: dict[str, npt.NDArray[np.float64]] = {}
+    errors: dict[str, npt.NDArray[np.float64]] = {}
     for node in layers:
         tensor, weight = node.input[:2]
-        plain = graph.constant(weight)
-        integers = quantize_weight(plain, scales.weights[weight], axes[weight], weight_limit(recipe))
+        original = graph.constant(weight)
+        integers = quantize_weight(original, scales.weights[weight], axes[weight], weight_limit(recipe))
         shape = [-1 if axis == axes[weight] else 1 for axis in range(integers.ndim)]
         rounded = (integers * scales.weights[weight].reshape(shape)).astype(np.float32)
-        before = _output(model, node, means[MEAN + tensor], plain)
-        after = _output(model, node, means.get(MEAN_QUANTISED + tensor, means[MEAN + tensor]), rounded)
-        apart = before.astype(np.float64) - after
-        found[node.name] = apart.mean(axis=tuple(axis for axis in range(apart.ndim) if axis != 1))
-    return found
+        before = _layer_output(model, node, means[MEAN + tensor], original)
+        after = _layer_output(model, node, means.get(MEAN_QUANTIZED + tensor, means[MEAN + tensor]), rounded)
+        difference = before.astype(np.float64) - after
+        errors[node.name] = difference.mean(axis=tuple(axis for axis in range(difference.ndim) if axis != 1))
+    return errors
 
 
-def _output(model: onnx.ModelProto, layer: onnx.NodeProto, given: Array, weight: Array) -> Array:
-    """What a layer makes of one input with that weight and no bias."""
-    alone = onnx.NodeProto()
-    alone.CopyFrom(layer)
-    del alone.input[:], alone.output[:]
-    alone.input.extend(["given", "weight"])
-    alone.output.append("made")
-    taken = [helper.make_tensor_value_info("given", onnx.TensorProto.FLOAT, given.shape)]
-    made = [helper.make_tensor_value_info("made", onnx.TensorProto.FLOAT, None)]
-    graph = helper.make_graph([alone], "layer", taken, made, [numpy_helper.from_array(weight, "weight")])
-    one = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    [(_, values)] = run_batches(one, ["made"], [given])
-    return np.asarray(values["made"], np.float32)
+def _layer_output(model: onnx.ModelProto, layer: onnx.NodeProto, activation: Array, weight: Array) -> Array:
+    """Compute a layer's output for one input, with ``weight`` and without a bias."""
+    node = onnx.NodeProto()
+    node.CopyFrom(layer)
+    del node.input[:], node.output[:]
+    node.input.extend(["input", "weight"])
+    node.output.append("output")
+    inputs = [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, activation.shape)]
+    outputs = [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "layer", inputs, outputs, [numpy_helper.from_array(weight, "weight")])
+    layer_model = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    [(_, values)] = run_batches(layer_model, ["output"], [activation])
+    return np.asarray(values["output"], np.float32)
 
 
-def _shift_bias(model: onnx.ModelProto, node: onnx.NodeProto, shift: npt.NDArray[np.float64]) -> None:
+def _add_to_bias(model: onnx.ModelProto, node: onnx.NodeProto, shift: npt.NDArray[np.float64]) -> None:
     name = node.input[2] if len(node.input) > 2 and node.input[2] else f"{node.name}/bias"
     before: Any = 0.0
     for position, constant in enumerate(model.graph.initializer):

@@ -1,4 +1,4 @@
-"""Write a placement with its scales into an ONNX file."""
+"""Insertion of Q/DQ pairs and int8 weights into an ONNX model, at a placement with its scales."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
 SMALLEST_RANGE = 1e-30
-FLOAT_RESULT = "_before_its_pair"
+FLOAT_SUFFIX = "_before_its_pair"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """The numbers of a placement.
+    """Scales and zero points of a placement.
 
     Attributes:
         activations: scale and zero point by tensor.
-        weights: scale of each output channel by initializer.
+        weights: scale of each output channel by initializer, (channels,) each.
     """
 
     activations: Mapping[str, tuple[float, int]]
@@ -34,23 +34,23 @@ class Scales:
 
 
 def activation_limits(recipe: QuantizationRecipe) -> tuple[int, int]:
-    """Smallest and largest integer of an activation."""
+    """Return the smallest and largest integer of an activation."""
     return (0, 255) if recipe.activation == "uint8" else (-128, 127)
 
 
 def activation_levels(low: float, recipe: QuantizationRecipe) -> int:
-    """Integers that values from ``low`` on can take: symmetric ones waste half on what is never negative."""
+    """Count the integers for values from ``low`` up: symmetric ones waste half on values that are never negative."""
     smallest, largest = activation_limits(recipe)
     return largest + 1 if recipe.activation_symmetric and low >= 0 else largest - smallest + 1
 
 
 def weight_limit(recipe: QuantizationRecipe) -> int:
-    """Largest integer of a weight; weights are symmetric and narrow, ``-limit .. limit``."""
+    """Return the largest integer of a weight; weights are symmetric and narrow, ``-limit .. limit``."""
     return int(2 ** (recipe.weight_bits - 1) - 1)
 
 
 def activation_scale(low: float, high: float, recipe: QuantizationRecipe) -> tuple[float, int]:
-    """Scale and zero point that cover ``[low, high]``, in which zero lies, with the recipe's integers.
+    """Compute scale and zero point for the range ``[low, high]``, which includes zero, with the recipe's integers.
 
     An empty range (a tensor that was always zero), or one that float32 cannot divide, gets scale 1.
     """
@@ -64,7 +64,7 @@ def activation_scale(low: float, high: float, recipe: QuantizationRecipe) -> tup
 
 
 def weight_scales(weight: npt.NDArray[Any], axis: int, recipe: QuantizationRecipe) -> npt.NDArray[np.float32]:
-    """Scale of each channel along ``axis``: its largest magnitude over the largest integer; shape (channels,)."""
+    """Compute the scale of each channel along ``axis``: largest magnitude over largest integer; shape (channels,)."""
     others = tuple(a for a in range(weight.ndim) if a != axis)
     largest = np.abs(weight).max(axis=others)
     if not recipe.weight_per_channel:
@@ -73,7 +73,7 @@ def weight_scales(weight: npt.NDArray[Any], axis: int, recipe: QuantizationRecip
 
 
 def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> onnx.ModelProto:
-    """A copy of the float ``model`` with a Q/DQ pair at each placed activation and int8 weights.
+    """Insert Q/DQ pairs at the placed activations and int8 weights, in a copy of the float ``model``.
 
     Raises:
         ValueError: a placed tensor has no scale.
@@ -82,19 +82,19 @@ def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe:
     missing += [w.tensor for w in placement.weights if w.tensor not in scales.weights]
     if missing:
         raise ValueError(f"no scale for {', '.join(missing)}")
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
     if recipe.spreads_biases:
-        _spread_biases(quantised, placement)
-    _insert_weights(quantised, placement, scales, recipe)
-    _insert_activations(quantised, placement, scales, recipe)
-    onnx.checker.check_model(quantised, full_check=True)
-    return quantised
+        _spread_biases(quantized, placement)
+    _insert_weights(quantized, placement, scales, recipe)
+    _insert_activations(quantized, placement, scales, recipe)
+    onnx.checker.check_model(quantized, full_check=True)
+    return quantized
 
 
 def _insert_weights(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe: QuantizationRecipe) -> None:
     graph = Graph(model)
-    made: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
     for weight in placement.weights:
         scale, name = scales.weights[weight.tensor], weight.tensor
         integers = quantize_weight(graph.constant(name), scale, weight.axis, weight_limit(recipe))
@@ -102,11 +102,11 @@ def _insert_weights(model: onnx.ModelProto, placement: Placement, scales: Scales
         model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
         model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), np.int8), f"{name}_zero_point"))
         inputs = [f"{name}_quantized", f"{name}_scale", f"{name}_zero_point"]
-        made.append(
+        nodes.append(
             helper.make_node("DequantizeLinear", inputs, [f"{name}_dequantized"], name=f"{name}/DQ", axis=weight.axis)
         )
         _rename_input(graph.consumers(name), name, f"{name}_dequantized")
-    _prepend(model, made)
+    _prepend(model, nodes)
     drop_unused_constants(model)
 
 
@@ -115,28 +115,28 @@ def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Sc
     after: dict[str, list[onnx.NodeProto]] = {}
     for activation in placement.pairs:
         name = activation.tensor
-        made, read = _ends(graph, name, recipe)
+        source, target = _pair_ends(graph, name, recipe)
         scale, zero_point = scales.activations[name]
         constants = [np.float32(scale), np.dtype(recipe.activation).type(zero_point)]
         for value, suffix in zip(constants, ("scale", "zero_point"), strict=True):
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}_{suffix}"))
         pair = [f"{name}_scale", f"{name}_zero_point"]
         after[name] = [
-            helper.make_node("QuantizeLinear", [made, *pair], [f"{name}_quantized"], name=f"{name}/Q"),
-            helper.make_node("DequantizeLinear", [f"{name}_quantized", *pair], [read], name=f"{name}/DQ"),
+            helper.make_node("QuantizeLinear", [source, *pair], [f"{name}_quantized"], name=f"{name}/Q"),
+            helper.make_node("DequantizeLinear", [f"{name}_quantized", *pair], [target], name=f"{name}/DQ"),
         ]
-        _rename_input(graph.consumers(name), name, read)
+        _rename_input(graph.consumers(name), name, target)
     nodes = [n for i in graph.inputs for n in after.get(i, [])]
     for node in graph.nodes:
         nodes.append(node)
         for output in node.output:
-            nodes += after.get(output.removesuffix(FLOAT_RESULT), [])
+            nodes += after.get(output.removesuffix(FLOAT_SUFFIX), [])
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
 def _spread_biases(model: onnx.ModelProto, placement: Placement) -> None:
-    """Give the biases of placed MatMuls of more than two dimensions the rank of what they are added to: (1, 1, channels)."""
+    """Reshape the biases of placed MatMuls of more than two dimensions to the rank of the product: (1, 1, channels)."""
     graph, placed = Graph(model), {weight.tensor for weight in placement.weights}
     for node in graph.nodes:
         reader = graph.only_consumer(node.output[0])
@@ -151,15 +151,15 @@ def _spread_biases(model: onnx.ModelProto, placement: Placement) -> None:
     drop_unused_constants(model)
 
 
-def _ends(graph: Graph, name: str, recipe: QuantizationRecipe) -> tuple[str, str]:
-    """What the pair at a tensor reads and makes. An output that is quantised keeps its name behind the pair."""
+def _pair_ends(graph: Graph, name: str, recipe: QuantizationRecipe) -> tuple[str, str]:
+    """Return input and output of the pair at a tensor; a quantised output of the graph keeps its name behind the pair."""
     producer = graph.producer(name)
     if not (recipe.integer_results and name in graph.outputs and producer is not None):
         return name, f"{name}_dequantized"
     for index, output in enumerate(producer.output):
         if output == name:
-            producer.output[index] = name + FLOAT_RESULT
-    return name + FLOAT_RESULT, name
+            producer.output[index] = name + FLOAT_SUFFIX
+    return name + FLOAT_SUFFIX, name
 
 
 def _rename_input(nodes: list[onnx.NodeProto], old: str, new: str) -> None:

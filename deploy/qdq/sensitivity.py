@@ -1,4 +1,4 @@
-"""How much each layer alone costs when it runs in integers, by the float model's own outputs: no labels needed."""
+"""Sensitivity of each layer to quantisation, from the float model's own outputs: no labels needed."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ def sensitivities(
     recipe: QuantizationRecipe,
     batches: Iterable[npt.NDArray[Any]],
 ) -> dict[str, float]:
-    """For each placed layer (an ONNX node's name) the squared error of the outputs over their variance, largest first.
+    """Measure each placed layer's sensitivity: squared error of the outputs over their variance, largest first.
 
-    Weight and input of that layer are quantised, all else is float. Outputs count alike whatever their size.
+    Weight and input of one layer are quantised, all else is float. Outputs have equal weight, whatever their size.
 
     Args:
         batches: calibration samples, arrays of shape (samples, ...); kept in memory, so a few.
+
+    Returns:
+        Sensitivity by the name of the layer's ONNX node.
     """
-    few = list(batches)
+    samples = list(batches)
     graph = Graph(model)
-    expected = _outputs(model, graph.outputs, few)
+    expected = _outputs(model, graph.outputs, samples)
     weights = {weight.tensor: weight for weight in placement.weights}
     activations = {activation.tensor: replace(activation, pair=True) for activation in placement.activations}
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for node in graph.nodes:
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None
         if weight is None:
             continue
-        reads = tuple(activations[t] for t in node.input[:1] if t in activations)
-        alone = insert(model, Placement(activations=reads, weights=(weight,), kept_float=()), scales, recipe)
-        found[node.name] = _apart(expected, _outputs(alone, graph.outputs, few))
-    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+        inputs = tuple(activations[t] for t in node.input[:1] if t in activations)
+        quantized = insert(model, Placement(activations=inputs, weights=(weight,), kept_float=()), scales, recipe)
+        errors[node.name] = _relative_error(expected, _outputs(quantized, graph.outputs, samples))
+    return dict(sorted(errors.items(), key=lambda entry: -entry[1]))
 
 
 def _outputs(
@@ -54,5 +57,5 @@ def _outputs(
     return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in names}
 
 
-def _apart(expected: dict[str, npt.NDArray[np.float64]], found: dict[str, npt.NDArray[np.float64]]) -> float:
-    return float(np.mean([np.square(found[n] - e).mean() / max(e.var(), 1e-30) for n, e in expected.items()]))
+def _relative_error(expected: dict[str, npt.NDArray[np.float64]], actual: dict[str, npt.NDArray[np.float64]]) -> float:
+    return float(np.mean([np.square(actual[n] - e).mean() / max(e.var(), 1e-30) for n, e in expected.items()]))
