@@ -1,4 +1,4 @@
-"""Engines: they build a model file into something that runs, and run it.
+"""Engines: runtimes that build a model file and run it.
 
 To add one: a file here with a final subclass of ``Engine`` (and its ``Session``), and a line in ``ENGINES``. One with a
 file format of its own adds an ``ExportFormat`` too (``deploy.engines.exports``).

@@ -23,16 +23,16 @@ RECORD_FILE = "engine.meta.json"
 
 
 class EngineError(RuntimeError):
-    """A runtime refused a model or failed while it ran it; names the engine and the runtime's own words."""
+    """Failure of a runtime to build or run a model; carries the engine's name and the runtime's message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Affinity:
-    """How well an engine suits this machine: -1 cannot run, 0 if asked, 1 can, 2 made for it; and why.
+    """Suitability of an engine for this machine, with the reason: -1 cannot run, 0 on request, 1 can, 2 made for it.
 
     Attributes:
-        machine: what of this machine a built engine depends on besides the runtime's version; an engine is rebuilt
-            when it changes.
+        machine: facts about this machine on which a built engine depends besides the runtime's version; an engine is
+            rebuilt when they change.
     """
 
     score: int
@@ -43,7 +43,7 @@ class Affinity:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """Everything that decides a build, as data: hashed, logged, testable without the hardware.
+    """All settings of a build, as data: hashed, logged, testable without the hardware.
 
     Attributes:
         version: full version of the runtime that builds; an engine is rebuilt when it changes.
@@ -61,15 +61,16 @@ class BuildPlan:
 
     @property
     def model_file(self) -> str:
-        """Name of the file that it is built from."""
+        """Name of the model file."""
         return self.format.file
 
     @property
     def format(self) -> ExportFormat:
-        """Format of the file that it is built from."""
+        """Format of the model file."""
         return export_format(self.source)
 
     def as_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
         return asdict(self)
 
 
@@ -89,34 +90,40 @@ class Session(ABC):
 
     @abstractmethod
     def bind(self, feed: Feed) -> None:
-        """Put the inputs where ``run`` finds them; arrays of exactly the shapes of ``inputs``."""
+        """Bind the inputs for ``run``: arrays of exactly the shapes of ``inputs``.
+
+        Raises:
+            ValueError: an input is missing or has another shape.
+        """
 
     @abstractmethod
     def run(self) -> None:
-        """One inference, from bound inputs to finished outputs."""
+        """Run one inference, from bound inputs to finished outputs."""
 
     @abstractmethod
     def outputs(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies of the last run's outputs by name."""
+        """Return copies of the last run's outputs by name."""
 
     def own_ms(self) -> float | None:
-        """Milliseconds of the last run by the runtime's own clock, which its own tools tell; None where it has none."""
+        """Return the milliseconds of the last run by the runtime's own clock; None where it has none."""
         return None
 
     @final
     def infer(self, feed: Feed) -> dict[str, npt.NDArray[Any]]:
-        """``bind``, ``run``, ``outputs``."""
+        """Bind ``feed``, run once and return the outputs by name."""
         self.bind(feed)
         self.run()
         return self.outputs()
 
 
 class Engine(ABC):
-    """One runtime. Subclasses are final and import their runtime inside methods.
+    """A runtime. Subclasses are final and import their runtime inside methods.
 
     Attributes:
-        package: what is imported, and what pip knows it by.
-        install_hint: where the runtime comes from when it is not there; a ``pip install`` unless it says so.
+        name: word for the engine in profiles and recipes.
+        package: name of the Python package, for import and for pip.
+        precisions: names of the precisions that it can run.
+        install_hint: how to install the runtime, where not by ``pip install`` of ``package``.
     """
 
     name: ClassVar[str]
@@ -126,7 +133,7 @@ class Engine(ABC):
 
     @final
     def affinity(self) -> Affinity:
-        """Whether this engine can run on this machine, and why not."""
+        """Return whether this engine can run on this machine, and why not."""
         if importlib.util.find_spec(self.package) is None:
             remedy = self.install_hint or f"pip install {self.package}"
             return Affinity(score=-1, reason=f"{self.package} is not installed; {remedy}")
@@ -139,20 +146,20 @@ class Engine(ABC):
         return Affinity(score=1, reason="installed", version=version, machine=self.machine())
 
     def obstacle(self) -> str:
-        """Why this machine cannot run it though it is installed; empty when it can."""
+        """Return why this machine cannot run an installed engine; empty when it can."""
         return ""
 
     def machine(self) -> dict[str, str]:
-        """What of this machine a built engine depends on besides the runtime's version."""
+        """Return the facts about this machine on which a built engine depends besides the runtime's version."""
         return {}
 
     @abstractmethod
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
-        """Decide everything about a build of ``precision`` on the device of ``profile``; touches nothing."""
+        """Plan a build of ``precision`` for the device of ``profile``; reads and writes nothing."""
 
     @abstractmethod
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
-        """Turn ``model``, a file of the plan's ``source``, into an engine in the empty ``folder``.
+        """Build ``model``, a file of the format ``plan.source``, into an engine in the empty ``folder``.
 
         Raises:
             EngineError: the runtime refused the model.
@@ -160,7 +167,7 @@ class Engine(ABC):
 
     @abstractmethod
     def open(self, folder: Path, plan: BuildPlan) -> Session:
-        """Load what ``build`` left in ``folder``.
+        """Open the engine that ``build`` wrote to ``folder``.
 
         Raises:
             EngineError: the runtime refused it.
@@ -168,19 +175,19 @@ class Engine(ABC):
 
 
 def save_plan(folder: Path, plan: BuildPlan) -> None:
-    """Write ``plan`` beside the engine it made."""
+    """Write ``plan`` beside its engine."""
     (folder / PLAN_FILE).write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
 
 
 def load_plan(folder: Path) -> BuildPlan:
-    """The plan an engine folder was built by."""
+    """Read the plan of an engine folder."""
     return BuildPlan(**json.loads((folder / PLAN_FILE).read_text()))
 
 
 def size_bytes(folder: Path) -> int:
-    """Bytes of the engine in ``folder``, what is told of it not counted."""
-    told = (PLAN_FILE, RECORD_FILE)
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.name not in told)
+    """Sum the bytes of the engine in ``folder``, without its plan and record."""
+    descriptions = (PLAN_FILE, RECORD_FILE)
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.name not in descriptions)
 
 
 def check_feed(specs: tuple[TensorSpec, ...], feed: Feed) -> None:
@@ -193,11 +200,11 @@ def check_feed(specs: tuple[TensorSpec, ...], feed: Feed) -> None:
 
 
 def as_contiguous(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """``array`` as the runtime reads it: row-major, of ``dtype``."""
+    """Convert ``array`` to row-major order and ``dtype``, without a copy where it is so already."""
     return np.ascontiguousarray(array, dtype=np.dtype(dtype))
 
 
 def pad_batch(rows: Any, batch: int) -> Any:
-    """``rows`` filled up to ``batch`` with copies of the last."""
+    """Pad ``rows`` to ``batch`` with copies of the last; shape (at least batch, ...)."""
     missing = batch - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows

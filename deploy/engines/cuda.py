@@ -1,4 +1,4 @@
-"""The few calls of the CUDA runtime that an engine on a GPU needs, through ctypes: nothing to install on a board.
+"""The CUDA runtime through ctypes: device attributes, memory and streams, without a package to install on a board.
 
 Names and numbers are those of NVIDIA's "CUDA Runtime API", modules Device Management, Memory Management and Stream
 Management; they have been the same since CUDA 10.
@@ -29,12 +29,12 @@ MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76
 
 
 class CudaError(RuntimeError):
-    """A call of the CUDA runtime failed, or there is no runtime; carries CUDA's own words."""
+    """Failure of a call to the CUDA runtime, or its absence; carries CUDA's message."""
 
 
 @cache
 def runtime() -> Any:
-    """The CUDA runtime's library.
+    """Load the CUDA runtime's library.
 
     Raises:
         CudaError: there is none.
@@ -50,20 +50,20 @@ def runtime() -> Any:
 
 
 def _in_wheels() -> list[str]:
-    """Runtimes that pip installed."""
-    found: list[str] = []
+    """Return the paths of runtimes that pip installed."""
+    paths: list[str] = []
     for name in WHEELS:
         try:
             spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:
             continue
         for folder in (spec and spec.submodule_search_locations) or ():
-            found += [str(path) for path in sorted(Path(folder).glob("lib/libcudart.so.*"))]
-    return found
+            paths += [str(path) for path in sorted(Path(folder).glob("lib/libcudart.so.*"))]
+    return paths
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Call ``name`` of the runtime.
+    """Call the function ``name`` of the runtime.
 
     Raises:
         CudaError: it returned an error.
@@ -74,12 +74,16 @@ def call(name: str, *arguments: Any) -> None:
 
 
 def compute_capability() -> str:
-    """Of the first GPU: ``8.7``."""
+    """Return the compute capability of the first GPU, such as ``8.7``.
+
+    Raises:
+        CudaError: there is no GPU or no runtime.
+    """
     return f"{_attribute(MAJOR)}.{_attribute(MINOR)}"
 
 
 def detect_compute_capability() -> str | None:
-    """Compute capability of the first GPU as ``"8.7"``; None without one."""
+    """Return the compute capability of the first GPU, such as ``8.7``; None without one."""
     try:
         return compute_capability()
     except CudaError:
@@ -87,7 +91,7 @@ def detect_compute_capability() -> str | None:
 
 
 def multiprocessors() -> int:
-    """Streaming multiprocessors that are on now: power modes of a Jetson switch some off."""
+    """Count the streaming multiprocessors that are on now: power modes of a Jetson switch some off."""
     return _attribute(MULTIPROCESSORS)
 
 
@@ -108,29 +112,29 @@ class Stream:
         weakref.finalize(self, runtime().cudaStreamDestroy, ctypes.c_void_p(self.handle))
 
     def wait(self) -> None:
-        """Until all of its work is done."""
+        """Wait until all of its work is done."""
         call("cudaStreamSynchronize", ctypes.c_void_p(self.handle))
 
 
 @final
 class Tensor:
-    """An array in page-locked memory of the host, and its place on the GPU.
+    """An array in page-locked memory of the host, with a buffer on the GPU.
 
     Attributes:
         host: the array; write inputs to it, read outputs from it.
-        address: where it lies on the GPU.
+        address: address of the buffer on the GPU.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
         kind = np.dtype(dtype)
         self._bytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         host, device = ctypes.c_void_p(), ctypes.c_void_p()
-        room = ctypes.c_size_t(max(self._bytes, 1))
-        call("cudaHostAlloc", ctypes.byref(host), room, 0)
+        size = ctypes.c_size_t(max(self._bytes, 1))
+        call("cudaHostAlloc", ctypes.byref(host), size, 0)
         weakref.finalize(self, runtime().cudaFreeHost, host)
-        call("cudaMalloc", ctypes.byref(device), room)
+        call("cudaMalloc", ctypes.byref(device), size)
         weakref.finalize(self, runtime().cudaFree, device)
-        raw = np.ctypeslib.as_array(ctypes.cast(host, ctypes.POINTER(ctypes.c_uint8)), (room.value,))
+        raw = np.ctypeslib.as_array(ctypes.cast(host, ctypes.POINTER(ctypes.c_uint8)), (size.value,))
         self.host: npt.NDArray[Any] = raw[: self._bytes].view(kind).reshape(shape)
         self._host, self._device = host, device
         self.address = int(device.value or 0)

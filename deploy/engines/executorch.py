@@ -69,7 +69,7 @@ class ExecuTorch(Engine):
         self.open(folder, plan)
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
-        with _quiet():
+        with _silence_stderr():
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
             from executorch.runtime import Runtime
 
@@ -88,8 +88,8 @@ class _ExecuTorchSession(Session):
         self._method = method
         self._bound: list[Any] = []
         self._results: list[Any] = []
-        about = method.metadata
-        tensors = [about.input_tensor_meta(index) for index in range(about.num_inputs())]
+        metadata = method.metadata
+        tensors = [metadata.input_tensor_meta(index) for index in range(metadata.num_inputs())]
         self.inputs = tuple(
             TensorSpec(name=_name("input", index), shape=tuple(tensor.sizes()), dtype=DTYPES[tensor.dtype()])
             for index, tensor in enumerate(tensors)
@@ -109,18 +109,18 @@ class _ExecuTorchSession(Session):
 
 
 def _name(stem: str, index: int) -> str:
-    """The name that an input or output has in the ONNX file of the same program; a ``.pte`` file keeps none."""
+    """Return the name of an input or output in the ONNX file of the same program; a ``.pte`` file keeps none."""
     return stem if index == 0 else f"{stem}_{index}"
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The runtime probes a phone's processor files from C++ and says on standard error that they are missing."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def _silence_stderr() -> Iterator[None]:
+    """Suppress the runtime's messages on standard error, from C++, about missing processor files of phones."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(nowhere)

@@ -25,6 +25,8 @@ DTYPES = {
 
 @final
 class ONNXRuntime(Engine):
+    """ONNX Runtime on CPUs, its batch and threads fixed when it is opened."""
+
     name = "onnxruntime"
     package = "onnxruntime"
     precisions = ("fp32", "int8")
@@ -43,24 +45,24 @@ class ONNXRuntime(Engine):
 
 
 def open_session(model: Path, plan: BuildPlan) -> Any:
-    """An ``InferenceSession`` of ``model`` on the CPU, its batch fixed.
+    """Open ``model`` as an ``InferenceSession`` on the CPU, its batch fixed.
 
     Raises:
         EngineError: the runtime refused the model.
     """
-    return _opened(model, plan, None, {})
+    return _create_session(model, plan, None, {})
 
 
-def save_optimized(model: Path, plan: BuildPlan, to: Path) -> None:
-    """Write ``model`` as the plan's options want it optimised and saved.
+def save_optimized(model: Path, plan: BuildPlan, target: Path) -> None:
+    """Optimise ``model`` by the plan's options and write it to ``target``.
 
     Raises:
         EngineError: the runtime refused the model.
     """
-    _opened(model, plan, to, plan.options)
+    _create_session(model, plan, target, plan.options)
 
 
-def _opened(model: Path, plan: BuildPlan, to: Path | None, entries: Mapping[str, str]) -> Any:
+def _create_session(model: Path, plan: BuildPlan, target: Path | None, entries: Mapping[str, str]) -> Any:
     import onnxruntime as ort
 
     ort.set_default_logger_severity(3)
@@ -68,11 +70,11 @@ def _opened(model: Path, plan: BuildPlan, to: Path | None, entries: Mapping[str,
     try:
         probe = ort.InferenceSession(str(model), _options(ort, 1), providers)
         options = _options(ort, plan.threads)
-        for given in probe.get_inputs():
-            if given.shape and isinstance(given.shape[0], str):
-                options.add_free_dimension_override_by_name(given.shape[0], plan.batch)
-        if to is not None:
-            options.optimized_model_filepath = str(to)
+        for source in probe.get_inputs():
+            if source.shape and isinstance(source.shape[0], str):
+                options.add_free_dimension_override_by_name(source.shape[0], plan.batch)
+        if target is not None:
+            options.optimized_model_filepath = str(target)
         for key in sorted(k for k in entries if k.startswith("session.")):
             options.add_session_config_entry(key, entries[key])
         disabled = entries.get("disabled_optimizers", "").split()
@@ -90,7 +92,7 @@ def _options(ort: Any, threads: int) -> Any:
 
 @final
 class ONNXRuntimeSession(Session):
-    """An opened ``InferenceSession``, its inputs bound where they lie."""
+    """An opened ``InferenceSession``, its inputs bound without a copy."""
 
     def __init__(self, session: Any) -> None:
         self._session = session

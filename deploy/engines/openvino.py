@@ -21,6 +21,8 @@ HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 @final
 class OpenVINO(Engine):
+    """OpenVINO on CPUs, for one stream with the latency hint."""
+
     name = "openvino"
     package = "openvino"
     precisions = ("fp32", "bf16", "int8")
@@ -50,23 +52,23 @@ class OpenVINO(Engine):
 
 
 def import_openvino() -> Any:
-    """The package without its telemetry; where only the device side runs, without its model converter too.
+    """Import the package without its telemetry; where only the device side runs, without its model converter too.
 
     It would send a message from each process that imports it: out of a fork, beside what is being timed. Where
     ``openvino_telemetry`` is not installed it takes a stub, and so it does here. The converter is half of its import.
     Others may import both afterwards.
     """
     if "openvino" not in sys.modules:
-        left_out = {"openvino_telemetry"}
+        blocked = {"openvino_telemetry"}
         if "compress" not in sys.modules:
-            left_out.add("openvino.tools.ovc")
-        left_out -= sys.modules.keys()
-        for name in left_out:
+            blocked.add("openvino.tools.ovc")
+        blocked -= sys.modules.keys()
+        for name in blocked:
             sys.modules[name] = None  # type: ignore[assignment]  # an import of it then fails
         try:
             import openvino
         finally:
-            for name in left_out:
+            for name in blocked:
                 del sys.modules[name]
     import openvino
 
@@ -116,7 +118,7 @@ class _OpenVINOSession(Session):
 
 
 def _fixed(shape: Any, batch: int) -> list[int]:
-    """``shape`` with a dynamic first dimension set to ``batch``."""
+    """Return ``shape`` with a dynamic first dimension set to ``batch``."""
     sizes = [-1 if dimension.is_dynamic else dimension.get_length() for dimension in shape]
     fixed = [batch if axis == 0 and size == -1 else size for axis, size in enumerate(sizes)]
     if -1 in fixed:

@@ -41,7 +41,7 @@ DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-MOST_WORDS = 5
+MOST_MESSAGES = 5
 
 
 @final
@@ -100,18 +100,18 @@ class TensorRT(Engine):
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
         import tensorrt as trt
 
-        words, machine = _words(trt), self.machine()
-        builder = trt.Builder(words)
-        network = _parsed(trt, builder, model, plan, words)
-        config = _configured(trt, builder, network, plan)
+        log, machine = _error_log(trt), self.machine()
+        builder = trt.Builder(log)
+        network = _parse(trt, builder, model, plan, log)
+        config = _configure(trt, builder, network, plan)
         timings = _timing_cache(plan, machine)
         cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
         config.set_timing_cache(cache, False)
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
-            raise _refused(plan, words)
+            raise _refusal(plan, log)
         (folder / MODEL).write_bytes(bytes(serialized))
-        _keep(timings, bytes(config.get_timing_cache().serialize()))
+        _write_cache(timings, bytes(config.get_timing_cache().serialize()))
         build_record.save(folder, build_record.record(model, plan, machine))
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
@@ -123,17 +123,17 @@ class TensorRT(Engine):
             raise EngineError(
                 f"the TensorRT engine in {folder} is for another machine ({'; '.join(changed)}); build it again"
             )
-        words = _words(trt)
+        log = _error_log(trt)
         _load_plugins(trt)
-        runtime = trt.Runtime(words)
+        runtime = trt.Runtime(log)
         opened = runtime.deserialize_cuda_engine((folder / MODEL).read_bytes())
         if opened is None:
-            raise _refused(plan, words)
+            raise _refusal(plan, log)
         return _TensorRTSession(trt, runtime, opened, plan.batch)
 
 
 def parse_generation(version: str) -> tuple[int, int]:
-    """Major and minor number of a TensorRT version.
+    """Parse major and minor number of a TensorRT version.
 
     Raises:
         EngineError: it is older than 8.5, whose sessions have other calls.
@@ -145,47 +145,47 @@ def parse_generation(version: str) -> tuple[int, int]:
     return generation
 
 
-def _words(trt: Any) -> Any:
-    """A logger that keeps what TensorRT says of warnings and errors."""
+def _error_log(trt: Any) -> Any:
+    """Make a logger that keeps TensorRT's error messages."""
 
-    class Words(trt.ILogger):  # type: ignore[misc]
+    class ErrorLog(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.said: list[str] = []
+            self.messages: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.said.append(message)
+                self.messages.append(message)
 
-    return Words()
+    return ErrorLog()
 
 
 def _load_plugins(trt: Any) -> None:
-    """The layers that come with TensorRT as plugins; the parser makes some ONNX operators of them."""
+    """Load TensorRT's plugin layers, to which the parser maps some ONNX operators."""
     trt.init_libnvinfer_plugins(trt.Logger(trt.Logger.ERROR), "")
 
 
-def _parsed(trt: Any, builder: Any, model: Path, plan: BuildPlan, words: Any) -> Any:
+def _parse(trt: Any, builder: Any, model: Path, plan: BuildPlan, log: Any) -> Any:
     _load_plugins(trt)
-    named = plan.options["network"]
-    flags = 1 << int(getattr(trt.NetworkDefinitionCreationFlag, named)) if named else 0
+    kind = plan.options["network"]
+    flags = 1 << int(getattr(trt.NetworkDefinitionCreationFlag, kind)) if kind else 0
     network = builder.create_network(flags)
-    parser = trt.OnnxParser(network, words)
+    parser = trt.OnnxParser(network, log)
     if not parser.parse(model.read_bytes()):
-        words.said += [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        raise _refused(plan, words)
+        log.messages += [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        raise _refusal(plan, log)
     return network
 
 
-def _configured(trt: Any, builder: Any, network: Any, plan: BuildPlan) -> Any:
+def _configure(trt: Any, builder: Any, network: Any, plan: BuildPlan) -> Any:
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(plan.options["workspace_bytes"]))
     for name in plan.options["flags"].split():
         config.set_flag(getattr(trt.BuilderFlag, name))
     for name in plan.options["cleared"].split():
         config.clear_flag(getattr(trt.BuilderFlag, name))
-    given = [network.get_input(index) for index in range(network.num_inputs)]
-    free = [tensor for tensor in given if -1 in tuple(tensor.shape)]
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    free = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
     if free:
         shapes = builder.create_optimization_profile()
         for tensor in free:
@@ -196,21 +196,21 @@ def _configured(trt: Any, builder: Any, network: Any, plan: BuildPlan) -> Any:
 
 
 def _fixed(name: str, shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
-    """``shape`` with a free first dimension set to ``batch``."""
+    """Return ``shape`` with a free first dimension set to ``batch``."""
     if -1 in shape[1:]:
         raise EngineError(f"input {name!r} of shape {shape} has a free dimension besides its batch; export with fixed sizes")
     return (batch, *shape[1:]) if -1 in shape else shape
 
 
 def _timing_cache(plan: BuildPlan, machine: dict[str, str]) -> Path:
-    """Where tactic timings are kept between builds: by version, GPU and power mode, which decide them."""
+    """Return the file of tactic timings for all builds of this version, GPU and power mode."""
     root = Path(os.environ.get("EDGE_CACHE") or Path.home() / ".cache" / "edge-compress")
     facts = [plan.version, *(machine[key] for key in ("compute_capability", "multiprocessors", "power_mode"))]
     return root / ("tensorrt-" + "-".join(re.sub(r"\W", "_", fact) for fact in facts) + f"-{platform.machine()}.timing")
 
 
-def _keep(path: Path, content: bytes) -> None:
-    """Write ``path`` whole or not at all; a cache that cannot be kept is no fault."""
+def _write_cache(path: Path, content: bytes) -> None:
+    """Write ``path`` whole or not at all; a cache that cannot be written is no fault."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,9 +220,9 @@ def _keep(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _refused(plan: BuildPlan, words: Any) -> EngineError:
-    said = " | ".join(" ".join(word.split()) for word in words.said[:MOST_WORDS]) or "it did not say why"
-    return EngineError(f"TensorRT {plan.version} refused the model: {said}")
+def _refusal(plan: BuildPlan, log: Any) -> EngineError:
+    reason = " | ".join(" ".join(message.split()) for message in log.messages[:MOST_MESSAGES]) or "it did not say why"
+    return EngineError(f"TensorRT {plan.version} refused the model: {reason}")
 
 
 @final
@@ -232,13 +232,14 @@ class _TensorRTSession(Session):
         self._context = opened.create_execution_context()
         self._stream = cuda.Stream()
         names = [opened.get_tensor_name(index) for index in range(opened.num_io_tensors)]
-        given = [name for name in names if opened.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        self.inputs = tuple(self._spec(name, _fixed(name, tuple(opened.get_tensor_shape(name)), batch)) for name in given)
+        sources = [name for name in names if opened.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self.inputs = tuple(self._spec(name, _fixed(name, tuple(opened.get_tensor_shape(name)), batch)) for name in sources)
         for spec in self.inputs:
             self._context.set_input_shape(spec.name, spec.shape)
-        made = [self._spec(name, self._context.get_tensor_shape(name)) for name in names if name not in given]
-        self._tensors = {spec.name: cuda.Tensor(spec.shape, spec.dtype) for spec in (*self.inputs, *made)}
-        self._given, self._made = [self._tensors[s.name] for s in self.inputs], {s.name: self._tensors[s.name] for s in made}
+        results = [self._spec(name, self._context.get_tensor_shape(name)) for name in names if name not in sources]
+        self._tensors = {spec.name: cuda.Tensor(spec.shape, spec.dtype) for spec in (*self.inputs, *results)}
+        self._sources = [self._tensors[spec.name] for spec in self.inputs]
+        self._results = {spec.name: self._tensors[spec.name] for spec in results}
         for name, tensor in self._tensors.items():
             self._context.set_tensor_address(name, tensor.address)
 
@@ -248,16 +249,16 @@ class _TensorRTSession(Session):
             self._tensors[spec.name].host[...] = feed[spec.name]
 
     def run(self) -> None:
-        for tensor in self._given:
+        for tensor in self._sources:
             tensor.upload(self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
             raise EngineError("TensorRT could not start an inference")
-        for tensor in self._made.values():
+        for tensor in self._results.values():
             tensor.download(self._stream)
         self._stream.wait()
 
     def outputs(self) -> dict[str, npt.NDArray[Any]]:
-        return {name: tensor.host.copy() for name, tensor in self._made.items()}
+        return {name: tensor.host.copy() for name, tensor in self._results.items()}
 
     def _spec(self, name: str, shape: Any) -> TensorSpec:
         return TensorSpec(name=name, shape=tuple(shape), dtype=DTYPES[self._engine.get_tensor_dtype(name).name])

@@ -1,4 +1,4 @@
-"""ONNX files of other people: made clean enough to be quantised and built like our own."""
+"""Foreign ONNX files: reading, and conversion to the form that exported models have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from profiles.errors import UserError
 
 
 def read(path: Path) -> onnx.ModelProto:
-    """The model in an ONNX file, clean: no constants among the inputs, batch norms folded, shapes inferred, a current opset.
+    """Read an ONNX file and clean its model: batch norms folded, shapes inferred, a current opset.
 
     Raises:
         UserError: there is no such file, it is no ONNX model, is quantised already, or has several inputs.
@@ -24,22 +24,22 @@ def read(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's and the checker's errors share no base class
         raise UserError(f"model {path}: not an ONNX model ({str(error).splitlines()[0][:120]})") from None
-    _refuse(model, path)
+    _check_supported(model, path)
     with silence_exporter():
         return clean(model)
 
 
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model of current opset, constants folded, batch norms folded, shapes inferred."""
+    """Convert a model to the current opset, fold constants and batch norms, and infer shapes."""
     import onnxscript.optimizer
     import onnxscript.rewriter
     from onnx import version_converter
 
-    _constants_are_no_inputs(model)
+    _remove_constant_inputs(model)
     if max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")) < OPSET:
         model = version_converter.convert_version(model, OPSET)
     model = onnxscript.rewriter.rewrite(onnxscript.optimizer.optimize(model))
-    _constants_are_no_inputs(model)
+    _remove_constant_inputs(model)
     drop_unused_constants(model)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
@@ -52,7 +52,7 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def _refuse(model: onnx.ModelProto, path: Path) -> None:
+def _check_supported(model: onnx.ModelProto, path: Path) -> None:
     faults: list[str] = []
     kinds = {node.op_type for node in model.graph.node}
     if kinds & {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}:
@@ -65,7 +65,7 @@ def _refuse(model: onnx.ModelProto, path: Path) -> None:
         raise UserError(*faults)
 
 
-def _constants_are_no_inputs(model: onnx.ModelProto) -> None:
+def _remove_constant_inputs(model: onnx.ModelProto) -> None:
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in constants]
     del model.graph.input[:]

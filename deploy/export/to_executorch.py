@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationSpec:
-    """What makes a float program an int8 one; a weight without a scale gets that of its largest magnitude."""
+    """The placement and scales for an int8 program; a weight without a scale gets that of its largest magnitude."""
 
     placement: Placement
     scales: Scales
@@ -32,9 +32,9 @@ class QuantizationSpec:
 
 
 def to_pte(program: ExportedProgram, batch: int, integers: QuantizationSpec | None = None) -> bytes:
-    """The float ``program`` lowered to XNNPACK for ``batch`` samples, in fp32 or as ``integers`` say.
+    """Lower the float ``program`` to XNNPACK for ``batch`` samples, in fp32, or in int8 with ``integers``.
 
-    What XNNPACK has no kernel for runs in ExecuTorch's portable ones.
+    Operators without an XNNPACK kernel run in ExecuTorch's portable ones.
 
     Raises:
         EngineError: ExecuTorch cannot lower the program; carries its reason.
@@ -47,7 +47,7 @@ def to_pte(program: ExportedProgram, batch: int, integers: QuantizationSpec | No
 
         graph = to_graph_module(program)
         if integers is not None:
-            _quantise(graph, integers)
+            _quantize(graph, integers)
         try:
             with torch.no_grad():
                 fixed = torch.export.export(graph.eval(), _example(program, batch))
@@ -58,45 +58,45 @@ def to_pte(program: ExportedProgram, batch: int, integers: QuantizationSpec | No
 
 
 def _example(program: ExportedProgram, batch: int) -> tuple[torch.Tensor, ...]:
-    """Zeros of the program's inputs, free dimensions set to ``batch``."""
+    """Make zeros in the shapes of the program's inputs, free dimensions set to ``batch``."""
     import torch
 
-    wanted = set(program.graph_signature.user_inputs)
-    given = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in wanted]
-    return tuple(torch.zeros([s if isinstance(s, int) else batch for s in v.shape], dtype=v.dtype) for v in given)
+    names = set(program.graph_signature.user_inputs)
+    inputs = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    return tuple(torch.zeros([s if isinstance(s, int) else batch for s in v.shape], dtype=v.dtype) for v in inputs)
 
 
-def _quantise(graph: fx.GraphModule, integers: QuantizationSpec) -> None:
+def _quantize(graph: fx.GraphModule, integers: QuantizationSpec) -> None:
     nodes = {node.name: node for node in graph.graph.nodes} | graph_inputs_outputs(graph.graph)
     for activation in integers.placement.pairs:
         if (node := nodes.get(activation.tensor)) is not None:  # else a tensor that only the ONNX file has
-            _quantise_activation(graph, node, *integers.scales.activations[activation.tensor], integers.recipe)
+            _quantize_activation(graph, node, *integers.scales.activations[activation.tensor], integers.recipe)
     for number, weight in enumerate(integers.placement.weights):
-        _quantise_weight(graph, nodes[weight.layer], number, integers.scales.weights.get(weight.tensor), integers.recipe)
+        _quantize_weight(graph, nodes[weight.layer], number, integers.scales.weights.get(weight.tensor), integers.recipe)
     graph.graph.lint()
     graph.recompile()
 
 
-def _quantise_activation(
+def _quantize_activation(
     graph: fx.GraphModule, node: fx.Node, scale: float, zero_point: int, recipe: QuantizationRecipe
 ) -> None:
-    """One quantize behind ``node``, and a dequantize for each reader: XNNPACK folds one into each."""
+    """Insert a quantize behind ``node``, and a dequantize for each reader: XNNPACK folds one into each."""
     import torch
 
     operators: Any = torch.ops.quantized_decomposed
     integer = torch.int8 if recipe.activation == "int8" else torch.uint8
-    how = (scale, zero_point, *activation_limits(recipe), integer)
+    parameters = (scale, zero_point, *activation_limits(recipe), integer)
     readers = [reader for reader in node.users if reader.op != "output" or recipe.integer_results]
     with graph.graph.inserting_after(node):
-        quantized = graph.graph.call_function(operators.quantize_per_tensor.default, (node, *how))
+        quantized = graph.graph.call_function(operators.quantize_per_tensor.default, (node, *parameters))
     for reader in readers:
         with graph.graph.inserting_before(reader):
-            dequantized = graph.graph.call_function(operators.dequantize_per_tensor.default, (quantized, *how))
+            dequantized = graph.graph.call_function(operators.dequantize_per_tensor.default, (quantized, *parameters))
         reader.replace_input_with(node, dequantized)
 
 
-def _quantise_weight(graph: fx.GraphModule, layer: fx.Node, number: int, scale: Any, recipe: QuantizationRecipe) -> None:
-    """The layer's weight as int8 constants with a dequantize, for every layer that reads the same weight."""
+def _quantize_weight(graph: fx.GraphModule, layer: fx.Node, number: int, scale: Any, recipe: QuantizationRecipe) -> None:
+    """Replace the layer's weight by int8 constants with a dequantize, for every layer that reads the same weight."""
     import torch
 
     operators: Any = torch.ops.quantized_decomposed
@@ -115,8 +115,8 @@ def _quantise_weight(graph: fx.GraphModule, layer: fx.Node, number: int, scale: 
     for read in reads:
         for reader in list(read.users):
             with graph.graph.inserting_before(reader):
-                made = [graph.graph.get_attr(f"weight_{number}_{name}") for name in constants]
-                how: Any = (*made, 0, -limit, limit, torch.int8)
-                dequantized = graph.graph.call_function(operators.dequantize_per_channel.default, how)
+                tensors = [graph.graph.get_attr(f"weight_{number}_{name}") for name in constants]
+                arguments: Any = (*tensors, 0, -limit, limit, torch.int8)
+                dequantized = graph.graph.call_function(operators.dequantize_per_channel.default, arguments)
             reader.replace_input_with(read, dequantized)
         graph.graph.erase_node(read)

@@ -1,8 +1,7 @@
-"""torch -> ONNX. The only file of this package that needs torch.
+"""torch -> ONNX: capture a module as a program, and export the program.
 
-``capture`` makes one program of a module: what is exported is also what quantisation-aware training
-trains, so a tensor has one name in the captured program and in the ONNX file. Batch norms are
-folded into the convolutions and linear layers before them, since every engine does so.
+Quantisation-aware training trains the same captured program, so a tensor has one name in it and in the ONNX file. Batch
+norms are folded into the convolutions and linear layers before them, since every engine does so.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ IR_VERSION = 10
 
 
 def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> ExportedProgram:
-    """The module in evaluation mode as one program, batch norms folded, batch size free.
+    """Capture the module in evaluation mode as one program, batch norms folded, batch size free.
 
     Args:
         module: called as ``module(*example)``; left as it is.
@@ -48,25 +47,25 @@ def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Exporte
 
     training = module.training
     module.eval()
-    inside = _Innermost(module)
+    tracker = _ModuleTracker(module)
     program: ExportedProgram | None = None
     try:
-        with inside, silence_exporter(), torch.no_grad():
+        with tracker, silence_exporter(), torch.no_grad():
             free = tuple({0: torch.export.Dim.AUTO} for _ in example)
             program = torch.export.export(module, tuple(example), dynamic_shapes=(free,) if _takes_args(module) else free)
             _fold_batch_norms(program)
-            exported = _exported(program)
+            exported = _decompose(program)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{type(module).__name__} does not export: {_reason(error, inside, program)}") from error
+        raise UserError(f"{type(module).__name__} does not export: {_explain(error, tracker, program)}") from error
     finally:
         module.train(training)
     return exported
 
 
 def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
-    """The program as a clean ONNX model, inputs ``input``, ``input_1`` ..., outputs ``output`` ...
+    """Convert the program to a clean ONNX model, inputs ``input``, ``input_1`` ..., outputs ``output`` ...
 
     Clean: no initializer among the inputs, constants folded, shapes inferred, checked, and of the metadata
     only the name of each node's module and of its node in the program.
@@ -78,31 +77,31 @@ def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
 
 
 def to_graph_module(program: ExportedProgram) -> fx.GraphModule:
-    """The program as an ordinary graph module with parameters of its own: train() and eval() work on it."""
+    """Convert the program to a graph module with parameters of its own, which has train() and eval()."""
     from torch import fx
 
-    found = program.module()
-    for node in list(found.graph.nodes):
+    module = program.module()
+    for node in list(module.graph.nodes):
         if node.op == "call_module" and str(node.target).startswith("_guards"):
-            found.graph.erase_node(node)
-    return deep_copy(fx.GraphModule(found, found.graph))
+            module.graph.erase_node(node)
+    return deep_copy(fx.GraphModule(module, module.graph))
 
 
 def with_parameters(program: ExportedProgram, graph: torch.nn.Module) -> ExportedProgram:
-    """A copy of ``program`` with the parameters and buffers that ``graph``, made of it, has under the same names."""
+    """Copy ``program`` with the parameters and buffers of ``graph``, its graph module, under the same names."""
     import torch
 
-    made = deep_copy(program)
-    held = {**dict(graph.named_parameters()), **dict(graph.named_buffers())}
-    for name in made.state_dict.keys() & held.keys():
-        value = held[name].detach().clone()
-        like = made.state_dict[name]
-        made.state_dict[name] = torch.nn.Parameter(value) if isinstance(like, torch.nn.Parameter) else value
-    return made
+    updated = deep_copy(program)
+    values = {**dict(graph.named_parameters()), **dict(graph.named_buffers())}
+    for name in updated.state_dict.keys() & values.keys():
+        value = values[name].detach().clone()
+        previous = updated.state_dict[name]
+        updated.state_dict[name] = torch.nn.Parameter(value) if isinstance(previous, torch.nn.Parameter) else value
+    return updated
 
 
 def graph_inputs_outputs(graph: fx.Graph) -> dict[str, fx.Node]:
-    """Input and output nodes by their names in the ONNX file."""
+    """Return input and output nodes by their names in the ONNX file."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results = next(node for node in graph.nodes if node.op == "output").all_input_nodes
     named = [("input", placeholders), ("output", results)]
@@ -110,7 +109,7 @@ def graph_inputs_outputs(graph: fx.Graph) -> dict[str, fx.Node]:
 
 
 def deep_copy(original: T) -> T:
-    """A deep copy, without torch's warning about its own tree specifications."""
+    """Make a deep copy, without torch's warning about its own tree specifications."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return copy.deepcopy(original)
@@ -121,7 +120,7 @@ def _convert(program: ExportedProgram) -> Any:
 
     inputs = len(program.graph_signature.user_inputs)
     outputs = len(program.graph_signature.user_outputs)
-    with _one_registry():
+    with _cached_registry():
         converted = torch.onnx.export(
             program,
             (),
@@ -136,8 +135,8 @@ def _convert(program: ExportedProgram) -> Any:
 
 
 @contextlib.contextmanager
-def _one_registry() -> Iterator[None]:
-    """Within it the exporter's table of operators is made once a process: made anew it takes a third of each export.
+def _cached_registry() -> Iterator[None]:
+    """Cache the exporter's table of operators while the context is open: building it takes a third of each export.
 
     Nothing is registered here, so that no export changes what the next one reads. The table has no public name: where a
     release of torch moves it, exports are as slow as torch makes them.
@@ -145,24 +144,24 @@ def _one_registry() -> Iterator[None]:
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-        made = ONNXRegistry.__dict__["from_torchlib"]
+        original = ONNXRegistry.__dict__["from_torchlib"]
     except (ImportError, KeyError):
         yield
         return
-    ONNXRegistry.from_torchlib = classmethod(_remembering(made.__func__))  # type: ignore[assignment, method-assign]
+    ONNXRegistry.from_torchlib = classmethod(_cached(original.__func__))  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        ONNXRegistry.from_torchlib = made  # type: ignore[method-assign]
+        ONNXRegistry.from_torchlib = original  # type: ignore[method-assign]
 
 
 @functools.cache
-def _remembering(make: Callable[..., Any]) -> Callable[..., Any]:
+def _cached(make: Callable[..., Any]) -> Callable[..., Any]:
     return functools.cache(make)
 
 
-def _exported(program: ExportedProgram) -> ExportedProgram:
-    """The program as the exporter left it: decomposed, with the names that the ONNX file has.
+def _decompose(program: ExportedProgram) -> ExportedProgram:
+    """Decompose the program by the exporter: then it has the names of the ONNX file.
 
     Converting that one again keeps every name (a test holds the exporter to it).
     """
@@ -175,13 +174,13 @@ def _names(stem: str, count: int) -> list[str]:
 
 
 def _takes_args(module: torch.nn.Module) -> bool:
-    """Whether ``forward`` is written with ``*args``, which export sees as one tuple."""
+    """Return whether ``forward`` takes ``*args``, which export sees as one tuple."""
     parameters = list(inspect.signature(module.forward).parameters.values())
     return bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
 
 
 def _fold_batch_norms(program: ExportedProgram) -> None:
-    """Fold each batch norm into the convolution or linear layer that alone feeds it.
+    """Fold each batch norm into the convolution or linear layer before it, where that has no other reader.
 
     The batch norm's bias becomes the layer's, so that no parameter has to be added to the program.
     A batch norm without a bias of its own, or behind anything else, stays.
@@ -244,10 +243,10 @@ def _clean(model: onnx.ModelProto) -> None:
 
 
 def _name_node(node: onnx.NodeProto) -> None:
-    """Call a node by its module and operator, e.g. ``layer1.0.conv1/Conv:conv2d_1``, and keep the program's name."""
-    notes = {p.key: p.value for p in node.metadata_props}
+    """Name a node by its module and operator, e.g. ``layer1.0.conv1/Conv:conv2d_1``, and keep the program's name."""
+    metadata = {p.key: p.value for p in node.metadata_props}
     del node.metadata_props[:]
-    scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
     module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
     if scopes:
         node.metadata_props.add(key=FX_NODE, value=scopes[-1])
@@ -255,8 +254,8 @@ def _name_node(node: onnx.NodeProto) -> None:
     node.doc_string = ""
 
 
-class _Innermost:
-    """Remembers the innermost module whose forward pass was under way when an error came up."""
+class _ModuleTracker:
+    """Context manager that tracks the innermost module in its forward pass, for error messages."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
@@ -282,14 +281,14 @@ class _Innermost:
         return next((name for name in reversed(self._path) if name), "")
 
 
-def _reason(error: Exception, inside: _Innermost, program: ExportedProgram | None) -> str:
-    """The operator and the module, or the module and torch's first line on it."""
+def _explain(error: Exception, tracker: _ModuleTracker, program: ExportedProgram | None) -> str:
+    """Explain an export error: the operator and its module, or the module and torch's first line."""
     text = " ".join(str(error).split())
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
     if operator:
-        module = _module_of(operator.group(1), program)
+        module = _calling_module(operator.group(1), program)
         return f"operator {operator.group(1)} in module {module} has no ONNX form; write it with other operators"
-    where = f"in module {inside}: " if str(inside) else ""
+    where = f"in module {tracker}: " if str(tracker) else ""
     if type(error).__name__ == "GuardOnDataDependentSymNode":
         return f"{where}its forward pass branches on the values of a tensor; use torch.where or torch.cond there"
     summary = re.search(r"Exception summary <class '[\w.]*?(\w+)'>: (.{1,200})", text)
@@ -297,8 +296,8 @@ def _reason(error: Exception, inside: _Innermost, program: ExportedProgram | Non
     return where + (f"{summary.group(1)}: {summary.group(2)}" if summary else first)
 
 
-def _module_of(operator: str, program: ExportedProgram | None) -> str:
-    """The path of the first module that calls an operator, as far as the program tells."""
+def _calling_module(operator: str, program: ExportedProgram | None) -> str:
+    """Return the path of the first module that calls an operator; ``unknown`` where the program has no such call."""
     for node in program.graph.nodes if program else []:
         if str(node.target).startswith(operator + "."):
             stack = node.meta.get("nn_module_stack") or {}
@@ -309,7 +308,7 @@ def _module_of(operator: str, program: ExportedProgram | None) -> str:
 
 @contextlib.contextmanager
 def silence_exporter() -> Iterator[None]:
-    """Keep the exporter's progress prints and registration warnings to itself; errors still raise."""
+    """Suppress the exporter's progress prints and registration warnings; errors still raise."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,1 +1,1 @@
-"""ONNX graphs: read, run, counted, converted. Host only."""
+"""ONNX graphs: queries, runs on the host, counts and conversions. Host only."""

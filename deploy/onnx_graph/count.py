@@ -10,13 +10,13 @@ from deploy.onnx_graph.graph import Graph, attribute
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
-    """Elements of all float initializers with at least one dimension."""
+    """Count the elements of all float initializers with at least one dimension."""
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in floats and len(t.dims) > 0)
 
 
 def count_macs(model: onnx.ModelProto) -> int:
-    """Multiply-accumulates of all convolutions and matrix products for one sample.
+    """Count the multiply-accumulates of all convolutions and matrix products for one sample.
 
     The model's shapes must be inferred, all but the batch fixed.
     """

@@ -1,4 +1,4 @@
-"""A model with its batch fixed, whose reshapes to rows hold at any width. Host only."""
+"""Fixed batch size of a model, with reshapes that hold at any width. Host only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from profiles.errors import UserError
 
 
 def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """A copy with its batch fixed, and ``[batch, everything else]`` written so that it holds at any width.
+    """Fix the batch size in a copy of a model; reshapes to ``[batch, everything else]`` then hold at any width.
 
     Raises:
         UserError: an input has another free size.

@@ -1,4 +1,4 @@
-"""An ONNX graph as something to ask: who makes this tensor, who reads it, which constant is it?"""
+"""Queries on an ONNX graph: producers, consumers, constants and shapes of tensors."""
 
 from __future__ import annotations
 
@@ -30,44 +30,45 @@ class Graph:
         self._shape = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that makes ``tensor``; None for inputs and constants."""
+        """Return the node that computes ``tensor``; None for inputs and constants."""
         return self._producer.get(tensor)
 
     def consumers(self, tensor: str) -> list[onnx.NodeProto]:
-        """The nodes that read ``tensor``, each once, in order."""
+        """Return the nodes that read ``tensor``, each once, in order."""
         return self._consumers.get(tensor, [])
 
     def is_constant(self, tensor: str) -> bool:
+        """Return whether ``tensor`` is an initializer."""
         return tensor in self._constants
 
     def constant(self, tensor: str) -> npt.NDArray[Any]:
-        """The value of the initializer ``tensor``."""
+        """Return the value of the initializer ``tensor``."""
         return np.asarray(numpy_helper.to_array(self._constants[tensor]))
 
     def is_activation(self, tensor: str) -> bool:
-        """Whether ``tensor`` is a float tensor that is computed or fed."""
+        """Return whether ``tensor`` is a float tensor that is computed or fed."""
         return bool(tensor) and not self.is_constant(tensor) and tensor in self._float
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Sizes of ``tensor``, 0 for a dimension that is free."""
+        """Return the sizes of ``tensor``, 0 for a free dimension."""
         return self._shape[tensor] if tensor in self._shape else self.constant(tensor).shape
 
     def sample_shape(self, tensor: str) -> tuple[int, ...]:
-        """Sizes of one sample of ``tensor``: free dimensions count as 1."""
+        """Return the sizes of one sample of ``tensor``: free dimensions count as 1."""
         return tuple(size or 1 for size in self.shape(tensor))
 
     def rank(self, tensor: str) -> int:
-        """Number of dimensions of ``tensor``."""
+        """Return the number of dimensions of ``tensor``."""
         return len(self.shape(tensor))
 
     def only_consumer(self, tensor: str) -> onnx.NodeProto | None:
-        """The single reader of ``tensor``; None when there are several or it is an output."""
+        """Return the single reader of ``tensor``; None when there are several or it is an output."""
         readers = self.consumers(tensor)
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
 
 def drop_unused_constants(model: onnx.ModelProto) -> None:
-    """Remove initializers that no node reads: they would be shipped for nothing."""
+    """Remove initializers that no node reads."""
     read = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]
@@ -75,15 +76,15 @@ def drop_unused_constants(model: onnx.ModelProto) -> None:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute."""
-    for found in node.attribute:
-        if found.name == name:
-            return onnx.helper.get_attribute_value(found)
+    """Return the value of a node's attribute, ``default`` without one."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return onnx.helper.get_attribute_value(entry)
     return default
 
 
 def use_global_pools(model: onnx.ModelProto) -> None:
-    """Say GlobalAveragePool where a mean over height and width is meant: runtimes have it in integers."""
+    """Replace means over height and width by GlobalAveragePool, which runtimes have in integers."""
     graph = Graph(model)
     for node in graph.nodes:
         if node.op_type != "ReduceMean" or len(node.input) < 2 or not graph.is_constant(node.input[1]):
@@ -95,7 +96,6 @@ def use_global_pools(model: onnx.ModelProto) -> None:
 
 
 FX_NODE = "fx_node"
-"""Key of an ONNX node's metadata: the captured program's node it was made from."""
-
-
+"""Key of an ONNX node's metadata: the name of the captured program's node behind it."""
 NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax"})
+"""Operators without negative outputs."""

@@ -1,7 +1,7 @@
-"""An ONNX file whose float tensors are half precision: what a strongly typed runtime needs to run in fp16. Host only.
+"""Conversion of ONNX models to half precision, for strongly typed runtimes. Host only.
 
-Inputs and outputs stay float32, so that a session looks the same from outside. Q/DQ pairs keep their integers; what
-stands between them, and their scales, become half precision.
+Inputs and outputs stay float32, so that a session has the same interface. Q/DQ pairs keep their integers; their scales
+and all other float tensors become half precision.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ONNX models run in ONNX Runtime on the host: intermediate tensors batch by batch, or outputs alone. Host only."""
+"""Runs of ONNX models in ONNX Runtime on the host: intermediate tensors batch by batch, or outputs alone. Host only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from deploy.engines.base import pad_batch
 from deploy.onnx_graph.graph import Graph
 
 BATCH_BYTES = 1 << 25
-"""Of all watched tensors together. More at once is slower, as what a run returns is then new memory every time."""
+"""Bytes of all observed tensors of a run. Larger runs are slower, since their results are new memory every time."""
 
 
 def split_batches(
     model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]]
 ) -> Iterator[npt.NDArray[Any]]:
-    """Yield the samples of ``batches``, no more at once than ``BATCH_BYTES`` of ``tensors`` are made from.
+    """Split ``batches`` so that ``tensors`` of each part take at most ``BATCH_BYTES``.
 
-    One at least, and as many as the model's batch where that is fixed.
+    A part has at least one sample, and a multiple of the model's batch where that is fixed.
     """
     graph = Graph(model)
     fixed = graph.sample_shape(graph.inputs[0])[0]
@@ -39,23 +39,23 @@ def run_batches(
     """Yield for each batch the number of its samples, and the values of inputs or intermediate tensors by name."""
     import onnxruntime as ort
 
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    source = opened.graph.input[0].name
-    known = {o.name for o in opened.graph.output} | {source}
-    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known)
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    source = extended.graph.input[0].name
+    known = {o.name for o in extended.graph.output} | {source}
+    extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = ort.InferenceSession(opened.SerializeToString(), options, ["CPUExecutionProvider"])
+    session = ort.InferenceSession(extended.SerializeToString(), options, ["CPUExecutionProvider"])
     computed = [name for name in tensors if name != source]
-    for batch in _fitting(batches, session.get_inputs()[0].shape[0]):
+    for batch in _fixed_batches(batches, session.get_inputs()[0].shape[0]):
         values = session.run(computed, {source: batch}) if computed else []  # an empty list would mean all outputs
         yield len(batch), {**dict(zip(computed, values, strict=True)), source: batch}
 
 
-def _fitting(batches: Iterable[npt.NDArray[Any]], size: Any) -> Iterator[npt.NDArray[Any]]:
-    """The samples of ``batches`` in the batch size that the model is fixed to, if it is; what fills none is dropped."""
+def _fixed_batches(batches: Iterable[npt.NDArray[Any]], size: Any) -> Iterator[npt.NDArray[Any]]:
+    """Yield ``batches`` in the model's fixed batch size, if it has one; a last incomplete batch is dropped."""
     for batch in batches:
         if not isinstance(size, int):
             yield batch
@@ -71,12 +71,12 @@ def onnx_session(model: onnx.ModelProto) -> Callable[[Any], list[Any]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
+    source = session.get_inputs()[0]
 
     def predict(inputs: Any) -> list[Any]:
-        size = given.shape[0] if isinstance(given.shape[0], int) else len(inputs)
+        size = source.shape[0] if isinstance(source.shape[0], int) else len(inputs)
         starts = range(0, len(inputs), size)
-        parts = [session.run(None, {given.name: pad_batch(inputs[i : i + size], size)}) for i in starts]
+        parts = [session.run(None, {source.name: pad_batch(inputs[i : i + size], size)}) for i in starts]
         return [np.concatenate(outputs)[: len(inputs)] for outputs in zip(*parts, strict=True)]
 
     return predict

@@ -1,1 +1,1 @@
-"""Packed weights: indices, their file, and decoding on a device."""
+"""Packed weights: indices of points, their file format, and decoding on a device."""

@@ -1,6 +1,6 @@
-"""Weights below 8 bits as storage: indices of few points, packed bit by bit, and decoded exactly to what an engine gets.
+"""Packed weights below 8 bits: indices of few points, stored bit by bit and decoded exactly.
 
-No engine here computes with them: what is gained is the size of a file (deploy/packing/packed_file.py), counted whole.
+No engine here computes with them: they reduce the size of a file alone (deploy/packing/packed_file.py).
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ FITTING_ROUNDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class PackedTensor:
-    """A tensor as indices of points.
+    """A weight tensor as indices of points.
 
     Attributes:
-        bits: of an index.
-        points: in 0 .. 1, rising; (2 ** bits,) at most.
-        low, span: of each bucket of weights: a weight is ``low + span * points[index]``.
-        indices: packed, ``bits`` each.
+        bits: bits of an index.
+        bucket: number of consecutive weights with one range.
+        points: in 0 .. 1, ascending; (2 ** bits,) at most.
+        low, span: range of each bucket, (buckets,): a weight is ``low + span * points[index]``.
+        indices: packed indices, ``bits`` each.
+        uniform: whether the points are evenly spaced, and so need no storage.
     """
 
     shape: tuple[int, ...]
@@ -38,13 +40,13 @@ class PackedTensor:
     uniform: bool
 
     def unpack(self) -> Floats:
-        """The weights, bit for bit those that were chosen when packing; of shape ``shape``."""
-        chosen = self.points[self.symbols()]
-        which = np.arange(len(chosen)) // self.bucket
-        return np.asarray(self.low[which] + self.span[which] * chosen, np.float32).reshape(self.shape)
+        """Decode the weights, bit for bit as packed; of shape ``shape``."""
+        values = self.points[self.symbols()]
+        bucket = np.arange(len(values)) // self.bucket
+        return np.asarray(self.low[bucket] + self.span[bucket] * values, np.float32).reshape(self.shape)
 
     def symbols(self) -> npt.NDArray[np.uint8]:
-        """The index of each weight, one after the other."""
+        """Unpack the index of each weight; (weights,)."""
         return unpack_indices(self.indices, self.bits, int(np.prod(self.shape)))
 
 
@@ -55,11 +57,11 @@ def pack(
     bucket: int = BUCKET,
     ranges: tuple[Floats, Floats] | None = None,
 ) -> PackedTensor:
-    """Each weight as the nearest point of its bucket's range (Polino et al. 2018, section 2.1, linear scaling).
+    """Round each weight to the nearest point of its bucket's range (Polino et al. 2018, section 2.1, linear scaling).
 
     Args:
-        points: in 0 .. 1; evenly spaced ones without.
-        ranges: least value and range of each bucket; those of the weights without.
+        points: in 0 .. 1; None: evenly spaced.
+        ranges: least value and range of each bucket; None: those of the weights.
 
     Raises:
         ValueError: bits or the number of points are not possible, or a weight is not finite.
@@ -89,7 +91,7 @@ def pack(
 
 
 def quantile_points(weight: npt.NDArray[Any], bits: int, bucket: int = BUCKET) -> Floats:
-    """Points where the scaled weights are: their quantiles, from which training moves them (section 4 of the paper)."""
+    """Compute the quantiles of the scaled weights, as points to train from (Polino et al. 2018, section 4); (2 ** bits,)."""
     flat = np.asarray(weight, np.float32).ravel()
     low, span = _buckets(flat, bucket)
     which = np.arange(flat.size) // bucket
@@ -98,7 +100,7 @@ def quantile_points(weight: npt.NDArray[Any], bits: int, bucket: int = BUCKET) -
 
 
 def fitted_points(weight: npt.NDArray[Any], bits: int, bucket: int = BUCKET) -> Floats:
-    """Points of least squared error for the weights, a bucket's range counted (Lloyd's algorithm, from the quantiles)."""
+    """Fit points of least squared error, weighted by the buckets' ranges (Lloyd's algorithm); (2 ** bits,)."""
     flat = np.asarray(weight, np.float64).ravel()
     low, span = _buckets(np.asarray(flat, np.float32), bucket)
     which = np.arange(flat.size) // bucket
@@ -113,30 +115,30 @@ def fitted_points(weight: npt.NDArray[Any], bits: int, bucket: int = BUCKET) -> 
 
 
 def even_points(bits: int) -> Floats:
-    """2 ** bits points from 0 to 1 in equal steps; the same bits on every machine."""
+    """Return 2 ** bits points from 0 to 1 in equal steps; the same bits on every machine."""
     return np.asarray(np.arange(2**bits) / (2**bits - 1), np.float32)
 
 
 def _buckets(flat: Floats, bucket: int) -> tuple[Floats, Floats]:
-    """Least value and range of each bucket."""
+    """Return least value and range of each bucket."""
     starts = np.arange(0, flat.size, bucket)
     low = np.minimum.reduceat(flat, starts)
     return low, np.maximum.reduceat(flat, starts) - low
 
 
 def pack_indices(indices: npt.NDArray[np.uint8], bits: int) -> bytes:
-    """Indices one after the other, ``bits`` each, from the highest bit of a byte down."""
+    """Pack indices one after the other, ``bits`` each, from the highest bit of a byte down."""
     spread = np.unpackbits(indices[:, None], axis=1)[:, 8 - bits :]
     return np.packbits(spread.ravel()).tobytes()
 
 
 def unpack_indices(packed: bytes, bits: int, number: int) -> npt.NDArray[np.uint8]:
-    """The ``number`` indices in ``packed``."""
+    """Unpack the ``number`` indices in ``packed``; (number,)."""
     spread = np.unpackbits(np.frombuffer(packed, np.uint8))[: number * bits].reshape(number, bits)
     return np.asarray(spread @ (1 << np.arange(bits - 1, -1, -1, dtype=np.uint8)), np.uint8)
 
 
 def quantize_weight(weight: npt.NDArray[Any], scale: npt.NDArray[np.float32], axis: int, limit: int) -> npt.NDArray[np.int8]:
-    """Integers of ``weight`` under a scale per channel along ``axis``; same shape."""
+    """Round ``weight`` to integers under a scale per channel along ``axis``; same shape."""
     shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
     return np.asarray(np.clip(np.rint(weight / scale.reshape(shape)), -limit, limit), np.int8)

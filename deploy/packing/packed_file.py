@@ -1,6 +1,6 @@
-"""model.packed: a model file whose weights are indices of few points, decoded to that very file, byte for byte.
+"""model.packed: a file format for models with packed weights, decoded to the model file byte for byte.
 
-A safetensors file with these arrays, each holding what its name says of all weights, one after the other:
+A safetensors file with these arrays, each for all weights, one after the other:
 
     points    F32  the points of a weight, in 0 .. 1 and rising; none where they are even
     low span  F32  least value and range of each bucket of weights: a weight is low + span * points[index]
@@ -50,7 +50,7 @@ Form = Literal["float32", "float16", "int8"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Int8Form:
-    """How a weight became int8: ``quantize_weight``'s arguments, and where in the file the scales stand too."""
+    """The int8 form of a weight: arguments of ``quantize_weight``, and the offset of the scales in the file."""
 
     scale: Floats
     scale_at: int
@@ -61,12 +61,13 @@ class Int8Form:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StoredWeight:
-    """A weight of a model file.
+    """A packed weight and its place in the model file.
 
     Attributes:
-        at: where in the file its bytes begin.
-        axes: in which order the file has its axes.
-        form: in which type the file has it.
+        at: offset of its bytes in the file.
+        axes: order of its axes in the file.
+        form: type in the file.
+        integers: scales of the form ``int8``; None for the others.
     """
 
     name: str
@@ -77,23 +78,23 @@ class StoredWeight:
     integers: Int8Form | None = None
 
     def content(self) -> bytes:
-        """Its bytes in the file."""
+        """Return its bytes in the model file."""
         return weight_bytes(self.packed.unpack().transpose(self.axes), self.form, self.integers)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class SizeBreakdown:
-    """What a packed file's bytes are for; every field but the first four is a part of ``file_bytes``.
+    """Bytes of a packed file by content; every field but the first four is a part of ``file_bytes``.
 
     Attributes:
-        weights: how many numbers are packed.
-        model_bytes: of the file that it is decoded to.
-        fixed_bytes: what the indices would take without Huffman codes.
-        indices: the indices as they are stored, the tables of their Huffman codes counted.
-        codes: tables that lie apart from the indices: none since version 2 of the format.
-        scales: ranges of the buckets; ``integers``: scales of weights that the file has in int8.
-        rest: what is not packed, compressed; ``header``: names, shapes and places.
+        weights: number of packed weights.
+        model_bytes: size of the decoded model file.
+        fixed_bytes: size of the indices without Huffman codes.
+        indices: size of the stored indices, with the tables of their Huffman codes.
+        codes: size of separate tables: 0 since version 2 of the format.
+        scales: size of the buckets' ranges; ``integers``: of the scales of int8 weights.
+        rest: size of all that is not packed, compressed; ``header``: of names, shapes and places.
     """
 
     weights: int
@@ -110,22 +111,22 @@ class SizeBreakdown:
 
     @property
     def float_bytes(self) -> int:
-        """The packed weights as fp32."""
+        """Size of the packed weights in fp32."""
         return 4 * self.weights
 
     @property
     def stored_bytes(self) -> int:
-        """The packed weights as they are stored, all that decodes them counted."""
+        """Size of the stored weights, with points, ranges and header."""
         return self.indices + self.codes + self.points + self.scales + self.header
 
     @property
     def factor(self) -> float:
-        """How many times smaller the packed weights are than as fp32."""
+        """Compression of the packed weights against fp32."""
         return self.float_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
 
 def describe(sizes: SizeBreakdown) -> str:
-    """Describe an account in one line."""
+    """Describe the sizes in one line."""
     kib = {name: f"{getattr(sizes, name) / 1024:.1f}" for name in PARTS}
     parts = ", ".join(f"{name} {kib[name]}" for name in PARTS if getattr(sizes, name))
     return (
@@ -142,19 +143,19 @@ def weight_bytes(weight: npt.NDArray[Any], form: Form, integers: Int8Form | None
     return np.ascontiguousarray(weight, np.dtype(form).newbyteorder("<")).tobytes()
 
 
-def write(model: bytes, pieces: Sequence[StoredWeight]) -> bytes:
+def write(model: bytes, stored_weights: Sequence[StoredWeight]) -> bytes:
     """Write the packed file that decodes to ``model``.
 
     Raises:
-        ValueError: a piece is not at its place in ``model``, or two overlap.
+        ValueError: a weight is not at its place in ``model``, or two overlap.
     """
-    ordered = sorted(pieces, key=lambda piece: piece.at)
+    ordered = sorted(stored_weights, key=lambda stored: stored.at)
     columns: dict[str, list[bytes]] = {name: [] for name in ARRAYS}
     entries = []
-    for piece in ordered:
-        entries.append(_put(piece, columns))
+    for stored in ordered:
+        entries.append(_append(stored, columns))
     columns["rest"].append(zlib.compress(_rest(model, ordered), 9))
-    content = _assembled(len(model), entries, {name: b"".join(parts) for name, parts in columns.items()})
+    content = _assemble(len(model), entries, {name: b"".join(parts) for name, parts in columns.items()})
     if read(content) != model:
         raise ValueError("the packed file does not decode to the model")
     return content
@@ -166,34 +167,34 @@ def read(content: bytes) -> bytes:
     Raises:
         ValueError: it is no packed file of this version.
     """
-    size, entries, arrays = _parsed(content)
-    pieces = _pieces(entries, arrays)
-    places = _places(pieces)
-    room = size - sum(end - start for start, end, _ in places)
-    if room < 0 or (places and places[-1][1] > size):
+    size, entries, arrays = _parse(content)
+    stored_weights = _read_weights(entries, arrays)
+    places = _places(stored_weights)
+    rest_size = size - sum(end - start for start, end, _ in places)
+    if rest_size < 0 or (places and places[-1][1] > size):
         raise ValueError("its weights are larger than the file, or lie outside it")
-    rest = _inflated(arrays["rest"].tobytes(), room, zlib.MAX_WBITS, "rest")
-    made, taken, before = [], 0, 0
-    for start, end, describe in places:
-        made += [rest[taken : taken + start - before], describe]
-        taken, before = taken + start - before, end
-    return b"".join([*made, rest[taken:]])
+    rest = _inflate(arrays["rest"].tobytes(), rest_size, zlib.MAX_WBITS, "rest")
+    parts, at, before = [], 0, 0
+    for start, end, weight in places:
+        parts += [rest[at : at + start - before], weight]
+        at, before = at + start - before, end
+    return b"".join([*parts, rest[at:]])
 
 
 def size_breakdown(content: bytes) -> SizeBreakdown:
-    """Account for the bytes of a packed file.
+    """Break down the size of a packed file by content.
 
     Raises:
         ValueError: it is no packed file of this version.
     """
-    size, entries, arrays = _parsed(content)
-    pieces = _pieces(entries, arrays)
+    size, entries, arrays = _parse(content)
+    stored_weights = _read_weights(entries, arrays)
     bytes_of = {name: array.nbytes for name, array in arrays.items()}
     return SizeBreakdown(
-        weights=sum(int(np.prod(piece.packed.shape)) for piece in pieces),
+        weights=sum(int(np.prod(stored.packed.shape)) for stored in stored_weights),
         model_bytes=size,
         file_bytes=len(content),
-        fixed_bytes=sum(len(piece.packed.indices) for piece in pieces),
+        fixed_bytes=sum(len(stored.packed.indices) for stored in stored_weights),
         indices=bytes_of["indices"],
         codes=0,
         points=bytes_of["points"],
@@ -204,10 +205,10 @@ def size_breakdown(content: bytes) -> SizeBreakdown:
     )
 
 
-def _put(piece: StoredWeight, columns: dict[str, list[bytes]]) -> dict[str, Any]:
-    """Append a piece's arrays, and return its entry."""
-    packed = piece.packed
-    deflated = _deflated(packed.symbols().tobytes())
+def _append(stored: StoredWeight, columns: dict[str, list[bytes]]) -> dict[str, Any]:
+    """Append a weight's arrays, and return its entry."""
+    packed = stored.packed
+    deflated = _deflate(packed.symbols().tobytes())
     shorter = len(deflated) < len(packed.indices)
     if not packed.uniform:
         columns["points"].append(_bytes(packed.points, "<f4"))
@@ -215,39 +216,39 @@ def _put(piece: StoredWeight, columns: dict[str, list[bytes]]) -> dict[str, Any]
     columns["span"].append(_bytes(packed.span, "<f4"))
     columns["indices"].append(deflated if shorter else packed.indices)
     entry: dict[str, Any] = {
-        "name": piece.name,
-        "at": piece.at,
+        "name": stored.name,
+        "at": stored.at,
         "shape": list(packed.shape),
         "bits": packed.bits,
         "bucket": packed.bucket,
         "even": packed.uniform,
         "code": "deflate" if shorter else "fixed",
         "bytes": len(columns["indices"][-1]),
-        "axes": list(piece.axes),
-        "form": piece.form,
+        "axes": list(stored.axes),
+        "form": stored.form,
     }
-    if piece.integers is not None:
-        made = piece.integers
-        columns["scales"].append(_bytes(made.scale, "<f4"))
-        entry |= {"axis": made.axis, "limit": made.limit, "scales": len(made.scale), "scales_at": made.scale_at}
+    if stored.integers is not None:
+        form = stored.integers
+        columns["scales"].append(_bytes(form.scale, "<f4"))
+        entry |= {"axis": form.axis, "limit": form.limit, "scales": len(form.scale), "scales_at": form.scale_at}
     return entry
 
 
-def _pieces(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> list[StoredWeight]:
-    """The pieces in a file, which use up its arrays exactly."""
+def _read_weights(entries: Sequence[Mapping[str, Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> list[StoredWeight]:
+    """Read the weights of a file, which use up its arrays exactly."""
     reader = _ArrayReader(arrays)
-    pieces = [_piece(entry, reader) for entry in entries]
+    stored_weights = [_read_weight(entry, reader) for entry in entries]
     reader.check()
-    return pieces
+    return stored_weights
 
 
-def _piece(entry: Mapping[str, Any], reader: _ArrayReader) -> StoredWeight:
+def _read_weight(entry: Mapping[str, Any], reader: _ArrayReader) -> StoredWeight:
     _check_entry(entry)
     shape, bits, bucket = tuple(entry["shape"]), entry["bits"], entry["bucket"]
     number = int(np.prod(shape))
     indices = reader.take("indices", entry["bytes"]).tobytes()
     if entry["code"] == "deflate":
-        symbols = np.frombuffer(_inflated(indices, number, RAW, f"indices of {entry['name']}"), np.uint8)
+        symbols = np.frombuffer(_inflate(indices, number, RAW, f"indices of {entry['name']}"), np.uint8)
         if symbols.max() >= 2**bits:
             raise ValueError(f"{entry['name']}: index {symbols.max()} of {2**bits} points")
         indices = pack_indices(symbols, bits)
@@ -276,7 +277,7 @@ def _piece(entry: Mapping[str, Any], reader: _ArrayReader) -> StoredWeight:
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` unless an entry says what a weight's may say."""
+    """Raise ``ValueError`` unless a weight's entry is valid."""
     wanted = KEYS | (INT8_KEYS if entry.get("form") == "int8" else set())
     if set(entry) != wanted:
         raise ValueError(f"a weight has {', '.join(sorted(entry))}; known: {', '.join(sorted(wanted))}")
@@ -290,7 +291,7 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
 
 
 class _ArrayReader:
-    """Arrays, taken piece by piece from the front."""
+    """Reader of arrays, part by part from the front."""
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self._arrays = {name: array for name, array in arrays.items() if name != "rest"}
@@ -304,16 +305,16 @@ class _ArrayReader:
         return self._arrays[name][start : start + number]
 
     def check(self) -> None:
-        """Raise ``ValueError`` unless everything was taken."""
+        """Raise ``ValueError`` unless all arrays are read to their ends."""
         left = [name for name, array in self._arrays.items() if self._at[name] != len(array)]
         if left:
             raise ValueError(f"{', '.join(left)}: more than its weights take")
 
 
-def _rest(model: bytes, pieces: Iterable[StoredWeight]) -> bytes:
-    """What is left of ``model`` without its pieces."""
+def _rest(model: bytes, stored_weights: Iterable[StoredWeight]) -> bytes:
+    """Return the bytes of ``model`` without its packed weights."""
     left, before = [], 0
-    for start, end, content in _places(list(pieces)):
+    for start, end, content in _places(list(stored_weights)):
         if model[start:end] != content:
             raise ValueError(f"a weight is not at byte {start} of the model")
         left.append(model[before:start])
@@ -321,21 +322,21 @@ def _rest(model: bytes, pieces: Iterable[StoredWeight]) -> bytes:
     return b"".join([*left, model[before:]])
 
 
-def _places(pieces: Sequence[StoredWeight]) -> list[tuple[int, int, bytes]]:
-    """Begin, end and bytes of all that pieces make, in order.
+def _places(stored_weights: Sequence[StoredWeight]) -> list[tuple[int, int, bytes]]:
+    """Return begin, end and bytes of all weights and their scales, in order.
 
     Raises:
         ValueError: two overlap.
     """
-    made = [(piece.at, piece.content()) for piece in pieces]
-    made += [(p.integers.scale_at, _bytes(p.integers.scale, "<f4")) for p in pieces if p.integers is not None]
-    places = sorted((at, at + len(content), content) for at, content in made)
+    contents = [(stored.at, stored.content()) for stored in stored_weights]
+    contents += [(p.integers.scale_at, _bytes(p.integers.scale, "<f4")) for p in stored_weights if p.integers is not None]
+    places = sorted((at, at + len(content), content) for at, content in contents)
     if any(before[1] > after[0] for before, after in pairwise(places)):
         raise ValueError("two weights overlap")
     return places
 
 
-def _assembled(size: int, entries: list[dict[str, Any]], arrays: Mapping[str, bytes]) -> bytes:
+def _assemble(size: int, entries: list[dict[str, Any]], arrays: Mapping[str, bytes]) -> bytes:
     offsets: dict[str, Any] = {}
     at = 0
     for name, kind in ARRAYS.items():
@@ -343,31 +344,31 @@ def _assembled(size: int, entries: list[dict[str, Any]], arrays: Mapping[str, by
         shape = [len(arrays[name]) // np.dtype(kind).itemsize]
         offsets[name] = {"dtype": DTYPES[kind], "shape": shape, "data_offsets": [at, end]}
         at = end
-    about = {"format": FORMAT, "size": str(size), "weights": _json(entries)}
-    header = _json({"__metadata__": about, **offsets}).encode()
+    metadata = {"format": FORMAT, "size": str(size), "weights": _json(entries)}
+    header = _json({"__metadata__": metadata, **offsets}).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + b"".join(arrays[name] for name in ARRAYS)
 
 
-def _parsed(content: bytes) -> tuple[int, list[Mapping[str, Any]], dict[str, npt.NDArray[Any]]]:
-    """Size of the decoded file, entries and arrays; the header is the one that ``write`` makes of them."""
+def _parse(content: bytes) -> tuple[int, list[Mapping[str, Any]], dict[str, npt.NDArray[Any]]]:
+    """Parse size of the decoded file, entries and arrays; only the header that ``write`` makes of them is accepted."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(LONGEST_HEADER, len(content) - 8):
         raise ValueError("it ends within its header")
     try:
         header = json.loads(content[8 : 8 + length])
-        about, size = header["__metadata__"], int(header["__metadata__"]["size"])
-        version = str(about["format"])
+        metadata, size = header["__metadata__"], int(header["__metadata__"]["size"])
+        version = str(metadata["format"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("its header is not that of a packed model") from None
     if version != FORMAT:
         raise ValueError(f"it is {version[:60]!r}, and this version reads {FORMAT!r} alone; export the model again")
     try:
-        entries = json.loads(about["weights"])
+        entries = json.loads(metadata["weights"])
         spans = {name: header[name]["data_offsets"] for name in ARRAYS}
         parts = {name: content[8 + length + start : 8 + length + end] for name, (start, end) in spans.items()}
         known = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
-        canonical = known and _assembled(size, entries, parts) == content
+        canonical = known and _assemble(size, entries, parts) == content
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("its header is not that of a packed model") from None
     if not canonical:
@@ -375,13 +376,13 @@ def _parsed(content: bytes) -> tuple[int, list[Mapping[str, Any]], dict[str, npt
     return size, entries, {name: np.frombuffer(parts[name], kind) for name, kind in ARRAYS.items()}
 
 
-def _deflated(content: bytes) -> bytes:
+def _deflate(content: bytes) -> bytes:
     """Compress by Huffman codes alone: indices of weights repeat in no pattern."""
     stream = zlib.compressobj(9, zlib.DEFLATED, RAW, 9, zlib.Z_HUFFMAN_ONLY)
     return stream.compress(content) + stream.flush()
 
 
-def _inflated(packed: bytes, size: int, window_bits: int, name: str) -> bytes:
+def _inflate(packed: bytes, size: int, window_bits: int, name: str) -> bytes:
     """Decompress ``packed`` into ``size`` bytes, never more.
 
     Raises:

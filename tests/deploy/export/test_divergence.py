@@ -50,7 +50,7 @@ def test_the_first_tensor_is_named_and_not_those_behind_it(plain, name, tmp_path
         if tensor.name == second.input[1]:
             tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
     found = first_divergence(plain, broken, on(name, "fp32", tmp_path), IMAGES[:2], "fp32")
-    assert found is not None and found.off > 0.5
+    assert found is not None and found.relative_error > 0.5
     assert found.tensor == second.output[0]
     assert second.name in str(found) and second.output[0] in str(found)
 
