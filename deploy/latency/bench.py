@@ -1,4 +1,4 @@
-"""The variants of ``compress bench``: each file in each engine asked for."""
+"""Variants of ``compress bench``: each file on each requested engine."""
 
 from __future__ import annotations
 
@@ -74,33 +74,33 @@ def _is_engine(model: Path) -> bool:
 
 
 def _takers(model: Path, plans: Mapping[str, BuildPlan]) -> dict[str, BuildPlan]:
-    """The plans by engine that build from such a file: of its own format, or exported from ONNX."""
+    """Return by engine the plans that build from such a file: of its own format, or exported from ONNX."""
     suffix = model.suffix if model.suffix in {export_format(name).suffix for name in exports()} else ONNX.suffix
     return {name: plan for name, plan in plans.items() if suffix in _suffixes(plan.format)}
 
 
 def _suffixes(format: ExportFormat) -> tuple[str, ...]:
-    """The suffixes of files that a format is, or is made from here."""
+    """Return the suffixes of a format's files, and of those from which it is exported here."""
     return (format.suffix, ONNX.suffix) if format.made_from == "onnx" else (format.suffix,)
 
 
 def _unbuildable(model: Path, device: str, plans: Mapping[str, BuildPlan]) -> str:
-    wanted = sorted({suffix for plan in plans.values() for suffix in _suffixes(plan.format)})
+    accepted = sorted({suffix for plan in plans.values() for suffix in _suffixes(plan.format)})
     precision = next(iter(plans.values())).precision
-    return f"{model}: what device {device} runs in {precision!r} is built from {' and '.join(wanted)} files"
+    return f"{model}: what device {device} runs in {precision!r} is built from {' and '.join(accepted)} files"
 
 
 def _builder(model: Path, plan: BuildPlan, folder: Path) -> Prepare:
     def prepare(worker: RemoteWorker) -> Mapping[str, Any]:
-        given = model
+        source = model
         if plan.format.exporter and not (model.suffix == plan.format.suffix != ONNX.suffix):
             import onnx
 
             from deploy.onnx_graph.model_bytes import model_bytes
 
-            given = folder.with_suffix(plan.format.suffix)
-            given.write_bytes(model_bytes(onnx.load(str(model)), plan))
-        worker.build(given, plan, folder)
+            source = folder.with_suffix(plan.format.suffix)
+            source.write_bytes(model_bytes(onnx.load(str(model)), plan))
+        worker.build(source, plan, folder)
         return _opener(folder)(worker)
 
     return prepare

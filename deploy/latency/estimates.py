@@ -1,4 +1,4 @@
-"""``compress bench --estimate``: latency estimates of each file on each runtime of a device that is not there."""
+"""Latency estimates of ``compress bench --estimate``: each file on each runtime of an absent device."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ COLUMNS = (*CLASSES, "overhead")
 
 @dataclass(frozen=True, kw_only=True)
 class Estimates:
-    """All estimates, by file; and the reasons where there is none."""
+    """Latency estimates by file.
+
+    Attributes:
+        device: name of the device profile.
+        by_model: estimates by path of the file.
+        reasons: one line for each file, runtime and precision without an estimate.
+    """
 
     device: str
-    found: dict[str, list[Estimate]]
+    by_model: dict[str, list[Estimate]]
     reasons: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        models = {model: [asdict(each) for each in estimates] for model, estimates in self.found.items()}
+        """Return the estimates as JSON values."""
+        models = {model: [asdict(each) for each in estimates] for model, estimates in self.by_model.items()}
         return {"kind": "estimated", "device": self.device, "models": models, "not_estimated": list(self.reasons)}
 
 
@@ -43,32 +50,32 @@ def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, 
         faults.append(unknown("engine", only, engines, f"device {profile.name}"))
     if faults:
         raise UserError(*faults)
-    wanted = [(r, p) for r in profile.runtimes if only in (None, r.engine) for p in r.precisions if precision in (None, p)]
-    if not wanted:
+    selected = [(r, p) for r in profile.runtimes if only in (None, r.engine) for p in r.precisions if precision in (None, p)]
+    if not selected:
         raise UserError(f"device {profile.name}: no engine of it runs {precision!r}")
-    found: dict[str, list[Estimate]] = {str(model): [] for model in models}
+    by_model: dict[str, list[Estimate]] = {str(model): [] for model in models}
     reasons: list[str] = []
     for model in models:
         work = kernels(onnx.load(str(model), load_external_data=False))
-        for runtime, each in wanted:
+        for runtime, each in selected:
             try:
-                found[str(model)].append(estimate(work, profile, runtime, each))
+                by_model[str(model)].append(estimate(work, profile, runtime, each))
             except UserError as error:
                 reasons += [fault for fault in error.faults if fault not in reasons]
-    if not any(found.values()):
+    if not any(by_model.values()):
         raise UserError(*reasons)
-    return Estimates(device=profile.name, found=found, reasons=tuple(reasons))
+    return Estimates(device=profile.name, by_model=by_model, reasons=tuple(reasons))
 
 
 def table(result: Estimates) -> str:
     """Format the estimates as text, each labelled, with their basis and their error."""
     lines = [f"estimated, never measured: {result.device}"]
-    width = max(len(model) for model in result.found)
+    width = max(len(model) for model in result.by_model)
     lines += [
         f"{'':<{width}}  {'engine':<12} {'':<5} {'estimated ms':>12}   of it: " + " ".join(f"{c:>9.9}" for c in COLUMNS)
     ]
     words: list[str] = []
-    for model, estimates_ in result.found.items():
+    for model, estimates_ in result.by_model.items():
         for each in estimates_:
             parts = " ".join(f"{each.by_class_ms[column]:>9.3f}" for column in COLUMNS)
             lines += [f"{model:<{width}}  {each.engine:<12} {each.precision:<5} {each.estimated_ms:>12.3f}          {parts}"]

@@ -24,7 +24,7 @@ Option = tuple[str, int]
 @final
 @dataclass(frozen=True, kw_only=True)
 class LayerTimes:
-    """Milliseconds of one layer."""
+    """Milliseconds of one layer, whole and by option of its factorisation."""
 
     whole_ms: float
     factors_ms: Mapping[Option, float]
@@ -33,13 +33,13 @@ class LayerTimes:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """A convolution or matrix product as it stands in a model.
+    """Sizes of a convolution or matrix product in a model.
 
     Attributes:
-        given: shape of its input. weight: (outputs, inputs, height, width), or (outputs, inputs).
+        input_shape: shape of its input. weight: (outputs, inputs, height, width), or (outputs, inputs).
     """
 
-    given: tuple[int, ...]
+    input_shape: tuple[int, ...]
     weight: tuple[int, ...]
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int] = (0, 0)
@@ -57,7 +57,7 @@ def layers(model: onnx.ModelProto, batch: int) -> dict[str, Sizes]:
         if node.op_type == "Conv" and len(weight) == 4 and attribute(node, "group", 1) == 1:
             pads = attribute(node, "pads", [0, 0, 0, 0])
             sizes[path] = Sizes(
-                given=shape,
+                input_shape=shape,
                 weight=weight,
                 strides=tuple(attribute(node, "strides", [1, 1])),
                 pads=(pads[0], pads[1]),
@@ -65,27 +65,27 @@ def layers(model: onnx.ModelProto, batch: int) -> dict[str, Sizes]:
             )
         elif node.op_type != "Conv" and len(weight) == 2:
             turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
-            sizes[path] = Sizes(given=shape, weight=weight if turned else weight[::-1])
+            sizes[path] = Sizes(input_shape=shape, weight=weight if turned else weight[::-1])
     return sizes
 
 
 def times(
     sizes: Mapping[str, Sizes], options: Mapping[str, Sequence[Option]], stopwatch: Stopwatch
 ) -> dict[str, LayerTimes]:
-    """Measure each layer in ``options``, whole and in each of its factorisations."""
+    """Measure the milliseconds of each layer in ``options``, whole and in each of its factorisations."""
     makers: dict[str, Callable[[], onnx.ModelProto]] = {}
     for path, choices in options.items():
         for option in (None, *choices):
             makers[_name(sizes[path], option)] = _maker(sizes[path], option)
-    overhead, taken = Overhead.measured(stopwatch), stopwatch.times(makers)
+    overhead, measured = Overhead.measure(stopwatch), stopwatch.times(makers)
 
-    def alone(layer: Sizes, option: Option | None) -> float:
-        ms = taken[_name(layer, option)].least_ms
-        return max(ms - overhead.of(int(np.prod(layer.given))), 0.1 * ms)
+    def layer_ms(layer: Sizes, option: Option | None) -> float:
+        ms = measured[_name(layer, option)].least_ms
+        return max(ms - overhead.call_ms(int(np.prod(layer.input_shape))), 0.1 * ms)
 
     return {
         path: LayerTimes(
-            whole_ms=alone(sizes[path], None), factors_ms={option: alone(sizes[path], option) for option in choices}
+            whole_ms=layer_ms(sizes[path], None), factors_ms={option: layer_ms(sizes[path], option) for option in choices}
         )
         for path, choices in options.items()
     }
@@ -93,7 +93,7 @@ def times(
 
 def _name(layer: Sizes, option: Option | None) -> str:
     kind = "whole" if option is None else f"{option[0]}-{option[1]}"
-    return f"layer-{kind}-{layer.given}-{layer.weight}-{layer.strides}-{layer.pads}-{layer.dilations}-averaged"
+    return f"layer-{kind}-{layer.input_shape}-{layer.weight}-{layer.strides}-{layer.pads}-{layer.dilations}-averaged"
 
 
 def _maker(layer: Sizes, option: Option | None) -> Callable[[], onnx.ModelProto]:
@@ -118,7 +118,7 @@ def layer_model(layer: Sizes, option: Option | None, *, averaged: bool = False) 
     nodes.append(helper.make_node("Relu", [at], ["last" if pooled else "output"], name="last/Relu"))
     if pooled:
         nodes.append(helper.make_node("GlobalAveragePool", ["last"], ["output"], name="last/GlobalAveragePool"))
-    input_info = helper.make_tensor_value_info("positive/input", TensorProto.FLOAT, layer.given)
+    input_info = helper.make_tensor_value_info("positive/input", TensorProto.FLOAT, layer.input_shape)
     output_info = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "layer", [input_info], [output_info], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

@@ -37,7 +37,7 @@ WHOLES = 8
 EMPTY = ((16, 32), (32, 16), (64, 8), (64, 32), (32, 56))
 """Channels and height of the layers by which an empty call is measured."""
 NOISE = 0.04
-"""Of a time: what repeats of one measurement differ by."""
+"""Relative difference between repeats of one measurement."""
 
 
 def count_table(template: Template, count: Callable[[onnx.ModelProto], int]) -> tuple[PieceCost, ...]:
@@ -58,17 +58,17 @@ def measure_table(template: Template, stopwatch: Stopwatch, multiple: int, seed:
     Raises:
         EngineError: the runtime refuses a piece.
     """
-    overhead = Overhead.measured(stopwatch)
+    overhead = Overhead.measure(stopwatch)
     requests = {
         (number, _at(widths)): _sample(template, number, widths)
         for number, piece in enumerate(template.pieces)
         for widths in _places(template, piece, multiple)
     }
     raw = stopwatch.times({name: maker for sample in requests.values() for name, maker in sample.makers.items()})
-    alone = {place: sample.alone_ms(raw, overhead) for place, sample in requests.items()}
+    piece_ms = {place: sample.alone_ms(raw, overhead) for place, sample in requests.items()}
 
     def cost(number: int) -> Callable[[Sizes], float]:
-        return lambda widths: alone[number, _at(widths)]
+        return lambda widths: piece_ms[number, _at(widths)]
 
     pieces = []
     for number, piece in enumerate(template.pieces):
@@ -117,10 +117,10 @@ def _corrected(
     variants: list[tuple[Sizes, Sequence[str]]] = [(full, []), (least, list(template.blocks)), (least, [])]
     variants += [random_pruning(template, multiple, random) for _ in range(WHOLES - len(variants))]
     times = time_whole_models(template, stopwatch, variants)
-    taken = np.array([time.least_ms for time in times])
+    measured = np.array([time.least_ms for time in times])
     sums = np.array([sum_pieces(pieces, widths, removed) for widths, removed in variants])
-    factor, offset = _fit(sums, taken)
-    errors = np.abs(offset + factor * sums - taken) / taken
+    factor, offset = _fit(sums, measured)
+    errors = np.abs(offset + factor * sums - measured) / measured
     busy = float(np.median([time.p50_ms / time.least_ms for time in times]))
     return LatencyTable(
         pieces=pieces,
@@ -128,18 +128,18 @@ def _corrected(
         factor=factor * busy,
         offset_ms=offset * busy,
         error=float(np.median(errors)),
-        full_ms=float(taken[0]) * busy,
-        fastest_ms=float(taken[1]) * busy,
+        full_ms=float(measured[0]) * busy,
+        fastest_ms=float(measured[1]) * busy,
         unfollowed=template.unfollowed,
     )
 
 
-def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _fit(sums: npt.NDArray[np.float64], measured: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return factor and offset of least squares of relative errors, neither negative."""
-    rows = np.stack([sums / taken, 1 / taken], axis=1)
-    factor, offset = np.linalg.lstsq(rows, np.ones(len(taken)), rcond=None)[0]
+    rows = np.stack([sums / measured, 1 / measured], axis=1)
+    factor, offset = np.linalg.lstsq(rows, np.ones(len(measured)), rcond=None)[0]
     if offset < 0 or factor <= 0:
-        ratio = sums / taken
+        ratio = sums / measured
         return float(ratio.sum() / (ratio**2).sum()), 0.0
     return float(factor), float(offset)
 
@@ -147,17 +147,18 @@ def _fit(sums: npt.NDArray[np.float64], taken: npt.NDArray[np.float64]) -> tuple
 @final
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """The time of a call besides its layers: fixed, and for each input element (layout, integers)."""
+    """Milliseconds of a call besides its layers: fixed, and for each input element (layout, integers)."""
 
     fixed_ms: float
     element_ms: float
 
-    def of(self, elements: int) -> float:
+    def call_ms(self, elements: int) -> float:
+        """Return the milliseconds of a call with so many input elements."""
         return self.fixed_ms + self.element_ms * elements
 
     @classmethod
-    def measured(cls, stopwatch: Stopwatch) -> Overhead:
-        """Measure it from stacks of one and of more equal layers: the time that does not grow with their number."""
+    def measure(cls, stopwatch: Stopwatch) -> Overhead:
+        """Measure stacks of one and of more equal layers, and fit the time that does not grow with their number."""
         makers: dict[str, Callable[[], onnx.ModelProto]] = {}
         for channels, height in EMPTY:
             for depth in (1, 1 + COPIES):
@@ -178,7 +179,7 @@ class Overhead:
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """The measurement of a piece at some widths.
+    """Measurement of a piece at some widths.
 
     Attributes:
         whole: name of the model that holds it; ``without``: of the model that is the same but for ``copies`` of it, where
@@ -193,19 +194,19 @@ class _Sample:
 
     def alone_ms(self, raw: Mapping[str, Time], overhead: Overhead) -> float:
         """Milliseconds of one copy, never negative."""
-        besides = overhead.of(self.elements) if self.without is None else raw[self.without].least_ms
+        besides = overhead.call_ms(self.elements) if self.without is None else raw[self.without].least_ms
         return max(raw[self.whole].least_ms - besides, 0.0) / self.copies
 
 
 def _sample(template: Template, number: int, widths: Sizes) -> _Sample:
-    """Time copies less one where the piece can always follow itself; else behind the one before it, less that alone."""
+    """Time copies less one copy where the piece can follow itself, else the piece behind its predecessor, less that one."""
     nodes = template.pieces[number].nodes
-    inputs = template.ends(nodes)[0]
+    inputs = template.boundary_tensors(nodes)[0]
     elements = sum(int(np.prod(template.shape(t, widths))) for t in inputs)
     if template.chainable(nodes, {}) and template.chainable(nodes, widths):
         return _less(template, (nodes, COPIES), (nodes, 1), widths, elements)
     before = template.pieces[number - 1].nodes if number else ()
-    if before and template.ends(before)[1] == inputs:
+    if before and template.boundary_tensors(before)[1] == inputs:
         return _less(template, ((*before, *nodes), 1), (before, 1), widths, elements)
     return _less(template, (nodes, 1), None, widths, elements)
 
@@ -215,9 +216,9 @@ _Made = tuple[tuple[int, ...], int]
 
 
 def _less(template: Template, whole: _Made, without: _Made | None, widths: Sizes, elements: int) -> _Sample:
-    names = {made: f"{template.signature(made[0], widths)}-{made[1]}-averaged" for made in (whole, without) if made}
+    names = {stack: f"{template.signature(stack[0], widths)}-{stack[1]}-averaged" for stack in (whole, without) if stack}
     return _Sample(
-        makers={name: _maker(template, *made, widths) for made, name in names.items()},
+        makers={name: _maker(template, *stack, widths) for stack, name in names.items()},
         whole=names[whole],
         without=names[without] if without else None,
         copies=max(whole[1] - (without[1] if without else 0), 1),

@@ -28,7 +28,7 @@ CLASSES = (*MATRIX, "elementwise", "transcendental", "pool", "move")
 PEAKS = {"fp32": "fp32_tflops", "bf16": "bf16_tflops", "fp16": "fp16_tflops", "int8": "int8_tops"}
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 REACHED = 0.7
-"""Of its nominal bandwidth a memory gives so much."""
+"""Achieved share of a memory's nominal bandwidth."""
 
 FREE = {"Constant", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "Shape"}
 FREE |= {"QuantizeLinear", "DequantizeLinear"}
@@ -59,7 +59,7 @@ class Kernel:
 
     Attributes:
         flop: operations by class; a multiply-accumulate is two, an activation one whatever it computes.
-        elements: activations read and written. weights: constants read.
+        elements: number of activations read and written. weights: number of constants read.
     """
 
     kind: str
@@ -83,8 +83,8 @@ class Calibration:
 
     Attributes:
         devices: profiles on which it was compared with measurements.
-        error_percent: how far off it was there, at most, over ``compared_with``.
-        least_gflop: the smallest model it was compared with; a smaller one is outside of what is known.
+        error_percent: largest error against the measurements named in ``compared_with``.
+        least_gflop: size of the smallest model of the comparison; the error of smaller ones is not known.
     """
 
     name: str
@@ -100,7 +100,11 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Milliseconds of one inference as estimated, never measured; ``error`` says how sure that is."""
+    """Estimated milliseconds of one inference, never measured.
+
+    Attributes:
+        error: accuracy of the estimate, in words.
+    """
 
     engine: str
     precision: str
@@ -146,8 +150,8 @@ def estimate(work: Sequence[Kernel], profile: DeviceProfile, runtime: Runtime, p
     """
     where = f"no estimate of {runtime.engine} {precision} on {profile.name}"
     if runtime.estimate is None:
-        known = "no public figures to calibrate on" if runtime.unit != "cpu" else "it was not calibrated"
-        raise UserError(f"{where}: {known}; measure it on the device (compress bench --device {profile.name}@ADDRESS)")
+        reason = "no public figures to calibrate on" if runtime.unit != "cpu" else "it was not calibrated"
+        raise UserError(f"{where}: {reason}; measure it on the device (compress bench --device {profile.name}@ADDRESS)")
     calibration = calibrations()[runtime.estimate]
     if precision not in calibration.rates:
         raise UserError(f"{where}: calibration {calibration.name} has {', '.join(calibration.rates)}")

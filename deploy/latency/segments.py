@@ -1,4 +1,4 @@
-"""Cuts of an ONNX graph into runs of nodes that can stand as models of their own. Host only.
+"""Splits of an ONNX graph into runs of nodes that can be models of their own. Host only.
 
 A run ends where one tensor alone is alive, behind what a runtime fuses into the layer before (batch norm, activation,
 residual add), so that each is timed as it will run.
@@ -56,7 +56,7 @@ def split_by_layer(graph: Graph, nodes: Sequence[int]) -> list[list[int]]:
 
 
 def _alone(graph: Graph, order: Mapping[str, int], index: int) -> bool:
-    """Return whether a single tensor that was made up to ``index`` is read after it."""
+    """Return whether a single tensor computed up to ``index`` is read after it."""
     alive = set()
     for later in range(index + 1, len(graph.nodes)):
         alive |= {t for t in graph.nodes[later].input if t in order and order[t] <= index}

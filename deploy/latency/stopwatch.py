@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 @final
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """The subject of a table: an engine in a precision on a device.
+    """Configuration of a table: an engine in a precision on a device.
 
     Attributes:
         recipe: how int8 is placed; None in float.
@@ -48,7 +48,7 @@ class EngineConfig:
 class Time:
     """Milliseconds of a model: the least of all inferences, and their median.
 
-    The least is what a sum can be made of: what else runs on a machine only ever adds, to one piece more than to another.
+    Sums use the least: other load on the machine only ever adds time, and to some pieces more than to others.
     """
 
     least_ms: float
@@ -57,7 +57,7 @@ class Time:
 
 @final
 class Stopwatch:
-    """Timing of models on a form; every time is kept in a file that all runs share."""
+    """Timing of models on an engine; every time is kept in a file for all runs."""
 
     def __init__(self, form: EngineConfig, folder: Path, progress: Progress = lambda done, total: None) -> None:
         self._form, self._progress = form, progress
@@ -75,14 +75,14 @@ class Stopwatch:
         """
         with self._file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            known = self._known()
-            missing = [name for name in models if name not in known]
+            cached = self._cached()
+            missing = [name for name in models if name not in cached]
             for start in range(0, len(missing), AT_ONCE):
-                known |= self._timed({name: models[name] for name in missing[start : start + AT_ONCE]}, passes)
+                cached |= self._timed({name: models[name] for name in missing[start : start + AT_ONCE]}, passes)
                 self._progress(min(start + AT_ONCE, len(missing)), len(missing))
-        return {name: known[name] for name in models}
+        return {name: cached[name] for name in models}
 
-    def _known(self) -> dict[str, Time]:
+    def _cached(self) -> dict[str, Time]:
         if not self._file.exists():
             return {}
         entries = [json.loads(line) for line in self._file.read_text().splitlines() if line.endswith("}")]
@@ -101,7 +101,7 @@ class Stopwatch:
 
 
 def _placed(model: onnx.ModelProto, recipe: QuantizationRecipe | None) -> onnx.ModelProto:
-    """A float model with the Q/DQ pairs of ``recipe``; as it is without one."""
+    """Insert the Q/DQ pairs of ``recipe`` into a float model; without a recipe return it as it is."""
     return model if recipe is None else quantize_uncalibrated(model, recipe, place(model, recipe))
 
 
@@ -113,7 +113,7 @@ def quantize_uncalibrated(model: onnx.ModelProto, recipe: QuantizationRecipe, pl
 
 
 def _plausible(model: onnx.ModelProto, placement: Placement, recipe: QuantizationRecipe) -> Scales:
-    """Return scales like those of a calibration, as far as time needs them: zero points where values may be negative."""
+    """Make scales without calibration, with zero points where values may be negative: time depends on no more."""
     graph = Graph(model)
     scales: dict[str, tuple[float, int]] = {}
     for activation in placement.activations:

@@ -1,4 +1,4 @@
-"""An ONNX model as a function of its widths, cut into pieces that are models of their own. Host only.
+"""Templates: ONNX models with variable widths, split into pieces that are models of their own. Host only.
 
 What a layer takes depends on its shapes, not on its weights. So one exported model stands for all its prunings: an
 ``Axis`` says which sizes of which tensors shrink with a group of channels, and a piece is written out at any widths with
@@ -68,10 +68,10 @@ class Template:
 
     Args:
         model: a float model, shapes inferred, all but the batch fixed.
-        blocks: paths of modules that can be taken out, their input going on as their output.
+        blocks: paths of modules that can be removed, their input then being their output.
 
     Attributes:
-        axes: those that the graph follows. blocks: those that can be taken out of the graph.
+        axes: axes that the graph follows. blocks: blocks that can be removed from the graph.
         unfollowed: why an axis or a block is not among them, by name.
     """
 
@@ -111,7 +111,7 @@ class Template:
 
     def chainable(self, nodes: Iterable[int], widths: Sizes) -> bool:
         """Return whether copies of the nodes can stand one behind the other."""
-        inputs, outputs = self.ends(tuple(nodes))
+        inputs, outputs = self.boundary_tensors(tuple(nodes))
         return len(inputs) == len(outputs) == 1 and self.shape(inputs[0], widths) == self.shape(outputs[0], widths)
 
     def signature(self, nodes: Iterable[int], widths: Sizes) -> str:
@@ -129,9 +129,9 @@ class Template:
         gone: set[int] = set()
         through: dict[str, str] = {}
         for path in removed:
-            nodes, given, made = self.blocks[path]
+            nodes, source, result = self.blocks[path]
             gone |= nodes
-            through[made] = given
+            through[result] = source
         return gone, through
 
     def _kind(self, tensor: str) -> int:
@@ -141,8 +141,8 @@ class Template:
     def _follow(self, name: str, axis: Axis) -> None:
         """Learn which tensors shrink with ``axis`` by inferring shapes with one channel, then two, less."""
         missing = [tensor for tensor in axis.sizes if tensor not in self._base]
-        known = {t: s for t, s in axis.sizes.items() if t not in missing}
-        self.axes[name] = Axis(width=axis.width, sizes=known)
+        followed = {t: s for t, s in axis.sizes.items() if t not in missing}
+        self.axes[name] = Axis(width=axis.width, sizes=followed)
         try:
             once, twice = self._inferred({name: axis.width - 1}), self._inferred({name: axis.width - 2})
         except Exception as error:  # whatever shape inference trips over
@@ -190,14 +190,14 @@ class Template:
 
     def _add_block(self, path: str) -> None:
         inside = frozenset(i for i, node in enumerate(self.nodes) if _within(node, path))
-        inputs, outputs = self.ends(tuple(sorted(inside)))
+        inputs, outputs = self.boundary_tensors(tuple(sorted(inside)))
         if len(inputs) == len(outputs) == 1 and self._base[inputs[0]] == self._base[outputs[0]]:
             self.blocks[path] = (inside, inputs[0], outputs[0])
         else:
             self.unfollowed[path] = "the exported graph does not have it in one piece"
 
-    def ends(self, nodes: tuple[int, ...]) -> tuple[list[str], list[str]]:
-        """Return the activations that the nodes read from others, and those that they make for others."""
+    def boundary_tensors(self, nodes: tuple[int, ...]) -> tuple[list[str], list[str]]:
+        """Return the activations that the nodes read from others, and those that others read from them."""
         inside = set(nodes)
         produced = [o for i in nodes for o in self.nodes[i].output if o]
         read = [t for i in nodes for t in self.nodes[i].input if t and not self._graph.is_constant(t)]
@@ -226,7 +226,7 @@ class Template:
 
 @final
 class _Writer:
-    """The model of some nodes of a template at some widths, tensors called by number."""
+    """Writer of some nodes of a template as a model at some widths, with numbered tensors."""
 
     def __init__(
         self, template: Template, nodes: tuple[int, ...], widths: Sizes, through: Mapping[str, str] | None = None
@@ -238,7 +238,7 @@ class _Writer:
         self._read = read
         self._inputs = [t for t in read if t not in outputs and t not in self._constants]
         if through is None:
-            self._outputs = template.ends(nodes)[1]
+            self._outputs = template.boundary_tensors(nodes)[1]
         else:
             self._outputs = [self._source(o) for o in template._graph.outputs]
 
@@ -248,19 +248,21 @@ class _Writer:
         return tensor
 
     def structure(self) -> dict[str, Any]:
+        """Describe nodes, inputs and outputs with numbered tensors: equal structures take equal time."""
         names: dict[str, str] = {}
         for tensor in [*self._inputs, *(t for i in self._nodes for t in self._template.nodes[i].output)]:
             names.setdefault(tensor, f"t{len(names)}")
         nodes = []
         for index in self._nodes:
-            node = self._written(index)
-            reads = [self._told(t, names) if t else "" for t in node.input]
-            about = [str(a).strip() for a in sorted(node.attribute, key=lambda a: a.name)]
-            nodes.append([node.op_type, node.domain, about, reads, [names.get(o, "") for o in node.output]])
+            node = self._write_node(index)
+            reads = [self._describe_tensor(t, names) if t else "" for t in node.input]
+            attributes = [str(a).strip() for a in sorted(node.attribute, key=lambda a: a.name)]
+            nodes.append([node.op_type, node.domain, attributes, reads, [names.get(o, "") for o in node.output]])
         inputs = [[names[t], *self._template.shape(t, self._widths), self._positive(t)] for t in self._inputs]
         return {"nodes": nodes, "inputs": inputs, "outputs": [names[o] for o in self._outputs]}
 
     def model(self, copies: int, *, averaged: bool = False) -> onnx.ModelProto:
+        """Write ``copies`` of the nodes as a model with random weights."""
         random = np.random.default_rng(0)
         nodes: list[onnx.NodeProto] = []
         constants: dict[str, TensorProto] = {}
@@ -271,7 +273,7 @@ class _Writer:
                     names[tensor] = f"c{copy}/{tensor}"
                     constants[names[tensor]] = self._constant(tensor, names[tensor], random)
             for index in self._nodes:
-                node = self._written(index)
+                node = self._write_node(index)
                 renamed = {o: f"c{copy}/{o}" for o in node.output if o}
                 reads = [names[t] if t else "" for t in node.input]
                 node.input[:], node.output[:] = reads, [renamed.get(o, "") for o in node.output]
@@ -296,7 +298,7 @@ class _Writer:
     def _is_map(self, tensor: str) -> bool:
         return len(self._template.shape(tensor, self._widths)) >= LEAST_MAP and self._template._kind(tensor) in FLOATS
 
-    def _written(self, index: int) -> onnx.NodeProto:
+    def _write_node(self, index: int) -> onnx.NodeProto:
         node = onnx.NodeProto()
         node.CopyFrom(self._template.nodes[index])
         if node.op_type == "Conv" and attribute(node, "group", 1) > 1:
@@ -311,7 +313,8 @@ class _Writer:
         producer = self._template._graph.producer(tensor)
         return producer is not None and producer.op_type in NEVER_NEGATIVE
 
-    def _told(self, tensor: str, names: Mapping[str, str]) -> Any:
+    def _describe_tensor(self, tensor: str, names: Mapping[str, str]) -> Any:
+        """Describe an activation by its number, a weight by its shape, another constant by its values."""
         if tensor not in self._constants:
             return names[tensor]
         constant = self._constants[tensor]

@@ -1,4 +1,4 @@
-"""Locked clocks during a measurement, only on request, and restored whatever happens.
+"""Clock locks during a measurement: only on request, and always restored.
 
 ``jetson_clocks`` does it where it is, else every cpufreq policy's governor is set to ``performance``. The holder is a
 process of its own whose standard input is a pipe from whoever asked: when that ends, however it ends, the clocks are
@@ -23,7 +23,7 @@ GOVERNOR = "performance"
 
 
 class ClocksError(Exception):
-    """Clocks that cannot be locked here; says why."""
+    """Failure to lock the clocks here, with the reason."""
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def hold_clocks(until: IO[bytes], root: Path = Path("/")) -> int:
 
 @final
 class ClockLock:
-    """A process that locks the clocks until this one closes it or is gone."""
+    """A process that locks the clocks until this one closes it or ends."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._process = subprocess.Popen(
@@ -85,7 +85,7 @@ class ClockLock:
 
 
 class _Stopped(BaseException):
-    """A signal that ends the hold."""
+    """Exception for a signal that ends the lock."""
 
 
 def _stop(number: int, frame: object) -> None:

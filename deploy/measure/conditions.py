@@ -29,7 +29,7 @@ PI_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft t
 PI_SINCE_START = 16
 
 Run = Callable[[Sequence[str]], str]
-"""Runs a command; its standard output, empty when there is no such command or it fails."""
+"""Function that runs a command and returns its standard output; empty when there is no such command or it fails."""
 
 
 @final
@@ -83,7 +83,7 @@ def doubts(before: Conditions, after: Conditions, drift: float = 0.0) -> tuple[s
     """Return why a measurement between two readings is not clean; empty when nothing speaks against it.
 
     Args:
-        drift: how much slower its end was than its beginning, as a fraction; told when a clock fell as well.
+        drift: how much slower its end was than its beginning, as a fraction; reported when a clock fell as well.
     """
     reasons = []
     fallen = [n for n, mhz in after.clocks_mhz.items() if mhz < (1 - MOST_DRIFT) * before.clocks_mhz.get(n, 0.0)]

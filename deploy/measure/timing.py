@@ -74,7 +74,7 @@ class Times:
 
 
 Timer = Callable[[float], Times]
-"""Times one warmed block of about so many seconds."""
+"""Function that times one warmed block of about so many seconds."""
 
 
 def time_block(session: Session, seconds: float) -> Times:

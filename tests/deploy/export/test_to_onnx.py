@@ -58,7 +58,7 @@ def test_the_exporters_table_of_operators_is_made_once_and_torch_is_left_as_it_w
     first, again = to_onnx(program), to_onnx(program)
     assert len(made) == 1
     assert ONNXRegistry.__dict__["from_torchlib"].__func__ is counted
-    monkeypatch.setattr("deploy.export.to_onnx._one_registry", contextlib.nullcontext)
+    monkeypatch.setattr("deploy.export.to_onnx._cached_registry", contextlib.nullcontext)
     assert to_onnx(program) == first == again
     assert len(made) == 2
 

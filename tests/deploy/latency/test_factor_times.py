@@ -12,8 +12,8 @@ from deploy.latency.stopwatch import Time
 from deploy.latency.template import Template
 from deploy.onnx_graph import count
 
-CONV = Sizes(given=(1, 16, 9, 9), weight=(24, 16, 3, 3), strides=(2, 2), pads=(1, 1))
-LINEAR = Sizes(given=(1, 5, 32), weight=(16, 32))
+CONV = Sizes(input_shape=(1, 16, 9, 9), weight=(24, 16, 3, 3), strides=(2, 2), pads=(1, 1))
+LINEAR = Sizes(input_shape=(1, 5, 32), weight=(16, 32))
 
 
 @pytest.mark.parametrize("option", [None, ("spatial", 8), ("tucker2", 8)])
@@ -47,8 +47,8 @@ def test_layers_are_read_off_a_model_by_path():
 
     model = onnx.shape_inference.infer_shapes(residual(1))
     found = layers(Template(model, {})._model, 1)
-    assert found["block.0.two"] == Sizes(given=(1, 16, 8, 8), weight=(16, 16, 3, 3), pads=(1, 1))
-    assert found["linear"] == Sizes(given=(1, 16), weight=(10, 16))
+    assert found["block.0.two"] == Sizes(input_shape=(1, 16, 8, 8), weight=(16, 16, 3, 3), pads=(1, 1))
+    assert found["linear"] == Sizes(input_shape=(1, 16), weight=(10, 16))
 
 
 class Fixed:
