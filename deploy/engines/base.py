@@ -1,4 +1,4 @@
-"""The contract of an engine: plan (pure data), build, open, infer. Timing is not its business."""
+"""Interface of engines: plan (pure data), build, open, infer. Timing is elsewhere (``deploy.measure.timing``)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class TensorSpec:
 
 
 class Session(ABC):
-    """An opened engine. ``bind`` once, then ``run`` as often as wanted: only ``run`` is ever timed."""
+    """An opened engine. ``bind`` once, then ``run`` any number of times: only ``run`` is timed."""
 
     inputs: tuple[TensorSpec, ...]
 

@@ -1,1 +1,1 @@
-"""What parts of a model take on a device: measured tables and estimates. Host only."""
+"""Latency of models and their layers on a device: measured tables and estimates. Host only."""

@@ -33,10 +33,12 @@ def float_layer_costs_ms(
     stands_for = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()[:20]
     float_layers = {"": NO_LAYERS, **{layer: {layer: "to be timed"} for layer in layers}}
     names = {layer: f"in float: {stands_for} {layer}" for layer in float_layers}
-    times = stopwatch.times({names[layer]: partial(_but, model, recipe, float_layers[layer]) for layer in float_layers})
+    times = stopwatch.times(
+        {names[layer]: partial(_with_float_layers, model, recipe, float_layers[layer]) for layer in float_layers}
+    )
     whole = times[names[""]].least_ms
     return whole, {layer: times[names[layer]].least_ms - whole for layer in layers}
 
 
-def _but(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str, str]) -> onnx.ModelProto:
+def _with_float_layers(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str, str]) -> onnx.ModelProto:
     return quantize_uncalibrated(model, recipe, place(model, recipe, kept))

@@ -1,4 +1,4 @@
-"""Latency estimates for a device that is not there: a roofline for each class of operator. Never a measurement.
+"""Latency estimates for an absent device: a roofline for each class of operator. Never a measurement.
 
     t = t0 + sum over kernels of ( max( FLOP / (efficiency of the class x peak), bytes / (0.7 x bandwidth) ) + o )
 
@@ -79,7 +79,7 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The measured rates that an estimate rests on.
+    """Measured rates of a device, the basis of estimates.
 
     Attributes:
         devices: profiles on which it was compared with measurements.
@@ -293,8 +293,8 @@ def _kind(graph: Graph, node: onnx.NodeProto) -> str:
     if node.op_type in ("Gemm", "MatMul"):
         return "gemm"
     if node.op_type in ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv"):
-        alone = attribute(node, "group", 1) > 1 and graph.shape(node.input[1])[1] == 1
-        return "depthwise" if alone else "conv"
+        depthwise = attribute(node, "group", 1) > 1 and graph.shape(node.input[1])[1] == 1
+        return "depthwise" if depthwise else "conv"
     return "pool" if node.op_type in POOL else "move"
 
 

@@ -54,14 +54,17 @@ class Conditions:
     power_mw: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
+        """Return the conditions as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Conditions:
+        """Make conditions from the values of ``as_json``."""
         return cls(**data)
 
     @property
     def hottest_c(self) -> float | None:
+        """Temperature of the hottest zone in degrees Celsius; None without zones."""
         return max(self.temperatures_c.values(), default=None)
 
 

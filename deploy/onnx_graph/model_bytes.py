@@ -1,4 +1,4 @@
-"""ONNX models as the files that engines are built from. Host only."""
+"""Export of ONNX models to the formats of engines. Host only."""
 
 from __future__ import annotations
 

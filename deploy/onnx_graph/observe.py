@@ -26,9 +26,9 @@ def observe(
     Raises:
         ValueError: a tensor held NaN or infinity; it is named.
     """
-    wanted = list(dict.fromkeys(tensors))
-    histograms = {name: Histogram() for name in wanted}
-    for _, values in run_batches(model, wanted, split_batches(model, wanted, batches), threads):
+    names = list(dict.fromkeys(tensors))
+    histograms = {name: Histogram() for name in names}
+    for _, values in run_batches(model, names, split_batches(model, names, batches), threads):
         for name, histogram in histograms.items():
             _update(name, histogram, np.asarray(values[name]))
     return histograms

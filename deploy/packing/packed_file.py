@@ -278,10 +278,10 @@ def _read_weight(entry: Mapping[str, Any], reader: _ArrayReader) -> StoredWeight
 
 def _check_entry(entry: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` unless a weight's entry is valid."""
-    wanted = KEYS | (INT8_KEYS if entry.get("form") == "int8" else set())
-    if set(entry) != wanted:
-        raise ValueError(f"a weight has {', '.join(sorted(entry))}; known: {', '.join(sorted(wanted))}")
-    numbers = [entry[key] for key in wanted & {"at", "bits", "bucket", "bytes", "axis", "limit", "scales", "scales_at"}]
+    allowed = KEYS | (INT8_KEYS if entry.get("form") == "int8" else set())
+    if set(entry) != allowed:
+        raise ValueError(f"a weight has {', '.join(sorted(entry))}; known: {', '.join(sorted(allowed))}")
+    numbers = [entry[key] for key in allowed & {"at", "bits", "bucket", "bytes", "axis", "limit", "scales", "scales_at"}]
     lists = [*entry["shape"], *entry["axes"]]
     good = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in [*numbers, *lists])
     good = good and 1 <= entry["bits"] <= MOST_BITS and entry["bucket"] > 0 and 0 < np.prod(entry["shape"]) < 2**40
