@@ -1,4 +1,4 @@
-"""Which width every group of channels gets, and which blocks go, under one budget: a knapsack over a cost table.
+"""Allocation of widths and removed blocks under one budget: a knapsack over a cost table.
 
 After HALP (Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack"): kept importance is the value, measured
 latency the weight, one budget for all. What a layer costs depends on the groups on both its sides, so items are not
@@ -32,7 +32,7 @@ Curve = Mapping[int, float]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """A part of the cost.
+    """Term of the cost.
 
     Attributes:
         groups: on whose widths it depends, in the order in which ``cost`` takes them.
@@ -47,7 +47,7 @@ class Term:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is to be chosen.
+    """Groups, blocks and cost terms of an allocation, with its budget.
 
     Attributes:
         curves: of each group.
@@ -66,7 +66,7 @@ class Problem:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """A choice: the width of every group that stays, the blocks that go, what it keeps and what it costs."""
+    """Width of every group that stays and the blocks that go, with importance kept and cost."""
 
     widths: Mapping[str, int]
     removed: tuple[str, ...]
@@ -75,7 +75,7 @@ class Allocation:
 
 
 class OutOfReachError(Exception):
-    """No choice keeps the budget; ``least`` is what the cheapest costs."""
+    """No allocation keeps the budget; ``least`` is the cost of the cheapest."""
 
     def __init__(self, least: float, budget: float) -> None:
         super().__init__(f"the cheapest choice costs {least:g}; the budget is {budget:g}")
@@ -83,7 +83,7 @@ class OutOfReachError(Exception):
 
 
 def allocate(problem: Problem) -> Allocation:
-    """The choice of greatest kept importance within the budget.
+    """Find the allocation of greatest kept importance within the budget.
 
     Raises:
         OutOfReachError: there is none.
@@ -105,7 +105,7 @@ def allocate(problem: Problem) -> Allocation:
 
 
 def uniform(problem: Problem) -> Allocation:
-    """Every group at the same fraction of its widest, the largest that keeps the budget; no block is removed.
+    """Allocate the same fraction of its widest to every group, the largest that keeps the budget; no block is removed.
 
     Raises:
         OutOfReachError: not even the smallest does.
@@ -123,7 +123,7 @@ def uniform(problem: Problem) -> Allocation:
 
 
 def cost(problem: Problem, widths: Mapping[str, int], removed: Sequence[str] = ()) -> float:
-    """The sum of all terms outside of removed blocks."""
+    """Sum all terms outside of removed blocks."""
     gone = set(removed)
     return sum(t.cost([widths[g] for g in t.groups]) for t in problem.terms if t.block is None or t.block not in gone)
 

@@ -1,4 +1,4 @@
-"""What a stage chose for one part of the model, as the report tells it."""
+"""Choices of a stage for parts of the model, as the report shows them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, final
 @final
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a stage chose for one group, layer, block or weight.
+    """Choice of a stage for one group, layer, block or weight.
 
     Attributes:
         family: role and scale of a group, such as ``stage/4``; kind of the factors of a layer; bits of a weight.
@@ -30,7 +30,7 @@ class Choice:
 
 
 def summary(choices: Sequence[Choice]) -> list[str]:
-    """A line for each family of groups or kind of factors, and one for the blocks that went."""
+    """Summarise choices: a line for each family of groups or kind of factors, and one for removed blocks."""
     lines: list[str] = []
     for family in dict.fromkeys(c.family for c in choices if c.kind != "block"):
         members = [c for c in choices if c.kind != "block" and c.family == family]

@@ -1,4 +1,4 @@
-"""Evolutionary search over a grid of choices: no torch, no devices, only scores and costs of what is asked.
+"""Evolutionary search over a grid of choices by score and latency; no torch, no devices.
 
 The loop of DisWOT (Dong et al. 2023, section 3.4): the better of what was seen are mutated in one choice at a time,
 and the worst fall out. A grid that is no larger than what would be tried is tried whole.
@@ -39,7 +39,7 @@ class Candidate:
 Evaluate = Callable[[Mapping[str, Any]], Candidate]
 
 
-def search(
+def evolve(
     choices: Mapping[str, Sequence[Any]],
     evaluate: Evaluate,
     *,
@@ -48,7 +48,7 @@ def search(
     generations: int,
     seed: int,
 ) -> list[Candidate]:
-    """All candidates that were tried, the best first: within ``most_ms`` by score, then the others by latency."""
+    """Search the grid; return the candidates, the best first: within ``most_ms`` by score, then the others by latency."""
     names = list(choices)
     seen: dict[Genes, Candidate] = {}
 
@@ -70,8 +70,8 @@ def search(
     return _ranked(seen.values(), most_ms)
 
 
-def front(found: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that no other beats in both score and latency, fastest first."""
+def pareto_front(found: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that no other beats in both score and latency, fastest first."""
     kept: list[Candidate] = []
     for one in sorted((c for c in found if c.score is not None), key=lambda c: (c.latency_ms, -(c.score or 0.0))):
         if not kept or (one.score or 0.0) > (kept[-1].score or 0.0):

@@ -125,12 +125,12 @@ class ModuleLayers:
 
 
 def feature_maps(module: nn.Module, example: Tensor) -> dict[tuple[int, int], str]:
-    """The last module whose output is a feature map of each (height, width) above 1x1, by resolution."""
+    """Return the last module whose output is a feature map of each (height, width) above 1x1, by resolution."""
     return ModuleLayers.of(module, example).maps()
 
 
 def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) -> LayerPairs:
-    """Modules of student and teacher that end the same resolution, from the finest map to the coarsest."""
+    """Pair modules of student and teacher that end the same resolution, from the finest map to the coarsest."""
     return pair_maps(ModuleLayers.of(student, example), ModuleLayers.of(teacher, example))
 
 

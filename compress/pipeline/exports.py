@@ -163,7 +163,7 @@ class Exporter:
         def make(folder: Path) -> dict[str, Any]:
             model = onnx.load(str(exported.folder / MODEL))
             samples = self._builder.data.calibration
-            found = post_training.quantise(model, samples, recipe, FREE, self._builder.observer)
+            found = post_training.quantize_model(model, samples, recipe, FREE, self._builder.observer)
             onnx.save(found.onnx(), str(folder / MODEL))
             if QUANTIZATION[recipe].activation_symmetric:
                 (folder / TABLE).write_text(tensorrt_table.format_table(found.scales.activations))

@@ -19,7 +19,7 @@ from compress.methods.cost_model import CostModel
 from compress.methods.distillation.loss_specs import loss_modules
 from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.methods.quantization import calibration_checks, calibration_selection
-from compress.methods.quantization.calibration_selection import Asked
+from compress.methods.quantization.calibration_selection import TeacherOutputs
 from compress.methods.quantization.observer import Observer
 from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import ModuleQuantizer
@@ -80,7 +80,7 @@ class ModelBuilder:
         """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
         Preflight(self._shared).all()
         shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
-        for doubt in calibration_checks.check(self.data.calibration, shape):
+        for doubt in calibration_checks.check_calibration(self.data.calibration, shape):
             self._progress.say(f"data: {doubt}")
 
     @property
@@ -116,11 +116,11 @@ class ModelBuilder:
         def make(folder: Path) -> None:
             with timed(self._progress, f"calibration: {spec.select}, {spec.samples} samples"):
                 module = None if teacher.is_onnx else lambda: teacher.artifact.module
-                asked = Asked(module, self.reference(teacher), self.task, self.example)
-                calibration_selection.keep(folder, spec, self._pool, asked, self.recipe.seed)
+                asked = TeacherOutputs(module, self.reference(teacher), self.task, self.example)
+                calibration_selection.save_selection(folder, spec, self._pool, asked, self.recipe.seed)
 
         step = self._cache.step("calibration", decided, make)
-        self.data = replace(self.data, calibration=calibration_selection.kept(step.folder, spec, self._pool))
+        self.data = replace(self.data, calibration=calibration_selection.load_selection(step.folder, spec, self._pool))
 
     def _teacher_file(self, path: Path) -> CachedModel:
         def make(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from compress.execution.cache import StepCache
 from compress.execution.progress import Bar, Progress
 from compress.methods.distillation.loss_specs import loss_modules
 from compress.methods.distillation.objective import Objective, parse_losses
-from compress.methods.evolution import Candidate, front, search
+from compress.methods.evolution import Candidate, evolve, pareto_front
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
@@ -54,7 +54,7 @@ class StudentSearchResult:
         return self.tried[0]
 
     def as_json(self) -> dict[str, Any]:
-        on_front = [candidate.arguments for candidate in front(self.tried)]
+        on_front = [candidate.arguments for candidate in pareto_front(self.tried)]
         tried = [{**asdict(c), "on_front": c.arguments in on_front} for c in self.tried]
         about = {"form": self.form, "teacher_ms": self.teacher_ms, "most_ms": self.most_ms}
         return {**about, "chosen": dict(self.chosen.arguments), "tried": tried}
@@ -84,7 +84,7 @@ def find(
     most_ms = _most_ms(asked, judge.teacher_ms)
     total = min(math.prod(len(values) for values in asked.choices.values()), asked.population * asked.generations)
     with progress.task("students", total) as bar:
-        tried = search(
+        tried = evolve(
             asked.choices,
             lambda arguments: judge(arguments, bar),
             most_ms=most_ms,
@@ -179,7 +179,7 @@ class _Judge:
 def table(found: StudentSearchResult, most: int = 12) -> str:
     """The best of what was tried, the front, and the choice with its reason."""
     lines = [f"{'score':>10} {'p50 ms':>9} {'speed-up':>9}     arguments   (timed as {found.form})"]
-    on_front = [candidate.arguments for candidate in front(found.tried)]
+    on_front = [candidate.arguments for candidate in pareto_front(found.tried)]
     shown = [c for i, c in enumerate(found.tried) if i < most or c.arguments in on_front]
     for c in shown:
         if c.score is None:

@@ -14,7 +14,7 @@ STAGES: dict[str, str] = {
 
 
 def stages() -> dict[str, str]:
-    """The table of stages, with those that installed packages add."""
+    """Return the table of stages, with those that installed packages add."""
     return with_entry_points(STAGES, "edge_compress.stages")
 
 

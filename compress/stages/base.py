@@ -1,4 +1,4 @@
-"""What a stage is, what it gets and gives, and the one runner that holds every stage to its contract."""
+"""The contract of a stage: its artifact, its context and its result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHOWN, MOST_VALUES = 64, 1 << 22
 @final
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A model on its way through the pipeline.
+    """Model on its way through the pipeline.
 
     Attributes:
         plan: rebuilds the module's structure.
@@ -53,7 +53,7 @@ class Artifact:
     stages: tuple[str, ...] = ()
 
     def changed(self, operation: Operation, module: nn.Module) -> Artifact:
-        """This artifact after a structural change."""
+        """Return the artifact after a structural change."""
         return Artifact(plan=self.plan.followed_by(operation), module=module, stages=self.stages)
 
     @property
@@ -68,7 +68,7 @@ class Artifact:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """All that a stage may use besides its artifact and its own fields.
+    """Everything that a stage may use besides its artifact and its own fields.
 
     Attributes:
         teacher: frozen.
@@ -131,7 +131,7 @@ class Context:
     def objective(
         self, module: nn.Module, losses: tuple[LossSpec, ...], samples: int, *, trained: bool = False
     ) -> Objective:
-        """The losses at work between ``module`` and the teacher, on a number of samples; ``trained``: it works already."""
+        """Build the losses between ``module`` and the teacher for a number of samples; ``trained``: it works already."""
         example = self._shown() if trained else self.example
         return Objective(losses, self.task, module, self.teacher, example, samples, self.engine_teachers, trained=trained)
 
@@ -166,7 +166,7 @@ class Context:
         return objective.parts.cpu()
 
     def judge(self, module: nn.Module, name: str) -> float:
-        """The task's metric of a module on the validation split; larger is better. ``name`` is shown beside the bar."""
+        """Evaluate a module on the validation split by the task's metric; larger is better. ``name`` is beside the bar."""
         with self.trainer.placed([module]):
             return evaluate(self.task, self.trainer.predictor(module), self.data.validation, self.progress, name)
 
@@ -177,7 +177,7 @@ class Context:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage made, and what it has to say of it.
+    """Result of a stage: its artifact, notes and choices.
 
     Attributes:
         notes: parts left alone, and why.
@@ -218,23 +218,23 @@ class Stage(ABC):
         return False
 
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
-        """What of the device's profile decides the result, besides the fields."""
+        """Return the parts of the device's profile that decide the result, besides the fields."""
         return {}
 
     @abstractmethod
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        """The algorithm; must leave ``artifact.module`` as it is."""
+        """Run the algorithm; it must leave ``artifact.module`` as it is."""
 
     def softer(self) -> Stage | None:
-        """A milder setting to try when the gate says that this one cost too much; None when there is none."""
+        """Return a milder setting to try when the gate says that this one cost too much; None when there is none."""
         return None
 
     @final
     def fields(self) -> dict[str, Any]:
-        """The configuration as plain data."""
+        """Return the configuration as plain data."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]  # every subclass is a dataclass
 
 
 def copied(artifact: Artifact) -> nn.Module:
-    """A copy of the artifact's module, to be changed and trained."""
+    """Copy the artifact's module, to be changed and trained."""
     return copy.deepcopy(artifact.module)

@@ -129,7 +129,7 @@ class Distill(TrainedStage):
 
 
 def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
-    """The first convolution of ``module``, made to whiten and not to be trained; None where it cannot."""
+    """Make the first convolution of ``module`` whiten, and freeze it; return it, None where it cannot."""
     images = next(context.data.train.evenly_spaced_batches(PATCHES_OF, PATCHES_OF)).inputs
     first = whiten(module, torch.from_numpy(images))
     if first is not None:
@@ -138,7 +138,7 @@ def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
 
 
 def _mixed(artifact: Artifact, head: str, second: nn.Linear, context: Context) -> StageResult:
-    """The artifact with the best mixture on validation in place of its head; as it is where its own head alone is best."""
+    """Replace the head by the best mixture on validation; the artifact stays where its own head alone is best."""
     found = two_heads.search_mixture(artifact.module, head, second, context.task, context.data.validation)
     if found.share == 1:
         return StageResult(artifact=artifact, notes=("no mixture of two heads is better on validation than its own head",))

@@ -16,9 +16,9 @@ from compress.methods import allocation
 from compress.methods.allocation import Problem, Term, allocate
 from compress.methods.choice import Choice
 from compress.methods.cost_model import LayerPrice, is_gain
-from compress.methods.low_rank.factorise import Kind, factors, is_buildable, kinds, largest_rank, multiplies
+from compress.methods.low_rank.factorise import Kind, count_macs, factor_kinds, factorize, is_buildable, largest_rank
 from compress.methods.low_rank.operations import Factorise
-from compress.methods.low_rank.pela import Pair, blocks_near, blocks_of, held_near
+from compress.methods.low_rank.pela import FactorPair, bound_perturbation, compared_blocks, distil_blocks
 from compress.stages.base import Artifact, Context, StageResult, copied
 from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
@@ -93,9 +93,9 @@ class LowRank(TrainedStage):
     def _recover(self, artifact: Artifact, module: nn.Module, chosen: Chosen, context: Context) -> tuple[str, ...]:
         """Train the factors, in place. What PELA adds is added for each part of a step."""
         before = copied(artifact).eval()
-        near = blocks_near(module, before, blocks_of(before, context.example), self.features / self.accumulate)
+        near = distil_blocks(module, before, compared_blocks(before, context.example), self.features / self.accumulate)
         pairs = _pairs(before, module, chosen)
-        with held_near(pairs, self.perturbation / self.accumulate, self.perturbation_bound), near:
+        with bound_perturbation(pairs, self.perturbation / self.accumulate, self.perturbation_bound), near:
             return self.recover(module, context)
 
     def softer(self) -> LowRank | None:
@@ -103,7 +103,7 @@ class LowRank(TrainedStage):
         return replace(self, keep=keep) if keep <= MILDEST else None
 
     def _errors(self, module: nn.Module, context: Context) -> tuple[dict[str, Errors], tuple[str, ...]]:
-        """Of each layer the options within ``keep`` and ``largest_error``, with their error on the layer's output."""
+        """List the options of each layer within ``keep`` and ``largest_error``, with their error on the layer's output."""
         multiple = context.profile.channel_multiple
         options = {path: self._options(layer, multiple) for path, layer in module.named_modules() if _has_factors(layer)}
         asked = {path: found for path, found in options.items() if found}
@@ -117,7 +117,7 @@ class LowRank(TrainedStage):
             if path not in inputs:
                 notes.append(f"{path} stays whole: it is not called")
                 continue
-            each = {option: output_error(layer, factors(layer, *option), inputs[path]) for option in found}
+            each = {option: output_error(layer, factorize(layer, *option), inputs[path]) for option in found}
             errors[path] = {option: error for option, error in each.items() if error <= self.largest_error}
             if not errors[path]:
                 notes.append(f"{path} stays whole: its factors miss {min(each.values()):.0%} of its output")
@@ -126,7 +126,7 @@ class LowRank(TrainedStage):
     def _options(self, layer: nn.Module, multiple: int) -> list[tuple[Kind, int]]:
         assert isinstance(layer, nn.Linear | nn.Conv2d)
         found: list[tuple[Kind, int]] = []
-        for kind in kinds(layer):
+        for kind in factor_kinds(layer):
             largest = self._rank(layer, kind, multiple)
             ranks = {max(int(largest * part) // multiple, 1) * multiple for part in PARTS} if self.asks_target else {largest}
             fitting = [rank for rank in sorted(ranks, reverse=True) if 0 < rank <= largest]
@@ -134,10 +134,10 @@ class LowRank(TrainedStage):
         return found
 
     def _rank(self, layer: nn.Linear | nn.Conv2d, kind: Kind, multiple: int) -> int:
-        """The largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; 0 for none."""
-        whole = multiplies(layer, None, 0)
+        """Return the largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; or 0."""
+        whole = count_macs(layer, None, 0)
         ranks = range(multiple, largest_rank(layer, kind) + 1, multiple)
-        affordable = [rank for rank in ranks if multiplies(layer, kind, rank) <= self.keep * whole]
+        affordable = [rank for rank in ranks if count_macs(layer, kind, rank) <= self.keep * whole]
         return max(affordable, default=0)
 
     def _prices(self, errors: Mapping[str, Errors], context: Context) -> Mapping[str, LayerPrice]:
@@ -157,7 +157,7 @@ class LowRank(TrainedStage):
 def _faster(
     errors: Mapping[str, Errors], prices: Mapping[str, LayerPrice]
 ) -> tuple[dict[str, list[tuple[Kind, int]]], tuple[str, ...]]:
-    """The options of each layer that are measured faster than it, and notes on layers without."""
+    """List the options of each layer that are measured faster than it, and notes on layers without."""
     found: dict[str, list[tuple[Kind, int]]] = {}
     notes: list[str] = []
     for path, each in errors.items():
@@ -180,7 +180,7 @@ def _together(
     prices: Mapping[str, LayerPrice],
     speed_up: float,
 ) -> Chosen:
-    """The options of least total squared error with all layers together so many times faster."""
+    """Choose the options of least total squared error with all layers together so many times faster."""
     curves = {p: {0: 0.0, **{i + 1: -(errors[p][o] ** 2) for i, o in enumerate(os)}} for p, os in faster.items()}
     total = sum(price.whole_ms for price in prices.values())
     rest = sum(price.whole_ms for path, price in prices.items() if path not in faster)
@@ -217,27 +217,27 @@ def _choice(
     )
 
 
-def _pairs(whole: nn.Module, made: nn.Module, chosen: Chosen) -> list[Pair]:
-    """The SVD factors with the weights that they stand for."""
-    pairs: list[Pair] = []
+def _pairs(whole: nn.Module, made: nn.Module, chosen: Chosen) -> list[FactorPair]:
+    """Pair the SVD factors with the weights that they replace."""
+    pairs: list[FactorPair] = []
     for path, (kind, _) in chosen.items():
         if kind == "svd":
             first, second = (made.get_submodule(f"{path}.{index}").weight for index in (0, 1))
             weight = whole.get_submodule(path).weight
             assert isinstance(first, nn.Parameter) and isinstance(second, nn.Parameter) and isinstance(weight, Tensor)
-            pairs.append(Pair(first, second, weight.detach().clone()))
+            pairs.append(FactorPair(first, second, weight.detach().clone()))
     return pairs
 
 
 def output_error(layer: nn.Module, made: nn.Module, inputs: Tensor) -> float:
-    """How far the factors' outputs are from the layer's own, over the size of these, in L2."""
+    """Compute the relative L2 error of the factors' outputs against the layer's."""
     with torch.no_grad():
         expected = layer(inputs)
         return float((made(inputs) - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
 def _inputs_of(module: nn.Module, paths: Sequence[str], samples: Tensor) -> dict[str, Tensor]:
-    """What each layer is given for some samples."""
+    """Record the inputs of each layer for some samples."""
     found: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:
@@ -261,18 +261,18 @@ def _has_factors(layer: nn.Module) -> bool:
 
 
 def _factorised(module: nn.Module, chosen: Chosen) -> nn.Module:
-    """``module`` with the chosen layers replaced by the factors nearest to them."""
+    """Replace the chosen layers of ``module`` by the factors nearest to them."""
     wholes = {path: module.get_submodule(path) for path in chosen}
     module = Factorise(layers=chosen).apply(module)
     for path, (kind, rank) in chosen.items():
         whole = wholes[path]
         assert isinstance(whole, nn.Linear | nn.Conv2d)
-        module.get_submodule(path).load_state_dict(factors(whole, kind, rank).state_dict())
+        module.get_submodule(path).load_state_dict(factorize(whole, kind, rank).state_dict())
     return module
 
 
 def _running(module: nn.Module, chosen: Chosen, example: Tensor) -> tuple[Chosen, tuple[str, ...]]:
-    """The chosen layers that the model runs with as factors; a layer whose weight is read, not called, is left whole."""
+    """Keep the chosen layers with which the model runs as factors; a layer whose weight alone is read stays whole."""
     if _runs(module, chosen, example):
         return chosen, ()
     alone = {path: _runs(module, {path: chosen[path]}, example) for path in chosen}

@@ -14,8 +14,16 @@ from torch import Tensor, nn
 from compress.methods.choice import Choice
 from compress.methods.distillation.objective import parse_losses
 from compress.methods.packing.operations import Pack
-from compress.methods.packing.packed_program import Candidate, PackedProgram
-from compress.methods.packing.points import PackedTensor, attach, bits_by_gradient, evenly, gradient_norms, placed, settle
+from compress.methods.packing.packed_program import PackableWeight, PackedProgram
+from compress.methods.packing.points import (
+    PackedTensor,
+    attach_points,
+    bits_by_gradient,
+    detach_points,
+    gradient_norms,
+    pack_evenly,
+    pack_fitted,
+)
 from compress.stages.base import Artifact, Context, Stage, StageResult, copied
 from compress.stages.trained import Losses, TrainedStage
 from compress.training.schedule import Optimizer
@@ -87,7 +95,7 @@ class PackStage(TrainedStage):
         pack = Pack(input_shape=shape, bits=bits, bucket=self.bucket, even=even)
         module = PackedProgram(plain.float_program(), bits, self.bucket, frozenset(even))
         weights = {name: module.body.get_parameter(name).detach().clone() for name in bits}
-        put = evenly if even else placed
+        put = pack_evenly if even else pack_fitted
         starts = {name: put(weights[name], bits[name], self.bucket) for name in bits}
         learned, worse = ({}, ()) if even else self._learned(module.body, bits, context)
         module.adopt(learned or starts)
@@ -96,13 +104,13 @@ class PackStage(TrainedStage):
         return StageResult(artifact=artifact.changed(pack, module), notes=(*worse, *notes), choices=told, about=about)
 
     def softer(self) -> Stage | None:
-        """What keeps more accuracy: points that learn, then a bit more for each layer."""
+        """Return a setting that keeps more accuracy: points that learn, then a bit more for each layer."""
         if self.points == "uniform" and self.epochs:
             return replace(self, points="learned")
         return replace(self, bits=self.bits + 1) if self.bits < MOST_BITS else None
 
-    def _chosen(self, candidates: Sequence[Candidate]) -> tuple[list[str], list[str], tuple[str, ...]]:
-        """The weights that get ``bits``, those that get ``end_bits``, and why the others stay whole."""
+    def _chosen(self, candidates: Sequence[PackableWeight]) -> tuple[list[str], list[str], tuple[str, ...]]:
+        """Choose the weights that get ``bits``, those that get ``end_bits``, and the reasons of those that stay whole."""
         unknown = [p for p in self.whole if not any(fnmatch.fnmatchcase(c.name, p) for c in candidates)]
         if unknown:
             known = ", ".join(c.name for c in candidates)
@@ -118,8 +126,8 @@ class PackStage(TrainedStage):
                 (ends if candidate.is_end else chosen).append(candidate.name)
         return (chosen or ends), (ends if chosen else []), tuple(notes)
 
-    def _reason(self, candidate: Candidate) -> str:
-        """Why a weight stays whole; empty where it does not."""
+    def _reason(self, candidate: PackableWeight) -> str:
+        """Return the reason why a weight stays whole; empty where it does not."""
         if any(fnmatch.fnmatchcase(candidate.name, pattern) for pattern in self.whole):
             return "the recipe says so"
         if candidate.size < self.smallest:
@@ -134,28 +142,28 @@ class PackStage(TrainedStage):
         return bits_by_gradient(self._norms(program, names, context), self.bits)
 
     def _norms(self, program: PackedProgram, names: Sequence[str], context: Context) -> dict[str, float]:
-        """Norms with every layer at ``bits``: at the weights as they are, a student that is its teacher has no gradient."""
+        """Compute gradient norms with every layer at ``bits``: a student that is its teacher has no gradient as it is."""
         graph = PackedProgram(program.float_program(), {}, self.bucket, frozenset()).body
-        attach(graph, dict.fromkeys(names, self.bits), self.bucket)
-        settle(graph, names)
+        attach_points(graph, dict.fromkeys(names, self.bits), self.bucket)
+        detach_points(graph, names)
         with context.objective(graph, self.losses, len(context.data.train)) as objective:
             return gradient_norms(graph, names, (objective(graph, *batch)[0] for batch in _batches(context)))
 
     def _learned(
         self, graph: nn.Module, bits: Mapping[str, int], context: Context
     ) -> tuple[dict[str, PackedTensor], tuple[str, ...]]:
-        """The weights of ``graph`` on points, trained in place; and notes."""
+        """Train the points of the weights of ``graph``, in place; return the packed weights and notes."""
         asked = {name: parameter.requires_grad for name, parameter in graph.named_parameters()}
-        attach(graph, bits, self.bucket, points_alone=self.training == "points")
+        attach_points(graph, bits, self.bucket, points_alone=self.training == "points")
         notes = self.recover(graph, context)
-        packed = settle(graph, bits)
+        packed = detach_points(graph, bits)
         for name, parameter in graph.named_parameters():
             parameter.requires_grad_(asked[name])
         return packed, notes
 
 
 def _choice(name: str, weight: Tensor, found: PackedTensor) -> Choice:
-    """``kept`` is what points keep of the weight where training starts."""
+    """Describe a weight; ``kept`` is the share that its points keep where training starts."""
     missed = float((torch.from_numpy(found.unpack()) - weight).square().sum() / weight.square().sum().clamp_min(1e-30))
     saved_kib = weight.numel() * (32 - found.bits) / 8 / 1024
     family = f"{found.bits} bits"

@@ -10,7 +10,7 @@ from torch import nn
 
 from compress.methods.distillation.objective import parse_losses
 from compress.methods.quantization.fake_quantize import QuantizedProgram
-from compress.methods.quantization.option_search import better
+from compress.methods.quantization.option_search import choose_options
 from compress.methods.quantization.post_training import PostTraining, QuantizedModel, Ranges
 from compress.stages.base import Artifact, Context, Stage, StageResult, copied
 from compress.stages.trained import Losses, TrainedStage
@@ -76,7 +76,7 @@ class QuantizeStage(TrainedStage):
         return StageResult(artifact=artifact.changed(found.quantize, module), notes=(*told, *chosen, *kept))
 
     def softer(self) -> Stage | None:
-        """What costs less accuracy, and more time: learned rounding, layers in float, then training.
+        """Return a setting of less loss and more time: learned rounding, layers in float, then training.
 
         Training starts from weights that are not on the grid yet: from a point of it each has half a step to go before
         anything changes.
@@ -86,17 +86,17 @@ class QuantizeStage(TrainedStage):
         return replace(self, attempt="trained", rounding="nearest") if self.attempt == "mixed" and self.epochs else None
 
     def _quantised(self, module: nn.Module, context: Context) -> tuple[QuantizedModel, tuple[str, ...]]:
-        """The model quantised without training, and what there is to say of how."""
+        """Quantise the model without training; return it with notes."""
         ways = self.ways()
         plain = {replace(way, rounding="nearest", mixed=False): way for way in ways}
         if len(ways) == 1:
             return context.quantization(module, ways[0]), ()
         found = {way: context.quantization(module, way) for way in plain}
-        best, told = better(found, context.task, context.data.validation, context.progress)
+        best, told = choose_options(found, context.task, context.data.validation, context.progress)
         return found[best] if plain[best] == best else context.quantization(module, plain[best]), told
 
     def ways(self) -> list[PostTraining]:
-        """What the fields leave open, nearest to the float model first."""
+        """List the options that the fields leave open, nearest to the float model first."""
         ranges: tuple[Ranges, ...] = ("norm", "minmax") if self.ranges == "best" else (self.ranges,)
         biases = (True, False) if self.biases == "best" else (self.biases,)
         return [self._options(each, corrected) for each in ranges for corrected in biases]
@@ -113,5 +113,5 @@ class QuantizeStage(TrainedStage):
 
 
 def integer_recipe(profile: DeviceProfile) -> str | None:
-    """The Q/DQ recipe of the profile's first runtime that runs int8."""
+    """Return the Q/DQ recipe of the profile's first runtime that runs int8."""
     return next((r.quantization for r in profile.runtimes if "int8" in r.precisions), None)

@@ -1,4 +1,4 @@
-"""A stage that trains with the teacher attached, and how a model that works already is trained on."""
+"""Stages that train with the teacher attached, and the recovery of a model that works already."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECOVERY = parse_losses(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedStage(Training, Stage):
-    """A stage that trains with the teacher attached.
+    """Stage that trains with the teacher attached.
 
     Attributes:
         losses: what the student learns from; ``compress losses`` lists them.
@@ -82,7 +82,7 @@ class TrainedStage(Training, Stage):
         return (*notes, f"{told}; more epochs or a lower learning_rate (now {self.learning_rate:g}) may help")
 
     def _recovery(self, samples: int, epochs: int) -> tuple[Schedule, tuple[str, ...]]:
-        """The schedule of a recovery on so many samples, and a note where its rate is lower than the field."""
+        """Return the schedule of a recovery on so many samples, and a note where its rate is lower than the field."""
         steps = epochs * max(1, samples // self.batch_size)
         rate = min(self.learning_rate, max(MILD, self.learning_rate * steps / STEPS))
         schedule = replace(Schedule.of(self), epochs=epochs, learning_rate=rate)

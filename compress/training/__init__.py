@@ -1,1 +1,1 @@
-"""The one training loop and what it keeps."""
+"""The training loop, its schedule, state and caches."""

@@ -72,7 +72,7 @@ print("sound")
 """
 
 
-def suspects(module: nn.Module) -> dict[str, Geometry]:
+def suspect_layers(module: nn.Module) -> dict[str, Geometry]:
     """Return the paths of strided 1x1 convolutions with few inputs, with their geometry."""
     layers = {path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
     found = {path: _suspect(layer.weight, layer.stride, layer.groups) for path, layer in layers.items()}
@@ -100,7 +100,7 @@ def _called(program: fx.GraphModule, node: fx.Node) -> Geometry | None:
 
 
 def _suspect(weight: Tensor, stride: Sequence[int], groups: int) -> Geometry | None:
-    """The geometry of a convolution that is to be probed: a kernel (outputs, inputs a group, 1, 1) with a stride."""
+    """Return the geometry of a convolution that is to be probed: a kernel (outputs, inputs a group, 1, 1) with a stride."""
     outputs, inputs, *kernel = weight.shape
     if kernel != [1, 1] or max(stride) == 1 or inputs >= FEW_INPUTS:
         return None
@@ -114,7 +114,7 @@ def broken_layers(module: nn.Module, bf16: bool) -> list[str]:
     Args:
         bf16: whether training computes in bf16, so that the probe looks at that too.
     """
-    return [path for path, geometry in suspects(module).items() if not is_sound(geometry, bf16)]
+    return [path for path, geometry in suspect_layers(module).items() if not is_sound(geometry, bf16)]
 
 
 def is_broken_program(module: nn.Module, bf16: bool) -> bool:
@@ -135,7 +135,7 @@ def is_sound(geometry: Geometry, bf16: bool) -> bool:
 
 
 def _probed_sides(geometry: Geometry) -> list[int]:
-    """The sides of the images to probe, in pixels: those of the outputs, times the stride."""
+    """Return the sides of the images to probe, in pixels: those of the outputs, times the stride."""
     _, _, down, across, _ = geometry
     return sorted({min(size * max(down, across), LARGEST_PROBE) for size in PROBE_SIZES})
 
@@ -193,7 +193,7 @@ def faster_layout(
 def _least_seconds(
     module: nn.Module, inputs: Tensor, contiguous: Sequence[str], autocast: Callable[[], AbstractContextManager[Any]]
 ) -> dict[torch.memory_format, float]:
-    """The least time of a forward and backward pass in each layout."""
+    """Measure the least time of a forward and backward pass in each layout."""
     layouts = (torch.channels_last, torch.contiguous_format)
     least = dict.fromkeys(layouts, math.inf)
     for turn in range(ROUNDS + 1):

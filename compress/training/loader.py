@@ -1,4 +1,4 @@
-"""Batches of a training: which samples, how augmented, fetched while the step before is computed."""
+"""Batches of a training: sample order and augmentation from a seed, fetched while the step before is computed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from profiles.errors import UserError
 @final
 @dataclass(frozen=True)
 class Place:
-    """Where a batch stands; with the seed it alone decides samples and augmentation.
+    """Position of a batch; with the seed it alone decides samples and augmentation.
 
     Attributes:
         realisation: the epoch, or the epoch it repeats.
@@ -37,7 +37,7 @@ class Place:
 @final
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One batch of a step: where it stands, its samples' indices in the split, and them again not augmented if asked."""
+    """One batch of a step: its position, its samples' indices, and the same samples without augmentation if needed."""
 
     place: Place
     batch: Batch
@@ -47,7 +47,7 @@ class Part:
 
 @final
 class Batches:
-    """The batches of one split in the order of a schedule, for this process.
+    """Batches of one split in the order of a schedule, for this process.
 
     A step's ``batch_size`` samples are shared out over processes and over accumulated parts, so the schedule is the
     same however many there are. An epoch drops what does not fill a step.
@@ -73,17 +73,17 @@ class Batches:
             )
 
     def places(self, step: int) -> list[Place]:
-        """The places of a step's parts."""
+        """List the positions of a step's parts."""
         epoch, position = divmod(step, self.steps_an_epoch)
         repeat = self._schedule.realisations
         return [Place(epoch % repeat if repeat else epoch, position, p) for p in range(self._schedule.accumulate)]
 
     def load(self, place: Place) -> Batch:
-        """The samples of a place."""
+        """Load the samples of a position."""
         return self._augmented(self.indices(place), place)
 
     def indices(self, place: Place) -> Indices:
-        """Which samples of the split stand at a place."""
+        """Return the indices of the samples at a position."""
         order = np.random.default_rng((self._seed, place.realisation)).permutation(len(self._samples))
         first = place.position * self.batch_size
         first += (place.part * distributed.count() + distributed.index()) * self.share
@@ -104,7 +104,7 @@ class Batches:
 
     @contextmanager
     def fetched(self, first: int) -> Iterator[Iterator[list[Part]]]:
-        """The batches of each step from ``first`` on, one step fetched ahead on another thread."""
+        """Yield the batches of each step from ``first`` on, one step fetched ahead on another thread."""
         with ThreadPoolExecutor(1, "loader") as pool:
             yield self._ahead(pool, first)
 

@@ -1,4 +1,4 @@
-"""What training frees stays with the process, so that the next step need not fetch it again.
+"""Stop glibc from returning freed memory to the kernel during training.
 
 glibc gives each large tensor pages of its own and returns them when it is freed. Every step then begins with the kernel
 zeroing gigabytes: on two cores a fifth of the time of a step of a small convolutional network was the kernel's.

@@ -25,8 +25,8 @@ MOMENTUM = 0.6
 """Of the kernels, airbench's; the rest keeps SGD's 0.9."""
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About the orthogonal matrix nearest to ``matrix`` (rows, columns), each singular value near 1; zeros stay zeros."""
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Approximate the orthogonal matrix nearest to ``matrix`` (rows, columns) by Newton-Schulz steps; zeros stay zeros."""
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / wide.norm().clamp(min=1e-7)
     a, b, c = COEFFICIENTS
@@ -37,7 +37,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def hidden_kernels(module: nn.Module) -> list[nn.Parameter]:
-    """The weights of convolutions and linear layers that Muon is for, in the order in which they are defined.
+    """List the weights of convolutions and linear layers that Muon is for, in the order of definition.
 
     Not the first and the last layer, which take pictures and give logits; not grouped convolutions, whose groups are
     matrices of their own, too small to gain; not kernels of zeros, which have no norm to keep.
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step from the gradients; parameters without one stay."""
+        """Take one step from the gradients; parameters without one stay."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -81,7 +81,7 @@ class Muon(torch.optim.Optimizer):
 def _turn(kernel: nn.Parameter, step: Tensor, rate: float) -> None:
     """Move ``kernel`` by ``rate`` of its norm along the orthogonal matrix of ``step``, and back to its norm."""
     norm = kernel.norm()
-    direction = orthogonal(step.flatten(1))
+    direction = orthogonalize(step.flatten(1))
     rank = min(direction.shape)
     kernel.add_(direction.view(kernel.shape) * (norm / rank**0.5), alpha=-rate)
     kernel.mul_(norm / kernel.norm().clamp(min=1e-12))

@@ -1,4 +1,4 @@
-"""How long and how fast a training goes."""
+"""Training settings, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ONE_CYCLE_WARMUP = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The settings of a training, as a recipe gives them: of the teacher, and of each stage that trains.
+    """Settings of a training as a recipe gives them: of the teacher, and of each stage that trains.
 
     Attributes:
         learning_rate: at the end of the warm-up, for ``batch_size`` samples a step.
@@ -51,15 +51,15 @@ class Training:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Schedule(Training):
-    """The settings of one training alone."""
+    """Settings of one training alone."""
 
     @classmethod
     def of(cls, given: Training) -> Schedule:
-        """Those among the fields of a stage or of a recipe's teacher."""
+        """Pick the training settings from a stage or a recipe's teacher."""
         return cls(**{field.name: getattr(given, field.name) for field in fields(cls)})
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, counted from 0, of ``steps``: a linear rise, then the shape's fall."""
+        """Compute the learning rate of a step, counted from 0, of ``steps``: a linear rise, then the shape's fall."""
         share = max(self.warmup, ONE_CYCLE_WARMUP) if self.schedule == "one_cycle" else self.warmup
         rising = max(1, round(share * steps))
         if step < rising:
@@ -71,5 +71,5 @@ class Schedule(Training):
 
     @property
     def teacher_inputs(self) -> tuple[object, ...]:
-        """The settings that decide which inputs the teacher sees."""
+        """Return the settings that decide which inputs the teacher sees."""
         return (self.batch_size, self.accumulate, self.realisations, self.self_mix, self.cut_mix)

@@ -1,4 +1,4 @@
-"""The state of one training: where it is, its optimizer, its average, its checkpoints."""
+"""State of one training: step, optimizer, weight average, checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Validate = Callable[[nn.Module], float]
 
 @final
 class RunState:
-    """The state of one training: where it is, its optimizer, its average, its checkpoints.
+    """State of one training: step, optimizer, weight average, checkpoints.
 
     ``parts`` is what the losses have of their own: trained and kept, but neither averaged nor part of the result.
     """
@@ -50,7 +50,7 @@ class RunState:
 
     @property
     def mean_loss(self) -> float:
-        """Mean loss of about the last epoch."""
+        """Return the mean loss of about the last epoch."""
         recent = self._losses[-self.batches.steps_an_epoch :]
         return sum(recent) / len(recent) if recent else float("nan")
 
@@ -87,7 +87,7 @@ class RunState:
             self._write(self._tensors(), self._about())
 
     def end_of_epoch(self, validate: Validate | None) -> bool:
-        """Remember the state as the last good one; with patience, whether to stop."""
+        """Remember the state as the last good one; with patience, return whether to stop."""
         if self.schedule.patience and validate is not None:
             metric = self._validated(validate)
             self._stale = 0 if metric > self._best_metric else self._stale + 1
@@ -160,7 +160,7 @@ class RunState:
 
 
 def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only: not on biases, norms and scales."""
+    """Build the optimizer, with weight decay on matrices and kernels only: not on biases, norms and scales."""
     turned = hidden_kernels(module) if schedule.optimizer == "muon" else []
     apart = {id(parameter) for parameter in turned}
     trained = [p for each in (module, parts) for p in each.parameters() if p.requires_grad]
@@ -179,11 +179,11 @@ def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch
 
 
 def _floats(module: nn.Module, *, copy: bool = True) -> dict[str, Tensor]:
-    """The floating-point state of a module, which an average can be taken of."""
+    """Return the floating-point state of a module, which can be averaged."""
     state = {k: v.detach() for k, v in module.state_dict().items() if v.is_floating_point()}
     return {k: v.clone() for k, v in state.items()} if copy else state
 
 
 def _as(parameter: Tensor, value: Tensor) -> Tensor:
-    """``value`` in the memory format of ``parameter``."""
+    """Bring ``value`` into the memory format of ``parameter``."""
     return torch.empty_like(parameter).copy_(value)

@@ -1,4 +1,4 @@
-"""What the teacher said of each batch, kept on disk, so that a big teacher is run once.
+"""Cache of teacher signals on disk, so that a large teacher runs once a batch.
 
 Useful when order and augmentation repeat (``realisations``): a batch is known by its place, and its place decides its
 samples and their augmentation. Kept in half precision; what is read is always what was kept, also in the epoch
@@ -25,7 +25,7 @@ Signals = dict[str, Any]
 
 @final
 class TeacherCache:
-    """One array a signal under ``folder``, a row a batch, made as batches come."""
+    """One array a signal under ``folder``, a row a batch, filled as batches come."""
 
     def __init__(self, folder: Path, batches: Batches, schedule: Schedule) -> None:
         self._folder = folder / f"process-{distributed.index()}-of-{distributed.count()}"
@@ -36,7 +36,7 @@ class TeacherCache:
         self._filled = self._open("filled", (), np.dtype(bool))
 
     def read(self, place: Place) -> Signals | None:
-        """The signals of a batch; None when it has not been seen."""
+        """Read the signals of a batch; None when it has not been seen."""
         row = self._row(place)
         if not self._filled[row]:
             return None
@@ -53,7 +53,7 @@ class TeacherCache:
         return found
 
     def keep(self, place: Place, signals: Signals) -> None:
-        """Keep the signals of a batch."""
+        """Store the signals of a batch."""
         row = self._row(place)
         for name, value in signals.items():
             parts = {name: value} if isinstance(value, Tensor) else {f"{name}.{i:02}": v for i, v in enumerate(value)}
@@ -87,7 +87,7 @@ class TeacherCache:
 
 
 def size_bytes(signals: Signals, batches: Batches, schedule: Schedule) -> int:
-    """What keeping all batches' signals takes, from those of one batch."""
+    """Compute the size of all batches' signals from those of one batch."""
     tensors = [t for value in signals.values() for t in ([value] if isinstance(value, Tensor) else value)]
     rows = schedule.realisations * batches.steps_an_epoch * schedule.accumulate
     return rows * sum(2 * tensor.numel() for tensor in tensors)

@@ -1,4 +1,4 @@
-"""The one training loop that the teacher and every stage share, on Hugging Face accelerate.
+"""The training loop that the teacher and every stage share, on Hugging Face accelerate.
 
 On processors with bf16 arithmetic it runs under bf16 autocast with channels last, measured 2x faster than
 the plain loop on residual networks. Samples, augmentation and dropout of a step depend on the seed and the step
@@ -47,7 +47,7 @@ BRISK = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a training did: steps of it, seconds, and the mean loss of the last epoch."""
+    """Steps and seconds of a training, and its mean loss of the last epoch."""
 
     steps: int
     seconds: float
@@ -63,7 +63,7 @@ def fast_bf16() -> bool:
 
 @final
 class Trainer:
-    """Trains modules with one seed on this machine's accelerators or processor.
+    """Trainer of modules with one seed on this machine's accelerators or processor.
 
     Args:
         trackers: experiment trackers by accelerate's names (``tensorboard``, ``mlflow``, ``wandb``).
@@ -149,7 +149,7 @@ class Trainer:
         teacher: QueriedSignals | TeacherCache | None,
         validate: Validate | None,
     ) -> None:
-        """All steps that are left of a training."""
+        """Run the steps that are left of a training."""
         student = self._accelerator.prepare_model(module) if distributed.count() > 1 else module
         fetched, told = run.batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
         with retained_memory(), objective, fetched as steps, told as bar:
@@ -168,7 +168,7 @@ class Trainer:
         layout: torch.memory_format = torch.contiguous_format,
         contiguous: Sequence[str] = (),
     ) -> Iterator[None]:
-        """Modules on the accelerator, their kernels in a memory format; back in main memory however the block ends.
+        """Place modules on the accelerator, kernels in a memory format; they return to main memory however the block ends.
 
         Args:
             contiguous: layers of the first module that stay contiguous.
@@ -186,7 +186,7 @@ class Trainer:
     def _layout(
         self, name: str, module: nn.Module, batches: Batches, folder: Path, apart: Sequence[str]
     ) -> torch.memory_format:
-        """The layout of a training: as it was begun, else channels last, or what is measured to be faster.
+        """Choose the layout of a training: as it was begun, else channels last, or what is measured to be faster.
 
         Results of the two differ in their last bits, as those of two machines do, so a layout is no part of a step's key;
         networks of the same structure and batch train in the same one.
@@ -215,7 +215,7 @@ class Trainer:
         return LAYOUTS[chosen]
 
     def predictor(self, module: nn.Module) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
-        """The module in evaluation mode, fp32, on the device it is on, as a function of arrays."""
+        """Wrap the module in evaluation mode, fp32, on its device, as a function of arrays."""
         module.eval()
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
 
@@ -235,7 +235,7 @@ class Trainer:
         layout: torch.memory_format,
         kept: QueriedSignals | TeacherCache | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step of the optimizer over all parts of it; returns the mean loss and its terms."""
+        """Take one step of the optimizer over all its parts; return the mean loss and its terms."""
         run.before_step()
         total: Tensor = torch.zeros(())
         means: dict[str, Tensor] = {}
@@ -275,7 +275,7 @@ class Trainer:
         run: RunState,
         moment: TrainingStep,
     ) -> Signals | None:
-        """The teacher's signals for a batch, from where they are kept or by asking it; None to let the objective ask."""
+        """Return the teacher's signals for a batch, cached or computed; None to let the objective compute them."""
         if kept is None or not objective.needs_teacher_at(moment):
             return None
         found = (
@@ -288,7 +288,7 @@ class Trainer:
     def _kept(
         self, objective: Objective, batch: tuple[Tensor, Tensor], place: Place, kept: TeacherCache, run: RunState
     ) -> Signals:
-        """The teacher's signals for a batch as they are kept; asked when they are not yet."""
+        """Return the cached teacher signals for a batch; computed and stored when there are none yet."""
         found = kept.read(place)
         if found is None:
             asked = objective.teacher_signals(*batch)
@@ -320,7 +320,7 @@ def _tensors(batch: Batch, device: torch.device, layout: torch.memory_format) ->
 
 
 def _doubt(module: nn.Module, schedule: Schedule) -> str | None:
-    """What may well go wrong, before hours of it."""
+    """Return a warning about settings that are likely to diverge; None without one."""
     if schedule.optimizer != "sgd" or schedule.learning_rate < BRISK:
         return None
     if any("Norm" in type(layer).__name__ for layer in module.modules()):
@@ -338,7 +338,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def _check_processes(objective: Objective) -> None:
-    """Each process would remember its own share of the samples only."""
+    """Refuse losses that remember samples where each process sees only its share."""
     remembered = set(objective.parts.state_dict()) - {name for name, _ in objective.parts.named_parameters()}
     if distributed.count() > 1 and remembered:
         raise UserError(

@@ -1,6 +1,6 @@
 """Our post-training int8 against NNCF's and onnxruntime's own: same float file, same samples, on both engines.
 
-Ours also looks at labels of validation, as the stage ``quantize`` does: of four ways it takes the best one.
+Ours also looks at labels of validation, as the stage ``quantize_model`` does: of four ways it takes the best one.
 
 ``python -m tests.bench int8`` takes a network after the other; ``int8:vit`` one of them.
 """
@@ -21,8 +21,8 @@ import onnx
 
 from compress.execution.progress import StreamProgress
 from compress.methods.quantization.observer import Observer
-from compress.methods.quantization.option_search import better
-from compress.methods.quantization.post_training import QuantizedModel, quantise
+from compress.methods.quantization.option_search import choose_options
+from compress.methods.quantization.post_training import QuantizedModel, quantize_model
 from compress.stages.quantize import QuantizeStage
 from deploy.devices import device
 from deploy.engines import engine
@@ -120,11 +120,11 @@ def files(subject: Subject, scratch: Path) -> tuple[dict[str, dict[str, Path]], 
 
 
 def _ours(subject: Subject, recipe: str) -> tuple[QuantizedModel, str]:
-    """As the first attempt of the stage ``quantize`` makes it."""
+    """As the first attempt of the stage ``quantize_model`` makes it."""
     observer = Observer()
     ways = QuantizeStage().ways()
-    found = {way: quantise(subject.model, subject.calibration, recipe, way, observer) for way in ways}
-    best, _ = better(found, subject.task, subject.validation, StreamProgress())
+    found = {way: quantize_model(subject.model, subject.calibration, recipe, way, observer) for way in ways}
+    best, _ = choose_options(found, subject.task, subject.validation, StreamProgress())
     return found[best], f"{best.ranges}{'' if best.biases else ' without biases'}"
 
 

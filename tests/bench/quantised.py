@@ -27,7 +27,7 @@ from compress.execution.progress import StreamProgress
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization.fake_quantize import QuantizedProgram
-from compress.methods.quantization.post_training import PostTraining, QuantizedModel, quantise
+from compress.methods.quantization.post_training import PostTraining, QuantizedModel, quantize_model
 from compress.models.checkpoint import load_foreign, load_into
 from compress.models.factory import factory
 from compress.models.plan import Plan
@@ -110,7 +110,7 @@ def _program(module: nn.Module, inputs: Any, recipe: str) -> QuantizedProgram:
 
     model = to_onnx(capture(module, [torch.from_numpy(inputs[:2])]))
     samples = ArraySamples(inputs, np.zeros(len(inputs), np.int64))
-    found = quantise(model, samples, recipe, PostTraining())
+    found = quantize_model(model, samples, recipe, PostTraining())
     program = found.quantize.apply(module)
     assert isinstance(program, QuantizedProgram)
     program.adopt(found.tensors(), found.scales)

@@ -12,7 +12,7 @@ import onnxruntime
 
 from calib.select import BY_FEATURES, balanced, entropy, random
 from compress.data.base import ArraySamples
-from compress.methods.quantization.post_training import PostTraining, quantise
+from compress.methods.quantization.post_training import PostTraining, quantize_model
 from tests.bench.figure import Figure, Table
 from tests.bench.int8_subjects import SUBJECTS
 
@@ -41,7 +41,7 @@ def run() -> Table:
         for name, choose in methods.items():
             chosen = choose(seed)
             samples = ArraySamples(batch.inputs[chosen], batch.targets[chosen])
-            made = _outputs(quantise(subject.model, samples, RECIPE, OPTIONS).onnx(), judged)
+            made = _outputs(quantize_model(subject.model, samples, RECIPE, OPTIONS).onnx(), judged)
             found[name].append(float(np.linalg.norm(made - expected) / np.linalg.norm(expected)))
     by_chance = found["random"]
     figures = [

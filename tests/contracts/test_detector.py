@@ -43,7 +43,7 @@ def context(start, quiet, tmp_path):
     example = torch.from_numpy(data.train.load(np.arange(2)).inputs)
 
     def quantization(module, options):
-        return post_training.quantise(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", options)
+        return post_training.quantize_model(to_onnx(capture(module, [example])), data.calibration, "x86-vnni", options)
 
     return Context(
         task=Detection(strides=[8, 16]),

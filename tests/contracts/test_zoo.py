@@ -44,7 +44,7 @@ def zoo_context(quiet, tmp_path):
 
     def context(teacher):
         def quantization(module, options):
-            return post_training.quantise(to_onnx(capture(module, [example])), data.calibration, RECIPE, options)
+            return post_training.quantize_model(to_onnx(capture(module, [example])), data.calibration, RECIPE, options)
 
         return Context(
             task=Classification(),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from compress.data import Samples
-from compress.methods.quantization.post_training import PostTraining, quantise
+from compress.methods.quantization.post_training import PostTraining, quantize_model
 from compress.models.features import FeatureHooks
 from deploy.engines import engine
 from deploy.engines.base import Session, pad_batch
@@ -145,7 +145,7 @@ class EngineTeachers:
         if self._precision == "int8":
             recipe = load("cpu").runtime(self._runtime).quantization
             assert recipe is not None, "this machine's profile has an int8 recipe for each of its runtimes"
-            model = quantise(model, self._calibration, recipe, PostTraining()).onnx()
+            model = quantize_model(model, self._calibration, recipe, PostTraining()).onnx()
         return EngineTeacher(module, model, self._example, self._runtime, self._precision, order)
 
 

@@ -165,7 +165,7 @@ def is_layer_input(name: str) -> bool:
 
 
 def loss_options(loss: Callable[..., Any]) -> list[str]:
-    """The options of a loss in a recipe."""
+    """Return the options of a loss in a recipe."""
     if isinstance(loss, nn.Module):
         return []  # it has been made
     return [p.name for p in inspect.signature(loss).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -192,12 +192,12 @@ def needs_example(loss: Callable[..., Any]) -> bool:
 
 
 def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
-    """The losses among ``specs`` that read labels."""
+    """Return the losses among ``specs`` that read labels."""
     return [spec.use for spec in specs if {"task_loss", "targets"} & set(loss_inputs(loss_named(spec.use)))]
 
 
 def needs_unmixed(specs: tuple[LossSpec, ...]) -> list[str]:
-    """The losses among ``specs`` that, or whose weights, read what belongs to one sample, so that none may be mixed in."""
+    """Return the losses among ``specs`` that read what belongs to one sample, so that images must not be mixed."""
     found = [(spec.use, {*loss_inputs(loss_named(spec.use)), *weight_inputs(spec.weight)}) for spec in specs]
     return [use for use, words in found if {"task_loss", "targets", "indices", "plain_logits"} & words]
 
@@ -209,6 +209,6 @@ def two_head_losses(table: Mapping[str, str]) -> list[str]:
 
 
 def loss_modules(specs: tuple[LossSpec, ...]) -> list[str]:
-    """The modules whose code decides what these losses are; the code of given ones is in their references."""
+    """Return the modules that define these losses; the code of given ones is in their references."""
     named = [spec.use for spec in specs if not given.is_given(spec.use)]
     return [losses()[use].partition(":")[0] if use in losses() else str(loss_named(use).__module__) for use in named]

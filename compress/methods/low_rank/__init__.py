@@ -1,1 +1,1 @@
-"""Low-rank factors, and what holds them near the weights that they stand for. The stage is stages/low_rank.py."""
+"""Low-rank factors, and losses that hold them near the layers that they replace. The stage is stages/low_rank.py."""

@@ -21,8 +21,8 @@ Kind = Literal["svd", "spatial", "tucker2"]
 Layer = nn.Linear | nn.Conv2d
 
 
-def kinds(layer: nn.Module) -> tuple[Kind, ...]:
-    """The factorisations that a layer has."""
+def factor_kinds(layer: nn.Module) -> tuple[Kind, ...]:
+    """List the factorisations that a layer has."""
     if isinstance(layer, nn.Linear):
         return ("svd",)
     if (
@@ -38,8 +38,8 @@ def kinds(layer: nn.Module) -> tuple[Kind, ...]:
     return ("spatial", "tucker2") if height > 1 and width > 1 else ()
 
 
-def multiplies(layer: Layer, kind: Kind | None, rank: int, pixels: int = 1) -> float:
-    """Multiply-accumulates of a layer (``kind`` None) or its factors, for ``pixels`` output positions."""
+def count_macs(layer: Layer, kind: Kind | None, rank: int, pixels: int = 1) -> float:
+    """Count the multiply-accumulates of a layer (``kind`` None) or its factors, for ``pixels`` output positions."""
     if isinstance(layer, nn.Linear):
         both = layer.in_features * layer.out_features
         return both if kind is None else rank * (layer.in_features + layer.out_features)
@@ -75,13 +75,13 @@ def is_buildable(layer: Layer, kind: Kind, rank: int) -> bool:
         whole = copy.deepcopy(layer).to("meta")
         try:
             inputs = torch.zeros(1, *_smallest_input(layer))
-            return bool(factors(whole, kind, rank)(inputs).shape == whole(inputs).shape)
+            return bool(factorize(whole, kind, rank)(inputs).shape == whole(inputs).shape)
         except (RuntimeError, ValueError, IndexError):
             return False
 
 
 def _smallest_input(layer: Layer) -> tuple[int, ...]:
-    """The shape of a sample on which the layer has two positions along each side."""
+    """Return the shape of a sample on which the layer has two output positions along each side."""
     if isinstance(layer, nn.Linear):
         return (layer.in_features,)
     spans = [d * (k - 1) + 1 + s for d, k, s in zip(layer.dilation, layer.kernel_size, layer.stride, strict=True)]
@@ -89,12 +89,12 @@ def _smallest_input(layer: Layer) -> tuple[int, ...]:
 
 
 def _sides(layer: nn.Conv2d, rank: int) -> tuple[int, int]:
-    """Inner channels of ``tucker2``: behind its first factor, and before its last one."""
+    """Return the inner channels of ``tucker2``: behind its first factor, and before its last one."""
     return min(rank, layer.in_channels), min(rank, layer.out_channels)
 
 
-def skeleton(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
-    """Factors of ``layer`` with ``rank`` inner channels, their weights not yet set."""
+def build_factors(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
+    """Build the factors of ``layer`` with ``rank`` inner channels, their weights not yet set."""
     if isinstance(layer, nn.Linear):
         return nn.Sequential(
             nn.Linear(layer.in_features, rank, bias=False),
@@ -119,9 +119,9 @@ def skeleton(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
     )
 
 
-def factors(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
-    """The factors of ``layer`` nearest to it in the Frobenius norm (``tucker2``: by HOSVD, near it)."""
-    made = skeleton(layer, kind, rank)
+def factorize(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
+    """Compute the factors of ``layer`` nearest to it in the Frobenius norm (``tucker2``: by HOSVD, near it)."""
+    made = build_factors(layer, kind, rank)
     weight = layer.weight.detach().double()
     parts = {"svd": _both_sides, "spatial": _spatial, "tucker2": _tucker2}[kind](weight, rank)
     state = {f"{index}.weight": part for index, part in enumerate(parts)}
@@ -132,9 +132,9 @@ def factors(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
 
 
 def relative_error(layer: Layer, kind: Kind, rank: int) -> float:
-    """Frobenius norm of what the factors miss of the weight, over the weight's own."""
+    """Compute the Frobenius norm of the weight less its factors' product, over the norm of the weight."""
     weight = layer.weight.detach().double()
-    state = factors(layer, kind, rank).state_dict()
+    state = factorize(layer, kind, rank).state_dict()
     made = [state[f"{index}.weight"].double() for index in range(3 if kind == "tucker2" else 2)]
     if kind == "svd":
         again = (made[1].flatten(1) @ made[0].flatten(1)).reshape(weight.shape)
@@ -146,7 +146,7 @@ def relative_error(layer: Layer, kind: Kind, rank: int) -> float:
 
 
 def _svd(matrix: Tensor, rank: int) -> list[Tensor]:
-    """(outputs, inputs) to (rank, inputs) and (outputs, rank), the singular values' roots on both."""
+    """Split (outputs, inputs) into (rank, inputs) and (outputs, rank), the singular values' roots on both."""
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     root = s[:rank].sqrt()
     return [root[:, None] * v[:rank], u[:, :rank] * root]

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, final
 
 from torch import nn
 
-from compress.methods.low_rank.factorise import Kind, skeleton
+from compress.methods.low_rank.factorise import Kind, build_factors
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Factorise:
-    """Layers replaced by low-rank factors; ``layers`` gives kind and rank by module path."""
+    """Replacement of layers by low-rank factors; ``layers`` gives kind and rank by module path."""
 
     name: ClassVar[str] = "factorise"
     layers: Mapping[str, tuple[Kind, int]]
@@ -24,10 +24,10 @@ class Factorise:
             owner, _, leaf = path.rpartition(".")
             layer = module.get_submodule(path)
             assert isinstance(layer, nn.Linear | nn.Conv2d)
-            setattr(module.get_submodule(owner), leaf, skeleton(layer, kind, rank))
+            setattr(module.get_submodule(owner), leaf, build_factors(layer, kind, rank))
         return module
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Factorise:
-        """Read what ``surgery.json`` holds."""
+        """Read the operation from ``surgery.json``."""
         return cls(layers={path: (kind, int(rank)) for path, (kind, rank) in entry["layers"].items()})

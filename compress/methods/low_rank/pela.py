@@ -1,4 +1,4 @@
-"""Blocks held near what they were (PELA, paper 40): a module learns to make the features of the one that it replaces.
+"""Feature distillation of factorised blocks, and a bound on the factors' product (PELA, paper 40).
 
     L = weight * mean over blocks of  mean ( f_student - f_before ) ^ 2
 
@@ -20,14 +20,14 @@ from compress.models.features import FeatureHooks, ModuleLayers
 from compress.models.layers import first_tensor
 
 
-def blocks_of(module: nn.Module, example: Tensor) -> list[str]:
-    """Paths of what PELA compares: the outermost numbered modules, or the ends of each resolution where there are none."""
+def compared_blocks(module: nn.Module, example: Tensor) -> list[str]:
+    """List the paths that PELA compares: the outermost numbered modules, or the last of each resolution without any."""
     return ModuleLayers.of(module, example).blocks()
 
 
 @contextmanager
-def blocks_near(module: nn.Module, before: nn.Module, paths: Sequence[str], weight: float) -> Iterator[None]:
-    """While the block lasts, each training pass of ``module`` runs ``before`` too, and its backward adds the gradient.
+def distil_blocks(module: nn.Module, before: nn.Module, paths: Sequence[str], weight: float) -> Iterator[None]:
+    """Add the gradient of the blocks' distance from ``before`` to each backward pass within the block.
 
     Args:
         before: frozen; has the same paths, whose outputs have the same shapes.
@@ -57,7 +57,7 @@ def blocks_near(module: nn.Module, before: nn.Module, paths: Sequence[str], weig
 
 
 def _puller(wanted: list[Tensor], index: int, weight: float) -> Any:
-    """Adds the gradient of one block's distance to what comes back to its output."""
+    """Make a hook that adds the gradient of one block's distance to that of its output."""
 
     def hook(block: nn.Module, given: Any, output: Any) -> None:
         made = first_tensor(output)
@@ -70,8 +70,8 @@ def _puller(wanted: list[Tensor], index: int, weight: float) -> Any:
 
 @final
 @dataclass(frozen=True)
-class Pair:
-    """Two layers that stand for one weight: (rank, inputs), (outputs, rank), and the weight, (outputs, inputs)."""
+class FactorPair:
+    """Two factors and the weight that they replace: (rank, inputs), (outputs, rank) and (outputs, inputs)."""
 
     first: nn.Parameter
     second: nn.Parameter
@@ -79,8 +79,8 @@ class Pair:
 
 
 @contextmanager
-def held_near(pairs: Sequence[Pair], weight: float, bound: float) -> Iterator[None]:
-    """While the block lasts, each backward pass adds the bound's gradient."""
+def bound_perturbation(pairs: Sequence[FactorPair], weight: float, bound: float) -> Iterator[None]:
+    """Add the gradient of the bound on the factors' product to each backward pass within the block."""
     handles: list[Any] = []
     if weight > 0 and pairs:
         for pair in pairs:
@@ -95,8 +95,8 @@ def held_near(pairs: Sequence[Pair], weight: float, bound: float) -> Iterator[No
             handle.remove()
 
 
-def gradients(pair: Pair, bound: float) -> tuple[Tensor, Tensor]:
-    """Of ``(max |W2 W1 - W| - bound) ** 2`` to W1 and W2, in their shapes."""
+def bound_gradients(pair: FactorPair, bound: float) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of ``(max |W2 W1 - W| - bound) ** 2`` to W1 and W2, in their shapes."""
     first, second = pair.first.detach().flatten(1), pair.second.detach().flatten(1)
     error = second @ first - pair.whole.to(first).flatten(1)
     row, column = divmod(int(error.abs().argmax()), error.shape[1])
@@ -107,5 +107,5 @@ def gradients(pair: Pair, bound: float) -> tuple[Tensor, Tensor]:
     return to_first.reshape(pair.first.shape), to_second.reshape(pair.second.shape)
 
 
-def _adder(pair: Pair, which: int, weight: float, bound: float) -> Any:
-    return lambda gradient: gradient + weight * gradients(pair, bound)[which]
+def _adder(pair: FactorPair, which: int, weight: float, bound: float) -> Any:
+    return lambda gradient: gradient + weight * bound_gradients(pair, bound)[which]

@@ -15,7 +15,7 @@ from deploy.export.to_onnx import capture
 @final
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """The module captured as a program, batch norms folded, some weights kept as indices of few points.
+    """Capture of the module as a program, batch norms folded, some weights as indices of few points.
 
     Attributes:
         input_shape: of one sample.
@@ -38,5 +38,5 @@ class Pack:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Pack:
-        """Read what ``surgery.json`` holds."""
+        """Read the operation from ``surgery.json``."""
         return cls(**{**entry, "input_shape": tuple(entry["input_shape"]), "even": tuple(entry["even"])})

@@ -1,4 +1,4 @@
-"""A captured program whose weights take few values each: indices, points and ranges are kept beside the decoded weights."""
+"""Captured programs with packed weights: indices, points and ranges beside the decoded weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deploy.packing.indices import PackedTensor, pack_indices
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A weight that could be packed.
+class PackableWeight:
+    """Weight that could be packed.
 
     Attributes:
         is_end: whether no other candidate comes before it in the program, or none after it.
@@ -31,7 +31,7 @@ class Candidate:
 
 @final
 class PackedProgram(nn.Module):
-    """A captured program, batch norms folded, that runs with its decoded weights as any float program does.
+    """Captured program, batch norms folded, that runs with its decoded weights as any float program does.
 
     Args:
         program: its parameters become this module's.
@@ -49,7 +49,7 @@ class PackedProgram(nn.Module):
         return self.body(*inputs)
 
     def adopt(self, packed: Mapping[str, PackedTensor]) -> None:
-        """Take over every packed weight; the program then runs with the decoded ones."""
+        """Load every packed weight; the program then runs with the decoded ones."""
         with torch.no_grad():
             for name, stored in zip(self._bits, self.stored, strict=True):
                 found, weight = packed[name], self.body.get_parameter(name)
@@ -59,15 +59,15 @@ class PackedProgram(nn.Module):
                     stored.get_buffer(key).copy_(torch.from_numpy(np.array(value)))
 
     def packed(self) -> dict[str, PackedTensor]:
-        """Every packed weight; decoded it is the program's."""
+        """Return every packed weight; decoded it is the program's."""
         return {name: self._one(name, stored) for name, stored in zip(self._bits, self.stored, strict=True)}
 
     def float_program(self) -> ExportedProgram:
-        """The program with its weights as they are."""
+        """Return the program with its weights as they are."""
         return with_parameters(self._program, self.body)
 
-    def candidates(self) -> list[Candidate]:
-        """The float parameters with two axes or more that the program reads, in the order of the layers that read them."""
+    def candidates(self) -> list[PackableWeight]:
+        """List the float parameters with two axes or more that the program reads, in the order of their layers."""
         nodes = list(self.body.graph.nodes)
         fed = _reached({node for node in nodes if node.op == "placeholder"}, _users)
         layers: dict[str, set[fx.Node]] = {}
@@ -79,7 +79,7 @@ class PackedProgram(nn.Module):
         place = {node: number for number, node in enumerate(nodes)}
         ordered = sorted(layers, key=lambda name: min((place[node] for node in layers[name]), default=len(nodes)))
         sizes = {name: self.body.get_parameter(name).numel() for name in layers}
-        return [Candidate(name=name, size=sizes[name], is_end=not layers[name] <= between) for name in ordered]
+        return [PackableWeight(name=name, size=sizes[name], is_end=not layers[name] <= between) for name in ordered]
 
     def _is_weight(self, name: str) -> bool:
         found = dict(self.body.named_parameters()).get(name)
@@ -101,7 +101,7 @@ class PackedProgram(nn.Module):
 
 @final
 class _Stored(nn.Module):
-    """Buffers for what a packed weight is made of."""
+    """Buffers of a packed weight: indices, points and ranges."""
 
     def __init__(self, weight: Tensor, bits: int, bucket: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def _users(node: fx.Node) -> list[fx.Node]:
 
 
 def _layers(weight: fx.Node, fed: set[fx.Node]) -> set[fx.Node]:
-    """The nodes where a weight meets what is fed, behind what is made of the weight alone (its transpose)."""
+    """List the nodes where a weight meets an input, behind nodes of the weight alone (its transpose)."""
     met: set[fx.Node] = set()
     left = _users(weight)
     while left:
@@ -130,7 +130,7 @@ def _layers(weight: fx.Node, fed: set[fx.Node]) -> set[fx.Node]:
 
 
 def _reached(starts: set[fx.Node], onward: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
-    """All nodes that a way leads to from ``starts``, these not counted unless a way leads to them."""
+    """Return all nodes reachable from ``starts``, themselves only where they are reached."""
     found: set[fx.Node] = set()
     left = [node for start in starts for node in onward(start)]
     while left:

@@ -17,12 +17,21 @@ from torch.nn.utils import parametrize
 from deploy.packing.indices import BUCKET, PackedTensor, fitted_points, pack
 
 MOST_BITS = 8
-__all__ = ["PackedTensor", "Points", "attach", "bits_by_gradient", "evenly", "gradient_norms", "placed", "settle"]
+__all__ = [
+    "PackedTensor",
+    "Points",
+    "attach_points",
+    "bits_by_gradient",
+    "detach_points",
+    "gradient_norms",
+    "pack_evenly",
+    "pack_fitted",
+]
 
 
 @final
 class Points(nn.Module):
-    """A weight as points of its buckets' ranges; the gradient of a point is the sum of its weights', by their span.
+    """Parametrisation of a weight by points of its buckets' ranges; a point's gradient sums its weights', times their span.
 
     A weight that asks for a gradient gets that of its point, straight through, and so can move on to another one.
 
@@ -50,13 +59,13 @@ class Points(nn.Module):
         return made + (weight - weight.detach()) if weight.requires_grad else made
 
     def packed(self, weight: Tensor) -> PackedTensor:
-        """The indices and points of ``weight`` as they are now, in the ranges that it had when this was made."""
+        """Pack ``weight`` with the current points, in the ranges that it had when this was built."""
         low, span = (each.flatten()[:: self.bucket].numpy() for each in (self.low, self.span))
         return pack(weight.detach().numpy(), self.bits, self.points.detach().numpy(), self.bucket, (low, span))
 
 
-def attach(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET, *, points_alone: bool = True) -> None:
-    """Let parameters of a module, by name, take points of so many bits.
+def attach_points(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET, *, points_alone: bool = True) -> None:
+    """Parametrise parameters of a module, by name, with points of so many bits.
 
     Args:
         points_alone: whether from now on nothing but points asks for gradients.
@@ -69,8 +78,8 @@ def attach(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCKET, *, 
         parametrize.register_parametrization(layer, leaf, made)
 
 
-def settle(module: nn.Module, names: Iterable[str]) -> dict[str, PackedTensor]:
-    """Undo ``attach``: each of these parameters becomes what its points make of it, which is returned as packed."""
+def detach_points(module: nn.Module, names: Iterable[str]) -> dict[str, PackedTensor]:
+    """Undo ``attach_points``: set each of these parameters to its points' values, and return them packed."""
     packed: dict[str, PackedTensor] = {}
     for name in names:
         layer, leaf = _owner(module, name)
@@ -83,19 +92,19 @@ def settle(module: nn.Module, names: Iterable[str]) -> dict[str, PackedTensor]:
     return packed
 
 
-def evenly(weight: Tensor, bits: int, bucket: int = BUCKET) -> PackedTensor:
-    """A weight on evenly spaced points."""
+def pack_evenly(weight: Tensor, bits: int, bucket: int = BUCKET) -> PackedTensor:
+    """Pack a weight on evenly spaced points."""
     return pack(weight.detach().numpy(), bits, None, bucket)
 
 
-def placed(weight: Tensor, bits: int, bucket: int = BUCKET) -> PackedTensor:
-    """A weight on the points of least squared error."""
+def pack_fitted(weight: Tensor, bits: int, bucket: int = BUCKET) -> PackedTensor:
+    """Pack a weight on the points of least squared error."""
     values = weight.detach().numpy()
     return pack(values, bits, fitted_points(values, bits, bucket), bucket)
 
 
 def gradient_norms(module: nn.Module, names: Iterable[str], losses: Iterable[Tensor]) -> dict[str, float]:
-    """Norm of each parameter's gradient of the mean of ``losses``, one of which is made at a time."""
+    """Compute the norm of each parameter's gradient of the summed ``losses``, one of which is in memory at a time."""
     module.zero_grad(set_to_none=True)
     found = {name: module.get_parameter(name).requires_grad_() for name in names}
     for loss in losses:

@@ -1,1 +1,1 @@
-"""Fewer bits: without training, with fake quantisers, as few values. The stages are quantize and pack."""
+"""Quantisation: post-training, fake quantisers, choice of calibration samples. The stage is stages/quantize.py."""

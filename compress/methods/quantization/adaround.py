@@ -1,4 +1,4 @@
-"""Rounding learned per layer (AdaRound, Nagel et al. 2020): which weights go up and which down, so that outputs stay.
+"""AdaRound (Nagel et al. 2020): rounding learned layer by layer, so that the outputs of each layer stay.
 
 A layer's squared error depends on its inputs through their second moments only, so those are summed over the samples
 and the inputs are not kept: memory does not grow with the calibration set, nor the time of a step.
@@ -49,7 +49,7 @@ def learn_rounding(
     recipe: QuantizationRecipe,
     batches: Iterable[npt.NDArray[Any]],
 ) -> onnx.ModelProto:
-    """A copy of a float ``model`` whose placed weights lie on their scales' grid, each rounded up or down as learned.
+    """Round the placed weights of a copy of a float ``model`` to their scales' grid, up or down as learned.
 
     Args:
         batches: calibration samples, arrays of shape (samples, ...).
@@ -71,7 +71,7 @@ def learn_rounding(
 
 
 def _layers(graph: Graph, placement: Placement, scales: Scales) -> Iterator[_Layer]:
-    """The placed layers that alone read their weight, each weight as (groups, outputs, columns)."""
+    """List the placed layers that alone read their weight, each weight as (groups, outputs, columns)."""
     placed = {weight.tensor: weight for weight in placement.weights}
     for node in graph.nodes:
         if len(node.input) < 2 or node.input[1] not in placed or len(graph.consumers(node.input[1])) > 1:
@@ -93,7 +93,7 @@ def _layers(graph: Graph, placement: Placement, scales: Scales) -> Iterator[_Lay
 
 
 class _Moments:
-    """Sums of q q' and q x' over what a layer reads, quantised (q) and float (x): (groups, columns, columns) each."""
+    """Second moments of a layer's inputs, quantised (q) and float (x): sums of q q' and q x', (groups, columns, columns)."""
 
     def __init__(self, layer: _Layer) -> None:
         groups, _, columns = layer.weight.shape
@@ -117,14 +117,14 @@ class _Moments:
 
 
 def _small(batches: Iterable[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
-    """The samples a few at a time: the inputs of all layers are in memory at once."""
+    """Yield the samples a few at a time, as the inputs of all layers are in memory at once."""
     for batch in batches:
         for start in range(0, len(batch), FEW):
             yield batch[start : start + FEW]
 
 
 def _columns(values: Tensor, node: onnx.NodeProto, groups: int) -> Tensor:
-    """What each output place reads: (groups, samples, places, columns)."""
+    """Unfold the inputs of each output place: (groups, samples, places, columns)."""
     if node.op_type != "Conv":
         samples = values.t() if attribute(node, "transA", 0) else values
         return samples.reshape(1, len(values), -1, samples.shape[-1])
@@ -137,7 +137,7 @@ def _columns(values: Tensor, node: onnx.NodeProto, groups: int) -> Tensor:
 
 
 def _rounded(sums: _Moments, limit: int) -> Tensor:
-    """The weights on the grid, of least error; never worse than the nearest."""
+    """Return the rounded weights of least error; never worse than the nearest."""
     layer, own, cross = sums.layer, sums.own, sums.cross
     size = own.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-30)
     own, cross = own / size, cross / size
@@ -145,7 +145,7 @@ def _rounded(sums: _Moments, limit: int) -> Tensor:
     plain = (layer.weight / layer.scale).clamp(-limit, limit)
 
     def error(integers: Tensor) -> Tensor:
-        """Squared error of the outputs, less what no rounding changes; (groups, outputs)."""
+        """Compute the squared error of the outputs up to a constant; (groups, outputs)."""
         return ((integers @ own - 2 * target) * integers).sum(-1)
 
     floor = plain.floor()
@@ -155,7 +155,7 @@ def _rounded(sums: _Moments, limit: int) -> Tensor:
     optimizer = torch.optim.Adam([raised], lr=RATE)
 
     def soft() -> Tensor:
-        """Rectified sigmoid, equation 23."""
+        """Compute the rectified sigmoid, equation 23."""
         return (torch.sigmoid(raised) * (high - low) + low).clamp(0, 1)
 
     for step in range(STEPS):

@@ -1,4 +1,4 @@
-"""Whether samples can be calibrated on: what cannot be, all at once, and what looks wrong."""
+"""Checks of calibration samples: errors all at once, and warnings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LARGEST_NORMAL = 20.0
 """Standard deviations that a normalised input does not leave; 0 .. 255 does."""
 
 
-def check(samples: Samples, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Warnings about calibration samples for a model that takes samples of ``shape`` (0: any size).
+def check_calibration(samples: Samples, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Check calibration samples for a model that takes samples of ``shape`` (0: any size); return warnings.
 
     Raises:
         UserError: there are none, or they are of another shape or type, or not finite; all that is wrong.

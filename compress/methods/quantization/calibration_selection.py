@@ -1,4 +1,4 @@
-"""Which calibration samples are used: a choice among those of the calibration split, or samples made of batch norms."""
+"""Selection of calibration samples: some of the calibration split, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from calib.select import BY_FEATURES, METHODS, Indices, entropy
 from compress.data import Samples
 from compress.data.base import ArraySamples
 from compress.data.subset import Subset
-from compress.methods.quantization.zeroq import synthesise
+from compress.methods.quantization.zeroq import synthesize
 from compress.models.checkpoint import load_tensors, save_tensors
 from compress.models.features import ModuleLayers, embeddings
 from compress.tasks import Task
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 @final
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSpec:
-    """What ranges, biases and roundings are taken from.
+    """Samples that ranges, biases and roundings are computed from.
 
     Attributes:
         select: ``all`` of the calibration split, or how ``samples`` of them are chosen (``calib.select``);
@@ -45,8 +45,8 @@ class CalibrationSpec:
 
 @final
 @dataclass(frozen=True)
-class Asked:
-    """What a choice asks of the teacher.
+class TeacherOutputs:
+    """The teacher as selection methods use it.
 
     Attributes:
         module: gives the teacher; None where it is a file without source code.
@@ -59,25 +59,25 @@ class Asked:
     example: Tensor
 
     def logits(self, inputs: Array) -> Array:
-        """Class scores, (samples, ..., classes)."""
+        """Compute class scores, (samples, ..., classes)."""
         found: Array = self.task.logits([torch.from_numpy(output) for output in self.answer(inputs)]).numpy()
         return found
 
     def features(self, inputs: Array) -> Array:
-        """What the last linear layer reads, or the first output where there is no such layer; (samples, width)."""
+        """Compute inputs of the last linear layer, or the first output where there is no such layer; (samples, width)."""
         if self.module is not None and ModuleLayers.of(self.module(), self.example).head is not None:
             return embeddings(self.module(), inputs, "the teacher")
         return np.asarray(self.answer(inputs)[0]).reshape(len(inputs), -1)
 
     def made(self, count: int, seed: int) -> Array:
-        """Samples made of its batch norms, (count, ...)."""
+        """Synthesise samples from its batch norms, (count, ...)."""
         if self.module is None:
             raise UserError("[calibration] select = 'synthesised' needs the teacher's source code; take another")
-        return synthesise(copy.deepcopy(self.module()), tuple(self.example.shape[1:]), count, seed)
+        return synthesize(copy.deepcopy(self.module()), tuple(self.example.shape[1:]), count, seed)
 
 
-def keep(folder: Path, spec: CalibrationSpec, samples: Samples, asked: Asked, seed: int) -> None:
-    """Choose, or make, and write what came of it into ``folder``.
+def save_selection(folder: Path, spec: CalibrationSpec, samples: Samples, asked: TeacherOutputs, seed: int) -> None:
+    """Select or synthesise the samples, and write the selection into ``folder``.
 
     Raises:
         UserError: labels, outputs or batch norms that the choice needs are not there.
@@ -86,15 +86,15 @@ def keep(folder: Path, spec: CalibrationSpec, samples: Samples, asked: Asked, se
     save_tensors(folder / FILE, {"chosen": torch.from_numpy(made)})
 
 
-def kept(folder: Path, spec: CalibrationSpec, samples: Samples) -> Samples:
-    """The samples that ``keep`` left in ``folder``."""
+def load_selection(folder: Path, spec: CalibrationSpec, samples: Samples) -> Samples:
+    """Load the selection that was written into ``folder``."""
     found = load_tensors(folder / FILE)[0]["chosen"].numpy()
     if spec.select == "synthesised":
         return ArraySamples(found, np.full(len(found), -1))
     return Subset(samples, found)
 
 
-def _chosen(samples: Samples, spec: CalibrationSpec, asked: Asked, seed: int) -> Indices:
+def _chosen(samples: Samples, spec: CalibrationSpec, asked: TeacherOutputs, seed: int) -> Indices:
     if spec.select in METHODS:
         return METHODS[spec.select](_labels(samples, spec), spec.samples, seed)
     if spec.select == "entropy":

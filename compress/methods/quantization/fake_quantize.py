@@ -1,4 +1,4 @@
-"""Fake quantisers of Brevitas at the places of a placement, inside the captured program.
+"""Fake quantisation: quantisers of Brevitas at the tensors of a placement, inside the captured program.
 
 What is trained here is what is exported: the program's tensors have the names of the ONNX file's, and
 scales and zero points are read from these modules when Q/DQ pairs are written.
@@ -25,7 +25,7 @@ SMALLEST_SCALE = 1e-8
 
 @final
 class Quantizer(nn.Module):
-    """Rounds to integers and back, straight through in the backward pass, with a learned scale.
+    """Fake quantiser with a learned scale; its gradient is that of the straight-through estimator.
 
     The scale's gradient is scaled by 1 / sqrt(elements x largest integer), which lets it move at the pace of the
     weights under one learning rate (LSQ, Esser et al. 2020, section 2.2).
@@ -58,7 +58,7 @@ class Quantizer(nn.Module):
         self._largest = 2.0 ** (bits - 1)
 
     def scale(self) -> Tensor:
-        """The scale as it is now, in its own shape."""
+        """Return the current scale, in its own shape."""
         scale: Tensor = self.scaling(torch.empty(0))
         return scale
 
@@ -73,7 +73,7 @@ class Quantizer(nn.Module):
 
 @final
 class QuantizedProgram(nn.Module):
-    """A captured program with fake quantisers; trains and runs as the module it was captured from.
+    """Captured program with fake quantisers; trains and runs as the module it was captured from.
 
     Args:
         program: the float program; its parameters become this module's.
@@ -102,7 +102,7 @@ class QuantizedProgram(nn.Module):
         return self.graph(*inputs)
 
     def adopt(self, tensors: Mapping[str, npt.NDArray[Any]], scales: Scales) -> None:
-        """Take over weights and biases by name, and the weights' scales; names that the program has not stay out."""
+        """Load weights and biases by name, and the weights' scales; names that the program has not are ignored."""
         own = dict(self.graph.named_parameters())
         with torch.no_grad():
             for name, value in tensors.items():
@@ -113,7 +113,7 @@ class QuantizedProgram(nn.Module):
                 scale.copy_(torch.from_numpy(scales.weights[name]).reshape(scale.shape))
 
     def scales(self) -> Scales:
-        """The scales as trained; those of tensors that only the ONNX file has stay as they were measured."""
+        """Return the trained scales; those of tensors that only the ONNX file has stay as they were measured."""
         activations = dict(self._initial.activations)
         for tensor, module in self._activations.items():
             quantizer = self._quantizer(module)
@@ -124,7 +124,7 @@ class QuantizedProgram(nn.Module):
         return Scales(activations=activations, weights=weights)
 
     def float_program(self) -> ExportedProgram:
-        """The program without quantisers, holding the trained weights."""
+        """Return the program without quantisers, holding the trained weights."""
         return with_parameters(self._program, self.graph)
 
     def _quantizer(self, name: str) -> Quantizer:
@@ -174,7 +174,7 @@ class QuantizedProgram(nn.Module):
 
 
 def _reroute(node: fx.Node, through: fx.Node, *, outputs: bool = False) -> None:
-    """Let every reader of ``node`` read ``through``, which reads ``node``; the graph's output only if ``outputs``."""
+    """Route every reader of ``node`` through ``through``, which reads ``node``; the graph's output only if ``outputs``."""
 
     def moved(reader: fx.Node) -> bool:
         return reader is not through and (outputs or reader.op != "output")

@@ -1,4 +1,4 @@
-"""What calibration saw of a float model's tensors, kept for the next recipe of the same model."""
+"""Observer: histograms of a float model's tensors, kept for the next recipe of the same model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Observer:
         self._seen: dict[str, dict[str, Histogram]] = {}
 
     def histograms(self, model: onnx.ModelProto, placement: Placement, samples: Samples) -> dict[str, Histogram]:
-        """A histogram of each tensor that has a scale of its own in ``placement``, and of others perhaps.
+        """Return the histogram of each tensor that has a scale of its own in ``placement``, and perhaps of others.
 
         Raises:
             ValueError: a tensor held NaN or infinity; it is named.
@@ -42,23 +42,23 @@ class Observer:
         content = model.SerializeToString(deterministic=True)
         key = hashlib.sha256(content).hexdigest() + samples.fingerprint()
         seen = self._seen.pop(key, {})
-        wanted = sources(placement)
+        wanted = scale_sources(placement)
         if not seen.keys() >= set(wanted):
             for recipe in self._recipes:
-                wanted += sources(place(model, QUANTIZATION[recipe]))
-            seen |= observe(model, [name for name in wanted if name not in seen], inputs(samples))
+                wanted += scale_sources(place(model, QUANTIZATION[recipe]))
+            seen |= observe(model, [name for name in wanted if name not in seen], sample_inputs(samples))
         self._seen[key] = seen  # the last used are last
         while len(self._seen) > MOST_MODELS:
             del self._seen[next(iter(self._seen))]
         return seen
 
 
-def sources(placement: Placement) -> list[str]:
-    """The tensors that the scales of a placement are taken from."""
+def scale_sources(placement: Placement) -> list[str]:
+    """List the tensors that the scales of a placement are computed from."""
     return list(dict.fromkeys(tensor for tensors in placement.observed_tensors().values() for tensor in tensors))
 
 
-def inputs(samples: Samples) -> Iterator[npt.NDArray[Any]]:
-    """The inputs of all samples, some at a time."""
+def sample_inputs(samples: Samples) -> Iterator[npt.NDArray[Any]]:
+    """Yield the inputs of all samples, some at a time."""
     for batch in samples.batches(CHUNK):
         yield batch.inputs

@@ -18,7 +18,7 @@ from profiles.quantization import QUANTIZATION
 @final
 @dataclass(frozen=True, kw_only=True)
 class Quantize:
-    """The module captured as a program, batch norms folded, with fake quantisers.
+    """Capture of the module as a program, batch norms folded, with fake quantisers.
 
     Attributes:
         recipe: a name of ``QUANTIZATION``.
@@ -41,7 +41,7 @@ class Quantize:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Quantize:
-        """Read what ``surgery.json`` holds."""
+        """Read the operation from ``surgery.json``."""
         return cls(
             recipe=entry["recipe"],
             input_shape=tuple(entry["input_shape"]),

@@ -1,4 +1,4 @@
-"""Of several ways to quantise without training, the one that is right more often on validation."""
+"""Choice among options of post-training quantisation by the metric on validation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LEAST_BETTER = 0.5
 MOST_JUDGED = 2000
 
 
-def better(
+def choose_options(
     found: Mapping[PostTraining, QuantizedModel], task: Task, validation: Samples, progress: Progress
 ) -> tuple[PostTraining, tuple[str, ...]]:
-    """Which options to take, by what each made of a model, and a note where it is not the first.
+    """Choose the options whose quantised model has the best metric, with a note where they are not the first.
 
     Judged in ONNX Runtime here, on ``MOST_JUDGED`` samples from all over validation: the gate asks the engine.
     """

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from calib.ranges import METHODS, merge, symmetric_scales
 from compress.data import Samples
 from compress.methods.cost_model import FloatPrices
-from compress.methods.quantization.calibration_checks import check
-from compress.methods.quantization.observer import Observer, inputs
+from compress.methods.quantization.calibration_checks import check_calibration
+from compress.methods.quantization.observer import Observer, sample_inputs
 from compress.methods.quantization.operations import Quantize
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
@@ -49,7 +49,7 @@ Ranges = Literal["minmax", "percentile", "mse", "norm", "entropy"]
 
 @dataclass(frozen=True, kw_only=True)
 class PostTraining:
-    """How a model is quantised without training.
+    """Options of post-training quantisation.
 
     Attributes:
         ranges: which range an activation is quantised over.
@@ -70,23 +70,23 @@ class PostTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedModel:
-    """What came of it: the float ``model`` with its weights as they will be rounded and its biases corrected."""
+    """Result of post-training quantisation: float ``model``, weights as they will be rounded, biases corrected."""
 
     model: onnx.ModelProto
     quantize: Quantize
     scales: Scales
 
     def onnx(self) -> onnx.ModelProto:
-        """The model with Q/DQ pairs and int8 weights."""
+        """Return the model with Q/DQ pairs and int8 weights."""
         return insert(self.model, self.quantize.placement, self.scales, QUANTIZATION[self.quantize.recipe])
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Every constant of ``model`` by name: what a program of the same module takes over."""
+        """Return every constant of ``model`` by name, for a program of the same module to load."""
         graph = Graph(self.model)
         return {tensor.name: graph.constant(tensor.name) for tensor in self.model.graph.initializer}
 
 
-def quantise(
+def quantize_model(
     model: onnx.ModelProto,
     samples: Samples,
     recipe: str,
@@ -116,9 +116,9 @@ def quantise(
     if options.rounding == "learned":
         from compress.methods.quantization.adaround import learn_rounding
 
-        model = learn_rounding(model, quantize.placement, scales, rules, inputs(samples))
+        model = learn_rounding(model, quantize.placement, scales, rules, sample_inputs(samples))
     if options.biases:
-        model = correct_biases(model, quantize.placement, scales, rules, inputs(samples))
+        model = correct_biases(model, quantize.placement, scales, rules, sample_inputs(samples))
     return QuantizedModel(model=model, quantize=quantize, scales=scales)
 
 
@@ -130,7 +130,7 @@ def calibrate(
     kept: Mapping[str, str] = NO_LAYERS,
     observer: Observer | None = None,
 ) -> Quantize:
-    """Placement for a float ``model``, and the scale of each placed activation over all ``samples``.
+    """Calibrate a float ``model``: its placement, and the scale of each placed activation over all ``samples``.
 
     Args:
         kept: layers that stay float, with the reason.
@@ -140,7 +140,7 @@ def calibrate(
     """
     rules = QUANTIZATION[recipe]
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
-    check(samples, shape)
+    check_calibration(samples, shape)
     placement = place(model, rules, kept)
     try:
         histograms = (observer or Observer()).histograms(model, placement, samples)
@@ -156,11 +156,11 @@ def calibrate(
 
 
 def apply(model: onnx.ModelProto, quantize: Quantize, samples: Samples | None = None) -> onnx.ModelProto:
-    """The Q/DQ model of ``calibrate``'s result, weights rounded to the nearest integers; biases corrected by ``samples``."""
+    """Insert the Q/DQ pairs of a calibration, weights rounded to nearest; biases corrected by ``samples``."""
     rules = QUANTIZATION[quantize.recipe]
     scales = _scales(model, quantize, rules, "largest")
     if samples is not None:
-        model = correct_biases(model, quantize.placement, scales, rules, inputs(samples))
+        model = correct_biases(model, quantize.placement, scales, rules, sample_inputs(samples))
     return insert(model, quantize.placement, scales, rules)
 
 
@@ -185,7 +185,7 @@ def _hurting(
     samples: Samples,
     price: Price | None,
 ) -> dict[str, str]:
-    """The layers that stay float, with what each costs in integers and in float."""
+    """Choose the layers that stay float, with the error of each in integers and its time in float."""
     few = samples.load(np.arange(min(SENSED, len(samples)))).inputs
     errors = sensitivities(model, quantize.placement, scales, rules, [few])
     total, most = sum(errors.values()), int(MOST_KEPT * len(errors))
@@ -197,7 +197,7 @@ def _hurting(
 
 
 def choose_float(errors: Mapping[str, float], most: int, prices: FloatPrices | None) -> list[str]:
-    """The layers that stay float, ``most`` at most, so that ``HURTING_SHARE`` of the ``errors``, largest first, is gone.
+    """Choose at most ``most`` layers to stay float, so that ``HURTING_SHARE`` of the summed ``errors`` is gone.
 
     With prices those first that take most error away for a millisecond; where so not enough of it goes, and without
     prices, those of largest error.
@@ -231,13 +231,13 @@ def _reason(share: float, layer: str, prices: FloatPrices | None) -> str:
 
 @final
 class ModuleQuantizer:
-    """Quantises a float module as options say; exports it once, however many ways are asked of it in a row.
+    """Post-training quantiser of float modules; a module is exported once for several options in a row.
 
     Args:
         recipe: of ``QUANTIZATION``; None where no runtime of the device runs int8, and then it is not asked.
         example: inputs of shape (samples, ...).
         samples: to calibrate on.
-        observer, price: as ``quantise`` takes them.
+        observer, price: as ``quantize`` takes them.
     """
 
     def __init__(
@@ -253,8 +253,8 @@ class ModuleQuantizer:
         self._last: tuple[nn.Module, onnx.ModelProto] | None = None
 
     def __call__(self, module: nn.Module, options: PostTraining) -> QuantizedModel:
-        """``module`` must stay as it is between calls."""
+        """Quantise ``module``, which must not change between calls."""
         assert self._recipe is not None, "the quantize stage has asked for a runtime with int8"
         if self._last is None or self._last[0] is not module:
             self._last = module, to_onnx(capture(module, [self._example]))
-        return quantise(self._last[1], self._samples, self._recipe, options, self._observer, self._price)
+        return quantize_model(self._last[1], self._samples, self._recipe, options, self._observer, self._price)

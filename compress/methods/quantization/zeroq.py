@@ -1,4 +1,4 @@
-"""Calibration samples where there is no data: inputs whose statistics at every batch norm are those it was trained on.
+"""Synthetic calibration samples (ZeroQ, Cai et al. 2020): inputs that match the statistics of every batch norm.
 
 Cai et al. 2020 (ZeroQ, equation 3). They give ranges; nothing is trained or judged on them.
 """
@@ -16,10 +16,10 @@ from compress.models.layers import BATCH_NORMS
 from profiles.errors import UserError
 
 
-def synthesise(
+def synthesize(
     module: nn.Module, shape: tuple[int, ...], count: int, seed: int, *, steps: int = 200, learning_rate: float = 0.1
 ) -> npt.NDArray[np.float32]:
-    """``count`` inputs of ``shape``, all made together; (count, *shape). The module is left as it is.
+    """Optimise ``count`` inputs of ``shape`` together; (count, *shape). The module is left as it is.
 
     Raises:
         UserError: the module has no batch norm with statistics.
@@ -52,7 +52,7 @@ def synthesise(
 
 
 def _apart(norm: Any, given: Tensor) -> Tensor:
-    """Squared distance of the means and deviations that a batch norm sees from those it knows, in its own deviations."""
+    """Compute the squared distance of a batch norm's batch statistics from its running ones, in running deviations."""
     axes = [axis for axis in range(given.dim()) if axis != 1]
     known = (norm.running_var + norm.eps).sqrt()
     means = (given.mean(axes) - norm.running_mean) / known

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from compress.methods.evolution import Candidate, front, search
+from compress.methods.evolution import Candidate, evolve, pareto_front
 
 CHOICES = {"depth": [1, 2, 3, 4, 5, 6, 7, 8], "width": [8, 16, 24, 32, 40, 48, 56, 64], "kernel": [1, 3, 5, 7]}
 
@@ -22,7 +22,7 @@ def paraboloid(tried):
 
 def run(most_ms=math.inf, population=12, generations=8, seed=0, choices=CHOICES):
     tried = []
-    found = search(choices, paraboloid(tried), most_ms=most_ms, population=population, generations=generations, seed=seed)
+    found = evolve(choices, paraboloid(tried), most_ms=most_ms, population=population, generations=generations, seed=seed)
     return found, tried
 
 
@@ -59,11 +59,11 @@ def test_what_cannot_be_built_is_last_and_has_no_children():
             return Candidate(arguments=arguments, score=None, fault="no such model")
         return Candidate(arguments=arguments, score=float(arguments["a"]), latency_ms=1.0)
 
-    found = search({"a": [0, 1, 2]}, evaluate, most_ms=math.inf, population=2, generations=2, seed=0)
+    found = evolve({"a": [0, 1, 2]}, evaluate, most_ms=math.inf, population=2, generations=2, seed=0)
     assert [c.score for c in found] == [1.0, 0.0, None]
 
 
 def test_the_front_by_hand():
     made = [Candidate(arguments={"n": n}, score=s, latency_ms=t) for n, s, t in [(0, 1, 1), (1, 3, 2), (2, 2, 3), (3, 4, 9)]]
     broken = Candidate(arguments={"n": 4}, score=None, fault="x")
-    assert [c.arguments["n"] for c in front([*made, broken])] == [0, 1, 3]
+    assert [c.arguments["n"] for c in pareto_front([*made, broken])] == [0, 1, 3]

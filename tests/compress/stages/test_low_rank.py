@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from compress.methods.cost_model import LayerPrice
-from compress.methods.low_rank.factorise import factors, relative_error
-from compress.methods.low_rank.pela import Pair, gradients, held_near
+from compress.methods.low_rank.factorise import factorize, relative_error
+from compress.methods.low_rank.pela import FactorPair, bound_gradients, bound_perturbation
 from compress.models.plan import Plan
 from compress.stages.base import Artifact
 from compress.stages.low_rank import LowRank, output_error
@@ -51,7 +51,7 @@ def test_every_option_that_is_offered_can_be_built(layer, multiple):
     """Stems, patches and few outputs: ranks end where the layer's own do."""
     for stage in (LowRank(), LowRank(by="macs", keep=0.9)):
         for kind, rank in stage._options(layer, multiple):
-            assert factors(layer, kind, rank) is not None
+            assert factorize(layer, kind, rank) is not None
 
 
 class Narrow(nn.Module):
@@ -101,7 +101,7 @@ def test_the_error_is_that_of_the_output():
     """Given the unit vectors the output is the weight, so its error is the weight's; on what the factors keep it is 0."""
     torch.manual_seed(0)
     layer = nn.Linear(8, 7, bias=False)
-    made = factors(layer, "svd", 3)
+    made = factorize(layer, "svd", 3)
     assert output_error(layer, made, torch.eye(8)) == pytest.approx(relative_error(layer, "svd", 3), rel=1e-4)
     right = torch.linalg.svd(layer.weight.detach())[2][:3]
     assert output_error(layer, made, right) < 1e-5
@@ -110,12 +110,12 @@ def test_the_error_is_that_of_the_output():
 def test_the_perturbation_bound_has_autograds_gradient():
     torch.manual_seed(0)
     layer = nn.Linear(6, 5, bias=False)
-    made = factors(layer, "svd", 2)
-    pair = Pair(made[0].weight, made[1].weight, layer.weight.detach())
+    made = factorize(layer, "svd", 2)
+    pair = FactorPair(made[0].weight, made[1].weight, layer.weight.detach())
     loss = ((made[1].weight @ made[0].weight - pair.whole).abs().max() - 0.01) ** 2
     expected = torch.autograd.grad(loss, [pair.first, pair.second])
-    for ours, theirs in zip(gradients(pair, 0.01), expected, strict=True):
+    for ours, theirs in zip(bound_gradients(pair, 0.01), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
-    with held_near([pair], 0.5, 0.01):
+    with bound_perturbation([pair], 0.5, 0.01):
         made(torch.zeros(1, 6)).sum().backward()  # a loss without a gradient of its own
     torch.testing.assert_close(made[1].weight.grad, 0.5 * expected[1])

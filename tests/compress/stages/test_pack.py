@@ -78,7 +78,7 @@ def test_what_is_stored_is_what_runs_and_is_shipped_in_float_and_in_int8(context
     plain = to_onnx(program.float_program())
     models = {"float": plain}
     for recipe in ("x86-vnni", "arm-dotprod"):
-        quantised = post_training.quantise(plain, context.data.calibration, recipe, post_training.PostTraining())
+        quantised = post_training.quantize_model(plain, context.data.calibration, recipe, post_training.PostTraining())
         models[recipe] = quantised.onnx()
     for form, model in models.items():
         content = model.SerializeToString()

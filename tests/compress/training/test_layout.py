@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.training import layout
-from compress.training.layout import broken_layers, faster_layout, is_sound, laid_out, program_suspects, suspects
+from compress.training.layout import broken_layers, faster_layout, is_sound, laid_out, program_suspects, suspect_layers
 from compress.training.loader import Batches
 from compress.training.schedule import Schedule
 from compress.training.trainer import Trainer
@@ -34,9 +34,9 @@ class Branches(nn.Module):
 
 
 def test_strided_1x1_convolutions_of_few_inputs_are_suspected_as_layers_and_in_programs():
-    assert suspects(Branches()) == {"narrow": (1, 24, 2, 2, 1)}
-    assert suspects(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, 2), nn.Conv2d(16, 8, 1, 2))) == {}
-    assert suspects(nn.Conv2d(32, 32, 1, (1, 2), groups=8)) == {"": (32, 32, 1, 2, 8)}
+    assert suspect_layers(Branches()) == {"narrow": (1, 24, 2, 2, 1)}
+    assert suspect_layers(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, 2), nn.Conv2d(16, 8, 1, 2))) == {}
+    assert suspect_layers(nn.Conv2d(32, 32, 1, (1, 2), groups=8)) == {"": (32, 32, 1, 2, 8)}
     program = to_graph_module(capture(Branches().eval(), [torch.zeros(2, 1, 16, 16)]))
     assert program_suspects(program) == [(1, 24, 2, 2, 1)]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compress.models import resnet
-from compress.training.muon import COEFFICIENTS, ITERATIONS, Muon, hidden_kernels, orthogonal
+from compress.training.muon import COEFFICIENTS, ITERATIONS, Muon, hidden_kernels, orthogonalize
 
 
 def singular_values(matrix):
@@ -18,7 +18,7 @@ def test_a_scaled_rotation_goes_where_the_polynomial_sends_its_one_singular_valu
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         value = a * value + b * value**3 + c * value**5
-    assert torch.allclose(orthogonal(7 * rotation), value * rotation, atol=1e-5)
+    assert torch.allclose(orthogonalize(7 * rotation), value * rotation, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)])
@@ -26,19 +26,19 @@ def test_what_it_gives_is_the_polar_factor_roughly_and_turns_with_its_argument(s
     draw = torch.Generator().manual_seed(1)
     matrix = torch.randn(*shape, generator=draw)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonal(matrix)
+    found = orthogonalize(matrix)
     in_its_axes = left.T @ found @ right.T
     off = in_its_axes - torch.diag(torch.diagonal(in_its_axes))
     assert off.abs().max() < 1e-4, "the same singular vectors"
     assert (torch.diagonal(in_its_axes) > 0).all()
     if shape[0] != shape[1]:
         assert 0.6 < singular_values(found).min() <= singular_values(found).max() < 1.3
-    assert torch.allclose(found.T, orthogonal(matrix.T), atol=1e-5)
-    assert torch.allclose(found, orthogonal(1000 * matrix), atol=1e-5)
+    assert torch.allclose(found.T, orthogonalize(matrix.T), atol=1e-5)
+    assert torch.allclose(found, orthogonalize(1000 * matrix), atol=1e-5)
 
 
 def test_a_matrix_of_zeros_stays_one():
-    assert not orthogonal(torch.zeros(3, 5)).any()
+    assert not orthogonalize(torch.zeros(3, 5)).any()
 
 
 def test_the_first_the_last_and_grouped_layers_are_left_to_sgd():

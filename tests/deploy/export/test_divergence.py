@@ -57,5 +57,5 @@ def test_the_first_tensor_is_named_and_not_those_behind_it(plain, name, tmp_path
 
 def test_a_good_int8_file_parts_nowhere(plain, tmp_path):
     samples = ArraySamples(IMAGES, np.zeros(16, int))
-    int8 = post_training.quantise(plain, samples, "x86-no-vnni", post_training.PostTraining()).onnx()
+    int8 = post_training.quantize_model(plain, samples, "x86-no-vnni", post_training.PostTraining()).onnx()
     assert first_divergence(plain, int8, on("openvino", "int8", tmp_path), IMAGES[:2], "int8") is None

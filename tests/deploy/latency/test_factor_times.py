@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.methods.low_rank.factorise import multiplies, skeleton
+from compress.methods.low_rank.factorise import build_factors, count_macs
 from deploy.latency import factor_times
 from deploy.latency.factor_times import Sizes, layer_model, layers
 from deploy.latency.stopwatch import Time
@@ -19,7 +19,7 @@ LINEAR = Sizes(input_shape=(1, 5, 32), weight=(16, 32))
 @pytest.mark.parametrize("option", [None, ("spatial", 8), ("tucker2", 8)])
 def test_a_written_convolution_is_what_the_stage_makes(option):
     layer = nn.Conv2d(16, 24, 3, 2, 1, bias=False)
-    made = layer if option is None else skeleton(layer, *option)
+    made = layer if option is None else build_factors(layer, *option)
     with torch.no_grad():
         expected = made(torch.zeros(1, 16, 9, 9)).shape
     model = layer_model(CONV, option)
@@ -35,7 +35,7 @@ def test_what_is_timed_hands_over_means_not_a_map():
 
 def test_a_written_matrix_product_counts_what_it_should():
     assert count.count_macs(layer_model(LINEAR, None)) == 5 * 32 * 16
-    assert count.count_macs(layer_model(LINEAR, ("svd", 4))) == 5 * multiplies(nn.Linear(32, 16), "svd", 4)
+    assert count.count_macs(layer_model(LINEAR, ("svd", 4))) == 5 * count_macs(nn.Linear(32, 16), "svd", 4)
     session = onnxruntime.InferenceSession(
         layer_model(LINEAR, ("svd", 4)).SerializeToString(), providers=["CPUExecutionProvider"]
     )

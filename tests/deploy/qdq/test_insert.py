@@ -119,7 +119,7 @@ class Tokens(nn.Module):
 def test_products_of_tokens_stay_integers_in_onnxruntime_once_the_batch_is_fixed(spreads, tmp_path):
     samples = ArraySamples(np.random.default_rng(0).normal(size=(8, 4, 4, 4)).astype(np.float32), np.zeros(8, int))
     plain = to_onnx(capture(Tokens().eval(), [torch.from_numpy(samples.images[:2])]))
-    found = post_training.quantise(plain, samples, "ort-x86-no-vnni", post_training.PostTraining())
+    found = post_training.quantize_model(plain, samples, "ort-x86-no-vnni", post_training.PostTraining())
     recipe = replace(QUANTIZATION["ort-x86-no-vnni"], spreads_biases=spreads)
     onnx.save(insert(found.model, found.quantize.placement, found.scales, recipe), str(tmp_path / "m.onnx"))
     engine = ONNXRuntime()

@@ -5,23 +5,23 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compress.methods.low_rank.factorise import (
-    factors,
+    build_factors,
+    count_macs,
+    factor_kinds,
+    factorize,
     is_buildable,
-    kinds,
     largest_rank,
-    multiplies,
     relative_error,
-    skeleton,
 )
 
 
 def test_which_layers_have_factors():
-    assert kinds(nn.Linear(4, 4)) == ("svd",)
-    assert kinds(nn.Conv2d(4, 4, 1)) == ("svd",)
-    assert kinds(nn.Conv2d(4, 4, 3)) == ("spatial", "tucker2")
-    assert kinds(nn.Conv2d(4, 4, 3, groups=4)) == ()
-    assert kinds(nn.Conv2d(4, 4, 3, padding_mode="reflect")) == ()
-    assert kinds(nn.BatchNorm2d(4)) == ()
+    assert factor_kinds(nn.Linear(4, 4)) == ("svd",)
+    assert factor_kinds(nn.Conv2d(4, 4, 1)) == ("svd",)
+    assert factor_kinds(nn.Conv2d(4, 4, 3)) == ("spatial", "tucker2")
+    assert factor_kinds(nn.Conv2d(4, 4, 3, groups=4)) == ()
+    assert factor_kinds(nn.Conv2d(4, 4, 3, padding_mode="reflect")) == ()
+    assert factor_kinds(nn.BatchNorm2d(4)) == ()
 
 
 LAYERS = [
@@ -45,8 +45,8 @@ def inputs_of(layer):
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_full_rank_factors_are_the_layer(layer):
     inputs = inputs_of(layer)
-    for kind in kinds(layer):
-        made = factors(layer, kind, largest_rank(layer, kind))
+    for kind in factor_kinds(layer):
+        made = factorize(layer, kind, largest_rank(layer, kind))
         torch.testing.assert_close(made(inputs), layer(inputs), atol=1e-4, rtol=1e-4)
         assert relative_error(layer, kind, largest_rank(layer, kind)) < 1e-5
 
@@ -61,14 +61,14 @@ def test_the_largest_rank_by_hand():
 
 
 def test_tucker2_keeps_a_side_that_has_fewer_channels_than_its_rank():
-    first, core, last = skeleton(nn.Conv2d(3, 64, 7, 2, 3), "tucker2", 16)
+    first, core, last = build_factors(nn.Conv2d(3, 64, 7, 2, 3), "tucker2", 16)
     assert first.weight.shape == (3, 3, 1, 1) and core.weight.shape == (16, 3, 7, 7) and last.weight.shape == (64, 16, 1, 1)
-    assert multiplies(nn.Conv2d(3, 64, 7, 2, 3), "tucker2", 16) == 4 * 3 * 3 + 3 * 16 * 49 + 16 * 64
+    assert count_macs(nn.Conv2d(3, 64, 7, 2, 3), "tucker2", 16) == 4 * 3 * 3 + 3 * 16 * 49 + 16 * 64
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_what_can_be_built_is_known_without_a_decomposition(layer):
-    for kind in kinds(layer):
+    for kind in factor_kinds(layer):
         most = largest_rank(layer, kind)
         assert is_buildable(layer, kind, 1) and is_buildable(layer, kind, most)
         assert kind == "tucker2" or not is_buildable(layer, kind, most + 1)
@@ -93,15 +93,15 @@ def test_error_falls_with_the_rank(kind):
 
 def test_cost_by_hand():
     layer = nn.Conv2d(16, 32, 3)
-    assert multiplies(layer, None, 0) == 16 * 32 * 9
-    assert multiplies(layer, "spatial", 8) == 8 * (16 * 3 + 32 * 3)
-    assert multiplies(layer, "tucker2", 8) == 8 * 16 + 8 * 8 * 9 + 8 * 32
-    assert multiplies(nn.Linear(10, 20), "svd", 3) == 90
+    assert count_macs(layer, None, 0) == 16 * 32 * 9
+    assert count_macs(layer, "spatial", 8) == 8 * (16 * 3 + 32 * 3)
+    assert count_macs(layer, "tucker2", 8) == 8 * 16 + 8 * 8 * 9 + 8 * 32
+    assert count_macs(nn.Linear(10, 20), "svd", 3) == 90
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_skeleton_has_the_factors_shapes(layer):
-    for kind in kinds(layer):
+    for kind in factor_kinds(layer):
         rank = min(3, largest_rank(layer, kind))
-        shapes = [p.shape for p in skeleton(layer, kind, rank).parameters()]
-        assert shapes == [p.shape for p in factors(layer, kind, rank).parameters()]
+        shapes = [p.shape for p in build_factors(layer, kind, rank).parameters()]
+        assert shapes == [p.shape for p in factorize(layer, kind, rank).parameters()]

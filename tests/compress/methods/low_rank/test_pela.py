@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from compress.methods.distillation.objective import parse_losses
-from compress.methods.low_rank.pela import blocks_near, blocks_of
+from compress.methods.low_rank.pela import compared_blocks, distil_blocks
 from compress.models.features import FeatureHooks
 from compress.stages.base import Artifact, Context
 from compress.stages.low_rank import LowRank
@@ -30,12 +30,12 @@ def test_the_added_gradient_is_autograds(example):
     before, module = small_model(0).eval(), small_model(1).train()
     for layer in module.modules():
         layer.training = layer.training and not isinstance(layer, torch.nn.BatchNorm2d)
-    paths = blocks_of(before, example)
+    paths = compared_blocks(before, example)
     assert paths == ["layer1.0", "layer2.0", "layer3.0"]
     wanted = torch.autograd.grad(
         0.7 * distance(module, before, paths, example), list(module.parameters()), allow_unused=True
     )
-    with blocks_near(module, before, paths, 0.7):
+    with distil_blocks(module, before, paths, 0.7):
         (0 * module(example).sum()).backward()  # a loss without a gradient of its own
     for parameter, expected in zip(module.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter) if expected is None else expected)
@@ -43,7 +43,7 @@ def test_the_added_gradient_is_autograds(example):
 
 def test_nothing_is_left_when_the_block_ends(example):
     before, module = small_model(0).eval(), small_model(1).train()
-    with blocks_near(module, before, blocks_of(before, example), 1.0):
+    with distil_blocks(module, before, compared_blocks(before, example), 1.0):
         pass
     (0 * module(example).sum()).backward()
     assert all(not parameter.grad.any() for parameter in module.parameters())
@@ -60,7 +60,7 @@ def test_factors_trained_so_make_the_features_of_what_they_replace(context, monk
         stage = LowRank(by="macs", largest_error=0.9, features=weight, **settings)
         folder = context.folder / str(weight)
         result = run_stage(stage, given, dataclasses.replace(context, folder=folder), 0)[0]
-        paths = blocks_of(module, context.example)
+        paths = compared_blocks(module, context.example)
         with torch.no_grad():
             found[weight] = float(distance(result.artifact.module.eval(), module.eval(), paths, inputs))
     assert found[20.0] < 0.8 * found[0.0]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.methods.packing.points import Points, attach, bits_by_gradient, gradient_norms, settle
+from compress.methods.packing.points import Points, attach_points, bits_by_gradient, detach_points, gradient_norms
 
 
 def test_a_point_s_gradient_is_that_of_its_weights_by_hand():
@@ -29,14 +29,14 @@ def test_learned_points_come_nearer_and_decode_to_the_layer_s_weights():
         return (module(inputs) - expected).square().mean()
 
     names = ["0.weight", "2.weight"]
-    attach(module, dict.fromkeys(names, 2))
+    attach_points(module, dict.fromkeys(names, 2))
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.02, momentum=0.9)
     at_first = loss().item()
     for _ in range(200):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
-    packed = settle(module, names)
+    packed = detach_points(module, names)
     assert loss().item() < 0.8 * at_first
     for name, found in packed.items():
         np.testing.assert_array_equal(found.unpack(), module.get_parameter(name).detach().numpy())
@@ -63,14 +63,14 @@ def test_a_weight_that_may_moves_on_to_another_point_and_keeps_its_range_by_hand
     layer = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.0, 1.0, 3.0, 4.0]]))
-    attach(layer, {"weight": 1}, points_alone=False)
+    attach_points(layer, {"weight": 1}, points_alone=False)
     assert layer.weight.tolist() == [[0.5, 0.5, 3.5, 3.5]], "the points of least error"
     held = layer.parametrizations["weight"]
     layer.weight.backward(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     assert held.original.grad.tolist() == [[1, 2, 3, 4]] and held[0].points.grad.tolist() == [12.0, 28.0]
     with torch.no_grad():
         held.original[0, 1] = 9.0
-    packed = settle(layer, ["weight"])["weight"]
+    packed = detach_points(layer, ["weight"])["weight"]
     assert packed.unpack().tolist() == layer.weight.tolist() == [[0.5, 3.5, 3.5, 3.5]]
     assert (packed.low.tolist(), packed.span.tolist()) == ([0.0], [4.0])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress.data.base import ArraySamples
-from compress.methods.quantization.calibration_checks import check
+from compress.methods.quantization.calibration_checks import check_calibration
 from profiles.errors import UserError
 
 GOOD = np.random.default_rng(0).normal(size=(8, 1, 4, 4)).astype(np.float32)
@@ -16,8 +16,8 @@ def samples(images, labels=LABELS):
 
 
 def test_good_samples_say_nothing_and_free_sizes_take_any():
-    assert check(samples(GOOD), (1, 4, 4)) == ()
-    assert check(samples(GOOD), (1, 0, 0)) == ()
+    assert check_calibration(samples(GOOD), (1, 4, 4)) == ()
+    assert check_calibration(samples(GOOD), (1, 0, 0)) == ()
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_good_samples_say_nothing_and_free_sizes_take_any():
 )
 def test_what_cannot_be_calibrated_on(images, fault):
     with pytest.raises(UserError, match=fault):
-        check(samples(images), (1, 4, 4))
+        check_calibration(samples(images), (1, 4, 4))
 
 
 def test_all_faults_at_once():
     with pytest.raises(UserError) as raised:
-        check(samples(GOOD.astype(np.int64)[:, 0]), (1, 4, 4))
+        check_calibration(samples(GOOD.astype(np.int64)[:, 0]), (1, 4, 4))
     assert len(raised.value.faults) == 2
 
 
@@ -50,5 +50,5 @@ def test_all_faults_at_once():
     ],
 )
 def test_what_looks_wrong_is_said(images, labels, doubt):
-    (told,) = check(samples(images, labels), (1, 4, 4))
+    (told,) = check_calibration(samples(images, labels), (1, 4, 4))
     assert doubt in told

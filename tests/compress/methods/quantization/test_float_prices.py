@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 
-from compress.methods.quantization.post_training import PostTraining, quantise
+from compress.methods.quantization.post_training import PostTraining, quantize_model
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.latency import stopwatch
 from deploy.qdq.placement import place
@@ -40,7 +40,7 @@ def test_it_is_measured_once_and_then_kept(target, monkeypatch):
 def test_the_report_says_what_it_is(target):
     asked, _, path, samples = target
     options = PostTraining(biases=False, mixed=True)
-    found = quantise(onnx.load(str(path)), samples, "x86-no-vnni", options, price=asked.in_float)
+    found = quantize_model(onnx.load(str(path)), samples, "x86-no-vnni", options, price=asked.in_float)
     reasons = [reason for _, reason in found.quantize.placement.kept_float]
     assert reasons
     assert all("and in float the model takes" in reason for reason in reasons)

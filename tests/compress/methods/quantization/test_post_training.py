@@ -11,7 +11,7 @@ from torch import nn
 from compress.data.base import ArraySamples
 from compress.methods.cost_model import FloatPrices
 from compress.methods.quantization.adaround import learn_rounding
-from compress.methods.quantization.post_training import PostTraining, choose_float, quantise
+from compress.methods.quantization.post_training import PostTraining, choose_float, quantize_model
 from compress.models.plan import Plan
 from compress.stages.base import Artifact
 from compress.stages.quantize import QuantizeStage
@@ -58,8 +58,8 @@ def test_learned_rounding_moves_each_weight_to_a_neighbour_and_beats_the_nearest
     model = to_onnx(capture(LAYERS[kind]().eval(), [torch.from_numpy(images[:2])]))
     coarse = replace(QUANTIZATION[RECIPE], weight_bits=4)
     monkeypatch.setitem(QUANTIZATION, "coarse", coarse)
-    plain = quantise(model, samples, "coarse", PostTraining(biases=False))
-    learned = quantise(model, samples, "coarse", PostTraining(biases=False, rounding="learned"))
+    plain = quantize_model(model, samples, "coarse", PostTraining(biases=False))
+    learned = quantize_model(model, samples, "coarse", PostTraining(biases=False, rounding="learned"))
     assert far_off(model, samples, learned.onnx()) < 0.9 * far_off(model, samples, plain.onnx())
     for weight in plain.quantize.placement.weights:
         before, after = plain.tensors()[weight.tensor], learned.tensors()[weight.tensor]
@@ -72,7 +72,7 @@ def test_learned_rounding_moves_each_weight_to_a_neighbour_and_beats_the_nearest
 
 def test_the_layer_that_hurts_is_found_and_stays_float_and_is_named(float_model):
     model, samples = float_model
-    plain = quantise(model, samples, RECIPE, PostTraining(biases=False))
+    plain = quantize_model(model, samples, RECIPE, PostTraining(biases=False))
     layer = next(n for n in model.graph.node if n.op_type == "Conv" and "layer2" in n.name)
     wide = replace(plain.scales, weights={**plain.scales.weights})
     wide.weights[layer.input[1]] = wide.weights[layer.input[1]] * 60  # three levels are left of it
@@ -81,7 +81,7 @@ def test_the_layer_that_hurts_is_found_and_stays_float_and_is_named(float_model)
     assert next(iter(found)) == layer.name
     assert len(found) == len(plain.quantize.placement.weights)
 
-    mixed = quantise(model, samples, RECIPE, PostTraining(biases=False, mixed=True))
+    mixed = quantize_model(model, samples, RECIPE, PostTraining(biases=False, mixed=True))
     kept = dict(mixed.quantize.placement.kept_float)
     assert 1 <= len(kept) <= len(found) / 4
     assert all("of what all layers add to the outputs' error" in reason for reason in kept.values())
@@ -110,14 +110,14 @@ def test_layers_stay_float_that_take_most_error_away_for_a_millisecond(longer_ms
 def test_a_layer_that_is_dear_in_float_gives_way_to_those_that_are_not(float_model):
     model, samples = float_model
     options = PostTraining(biases=False, mixed=True)
-    plain = dict(quantise(model, samples, RECIPE, options).quantize.placement.kept_float)
+    plain = dict(quantize_model(model, samples, RECIPE, options).quantize.placement.kept_float)
     asked = []
 
     def price(layers):
         asked.extend(layers)
         return FloatPrices(whole_ms=1.0, longer_ms=dict.fromkeys(layers, 0.25))
 
-    priced = dict(quantise(model, samples, RECIPE, options, price=price).quantize.placement.kept_float)
+    priced = dict(quantize_model(model, samples, RECIPE, options, price=price).quantize.placement.kept_float)
     assert set(priced) == set(plain) <= set(asked), "at one price the errors decide"
     assert all(reason.endswith("in float the model takes 25 % longer") for reason in priced.values())
 
@@ -127,7 +127,7 @@ def test_a_layer_that_is_dear_in_float_gives_way_to_those_that_are_not(float_mod
 )
 def test_the_stage_s_program_computes_what_the_file_does(float_model, options):
     model, samples = float_model
-    found = quantise(model, samples, RECIPE, options)
+    found = quantize_model(model, samples, RECIPE, options)
     program = found.quantize.apply(small_model())
     program.adopt(found.tensors(), found.scales)
     inputs = samples.load(np.arange(16)).inputs
@@ -138,9 +138,9 @@ def test_the_stage_s_program_computes_what_the_file_does(float_model, options):
 
 def test_a_model_that_is_quantised_already_is_refused(float_model):
     model, samples = float_model
-    int8 = quantise(model, samples, RECIPE, PostTraining(biases=False)).onnx()
+    int8 = quantize_model(model, samples, RECIPE, PostTraining(biases=False)).onnx()
     with pytest.raises(UserError, match="quantised already"):
-        quantise(int8, samples, RECIPE, PostTraining())
+        quantize_model(int8, samples, RECIPE, PostTraining())
 
 
 def test_training_is_the_last_resort():
@@ -174,7 +174,7 @@ def test_of_several_ways_the_one_that_is_right_more_often_is_taken(spoiled, lear
         if options.ranges == spoiled:
             given = ArraySamples(given.images / 100, given.labels)
         model = to_onnx(capture(module, [context.example]))
-        return quantise(model, given, RECIPE, options)
+        return quantize_model(model, given, RECIPE, options)
 
     context = replace(context, quantization=quantization)
     better = {"norm": "minmax", "minmax": "norm"}[spoiled]
@@ -185,7 +185,7 @@ def test_of_several_ways_the_one_that_is_right_more_often_is_taken(spoiled, lear
 
 def test_rounding_of_shared_weights_is_left_alone(float_model):
     model, samples = float_model
-    found = quantise(model, samples, RECIPE, PostTraining(biases=False))
+    found = quantize_model(model, samples, RECIPE, PostTraining(biases=False))
     none = replace(found.quantize.placement, weights=())
     made = learn_rounding(model, none, found.scales, QUANTIZATION[RECIPE], [samples.load(np.arange(4)).inputs])
     assert made.SerializeToString() == model.SerializeToString()

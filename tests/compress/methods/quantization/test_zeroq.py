@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.methods.quantization.zeroq import synthesise
+from compress.methods.quantization.zeroq import synthesize
 from profiles.errors import UserError
 
 
@@ -22,15 +22,15 @@ def trained_on(mean, deviation):
 def test_mean_and_deviation_of_the_inputs_come_back():
     module = trained_on(3.0, 0.5)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    made = synthesise(module, (3, 8, 8), 32, seed=0)
+    made = synthesize(module, (3, 8, 8), 32, seed=0)
     assert made.shape == (32, 3, 8, 8) and made.dtype == np.float32
     np.testing.assert_allclose(made.mean((0, 2, 3)), 3.0, atol=0.1)
     np.testing.assert_allclose(made.std((0, 2, 3)), 0.5, atol=0.1)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert all(p.requires_grad for p in module.parameters()) and not module.training
-    np.testing.assert_array_equal(made, synthesise(module, (3, 8, 8), 32, seed=0))
+    np.testing.assert_array_equal(made, synthesize(module, (3, 8, 8), 32, seed=0))
 
 
 def test_without_batch_norms_there_is_nothing_to_go_by():
     with pytest.raises(UserError, match="has none; give samples"):
-        synthesise(nn.Conv2d(3, 4, 1), (3, 8, 8), 4, seed=0)
+        synthesize(nn.Conv2d(3, 4, 1), (3, 8, 8), 4, seed=0)
