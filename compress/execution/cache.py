@@ -1,8 +1,11 @@
-"""Steps keyed by content: what is finished is never done twice, and nothing half-made is ever read.
+"""Steps keyed by content: what is finished is never done twice, and nothing half-made or damaged is ever read.
 
 A step is a folder ``<kind>-<key>``; its key hashes everything that decides its result. It is made in
 ``<kind>-<key>.part``, synced to disk and renamed, so it is there whole or not at all. What a killed
 run left under ``unfinished/`` of a part (a training's checkpoints) is what the next one goes on from.
+
+A step's manifest, written last, has the size and the SHA-256 of each of its files. It is checked when the step is first
+read in a process; a damaged step is named, set aside and made anew.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import fcntl
 import hashlib
 import importlib
 import importlib.metadata
+import itertools
 import json
 import os
 import shutil
@@ -25,11 +29,12 @@ from typing import Any, final
 
 from compress.execution import distributed
 from compress.execution.progress import Progress
-from deploy.files import sync, sync_tree
+from deploy.files import sha256, sync, sync_tree
 from profiles.errors import UserError
 
 FACTS = "step.json"
 UNFINISHED = "unfinished"
+MANIFEST = "manifest.json"
 
 
 @final
@@ -61,8 +66,10 @@ class StepCache:
 
     def __init__(self, root: Path, progress: Progress) -> None:
         self.root, self._progress = root, progress
-        self.seconds_making = 0.0
+        self.seconds_making = self.seconds_checking = 0.0
         self._made: set[str] = set()
+        self._sound: set[str] = set()
+        self._faults: dict[str, str] = {}
         check_writable(root)
 
     def step(
@@ -83,12 +90,14 @@ class StepCache:
         """
         key = f"{kind}-{digest(decided_by)[:20]}"
         folder = self.root / key
-        if distributed.from_main(not (folder / FACTS).exists()):
+        if distributed.from_main(distributed.is_main() and not self._is_sound(key)):
             if distributed.is_main():
                 with self._locked(key):
-                    if not (folder / FACTS).exists():
+                    if not self._is_sound(key):
+                        self._set_aside(folder)
                         self._make(kind, key, folder, decided_by, make)
                         self._made.add(key)
+                        self._sound.add(key)
             elif together:
                 with tempfile.TemporaryDirectory() as scratch:
                     self._follow(key, Path(scratch), make)
@@ -96,6 +105,32 @@ class StepCache:
         stored = json.loads((folder / FACTS).read_text())
         fresh = key in self._made
         return Step(folder=folder, key=key, facts=stored["facts"], seconds=stored["seconds"], fresh=fresh)
+
+    def _is_sound(self, key: str) -> bool:
+        """Whether a step is there whole; checked once a process, and told where it is damaged."""
+        if key in self._sound:
+            return True
+        folder = self.root / key
+        if not folder.exists():
+            return False
+        started = time.perf_counter()
+        fault = step_fault(folder)
+        self.seconds_checking += time.perf_counter() - started
+        if fault:
+            self._faults[key] = fault
+            return False
+        self._sound.add(key)
+        return True
+
+    def _set_aside(self, folder: Path) -> None:
+        """Keep a damaged step under another name, and say so."""
+        if not folder.exists():
+            return
+        number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.damaged-{n}").exists())
+        aside = folder.with_name(f"{folder.name}.damaged-{number}")
+        folder.rename(aside)
+        fault = self._faults.pop(folder.name, "damaged")
+        self._progress.say(f"  {folder.name}: {fault}; it is made anew, and what was there is kept as {aside.name}")
 
     def _follow(self, key: str, scratch: Path, make: Callable[[Path], Mapping[str, Any] | None]) -> None:
         """Make a step beside the main process, from the same checkpoint, and drop the result."""
@@ -127,6 +162,7 @@ class StepCache:
         shutil.rmtree(part / UNFINISHED, ignore_errors=True)
         about = {"kind": kind, "decided_by": decided_by, "facts": facts, "seconds": seconds}
         (part / FACTS).write_text(json.dumps(about, indent=1, sort_keys=True))
+        (part / MANIFEST).write_text(json.dumps(_files_of(part), indent=1, sort_keys=True))
         sync_tree(part)
         part.rename(folder)
         sync(self.root)
@@ -142,6 +178,37 @@ class StepCache:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
             (self.root / f"{key}.lock").unlink(missing_ok=True)
+
+
+def step_fault(folder: Path) -> str:
+    """Compare a step with its manifest: the first fault in a line, empty where it is as it was made.
+
+    Files that are not in the manifest are no part of the step and do no harm.
+    """
+    try:
+        listed = json.loads((folder / MANIFEST).read_text())
+        files = {str(name): (int(size), str(sha256_)) for name, (size, sha256_) in listed.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}, as an earlier version or a damaged disk leaves it"
+    except (OSError, ValueError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    if FACTS not in files:
+        return f"{MANIFEST} is damaged"
+    for name, (size, wanted) in sorted(files.items()):
+        path = folder / name
+        try:
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size} bytes instead of {size}"
+            if sha256(path) != wanted:
+                return f"{name} is damaged: its SHA-256 is not that which it was made with"
+        except OSError:
+            return f"{name} is missing or cannot be read"
+    return ""
+
+
+def _files_of(folder: Path) -> dict[str, tuple[int, str]]:
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    return {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256(path)) for path in paths}
 
 
 def digest(data: Any) -> str:

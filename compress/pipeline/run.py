@@ -101,7 +101,9 @@ def run(
         progress.say(bundle.signature(out / "bundle", bundle.bundle(out / "bundle", cargo, report, profile)))
     distributed.wait()
     took = time.perf_counter() - started
-    progress.say(f"done in {took:.0f} s; {took - cache.seconds_making:.1f} s of it outside its steps")
+    outside = took - cache.seconds_making
+    checking = f"{cache.seconds_checking:.1f} s of it to check kept ones"
+    progress.say(f"done in {took:.0f} s; {outside:.1f} s outside its steps, {checking}")
     return report
 
 

@@ -48,11 +48,11 @@ def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, 
     faults += [fault for model in models if model.is_file() and (fault := onnx_fault(model))]
     if only is not None and only not in engines:
         faults.append(unknown("engine", only, engines, f"device {profile.name}"))
+    selected = [(r, p) for r in profile.runtimes if only in (None, r.engine) for p in r.precisions if precision in (None, p)]
+    if not selected and only in (None, *engines):
+        faults.append(f"device {profile.name}: no engine of it runs {precision!r}")
     if faults:
         raise UserError(*faults)
-    selected = [(r, p) for r in profile.runtimes if only in (None, r.engine) for p in r.precisions if precision in (None, p)]
-    if not selected:
-        raise UserError(f"device {profile.name}: no engine of it runs {precision!r}")
     by_model: dict[str, list[Estimate]] = {str(model): [] for model in models}
     reasons: list[str] = []
     for model in models:

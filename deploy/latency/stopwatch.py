@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -85,8 +86,8 @@ class Stopwatch:
     def _cached(self) -> dict[str, Time]:
         if not self._file.exists():
             return {}
-        entries = [json.loads(line) for line in self._file.read_text().splitlines() if line.endswith("}")]
-        return {entry["model"]: Time(least_ms=entry["least_ms"], p50_ms=entry["p50_ms"]) for entry in entries}
+        entries = [_entry(line) for line in self._file.read_text(errors="replace").splitlines()]
+        return {entry[0]: entry[1] for entry in entries if entry is not None}
 
     def _timed(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int) -> dict[str, Time]:
         with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._form.device) as worker:
@@ -96,8 +97,28 @@ class Stopwatch:
             least, p50 = worker.time_models(files, self._form.plan, SECONDS, passes)
         times = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
         with self._file.open("a") as file_:
-            file_.write("".join(json.dumps({"model": name, **asdict(time)}) + "\n" for name, time in times.items()))
+            file_.write("".join(_line(name, time) for name, time in times.items()))
         return times
+
+
+def _line(name: str, time: Time) -> str:
+    entry = {"model": name, **asdict(time)}
+    return json.dumps({**entry, "sha256": _sha256(entry)}) + "\n"
+
+
+def _entry(line: str) -> tuple[str, Time] | None:
+    """Read a kept time; None for a line that is cut or damaged, whose model is timed again."""
+    try:
+        entry = json.loads(line)
+        wanted = entry.pop("sha256")
+        time = Time(least_ms=float(entry["least_ms"]), p50_ms=float(entry["p50_ms"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return (str(entry["model"]), time) if wanted == _sha256(entry) else None
+
+
+def _sha256(entry: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 def _placed(model: onnx.ModelProto, recipe: QuantizationRecipe | None) -> onnx.ModelProto:

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from compress.execution.cache import FACTS, UNFINISHED, StepCache, digest, source_digest
+from compress.execution.cache import FACTS, MANIFEST, UNFINISHED, StepCache, digest, source_digest, step_fault
 from profiles.errors import UserError
 from tests.conftest import ROOT
 
@@ -52,7 +53,7 @@ def test_a_step_that_fails_leaves_nothing_but_its_checkpoints(tmp_path, quiet):
         assert (folder / UNFINISHED / "checkpoint").read_text() == "kept"
 
     step = space.step("k", {}, goes_on)
-    assert sorted(p.name for p in step.folder.iterdir()) == [FACTS]
+    assert sorted(p.name for p in step.folder.iterdir()) == [MANIFEST, FACTS]
 
 
 KILLED = """
@@ -153,3 +154,75 @@ def test_facts_are_json(tmp_path, quiet):
     stored = json.loads((step.folder / FACTS).read_text())
     assert stored["decided_by"] == {"x": 1}
     assert stored["facts"] == {"y": 2}
+
+
+CONTENT = {"model.safetensors": bytes(range(256)) * 40, "engine/model.bin": b"e" * 3000, "notes.txt": b"short"}
+
+
+def make_files(folder):
+    for name, content in CONTENT.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    return {"answer": 42}
+
+
+def damage(folder, random):
+    """Damage one file of a step as disks, editors and people do; returns how."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    path, other = random.sample(files, 2)
+    content = path.read_bytes()
+    kind = random.choice(["bit", "cut", "empty", "missing", "swapped", "longer", "folder", "text"])
+    if kind == "bit":
+        at = random.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << random.randrange(8)]) + content[at + 1 :])
+    elif kind == "swapped":
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    elif kind in ("missing", "folder"):
+        path.unlink()
+        if kind == "folder":
+            path.mkdir()
+    else:
+        path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "longer": content + b"x", "text": b"{}"}[kind])
+    return f"{kind} {path.name}"
+
+
+def test_a_step_damaged_anywhere_is_named_set_aside_and_made_anew(tmp_path, quiet, monkeypatch):
+    """Fifty damages; never another content, never a traceback. What lies beside a step does no harm."""
+    said, made = [], []
+    monkeypatch.setattr(quiet, "say", said.append, raising=False)
+
+    def make(folder):
+        made.append(folder)
+        return make_files(folder)
+
+    whole = StepCache(tmp_path, quiet).step("kind", {"a": 1}, make).folder
+    for number in range(50):
+        how = damage(whole, random.Random(number))
+        step = StepCache(tmp_path, quiet).step("kind", {"a": 1}, make)
+        assert {name: (step.folder / name).read_bytes() for name in CONTENT} == CONTENT, how
+        assert step.facts == {"answer": 42} and step_fault(step.folder) == ""
+        assert len(made) == number + 2 and len(said) == number + 1, how
+        assert whole.name in said[-1] and f"kept as {whole.name}.damaged-{number + 1}" in said[-1], how
+        assert "\n" not in said[-1]
+    (whole / "beside").write_text("x")
+    assert not StepCache(tmp_path, quiet).step("kind", {"a": 1}, make).fresh
+
+
+def test_a_step_of_an_earlier_version_is_made_anew(tmp_path, quiet, monkeypatch):
+    said = []
+    monkeypatch.setattr(quiet, "say", said.append, raising=False)
+    step = StepCache(tmp_path, quiet).step("kind", {}, make_files)
+    (step.folder / MANIFEST).unlink()
+    assert StepCache(tmp_path, quiet).step("kind", {}, make_files).fresh
+    assert "it has no manifest.json" in said[0]
+
+
+def test_a_step_is_checked_once_in_a_run(tmp_path, quiet, monkeypatch):
+    StepCache(tmp_path, quiet).step("kind", {}, make_files)
+    checked = []
+    monkeypatch.setattr("compress.execution.cache.step_fault", lambda folder: checked.append(folder) or "")
+    cache = StepCache(tmp_path, quiet)
+    for _ in range(3):
+        assert not cache.step("kind", {}, make_files).fresh
+    assert len(checked) == 1 and cache.seconds_checking >= 0

@@ -110,7 +110,7 @@ def test_layers_of_the_recipe_are_compared_instead_of_those_found(example):
         ({"use": "kd", "layers": [["a", "b"]]}, "it compares no layers"),
         ({"use": "attention", "layers": ["a"]}, "layers is a list of pairs"),
         ({"use": "kd", "weight": {"use": "gradient_shear"}}, "did you mean 'gradient_share'"),
-        ({"use": "kd", "weight": {"use": "scheduled", "stop": 1}}, "unknown setting 'stop'"),
+        ({"use": "kd", "weight": {"use": "scheduled", "stop": 1}}, "unknown option 'stop'"),
         ({"use": "kd", "weight": {"use": "gradient_share", "share": 2.0}}, "share between 0 and 1"),
     ],
 )

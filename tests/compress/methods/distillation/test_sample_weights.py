@@ -146,6 +146,6 @@ def test_a_recipe_is_told_which_losses_can(example):
             [{"use": "attention", "weight": {"use": "learned"}}, {"use": "kd", "weight": {"use": "familiar", "t": 1}}]
         )
     assert "those that can: kd, js, bd_kd, dkd, nkd, pld, fer" in str(caught.value)
-    assert "unknown setting 't'" in str(caught.value)
+    assert "unknown option 't'" in str(caught.value)
     with pytest.raises(ValueError, match="held of at least 2"):
         parse_losses([{"use": "kd", "weight": {"use": "learned", "held": 1}}])

@@ -1,0 +1,22 @@
+"""Kept times: what was measured is read back, what is damaged is not."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.latency.stopwatch import Time, _entry, _line
+
+TIME = Time(least_ms=0.125, p50_ms=0.25)
+
+
+def test_a_kept_time_comes_back():
+    assert _entry(_line("conv 3x3", TIME)) == ("conv 3x3", TIME)
+
+
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_a_damaged_line_is_no_time(at, bit):
+    """One bit anywhere, so also in a figure: 0.125 must not be read as 0.165. A letter's case in the digest is no damage."""
+    line = _line("conv 3x3", TIME).encode().rstrip(b"\n")
+    at %= len(line)
+    damaged = (line[:at] + bytes([line[at] ^ 1 << bit]) + line[at + 1 :]).decode(errors="replace")
+    assert _entry(damaged) in (None, ("conv 3x3", TIME))
+    assert _entry(line.decode()[: at + 1] if at + 1 < len(line) else "") is None
