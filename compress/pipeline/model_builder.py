@@ -1,4 +1,4 @@
-"""The PyTorch side of a run: teacher, student and stage attempts as steps that are made once."""
+"""The PyTorch side of a run: teacher, student and stage attempts, each a step made once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from compress.pipeline.run_context import RunContext
 from compress.pipeline.teachers import Teachers
 from compress.recipe.parse import instantiate, sources, tasks
 from compress.recipe.spec import Recipe, teacher_plan
-from compress.recipe.student import student_plan
+from compress.recipe.student import StudentSpec, student_plan
 from compress.stages.base import Context, Stage
 from compress.stages.quantize import integer_recipe
 from compress.stages.runner import run_stage
@@ -50,7 +50,7 @@ MODEL = "model.onnx"
 
 @final
 class ModelBuilder:
-    """Makes artifacts; knows the data, the task and the teacher, and nothing of engines."""
+    """Builder of teachers, students and attempts; knows the data and the task, and nothing of engines."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ModelBuilder:
         self._pool = self.data.calibration
 
     def check(self) -> None:
-        """Fail in seconds rather than after hours; raises ``UserError`` with everything that does not fit."""
+        """Check the recipe in seconds, before hours of work; raises ``UserError`` with everything that does not fit."""
         Preflight(self._shared).all()
         shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
         for doubt in calibration_checks.check_calibration(self.data.calibration, shape):
@@ -85,11 +85,11 @@ class ModelBuilder:
 
     @property
     def example(self) -> Tensor:
-        """Two inputs as the model takes them."""
+        """Return two inputs as the model takes them."""
         return self._shared.example
 
     def teacher(self) -> CachedModel:
-        """The teacher: its weights loaded, or trained on labels alone."""
+        """Build the teacher: its weights loaded, or trained on labels alone."""
         spec = self.recipe.teacher
         if spec.is_onnx:
             return self._teacher_file(Path(spec.model))
@@ -97,7 +97,7 @@ class ModelBuilder:
         return self.teachers.trained(plan) if spec.weights is None else self.teachers.loaded(plan, spec.weights)
 
     def choose_calibration(self, teacher: CachedModel) -> None:
-        """From here on ``data.calibration`` is what the recipe chooses of it, or has made of the teacher's batch norms.
+        """Select the calibration samples as the recipe asks, or synthesise them; ``data.calibration`` is those from here on.
 
         Raises:
             UserError: labels, outputs or batch norms that the choice needs are not there.
@@ -131,7 +131,7 @@ class ModelBuilder:
         return CachedModel(self._cache.step("teacher", decided, make))
 
     def fresh(self, plan: Plan) -> CachedModel:
-        """A model with random weights: a candidate of a search.
+        """Build a model with random weights: a candidate of a search.
 
         Raises:
             UserError: it cannot be built, does not take the data, or does not export.
@@ -151,11 +151,15 @@ class ModelBuilder:
         decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
         return CachedModel(self._cache.step("candidate", decided, make))
 
-    def student(self, teacher: CachedModel) -> CachedModel:
-        """The student before any stage: the teacher itself, what fits of its weights, or fresh ones."""
-        if self.recipe.student.same_as_teacher:
+    def check_student(self, spec: StudentSpec) -> None:
+        """Check a student that a search chose; raises ``UserError`` with everything that does not fit."""
+        Preflight(self._shared).student(spec)
+
+    def student(self, teacher: CachedModel, spec: StudentSpec) -> CachedModel:
+        """Build the student before any stage: the teacher itself, what fits of its weights, or fresh ones."""
+        if spec.same_as_teacher:
             return teacher
-        spec, plan = self.recipe.student, student_plan(self.recipe.student)
+        plan = student_plan(spec)
 
         def make(folder: Path) -> dict[str, Any]:
             torch.manual_seed(self.recipe.seed + 1)
@@ -179,7 +183,7 @@ class ModelBuilder:
     def attempt(
         self, stage: Stage, start: CachedModel, teacher: CachedModel, target: CostModel | None = None
     ) -> CachedModel:
-        """The result of ``stage`` on ``start``, which costs on the device what ``target`` says."""
+        """Try ``stage`` on ``start``, whose costs on the device ``target`` knows."""
         self.teachers.check_mirrored(teacher, self.data.calibration)
         decided = {
             "stage": stage.name,
@@ -208,17 +212,17 @@ class ModelBuilder:
         return CachedModel(self._cache.step(stage.name, decided, make, together=True))
 
     def reference(self, made: CachedModel) -> Callable[[Any], list[Any]]:
-        """What an engine's outputs are compared with: the module in fp32, or the file in ONNX Runtime."""
+        """Return the reference of an engine's outputs: the module in fp32, or the file in ONNX Runtime."""
         if made.is_onnx:
             return onnx_session(onnx.load(str(made.step.folder / MODEL)))
         return self.predictor(made.artifact.module)
 
     def predictor(self, module: nn.Module) -> Callable[[Any], list[Any]]:
-        """The module in fp32 here, as the task evaluates it."""
+        """Wrap the module in fp32 here, as the task evaluates it."""
         return self._trainer.predictor(module)
 
     def task_key(self) -> str:
-        """A name for what the task decides: its loss, its metric, and how it reads outputs."""
+        """Return a key of what the task decides: its loss, its metric, and how it reads outputs."""
         return self._shared.task_key()
 
     def _context(self, teacher: CachedModel, folder: Path, target: CostModel | None) -> Context:

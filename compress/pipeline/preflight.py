@@ -1,4 +1,4 @@
-"""What can be known before hours of work: does the data fit the task, the models the data, do they export?"""
+"""Checks before hours of work: does the data fit the task, do the models take the data, do they export?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compress.models.plan import Plan
 from compress.pipeline.cached_model import model_key
 from compress.pipeline.run_context import RunContext
 from compress.recipe.spec import teacher_plan
-from compress.recipe.student import student_plan
+from compress.recipe.student import StudentSpec, student_plan
 from compress.stages.trained import TrainedStage
 from deploy.export import from_onnx
 from deploy.export.to_onnx import capture
@@ -26,14 +26,14 @@ from profiles.errors import UserError
 
 @final
 class Preflight:
-    """The checks of one recipe."""
+    """Checks of one recipe."""
 
     def __init__(self, shared: RunContext) -> None:
         self._shared, self._recipe, self._task, self._data = shared, shared.recipe, shared.task, shared.data
         self._cache, self._example = shared.cache, shared.example
 
     def all(self) -> None:
-        """Each check a step, so that what fits is not asked again.
+        """Run every check; each is a step, so that what fits is not checked again.
 
         Raises:
             UserError: everything that does not, of the data and then of both models.
@@ -54,6 +54,16 @@ class Preflight:
         if faults:
             raise UserError(*faults)
 
+    def student(self, spec: StudentSpec) -> None:
+        """Check a student that a search chose.
+
+        Raises:
+            UserError: it does not take the data, answer as the task reads it, or export.
+        """
+        decided = {"data": self._data.fingerprint(), "task": self._shared.task_key()}
+        if faults := self._faults("student", student_plan(spec), decided):
+            raise UserError(*faults)
+
     def _check_onnx(self, path: Path, decided: dict[str, Any]) -> None:
         try:
             about = {**decided, "model": sha256(checkpoint_path(str(path)))}
@@ -62,7 +72,7 @@ class Preflight:
             raise UserError(*[f"teacher {path.name}: {fault}" for fault in error.faults]) from None
 
     def _unlabelled(self) -> list[str]:
-        """What cannot be done with training data that has no labels."""
+        """List the faults of training data without labels."""
         faults: list[str] = []
         if self._recipe.teacher.weights is None:
             faults.append("teacher: the training data has no labels to train it on; give its weights")
@@ -74,7 +84,7 @@ class Preflight:
         return faults
 
     def _mixed(self) -> list[str]:
-        """What would be told of two images in one what is true of one of them."""
+        """List the losses and teachers that do not go with images that show two samples."""
         faults: list[str] = []
         teacher = self._recipe.teacher
         if teacher.cut_mix and (teacher.weights is None or teacher.labelled is not None):
@@ -91,7 +101,7 @@ class Preflight:
         return faults
 
     def _labelled(self) -> list[str]:
-        """What keeps the teacher from reading labels, where the recipe wants it to."""
+        """List why the teacher cannot read labels, where the recipe wants it to."""
         if self._recipe.teacher.labelled is None:
             return []
         batch = self._data.train.load(np.arange(2))

@@ -50,7 +50,7 @@ def run(
     *,
     lock_clocks: bool = False,
 ) -> Report:
-    """Run ``recipe`` for the device; leaves ``report.json``, ``report.html``, ``model/`` and ``bundle/`` in ``out``."""
+    """Run ``recipe`` for the device; leave ``report.json``, ``report.html``, ``model/`` and ``bundle/`` in ``out``."""
     started = time.perf_counter()
     chain = until_stage(recipe, until)
     check_writable(out)
@@ -64,13 +64,11 @@ def run(
     builder.choose_calibration(teacher)
     if recipe.student.search is not None:
         progress.say("student: searching")
-        found_student = searching.find(recipe, builder, evaluator, cache, progress)
-        progress.say(searching.table(found_student))
-        recipe = searching.with_student(recipe, found_student)
-        builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
-        builder.check()
-        builder.choose_calibration(teacher)
-    standing, start = teacher, builder.student(teacher)
+        search = searching.find(recipe, builder, evaluator, cache, progress)
+        progress.say(searching.table(search))
+        recipe = searching.with_student(recipe, search)
+        builder.check_student(recipe.student)
+    standing, start = teacher, builder.student(teacher, recipe.student)
     attempts: list[Attempt] = []
     for stage in chain:
         attempts += _try(stage, start, standing, teacher, builder, evaluator, progress)
@@ -110,7 +108,7 @@ def run(
 def students(
     recipe: Recipe, profile: DeviceProfile, device: Device, steps: Path, progress: Progress
 ) -> searching.StudentSearchResult:
-    """Only the search of a recipe's student."""
+    """Run only the search of a recipe's student."""
     cache = StepCache(steps, progress)
     builder = ModelBuilder(recipe, profile, cache, progress)
     builder.check()
@@ -119,7 +117,7 @@ def students(
 
 
 def until_stage(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
-    """The recipe's stages up to and with the one named ``until``."""
+    """Return the recipe's stages up to and with the one named ``until``."""
     if until is None:
         return recipe.stages
     names = [stage.name for stage in recipe.stages]

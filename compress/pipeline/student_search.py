@@ -61,7 +61,7 @@ class StudentSearchResult:
 
 
 def with_student(recipe: Recipe, found: StudentSearchResult) -> Recipe:
-    """The recipe with the student that a search chose."""
+    """Return the recipe with the student that a search chose."""
     student = replace(
         recipe.student, arguments={**recipe.student.arguments, **found.chosen.arguments}, search=None, between=None
     )
@@ -116,7 +116,7 @@ def _check(found: StudentSearchResult) -> None:
 
 @final
 class _Judge:
-    """Scores and times one candidate."""
+    """Scorer and timer of candidates."""
 
     def __init__(
         self, recipe: Recipe, builder: ModelBuilder, evaluator: Evaluator, cache: StepCache, teacher: CachedModel
@@ -142,7 +142,7 @@ class _Judge:
         return found
 
     def _latency_ms(self, made: CachedModel) -> float:
-        """Against the teacher's in one race, since absolute times drift from race to race."""
+        """Time a candidate against the teacher in one race, since absolute times drift from race to race."""
         variant = Variant(made, self.form.engine, self.form.precision)
         raced = self._evaluator.race([self.form, variant], self._seconds)
         return self._own_ms * (raced[variant].p50 or math.inf) / (raced[self.form].p50 or math.inf)
@@ -166,7 +166,7 @@ class _Judge:
         return float(np.mean(self._cache.step("score", decided, make).facts["scores"]))
 
     def _drawn(self, student: Plan, teacher: Plan, size: int, seed: int) -> float:
-        """Minus the distance on the first samples, both networks with fresh weights."""
+        """Compute minus the distance on the first samples, both networks with fresh weights."""
         torch.manual_seed(seed)
         # in training mode, as the authors score: fresh batch norms normalise by the batch, and in evaluation by nothing
         one, other = student.build().train(), teacher.build().train()
@@ -177,7 +177,7 @@ class _Judge:
 
 
 def table(found: StudentSearchResult, most: int = 12) -> str:
-    """The best of what was tried, the front, and the choice with its reason."""
+    """Format the best candidates, the front, and the choice with its reason."""
     lines = [f"{'score':>10} {'p50 ms':>9} {'speed-up':>9}     arguments   (timed as {found.form})"]
     on_front = [candidate.arguments for candidate in pareto_front(found.tried)]
     shown = [c for i, c in enumerate(found.tried) if i < most or c.arguments in on_front]

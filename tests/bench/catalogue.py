@@ -236,7 +236,7 @@ def _student(folder: Path, data: Any, teacher: Given, stage: Given, classes: int
 def _judged(folder: Path, table: Given, seed: int, notes: list[str]) -> float:
     builder, told = _builder(folder, table, seed)
     teacher = builder.teacher()
-    made = builder.attempt(builder.recipe.stages[0], builder.student(teacher), teacher)
+    made = builder.attempt(builder.recipe.stages[0], builder.student(teacher, builder.recipe.student), teacher)
     notes += [line.strip() for line in told.getvalue().splitlines()]
     return builder.task.evaluate(builder.predictor(made.artifact.module), builder.data.test).value
 

@@ -16,7 +16,7 @@ def test_a_student_that_is_the_teacher_itself_can_be_trained(small_recipe, tmp_p
     recipe = load(str(small_recipe))
     builder = ModelBuilder(recipe, load_profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
     teacher = builder.teacher()
-    start = builder.student(teacher)
+    start = builder.student(teacher, builder.recipe.student)
     assert start == teacher
     trained = builder.attempt(recipe.stages[0], start, teacher).artifact.module.state_dict()
     before = teacher.artifact.module.state_dict()

@@ -186,7 +186,7 @@ def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
     def attempt(recipe):
         builder = ModelBuilder(recipe, profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
         teacher = builder.teacher()
-        return teacher, builder.attempt(recipe.stages[0], builder.student(teacher), teacher)
+        return teacher, builder.attempt(recipe.stages[0], builder.student(teacher, recipe.student), teacher)
 
     several.write_text(
         several.read_text().replace("tests.conftest:blob_splits", "tests.compress.pipeline.test_teachers:even_splits")
@@ -224,7 +224,7 @@ def test_teachers_whose_images_mean_something_else_mirrored_are_refused(several,
     builder = ModelBuilder(recipe, profile("cpu"), StepCache(tmp_path / "steps", quiet), quiet)
     teacher = builder.teacher()
     with pytest.raises(UserError, match=r"validation 100.00 -> [4-6]\d\.\d\d; the images' mirror"):
-        builder.attempt(recipe.stages[0], builder.student(teacher), teacher)
+        builder.attempt(recipe.stages[0], builder.student(teacher, recipe.student), teacher)
 
 
 def test_faults_of_further_teachers():
