@@ -40,7 +40,7 @@ MANIFEST = "manifest.json"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A finished step.
+    """Finished step.
 
     Attributes:
         key: what the step is known by to those that build on it.
@@ -58,7 +58,7 @@ class Step:
 
 @final
 class StepCache:
-    """Finished steps under one folder, shared by all runs.
+    """Cache of finished steps under one folder, shared by all runs.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -80,7 +80,7 @@ class StepCache:
         *,
         together: bool = False,
     ) -> Step:
-        """The step of that kind and key; made now unless it is there.
+        """Return the step of that kind and key; it is made now unless it is there.
 
         Args:
             decided_by: JSON data; everything that decides the result.
@@ -169,7 +169,7 @@ class StepCache:
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
-        """One maker a step; the lock goes with the process, however it ends."""
+        """Hold the lock of a step: one maker each; the lock goes with the process, however it ends."""
         with (self.root / f"{key}.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,12 +212,12 @@ def _files_of(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def digest(data: Any) -> str:
-    """SHA-256 of JSON data, independent of the order of keys."""
+    """Compute the SHA-256 of JSON data, independent of the order of keys."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
 def source_digest(source: str) -> str:
-    """A hash of one module's code; comments, docstrings and layout do not count."""
+    """Hash one module's code; comments, docstrings and layout do not count."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -227,7 +227,7 @@ def source_digest(source: str) -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of the packages that decide a result."""
+    """Return the installed versions of packages that decide a result."""
     return {package: importlib.metadata.version(package) for package in packages}
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train one model together: who writes, who waits, who knows what.
+"""Several processes that train one model: counts, roles, broadcasts and barriers.
 
 Started by ``accelerate launch -m compress run ...`` or ``torchrun ... -m compress run ...``; alone, all of this does
 nothing. Processes on several hosts need the folder of steps on a file system they share.
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def index() -> int:
-    """Which of them this is, from 0."""
+    """Return the index of this process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -29,7 +29,7 @@ def is_main() -> bool:
 
 
 def from_main(value: T) -> T:
-    """``value`` as the main process has it, for all; everyone must call this."""
+    """Broadcast ``value`` of the main process to all; every process must call this."""
     if count() == 1:
         return value
     from accelerate.utils import broadcast_object_list

@@ -14,20 +14,20 @@ Item = TypeVar("Item")
 
 
 class Bar(Protocol):
-    """One piece of work that is under way."""
+    """Piece of work that is under way."""
 
     def advance(self, steps: int, note: str = "") -> None:
         """Count ``steps`` more as done; ``note`` is shown beside them."""
 
 
 class Progress(Protocol):
-    """Where work tells how far it is."""
+    """Display of progress."""
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """Print one line that stays."""
 
     def task(self, name: str, total: int, done: int = 0) -> _Task:
-        """A piece of work of ``total`` steps, as a context manager."""
+        """Begin a piece of work of ``total`` steps, as a context manager."""
 
 
 @final
@@ -101,7 +101,7 @@ class StreamProgress:
 
 
 def progress_here() -> StreamProgress:
-    """Progress on standard error; in a notebook on standard output, with rich's widgets where ipywidgets is installed."""
+    """Choose progress on standard error; in a notebook on standard output, with rich's widgets where there are any."""
     from rich import get_console
 
     if not get_console().is_jupyter:
@@ -117,8 +117,8 @@ def timed(progress: Progress, name: str) -> Iterator[None]:
     progress.say(f"  {name}: {time.monotonic() - started:.1f} s")
 
 
-def counted(progress: Progress | None, name: str, items: Sequence[Item]) -> Iterator[Item]:
-    """``items``, each counted as done when the next is asked for; with no progress just they."""
+def count_progress(progress: Progress | None, name: str, items: Sequence[Item]) -> Iterator[Item]:
+    """Yield ``items``, each counted as done when the next is asked for; without progress just they."""
     if progress is None:
         yield from items
         return

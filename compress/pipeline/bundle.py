@@ -83,12 +83,12 @@ def signature(folder: Path, made: Manifest) -> str:
 
 
 def _name(recipe: str) -> str:
-    """A recipe's name as a model's: what a manifest does not take becomes a dash."""
+    """Turn a recipe's name into a model's: characters that a manifest does not take become dashes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip("._-")[:64] or "model"
 
 
 def _target(plan: BuildPlan, environment: Mapping[str, Any]) -> Target:
-    """The device that the report's figures come from."""
+    """Describe the device of the report's figures."""
     device = environment["device"]
     return Target(
         arch=device["arch"],
@@ -101,7 +101,7 @@ def _target(plan: BuildPlan, environment: Mapping[str, Any]) -> Target:
 
 
 def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
-    """What made the bundle: this product, the packages here, the runtimes on the device."""
+    """List the versions of this product, of packages here and of the device's runtimes."""
     there = {name: able["version"] for name, able in environment["engines"].items() if able["version"]}
     on_device = {f"device/{name}": version for name, version in there.items()}
     ours = {"edge-compress": __version__, "python": platform.python_version()}

@@ -89,7 +89,7 @@ def _is_neutral(name: str) -> bool:
 
 
 def _located(name: str, top: Path, importer: tuple[str, Path] | None) -> Iterator[tuple[str, Path]]:
-    """The module that an import names, or the one that defines the name at its end; nothing for packages of others."""
+    """Find the module that an import names, or the one that defines the name at its end; none for packages of others."""
     if name.startswith("."):
         name = _absolute(name, importer)
     is_ours = name.partition(".")[0] in OURS
@@ -109,7 +109,7 @@ def _located(name: str, top: Path, importer: tuple[str, Path] | None) -> Iterato
 
 
 def _absolute(name: str, importer: tuple[str, Path] | None) -> str:
-    """A relative import as an absolute one."""
+    """Turn a relative import into an absolute one."""
     assert importer is not None, "a root is never relative"
     module, path = importer
     rest = name.lstrip(".")
@@ -119,7 +119,7 @@ def _absolute(name: str, importer: tuple[str, Path] | None) -> str:
 
 
 def _base(name: str, importer: tuple[str, Path] | None) -> Path | None:
-    """The folder in which a module of the user's own is looked for: that of the package of who imports it."""
+    """Return the folder to search for a module of the user's own: that of the importer's package."""
     if importer is None:
         return None
     module, path = importer
@@ -134,7 +134,7 @@ def _folder_of(module: str, file: Path) -> Path:
 
 
 def _file_of(name: str) -> Path | None:
-    """The source of a module that is loaded, or can be; None for one without."""
+    """Return the source file of a module that is loaded, or can be; None for one without."""
     module = sys.modules.get(name)
     if module is not None:
         file = getattr(module, "__file__", None)
@@ -195,7 +195,7 @@ _MEMORY = _Memory()
 
 
 def _imports(tree: ast.Module) -> tuple[str, ...]:
-    """Every name that is imported anywhere in a module; ``from a import b`` as ``a.b``, relative ones with their dots."""
+    """List every name that a module imports anywhere; ``from a import b`` as ``a.b``, relative ones with their dots."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -207,7 +207,7 @@ def _imports(tree: ast.Module) -> tuple[str, ...]:
 
 
 def _version() -> str:
-    """What remembered digests rest on: how they are made, and the Python whose syntax trees they are of."""
+    """Digest the code that makes digests, and the version of Python, whose syntax trees they are of."""
     return digest([inspect.getsource(source_digest), inspect.getsource(_imports), sys.version])
 
 

@@ -1,4 +1,4 @@
-"""A step that holds an artifact, and what decides a model."""
+"""Models as cached steps, and keys of their code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compress.stages.base import Artifact
 @final
 @dataclass(frozen=True, eq=False)
 class CachedModel:
-    """A step that holds an artifact; it is loaded from disk when someone first needs it. Equal by key."""
+    """Model in a cached step, loaded from disk at its first use. Equal by key."""
 
     step: Step
 
@@ -42,17 +42,17 @@ class CachedModel:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """What its stage chose for each part."""
+        """Choices of its stage for each part."""
         return tuple(Choice(**choice) for choice in self.step.facts.get("choices", ()))
 
     @property
     def about(self) -> str:
-        """What its choices rest on."""
+        """Basis of its choices."""
         return str(self.step.facts.get("about", ""))
 
     @property
     def recipe(self) -> str | None:
-        """The Q/DQ recipe it was trained for; None for a float model."""
+        """Q/DQ recipe that it was trained for; None for a float model."""
         found: str | None = self.step.facts["recipe"]
         return found
 
@@ -68,12 +68,12 @@ class CachedModel:
 
 
 def model_key(plan: Plan) -> str:
-    """A name for the code of a plan's model."""
+    """Digest the code of a plan's model."""
     return digest([source_digest(source) for source in surgery.sources(plan, plan.build())])
 
 
 def model_facts(
     stages: tuple[str, ...] = (), notes: tuple[str, ...] = (), recipe: str | None = None, *, changed: bool = True
 ) -> dict[str, Any]:
-    """The facts of a step that holds an artifact."""
+    """Return the facts of a step that holds a model."""
     return {"stages": list(stages), "notes": list(notes), "recipe": recipe, "changed": changed}

@@ -1,4 +1,4 @@
-"""The engine side's answer to what a model costs on the device: a latency table, or counts."""
+"""Costs of a model on the device: a latency table, or counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNTS: dict[str, tuple[str, Callable[[onnx.ModelProto], int]]] = {
 
 @final
 class DeviceCostModel:
-    """What one exported model costs on one device.
+    """Cost model of one exported model on one device.
 
     Args:
         model: gives the float ONNX file.
@@ -155,7 +155,7 @@ class DeviceCostModel:
         return min(taken, key=lambda p: taken[p].least_ms)
 
     def stopwatch(self, runtime: Runtime, precision: str, *, placed: bool = False) -> Stopwatch:
-        """What times models on a runtime in a precision; ``placed``: they have their Q/DQ pairs already."""
+        """Make a stopwatch for models on a runtime in a precision; ``placed``: they have their Q/DQ pairs already."""
         plan = engine(runtime.engine).plan(self._profile, precision, self._versions[runtime.engine])
         integers = precision == "int8" and runtime.quantization and not placed
         recipe = QUANTIZATION[runtime.quantization] if integers and runtime.quantization else None

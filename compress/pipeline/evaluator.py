@@ -92,7 +92,7 @@ class Evaluator:
 
     @property
     def url(self) -> str:
-        """Where the engines run."""
+        """Address of the device."""
         return self._device.url
 
     def target(self, made: CachedModel) -> DeviceCostModel:

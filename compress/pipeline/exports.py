@@ -41,7 +41,7 @@ FREE = post_training.PostTraining()
 @final
 @dataclass(frozen=True)
 class Variant:
-    """A model in one engine and precision."""
+    """Model in one engine and precision."""
 
     made: CachedModel
     engine: str
@@ -80,7 +80,7 @@ class Exporter:
         return self.source(variant, plan).folder / plan.model_file
 
     def _from_onnx(self, model: Step, plan: BuildPlan) -> Step:
-        """An ONNX file in another format."""
+        """Convert an ONNX file into another format."""
 
         def make(folder: Path) -> None:
             (folder / plan.model_file).write_bytes(model_bytes(onnx.load(str(model.folder / MODEL)), plan))
@@ -88,7 +88,7 @@ class Exporter:
         return self._cache.step(f"export-{plan.source}", {"model": model.key, **_format_key(plan)}, make)
 
     def _from_program(self, variant: Variant, plan: BuildPlan) -> Step:
-        """A captured program in a format of its own, made here whatever device runs it."""
+        """Export a captured program in a format of its own, here, whatever device runs it."""
         made, recipe = variant.made, self._recipe(variant)
         decided = {
             "artifact": made.step.key,
@@ -106,13 +106,13 @@ class Exporter:
 
         def make(folder: Path) -> None:
             module, example = made.artifact.module, self._builder.example
-            program, integers = captured(module, example, calibrated if recipe is not None else None)
+            program, integers = capture_program(module, example, calibrated if recipe is not None else None)
             (folder / plan.model_file).write_bytes(plan.format.export()(program, plan.batch, integers))
 
         return self._cache.step(f"export-{plan.source}", decided, make)
 
     def _recipe(self, variant: Variant) -> str | None:
-        """The Q/DQ recipe of a variant; None in float."""
+        """Return the Q/DQ recipe of a variant; None in float."""
         return self._profile.runtime(variant.engine).quantization if variant.precision == "int8" else None
 
     def _calibration_key(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class Exporter:
         return found if found.account.file_bytes < found.account.model_bytes else None
 
 
-def captured(
+def capture_program(
     module: nn.Module, example: Tensor, calibrated: Callable[[], Quantize] | None
 ) -> tuple[ExportedProgram, QuantizationSpec | None]:
     """Capture the float program of a module, and how it becomes an int8 one; None in float.
@@ -222,7 +222,7 @@ def captured(
 
 
 def _format_key(plan: BuildPlan) -> dict[str, Any]:
-    """What decides the bytes of a file besides the model: its format, the exporter's code and packages, the batch."""
+    """Return what decides a file besides the model: format, code and packages of the exporter, batch."""
     export_format = plan.format
     return {
         "format": asdict(export_format),

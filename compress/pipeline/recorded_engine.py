@@ -32,10 +32,10 @@ class RecordedEngine:
 
     @property
     def inputs(self) -> npt.NDArray[Any]:
-        """The samples that were kept, of shape (samples, ...)."""
+        """Return the kept samples, of shape (samples, ...)."""
         return np.concatenate(self._inputs)
 
     @property
     def outputs(self) -> npt.NDArray[Any]:
-        """The engine's first output for them."""
+        """Return the engine's first output for them."""
         return np.concatenate(self._outputs)

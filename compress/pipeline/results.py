@@ -1,4 +1,4 @@
-"""Which rows stand in a report, and their measurement: all in one race, judged on test."""
+"""Rows of a report and their measurement: all in one race, evaluated on test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deploy.measure.timing import Latency
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One try of a stage, and the gate's word on it; ``form`` is the fastest form it was judged in."""
+    """Attempt of a stage and the gate's decision; ``form`` is the fastest form that was compared."""
 
     name: str
     stage: Stage
@@ -28,7 +28,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A row before it is measured."""
+    """Row before it is measured."""
 
     title: str
     kind: Literal["baseline", "stage", "student"]
@@ -40,8 +40,10 @@ class Entry:
         return f"{self.title}/{self.variant.engine}/{self.variant.precision}"
 
 
-def entries(teacher: CachedModel, attempts: Sequence[Attempt], standing: CachedModel, evaluator: Evaluator) -> list[Entry]:
-    """The teacher in every form, each attempt as it is trained and in its fastest form, the student in every form."""
+def list_entries(
+    teacher: CachedModel, attempts: Sequence[Attempt], standing: CachedModel, evaluator: Evaluator
+) -> list[Entry]:
+    """List the teacher in every form, each attempt as trained and in its fastest form, and the student in every form."""
     found = [Entry(title="teacher", kind="baseline", variant=v) for v in evaluator.forms(teacher)]
     for attempt in attempts:
         if attempt.made.changed:
@@ -57,8 +59,8 @@ def entries(teacher: CachedModel, attempts: Sequence[Attempt], standing: CachedM
     return found
 
 
-def measured(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -> list[Row]:
-    """The rows of ``found``, all timed against each other."""
+def measure_rows(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -> list[Row]:
+    """Measure the entries, all timed against each other."""
     latencies = evaluator.race([entry.variant for entry in found], seconds)
     return [_row(entry, latencies[entry.variant], evaluator) for entry in found]
 

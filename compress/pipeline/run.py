@@ -23,8 +23,8 @@ from compress.pipeline.evaluator import Evaluator, host_environment
 from compress.pipeline.exports import Variant
 from compress.pipeline.gate import Decision, ModelMetrics, decide, undecided
 from compress.pipeline.model_builder import ModelBuilder
-from compress.pipeline.results import Attempt, entries, measured
-from compress.pipeline.verdict import conclude, suspicions
+from compress.pipeline.results import Attempt, list_entries, measure_rows
+from compress.pipeline.verdict import conclude, find_warnings
 from compress.recipe.spec import Recipe
 from compress.report import html
 from compress.report.record import Report
@@ -77,9 +77,9 @@ def run(
         start = standing  # rejected: the run goes on from before the stage
 
     progress.say("measuring every row on the engines")
-    found = entries(teacher, attempts, standing, evaluator)
+    found = list_entries(teacher, attempts, standing, evaluator)
     with evaluator.pool.open():
-        rows = measured(found, evaluator, recipe.measure.seconds)
+        rows = measure_rows(found, evaluator, recipe.measure.seconds)
     report = Report(
         recipe=recipe.as_json(),
         device=profile.as_json(),
@@ -87,7 +87,7 @@ def run(
         budget=recipe.budget,
         rows=tuple(rows),
         verdict=conclude(rows, recipe.budget),
-        warnings=(*suspicions(rows), *evaluator.warnings()),
+        warnings=(*find_warnings(rows), *evaluator.warnings()),
     )
     best = next(entry.variant for entry in found if entry.name == report.verdict.best)
     cargo = bundle.collect(best, evaluator, builder)
@@ -177,7 +177,7 @@ def _judge(
 def _measure(
     made: CachedModel, standing: CachedModel, evaluator: Evaluator, seconds: float
 ) -> tuple[ModelMetrics | None, ModelMetrics | None, str]:
-    """Where the model stood before a stage and where it stands after it, timed against each other; and any doubt of that.
+    """Measure the model before and after a stage, timed against each other; return both, and any doubt.
 
     What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature. Where the
     rounds of a race do not agree on whether it gained, as on a busy machine, it is run again, longer.
@@ -193,7 +193,7 @@ def _measure(
 def _raced(
     before: list[Variant], after: list[Variant], evaluator: Evaluator, seconds: float
 ) -> tuple[dict[Variant, Latency], str]:
-    """Latencies of all forms; and between what the fastest of both lie, where that is still in doubt in the longest race."""
+    """Race all forms; return their latencies, and the interval of the gain where the longest race leaves doubt."""
     both, doubt = [*before, *after], ""
     for longer in GATE_LONGER:
         latencies = evaluator.race(both, longer * seconds)

@@ -1,4 +1,4 @@
-"""What all PyTorch steps of a run share: recipe, task, data and trainer, and the keys of what rests on them."""
+"""Recipe, task, data and trainer of a run, and the keys of what depends on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from compress.training.trainer import Trainer
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunContext:
-    """What all PyTorch steps of a run share.
+    """Recipe, task, data and trainer that all PyTorch steps of a run share.
 
     Attributes:
         data: as its source gives it; which calibration samples are used is chosen later.
@@ -37,20 +37,20 @@ class RunContext:
 
     @cached_property
     def example(self) -> Tensor:
-        """Two inputs as the model takes them."""
+        """Return two inputs as the model takes them."""
         return torch.from_numpy(self.data.train.load(np.arange(2)).inputs)
 
     def judge(self, module: nn.Module, samples: Samples) -> float:
-        """The task's metric of a module in fp32; larger is better."""
+        """Evaluate a module in fp32 by the task's metric; larger is better."""
         return self.task.evaluate(self.trainer.predictor(module), samples).value
 
     def task_key(self) -> str:
-        """A name for what the task decides: its loss, its metric, and how it reads outputs."""
+        """Return a key of what the task decides: its loss, its metric, and how it reads outputs."""
         use = self.recipe.task
         return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code_key(type(self.task))})
 
     def training_key(self, *roots: Any) -> dict[str, Any]:
-        """What decides the result of a training, besides what it starts from; ``roots`` are its stage and its losses."""
+        """Return what decides a training besides its starting model; ``roots`` are its stage and its losses."""
         return {
             "data": self.data.train.fingerprint(),
             "task": self.task_key(),

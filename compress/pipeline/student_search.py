@@ -1,4 +1,4 @@
-"""Which student: a training-free search over a factory's arguments, scored without training, timed on the engine.
+"""Training-free search of a student over a factory's arguments: scored without training, timed on the engine.
 
 The score is DisWOT's (Dong et al. 2023, equations 1 to 4): how alike a student and the teacher, both with random
 weights, relate the samples and the classes of one batch to each other; both of its terms, averaged over several draws
@@ -36,7 +36,7 @@ SCORE = parse_losses(["diswot"])
 @final
 @dataclass(frozen=True, kw_only=True)
 class StudentSearchResult:
-    """What a search tried, and what it chose.
+    """Candidates of a search, and the chosen one.
 
     Attributes:
         form: engine and precision in which the candidates were timed: the teacher's fastest.

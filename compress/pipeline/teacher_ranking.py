@@ -1,4 +1,4 @@
-"""Which of several teachers suits the data."""
+"""Ranking of teachers by how well they fit the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from profiles.errors import UserError
 
 
 def rank(builder: ModelBuilder, samples: int, power: float) -> list[dict[str, Any]]:
-    """Every teacher with its similarities to the labels and its share, the best first (paper 1).
+    """Rank every teacher by its similarities to the labels, with its share, the best first (paper 1).
 
     Raises:
         UserError: the training data has no labels, or a teacher no embedding.

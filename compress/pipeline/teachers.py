@@ -1,4 +1,4 @@
-"""Who teaches: loaded or trained, alone or several, reading labels or looking twice, as an engine or not."""
+"""Teachers of a run: loaded or trained, ensembles, flip averaging, label-assisted, on an engine or not."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ MOST_LOST = 1.0
 
 @final
 class Teachers:
-    """Who teaches the stages of a run, as ``[teacher]`` asks."""
+    """Teachers of the stages of a run, as ``[teacher]`` asks."""
 
     def __init__(self, shared: RunContext) -> None:
         self._shared, self._spec = shared, shared.recipe.teacher
         self._engine: EngineTeachers | None = None
 
     def also(self) -> list[CachedModel]:
-        """The teachers beside the first, their weights loaded."""
+        """Load the teachers beside the first."""
         return [self.loaded(Plan(factory=a.model, arguments=a.arguments), a.weights) for a in self._spec.also]
 
     def loaded(self, plan: Plan, weights: str | WeightsSpec) -> CachedModel:
-        """A teacher with the weights of a checkpoint."""
+        """Load a teacher with the weights of a checkpoint."""
         spec = WeightsSpec(file=weights) if isinstance(weights, str) else weights
 
         def make(folder: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Teachers:
         return CachedModel(self._shared.cache.step("teacher", decided, make, together=True))
 
     def trained(self, plan: Plan) -> CachedModel:
-        """A teacher without a checkpoint, trained on labels alone."""
+        """Train a teacher without a checkpoint, on labels alone."""
         shared, schedule = self._shared, Schedule.of(self._spec)
 
         def make(folder: Path) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Teachers:
         return CachedModel(shared.cache.step("teacher", decided, make, together=True))
 
     def labelled(self, teacher: CachedModel) -> tuple[Step, LabelAssistedTeacher]:
-        """The copy of the teacher that reads labels, as the recipe asks for it, trained from the teacher on."""
+        """Train the label-assisted copy of the teacher, from the teacher on."""
         told, shared = self._spec.labelled, self._shared
         assert told is not None
         schedule = replace(Schedule.of(self._spec), epochs=told.epochs, learning_rate=told.learning_rate)
@@ -121,7 +121,7 @@ class Teachers:
         return step, made.eval()
 
     def key(self, teacher: CachedModel, calibration: Samples) -> str:
-        """A name for all who teach; an engine of theirs has its ranges from ``calibration``."""
+        """Return a key of all teachers; the ranges of their engine come from ``calibration``."""
         spec = self._spec
         if spec.labelled is not None:
             return digest({"teacher": self.labelled(teacher)[0].key})
@@ -160,7 +160,7 @@ class Teachers:
         shared.cache.step("mirrored", decided, make, together=True)
 
     def frozen(self, teacher: CachedModel) -> nn.Module:
-        """All who teach as one module."""
+        """Build one frozen module of all teachers."""
         module = self._looking_once(teacher)
         if self._spec.mirrored:
             module = FlipAveraging(module).eval()
@@ -169,7 +169,7 @@ class Teachers:
         return module
 
     def engine_teachers(self, module: nn.Module, calibration: Samples) -> EngineTeachers | None:
-        """All who teach as an engine here runs them, where the recipe asks for one."""
+        """Build the teachers on an engine here, where the recipe asks for one."""
         asked = self._spec.engine
         if asked is None or self._engine is not None:
             return self._engine

@@ -35,7 +35,7 @@ def conclude(rows: Sequence[Row], budget: Budget) -> Verdict:
     )
 
 
-def suspicions(rows: Sequence[Row]) -> tuple[str, ...]:
+def find_warnings(rows: Sequence[Row]) -> tuple[str, ...]:
     """List what a reader should know before believing the verdict."""
     teacher = rows[0]
     gap = teacher.validation - teacher.metric.value

@@ -235,6 +235,6 @@ class Stage(ABC):
         return asdict(self)  # type: ignore[call-overload,no-any-return]  # every subclass is a dataclass
 
 
-def copied(artifact: Artifact) -> nn.Module:
+def copy_module(artifact: Artifact) -> nn.Module:
     """Copy the artifact's module, to be changed and trained."""
     return copy.deepcopy(artifact.module)

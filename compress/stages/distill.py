@@ -15,7 +15,7 @@ from compress.methods.distillation.loss_specs import loss_inputs, loss_named, lo
 from compress.methods.distillation.operations import Mix
 from compress.methods.distillation.query_budget import STORED_SIGNALS, QueriedSignals, select_queries, uncertainties
 from compress.methods.distillation.whitening import whiten
-from compress.stages.base import Artifact, Context, StageResult, copied
+from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import Losses, TrainedStage
 from profiles.errors import UserError
 
@@ -91,7 +91,7 @@ class Distill(TrainedStage):
             raise UserError("stage distill: the model gives a mixture already; leave mixture out")
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        module = copied(artifact)
+        module = copy_module(artifact)
         first = _whitened(module, context) if self.whiten else None
         result = self._trained(replace(artifact, module=module), context)
         if first is not None:

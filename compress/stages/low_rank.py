@@ -19,7 +19,7 @@ from compress.methods.cost_model import LayerPrice, is_gain
 from compress.methods.low_rank.factorise import Kind, count_macs, factor_kinds, factorize, is_buildable, largest_rank
 from compress.methods.low_rank.operations import Factorise
 from compress.methods.low_rank.pela import FactorPair, bound_perturbation, compared_blocks, distil_blocks
-from compress.stages.base import Artifact, Context, StageResult, copied
+from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import OutOfReachError
@@ -83,7 +83,7 @@ class LowRank(TrainedStage):
         notes = (*notes, *refused, *whole)
         if not chosen:
             return StageResult(artifact=artifact, notes=("no layer has factors that are cheaper than itself", *notes))
-        module = _factorised(copied(artifact), chosen)
+        module = _factorised(copy_module(artifact), chosen)
         notes = (*self._recover(artifact, module, chosen, context), *notes)
         told = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
         about = "each layer timed alone on the device, whole and as factors" if prices else "multiply-accumulates"
@@ -92,7 +92,7 @@ class LowRank(TrainedStage):
 
     def _recover(self, artifact: Artifact, module: nn.Module, chosen: Chosen, context: Context) -> tuple[str, ...]:
         """Train the factors, in place. What PELA adds is added for each part of a step."""
-        before = copied(artifact).eval()
+        before = copy_module(artifact).eval()
         near = distil_blocks(module, before, compared_blocks(before, context.example), self.features / self.accumulate)
         pairs = _pairs(before, module, chosen)
         with bound_perturbation(pairs, self.perturbation / self.accumulate, self.perturbation_bound), near:

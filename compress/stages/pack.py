@@ -24,7 +24,7 @@ from compress.methods.packing.points import (
     pack_evenly,
     pack_fitted,
 )
-from compress.stages.base import Artifact, Context, Stage, StageResult, copied
+from compress.stages.base import Artifact, Context, Stage, StageResult, copy_module
 from compress.stages.trained import Losses, TrainedStage
 from compress.training.schedule import Optimizer
 from profiles.errors import UserError
@@ -84,7 +84,7 @@ class PackStage(TrainedStage):
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         shape = tuple(context.example.shape[1:])
-        plain = Pack(input_shape=shape, bits={}, bucket=self.bucket, even=()).apply(copied(artifact))
+        plain = Pack(input_shape=shape, bits={}, bucket=self.bucket, even=()).apply(copy_module(artifact))
         assert isinstance(plain, PackedProgram)
         chosen, ends, notes = self._chosen(plain.candidates())
         if not chosen:

@@ -26,7 +26,7 @@ from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.proposals import least_harmful
 from compress.methods.pruning.reconstruct import most_samples, reconstruct
 from compress.methods.pruning.sparse import drawn_to_zero
-from compress.stages.base import Artifact, Context, StageResult, copied
+from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
@@ -242,7 +242,7 @@ class Prune(TrainedStage):
         self, now: Artifact, operation: Narrow | None, whole: nn.Module, context: Context
     ) -> tuple[Artifact, tuple[str, ...]]:
         """The model cut (None: only blocks went), and made up for against ``whole``, as it was before either; and notes."""
-        module = copied(now)
+        module = copy_module(now)
         if operation is not None:
             module = operation.apply(module)
             if self.compensate:
@@ -257,13 +257,13 @@ class Prune(TrainedStage):
     def _recovered(self, now: Artifact, context: Context, turn: int) -> tuple[Artifact, tuple[str, ...]]:
         each = max(self.epochs // (self.rounds + 1), min(1, self.epochs // self.rounds))
         epochs = each if turn < self.rounds - 1 else self.epochs - each * turn
-        module = copied(now)
+        module = copy_module(now)
         notes = self.recover(module, context, part=f"round-{turn}", epochs=epochs)
         return replace(now, module=module), notes
 
     def _sparse(self, artifact: Artifact, context: Context) -> nn.Module:
         """A copy of the model, sparsely trained as the fields say."""
-        module = copied(artifact)
+        module = copy_module(artifact)
         first = round(self.sparse_start * self.sparse_epochs)
         relief = (self.relief_fraction, self.relief_factor)
         parts = (("sparse", first, (0.0, 1.0)), ("sparse-relieved", self.sparse_epochs - first, relief))
@@ -308,7 +308,7 @@ def _operations(
     """The model without the blocks that an allocation leaves out, the cut of its channels, and notes."""
     if chosen.removed:
         removal = Remove(blocks=chosen.removed)
-        now = now.changed(removal, removal.apply(copied(now)))
+        now = now.changed(removal, removal.apply(copy_module(now)))
     wanted = {g.root: least(g, chosen.widths[g.root]) for g in groups if g.root in chosen.widths}
     dropped = {root: channels for root, channels in wanted.items() if channels}
     return now, *cut_channels(now.module, context.example, dropped)

@@ -12,7 +12,7 @@ from compress.methods.distillation.objective import parse_losses
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.option_search import choose_options
 from compress.methods.quantization.post_training import PostTraining, QuantizedModel, Ranges
-from compress.stages.base import Artifact, Context, Stage, StageResult, copied
+from compress.stages.base import Artifact, Context, Stage, StageResult, copy_module
 from compress.stages.trained import Losses, TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
@@ -68,7 +68,7 @@ class QuantizeStage(TrainedStage):
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         found, chosen = self._quantised(artifact.module, context)
-        module = found.quantize.apply(copied(artifact))
+        module = found.quantize.apply(copy_module(artifact))
         assert isinstance(module, QuantizedProgram)
         module.adopt(found.tensors(), found.scales)
         told = self.recover(module, context) if self.attempt == "trained" else ()

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.execution.progress import Progress, counted
+from compress.execution.progress import Progress, count_progress
 from compress.methods.pruning.channels import Group, least, narrowings
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.reconstruct import reconstruct
@@ -86,7 +86,7 @@ def damages(
     """Damage of each group at each of its ``widths`` and of each block; ``samples`` are inputs, (samples, ...)."""
     whole = _outputs(module, samples)
     found: dict[str, dict[int, float]] = {}
-    for group in counted(progress, "damage of each cut", groups):
+    for group in count_progress(progress, "damage of each cut", groups):
         full = len(group.importance)
         measured = {full: 0.0}
         points = _spread(sorted(w for w in widths[group.root] if w < full))[::-1]
@@ -96,7 +96,7 @@ def damages(
             measured[width] = REFUSED if cut is None else _damage(_outputs(cut, samples), whole)
         found[group.root] = _between(measured, widths[group.root])
     gone: dict[str, float] = {}
-    for path in counted(progress, "damage of each block", blocks):
+    for path in count_progress(progress, "damage of each block", blocks):
         gone[path] = _damage(_outputs(Remove(blocks=(path,)).apply(copy.deepcopy(module)), samples), whole)
     return Damages(groups=found, blocks=gone)
 

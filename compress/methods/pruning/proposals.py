@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from compress.execution.progress import Progress, counted
+from compress.execution.progress import Progress, count_progress
 from compress.methods.allocation import Allocation
 from compress.methods.cost_model import Costs
 from compress.methods.pruning import budget
@@ -39,7 +39,7 @@ def least_harmful(
     last = finalists(ways, harm, share, progress=progress)
     seen = [
         each
-        for way in counted(progress, "allocations timed whole", last)
+        for way in count_progress(progress, "allocations timed whole", last)
         for each in budget.tried(way, costs, removed, share)
     ]
     within = [each for each in _different(seen) if each[1] <= share]
@@ -58,7 +58,7 @@ def finalists(
 ) -> list[Propose]:
     """At ``most`` so many that propose different allocations for a cost, the least harmful first."""
     found: list[tuple[Propose, Allocation]] = []
-    for propose in counted(progress, "allocations proposed", ways):
+    for propose in count_progress(progress, "allocations proposed", ways):
         made = propose(cost)
         if not any((made.widths, made.removed) == (other.widths, other.removed) for _, other in found):
             found.append((propose, made))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.execution.progress import Progress, counted
+from compress.execution.progress import Progress, count_progress
 from compress.methods.pruning.operations import Narrow
 from compress.methods.pruning.readers import (
     Layer,
@@ -75,7 +75,7 @@ def reconstruct(
     able = [path for path in order if order.count(path) == 1 and _is_plain(cut.get_submodule(path))]
     norms = norms_behind(whole, able, batches[0][:1])
     added = streams(whole, able, norms, batches[0][:2]) if onwards else {}
-    for path in counted(progress, "layers fitted anew", able):
+    for path in count_progress(progress, "layers fitted anew", able):
         kept = operation.tensors.get(f"{path}.weight", {}).get("0") if operation else None
         work = _Fit(whole=whole, cut=cut, path=path, norm=norms.get(path), stream=added.get(path), kept=kept)
         if path in lost or work.can_make_up(batches):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from compress.methods.choice import Choice
-from compress.pipeline.verdict import conclude, suspicions
+from compress.pipeline.verdict import conclude, find_warnings
 from compress.recipe.spec import Budget
 from compress.report.html import html, pareto
 from compress.report.record import Report, Row, read
@@ -160,8 +160,8 @@ def test_no_report_is_said(tmp_path):
 
 
 def test_a_teacher_that_has_seen_validation_is_suspected():
-    assert suspicions([TEACHER, FREE]) == ()
-    (told,) = suspicions([row("teacher/openvino/fp32", "baseline", 93.4, 99.9, 1.0)])
+    assert find_warnings([TEACHER, FREE]) == ()
+    (told,) = find_warnings([row("teacher/openvino/fp32", "baseline", 93.4, 99.9, 1.0)])
     assert "trained on the validation samples" in told
 
 
