@@ -15,9 +15,9 @@ install: $(VENV)/.installed
 demo: install
 	$(BIN)/compress run
 
-# One thread a process: two processes of tests share two cores.
+# One thread a process: two processes of tests share two cores. What a file of tests shares is made by one of them.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 bench: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'

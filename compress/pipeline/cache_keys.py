@@ -67,6 +67,7 @@ def code_key(*roots: Any, top: Path = TOP) -> str:
 def closure(roots: Iterable[Any], top: Path = TOP) -> tuple[tuple[str, Path], ...]:
     """Return the modules that ``roots`` reach by imports, themselves among them, and their files; sorted by name."""
     found: dict[str, Path] = {}
+    seen: set[str] = set()
     waiting = [(name, path) for root in roots for name, path in _located(_module_of(root), top, None)]
     while waiting:
         name, path = waiting.pop()
@@ -74,7 +75,10 @@ def closure(roots: Iterable[Any], top: Path = TOP) -> tuple[tuple[str, Path], ..
             continue
         found[name] = path
         for imported in _source(path).imports:
-            waiting += _located(imported, top, (name, path))
+            if imported not in seen:
+                waiting += _located(imported, top, (name, path))
+            if imported.partition(".")[0] in OURS:  # the same file, whoever imports it
+                seen.add(imported)
     return tuple(sorted(found.items()))
 
 
