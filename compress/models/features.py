@@ -124,16 +124,6 @@ class ModuleLayers:
         return outermost or list(self.maps().values())
 
 
-def feature_maps(module: nn.Module, example: Tensor) -> dict[tuple[int, int], str]:
-    """Return the last module whose output is a feature map of each (height, width) above 1x1, by resolution."""
-    return ModuleLayers.of(module, example).maps()
-
-
-def pair_by_resolution(student: nn.Module, teacher: nn.Module, example: Tensor) -> LayerPairs:
-    """Pair modules of student and teacher that end the same resolution, from the finest map to the coarsest."""
-    return pair_maps(ModuleLayers.of(student, example), ModuleLayers.of(teacher, example))
-
-
 def pair_maps(student: ModuleLayers, teacher: ModuleLayers) -> LayerPairs:
     """Pair modules that end the same resolution, from the finest map to the coarsest; by depth where none is shared."""
     ours, theirs = student.maps(), teacher.maps()

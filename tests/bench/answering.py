@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.data.base import ArraySamples
 from compress.methods.distillation.engine_teacher import EngineTeachers
-from compress.models.features import feature_maps
+from compress.models.features import ModuleLayers
 from compress.models.resnet import resnet
 from compress.training.trainer import fast_bf16
 from tests.bench.figure import Figure, Table, at_least
@@ -44,7 +44,7 @@ def run() -> Table:
 def _engines(module: nn.Module, images: Tensor) -> dict[str, nn.Module]:
     samples = ArraySamples(images.numpy(), np.zeros(len(images), np.int64))
     whole, integer = (EngineTeachers(module, f"openvino/{precision}", images[:2], samples) for precision in ("fp32", "int8"))
-    maps = [*feature_maps(module, images[:2]).values()]
+    maps = [*ModuleLayers.of(module, images[:2]).maps().values()]
     shown = f"in int8 with its {len(maps)} last maps of a size"
     return {"in fp32": whole.teacher_for(), "in int8": integer.teacher_for(), shown: integer.teacher_for(maps)}
 

@@ -5,7 +5,7 @@ import torch
 
 from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.models import detector
-from compress.models.features import pair_by_resolution
+from compress.models.features import ModuleLayers, pair_maps
 from tests.conftest import count_parameters
 
 SMALL = {"widths": (16, 32, 32, 32), "neck": 32, "blocks": 2, "classes": 3}
@@ -41,7 +41,7 @@ def test_a_thinner_one_inherits_from_it():
 
 def test_attention_compares_what_comes_before_the_predictions():
     student, teacher = detector(**SMALL, width=0.5), detector(**SMALL)
-    pairs = pair_by_resolution(student, teacher, torch.zeros(2, 3, 64, 64))
+    pairs = pair_maps(*(ModuleLayers.of(module, torch.zeros(2, 3, 64, 64)) for module in (student, teacher)))
     assert [s for s, _ in pairs][-3:] == ["towers.0", "towers.1", "towers.2"]
     assert not any("heads" in name for pair in pairs for name in pair)
 
