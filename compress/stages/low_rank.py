@@ -16,7 +16,7 @@ from compress.methods import allocation
 from compress.methods.allocation import Problem, Term, allocate
 from compress.methods.choice import Choice
 from compress.methods.cost_model import LayerPrice, is_gain
-from compress.methods.low_rank.factorise import Kind, count_macs, factor_kinds, factorize, is_buildable, largest_rank
+from compress.methods.low_rank.factorize import Kind, count_macs, factor_kinds, factorize, is_buildable, largest_rank
 from compress.methods.low_rank.operations import Factorise
 from compress.methods.low_rank.pela import FactorPair, bound_perturbation, compared_blocks, distil_blocks
 from compress.stages.base import Artifact, Context, StageResult, copy_module

@@ -1,4 +1,4 @@
-"""prune: groups of coupled channels and whole residual blocks go, then the rest recovers under the teacher's eye."""
+"""prune: groups of coupled channels and whole residual blocks are cut, then the model recovers by distillation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from compress.methods.allocation import Allocation
 from compress.methods.choice import Choice
 from compress.methods.cost_model import Costs
 from compress.methods.pruning import budget
-from compress.methods.pruning.blocks import removable
-from compress.methods.pruning.channels import Group, couplings, cut, cut_channels, followed, least, matching, rank_groups
+from compress.methods.pruning.blocks import removable_blocks
+from compress.methods.pruning.channels import (
+    Group,
+    cut,
+    cut_channels,
+    find_couplings,
+    least_important,
+    match_name,
+    rank_groups,
+    separable_groups,
+)
 from compress.methods.pruning.compensate import compensate
-from compress.methods.pruning.damage import CHANNELS, SUMS, cut_copy, damages, enough, together
+from compress.methods.pruning.damage import CHANNELS, SUMS, cut_copy, damage_sample_count, joint_damage, measure_damages
 from compress.methods.pruning.importance import COMPARABLE, IMPORTANCES
 from compress.methods.pruning.operations import Narrow, Remove
-from compress.methods.pruning.proposals import least_harmful
-from compress.methods.pruning.reconstruct import most_samples, reconstruct
-from compress.methods.pruning.sparse import drawn_to_zero
+from compress.methods.pruning.proposals import least_damaging
+from compress.methods.pruning.reconstruct import fit_sample_count, reconstruct
+from compress.methods.pruning.sparse import sparsity_penalty
 from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
@@ -39,7 +48,7 @@ SAMPLES, BATCH = 512, 64
 @final
 @dataclass(frozen=True, kw_only=True)
 class Prune(TrainedStage):
-    """Cut channels, counts a multiple of the profile's: a fraction of them, or what a budget on the device asks.
+    """Cut channels, counts a multiple of the profile's: a fraction of them, or by a budget on the device.
 
     Attributes:
         ratio: fraction of all prunable channels to cut; without a budget.
@@ -85,13 +94,13 @@ class Prune(TrainedStage):
     learning_rate: Annotated[float, Gt(0)] = 0.02
 
     @property
-    def budgeted(self) -> bool:
-        """Whether a budget decides, rather than ``ratio``."""
+    def has_budget(self) -> bool:
+        """Return whether a budget decides, rather than ``ratio``."""
         return self.speed_up > 1 or self.latency_ms > 0
 
     @property
     def asks_target(self) -> bool:
-        return self.budgeted and self.by in ("latency", "uniform")
+        return self.has_budget and self.by in ("latency", "uniform")
 
     def key(self, profile: DeviceProfile) -> dict[str, Any]:
         return {"channel_multiple": profile.channel_multiple}
@@ -115,14 +124,14 @@ class Prune(TrainedStage):
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         groups, unfollowed = self._rank(artifact.module, context)
         self._check_names(groups)
-        if not self.budgeted:
+        if not self.has_budget:
             return self._by_ratio(artifact, context, groups, unfollowed)
         return self._by_budget(artifact, context, groups, unfollowed)
 
     def softer(self) -> Prune | None:
         if self.latency_ms > 0:
             return None
-        if self.budgeted:
+        if self.has_budget:
             milder = 1 + (self.speed_up - 1) / 2
             return replace(self, speed_up=milder) if milder >= MILDEST_SPEED_UP else None
         return replace(self, ratio=self.ratio / 2) if self.ratio / 2 >= MILDEST else None
@@ -142,117 +151,123 @@ class Prune(TrainedStage):
             if operation is None:
                 break
             kept = _still_kept(kept, groups, operation)
-            now, told = self.narrowed(now, operation, now.module, context)
-            notes = (*notes, *told)
-            now, told = self._recovered(now, context, turn)
-            notes = (*told, *notes)
+            now, more_notes = self.apply_cut(now, operation, now.module, context)
+            notes = (*notes, *more_notes)
+            now, more_notes = self._recovered(now, context, turn)
+            notes = (*more_notes, *notes)
         if not now.plan.operations[len(artifact.plan.operations) :]:
             return StageResult(artifact=artifact, notes=(*notes, *unfollowed) or ("no group has channels to spare",))
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
-        found = [_choice(group, widths.get(group.root, len(group.importance)), kept[group.root]) for group in start]
-        return StageResult(artifact=now, notes=(*notes, *unfollowed), choices=tuple(found), about=f"ratio {self.ratio:g}")
+        choices = [_choice(group, widths.get(group.root, len(group.importance)), kept[group.root]) for group in start]
+        return StageResult(artifact=now, notes=(*notes, *unfollowed), choices=tuple(choices), about=f"ratio {self.ratio:g}")
 
     def _by_budget(
         self, artifact: Artifact, context: Context, start: Sequence[Group], unfollowed: tuple[str, ...]
     ) -> StageResult:
-        room, able, notes = self.room(artifact, context, start)
-        now_cost, goal = room.costs.now, self.latency_ms or room.costs.now / self.speed_up
+        space, able, notes = self.search_space(artifact, context, start)
+        now_cost, goal = space.costs.now, self.latency_ms or space.costs.now / self.speed_up
         if goal >= now_cost:
-            return StageResult(artifact=artifact, notes=(f"the model takes {now_cost:.3f} {room.costs.unit} already",))
-        aim = budget.aim(room, able, goal, evenly=self.by == "uniform")  # out of reach? say so before any training
+            return StageResult(artifact=artifact, notes=(f"the model takes {now_cost:.3f} {space.costs.unit} already",))
+        aim = budget.target_cost(space, able, goal, evenly=self.by == "uniform")  # out of reach? say so before any training
         now = replace(artifact, module=self._sparse(artifact, context))
         kept = dict.fromkeys((group.root for group in able), 1.0)
         removed: list[str] = []
         for turn in range(self.rounds):
-            groups = [group for group in self._rank(now.module, context)[0] if group.root in room.couplings]
+            groups = [group for group in self._rank(now.module, context)[0] if group.root in space.couplings]
             share = now_cost * (aim / now_cost) ** ((turn + 1) / self.rounds)
-            chosen, cost = self.choose(room, now, context, groups, removed, share)
+            chosen, cost = self.allocate(space, now, context, groups, removed, share)
             removed += chosen.removed
-            now, operation, told = self.cut_to(now, chosen, groups, context)
-            kept, notes = _still_kept(kept, groups, operation), (*notes, *told)
-            now, told = self._recovered(now, context, turn)
-            notes = (*told, *notes)
+            now, operation, more_notes = self.apply_allocation(now, chosen, groups, context)
+            kept, notes = _still_kept(kept, groups, operation), (*notes, *more_notes)
+            now, more_notes = self._recovered(now, context, turn)
+            notes = (*more_notes, *notes)
         widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
-        found = budget.choices(room, able, widths, {**kept, **dict.fromkeys(removed, 0.0)})
-        notes = (*notes, *_missed(room.costs, cost, goal), *unfollowed)
-        about = f"{room.costs.about}; what was chosen takes {_told(room.costs, cost)}"
-        return StageResult(artifact=now, notes=notes, choices=found, about=about)
+        choices = budget.list_choices(space, able, widths, {**kept, **dict.fromkeys(removed, 0.0)})
+        notes = (*notes, *_missed(space.costs, cost, goal), *unfollowed)
+        about = f"{space.costs.about}; what was chosen takes {_cost_text(space.costs, cost)}"
+        return StageResult(artifact=now, notes=notes, choices=choices, about=about)
 
-    def room(
+    def search_space(
         self, artifact: Artifact, context: Context, groups: Sequence[Group]
-    ) -> tuple[budget.Room, list[Group], tuple[str, ...]]:
-        """What may be cut and what it costs, the groups that may be, and notes on what may not."""
+    ) -> tuple[budget.SearchSpace, list[Group], tuple[str, ...]]:
+        """Build the search space, with the groups that may be cut and notes on those that may not."""
         if context.target is None:
             raise UserError("a budget needs a device to measure on, and there is none here; give ratio")
         multiple = context.profile.channel_multiple
-        able, notes = followed(artifact.module, context.example, groups, multiple)
-        couples = couplings(artifact.module, context.example, able)
-        blocks = removable(artifact.module, context.example) if self.depth and self.by != "uniform" else ()
+        able, notes = separable_groups(artifact.module, context.example, groups, multiple)
+        couples = find_couplings(artifact.module, context.example, able)
+        blocks = removable_blocks(artifact.module, context.example) if self.depth and self.by != "uniform" else ()
         blocks = tuple(b for b in blocks if not _kept_whole(b, self.groups))
         by = "latency" if self.by == "uniform" else self.by
         costs = context.target.costs(couples, blocks, by, self.precision)
         notes = (*notes, *(f"{name} is left alone: {why}" for name, why in costs.unfollowed.items()))
         couples = {root: c for root, c in couples.items() if root not in costs.unfollowed}
         able = [group for group in able if group.root in couples]
-        there = budget.inside([b for b in blocks if b not in costs.unfollowed], couples)
+        there = budget.groups_inside([b for b in blocks if b not in costs.unfollowed], couples)
         floors = {group.root: self._floor(group, multiple) for group in able}
-        return budget.Room(costs=costs, couplings=couples, floors=floors, blocks=there, multiple=multiple), able, notes
+        return (
+            budget.SearchSpace(costs=costs, couplings=couples, floors=floors, blocks=there, multiple=multiple),
+            able,
+            notes,
+        )
 
-    def choose(
+    def allocate(
         self,
-        room: budget.Room,
+        space: budget.SearchSpace,
         now: Artifact,
         context: Context,
         groups: Sequence[Group],
         removed: Sequence[str],
         share: float,
     ) -> tuple[Allocation, float]:
-        """The allocation within ``share`` of the cost's unit, and what it costs: measured whole where that is time."""
-        propose = partial(budget.choose, room, groups, removed)
+        """Allocate widths and blocks within ``share`` of the cost's unit, with the cost, measured whole for latency."""
+        propose = partial(budget.allocate_widths, space, groups, removed)
         if self.worth == "importance" or self.by == "uniform":
-            way = partial(propose, evenly=self.by == "uniform")
-            return budget.held(budget.tried(way, room.costs, removed, share), share)
+            propose_evenly = partial(propose, evenly=self.by == "uniform")
+            return budget.best_within(budget.measure_allocations(propose_evenly, space.costs, removed, share), share)
         samples = _spread(context)
-        blocks = [block for block in room.blocks if block not in removed]
-        alone = damages(now.module, context.example, groups, budget.widths(room, groups), blocks, samples, context.progress)
-        sums = [alone.summed(*how) for how in (SUMS if blocks else CHANNELS)]
-        damage = together(now.module, samples)
+        blocks = [block for block in space.blocks if block not in removed]
+        alone = measure_damages(
+            now.module, context.example, groups, budget.allowed_widths(space, groups), blocks, samples, context.progress
+        )
+        sums = [alone.weighted(*how) for how in (SUMS if blocks else CHANNELS)]
+        damage = joint_damage(now.module, samples)
 
-        def harm(chosen: Allocation) -> float:
+        def damage_of(chosen: Allocation) -> float:
             whole, operation, _ = _operations(now, chosen, groups, context)
             return damage(whole.module if operation is None else cut_copy(whole.module, operation, now.module, samples))
 
-        ways = [cache(partial(propose, damages=each, evenly=False)) for each in sums]
-        return least_harmful(ways, harm, room.costs, removed, share, context.progress)
+        proposals = [cache(partial(propose, damages=each, evenly=False)) for each in sums]
+        return least_damaging(proposals, damage_of, space.costs, removed, share, context.progress)
 
     def _floor(self, group: Group, multiple: int) -> int:
-        name = matching(list(self.groups), group)
+        name = match_name(list(self.groups), group)
         width = len(group.importance)
         return multiple if name is None else max(multiple, math.ceil((1 - self.groups[name]) * width - 1e-9))
 
-    def cut_to(
+    def apply_allocation(
         self, now: Artifact, chosen: Allocation, groups: Sequence[Group], context: Context
     ) -> tuple[Artifact, Narrow | None, tuple[str, ...]]:
-        """The model without the blocks and channels that an allocation leaves out, the cut of its channels, and notes."""
+        """Remove blocks and cut channels by an allocation; return the model, the cut of its channels, and notes."""
         less, operation, notes = _operations(now, chosen, groups, context)
-        made, told = self.narrowed(less, operation, now.module, context)
-        return made, operation, (*notes, *told)
+        cut_artifact, more_notes = self.apply_cut(less, operation, now.module, context)
+        return cut_artifact, operation, (*notes, *more_notes)
 
-    def narrowed(
+    def apply_cut(
         self, now: Artifact, operation: Narrow | None, whole: nn.Module, context: Context
     ) -> tuple[Artifact, tuple[str, ...]]:
-        """The model cut (None: only blocks went), and made up for against ``whole``, as it was before either; and notes."""
+        """Cut the model (None: only blocks went) and reconstruct it against ``whole``, the model before both; with notes."""
         module = copy_module(now)
         if operation is not None:
             module = operation.apply(module)
             if self.compensate:
-                compensate(now.module, module, operation, inputs(context))
+                compensate(now.module, module, operation, calibration_inputs(context))
         left: tuple[str, ...] = ()
         if self.reconstruct:
-            left = reconstruct(whole, module, operation, fitting(context), progress=context.progress)
+            left = reconstruct(whole, module, operation, fit_batches(context), progress=context.progress)
         why = "is not fitted anew after the cut: it runs more than once, reads too much, or is of a class of its own"
-        made = replace(now, module=module) if operation is None else now.changed(operation, module)
-        return made, tuple(f"{path} {why}" for path in left)
+        cut_artifact = replace(now, module=module) if operation is None else now.changed(operation, module)
+        return cut_artifact, tuple(f"{path} {why}" for path in left)
 
     def _recovered(self, now: Artifact, context: Context, turn: int) -> tuple[Artifact, tuple[str, ...]]:
         each = max(self.epochs // (self.rounds + 1), min(1, self.epochs // self.rounds))
@@ -262,14 +277,14 @@ class Prune(TrainedStage):
         return replace(now, module=module), notes
 
     def _sparse(self, artifact: Artifact, context: Context) -> nn.Module:
-        """A copy of the model, sparsely trained as the fields say."""
+        """Copy the model and train it sparsely as the fields say."""
         module = copy_module(artifact)
         first = round(self.sparse_start * self.sparse_epochs)
         relief = (self.relief_fraction, self.relief_factor)
         parts = (("sparse", first, (0.0, 1.0)), ("sparse-relieved", self.sparse_epochs - first, relief))
         for part, epochs, (fraction, factor) in parts:
             if epochs:
-                with drawn_to_zero(module, self.sparse_rate, fraction, factor):
+                with sparsity_penalty(module, self.sparse_rate, fraction, factor):
                     self.train(module, context, part=part, epochs=epochs)
         return module
 
@@ -283,7 +298,7 @@ class Prune(TrainedStage):
         )
 
     def _check_names(self, groups: Sequence[Group]) -> None:
-        unknown = [name for name in self.groups if not any(matching([name], group) for group in groups)]
+        unknown = [name for name in self.groups if not any(match_name([name], group) for group in groups)]
         if unknown:
             known = ", ".join(sorted({group.family for group in groups}))
             fault = f"groups: {', '.join(map(repr, unknown))} means no group of channels"
@@ -291,13 +306,13 @@ class Prune(TrainedStage):
 
 
 def _missed(costs: Costs, cost: float, goal: float) -> tuple[str, ...]:
-    """What there is to say where the budget is not kept."""
+    """Return a note where the budget is not kept."""
     if cost <= goal:
         return ()
-    return (f"nothing tried is within {_told(costs, goal)}: what was chosen takes {_told(costs, cost)}",)
+    return (f"nothing tried is within {_cost_text(costs, goal)}: what was chosen takes {_cost_text(costs, cost)}",)
 
 
-def _told(costs: Costs, cost: float) -> str:
+def _cost_text(costs: Costs, cost: float) -> str:
     figure = f"{cost:.3f} ms" if costs.unit == "ms" else f"{cost:,.0f} {costs.unit}"
     return f"{figure} ({costs.now / cost:.2f}x)"
 
@@ -305,11 +320,11 @@ def _told(costs: Costs, cost: float) -> str:
 def _operations(
     now: Artifact, chosen: Allocation, groups: Sequence[Group], context: Context
 ) -> tuple[Artifact, Narrow | None, tuple[str, ...]]:
-    """The model without the blocks that an allocation leaves out, the cut of its channels, and notes."""
+    """Remove blocks by an allocation, and build the cut of its channels, with notes."""
     if chosen.removed:
         removal = Remove(blocks=chosen.removed)
         now = now.changed(removal, removal.apply(copy_module(now)))
-    wanted = {g.root: least(g, chosen.widths[g.root]) for g in groups if g.root in chosen.widths}
+    wanted = {g.root: least_important(g, chosen.widths[g.root]) for g in groups if g.root in chosen.widths}
     dropped = {root: channels for root, channels in wanted.items() if channels}
     return now, *cut_channels(now.module, context.example, dropped)
 
@@ -322,7 +337,7 @@ def _choice(group: Group, after: int, kept: float) -> Choice:
 
 
 def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: Narrow | None) -> dict[str, float]:
-    """Fractions of importance kept after one more cut."""
+    """Compute the fractions of importance kept after one more cut."""
     now = dict(kept)
     if operation is None:
         return now
@@ -334,30 +349,30 @@ def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: N
 
 
 def _kept_whole(block: str, groups: Mapping[str, float]) -> bool:
-    """Whether the recipe says that nothing under a path may be cut."""
+    """Return whether the recipe says that nothing under a path may be cut."""
     return any(share == 0 and fnmatch.fnmatchcase(block, name.removesuffix(".*")) for name, share in groups.items())
 
 
 def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training samples from all over the split, not augmented."""
+    """Yield training samples from all over the split, not augmented."""
     for batch in context.data.train.evenly_spaced_batches(SAMPLES, BATCH):
         yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
 
 
 def _spread(context: Context) -> Tensor:
-    """Calibration inputs from all over the split, as many as damage is measured on."""
+    """Load calibration inputs from all over the split, as many as damage is measured on."""
     samples = context.data.calibration
-    count = enough(context.example[0].numel())
+    count = damage_sample_count(context.example[0].numel())
     return torch.from_numpy(next(samples.evenly_spaced_batches(count, count)).inputs)
 
 
-def fitting(context: Context) -> list[Tensor]:
-    """Calibration inputs from all over the split, as many as layers are fitted on, in batches."""
-    count = most_samples(context.example[0].numel())
+def fit_batches(context: Context) -> list[Tensor]:
+    """Load calibration inputs from all over the split, as many as layers are fitted on, in batches."""
+    count = fit_sample_count(context.example[0].numel())
     return [torch.from_numpy(batch.inputs) for batch in context.data.calibration.evenly_spaced_batches(count, BATCH)]
 
 
-def inputs(context: Context) -> Iterator[Tensor]:
-    """Calibration inputs."""
+def calibration_inputs(context: Context) -> Iterator[Tensor]:
+    """Yield the calibration inputs."""
     for batch in context.data.calibration.batches(BATCH):
         yield torch.from_numpy(batch.inputs)

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from compress.execution.progress import StreamProgress
-from compress.methods.pruning.blocks import removable
-from compress.methods.pruning.channels import couplings, followed, rank_groups
+from compress.methods.pruning.blocks import removable_blocks
+from compress.methods.pruning.channels import find_couplings, rank_groups, separable_groups
 from compress.models import resnet
 from compress.pipeline.device_costs import DeviceCostModel
 from deploy.devices import device
@@ -101,9 +101,9 @@ def _template(model: nn.Module, size: int) -> Template:
     """The model's template with everything that pruning may change."""
     example = torch.randn(2, 3, size, size)
     groups, _ = rank_groups(model, example)
-    able, _ = followed(model, example, groups, load("cpu").channel_multiple)
-    axes = {n: Axis(width=c.width, sizes=c.sizes) for n, c in couplings(model, example, able).items()}
-    return Template(to_onnx(capture(model, [example])), axes, removable(model, example))
+    able, _ = separable_groups(model, example, groups, load("cpu").channel_multiple)
+    axes = {n: Axis(width=c.width, sizes=c.sizes) for n, c in find_couplings(model, example, able).items()}
+    return Template(to_onnx(capture(model, [example])), axes, removable_blocks(model, example))
 
 
 def _stopwatch(precision: str, folder: Path) -> Stopwatch:

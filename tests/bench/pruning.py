@@ -23,7 +23,7 @@ from torch import nn
 from compress.data.base import Samples
 from compress.methods.allocation import Allocation
 from compress.methods.pruning import budget
-from compress.methods.pruning.channels import Group, choose, cut, rank_groups
+from compress.methods.pruning.channels import Group, choose_channels, cut, rank_groups
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact, Context
 from compress.stages.prune import Prune
@@ -59,7 +59,7 @@ def _compensated(subject: Subject, artifact: Artifact, context: Context) -> list
         groups, _ = rank_groups(artifact.module, context.example)
         operation, _ = cut(artifact.module, context.example, groups, ratio, context.profile.channel_multiple)
         assert operation is not None
-        made = [stage.narrowed(artifact, operation, artifact.module, context)[0] for stage in stages]
+        made = [stage.apply_cut(artifact, operation, artifact.module, context)[0] for stage in stages]
         as_cut, shifted, fitted = (_top1(each.module, context) for each in made)
         what = f"{subject.name}, {ratio:.0%} of the channels cut by L2, no recovery: top-1"
         told = f"{as_cut:.2f} %, {shifted:.2f} % ({shifted - as_cut:+.2f}), {fitted:.2f} % ({fitted - as_cut:+.2f})"
@@ -81,9 +81,9 @@ class Cut:
 def _allocated(subject: Subject, artifact: Artifact, context: Context, scratch: Path) -> tuple[list[Figure], list[str]]:
     stage = Prune(speed_up=subject.speed_up, precision="fp32", **subject.recovery)
     groups, _ = rank_groups(artifact.module, context.example)
-    room, able, _ = stage.room(artifact, context, groups)
-    chosen = _choices(stage, artifact, context, room, able)
-    ms = _ms(room, chosen, context, scratch)
+    space, able, _ = stage.search_space(artifact, context, groups)
+    chosen = _choices(stage, artifact, context, space, able)
+    ms = _ms(space, chosen, context, scratch)
     found = {name: _cut(stage, artifact, context, able, each, name) for name, each in chosen.items()}
     whole, ours = _top1(artifact.module, context), found["latency"]
     training = f"{subject.trained} images, {stage.epochs} epochs"
@@ -102,57 +102,57 @@ def _allocated(subject: Subject, artifact: Artifact, context: Context, scratch: 
         f"blocks taken out: {', '.join(each.chosen.removed) or 'none'}"
         for name, each in found.items()
     ]
-    return figures, [*remarks, room.costs.about]
+    return figures, [*remarks, space.costs.about]
 
 
 def _choices(
-    stage: Prune, artifact: Artifact, context: Context, room: budget.Room, able: Sequence[Group]
+    stage: Prune, artifact: Artifact, context: Context, space: budget.SearchSpace, able: Sequence[Group]
 ) -> dict[str, Allocation]:
     """Ours, and those that it is compared with, which are asked for ``RIVALS`` times less speed."""
-    goal = room.costs.now / stage.speed_up
+    goal = space.costs.now / stage.speed_up
 
     def by_size(share: float) -> Allocation:
-        dropped = choose(able, 1 - share, room.multiple)
+        dropped = choose_channels(able, 1 - share, space.multiple)
         widths = {g.root: len(g.importance) - len(dropped.get(g.root, [])) for g in able}
         return Allocation(widths=widths, removed=(), importance=0.0, cost=0.0)
 
     return {
-        "latency": stage.choose(room, artifact, context, able, (), goal)[0],
-        "uniform": _evenly(room, able, goal * RIVALS),
-        "global magnitude": _widest(room, goal * RIVALS, by_size),
+        "latency": stage.allocate(space, artifact, context, able, (), goal)[0],
+        "uniform": _evenly(space, able, goal * RIVALS),
+        "global magnitude": _widest(space, goal * RIVALS, by_size),
     }
 
 
-def _evenly(room: budget.Room, able: Sequence[Group], budget_ms: float) -> Allocation:
+def _evenly(space: budget.SearchSpace, able: Sequence[Group], budget_ms: float) -> Allocation:
     try:
-        return budget.choose(room, able, (), budget_ms, evenly=True)
+        return budget.allocate_widths(space, able, (), budget_ms, evenly=True)
     except OutOfReachError:
-        return Allocation(widths=dict(room.floors), removed=(), importance=0.0, cost=0.0)
+        return Allocation(widths=dict(space.floors), removed=(), importance=0.0, cost=0.0)
 
 
-def _widest(room: budget.Room, budget_ms: float, chosen: Callable[[float], Allocation]) -> Allocation:
+def _widest(space: budget.SearchSpace, budget_ms: float, chosen: Callable[[float], Allocation]) -> Allocation:
     """What is chosen of the largest share, by bisection, that takes no longer; of the smallest that was tried, if all do."""
     low, high, best = 0.0, 1.0, None
     for _ in range(STEPS):
         middle = (low + high) / 2
         found = chosen(middle)
-        if _predicted_ms(room, found) <= budget_ms:
+        if _predicted_ms(space, found) <= budget_ms:
             best, low = found, middle
         else:
             high = middle
     return best or chosen(high)
 
 
-def _predicted_ms(room: budget.Room, chosen: Allocation) -> float:
-    at = {root: coupling.width for root, coupling in room.couplings.items()} | dict(chosen.widths)
-    terms = [t for t in room.costs.terms if t.block not in chosen.removed]
-    return room.costs.fixed + sum(t.cost([at[g] for g in t.groups]) for t in terms)
+def _predicted_ms(space: budget.SearchSpace, chosen: Allocation) -> float:
+    at = {root: coupling.width for root, coupling in space.couplings.items()} | dict(chosen.widths)
+    terms = [t for t in space.costs.terms if t.block not in chosen.removed]
+    return space.costs.fixed + sum(t.cost([at[g] for g in t.groups]) for t in terms)
 
 
-def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, scratch: Path) -> dict[str, float]:
+def _ms(space: budget.SearchSpace, chosen: Mapping[str, Allocation], context: Context, scratch: Path) -> dict[str, float]:
     """Measured medians of the whole network and of each allocation, in turns."""
-    axes = {name: Axis(width=c.width, sizes=c.sizes) for name, c in room.couplings.items()}
-    template, target = Template(onnx.load(str(scratch / "model.onnx")), axes, list(room.blocks)), context.target
+    axes = {name: Axis(width=c.width, sizes=c.sizes) for name, c in space.couplings.items()}
+    template, target = Template(onnx.load(str(scratch / "model.onnx")), axes, list(space.blocks)), context.target
     assert isinstance(target, DeviceCostModel)
     clock = target.stopwatch(context.profile.runtimes[0], "fp32")
     variants = [(dict(each.widths), list(each.removed)) for each in chosen.values()]
@@ -162,7 +162,7 @@ def _ms(room: budget.Room, chosen: Mapping[str, Allocation], context: Context, s
 
 def _cut(stage: Prune, artifact: Artifact, context: Context, able: Sequence[Group], chosen: Allocation, name: str) -> Cut:
     """The network cut as chosen and recovered, both judged on test."""
-    module = stage.cut_to(artifact, chosen, able, context)[0].module
+    module = stage.apply_allocation(artifact, chosen, able, context)[0].module
     before = _top1(module, context)
     stage.recover(module, context, part=name.replace(" ", "-"))
     return Cut(chosen=chosen, before=before, after=_top1(module, context))

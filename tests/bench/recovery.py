@@ -44,9 +44,9 @@ def run() -> Table:
         artifact, context = subject.given(Path(scratch))
         stage = Prune(speed_up=subject.speed_up, precision="fp32", epochs=EPOCHS)
         groups, _ = rank_groups(artifact.module, context.example)
-        room, able, _ = stage.room(artifact, context, groups)
-        chosen, _ = stage.choose(room, artifact, context, able, (), room.costs.now / stage.speed_up)
-        start = stage.cut_to(artifact, chosen, able, context)[0].module
+        space, able, _ = stage.search_space(artifact, context, groups)
+        chosen, _ = stage.allocate(space, artifact, context, able, (), space.costs.now / stage.speed_up)
+        start = stage.apply_allocation(artifact, chosen, able, context)[0].module
         predictor, figures = context.trainer.predictor, []
         for number, (name, settings) in enumerate({"not recovered": None, **VARIANTS}.items()):
             module = copy.deepcopy(start)

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compress.methods.pruning.channels import Group, narrow, rank_groups
-from compress.methods.pruning.faithfulness import faithful
+from compress.methods.pruning.channels import Group, build_narrow, rank_groups
+from compress.methods.pruning.faithfulness import find_unfaithfulness
 
 State = Mapping[str, Tensor]
 Pair = tuple[int, int]
@@ -90,8 +90,8 @@ def _by_groups(student: nn.Module, between: nn.Module, deep: State, example: Ten
     between.load_state_dict(dict(deep))
     groups, _ = rank_groups(between, example)
     dropped = {group.root: spare for group in groups if (spare := _spare(group, student))}
-    operation = narrow(between, example, dropped)
-    if operation is None or faithful(between, operation, example):
+    operation = build_narrow(between, example, dropped)
+    if operation is None or find_unfaithfulness(between, operation, example):
         return None
     state = operation.apply(between).state_dict()
     own = student.state_dict()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 from torch import nn
 
-from compress.methods.low_rank.factorise import Kind, build_factors
+from compress.methods.low_rank.factorize import Kind, build_factors
 
 
 @final

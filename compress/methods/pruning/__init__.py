@@ -1,1 +1,1 @@
-"""Cutting channels and blocks: which go together, what each is worth, what a budget allows. The stage is stages/prune.py."""
+"""Pruning of channels and blocks: coupled groups, importance, damage, budgets. The stage is stages/prune.py."""

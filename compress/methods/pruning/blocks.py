@@ -1,4 +1,4 @@
-"""Residual blocks that can be taken out whole: with its weights silenced such a block passes its input on.
+"""Removable residual blocks: with its weights at zero such a block is the identity.
 
 On small inputs latency is layers, not channels; a block that goes takes all of its layers along.
 """
@@ -17,8 +17,8 @@ from compress.models.layers import flat_tensors
 TOLERANCE = 1e-6
 
 
-def removable(module: nn.Module, example: Tensor) -> tuple[str, ...]:
-    """Paths of the innermost modules that can be taken out, in the model's order.
+def removable_blocks(module: nn.Module, example: Tensor) -> tuple[str, ...]:
+    """List the paths of the innermost removable modules, in the model's order.
 
     Such a module is called once, with one tensor, makes one tensor of the same shape, has weights, and gives back what it
     was given when they are all zero; and without it the model runs and makes outputs of the same shapes.
@@ -36,16 +36,21 @@ def removable(module: nn.Module, example: Tensor) -> tuple[str, ...]:
         module.train(training)
         for handle in handles:
             handle.remove()
-    found = [p for p in paths if _passes_on(module.get_submodule(p), calls.get(p, []))]
-    innermost = [p for p in found if not any(other.startswith(f"{p}.") for other in found)]
+    identities = [p for p in paths if _passes_on(module.get_submodule(p), calls.get(p, []))]
+    innermost = [p for p in identities if not any(other.startswith(f"{p}.") for other in identities)]
     return tuple(p for p in innermost if _runs_without(module, p, example, shapes))
 
 
 def _passes_on(block: nn.Module, calls: list[tuple[Any, Any]]) -> bool:
     if len(calls) != 1:
         return False
-    given, made = calls[0]
-    if len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(made, Tensor) or given[0].shape != made.shape:
+    given, output = calls[0]
+    if (
+        len(given) != 1
+        or not isinstance(given[0], Tensor)
+        or not isinstance(output, Tensor)
+        or given[0].shape != output.shape
+    ):
         return False
     silent = copy.deepcopy(block).eval()
     for name, tensor in silent.state_dict().items():

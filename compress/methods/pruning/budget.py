@@ -1,4 +1,4 @@
-"""From groups of channels and their costs to the widths that a budget allows, and what each of them bought."""
+"""Channel allocation under a budget: from groups and their costs to widths, and what each width saves."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ part by chance, and timed again it takes 1 to 4 % more (ResNet-56 at 2x and 4x).
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Room:
-    """What may be chosen from.
+class SearchSpace:
+    """Search space of an allocation: the groups and blocks that may be cut, with their costs.
 
     Attributes:
         couplings: of each group that can be cut, as the model was before the first round.
@@ -43,15 +43,15 @@ class Room:
     multiple: int
 
 
-def inside(blocks: Sequence[str], couplings: Mapping[str, Coupling]) -> dict[str, tuple[str, ...]]:
-    """Of each block the groups all of whose tensors are its own."""
+def groups_inside(blocks: Sequence[str], couplings: Mapping[str, Coupling]) -> dict[str, tuple[str, ...]]:
+    """List for each block the groups all of whose tensors lie within it."""
     return {
         block: tuple(r for r, c in couplings.items() if all(t.startswith(f"{block}.") for t in c.sizes)) for block in blocks
     }
 
 
-def choose(
-    room: Room,
+def allocate_widths(
+    space: SearchSpace,
     groups: Sequence[Group],
     removed: Sequence[str],
     budget: float,
@@ -59,7 +59,7 @@ def choose(
     *,
     evenly: bool,
 ) -> Allocation:
-    """The widths of ``groups``, which may have been cut before, and the blocks that go besides those ``removed``.
+    """Allocate the widths of ``groups``, which may have been cut before, and the blocks that go besides ``removed``.
 
     Args:
         damages: what is to be least; without, the importance of the channels that stay is to be greatest.
@@ -67,35 +67,35 @@ def choose(
     Raises:
         OutOfReachError: the cheapest choice is over the budget; says what can be had.
     """
-    problem = _problem(room, groups, removed, budget)
-    problem = problem if damages is None else _sparing(problem, damages)
+    problem = _problem(space, groups, removed, budget)
+    problem = problem if damages is None else _with_damages(problem, damages)
     try:
         return allocation.uniform(problem) if evenly else allocation.allocate(problem)
     except allocation.OutOfReachError as error:
-        raise OutOfReachError(_told(room.costs, budget, error.least + room.costs.fixed)) from None
+        raise OutOfReachError(_out_of_reach(space.costs, budget, error.least + space.costs.fixed)) from None
 
 
-def aim(room: Room, groups: Sequence[Group], goal: float, *, evenly: bool) -> float:
-    """What to choose for, so that ``goal`` is kept when it is measured again: a little less where there is that.
+def target_cost(space: SearchSpace, groups: Sequence[Group], goal: float, *, evenly: bool) -> float:
+    """Compute the cost to allocate for, so that ``goal`` holds when it is measured again: a little below it where possible.
 
     Raises:
         OutOfReachError: the cheapest choice is over the goal.
     """
-    if room.costs.measured is not None:
+    if space.costs.measured is not None:
         with suppress(OutOfReachError):
-            choose(room, groups, (), (1 - SPARE) * goal, evenly=evenly)
+            allocate_widths(space, groups, (), (1 - SPARE) * goal, evenly=evenly)
             return (1 - SPARE) * goal
-    choose(room, groups, (), goal, evenly=evenly)
+    allocate_widths(space, groups, (), goal, evenly=evenly)
     return goal
 
 
-def tried(
+def measure_allocations(
     find: Callable[[float], Allocation], costs: Costs, removed: Sequence[str], budget: float
 ) -> list[tuple[Allocation, float]]:
-    """Allocations for a budget, and their costs as they are measured whole: the sum of the pieces is off by percents.
+    """Measure whole models under several allocations for a budget: the sum of measured layers is off by percents.
 
-    ``find`` gives one by that sum. It is asked again, for as much less or more as the last one was off, or as near to that
-    as there is any, until one is within the budget and uses it.
+    ``find`` gives an allocation by that sum. It is called again, for as much less or more as the last one was off, or as
+    near to that as possible, until one is within the budget and uses it.
 
     Args:
         removed: blocks that are gone already.
@@ -103,50 +103,52 @@ def tried(
     Raises:
         OutOfReachError: none is within the budget by the sum.
     """
-    found = find(budget)
+    allocation = find(budget)
     if costs.measured is None:
-        return [(found, costs.fixed + found.cost)]
+        return [(allocation, costs.fixed + allocation.cost)]
     seen: list[tuple[Allocation, float]] = []
-    asked = budget
+    wanted = budget
     while True:
-        taken = costs.now * costs.measured(found.widths, (*removed, *found.removed))
-        seen.append((found, taken))
+        taken = costs.now * costs.measured(allocation.widths, (*removed, *allocation.removed))
+        seen.append((allocation, taken))
         if (1 - UNUSED) * budget <= taken <= budget or len(seen) == TRIES:
             return seen
-        nearest = _nearest(find, asked * (1 - UNUSED / 2) * budget / taken, asked)
+        nearest = _nearest(find, wanted * (1 - UNUSED / 2) * budget / taken, wanted)
         if nearest is None:
             return seen
-        asked, found = nearest
+        wanted, allocation = nearest
 
 
-def held(seen: Sequence[tuple[Allocation, float]], budget: float) -> tuple[Allocation, float]:
-    """Of allocations and their costs the one that uses the budget best; where none is within, the cheapest."""
+def best_within(seen: Sequence[tuple[Allocation, float]], budget: float) -> tuple[Allocation, float]:
+    """Select the allocation that uses the budget best; where none is within, the cheapest."""
     within = [each for each in seen if each[1] <= budget]
     return max(within, key=lambda each: each[1]) if within else min(seen, key=lambda each: each[1])
 
 
-def _nearest(find: Callable[[float], Allocation], asked: float, had: float) -> tuple[float, Allocation] | None:
-    """What ``find`` gives for a cost, or for one nearer to what could be ``had``; and that cost."""
+def _nearest(find: Callable[[float], Allocation], wanted: float, had: float) -> tuple[float, Allocation] | None:
+    """Return the allocation for a cost, or for one nearer to the cost that was possible (``had``); and its cost."""
     for _ in range(HALVINGS):
         try:
-            return asked, find(asked)
+            return wanted, find(wanted)
         except OutOfReachError:
-            asked = (asked + had) / 2
+            wanted = (wanted + had) / 2
     return None
 
 
-def choices(room: Room, start: Sequence[Group], end: Mapping[str, int], kept: Mapping[str, float]) -> tuple[Choice, ...]:
-    """What became of each group and block, and what each saves given all others.
+def list_choices(
+    space: SearchSpace, start: Sequence[Group], end: Mapping[str, int], kept: Mapping[str, float]
+) -> tuple[Choice, ...]:
+    """List the choice for each group and block, with its saving given all others.
 
     Args:
         end: widths of the groups that are left. kept: importance kept of each, as a fraction.
     """
-    removed = [b for b, groups in room.blocks.items() if b in kept and kept[b] == 0]
-    full = {root: coupling.width for root, coupling in room.couplings.items()}
-    terms = [t for t in room.costs.terms if t.block is None or t.block not in removed]
+    removed = [b for b, groups in space.blocks.items() if b in kept and kept[b] == 0]
+    full = {root: coupling.width for root, coupling in space.couplings.items()}
+    terms = [t for t in space.costs.terms if t.block is None or t.block not in removed]
     at = {**full, **end}
-    found = []
-    gone = {g for block in removed for g in room.blocks[block]}
+    listed = []
+    gone = {g for block in removed for g in space.blocks[block]}
     for group in start:
         root = group.root
         if root in gone:
@@ -155,7 +157,7 @@ def choices(room: Room, start: Sequence[Group], end: Mapping[str, int], kept: Ma
         saved = sum(
             t.cost([{**at, root: full[root]}[g] for g in t.groups]) - t.cost([at[g] for g in t.groups]) for t in touching
         )
-        found.append(
+        listed.append(
             Choice(
                 name=root,
                 kind="group",
@@ -164,14 +166,14 @@ def choices(room: Room, start: Sequence[Group], end: Mapping[str, int], kept: Ma
                 after=at[root],
                 kept=kept.get(root, 1.0),
                 bought=float(saved),
-                unit=room.costs.unit,
+                unit=space.costs.unit,
             )
         )
     for block in removed:
-        own = [t for t in room.costs.terms if t.block == block]
+        own = [t for t in space.costs.terms if t.block == block]
         saved = sum(t.cost([at[g] for g in t.groups]) for t in own)
-        width = max((full[g] for g in room.blocks[block]), default=1)
-        found.append(
+        width = max((full[g] for g in space.blocks[block]), default=1)
+        listed.append(
             Choice(
                 name=block,
                 kind="block",
@@ -180,34 +182,34 @@ def choices(room: Room, start: Sequence[Group], end: Mapping[str, int], kept: Ma
                 after=0,
                 kept=0.0,
                 bought=float(saved),
-                unit=room.costs.unit,
+                unit=space.costs.unit,
             )
         )
-    return tuple(found)
+    return tuple(listed)
 
 
-def _problem(room: Room, groups: Sequence[Group], removed: Sequence[str], budget: float) -> Problem:
-    gone = {g for block in removed for g in room.blocks[block]}
+def _problem(space: SearchSpace, groups: Sequence[Group], removed: Sequence[str], budget: float) -> Problem:
+    gone = {g for block in removed for g in space.blocks[block]}
     curves: dict[str, dict[int, float]] = {}
     for group in groups:
-        if group.root in room.couplings and group.root not in gone:
-            curves[group.root] = _curve(group, room.floors[group.root], room.multiple)
-    for root, coupling in room.couplings.items():
+        if group.root in space.couplings and group.root not in gone:
+            curves[group.root] = _curve(group, space.floors[group.root], space.multiple)
+    for root, coupling in space.couplings.items():
         if root not in curves and root not in gone:
             curves[root] = {coupling.width: 0.0}
-    blocks = {b: tuple(g for g in inner if g in curves) for b, inner in room.blocks.items() if b not in removed}
-    bare = {block: _worth(block, groups) for block, inner in blocks.items() if not inner}
-    terms = [t for t in room.costs.terms if t.block is None or t.block not in removed]
-    return Problem(curves=curves, terms=terms, budget=budget - room.costs.fixed, blocks=blocks, block_importance=bare)
+    blocks = {b: tuple(g for g in inner if g in curves) for b, inner in space.blocks.items() if b not in removed}
+    bare = {block: _block_importance(block, groups) for block, inner in blocks.items() if not inner}
+    terms = [t for t in space.costs.terms if t.block is None or t.block not in removed]
+    return Problem(curves=curves, terms=terms, budget=budget - space.costs.fixed, blocks=blocks, block_importance=bare)
 
 
-def widths(room: Room, groups: Sequence[Group]) -> dict[str, tuple[int, ...]]:
-    """The widths that each group may have, ascending, its own with them."""
-    return {group.root: tuple(_curve(group, room.floors[group.root], room.multiple)) for group in groups}
+def allowed_widths(space: SearchSpace, groups: Sequence[Group]) -> dict[str, tuple[int, ...]]:
+    """List the widths that each group may have, ascending, its own with them."""
+    return {group.root: tuple(_curve(group, space.floors[group.root], space.multiple)) for group in groups}
 
 
-def _sparing(problem: Problem, damages: Damages) -> Problem:
-    """The problem with what a choice keeps told as the damage that it does not do."""
+def _with_damages(problem: Problem, damages: Damages) -> Problem:
+    """Replace importance kept by negative damage in a problem."""
     curves = {
         root: {width: -damages.groups[root][width] for width in curve} if root in damages.groups else curve
         for root, curve in problem.curves.items()
@@ -222,12 +224,12 @@ def _curve(group: Group, floor: int, multiple: int) -> dict[int, float]:
     return {w: float(strongest[w]) for w in (*range(step, width, step), width) if w >= floor}
 
 
-def _worth(block: str, groups: Sequence[Group]) -> float:
-    """A block none of whose channels can be cut is worth what the groups are worth on average."""
+def _block_importance(block: str, groups: Sequence[Group]) -> float:
+    """Return the importance of a block none of whose channels can be cut: the mean over the groups."""
     return float(np.mean([group.importance.sum() for group in groups])) if groups else 1.0
 
 
-def _told(costs: Costs, budget: float, least: float) -> str:
+def _out_of_reach(costs: Costs, budget: float, least: float) -> str:
     if costs.unit == "ms":
         return (
             f"the fastest allocation measured is {costs.now / least:.1f}x ({least:.3f} ms of {costs.now:.3f}); "

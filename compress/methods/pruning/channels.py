@@ -1,11 +1,11 @@
-"""Groups of channels that can only be cut together, and the cut.
+"""Groups of coupled channels, and their cut.
 
 The groups are those of torch-pruning's dependency graph (DepGraph, Fang et al. 2023). It works on a copy
 here: what it would keep of each tensor is read off and becomes a ``Narrow`` operation, which alone
 changes a model. So a replay needs neither torch-pruning nor its decisions.
 
 torch-pruning does not follow every model rightly: a channel that moves through slices, pads and chunks can be
-taken for another. So no cut is believed before it was checked (``faithful``); what fails is left whole and named.
+taken for another. So no cut is believed before it was checked (``find_unfaithfulness``); what fails is left whole and named.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.methods.cost_model import Coupling
-from compress.methods.pruning.faithfulness import faithful
-from compress.methods.pruning.families import families_of
+from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.methods.pruning.families import find_families
 from compress.methods.pruning.importance import Scorer
 from compress.methods.pruning.operations import Narrow
 
@@ -62,7 +62,7 @@ class Group:
 def rank_groups(
     module: nn.Module, example: Tensor, measure: Callable[[nn.Module], Scorer] | None = None, *, comparable: bool = False
 ) -> tuple[list[Group], tuple[str, ...]]:
-    """All groups that may be cut, with the importance of each channel over the coupled layers.
+    """Find all groups that may be cut, with the importance of each channel over the coupled layers.
 
     Args:
         measure: gives the scorer for a working copy of ``module``; L2 without.
@@ -78,8 +78,8 @@ def rank_groups(
     except Exception as error:  # whatever its tracer trips over, the model is left whole
         return [], (f"no channel is cut: torch-pruning cannot trace the model ({_line(error)})",)
     scorer = tp.importance.GroupMagnitudeImportance(p=2) if measure is None else measure(work)
-    families = families_of(work, graph, example)
-    found: list[Group] = []
+    families = find_families(work, graph, example)
+    groups: list[Group] = []
     notes: list[str] = []
     seen: set[nn.Module] = set()
     for path, layer in work.named_modules():
@@ -101,13 +101,13 @@ def rank_groups(
         elif scores is not None and len(scores) == _channels(layer):
             values = scores.detach().double().numpy()
             family, last = families.get(path, "stage"), _is_last(graph, group)
-            found.append(
+            groups.append(
                 Group(root=paths[layer], importance=values, family=family, parts=_parts(layers, len(values)), last=last)
             )
-    means = [float(group.importance.mean()) for group in found]
+    means = [float(group.importance.mean()) for group in groups]
     if comparable:
         means = [float(np.mean(means))] * len(means)
-    scaled = zip(found, means, strict=True)
+    scaled = zip(groups, means, strict=True)
     return [replace(g, importance=g.importance / (mean if mean > 0 else 1.0)) for g, mean in scaled], tuple(notes)
 
 
@@ -128,13 +128,13 @@ def cut(
         The operation, None when nothing can be cut, and notes on what was left alone.
     """
     named = [(own, members) for own, members in _by_ratio(groups, ratio, ratios or {}) if own]
-    able, notes = followed(module, example, [group for _, members in named for group in members], multiple)
+    able, notes = separable_groups(module, example, [group for _, members in named for group in members], multiple)
     dropped: dict[str, list[int]] = {}
     for own, members in named:
-        dropped |= choose([group for group in members if group in able], own, multiple)
+        dropped |= choose_channels([group for group in members if group in able], own, multiple)
     if dropped:
-        operation, told = cut_channels(module, example, dropped)
-        return operation, (*notes, *told)
+        operation, more_notes = cut_channels(module, example, dropped)
+        return operation, (*notes, *more_notes)
     left = able or ([] if notes else groups)
     if left:
         widest = max(len(group.importance) for group in left)
@@ -151,20 +151,20 @@ def cut_channels(
     return proof.operation, proof.notes
 
 
-def followed(
+def separable_groups(
     module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int
 ) -> tuple[list[Group], tuple[str, ...]]:
-    """The groups that can lose ``multiple`` channels and nothing else, and notes on the others."""
+    """Select the groups that can lose ``multiple`` channels and nothing else, with notes on the others."""
     wide = {g.root: g for g in groups if len(g.importance) > g.step(multiple)}
-    proof = _Proof(module, example, {r: least(g, _most(g, multiple)) for r, g in wide.items()})
+    proof = _Proof(module, example, {r: least_important(g, _most(g, multiple)) for r, g in wide.items()})
     proof.add([root for root, group in wide.items() if not group.last])
     for root in (root for root, group in wide.items() if group.last):
         proof.add_alone(root)
     return [group for root, group in wide.items() if root in proof.able], proof.notes
 
 
-def least(group: Group, keep: int) -> list[int]:
-    """The channels of a group that go when ``keep`` stay: the least important, in order."""
+def least_important(group: Group, keep: int) -> list[int]:
+    """Return the least important channels of a group, in order: those that go when ``keep`` stay."""
     total = len(group.importance)
     parts = group.parts if keep % group.parts == 0 else 1
     size = total // parts
@@ -172,11 +172,11 @@ def least(group: Group, keep: int) -> list[int]:
     return sorted((order + size * np.arange(parts)[:, None]).ravel().tolist())
 
 
-def couplings(module: nn.Module, example: Tensor, groups: Sequence[Group]) -> dict[str, Coupling]:
-    """Which sizes shrink with each group, by root; a group that torch-pruning cannot cut by one channel is left out."""
+def find_couplings(module: nn.Module, example: Tensor, groups: Sequence[Group]) -> dict[str, Coupling]:
+    """Find the sizes that shrink with each group, by root; groups that torch-pruning cannot cut are left out."""
     work = copy.deepcopy(module).eval()
     graph = _graph(work, example)
-    found: dict[str, Coupling] = {}
+    result: dict[str, Coupling] = {}
     for group in groups:
         before = {name: tensor.shape for name, tensor in _tensors(work).items()}
         layer = work.get_submodule(group.root)
@@ -190,25 +190,25 @@ def couplings(module: nn.Module, example: Tensor, groups: Sequence[Group]) -> di
             for name, shape in before.items()
         }
         changed = {name: by_dimension for name, by_dimension in sizes.items() if by_dimension}
-        found[group.root] = Coupling(width=len(group.importance), sizes=changed)
-    return found
+        result[group.root] = Coupling(width=len(group.importance), sizes=changed)
+    return result
 
 
-def matching(names: Sequence[str], group: Group) -> str | None:
-    """The first of ``names`` that means a group: its family or a pattern of its root's path."""
+def match_name(names: Sequence[str], group: Group) -> str | None:
+    """Return the first of ``names`` that means a group: its family or a pattern of its root's path."""
     return next((n for n in names if n == group.family or fnmatch.fnmatchcase(group.root, n)), None)
 
 
 def _by_ratio(groups: Sequence[Group], ratio: float, ratios: Mapping[str, float]) -> Iterable[tuple[float, list[Group]]]:
-    """Groups that share a threshold, with their fraction."""
+    """Collect groups that share a threshold, with their fraction."""
     sets: dict[str | None, list[Group]] = {}
     for group in groups:
-        sets.setdefault(matching(list(ratios), group), []).append(group)
+        sets.setdefault(match_name(list(ratios), group), []).append(group)
     return [(ratio if name is None else ratios[name], members) for name, members in sets.items()]
 
 
 def _most(group: Group, multiple: int) -> int:
-    """The greatest width under a group's own that it may have after a cut of at least ``multiple``."""
+    """Return the greatest width under a group's own that it may have after a cut of at least ``multiple``."""
     step = group.step(multiple)
     return max(step, (len(group.importance) - multiple) // group.parts * group.parts)
 
@@ -230,7 +230,7 @@ class _Proof:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is left whole, in the order of the cuts."""
+        """Notes on the groups left whole, in the order of the cuts."""
         return tuple(f"{root} keeps its channels: {self._reasons[root]}" for root in self._dropped if root in self._reasons)
 
     def add(self, roots: Sequence[str]) -> None:
@@ -245,7 +245,7 @@ class _Proof:
             self._bisect([root])
 
     def _taken(self, roots: Sequence[str]) -> tuple[list[str], _Probe | None]:
-        """The roots that torch-pruning takes, tried in a row, and a copy without them; half a cut spoils a copy."""
+        """Return the roots that torch-pruning takes, tried in a row, and a copy without them; half a cut spoils a copy."""
         taken: list[str] = []
         probe: _Probe | None = None
         for root in roots:
@@ -276,20 +276,20 @@ class _Proof:
             self._bisect(roots[half:])
 
     def _why_not(self, roots: Sequence[str], probe: _Probe | None = None) -> tuple[str, Narrow | None]:
-        """Why roots cannot be cut together, empty when they can; and their cut."""
+        """Return the reason why roots cannot be cut together, empty when they can; and their cut."""
         if probe is None:
             probe = _Probe(self._module, self._example)
             if not all(probe.cut(root, self._dropped[root]) for root in roots):
                 return probe.reason, None
         try:
-            operation = probe.told()
+            operation = probe.operation()
         except ValueError as error:
             return f"torch-pruning does more than to slice ({_line(error)})", None
-        return faithful(self._module, operation, self._example), operation
+        return find_unfaithfulness(self._module, operation, self._example), operation
 
 
-def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, list[int]]:
-    """Channels to drop by root: those under one threshold for all groups, counts rounded to the nearest multiple."""
+def choose_channels(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, list[int]]:
+    """Choose the channels to drop by root: those under one threshold for all groups, counts rounded to a multiple."""
     if not groups:
         return {}
     everything = np.sort(np.concatenate([g.importance for g in groups]))
@@ -300,31 +300,31 @@ def choose(groups: Sequence[Group], ratio: float, multiple: int) -> dict[str, li
         step = group.step(multiple)
         keep = max(1, round(int((group.importance >= threshold).sum()) / step)) * step
         if keep < total:
-            dropped[group.root] = least(group, keep)
+            dropped[group.root] = least_important(group, keep)
     return dropped
 
 
-def narrow(module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]) -> Narrow | None:
-    """What cutting ``dropped`` keeps of every tensor; None when there is nothing to cut, or torch-pruning refuses."""
+def build_narrow(module: nn.Module, example: Tensor, dropped: Mapping[str, list[int]]) -> Narrow | None:
+    """Build the operation that drops channels by root; None when there is nothing to cut, or torch-pruning refuses."""
     if not dropped:
         return None
     probe = _Probe(module, example)
     try:
-        return probe.told() if all(probe.cut(root, channels) for root, channels in dropped.items()) else None
+        return probe.operation() if all(probe.cut(root, channels) for root, channels in dropped.items()) else None
     except ValueError:  # it did more than to slice
         return None
 
 
-def narrowings(module: nn.Module, example: Tensor, root: str, dropped: Sequence[list[int]]) -> list[Narrow | None]:
-    """``narrow`` for several cuts of one group, each of which holds the one before it."""
+def build_narrows(module: nn.Module, example: Tensor, root: str, dropped: Sequence[list[int]]) -> list[Narrow | None]:
+    """Build the operations of several cuts of one group, each of which holds the one before it."""
     probe = _Probe(module, example)
-    found: list[Narrow | None] = []
+    operations: list[Narrow | None] = []
     left = list(range(_channels(module.get_submodule(root))))
     for channels in dropped:
         more = [position for position, channel in enumerate(left) if channel in set(channels)]
-        found.append(probe.told() if probe.cut(root, more) else None)
+        operations.append(probe.operation() if probe.cut(root, more) else None)
         left = [channel for channel in left if channel not in set(channels)]
-    return found
+    return operations
 
 
 @final
@@ -347,7 +347,7 @@ class _Probe:
         self.reason, self.sound = "", True
 
     def cut(self, root: str, channels: list[int]) -> bool:
-        """Cut channels, counted among those that are left; whether torch-pruning could."""
+        """Cut channels, counted among those that are left; return whether torch-pruning could."""
         layer = self._work.get_submodule(root)
         try:
             group = self._graph.get_pruning_group(layer, _out(layer), channels)
@@ -363,15 +363,15 @@ class _Probe:
             self.reason, self.sound = f"torch-pruning cannot cut them ({_line(error)})", False
         return self.sound
 
-    def told(self) -> Narrow:
-        """All cuts so far as one operation."""
+    def operation(self) -> Narrow:
+        """Return all cuts so far as one operation."""
         shapes, now = self._shapes, _sizes(self._work)
         kept = {n: _kept(t, shapes[n]) for n, t in _tensors(self._work).items() if t.shape != shapes[n]}
         return Narrow(tensors=kept, attributes={path: now[path] for path in now if now[path] != self._sizes[path]})
 
 
 def _kept(codes: Tensor, shape: torch.Size) -> dict[str, list[int]]:
-    """The indices kept along each dimension that shrank, from what is left of an array of flat indices.
+    """Decode the indices kept along each dimension that shrank, from the remaining flat indices of an array.
 
     Raises:
         ValueError: what is left are not slices of the array.

@@ -1,4 +1,4 @@
-"""Bias compensation: what pruned channels contributed on average is folded into the layers that read them.
+"""Bias compensation: the mean output of pruned channels is folded into the layers that read them.
 
 A channel whose scale has gone to zero makes the constant act(shift); group channel pruning (paper 15) adds that constant's
 effect to the next bias, or takes it off the next batch norm's mean:
@@ -17,12 +17,12 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from compress.methods.pruning.consumers import Layer, find_consumers, following_norms, forward_hooks, shift_bias
 from compress.methods.pruning.operations import Narrow
-from compress.methods.pruning.readers import Layer, hooked, norms_behind, readers, shift_constant
 
 
 def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Iterable[Tensor]) -> tuple[str, ...]:
-    """Shift biases and means of ``cut``, in place.
+    """Fold the mean of dropped channels into biases and batch norm means of ``cut``, in place.
 
     Args:
         whole: the model before ``operation``; ``cut``: after it, with the same paths.
@@ -31,10 +31,10 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
     Returns:
         Paths of layers that lost inputs and have neither a bias nor a batch norm behind them, so that nothing was shifted.
     """
-    lost = readers(whole, operation)
+    lost = find_consumers(whole, operation)
     given = iter(batches)
     first = next(given)
-    norms, means = norms_behind(whole, lost, first[:1]), _means(whole, lost, chain([first], given))
+    norms, means = following_norms(whole, lost, first[:1]), _means(whole, lost, chain([first], given))
     left: list[str] = []
     for path, dropped in lost.items():
         layer = whole.get_submodule(path)
@@ -44,13 +44,13 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
         shift = sums[:, dropped] @ means[path][dropped]
         kept = operation.tensors[f"{path}.weight"].get("0")
         shift = shift if kept is None else shift[torch.tensor(kept)]
-        if not shift_constant(cut, path, norms.get(path), shift):
+        if not shift_bias(cut, path, norms.get(path), shift):
             left.append(path)
     return tuple(left)
 
 
 def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """The mean of each input channel of some layers."""
+    """Compute the mean of each input channel of some layers."""
     totals: dict[str, Tensor] = {}
 
     def before(path: str) -> Callable[..., None]:
@@ -62,7 +62,7 @@ def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -
         return hook
 
     seen = 0
-    with hooked(module, before={path: before(path) for path in paths}):
+    with forward_hooks(module, before={path: before(path) for path in paths}):
         for inputs in batches:
             module(inputs)
             seen += len(inputs)

@@ -1,16 +1,17 @@
-"""What a cut does to the model's outputs, measured: what an allocation gives away for the time that it saves.
+"""Damage of cuts: the relative change of the model's outputs on calibration samples.
 
 The size of a channel's weights tells which channels of a layer matter. It does not tell which layers do, nor what a whole
-block is worth. So each group is cut alone to a few of its widths and each block taken out alone, on a copy, and calibration
-samples tell
+block is worth. So each group is cut alone to a few of its widths and each block removed alone, on a copy, and measured on
+calibration samples:
 
     damage = sum over outputs of  || cut - whole ||^2 / || whole - its mean over the samples ||^2
 
 Small damages of independent parts add up; what goes wrong in the same direction adds up by its root; and blocks stand in
 for each other, so that each alone seems worth little until few are left. Which of these holds how far is not known
-beforehand, so an allocation is proposed under several such sums (``SUMS``), and those are told apart by their damage as a
-whole, measured again (``together``). Batch norms take their statistics from the samples themselves, since training will put
-them right: so judged, a pruned network before training goes with the same network after it (Li et al. 2020, "EagleEye").
+beforehand, so an allocation is proposed under several such sums (``SUMS``), and the proposals are compared by their damage
+as a whole, measured again (``joint_damage``). Batch norms take their statistics from the samples themselves, since training
+will put them right: so measured, a pruned network before training goes with the same network after it (Li et al. 2020,
+"EagleEye").
 A network without them has nothing that is put right so easily, and there the layers that read what was cut are fitted first.
 Between measured widths damage is linear, and it never falls as a width does.
 """
@@ -27,13 +28,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.execution.progress import Progress, count_progress
-from compress.methods.pruning.channels import Group, least, narrowings
+from compress.methods.pruning.channels import Group, build_narrows, least_important
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.reconstruct import reconstruct
 from compress.models.layers import BATCH_NORMS, flat_tensors
 
 CHANNELS = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0))
-"""To which power damages are added up, where no block can go; ``Damages.summed`` explains the rest."""
+"""To which power damages are added up, where no block can go; ``Damages.weighted`` explains the rest."""
 SUMS = tuple((power, rate, crowding) for crowding in (0.0, 1.0, 2.0) for rate in (1.0, 0.5, 0.25) for power in (1.0, 0.5))
 """The same where blocks can go."""
 POINTS = 4
@@ -58,8 +59,8 @@ class Damages:
     groups: Mapping[str, Mapping[int, float]]
     blocks: Mapping[str, float]
 
-    def summed(self, power: float, rate: float, crowding: float) -> Damages:
-        """The same, to be added up to a power.
+    def weighted(self, power: float, rate: float, crowding: float) -> Damages:
+        """Raise damages to a power and weight those of blocks, so that they can be summed.
 
         Args:
             rate: of the blocks' damage that counts: training makes up for more of that.
@@ -74,7 +75,7 @@ class Damages:
         return Damages(groups=groups, blocks={p: (rate * d * scarce[p]) ** power for p, d in self.blocks.items()})
 
 
-def damages(
+def measure_damages(
     module: nn.Module,
     example: Tensor,
     groups: Sequence[Group],
@@ -83,49 +84,51 @@ def damages(
     samples: Tensor,
     progress: Progress | None = None,
 ) -> Damages:
-    """Damage of each group at each of its ``widths`` and of each block; ``samples`` are inputs, (samples, ...)."""
+    """Measure the damage of each group at each of its ``widths`` and of each block; ``samples`` are (samples, ...)."""
     whole = _outputs(module, samples)
-    found: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, float]] = {}
     for group in count_progress(progress, "damage of each cut", groups):
         full = len(group.importance)
         measured = {full: 0.0}
         points = _spread(sorted(w for w in widths[group.root] if w < full))[::-1]
-        cuts = narrowings(module, example, group.root, [least(group, width) for width in points]) if points else []
+        cuts = (
+            build_narrows(module, example, group.root, [least_important(group, width) for width in points]) if points else []
+        )
         for width, operation in zip(points, cuts, strict=True):
             cut = None if operation is None else cut_copy(module, operation, module, samples)
             measured[width] = REFUSED if cut is None else _damage(_outputs(cut, samples), whole)
-        found[group.root] = _between(measured, widths[group.root])
+        curves[group.root] = _between(measured, widths[group.root])
     gone: dict[str, float] = {}
     for path in count_progress(progress, "damage of each block", blocks):
         gone[path] = _damage(_outputs(Remove(blocks=(path,)).apply(copy.deepcopy(module)), samples), whole)
-    return Damages(groups=found, blocks=gone)
+    return Damages(groups=curves, blocks=gone)
 
 
 def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: Tensor) -> nn.Module:
-    """A copy of ``module``, cut; without batch norms, which right themselves, layers are fitted to those of ``whole``."""
+    """Cut a copy of ``module``; without batch norms, which adapt to the samples, layers are fitted to those of ``whole``."""
     cut = operation.apply(copy.deepcopy(module))
     if not any(isinstance(layer, BATCH_NORMS) for layer in module.modules()):
         reconstruct(whole, cut, operation, [samples], onwards=False)
     return cut
 
 
-def together(module: nn.Module, samples: Tensor) -> Callable[[nn.Module], float]:
-    """What tells the damage of all cuts at once: of a cut copy of ``module`` against it."""
+def joint_damage(module: nn.Module, samples: Tensor) -> Callable[[nn.Module], float]:
+    """Return a function that measures the damage of all cuts at once: of a cut copy of ``module`` against it."""
     whole = _outputs(module, samples)
     return lambda cut: _damage(_outputs(cut, samples), whole)
 
 
-def enough(sample_elements: int) -> int:
-    """How many samples of so many elements damage is measured on."""
+def damage_sample_count(sample_elements: int) -> int:
+    """Compute the number of samples, of so many elements, that damage is measured on."""
     return max(LEAST_SAMPLES, min(MOST_SAMPLES, ELEMENTS // sample_elements))
 
 
-def _damage(found: Sequence[Tensor], whole: Sequence[Tensor]) -> float:
-    return sum(float((a - y).square().sum() / _size(y)) for a, y in zip(found, whole, strict=True))
+def _damage(outputs: Sequence[Tensor], whole: Sequence[Tensor]) -> float:
+    return sum(float((a - y).square().sum() / _size(y)) for a, y in zip(outputs, whole, strict=True))
 
 
 def _size(output: Tensor) -> Tensor:
-    """How much an output varies over the samples; a part of its own size where it hardly does."""
+    """Compute how much an output varies over the samples; at least a small part of its own size."""
     return torch.maximum((output - output.mean(0)).square().sum(), CONSTANT * output.square().sum()).clamp(min=1e-30)
 
 
@@ -146,7 +149,7 @@ def _spread(widths: Sequence[int]) -> list[int]:
 
 
 def _between(measured: Mapping[int, float], widths: Sequence[int]) -> dict[int, float]:
-    """``measured`` made to rise as widths fall, at every one of ``widths``."""
+    """Interpolate ``measured`` at ``widths``, made monotone: damage never falls as a width does."""
     points = sorted(measured)
     rising = np.maximum.accumulate([measured[point] for point in reversed(points)])[::-1]
     return {width: float(np.interp(width, points, rising)) for width in widths}

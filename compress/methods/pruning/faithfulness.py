@@ -34,8 +34,8 @@ APART = (_ConvNd, nn.Linear, _BatchNorm, nn.Embedding)
 LOST_OUTPUT = "an output of the model would lose them"
 
 
-def faithful(module: nn.Module, operation: Narrow, example: Tensor) -> str:
-    """Say why a cut would change more than the channels it takes; empty when it does not.
+def find_unfaithfulness(module: nn.Module, operation: Narrow, example: Tensor) -> str:
+    """Find the reason why a cut would change more than the channels it takes; empty when it does not.
 
     Args:
         module: the whole model; it is left as it is.
@@ -47,22 +47,22 @@ def faithful(module: nn.Module, operation: Narrow, example: Tensor) -> str:
     _silence(whole, operation)
     comparison = _Comparison(small, whole, operation)
     try:
-        found = comparison.of_cut(example.double())
+        actual = comparison.of_cut(example.double())
     except Exception as error:
         return f"the model does not run without some of them ({_line(error)})"
     expected = comparison.of_silenced(example.double())
-    if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in expected]:
+    if [tuple(t.shape) for t in actual] != [tuple(t.shape) for t in expected]:
         return LOST_OUTPUT
     if comparison.reason:
         return comparison.reason
-    if all(_near(ours, theirs) for ours, theirs in zip(found, expected, strict=True)):
+    if all(_near(ours, theirs) for ours, theirs in zip(actual, expected, strict=True)):
         return ""
     return f"the channels that stay would give something else, first seen {comparison.first or 'at the outputs'}"
 
 
 @final
 class _Comparison:
-    """Runs a cut model, then the silenced one beside what the layers of the first were given and gave."""
+    """Comparison of a cut model with the silenced one, layer by layer."""
 
     def __init__(self, small: nn.Module, whole: nn.Module, operation: Narrow) -> None:
         self._small, self._whole, self._operation = small, whole, operation
@@ -72,18 +72,19 @@ class _Comparison:
         self.first = ""
 
     def of_cut(self, inputs: Tensor) -> list[Tensor]:
-        """Outputs of the cut model."""
+        """Run the cut model and return its outputs."""
         return self._run(self._small, inputs, self._note)
 
     def of_silenced(self, inputs: Tensor) -> list[Tensor]:
-        """Outputs of the silenced model, norms over the kept channels."""
+        """Run the silenced model, norms over the kept channels, and return its outputs."""
         return self._run(self._whole, inputs, self._follow)
 
     def _run(self, module: nn.Module, inputs: Tensor, hook: Callable[[str, Any, Any], Tensor | None]) -> list[Tensor]:
         self._calls.clear()
         layers = [(p, m) for p, m in module.named_modules() if isinstance(m, NORMS) or not any(m.children())]
         handles = [
-            layer.register_forward_hook(lambda _, given, made, path=path: hook(path, given, made)) for path, layer in layers
+            layer.register_forward_hook(lambda _, given, output, path=path: hook(path, given, output))
+            for path, layer in layers
         ]
         try:
             with torch.no_grad():
@@ -92,15 +93,15 @@ class _Comparison:
             for handle in handles:
                 handle.remove()
 
-    def _note(self, path: str, given: tuple[Any, ...], made: Any) -> None:
-        if _one_to_one(given, made):
+    def _note(self, path: str, given: tuple[Any, ...], output: Any) -> None:
+        if _one_to_one(given, output):
             self._given[path, self._calls[path]] = given[0].clone()
         self._calls[path] += 1
 
-    def _follow(self, path: str, given: tuple[Any, ...], made: Any) -> Tensor | None:
+    def _follow(self, path: str, given: tuple[Any, ...], output: Any) -> Tensor | None:
         call = (path, self._calls[path])
         self._calls[path] += 1
-        if call not in self._given or not _one_to_one(given, made):
+        if call not in self._given or not _one_to_one(given, output):
             return None
         inputs = self._given[call]
         dimensions = [d for d, (a, b) in enumerate(zip(given[0].shape, inputs.shape, strict=False)) if a != b]
@@ -119,45 +120,45 @@ class _Comparison:
         self._see(path, kept is not None)
         if kept is None or len(kept) != inputs.shape[dimension]:
             return None
-        return self._norm(path, layer, given[0], made, dimension, kept)
+        return self._norm(path, layer, given[0], output, dimension, kept)
 
     def _norm(
-        self, path: str, layer: nn.Module, given: Tensor, made: Tensor, dimension: int, kept: list[int]
+        self, path: str, layer: nn.Module, given: Tensor, output: Tensor, dimension: int, kept: list[int]
     ) -> Tensor | None:
-        """What a layer gives of the kept channels alone, and zeros; None where that is what it gives anyway."""
+        """Compute a layer's output over the kept channels alone, and zeros; None where its own output is that."""
         index = torch.tensor(kept)
         inputs = given.index_select(dimension, index)
         self._see(path, _near(self._given[path, self._calls[path] - 1], inputs))
         alone = layer(inputs)
-        if _near(alone, made.index_select(dimension, index)):
+        if _near(alone, output.index_select(dimension, index)):
             return None
         if isinstance(layer, nn.GroupNorm):
-            reason = _uneven(path, layer.num_groups, kept, made.shape[dimension])
+            reason = _uneven(path, layer.num_groups, kept, output.shape[dimension])
         else:
             reason = _unlike(path, layer, self._operation, inputs, alone, dimension)
         self.reason = self.reason or reason
-        return torch.zeros_like(made).index_copy(dimension, index, alone)
+        return torch.zeros_like(output).index_copy(dimension, index, alone)
 
     def _see(self, path: str, same: bool) -> None:
         if not same and not self.first:
             self.first = f"in what {path} reads"
 
 
-def _one_to_one(given: tuple[Any, ...], made: Any) -> bool:
-    """Whether a layer was given a tensor and gave another of the same shape."""
-    if not given or not isinstance(given[0], Tensor) or not isinstance(made, Tensor):
+def _one_to_one(given: tuple[Any, ...], output: Any) -> bool:
+    """Return whether a layer maps a tensor to another of the same shape."""
+    if not given or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
         return False
-    return given[0].shape == made.shape and given[0].data_ptr() != made.data_ptr()
+    return given[0].shape == output.shape and given[0].data_ptr() != output.data_ptr()
 
 
 def _stated(operation: Narrow, path: str) -> list[list[int]]:
-    """The channels that each of a layer's own tensors keeps."""
+    """List the channels that each of a layer's own tensors keeps."""
     own = [kept for name, kept in operation.tensors.items() if name.rpartition(".")[0] == path]
     return [indices for kept in own for indices in kept.values()]
 
 
 def _found(whole: Tensor, small: Tensor, dimension: int) -> list[int] | None:
-    """The channels of ``whole`` that ``small`` holds, in order; None when it holds others."""
+    """Find the channels of ``whole`` that ``small`` holds, in order; None when it holds others."""
     kept: list[int] = []
     channels = iter(enumerate(whole.unbind(dimension)))
     for ours in small.unbind(dimension):
@@ -169,14 +170,14 @@ def _found(whole: Tensor, small: Tensor, dimension: int) -> list[int] | None:
 
 
 def _uneven(path: str, groups: int, kept: list[int], total: int) -> str:
-    """Why the groups of a cut group norm would not be those of the whole; empty when they are."""
+    """Find the reason why a cut group norm's groups would not be those of the whole; empty when they are."""
     if set(Counter(channel * groups // total for channel in kept).values()) == {len(kept) // groups}:
         return ""
     return f"{path} normalises {groups} groups of channels, and they would not keep equally many"
 
 
 def _unlike(path: str, layer: nn.Module, operation: Narrow, inputs: Tensor, outputs: Tensor, dimension: int) -> str:
-    """Why a cut layer does not give what it is defined to give over the kept channels; empty when it does."""
+    """Find the reason why a cut layer differs from its definition over the kept channels; empty when it does not."""
     if isinstance(layer, nn.LocalResponseNorm):
         return f"{path} divides each channel by its neighbours, and they would be others"
     order = torch.randperm(inputs.shape[dimension], generator=torch.Generator().manual_seed(0))
@@ -187,7 +188,7 @@ def _unlike(path: str, layer: nn.Module, operation: Narrow, inputs: Tensor, outp
 
 
 def _permuted(layer: nn.Module, operation: Narrow, path: str, order: Tensor) -> nn.Module:
-    """A copy of a layer whose own channels are in another order."""
+    """Copy a layer with its own channels in another order."""
     copied = copy.deepcopy(layer)
     for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
         for dimension in operation.tensors.get(f"{path}.{name}", {}):
@@ -214,7 +215,7 @@ def _vary(module: nn.Module) -> None:
 
 
 def _silence(module: nn.Module, operation: Narrow) -> None:
-    """Make the channels that ``operation`` drops do nothing, in place."""
+    """Set the channels that ``operation`` drops to zero, in place."""
     state: Mapping[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for path, kept in operation.tensors.items():
         for dimension, indices in kept.items():

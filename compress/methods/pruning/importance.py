@@ -1,4 +1,4 @@
-"""How much a channel matters: one function each, averaged over the layers that lose it together.
+"""Importance of channels: one function a measure, averaged over the coupled layers.
 
 A function is given a working copy of the model and batches; it returns a scorer of torch-pruning's groups, whose result has
 one value a channel, or None for a group that it has no measure for.
@@ -20,13 +20,13 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 
 def l2(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
-    """L2 norm of all weights that a channel has, on both sides (Li et al. 2017; coupled: Fang et al. 2023)."""
+    """Score channels by the L2 norm of all their weights, on both sides (Li et al. 2017; coupled: Fang et al. 2023)."""
     scorer: Scorer = tp.importance.GroupMagnitudeImportance(p=2)
     return scorer
 
 
 def bn_scale(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
-    """Size of the batch norms' scales (Liu et al. 2017, "Network Slimming"); L2 where a group has no batch norm."""
+    """Score channels by batch norm scale (Liu et al. 2017, "Network Slimming"); by L2 where a group has no batch norm."""
     scales: Scorer = tp.importance.BNScaleImportance(group_reduction="mean")
     plain: Scorer = tp.importance.GroupMagnitudeImportance(p=2)
 
@@ -38,7 +38,7 @@ def bn_scale(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
 
 
 def taylor(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
-    """First-order change of the loss when a channel goes: squared sum of weight x gradient (Molchanov et al. 2019, eq. 8).
+    """Score channels by first-order change of the loss: squared sum of weight x gradient (Molchanov et al. 2019, eq. 8).
 
     The gradient is the mean over ``batches``, the weights in evaluation mode.
     """
@@ -48,20 +48,20 @@ def taylor(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
     scorer: Scorer = tp.importance.GroupTaylorImportance(group_reduction="mean", normalizer=None, multivariable=True)
 
     def score(group: Any) -> Tensor | None:
-        found = scorer(group)
-        return None if found is None else found.square()
+        scores = scorer(group)
+        return None if scores is None else scores.square()
 
     return score
 
 
 def activation(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
-    """Mean size of what a channel's layers make, over samples and places (after Hu et al. 2016, "Network Trimming")."""
+    """Score channels by mean absolute activation, over samples and positions (after Hu et al. 2016, "Network Trimming")."""
     totals: dict[nn.Module, Tensor] = {}
     kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 
-    def keep(layer: nn.Module, given: Any, made: Tensor) -> None:
-        axis = 1 if made.dim() == 4 else made.dim() - 1
-        size = made.detach().abs().double().movedim(axis, 0).flatten(1).mean(1)
+    def keep(layer: nn.Module, given: Any, output: Tensor) -> None:
+        axis = 1 if output.dim() == 4 else output.dim() - 1
+        size = output.detach().abs().double().movedim(axis, 0).flatten(1).mean(1)
         totals[layer] = totals.get(layer, torch.zeros_like(size)) + size
 
     handles = [layer.register_forward_hook(keep) for layer in work.modules() if isinstance(layer, kinds)]
@@ -75,13 +75,13 @@ def activation(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
     cuts = (tp.prune_conv_out_channels, tp.prune_linear_out_channels, tp.prune_batchnorm_out_channels)
 
     def score(group: Any) -> Tensor | None:
-        found: list[Tensor] = []
+        means: list[Tensor] = []
         channels = len(group[0].root_idxs) if group[0].root_idxs else len(group[0].idxs)
         for dependency, indices in group:
             layer = dependency.target.module
             if dependency.handler in cuts and layer in totals and len(indices) == channels:
-                found.append(totals[layer][torch.as_tensor(indices)])
-        return torch.stack(found).mean(0) if found else None
+                means.append(totals[layer][torch.as_tensor(indices)])
+        return torch.stack(means).mean(0) if means else None
 
     return score
 

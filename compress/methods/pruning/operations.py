@@ -1,4 +1,4 @@
-"""Structural operations of pruning: channels and blocks taken out."""
+"""Structural operations of pruning: channels and blocks removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 @final
 @dataclass(frozen=True, kw_only=True)
 class Narrow:
-    """Channels kept by physical slicing.
+    """Slicing of tensors to the kept channels.
 
     Attributes:
         tensors: of each parameter and buffer that shrank, the indices kept by dimension.
@@ -25,6 +25,7 @@ class Narrow:
     attributes: Mapping[str, Mapping[str, Any]]
 
     def apply(self, module: nn.Module) -> nn.Module:
+        """Slice the tensors of ``module``, in place."""
         for path, kept in self.tensors.items():
             owner, _, leaf = path.rpartition(".")
             parent = module.get_submodule(owner)
@@ -43,19 +44,20 @@ class Narrow:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Narrow:
-        """Read what ``surgery.json`` holds."""
+        """Read the operation from ``surgery.json``."""
         return cls(**entry)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Remove:
-    """Residual blocks taken out by path: their input goes on as their output."""
+    """Removal of residual blocks by path: each becomes the identity."""
 
     name: ClassVar[str] = "remove"
     blocks: tuple[str, ...]
 
     def apply(self, module: nn.Module) -> nn.Module:
+        """Replace the blocks of ``module`` by the identity, in place."""
         for path in self.blocks:
             owner, _, leaf = path.rpartition(".")
             setattr(module.get_submodule(owner), leaf, nn.Identity())
@@ -63,5 +65,5 @@ class Remove:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Remove:
-        """Read what ``surgery.json`` holds."""
+        """Read the operation from ``surgery.json``."""
         return cls(blocks=tuple(entry["blocks"]))

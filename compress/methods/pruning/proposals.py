@@ -1,4 +1,4 @@
-"""Of the allocations that measured damage proposes, the least harmful at the budget as it is measured whole."""
+"""Selection among proposed allocations: least damage within the budget, measured on whole models."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ FINALISTS = 3
 
 Propose = Callable[[float], Allocation]
 """An allocation for a cost; raises ``OutOfReachError`` where there is none."""
-Harm = Callable[[Allocation], float]
+Damage = Callable[[Allocation], float]
 
 
-def least_harmful(
-    ways: Sequence[Propose],
-    harm: Harm,
+def least_damaging(
+    proposals: Sequence[Propose],
+    damage: Damage,
     costs: Costs,
     removed: Sequence[str],
     share: float,
     progress: Progress | None = None,
 ) -> tuple[Allocation, float]:
-    """The allocation of least ``harm`` within ``share``, and its cost; where none is within, the cheapest.
+    """Select the allocation of least ``damage`` within ``share``, and its cost; where none is within, the cheapest.
 
     All that was measured is compared: the sum of the pieces is off by more for some than for others, and where it is off
-    by much, what was asked for less may be less harmful than what uses the budget.
+    by much, an allocation for a smaller budget may do less damage than one that uses the budget.
 
     Args:
         removed: blocks that are gone already.
@@ -36,31 +36,31 @@ def least_harmful(
     Raises:
         OutOfReachError: none is within the budget by the sum.
     """
-    last = finalists(ways, harm, share, progress=progress)
+    last = shortlist(proposals, damage, share, progress=progress)
     seen = [
         each
-        for way in count_progress(progress, "allocations timed whole", last)
-        for each in budget.tried(way, costs, removed, share)
+        for proposal in count_progress(progress, "allocations timed whole", last)
+        for each in budget.measure_allocations(proposal, costs, removed, share)
     ]
     within = [each for each in _different(seen) if each[1] <= share]
-    return min(within, key=lambda each: harm(each[0])) if within else budget.held(seen, share)
+    return min(within, key=lambda each: damage(each[0])) if within else budget.best_within(seen, share)
 
 
 def _different(seen: Sequence[tuple[Allocation, float]]) -> list[tuple[Allocation, float]]:
-    found: dict[object, tuple[Allocation, float]] = {}
+    distinct: dict[object, tuple[Allocation, float]] = {}
     for each in seen:
-        found.setdefault((frozenset(each[0].widths.items()), frozenset(each[0].removed)), each)
-    return list(found.values())
+        distinct.setdefault((frozenset(each[0].widths.items()), frozenset(each[0].removed)), each)
+    return list(distinct.values())
 
 
-def finalists(
-    ways: Sequence[Propose], harm: Harm, cost: float, most: int = FINALISTS, progress: Progress | None = None
+def shortlist(
+    proposals: Sequence[Propose], damage: Damage, cost: float, most: int = FINALISTS, progress: Progress | None = None
 ) -> list[Propose]:
-    """At ``most`` so many that propose different allocations for a cost, the least harmful first."""
-    found: list[tuple[Propose, Allocation]] = []
-    for propose in count_progress(progress, "allocations proposed", ways):
-        made = propose(cost)
-        if not any((made.widths, made.removed) == (other.widths, other.removed) for _, other in found):
-            found.append((propose, made))
-    ranked = sorted(found, key=lambda each: harm(each[1]))
+    """Return at ``most`` so many proposals whose allocations for a cost differ, the least damaging first."""
+    distinct: list[tuple[Propose, Allocation]] = []
+    for propose in count_progress(progress, "allocations proposed", proposals):
+        allocation = propose(cost)
+        if not any((allocation.widths, allocation.removed) == (other.widths, other.removed) for _, other in distinct):
+            distinct.append((propose, allocation))
+    ranked = sorted(distinct, key=lambda each: damage(each[1]))
     return [propose for propose, _ in ranked[:most]]

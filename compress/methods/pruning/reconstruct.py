@@ -1,4 +1,4 @@
-"""Reconstruction: layers are fitted to what they gave before a cut, by least squares on calibration samples.
+"""Reconstruction: layers are fitted to their outputs before a cut, by least squares on calibration samples.
 
     min over W, b of   sum over samples and positions of  || Y - W X - b ||^2  +  ridge || W - W now ||^2
 
@@ -6,8 +6,8 @@ Y is what the layer gives in the whole model, X what it reads in the cut one, al
 each makes up for what they left (He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
 section 3.1, whose second step this is; the channels are chosen elsewhere). A layer whose output is added to a stream is
 fitted to what the sum was: Y + stream - stream now (section 3.2, the last layer of a residual branch), and so stands in for
-whole blocks that are gone before it. The batch norm behind a layer is told what it reads then, so that training, where it
-asks the batch, starts from the same function. Nothing is trained, and no label is read.
+whole blocks that are gone before it. The batch norm behind a layer gets the statistics of its new inputs, so that
+training, which uses the batch's, starts from the same function. Nothing is trained, and no label is read.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.execution.progress import Progress, count_progress
-from compress.methods.pruning.operations import Narrow
-from compress.methods.pruning.readers import (
+from compress.methods.pruning.consumers import (
     Layer,
-    hooked,
-    norms_behind,
-    passed,
-    readers,
-    restatable,
-    restate,
-    shift_constant,
-    slopes,
+    find_consumers,
+    following_norms,
+    forward_hooks,
+    has_statistics,
+    norm_scales,
+    normalize_mean,
+    set_statistics,
+    shift_bias,
 )
-from compress.methods.pruning.streams import streams
+from compress.methods.pruning.operations import Narrow
+from compress.methods.pruning.residual_streams import find_streams
 
 RIDGE = 0.01
 ROWS, ENOUGH = 8, 3
@@ -69,12 +69,12 @@ def reconstruct(
         Paths of layers that lost inputs and were left as they are: run more than once, of too many inputs, or not plain
         ``Conv2d`` or ``Linear`` (a class of its own may pad or scale what it reads).
     """
-    lost = readers(whole, operation) if operation else {}
+    lost = find_consumers(whole, operation) if operation else {}
     layers = [path for path, layer in cut.named_modules() if isinstance(layer, Layer)] if onwards else list(lost)
     order = _order(cut, layers, batches[0][:1])
     able = [path for path in order if order.count(path) == 1 and _is_plain(cut.get_submodule(path))]
-    norms = norms_behind(whole, able, batches[0][:1])
-    added = streams(whole, able, norms, batches[0][:2]) if onwards else {}
+    norms = following_norms(whole, able, batches[0][:1])
+    added = find_streams(whole, able, norms, batches[0][:2]) if onwards else {}
     for path in count_progress(progress, "layers fitted anew", able):
         kept = operation.tensors.get(f"{path}.weight", {}).get("0") if operation else None
         work = _Fit(whole=whole, cut=cut, path=path, norm=norms.get(path), stream=added.get(path), kept=kept)
@@ -83,15 +83,15 @@ def reconstruct(
     return tuple(path for path in lost if path not in able)
 
 
-def most_samples(sample_elements: int) -> int:
-    """How many samples of so many elements layers are fitted on."""
+def fit_sample_count(sample_elements: int) -> int:
+    """Compute the number of samples, of so many elements, that layers are fitted on."""
     return max(1, min(MOST_SAMPLES, ELEMENTS // sample_elements))
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Fit:
-    """One layer of the cut model, and what it is to give.
+    """One layer of the cut model, with its target in the whole one.
 
     Attributes:
         norm: the batch norm that reads its output.
@@ -113,18 +113,18 @@ class _Fit:
         return layer
 
     def can_make_up(self, batches: Sequence[Tensor]) -> bool:
-        """Whether it reads or is added to something else than before, and samples are enough to fit it on."""
+        """Return whether the layer's inputs or stream differ from before, and samples are enough to fit it on."""
         now, before = (self._seen(module, batches[0][:FEW]) for module in (self.cut, self.whole))
         each = now.given[0].numel() // len(self.layer.weight)
         enough = each * sum(len(inputs) for inputs in batches) >= ENOUGH * _unknowns(self.layer)
         return enough and not (torch.equal(now.read, before.read) and torch.equal(now.past, before.past))
 
     def fit(self, batches: Sequence[Tensor], ridge: float) -> None:
-        """What is added to a stream is fitted as it comes out of the norm, what is not as it goes in."""
+        """Fit the layer: its output behind the norm where it is added to a stream, before the norm elsewhere."""
         layer, norm = self.layer, self.cut.get_submodule(self.norm) if self.norm else None
-        told = norm if norm is not None and restatable(norm) else None
+        adaptable = norm if norm is not None and has_statistics(norm) else None
         ones = torch.ones(len(layer.weight), dtype=torch.float64)
-        slope = ones if told is None else slopes(told)
+        slope = ones if adaptable is None else norm_scales(adaptable)
         unit = ones if self.stream is None else slope
         now = unit * layer.weight.detach().double().flatten(1).T
         bias = layer.bias.detach().double() if isinstance(layer.bias, Tensor) else 0 * ones
@@ -133,15 +133,15 @@ class _Fit:
             sums.add(read.double(), given.double())
         fitted = sums.fitted(now, ridge, free=norm is not None or isinstance(layer.bias, Tensor))
         # A norm takes scale away: of what it reads the weights keep theirs, on which depends how fast they learn.
-        scale = ones if self.stream is None or told is None else _scale(layer.weight, fitted)
+        scale = ones if self.stream is None or adaptable is None else _scale(layer.weight, fitted)
         with torch.no_grad():
             layer.weight.copy_((scale * fitted).T.reshape(layer.weight.shape))
         reads = scale * (sums.read @ fitted) + bias
-        if told is not None:
-            constant = sums.given if self.stream is not None else passed(told, sums.given)
-            restate(told, reads, scale**2 * sums.variance(fitted), slope / unit / scale, constant)
+        if adaptable is not None:
+            constant = sums.given if self.stream is not None else normalize_mean(adaptable, sums.given)
+            set_statistics(adaptable, reads, scale**2 * sums.variance(fitted), slope / unit / scale, constant)
         else:
-            shift_constant(self.cut, self.path, self.norm, sums.given - reads)
+            shift_bias(self.cut, self.path, self.norm, sums.given - reads)
 
     def _asked(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """What the layer reads and what it is to give, a batch at a time: (rows, inputs x kernel), (rows, outputs)."""
@@ -161,7 +161,7 @@ class _Fit:
                 yield now.read.flatten(0, -2), given.flatten(0, -2)
 
     def _seen(self, module: nn.Module, inputs: Tensor) -> _Seen:
-        """What one of the two models has at the layer."""
+        """Run one of the two models up to the layer and record its inputs, outputs and stream."""
         read: list[Tensor] = []
         given: list[Tensor] = []
         past: list[Tensor] = []
@@ -181,7 +181,7 @@ class _Fit:
 
         point = self.path if self.stream is None or self.norm is None else self.norm
         end = {} if self.stream is None else {self.stream: ends}
-        with suppress(_SeenAllError), hooked(module, before={self.path: reads}, behind={point: gives, **end}):
+        with suppress(_SeenAllError), forward_hooks(module, before={self.path: reads}, behind={point: gives, **end}):
             module(inputs)
         return _Seen(read[0], given[0], past[0] if past else torch.zeros(()))
 
@@ -189,7 +189,7 @@ class _Fit:
 @final
 @dataclass(frozen=True)
 class _Seen:
-    """What a layer reads and gives, behind its norm where it is added to a stream, and the stream: 0 where there is none."""
+    """Inputs and outputs of a layer (behind its norm where it is added to a stream), and the stream, or 0."""
 
     read: Tensor
     given: Tensor
@@ -228,7 +228,7 @@ class _Sums:
         return self._given / self._rows
 
     def fitted(self, now: Tensor, ridge: float, free: bool) -> Tensor:
-        """The weights, (inputs, outputs); ``free``: with a constant beside them, so that both means are taken off."""
+        """Solve for the weights, (inputs, outputs); ``free``: with a constant beside them, so both means are taken off."""
         squares, products = self._squares, self._products
         if free:
             squares = squares - self._rows * self.read.outer(self.read)
@@ -238,26 +238,26 @@ class _Sums:
         return solved
 
     def variance(self, weights: Tensor) -> Tensor:
-        """Of what the weights make of x, for each output."""
+        """Compute the variance of each output of the weights."""
         squares = self._squares / self._rows - self.read.outer(self.read)
         return (weights * (squares @ weights)).sum(0).clamp(min=0)
 
 
 def _scale(weight: Tensor, fitted: Tensor) -> Tensor:
-    """By what fitted weights, (inputs, outputs), are made as large as those of each output were."""
+    """Compute the factors that give fitted weights, (inputs, outputs), the norm that each output's had."""
     were, are = weight.detach().double().flatten(1).norm(dim=1), fitted.norm(dim=0)
     return torch.where(are > 0, were / are.clamp(min=1e-30), torch.ones_like(are))
 
 
 def _columns(read: Tensor, layer: nn.Conv2d, positions: Tensor) -> Tensor:
-    """The patches under a kernel at some positions: (samples x positions, channels x kernel)."""
+    """Extract the patches under a kernel at some positions: (samples x positions, channels x kernel)."""
     assert not isinstance(layer.padding, str)
     patches = functional.unfold(read, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[:, :, positions]
     return patches.transpose(1, 2).reshape(-1, patches.shape[1])
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer's output is its weight times zero-padded patches of what it reads, and the fit is no giant."""
+    """Return whether a layer's output is its weight times zero-padded patches of its input, and the fit is not too large."""
     if type(layer) is nn.Conv2d and (isinstance(layer.padding, str) or layer.padding_mode != "zeros" or layer.groups > 1):
         return False
     return type(layer) in (nn.Conv2d, nn.Linear) and _unknowns(layer) <= MOST_UNKNOWNS
@@ -269,8 +269,8 @@ def _unknowns(layer: nn.Module) -> int:
 
 
 def _order(module: nn.Module, paths: Sequence[str], inputs: Tensor) -> list[str]:
-    """The paths in the order in which they run, as often as they do."""
+    """List the paths in the order in which they run, as often as they do."""
     order: list[str] = []
-    with hooked(module, behind={path: (lambda *_, path=path: order.append(path)) for path in paths}):
+    with forward_hooks(module, behind={path: (lambda *_, path=path: order.append(path)) for path in paths}):
         module(inputs)
     return order

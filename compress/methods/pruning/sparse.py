@@ -1,4 +1,4 @@
-"""Sparse training: batch norm scales are drawn to zero, so that pruning finds channels that do little (paper 15, step 1).
+"""Sparse training: an L1 penalty on batch norm scales, so that pruning finds channels that do little (paper 15, step 1).
 
     gradient of gamma += s * sign(gamma)                      until ``start`` of the epochs
     then, for the largest ``relief_fraction`` of |gamma|:     += s * relief_factor * sign(gamma)
@@ -18,15 +18,15 @@ from compress.models.layers import BATCH_NORMS
 
 
 @contextmanager
-def drawn_to_zero(
+def sparsity_penalty(
     module: nn.Module, rate: float, relief_fraction: float = 0.0, relief_factor: float = 1.0
 ) -> Iterator[None]:
-    """While the block lasts, each backward pass adds the L1 rate to the gradients of all batch norm scales."""
+    """Add the L1 penalty's subgradient to the gradients of all batch norm scales, within the block."""
     scales = [m.weight for m in module.modules() if isinstance(m, BATCH_NORMS) and isinstance(m.weight, Tensor)]
 
     def add(scale: Tensor) -> None:
         assert scale.grad is not None
-        scale.grad += rate_of(scale.detach(), scales, rate, relief_fraction, relief_factor)
+        scale.grad += scale_subgradient(scale.detach(), scales, rate, relief_fraction, relief_factor)
 
     handles = [scale.register_post_accumulate_grad_hook(add) for scale in scales]  # type: ignore[no-untyped-call]
     try:
@@ -36,8 +36,10 @@ def drawn_to_zero(
             handle.remove()
 
 
-def rate_of(scale: Tensor, scales: Sequence[Tensor], rate: float, relief_fraction: float, relief_factor: float) -> Tensor:
-    """The subgradient of one batch norm's scales; shape (channels,)."""
+def scale_subgradient(
+    scale: Tensor, scales: Sequence[Tensor], rate: float, relief_fraction: float, relief_factor: float
+) -> Tensor:
+    """Compute the penalty's subgradient for one batch norm's scales; shape (channels,)."""
     pull = rate * scale.sign()
     if relief_fraction <= 0:
         return pull

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compress.methods.cost_model import LayerPrice
-from compress.methods.low_rank.factorise import factorize, relative_error
+from compress.methods.low_rank.factorize import factorize, relative_error
 from compress.methods.low_rank.pela import FactorPair, bound_gradients, bound_perturbation
 from compress.models.plan import Plan
 from compress.stages.base import Artifact

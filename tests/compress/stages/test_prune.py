@@ -13,12 +13,12 @@ from torch import nn
 
 from compress.execution.progress import StreamProgress
 from compress.methods.allocation import Allocation
-from compress.methods.pruning.blocks import removable
-from compress.methods.pruning.channels import couplings, rank_groups
+from compress.methods.pruning.blocks import removable_blocks
+from compress.methods.pruning.channels import find_couplings, rank_groups
 from compress.methods.pruning.compensate import compensate
 from compress.methods.pruning.importance import IMPORTANCES
 from compress.methods.pruning.operations import Narrow, Remove
-from compress.methods.pruning.sparse import rate_of
+from compress.methods.pruning.sparse import scale_subgradient
 from compress.models import plan
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact
@@ -199,7 +199,7 @@ def test_a_budget_by_latency_is_measured_on_the_engine(given, monkeypatch):
 
 
 def test_the_residual_blocks_of_a_network(exported, example):
-    assert removable(exported[0], example) == ("layer1.0", "layer1.1", "layer2.1", "layer3.1")
+    assert removable_blocks(exported[0], example) == ("layer1.0", "layer1.1", "layer2.1", "layer3.1")
 
 
 class Plain(nn.Module):
@@ -212,12 +212,12 @@ class Plain(nn.Module):
 
 
 def test_a_network_without_shortcuts_has_no_blocks_to_take_out(example):
-    assert removable(Plain(), example) == ()
+    assert removable_blocks(Plain(), example) == ()
 
 
 def test_sizes_that_shrink_with_a_group(exported, example):
     groups, _ = rank_groups(exported[0], example)
-    found = couplings(exported[0], example, [g for g in groups if g.root == "layer1.0.conv1"])
+    found = find_couplings(exported[0], example, [g for g in groups if g.root == "layer1.0.conv1"])
     names = {f"layer1.0.{n}" for n in ("conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var")}
     assert found["layer1.0.conv1"].sizes == {**{n: {0: 1} for n in names}, "layer1.0.conv2.weight": {1: 1}}
 
@@ -269,8 +269,8 @@ def test_where_only_blocks_go_the_others_are_fitted_too(given):
     artifact, context = given
     groups, _ = rank_groups(artifact.module, context.example)
     chosen = Allocation(widths={}, removed=("layer2.1",), importance=0.0, cost=0.0)
-    made, operation, notes = Prune().cut_to(artifact, chosen, groups, context)
-    bare, _, _ = Prune(reconstruct=False).cut_to(artifact, chosen, groups, context)
+    made, operation, notes = Prune().apply_allocation(artifact, chosen, groups, context)
+    bare, _, _ = Prune(reconstruct=False).apply_allocation(artifact, chosen, groups, context)
     assert operation is None and notes == () and [o.name for o in made.plan.operations] == ["remove"]
     inputs = torch.from_numpy(context.data.validation.load(np.arange(32)).inputs)
     with torch.no_grad():
@@ -281,9 +281,9 @@ def test_where_only_blocks_go_the_others_are_fitted_too(given):
 def test_the_sparse_rate_by_hand():
     """Five scales, relief for the top 40 %: the two largest get a hundredth, whatever their sign."""
     scales = [torch.tensor([0.1, -0.9, 0.3]), torch.tensor([-0.2, 0.8])]
-    found = rate_of(scales[0], scales, 1e-3, 0.4, 0.01)
+    found = scale_subgradient(scales[0], scales, 1e-3, 0.4, 0.01)
     torch.testing.assert_close(found, torch.tensor([1e-3, -1e-5, 1e-3]))
-    torch.testing.assert_close(rate_of(scales[1], scales, 1e-3, 0.0, 1.0), torch.tensor([-1e-3, 1e-3]))
+    torch.testing.assert_close(scale_subgradient(scales[1], scales, 1e-3, 0.0, 1.0), torch.tensor([-1e-3, 1e-3]))
 
 
 @pytest.mark.parametrize("name", sorted(IMPORTANCES))

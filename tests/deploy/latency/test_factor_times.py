@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.methods.low_rank.factorise import build_factors, count_macs
+from compress.methods.low_rank.factorize import build_factors, count_macs
 from deploy.latency import factor_times
 from deploy.latency.factor_times import Sizes, layer_model, layers
 from deploy.latency.stopwatch import Time

@@ -7,7 +7,7 @@ import pytest
 
 from compress.methods.allocation import Allocation, Term
 from compress.methods.cost_model import Costs, Coupling
-from compress.methods.pruning.budget import TRIES, Room, aim, held, tried
+from compress.methods.pruning.budget import TRIES, SearchSpace, best_within, measure_allocations, target_cost
 from compress.methods.pruning.channels import Group
 from profiles.errors import OutOfReachError
 
@@ -33,7 +33,7 @@ def found(asked):
 
 
 def kept(find, costs, removed, budget):
-    return held(tried(find, costs, removed, budget), budget)
+    return best_within(measure_allocations(find, costs, removed, budget), budget)
 
 
 def test_a_sum_that_is_exact_is_taken_as_it_is():
@@ -95,14 +95,14 @@ def test_a_little_of_a_measured_budget_is_kept_back_where_there_is_that():
 
     def aimed(off, goal):
         terms = [Term(groups=("a",), cost=lambda widths: float(widths[0]))]
-        room = Room(
+        space = SearchSpace(
             costs=replace(costs(off), terms=terms),
             couplings={"a": Coupling(width=100, sizes={})},
             floors={"a": 10},
             blocks={},
             multiple=1,
         )
-        return aim(room, [group], goal, evenly=False)
+        return target_cost(space, [group], goal, evenly=False)
 
     assert aimed(lambda ms: ms, 50.0) == pytest.approx(48.5)
     assert aimed(None, 50.0) == 50.0

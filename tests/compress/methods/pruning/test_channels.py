@@ -8,12 +8,12 @@ from torch import nn
 from compress.methods.pruning.channels import (
     Group,
     _kept,
-    choose,
+    build_narrow,
+    build_narrows,
+    choose_channels,
     cut,
     cut_channels,
-    least,
-    narrow,
-    narrowings,
+    least_important,
     rank_groups,
 )
 from compress.methods.pruning.operations import Narrow
@@ -28,20 +28,20 @@ def group(root, importance):
 
 def test_choose_cuts_the_least_important_of_all_groups():
     groups = [group("a", [0.1, 0.2, 3.0, 4.0]), group("b", [2.0, 2.1, 2.2, 2.3])]
-    assert choose(groups, 0.25, 1) == {"a": [0, 1]}
+    assert choose_channels(groups, 0.25, 1) == {"a": [0, 1]}
 
 
 def test_counts_are_multiples_and_never_zero():
     rng = np.random.default_rng(0)
     groups = [group(str(i), rng.random(40)) for i in range(5)]
     for ratio in (0.1, 0.5, 0.95):
-        for root, dropped in choose(groups, ratio, 8).items():
+        for root, dropped in choose_channels(groups, ratio, 8).items():
             assert (40 - len(dropped)) % 8 == 0, root
             assert 0 < 40 - len(dropped) < 40
 
 
 def test_a_group_smaller_than_the_multiple_stays_whole():
-    assert choose([group("a", [1.0, 2.0, 3.0])], 0.9, 8) == {}
+    assert choose_channels([group("a", [1.0, 2.0, 3.0])], 0.9, 8) == {}
 
 
 def test_groups_of_a_residual_network_and_its_output_is_not_among_them(example):
@@ -118,7 +118,9 @@ def test_cuts_of_a_group_one_after_the_other_are_those_made_alone(example):
     module = small_model()
     for group in rank_groups(module, example)[0][:3]:
         nested = [[3], [0, 3], [0, 2, 3, 5]]
-        assert narrowings(module, example, group.root, nested) == [narrow(module, example, {group.root: n}) for n in nested]
+        assert build_narrows(module, example, group.root, nested) == [
+            build_narrow(module, example, {group.root: n}) for n in nested
+        ]
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5])
@@ -168,8 +170,8 @@ def test_a_wide_pointwise_convolution_keeps_the_rows_that_were_asked():
     module = nn.Sequential(nn.Conv2d(3, 96, 1), nn.ReLU(), nn.Conv2d(96, 128, 1), nn.ReLU(), nn.Conv2d(128, 4, 1)).eval()
     example = torch.randn(2, 3, 4, 4)
     group = next(g for g in rank_groups(module, example)[0] if g.root == "2")
-    operation, notes = cut_channels(module, example, {"2": least(group, 80)})
-    stay = sorted(set(range(128)) - set(least(group, 80)))
+    operation, notes = cut_channels(module, example, {"2": least_important(group, 80)})
+    stay = sorted(set(range(128)) - set(least_important(group, 80)))
     assert notes == () and operation.tensors["2.weight"] == {"0": stay} and operation.tensors["4.weight"] == {"1": stay}
 
 

@@ -9,7 +9,7 @@ from compress.methods.allocation import Term
 from compress.methods.cost_model import Costs, Coupling
 from compress.methods.pruning import budget
 from compress.methods.pruning.channels import Group, rank_groups
-from compress.methods.pruning.damage import Damages, damages, enough, together
+from compress.methods.pruning.damage import Damages, damage_sample_count, joint_damage, measure_damages
 from tests.conftest import small_model
 
 
@@ -31,7 +31,7 @@ def test_the_damage_of_a_channel_by_hand():
     """x = (1, 0), (0, 1), (-1, 0), (0, -1): y = 3, 1, -3, -1 of mean 0 and energy 20; without h1 y is off by 1 twice."""
     samples = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
     group = Group(root="first", importance=np.array([1.0, 0.1]))
-    found = damages(TwoChannels(), samples[:2], [group], {"first": (1, 2)}, (), samples)
+    found = measure_damages(TwoChannels(), samples[:2], [group], {"first": (1, 2)}, (), samples)
     assert found.groups["first"] == {1: pytest.approx(2 / 20), 2: 0.0}
 
 
@@ -42,7 +42,7 @@ def test_what_another_channel_makes_up_for_does_no_damage():
         module.first.weight.copy_(torch.tensor([[1.0, 0], [2.0, 0]]))
     samples = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
     group = Group(root="first", importance=np.array([1.0, 0.1]))
-    found = damages(module, samples[:2], [group], {"first": (1, 2)}, (), samples)
+    found = measure_damages(module, samples[:2], [group], {"first": (1, 2)}, (), samples)
     assert found.groups["first"][1] < 1e-3
 
 
@@ -53,7 +53,7 @@ def test_damage_never_falls_as_a_width_does_and_a_silent_block_does_none(example
             tensor.zero_()
     groups = [g for g in rank_groups(module, example)[0] if g.root.endswith("conv1") and "." in g.root]
     widths = {g.root: tuple(range(2, len(g.importance) + 1, 2)) for g in groups}
-    found = damages(module, example, groups, widths, ("layer1.0",), torch.randn(16, 1, 16, 16))
+    found = measure_damages(module, example, groups, widths, ("layer1.0",), torch.randn(16, 1, 16, 16))
     for root, curve in found.groups.items():
         values = [curve[width] for width in widths[root]]
         assert values == sorted(values, reverse=True) and values[-1] == 0 and len(values) == len(widths[root])
@@ -68,26 +68,26 @@ def test_an_allocation_spares_what_the_outputs_need():
     terms = [Term(groups=(g.root,), cost=lambda w: float(w[0]), block=f"block.{g.root}") for g in groups]
     costs = Costs(unit="ms", terms=terms, fixed=0.0, now=8.0, least=0.0, about="by hand")
     blocks = {f"block.{g.root}": (g.root,) for g in groups}
-    room = budget.Room(costs=costs, couplings=couplings, floors={"needed": 2, "idle": 2}, blocks=blocks, multiple=2)
+    space = budget.SearchSpace(costs=costs, couplings=couplings, floors={"needed": 2, "idle": 2}, blocks=blocks, multiple=2)
     curve = {2: 0.5, 4: 0.0}
     told = Damages(groups={"needed": curve, "idle": {2: 0.1, 4: 0.0}}, blocks={"block.needed": 0.9, "block.idle": 0.3})
-    assert budget.choose(room, groups, (), 6.1, told, evenly=False).widths == {"needed": 4, "idle": 2}
-    gone = budget.choose(room, groups, (), 4.1, told, evenly=False)
+    assert budget.allocate_widths(space, groups, (), 6.1, told, evenly=False).widths == {"needed": 4, "idle": 2}
+    gone = budget.allocate_widths(space, groups, (), 4.1, told, evenly=False)
     assert gone.removed == ("block.idle",) and gone.widths == {"needed": 4}
 
 
 def test_sums_of_damage():
     """By hand: a group's 0.09 by its root is 0.3; half of a block's 0.32 is 0.16, by its root 0.4."""
     told = Damages(groups={"a": {2: 0.09, 4: 0.0}}, blocks={"b": 0.32})
-    assert told.summed(0.5, 0.5, 2.0) == Damages(
+    assert told.weighted(0.5, 0.5, 2.0) == Damages(
         groups={"a": {2: pytest.approx(0.3), 4: 0.0}}, blocks={"b": pytest.approx(0.4)}
     )
-    assert told.summed(1.0, 1.0, 0.0) == told
+    assert told.weighted(1.0, 1.0, 0.0) == told
 
 
 def test_the_last_blocks_of_a_container_count_more():
     told = Damages(groups={}, blocks={"first.0": 0.3, "first.1": 0.1, "first.2": 0.2, "second.0": 0.1})
-    assert told.summed(1.0, 1.0, 1.0).blocks == pytest.approx(
+    assert told.weighted(1.0, 1.0, 1.0).blocks == pytest.approx(
         {"first.1": 0.1, "first.2": 0.2 * 3 / 2, "first.0": 0.3 * 3, "second.0": 0.1}
     )
 
@@ -98,9 +98,10 @@ def test_the_damage_of_several_cuts_is_measured_as_a_whole():
     whole, silent = TwoChannels(), TwoChannels()
     with torch.no_grad():
         silent.last.weight.zero_()
-    damage = together(whole, samples)
+    damage = joint_damage(whole, samples)
     assert damage(silent) == pytest.approx(1.0) and damage(whole) == 0
 
 
 def test_large_samples_are_few():
-    assert enough(3 * 32 * 32) == 64 and enough(3 * 224 * 224) == 13 and enough(10**8) == 8
+    sizes = {3 * 32 * 32: 64, 3 * 224 * 224: 13, 10**8: 8}
+    assert {size: damage_sample_count(size) for size in sizes} == sizes

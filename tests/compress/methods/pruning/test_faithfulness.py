@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compress.methods.pruning.channels import Group, cut, cut_channels, least, narrow, rank_groups
-from compress.methods.pruning.faithfulness import faithful
+from compress.methods.pruning.channels import Group, build_narrow, cut, cut_channels, least_important, rank_groups
+from compress.methods.pruning.faithfulness import find_unfaithfulness
 from compress.methods.pruning.operations import Narrow
 
 
@@ -85,11 +85,11 @@ def swapped(operation, path, dimension):
 def test_channels_within_and_along_norms_are_cut_and_a_wrong_row_of_any_tensor_is_found(name):
     module, example = network(name)
     operation, _ = cut(module, example, rank_groups(module, example)[0], 0.3, 8)
-    assert "block.up.weight" in operation.tensors and faithful(module, operation, example) == ""
+    assert "block.up.weight" in operation.tensors and find_unfaithfulness(module, operation, example) == ""
     for path, kept in operation.tensors.items():
         for dimension in kept:
             if "norm." in path or "depthwise" in path or path.rpartition(".")[2] in ("weight", "scale"):
-                assert faithful(module, swapped(operation, path, dimension), example), (path, dimension)
+                assert find_unfaithfulness(module, swapped(operation, path, dimension), example), (path, dimension)
 
 
 @pytest.mark.parametrize("name", ["LayerNorm2d", "one group", "four groups", "own"])
@@ -97,7 +97,7 @@ def test_the_stream_that_norms_read_is_cut_to_what_the_kept_channels_alone_give(
     """By hand: a norm of the cut model gives (x - m) / s of the kept channels, m and s of these."""
     module, example = network(name)
     stem = next(g for g in rank_groups(module, example)[0] if g.root == "stem")
-    operation, notes = cut_channels(module, example, {"stem": least(stem, 40)})
+    operation, notes = cut_channels(module, example, {"stem": least_important(stem, 40)})
     assert notes == ()
     kept = operation.tensors["stem.weight"]["0"]
     small = operation.apply(copy.deepcopy(module))
@@ -115,7 +115,7 @@ def test_group_norms_lose_equally_many_of_each_group_or_nothing():
     module, example = network("four groups")
     stem = next(g for g in rank_groups(module, example)[0] if g.root == "stem")
     assert stem.parts == 4
-    assert [sum(16 * p <= i < 16 * (p + 1) for i in least(stem, 40)) for p in range(4)] == [6, 6, 6, 6]
+    assert [sum(16 * p <= i < 16 * (p + 1) for i in least_important(stem, 40)) for p in range(4)] == [6, 6, 6, 6]
     operation, notes = cut_channels(module, example, {"stem": list(range(24))})
     assert operation is None
     assert notes == ("stem keeps its channels: norm normalises 4 groups of channels, and they would not keep equally many",)
@@ -242,7 +242,7 @@ def test_the_ratio_is_of_what_can_be_cut_and_each_refused_group_is_named():
     assert {g.root for g in groups} == {"patch", "attention.qkv", "up", "head"}
     operation, notes = cut(module, example, groups, 0.25, 8)
     hidden = next(g for g in groups if g.root == "up")
-    stay = sorted(set(range(256)) - set(least(hidden, 192)))
+    stay = sorted(set(range(256)) - set(least_important(hidden, 192)))
     assert operation.tensors == {"up.weight": {"0": stay}, "up.bias": {"0": stay}, "down.weight": {"1": stay}}
     assert sorted(note.split()[0] for note in notes) == ["attention.qkv", "head", "patch"]
     assert "head keeps its channels: an output of the model would lose them" in notes
@@ -273,15 +273,15 @@ def test_one_bad_group_of_many_is_found_by_halves(monkeypatch):
 
     def counted(*arguments):
         calls.append(1)
-        return faithful(*arguments)
+        return find_unfaithfulness(*arguments)
 
-    monkeypatch.setattr("compress.methods.pruning.channels.faithful", counted)
+    monkeypatch.setattr("compress.methods.pruning.channels.find_unfaithfulness", counted)
     operation, notes = cut_channels(module, example, {f"up.{i}": list(range(8)) for i in range(32)})
     assert {p for p in operation.tensors if p.startswith("up.") and p.endswith("weight")} == {
         f"up.{i}.weight" for i in range(32) if i != 13
     }
     assert [note.split()[0] for note in notes] == ["up.13"] and len(calls) == 12
-    assert narrow(module, example, {"up.0": [0]}) is not None
+    assert build_narrow(module, example, {"up.0": [0]}) is not None
 
 
 def test_groups_state_which_is_an_output():
@@ -305,4 +305,4 @@ def test_faint_variances_stay_variances():
         },
         attributes={"0": {"out_channels": 4}, "1": {"num_features": 4}, "3": {"in_channels": 4}},
     )
-    assert faithful(net, cut, torch.randn(2, 3, 5, 5)) == ""
+    assert find_unfaithfulness(net, cut, torch.randn(2, 3, 5, 5)) == ""

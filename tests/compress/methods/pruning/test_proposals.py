@@ -2,7 +2,7 @@
 
 from compress.methods.allocation import Allocation
 from compress.methods.cost_model import Costs
-from compress.methods.pruning.proposals import finalists, least_harmful
+from compress.methods.pruning.proposals import least_damaging, shortlist
 
 
 def cut_to(width, *removed):
@@ -21,8 +21,8 @@ def test_the_least_harmful_different_proposals_come_first():
         return harms[chosen.widths["a"], chosen.removed]
 
     ways = [way(i) for i in range(4)]
-    assert [propose(1.0) for propose in finalists(ways, harm, 1.0, 2)] == [made[1], made[3]]
-    assert [propose(1.0) for propose in finalists(ways, harm, 1.0, 9)] == [made[1], made[3], made[0]]
+    assert [propose(1.0) for propose in shortlist(ways, harm, 1.0, 2)] == [made[1], made[3]]
+    assert [propose(1.0) for propose in shortlist(ways, harm, 1.0, 9)] == [made[1], made[3], made[0]]
     assert set(asked) == {1.0}
 
 
@@ -43,7 +43,7 @@ def test_what_is_least_harmful_by_the_sum_need_not_be_at_the_budget_as_measured(
 
     costs = Costs(unit="ms", terms=(), fixed=0.0, now=16.0, least=0.0, about="by hand", measured=measured)
     assert harm(deep(8)) < harm(wide(8))
-    chosen, taken = least_harmful([deep, wide], harm, costs, (), 8.0)
+    chosen, taken = least_damaging([deep, wide], harm, costs, (), 8.0)
     assert not chosen.removed and chosen.widths == {"a": 8} and taken == 8.0
 
 
@@ -58,5 +58,5 @@ def test_where_the_sum_is_far_off_the_least_harmful_of_all_that_were_timed_is_ta
 
     harms = {12: 0.0, 9: 0.1, 11: 0.4}
     costs = Costs(unit="ms", terms=(), fixed=0.0, now=16.0, least=0.0, about="by hand", measured=measured)
-    chosen, taken = least_harmful([step], lambda each: harms[each.widths["a"]], costs, (), 12.0)
+    chosen, taken = least_damaging([step], lambda each: harms[each.widths["a"]], costs, (), 12.0)
     assert chosen.widths == {"a": 9} and taken == 6.0

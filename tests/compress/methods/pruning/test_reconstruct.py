@@ -9,8 +9,8 @@ from torch import nn
 from compress.methods.pruning.channels import cut, rank_groups
 from compress.methods.pruning.compensate import compensate
 from compress.methods.pruning.operations import Narrow, Remove
-from compress.methods.pruning.reconstruct import most_samples, reconstruct
-from compress.methods.pruning.streams import streams
+from compress.methods.pruning.reconstruct import fit_sample_count, reconstruct
+from compress.methods.pruning.residual_streams import find_streams
 from tests.conftest import small_model
 
 BATCHES = [torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(n)) for n in range(2)]
@@ -136,7 +136,7 @@ def test_what_is_added_to_a_stream_is_found(norm):
     model = of_blocks(2, norm)
     paths = [path for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
     norms = {"2.conv1": "2.bn1", "3.conv1": "3.bn1", **({"2.conv2": "2.bn2", "3.conv2": "3.bn2"} if norm else {})}
-    assert streams(model, paths, norms, BATCHES[0]) == {"2.conv2": "2", "3.conv2": "3"}
+    assert find_streams(model, paths, norms, BATCHES[0]) == {"2.conv2": "2", "3.conv2": "3"}
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["batch norm", "bias"])
@@ -209,4 +209,4 @@ def test_what_is_not_plain_is_named_and_left(reader):
 
 
 def test_how_many_samples():
-    assert most_samples(3 * 32 * 32) == 256 and most_samples(3 * 224 * 224) == 111 and most_samples(10**9) == 1
+    assert fit_sample_count(3 * 32 * 32) == 256 and fit_sample_count(3 * 224 * 224) == 111 and fit_sample_count(10**9) == 1

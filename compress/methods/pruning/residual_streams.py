@@ -1,4 +1,4 @@
-"""Where a layer's output is added to a stream that goes past it, as at the end of a residual block; found by trying."""
+"""Residual streams: where a layer's output is added to one, found by trying."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.methods.pruning.readers import hooked, restatable
+from compress.methods.pruning.consumers import forward_hooks, has_statistics
 
 TOLERANCE = 1e-4
 
 
-def streams(module: nn.Module, paths: Iterable[str], norms: Mapping[str, str], inputs: Tensor) -> dict[str, str]:
-    """Of each layer whose output is added to a stream, the innermost module around it that ends with the sum.
+def find_streams(module: nn.Module, paths: Iterable[str], norms: Mapping[str, str], inputs: Tensor) -> dict[str, str]:
+    """Find for each layer whose output is added to a stream the innermost module around it that ends with the sum.
 
     With the layer's output silenced such a module gives the stream, and with any other the sum of both. An activation
-    behind the sum is none of its business where it passes the stream on as it is, as ReLU does what ReLU made.
+    behind the sum does not matter where it passes the stream on as it is, as ReLU does what another ReLU gave.
 
     Args:
         norms: the batch norm behind a layer; what that gives is the layer's output then.
     """
     calls = _calls(module, inputs)
-    found: dict[str, str] = {}
+    ends_by_path: dict[str, str] = {}
     for path in paths:
         point = norms.get(path, path)
-        if path in norms and not restatable(module.get_submodule(point)):
+        if path in norms and not has_statistics(module.get_submodule(point)):
             continue
         around = [b for b in _ancestors(path) if point.startswith(f"{b}.") and len(calls.get(b, ())) == 1]
         ends = next((b for b in around if _adds(module.get_submodule(b), point.removeprefix(f"{b}."), *calls[b][0])), None)
         if ends is not None:
-            found[path] = ends
-    return found
+            ends_by_path[path] = ends
+    return ends_by_path
 
 
 def _adds(block: nn.Module, point: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether what ``point`` gives is added to something at the end of ``block``."""
+    """Return whether the output of ``point`` is added to something at the end of ``block``."""
     given: list[Tensor] = []
 
     def with_given(make: Any) -> Any:
         def instead(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             given.append(make(output))
-            return given[-1].clone()  # the sum may be made in place
+            return given[-1].clone()  # the sum may be computed in place
 
-        with hooked(block, behind={point: instead}):
+        with forward_hooks(block, behind={point: instead}):
             return block(*args, **kwargs)
 
     stream = with_given(torch.zeros_like)
     if not isinstance(stream, Tensor) or len(given) != 1 or stream.shape != given[0].shape or not bool(stream.any()):
         return False
     random, size = torch.Generator().manual_seed(0), float(stream.abs().mean())
-    made = with_given(lambda output: size * torch.rand(output.shape, generator=random))
-    return bool((made - stream - given[1]).abs().max() <= TOLERANCE * size)
+    summed = with_given(lambda output: size * torch.rand(output.shape, generator=random))
+    return bool((summed - stream - given[1]).abs().max() <= TOLERANCE * size)
 
 
 def _calls(module: nn.Module, inputs: Tensor) -> dict[str, list[tuple[Any, Any]]]:
-    """What every module inside is called with."""
+    """Record the arguments of every module inside."""
     calls: dict[str, list[tuple[Any, Any]]] = {}
     handles = [
         inner.register_forward_pre_hook(
@@ -66,7 +66,7 @@ def _calls(module: nn.Module, inputs: Tensor) -> dict[str, list[tuple[Any, Any]]
         if path
     ]
     try:
-        with hooked(module):
+        with forward_hooks(module):
             module(inputs)
     finally:
         for handle in handles:
@@ -75,6 +75,6 @@ def _calls(module: nn.Module, inputs: Tensor) -> dict[str, list[tuple[Any, Any]]
 
 
 def _ancestors(path: str) -> list[str]:
-    """Paths of the modules around one, the innermost first, without the whole."""
+    """List the paths of the modules around one, the innermost first, without the whole."""
     parts = path.split(".")[:-1]
     return [".".join(parts[:n]) for n in range(len(parts), 0, -1)]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.methods.low_rank.factorise import (
+from compress.methods.low_rank.factorize import (
     build_factors,
     count_macs,
     factor_kinds,
