@@ -197,14 +197,18 @@ def test_unlabelled_data_is_enough_where_no_loss_reads_labels(compress_cli, smal
 
 
 def test_bench_times_files_against_each_other(compress_here, tmp_path):
+    import numpy as np
     import onnx
-    import torch
+    from onnx import helper
 
-    from deploy.export.to_onnx import capture, to_onnx
-    from tests.conftest import small_model
-
-    for name, width in (("narrow", 0.5), ("wide", 4.0)):
-        onnx.save(to_onnx(capture(small_model(width=width), [torch.randn(2, 1, 16, 16)])), tmp_path / f"{name}.onnx")
+    values = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["batch", 64]) for n in ("input", "output")]
+    for name, width in (("narrow", 64), ("wide", 16384)):  # 256 times the products
+        weights = {"a": np.ones((64, width), np.float32), "b": np.ones((width, 64), np.float32)}
+        constants = [onnx.numpy_helper.from_array(weight, one) for one, weight in weights.items()]
+        nodes = [helper.make_node("MatMul", ["input", "a"], ["x"]), helper.make_node("MatMul", ["x", "b"], ["output"])]
+        graph = helper.make_graph(nodes, name, values[:1], values[1:], constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        onnx.save(model, tmp_path / f"{name}.onnx")
     done = compress_here("bench", "wide.onnx", "narrow.onnx", "--engine", "onnxruntime", "--seconds", "0.5", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

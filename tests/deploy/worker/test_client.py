@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import numpy as np
 import onnx
@@ -17,7 +16,7 @@ from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from profiles.errors import UserError
-from tests.conftest import small_model
+from tests.conftest import small_model, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +92,4 @@ def test_no_process_is_left_behind():
     with RemoteWorker(device("local")) as worker:
         worker.facts()
         pid = worker.process.pid
-    for _ in range(50):
-        if not psutil.pid_exists(pid):
-            return
-        time.sleep(0.1)
-    pytest.fail("the worker outlived its block")
+    wait_until(lambda: not psutil.pid_exists(pid), "the end of the worker")
