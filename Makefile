@@ -1,4 +1,4 @@
-# make demo | test | bench | bench-losses | docs | lint. Everything runs in .venv, made from pinned constraints.
+# make demo | test | bench | bench-losses | mutants | docs | lint. Everything runs in .venv, made from pinned constraints.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[digits,dev]'
 	touch $@
 
-.PHONY: install demo test bench bench-losses docs lint clean
+.PHONY: install demo test bench bench-losses mutants docs lint clean
 install: $(VENV)/.installed
 
 demo: install
@@ -27,6 +27,10 @@ bench: install
 # Hours, in as many goes as it takes: tests/bench/cells keeps the figures of each training. ARGS="--only kd dkd --epochs 2"
 bench-losses: install
 	$(BIN)/python -m tests.bench.losses $(ARGS)
+
+# Changes one place at a time of what decides results, and sees whether the tests notice: half an hour. ARGS="--only losses --most 40"
+mutants: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ARGS)
 
 # The documents and docstrings as a searchable site in site/; a link that leads nowhere ends it.
 docs: install

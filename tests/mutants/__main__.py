@@ -31,7 +31,10 @@ LIMIT_S = 120
 AT_ONCE = 2
 PRUNING = "tests/compress/methods/pruning"
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "losses": ("compress/losses/*.py", ("tests/compress/losses/test_losses_known.py", "tests/compress/losses/test_losses.py")),
+    "losses": (
+        "compress/losses/*.py",
+        tuple(f"tests/compress/losses/test_{name}.py" for name in ("losses_by_hand", "losses_known", "losses", "adapters")),
+    ),
     "gate": ("compress/pipeline/gate.py", ("tests/compress/pipeline/test_gate.py",)),
     "verdict": ("compress/pipeline/verdict.py", ("tests/compress/report/test_record.py",)),
     "keys": ("compress/pipeline/cache_keys.py", ("tests/compress/pipeline/test_cache_keys.py",)),

@@ -18,8 +18,19 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.And: ast.Or,
     ast.Or: ast.And,
 }
-PAIRS = (("student", "teacher"), ("ours", "theirs"), ("s", "t"), ("mine", "theirs"), ("before", "after"), ("target", "given"))
+PAIRS = (
+    ("student", "teacher"),
+    ("ours", "theirs"),
+    ("s", "t"),
+    ("mine", "theirs"),
+    ("before", "after"),
+    ("target", "given"),
+)
 """Names whose order as arguments matters."""
+SYMMETRIC = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "cosine_similarity", "minimum", "maximum", "zip")
+"""Calls whose first two arguments may change places."""
+ROUNDING = 1e-6
+"""Constants below guard against rounding; twice as much does as well."""
 SKIPPED = (ast.Raise, ast.Assert, ast.JoinedStr, ast.ImportFrom, ast.Import)
 """What is not mutated: messages, and what mypy guards."""
 
@@ -93,18 +104,25 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield node.right
     if isinstance(node, ast.Compare) and type(node.ops[0]) in OPERATORS:
         yield _with(node, ops=[OPERATORS[type(node.ops[0])](), *node.ops[1:]])
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and _counts(node.value):
         yield ast.Constant(node.value + 1 if isinstance(node.value, int) else node.value * 2 or 1.0)
     if isinstance(node, ast.If | ast.IfExp | ast.While):
         yield _with(node, test=ast.UnaryOp(ast.Not(), node.test))
-    if isinstance(node, ast.Call) and len(node.args) > 1 and _paired(*node.args[:2]):
+    if isinstance(node, ast.Call) and len(node.args) > 1 and _ordered(node):
         yield _with(node, args=[node.args[1], node.args[0], *node.args[2:]])
     if isinstance(node, ast.AugAssign) or (isinstance(node, ast.Assign) and _of_itself(node)):
         yield ast.Pass()
 
 
-def _paired(first: ast.expr, second: ast.expr) -> bool:
-    one, two = ast.unparse(first), ast.unparse(second)
+def _counts(value: object) -> bool:
+    return type(value) in (int, float) and (value == 0 or abs(value) >= ROUNDING)  # type: ignore[operator, arg-type]
+
+
+def _ordered(call: ast.Call) -> bool:
+    """Whether a call takes a pair, such as student and teacher, whose order matters."""
+    one, two = (ast.unparse(argument) for argument in call.args[:2])
+    if ast.unparse(call.func).endswith(SYMMETRIC):
+        return False
     return any(one.replace(a, b) == two and one != two for pair in PAIRS for a, b in (pair, pair[::-1]))
 
 

@@ -141,3 +141,57 @@ def test_searching_keeps_the_budget_and_comes_close(monkeypatch):
     found = allocate(problem)
     assert found.cost <= problem.budget
     assert found.importance >= 0.95 * expected
+
+
+def test_costs_are_rounded_up_so_that_a_budget_is_kept(monkeypatch):
+    """Ten bins of 1: two choices of 5.5 are 6 bins each, so one of them is taken; of 5 both are, to the last bin."""
+    monkeypatch.setattr(allocation, "BINS", 10)
+    for dear, wide in ((5.5, 1), (5.0, 2)):
+        table = {1: 1.0, 2: 1.0 + dear}
+        terms = [Term(groups=(g,), cost=lambda w, table=table: table[w[0]]) for g in ("a", "b")]
+        found = allocate(Problem(curves={g: {1: 1.0, 2: 3.0} for g in "ab"}, terms=terms, budget=12.0))
+        assert sorted(found.widths.values()) == [wide, 2] and found.cost <= 12
+
+
+@given(costs=st.lists(st.floats(0.1, 5), min_size=2, max_size=5), share=st.floats(0.1, 1))
+@settings(max_examples=40, deadline=None)
+def test_real_costs_keep_the_budget_and_lose_at_most_a_bin_a_part(costs, share):
+    """Any choice that fits in the budget less a bin a part is among those that are weighed."""
+    curve, count = {1: 1.0, 2: 2.0, 3: 4.0}, len(costs)
+    terms = [product((f"g{i}",), c) for i, c in enumerate(costs)]
+    problem = Problem(curves={f"g{i}": curve for i in range(count)}, terms=terms, budget=sum(costs) * (1 + 2 * share))
+    found = allocate(problem)
+    assert found.cost <= problem.budget * (1 + 1e-9)
+    tight = problem.budget - count * (problem.budget - sum(costs)) / allocation.BINS
+    assert found.importance >= brute(Problem(**{**vars(problem), "budget": tight}))
+
+
+def test_the_least_is_that_of_the_cheapest_fraction():
+    """Not of the last one tried, nor of the widest: widths that cost less when wider."""
+    costs = {2: 9.0, 4: 7.0, 8: 12.0}
+    problem = Problem(
+        curves={"a": dict.fromkeys(costs, 1.0)}, terms=[Term(groups=("a",), cost=lambda w: costs[w[0]])], budget=5
+    )
+    with pytest.raises(OutOfReachError) as caught:
+        uniform(problem)
+    assert caught.value.least == 7
+    with pytest.raises(OutOfReachError) as caught:
+        allocate(problem)
+    assert caught.value.least == 7
+
+
+def test_a_lone_block_costs_nothing_once_it_is_gone():
+    terms = [product(("stream",), 1), product(("stream",), 3, "block")]
+    problem = Problem(
+        curves={"stream": {2: 1.0}}, terms=terms, budget=2, blocks={"block": ()}, block_importance={"block": 9.0}
+    )
+    found = allocate(problem)
+    assert (found.removed, found.cost, found.importance) == (("block",), 2.0, 1.0)
+
+
+def test_two_hubs_move_against_each_other_where_neither_moves_alone():
+    """From (2, 2): wider costs too much, narrower keeps less; one wider and the other narrower is what is left."""
+    curves = {"a": {1: 1.0, 2: 2.0, 3: 9.0}, "b": {1: 1.0, 2: 2.0, 3: 2.5}}
+    moves = list(allocation._moves(Problem(curves=curves, terms=[], budget=4), ("a", "b"), {"a": 2, "b": 2}))
+    assert moves[4:] == [{"a": 3, "b": 1}, {"a": 1, "b": 3}]
+    assert moves[:4] == [{"a": 1, "b": 2}, {"a": 3, "b": 2}, {"a": 2, "b": 1}, {"a": 2, "b": 3}]

@@ -51,6 +51,30 @@ def test_more_accurate_at_the_same_speed_is_something():
     assert "more accurate" in word(standing(89.5), standing(90.0, 1.01)).reason
 
 
+@pytest.mark.parametrize(
+    ("points", "latency", "verdict"),
+    [
+        (0.11, 1.0, "accepted"),
+        (0.09, 1.0, "rejected"),
+        (0.11, 1.02, "accepted"),
+        (0.11, 1.04, "rejected"),
+        (5.0, 1.5, "rejected"),
+    ],
+)
+def test_more_accurate_takes_a_tenth_of_a_point_and_no_loss_of_speed(points, latency, verdict):
+    """1.03x slower is a loss, and no accuracy makes up for it."""
+    assert word(standing(85.0), standing(85.0 + points, latency), Budget(accuracy_drop_points=9.0)).verdict == verdict
+
+
+def test_smaller_is_no_gain_for_what_is_slower():
+    assert word(standing(size=3 * 2**20), standing(90.0, 1.5, size=2**20), Budget(size_mib=2.0)).verdict == "rejected"
+
+
+def test_a_form_is_said_to_collapse_from_ten_points_on():
+    for shipped, told in ((79.0, "collapses to 79.00"), (81.0, "falls to 81.00")):
+        assert told in word(standing(), standing(90.0, 0.5, shipped=shipped)).reason
+
+
 def test_smaller_counts_only_while_the_size_budget_is_not_met():
     large, small = standing(size=3 * 2**20), standing(size=2**20)
     assert word(large, small).verdict == "rejected"
@@ -83,7 +107,15 @@ def test_what_is_only_stored_smaller_is_accepted_whatever_the_clock_says_and_wit
 
 @pytest.mark.parametrize(
     ("low", "high", "doubtful"),
-    [(1.2, 1.4, False), (1.0, 1.4, True), (0.99, 1.02, False), (0.9, 1.0, True), (0.5, 0.9, False), (0.53, 1.02, True)],
+    [
+        (1.2, 1.4, False),
+        (1.0, 1.4, True),
+        (0.99, 1.02, False),
+        (0.9, 1.0, True),
+        (0.98, 1.02, False),
+        (0.5, 0.9, False),
+        (0.53, 1.02, True),
+    ],
 )
 def test_rounds_that_disagree_on_a_gain_or_a_loss_are_no_decision(low, high, doubtful):
     """1.03x is a gain, less than 1 / 1.03 a loss; between them nothing happened."""
