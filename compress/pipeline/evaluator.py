@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
 from deploy.export.divergence import LEAST_COSINE, first_divergence
+from deploy.export.structure import structure_digest
 from deploy.measure.parity import Parity, parity
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
@@ -74,6 +76,7 @@ class Evaluator:
         self._builder, self._device, self.profile = builder, device, profile
         self._cache, self._progress = cache, progress
         self.pool = WorkerPool(device)
+        self._raced_as: dict[Variant, Step] = {}
         self._files = Exporter(builder, profile, cache)
         self.environment: dict[str, Any] = distributed.from_main(self._facts() if distributed.is_main() else {})
         self._races = Races(
@@ -164,6 +167,7 @@ class Evaluator:
                 with self._progress.task(f"evaluate {variant.form}", len(samples)) as bar:
                     recorder = RecordedEngine(worker, opened["inputs"][0]["name"], bar)
                     metric = self._builder.task.evaluate(recorder, samples)
+            self._builder.task.check_metric(metric)
             expected = self._builder.reference(variant.made)(recorder.inputs)
             agreement = parity(expected[0], recorder.outputs)
             parted = None if _alike(agreement, variant) else self._parted(variant, recorder.inputs[:PARTING_SAMPLES])
@@ -201,14 +205,31 @@ class Evaluator:
         return result.ratio(engines[one], engines[other])
 
     def _raced(self, variants: Sequence[Variant], seconds: float) -> tuple[dict[Variant, Step], RaceResult]:
-        engines = {variant: self.built(variant) for variant in variants}
+        engines = self._sharing({variant: self.built(variant) for variant in variants})
         result = self._races.run(engines.values(), seconds)
         self.environment["conditions"] = result.conditions
+        self._raced_as |= engines
         return engines, result
+
+    def _sharing(self, engines: dict[Variant, Step]) -> dict[Variant, Step]:
+        """Replace engines that are equal but for their weights by one of them, which alone is timed."""
+        first: dict[str, Step] = {}
+        structures = {variant: self._structure(variant, step) for variant, step in engines.items()}
+        for variant, step in sorted(engines.items(), key=lambda item: item[1].key):
+            first.setdefault(structures[variant], step)
+        return {variant: first[structures[variant]] for variant in engines}
+
+    def _structure(self, variant: Variant, built: Step) -> str:
+        """Describe what an engine computes without its weights; its own key where its model is no ONNX file."""
+        plan = self._plan(variant)
+        if plan.format.exporter or plan.format.made_from == "program":
+            return built.key
+        digest = structure_digest(onnx.load(str(self.model_path(variant))))
+        return f"{digest} {json.dumps(plan.as_json(), sort_keys=True, default=str)}"
 
     def energy_mj(self, variant: Variant) -> float | None:
         """Return the millijoules of one inference of a variant that raced; None where the device has no power rails."""
-        return self._races.energy_mj(self.built(variant))
+        return self._races.energy_mj(self._raced_as.get(variant) or self.built(variant))
 
     def warnings(self) -> tuple[str, ...]:
         """Say why the latencies are not clean."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compress.methods.cost_model import LEAST_GAIN, is_gain, is_loss
+from compress.methods.cost_model import LEAST_GAIN, is_gain
 from compress.recipe.spec import Budget
 
 LEAST_POINTS = 0.1
@@ -21,6 +21,8 @@ COLLAPSE_POINTS = 10.0
 ROUNDING_POINTS = 1e-9
 """A drop of the whole budget is within it; this covers the rounding of its subtraction."""
 
+Interval = tuple[float, float]
+"""Lower and upper bound."""
 Verdict = Literal["accepted", "softened", "rejected"]
 
 
@@ -56,21 +58,45 @@ class Decision:
     reason: str
 
 
-def decide(before: ModelMetrics, after: ModelMetrics, teacher: float, budget: Budget, *, can_soften: bool) -> Decision:
-    """Judge a stage that led from ``before`` to ``after``; ``teacher`` is the teacher's accuracy on validation."""
-    drop = teacher - after.accuracy
+def decide(
+    before: ModelMetrics,
+    after: ModelMetrics,
+    teacher: float,
+    budget: Budget,
+    *,
+    can_soften: bool,
+    speedup: Interval | None = None,
+    scale: float = 100.0,
+) -> Decision:
+    """Judge a stage that led from ``before`` to ``after``.
+
+    Args:
+        teacher: the teacher's accuracy on validation.
+        speedup: interval of how many times faster ``after`` is, by the rounds of the longest race; without one the
+            ratio of the medians is taken for exact.
+        scale: of the task's metric; a point is a hundredth of it.
+    """
+    drop = points(teacher - after.accuracy, scale)
     size = f", {before.stored_bytes / 1024:.0f} -> {after.stored_bytes / 1024:.0f} KiB in the bundle" if after.packed else ""
     speed = f"{before.latency_ms:.3f} -> {after.latency_ms:.3f} ms ({_gain(before, after):.2f}x, {after.form}){size}"
+    doubt = f"; by its rounds between {speedup[0]:.2f}x and {speedup[1]:.2f}x" if speedup and undecided(*speedup) else ""
     if not within_accuracy(drop, budget):
         too_much = f"{after.accuracy:.2f} on validation is {drop:.2f} points under the teacher's {teacher:.2f}"
-        reason = f"{too_much}; the budget is {budget.accuracy_drop_points:g}; {speed}"
+        reason = f"{too_much}; the budget is {budget.accuracy_drop_points:g}; {speed}{doubt}"
         return Decision(verdict="softened" if can_soften else "rejected", reason=reason)
     cost = f"validation {before.accuracy:.2f} -> {after.accuracy:.2f} (teacher {teacher:.2f})"
     if after.form.endswith("int8") and before.free_accuracy is not None and after.free_accuracy is None:
         cost += f", untrained int8 {before.free_accuracy:.2f}"
-    if gain := gained(before, after, budget):
-        return Decision(verdict="accepted", reason=f"{gain}: {speed}; {cost}{_warning(after, teacher, budget)}")
-    return Decision(verdict="rejected", reason=f"bought nothing: {speed}, {LEAST_GAIN:.2f}x asked; {cost}")
+    if gain := gained(before, after, budget, speedup=speedup, scale=scale):
+        warning = _warning(after, teacher, budget, scale)
+        return Decision(verdict="accepted", reason=f"{gain}: {speed}; {cost}{warning}{doubt}")
+    nothing = "not shown to be faster" if doubt else "bought nothing"
+    return Decision(verdict="rejected", reason=f"{nothing}: {speed}, {LEAST_GAIN:.2f}x asked; {cost}{doubt}")
+
+
+def points(difference: float, scale: float) -> float:
+    """Return a difference of a metric in points, hundredths of the metric's scale."""
+    return difference * 100.0 / scale
 
 
 def within_accuracy(drop: float, budget: Budget) -> bool:
@@ -87,26 +113,32 @@ def _gain(before: ModelMetrics, after: ModelMetrics) -> float:
     return before.latency_ms / after.latency_ms
 
 
-def gained(before: ModelMetrics, after: ModelMetrics, budget: Budget) -> str:
+def gained(
+    before: ModelMetrics, after: ModelMetrics, budget: Budget, *, speedup: Interval | None = None, scale: float = 100.0
+) -> str:
     """Name what ``after`` has gained over ``before``: faster, smaller or more accurate; empty for nothing.
 
     Args:
         budget: size counts only while it asks for less than ``before`` takes.
+        speedup: as in ``decide``; a gain is shown by its lower bound, and so is that nothing is slower.
+        scale: of the task's metric.
     """
     if after.packed:
         return "smaller to store" if is_gain(before.stored_bytes, after.stored_bytes) else ""
-    if is_gain(before.latency_ms, after.latency_ms):
+    least = speedup[0] if speedup else _gain(before, after)
+    if least >= LEAST_GAIN:
         return "faster"
-    if is_loss(before.latency_ms, after.latency_ms):
+    if least * LEAST_GAIN < 1.0:
         return ""
     if budget.size_mib is not None and before.size_bytes > budget.size_mib * 2**20:
         return "smaller" if is_gain(before.size_bytes, after.size_bytes) else ""
-    return "more accurate" if after.accuracy >= before.accuracy + LEAST_POINTS else ""
+    more = points(after.accuracy - before.accuracy, scale)
+    return "more accurate" if more >= LEAST_POINTS - ROUNDING_POINTS else ""
 
 
-def _warning(after: ModelMetrics, teacher: float, budget: Budget) -> str:
+def _warning(after: ModelMetrics, teacher: float, budget: Budget, scale: float) -> str:
     """Warn when a good float model falls apart in the form that is fastest."""
-    if within_accuracy(teacher - after.shipped_accuracy, budget):
+    if within_accuracy(points(teacher - after.shipped_accuracy, scale), budget):
         return ""
-    falls = "collapses" if after.accuracy - after.shipped_accuracy > COLLAPSE_POINTS else "falls"
+    falls = "collapses" if points(after.accuracy - after.shipped_accuracy, scale) > COLLAPSE_POINTS else "falls"
     return f"; as {after.form} without training it {falls} to {after.shipped_accuracy:.2f}, which quantize has to win back"

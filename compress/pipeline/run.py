@@ -9,7 +9,6 @@ the report's rows are judged on test.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from compress.execution import distributed
@@ -21,7 +20,7 @@ from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.evaluator import Evaluator, host_environment
 from compress.pipeline.exports import Variant
-from compress.pipeline.gate import Decision, ModelMetrics, decide, undecided
+from compress.pipeline.gate import Decision, Interval, ModelMetrics, decide, undecided
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.results import Attempt, list_entries, measure_rows
 from compress.pipeline.verdict import conclude, find_warnings
@@ -148,9 +147,8 @@ def _try(
             progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
         milder = setting.softer() if len(attempts) < stage.most_softenings else None
         with evaluator.pool.open():
-            before, after, doubt = _measure(made, standing, evaluator, builder.recipe.measure.gate_seconds)
-            decision = _judge(made, before, after, teacher, builder, evaluator, can_soften=milder is not None)
-            decision = replace(decision, reason=decision.reason + doubt)
+            before, after, speedup = _measure(made, standing, evaluator, builder.recipe.measure.gate_seconds)
+            decision = _judge(made, before, after, speedup, teacher, builder, evaluator, can_soften=milder is not None)
         form = after.form if after else None
         attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
         progress.say(f"  {decision.verdict}: {decision.reason}")
@@ -162,6 +160,7 @@ def _judge(
     made: CachedModel,
     before: ModelMetrics | None,
     after: ModelMetrics | None,
+    speedup: Interval | None,
     teacher: CachedModel,
     builder: ModelBuilder,
     evaluator: Evaluator,
@@ -171,38 +170,38 @@ def _judge(
     if before is None or after is None:
         return Decision(verdict="rejected", reason="; ".join(["left the model as it was", *made.notes[:2]]))
     reference = evaluator.judge(evaluator.first_forms(teacher)[0], "validation").metric.value
-    return decide(before, after, reference, builder.recipe.budget, can_soften=can_soften)
+    scale, budget = builder.task.full_scale, builder.recipe.budget
+    return decide(before, after, reference, budget, can_soften=can_soften, speedup=speedup, scale=scale)
 
 
 def _measure(
     made: CachedModel, standing: CachedModel, evaluator: Evaluator, seconds: float
-) -> tuple[ModelMetrics | None, ModelMetrics | None, str]:
-    """Measure the model before and after a stage, timed against each other; return both, and any doubt.
+) -> tuple[ModelMetrics | None, ModelMetrics | None, Interval | None]:
+    """Measure the model before and after a stage, timed against each other; return both, and the interval of the gain.
 
     What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature. Where the
     rounds of a race do not agree on whether it gained, as on a busy machine, it is run again, longer.
     """
     if not made.changed:
-        return None, None, ""
+        return None, None, None
     after = evaluator.first_forms(made)
     before = [v for v in evaluator.first_forms(standing) if made.recipe is None or v.precision != "int8"]
-    latencies, doubt = _raced(before, after, evaluator, seconds)
-    return _standing(before, latencies, evaluator, standing), _standing(after, latencies, evaluator, made), doubt
+    latencies, speedup = _raced(before, after, evaluator, seconds)
+    return _standing(before, latencies, evaluator, standing), _standing(after, latencies, evaluator, made), speedup
 
 
 def _raced(
     before: list[Variant], after: list[Variant], evaluator: Evaluator, seconds: float
-) -> tuple[dict[Variant, Latency], str]:
-    """Race all forms; return their latencies, and the interval of the gain where the longest race leaves doubt."""
-    both, doubt = [*before, *after], ""
+) -> tuple[dict[Variant, Latency], Interval]:
+    """Race all forms; return their latencies, and the interval of the gain in the longest race that was needed."""
+    both = [*before, *after]
     for longer in GATE_LONGER:
         latencies = evaluator.race(both, longer * seconds)
         fastest = (_fastest(before, latencies), _fastest(after, latencies))
-        low, high = evaluator.faster(*fastest, both, longer * seconds)
-        doubt = f"; by its rounds between {low:.2f}x and {high:.2f}x" if undecided(low, high) else ""
-        if not doubt:
+        speedup = evaluator.faster(*fastest, both, longer * seconds)
+        if not undecided(*speedup):
             break
-    return latencies, doubt
+    return latencies, speedup
 
 
 def _fastest(forms: list[Variant], latencies: dict[Variant, Latency]) -> Variant:

@@ -33,6 +33,8 @@ class Metric:
     others: Mapping[str, float] = field(default_factory=dict)
 
 
+PER_CENT = 100.0
+ROUNDING = 1e-6
 MOST_UNREADABLE = 20
 """Faults of samples after which a split is not read on."""
 
@@ -55,6 +57,26 @@ class Task(ABC):
 
     metric: ClassVar[str]
     unit: ClassVar[str]
+    scale: ClassVar[float | None] = None
+    """Largest value of the metric, a hundred points; without one, 100 where the unit is per cent and 1 elsewhere."""
+
+    @property
+    def full_scale(self) -> float:
+        """Return the largest value of the metric."""
+        return self.scale or (PER_CENT if self.unit == "%" else 1.0)
+
+    def check_metric(self, found: Metric) -> None:
+        """Check a value against the metric's scale.
+
+        Raises:
+            UserError: it is negative, above the scale, or no number.
+        """
+        if not 0 <= found.value <= self.full_scale * (1 + ROUNDING):
+            unit = self.unit or "no unit"
+            raise UserError(
+                f"{type(self).__name__}: {found.name} is {found.value:g} ({unit}), allowed is 0 to {self.full_scale:g}, "
+                "for budgets are hundredths of that; state the metric's largest value as the task's `scale`"
+            )
 
     @abstractmethod
     def check(self, splits: Splits) -> None:

@@ -122,6 +122,32 @@ def test_rounds_that_disagree_on_a_gain_or_a_loss_are_no_decision(low, high, dou
     assert undecided(low, high) == doubtful
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.75, 1.86, "rejected"), (1.029, 1.9, "rejected"), (1.031, 1.9, "accepted")]
+)
+def test_faster_is_what_the_lower_bound_of_the_rounds_shows_whatever_the_medians_say(low, high, verdict):
+    decision = decide(standing(), standing(90.0, 0.5), 90.0, Budget(), can_soften=True, speedup=(low, high))
+    assert decision.verdict == verdict
+    doubt = f"; by its rounds between {low:.2f}x and {high:.2f}x"
+    assert decision.reason.startswith("not shown to be faster") == decision.reason.endswith(doubt) == (verdict == "rejected")
+
+
+def test_more_accurate_counts_only_where_the_rounds_show_that_it_is_not_slower():
+    def verdict(speedup):
+        return decide(standing(89.0), standing(90.0), 90.0, Budget(), can_soften=True, speedup=speedup).verdict
+
+    assert (verdict((0.98, 1.01)), verdict((0.9, 1.1))) == ("accepted", "rejected")
+
+
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.10, "softened"), (0.959, "softened"), (0.961, "accepted")])
+def test_a_point_is_a_hundredth_of_the_metrics_scale(accuracy, verdict):
+    """0.97 of 1 under a budget of one point: 0.96 is the least."""
+    decision = decide(standing(0.97), standing(accuracy, 0.5), 0.97, Budget(), can_soften=True, scale=1.0)
+    assert decision.verdict == verdict
+    more = decide(standing(0.960), standing(0.962), 0.97, Budget(), can_soften=True, scale=1.0)
+    assert "more accurate" in more.reason, "0.2 points of a scale of 1"
+
+
 class Rounds:
     """Races of ``before``, 2 ms, and ``after``, 1 ms, whose rounds lie between what is told for so many seconds."""
 
@@ -138,16 +164,16 @@ class Rounds:
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds", "doubt"),
+    ("told", "seconds", "speedup"),
     [
-        ({0.5: (1.9, 2.1)}, [0.5], ""),
-        ({0.5: (0.5, 2.1), 2.0: (1.9, 2.1)}, [0.5, 2.0], ""),
-        ({0.5: (0.5, 2.1), 2.0: (0.9, 2.1)}, [0.5, 2.0], "; by its rounds between 0.90x and 2.10x"),
+        ({0.5: (1.9, 2.1)}, [0.5], (1.9, 2.1)),
+        ({0.5: (0.5, 2.1), 2.0: (1.9, 2.2)}, [0.5, 2.0], (1.9, 2.2)),
+        ({0.5: (0.5, 2.1), 2.0: (0.9, 2.1)}, [0.5, 2.0], (0.9, 2.1)),
     ],
 )
-def test_a_race_whose_rounds_disagree_is_run_again_longer_and_then_doubted(told, seconds, doubt):
+def test_a_race_whose_rounds_disagree_is_run_again_longer_and_then_doubted(told, seconds, speedup):
     evaluator = Rounds(told)
-    assert _raced(["before"], ["after"], evaluator, 0.5)[1] == doubt
+    assert _raced(["before"], ["after"], evaluator, 0.5)[1] == speedup
     assert evaluator.seconds == seconds
 
 
@@ -175,3 +201,25 @@ def test_a_gain_is_the_same_for_the_gate_and_for_factors(ratio, gained):
     price = LayerPrice(whole_ms=1.0, factors_ms={("svd", 4): 1 / ratio})
     assert bool(_faster({"layer": {("svd", 4): 0.1}}, {"layer": price})[0]) == gained
     assert (word(standing(), standing(90.0, 1 / ratio)).verdict == "accepted") == gained
+
+
+def test_a_metric_that_does_not_fit_its_scale_is_refused():
+    from compress.tasks import Metric
+    from compress.tasks.classification import Classification
+    from profiles.errors import UserError
+
+    class Fraction(Classification):
+        unit = ""
+
+    class Decibel(Classification):
+        unit, scale = "dB", 60.0
+
+    def found(value, unit=""):
+        return Metric(name="score", value=value, unit=unit, samples=10)
+
+    assert (Classification().full_scale, Fraction().full_scale, Decibel().full_scale) == (100.0, 1.0, 60.0)
+    for task, value in ((Classification(), 100.0), (Fraction(), 1.0), (Decibel(), 31.5), (Fraction(), 0.0)):
+        task.check_metric(found(value))
+    for task, value in ((Classification(), 100.1), (Fraction(), 97.0), (Decibel(), -3.0), (Fraction(), float("nan"))):
+        with pytest.raises(UserError, match=f"score is {value:g} .*allowed is 0 to {task.full_scale:g}"):
+            task.check_metric(found(value))
