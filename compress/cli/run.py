@@ -43,8 +43,18 @@ def run(
     else:
         folder = out or api.default_folder(report.recipe["name"], report.device["name"])
         click.echo(table(report, width=_width()))
-        click.echo(f"{folder / 'report.html'} has the pictures; {folder / 'bundle'} is ready to ship.", err=True)
+        state = _state(folder / "bundle", within_budget=report.verdict.within_budget)
+        click.echo(f"{folder / 'report.html'} has the pictures; {folder / 'bundle'} {state}.", err=True)
     return 0 if report.verdict.within_budget else OVER_BUDGET
+
+
+def _state(bundle: Path, *, within_budget: bool) -> str:
+    """Say whether a bundle is ready to ship, or what is in the way."""
+    from deploy.bundle.manifest import SIGNATURE
+
+    unsigned = not (bundle / SIGNATURE).is_file()
+    faults = [*(["over the budget"] if not within_budget else []), *(["not signed"] if unsigned else [])]
+    return f"is {' and '.join(faults)}: not ready to ship" if faults else "is ready to ship"
 
 
 def _dry(recipe: str, device: str, until: str | None) -> dict[str, object]:

@@ -65,9 +65,16 @@ def measure_rows(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -
     return [_row(entry, latencies[entry.variant], evaluator) for entry in found]
 
 
+def raced_speedup(found: Sequence[Entry], evaluator: Evaluator, seconds: float, one: str, other: str) -> tuple[float, float]:
+    """Return the interval of how many times faster the row called ``other`` is than ``one``, in the race of ``found``."""
+    variant_by_name = {entry.name: entry.variant for entry in found}
+    raced = [entry.variant for entry in found]
+    return evaluator.faster(variant_by_name[one], variant_by_name[other], raced, seconds)
+
+
 def _row(entry: Entry, latency: Latency, evaluator: Evaluator) -> Row:
     variant, attempt = entry.variant, entry.attempt
-    judged = evaluator.judge(variant, "test")
+    judged, validation = evaluator.judge(variant, "test"), evaluator.judge(variant, "validation").metric
     parameters, macs = evaluator.counts(variant.made)
     packed = evaluator.packed(variant)
     return Row(
@@ -79,7 +86,8 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator) -> Row:
         precision=variant.precision,
         runs_on=evaluator.url,
         metric=judged.metric,
-        validation=evaluator.judge(variant, "validation").metric.value,
+        validation=validation.value,
+        validation_samples=validation.samples,
         latency_ms=latency,
         energy_mj=evaluator.energy_mj(variant),
         size_bytes=evaluator.size_bytes(variant),

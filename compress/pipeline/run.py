@@ -22,7 +22,7 @@ from compress.pipeline.evaluator import Evaluator, host_environment
 from compress.pipeline.exports import Variant
 from compress.pipeline.gate import Decision, Interval, ModelMetrics, decide, undecided
 from compress.pipeline.model_builder import ModelBuilder
-from compress.pipeline.results import Attempt, list_entries, measure_rows
+from compress.pipeline.results import Attempt, list_entries, measure_rows, raced_speedup
 from compress.pipeline.verdict import conclude, find_warnings
 from compress.recipe.spec import Recipe
 from compress.report import html
@@ -77,16 +77,23 @@ def run(
 
     progress.say("measuring every row on the engines")
     found = list_entries(teacher, attempts, standing, evaluator)
+    seconds, scale = recipe.measure.seconds, builder.task.full_scale
     with evaluator.pool.open():
-        rows = measure_rows(found, evaluator, recipe.measure.seconds)
+        rows = measure_rows(found, evaluator, seconds)
     report = Report(
         recipe=recipe.as_json(),
         device=profile.as_json(),
         environment={**host_environment(), **evaluator.environment},
         budget=recipe.budget,
         rows=tuple(rows),
-        verdict=conclude(rows, recipe.budget),
-        warnings=(*find_warnings(rows), *evaluator.warnings()),
+        scale=scale,
+        verdict=conclude(
+            rows, recipe.budget, scale=scale, speedup=lambda one, other: raced_speedup(found, evaluator, seconds, one, other)
+        ),
+        warnings=(
+            *find_warnings(rows, scale=scale, is_trained_here=recipe.teacher.weights is None and not teacher.is_onnx),
+            *evaluator.warnings(),
+        ),
     )
     best = next(entry.variant for entry in found if entry.name == report.verdict.best)
     cargo = bundle.collect(best, evaluator, builder)

@@ -2,55 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from compress.methods.cost_model import is_loss
-from compress.pipeline.gate import ModelMetrics, gained, within_accuracy
+from compress.pipeline.gate import Interval, ModelMetrics, gained, points, within_accuracy
 from compress.recipe.spec import Budget
-from compress.report.record import MOST_GAP_POINTS, Row, Verdict
+from compress.report.record import Row, Verdict
+
+LEAST_GAP_POINTS = 2.0
+"""A smaller difference between validation and test is told of no checkpoint, however many samples show it."""
+GAP_ERRORS = 3.0
+"""Standard errors that a difference is more than before it is told: one split in 700 by chance."""
+Speedup = Callable[[str, str], Interval]
+"""Function that gives the interval of how many times faster the second row, by name, is than the first."""
 
 
-def conclude(rows: Sequence[Row], budget: Budget) -> Verdict:
+def conclude(rows: Sequence[Row], budget: Budget, *, scale: float = 100.0, speedup: Speedup | None = None) -> Verdict:
     """Choose the row to ship; the first of ``rows`` is the teacher's reference row.
 
     The choice looks at validation alone; whether the chosen row keeps the budget is then read from test. A student is chosen
     where the gate's rule finds a gain over the best free row; else that row is the answer.
+
+    Args:
+        scale: of the task's metric.
+        speedup: by the rounds of the race that timed the rows; without it the ratios of medians are taken for exact.
     """
     teacher = rows[0]
     free = [row for row in rows if row.kind == "baseline"]
     choices = [row for row in rows if row.kind != "stage"]
-    allowed = _allowed(choices, teacher, budget)
+    allowed = _allowed(choices, teacher, budget, scale)
     best = _smallest_of_the_fastest(allowed)
-    best_free = min(_allowed(free, teacher, budget), key=lambda row: row.p50)
-    if best_free in allowed and not gained(_metrics(best_free), _metrics(best), budget):
+    best_free = min(_allowed(free, teacher, budget, scale), key=lambda row: row.p50)
+    interval = speedup(best_free.name, best.name) if speedup else None
+    if best_free in allowed and not gained(_metrics(best_free), _metrics(best), budget, speedup=interval, scale=scale):
         best = best_free
-    why_not = tuple(_faults(best, teacher, budget))
+    why_not = tuple(_faults(best, teacher, budget, scale))
+    fastest_float = min((row for row in free if row.precision != "int8"), key=lambda row: row.p50, default=teacher)
     return Verdict(
         within_budget=not why_not,
         best=best.name,
         speedup_vs_teacher_fp32=teacher.p50 / best.p50,
         speedup_vs_best_free=best_free.p50 / best.p50,
-        accuracy_drop_points=teacher.metric.value - best.metric.value,
+        accuracy_drop_points=points(teacher.metric.value - best.metric.value, scale),
         why_not=why_not,
+        fastest_float=fastest_float.name,
+        speedup_vs_fastest_float=fastest_float.p50 / best.p50,
+        speedup_interval=speedup(teacher.name, best.name) if speedup else None,
+        is_free_within_budget=not _over_cost(best_free, budget),
     )
 
 
-def find_warnings(rows: Sequence[Row]) -> tuple[str, ...]:
-    """List what a reader should know before believing the verdict."""
+def find_warnings(rows: Sequence[Row], *, scale: float = 100.0, is_trained_here: bool = False) -> tuple[str, ...]:
+    """List what a reader should know before believing the verdict.
+
+    Args:
+        scale: of the task's metric.
+        is_trained_here: whether the run trained its teacher itself, on the training split alone.
+    """
     teacher = rows[0]
-    gap = teacher.validation - teacher.metric.value
-    if gap <= MOST_GAP_POINTS:
+    samples = teacher.validation_samples or teacher.metric.samples
+    gap = points(teacher.validation - teacher.metric.value, scale)
+    noise = 100 * _gap_error(teacher.validation / scale, samples, teacher.metric.value / scale, teacher.metric.samples)
+    if is_trained_here or gap <= max(LEAST_GAP_POINTS, GAP_ERRORS * noise):
         return ()
     return (
-        f"the teacher has {teacher.validation:.2f} on validation and {teacher.metric.value:.2f} on test: it seems to "
-        "have been trained on the validation samples, so the gate compared students with a figure that none can reach; "
+        f"the teacher has {teacher.validation:.2f} on validation ({samples} samples) and {teacher.metric.value:.2f} on test "
+        f"({teacher.metric.samples} samples), {gap / noise:.1f} standard errors apart: it seems to have been "
+        "trained on the validation samples, so the gate compared students with a figure that none can reach; "
         "hold validation out of data that the checkpoint has not seen",
     )
 
 
-def _allowed(rows: Sequence[Row], teacher: Row, budget: Budget) -> Sequence[Row]:
+def _gap_error(one: float, samples: int, other: float, others: int) -> float:
+    """Return the standard error of the difference of two shares of so many samples, were both from one (pooled binomial)."""
+    share = (one * samples + other * others) / (samples + others)
+    return max(math.sqrt(share * (1 - share) * (1 / samples + 1 / others)), 1 / (samples + others))
+
+
+def _allowed(rows: Sequence[Row], teacher: Row, budget: Budget, scale: float) -> Sequence[Row]:
     """Keep the rows within the budget on validation; without any, those within its accuracy (the teacher always is)."""
-    accurate = [row for row in rows if within_accuracy(teacher.validation - row.validation, budget)]
+    accurate = [row for row in rows if within_accuracy(points(teacher.validation - row.validation, scale), budget)]
     within = [row for row in accurate if not _over_cost(row, budget)]
     return within or accurate
 
@@ -86,8 +118,8 @@ def _over_cost(row: Row, budget: Budget) -> list[str]:
     return over
 
 
-def _faults(best: Row, teacher: Row, budget: Budget) -> list[str]:
-    drop = teacher.metric.value - best.metric.value
+def _faults(best: Row, teacher: Row, budget: Budget, scale: float) -> list[str]:
+    drop = points(teacher.metric.value - best.metric.value, scale)
     faults = _over_cost(best, budget)
     if not within_accuracy(drop, budget):
         faults.append(f"{drop:.2f} points below the teacher on test; the budget is {budget.accuracy_drop_points:g}")

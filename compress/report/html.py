@@ -85,7 +85,7 @@ def trade_off(report: Report) -> str:
             )
     best = report.row(report.verdict.best)
     axes.scatter([best.p50], [best.metric.value], s=170, facecolors="none", edgecolors=COLOURS["student"], lw=1.8, zorder=3)
-    floor = teacher.metric.value - report.budget.accuracy_drop_points
+    floor = teacher.metric.value - report.budget.accuracy_drop_points * report.scale / 100
     axes.axhline(floor, color=BUDGET, lw=1, ls="--")
     axes.annotate(
         f"budget: {report.budget.accuracy_drop_points:g} below the teacher",

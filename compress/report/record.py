@@ -18,7 +18,6 @@ from deploy.packing.packed_file import SizeBreakdown
 from profiles.errors import UserError
 
 SCHEMA = 1
-MOST_GAP_POINTS = 4.0
 JSON_FILE = "report.json"
 
 
@@ -28,7 +27,7 @@ class Row:
     """Model in one engine and precision, measured.
 
     Attributes:
-        metric: on the test split; ``validation`` is the same metric on the split that choices look at.
+        metric: on the test split; ``validation`` is the same metric on the ``validation_samples`` that choices look at.
         stage: the stage that made it; None for the teacher.
         runs_on: the device's URL.
         energy_mj: of one inference, the whole module's; None where the device has no power rails.
@@ -59,6 +58,7 @@ class Row:
     about: str = ""
     stored_bytes: int | None = None
     packed: SizeBreakdown | None = None
+    validation_samples: int | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return the row's figures as one level of plain data, units in the names."""
@@ -103,7 +103,10 @@ class Verdict:
     Attributes:
         best: name of the row to ship: the fastest within the budget on validation, baselines included; a packed one
             where it is as fast, to the gate's least gain.
-        speedup_vs_best_free: over the fastest baseline within the accuracy budget.
+        speedup_vs_best_free: over the fastest baseline within the whole budget; where there is none
+            (``is_free_within_budget`` is false), over the fastest within its accuracy.
+        fastest_float: name of the fastest float row of the untouched teacher on any runtime.
+        speedup_interval: between what ``speedup_vs_teacher_fp32`` lies by the rounds of the race; None in old reports.
     """
 
     within_budget: bool
@@ -112,6 +115,10 @@ class Verdict:
     speedup_vs_best_free: float
     accuracy_drop_points: float
     why_not: tuple[str, ...] = ()
+    fastest_float: str = ""
+    speedup_vs_fastest_float: float | None = None
+    speedup_interval: tuple[float, float] | None = None
+    is_free_within_budget: bool = True
 
 
 @final
@@ -123,6 +130,7 @@ class Report:
         recipe, device, environment: what was asked, where, and with which versions.
         rows: the first is the teacher's reference row.
         warnings: what to know before believing the verdict.
+        scale: of the task's metric; a point is a hundredth of it.
     """
 
     recipe: Mapping[str, Any]
@@ -132,6 +140,7 @@ class Report:
     rows: tuple[Row, ...]
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+    scale: float = 100.0
 
     def row(self, name: str) -> Row:
         """Return the row of that name."""
@@ -200,9 +209,16 @@ def read(run: Path) -> Report:
         environment=data["environment"],
         budget=Budget(**data["budget"]),
         rows=tuple(_row(row) for row in data["rows"]),
-        verdict=Verdict(**{**data["verdict"], "why_not": tuple(data["verdict"]["why_not"])}),
+        verdict=_verdict(data["verdict"]),
         warnings=tuple(data["warnings"]),
+        scale=data.get("scale", 100.0),
     )
+
+
+def _verdict(data: Mapping[str, Any]) -> Verdict:
+    interval = data.get("speedup_interval")
+    parts = {"why_not": tuple(data["why_not"]), "speedup_interval": None if interval is None else tuple(interval)}
+    return Verdict(**{**data, **parts})
 
 
 def _row(data: Mapping[str, Any]) -> Row:

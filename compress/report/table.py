@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compress.methods.choice import summary
-from compress.report.record import Report, Row
+from compress.report.record import Report, Row, Verdict
 from deploy.packing.packed_file import describe
 
 LEAST_WIDTH = 116
@@ -44,12 +44,35 @@ def verdict(report: Report) -> str:
         f"\nBest: {_title(best)} on {best.engine} in {best.precision}: p50 {best.p50:.3f} ms, "
         f"{name} {best.metric.value:.2f} {unit} on test ({best.metric.samples} samples; "
         f"teacher {teacher.metric.value:.2f} {unit}).",
-        f"{v.speedup_vs_teacher_fp32:.2f}x the speed of the teacher in {teacher.precision} on {teacher.engine}, "
-        f"{v.speedup_vs_best_free:.2f}x the best of what is free, {_against(v.accuracy_drop_points)} the teacher.",
+        f"{v.speedup_vs_teacher_fp32:.2f}x the speed of the teacher in {teacher.precision} on {teacher.engine}"
+        f"{_between(v)}, {_against_float(report)}{_against_free(v)}, {_against(v.accuracy_drop_points)} the teacher.",
         *[f"WARNING: {warning}." for warning in report.warnings],
         "Within the budget." if v.within_budget else "OVER BUDGET: " + "; ".join(v.why_not) + ".",
     ]
     return "\n".join(lines)
+
+
+def _between(v: Verdict) -> str:
+    return (
+        ""
+        if v.speedup_interval is None
+        else f" (by its rounds {v.speedup_interval[0]:.2f}x to {v.speedup_interval[1]:.2f}x)"
+    )
+
+
+def _against_float(report: Report) -> str:
+    """Name the fastest float row where it is another than the teacher's reference."""
+    v = report.verdict
+    if v.speedup_vs_fastest_float is None or v.fastest_float in ("", report.teacher.name):
+        return ""
+    row = report.row(v.fastest_float)
+    return f"{v.speedup_vs_fastest_float:.2f}x its fastest float form ({row.precision} on {row.engine}), "
+
+
+def _against_free(v: Verdict) -> str:
+    if not v.is_free_within_budget:
+        return "nothing that is free is within the budget"
+    return f"{v.speedup_vs_best_free:.2f}x the best of what is free"
 
 
 def _against(drop: float) -> str:

@@ -105,7 +105,7 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
     report.write(tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["schema"] == 1
-    assert set(data) == {"schema", "recipe", "device", "environment", "budget", "rows", "verdict", "warnings"}
+    assert set(data) == {"schema", "recipe", "device", "environment", "budget", "rows", "verdict", "warnings", "scale"}
     assert set(data["budget"]) == {"accuracy_drop_points", "latency_ms_p50", "size_mib", "stored_mib"}
     names = (
         "name kind stage decision engine precision runs_on metric latency_ms size_bytes params macs parity seconds reason"
@@ -162,7 +162,73 @@ def test_no_report_is_said(tmp_path):
 def test_a_teacher_that_has_seen_validation_is_suspected():
     assert find_warnings([TEACHER, FREE]) == ()
     (told,) = find_warnings([row("teacher/openvino/fp32", "baseline", 93.4, 99.9, 1.0)])
-    assert "trained on the validation samples" in told
+    assert "trained on the validation samples" in told and "(500 samples)" in told
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "samples", "told"),
+    [(99.0, 93.0, 100, False), (99.0, 93.0, 1000, True), (93.5, 93.0, 10**6, False)],
+)
+def test_the_difference_of_two_splits_is_told_where_their_samples_show_it(validation, test, samples, told):
+    """Pooled share 0.96: the error is 2.77 points at 100 samples each, 0.88 at 1000; 6 points are 2.2 or 6.8 errors."""
+    one = row("teacher/openvino/fp32", "baseline", test, validation, 1.0)
+    one = replace(one, metric=replace(one.metric, samples=samples), validation_samples=samples)
+    found = find_warnings([one])
+    assert bool(found) == told
+    if told:
+        assert "6.8 standard errors apart" in found[0]
+    assert find_warnings([one], is_trained_here=True) == ()
+
+
+def test_a_metric_from_0_to_1_is_held_to_the_budget_in_points():
+    teacher, good, ruined = (
+        row(name, "baseline", a, a, p) for name, a, p in (("t", 0.97, 5.0), ("g", 0.965, 3.0), ("r", 0.1, 2.0))
+    )
+    verdict = conclude([teacher, good, ruined], Budget(), scale=1.0)
+    assert verdict.best == "g" and verdict.accuracy_drop_points == pytest.approx(0.5)
+
+
+def test_the_headline_names_the_fastest_float_form_too(report):
+    other = replace(row("teacher/onnxruntime/fp32", "baseline", 98.0, 98.0, 0.6), engine="onnxruntime")
+    rows = [TEACHER, other, STUDENT]
+    verdict = conclude(rows, Budget(), speedup=lambda one, other: (3.5, 4.5))
+    assert (verdict.fastest_float, verdict.speedup_vs_fastest_float) == (other.name, pytest.approx(2.4))
+    text = table(replace(report, rows=tuple(rows), verdict=verdict))
+    assert "4.00x the speed of the teacher in fp32 on openvino (by its rounds 3.50x to 4.50x)" in text
+    assert "2.40x its fastest float form (fp32 on onnxruntime)" in text
+
+
+def test_a_student_whose_rounds_do_not_show_a_gain_over_what_is_free_is_not_the_answer():
+    def between(low, high):
+        return conclude([TEACHER, FREE, STUDENT], Budget(), speedup=lambda one, other: (low, high)).best
+
+    assert (between(0.75, 1.86), between(1.04, 1.86)) == (FREE.name, STUDENT.name)
+
+
+def test_what_is_free_and_over_the_budget_is_compared_with_nothing(report):
+    budget = Budget(latency_ms_p50=0.3)
+    verdict = conclude([TEACHER, FREE, STUDENT], budget)
+    assert verdict.within_budget and not verdict.is_free_within_budget
+    text = table(replace(report, rows=(TEACHER, FREE, STUDENT), verdict=verdict))
+    assert "nothing that is free is within the budget" in text and "best of what is free" not in text
+
+
+@pytest.mark.parametrize(
+    ("within", "signed", "said"),
+    [
+        (True, True, "is ready to ship"),
+        (False, True, "is over the budget: not ready to ship"),
+        (True, False, "is not signed: not ready to ship"),
+        (False, False, "is over the budget and not signed: not ready to ship"),
+    ],
+)
+def test_ready_to_ship_is_within_the_budget_and_signed(within, signed, said, tmp_path):
+    from compress.cli.run import _state
+    from deploy.bundle.manifest import SIGNATURE
+
+    if signed:
+        (tmp_path / SIGNATURE).write_bytes(b"signature")
+    assert _state(tmp_path, within_budget=within) == said
 
 
 CHOICES = (
