@@ -13,7 +13,7 @@ from compress.execution.cache import Step, StepCache
 from compress.execution.progress import Progress
 from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device
-from deploy.measure.timing import Latency, ratio_interval, summarise
+from deploy.measure.timing import Latency, ratio_interval, summarise, unsteadiness
 from deploy.worker.client import RemoteWorker
 from deploy.worker.pool import WorkerPool
 from deploy.worker.race import locked_clocks, race
@@ -84,7 +84,8 @@ class Races:
         step = self._cache.step("race", decided, lambda folder: self._timed(engine_by_key, seconds))
         result = RaceResult(step.facts)
         self._energy_mj |= result.conditions["energy_mj"]
-        self.doubts |= dict.fromkeys(result.conditions["doubts"])
+        spread = dict.fromkeys(found for key in engine_by_key if (found := unsteadiness(result.latency(engine_by_key[key]))))
+        self.doubts |= dict.fromkeys([*result.conditions["doubts"], *_busy(spread)])
         return result
 
     def energy_mj(self, engine: Step) -> float | None:
@@ -108,3 +109,10 @@ class Races:
         latencies = {key: asdict(summarise(times, **sizes[key])) for key, times in raced.times.items()}
         rounds = {key: times.medians() for key, times in raced.times.items()}
         return {"latency_ms": latencies, "rounds_ms": rounds, "conditions": raced.conditions()}
+
+
+def _busy(spread: Collection[str]) -> list[str]:
+    """Say in one line that others seem to use the machine, by the first latency that shows it."""
+    if not spread:
+        return []
+    return [f"others seem to use the machine ({next(iter(spread))}; {len(spread)} of the raced engines spread so)"]

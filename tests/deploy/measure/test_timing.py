@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.engines.base import Session
-from deploy.measure.timing import ROUNDS, SUPPORT, Times, interleave, ratio_interval, summarise, time_block
+from deploy.measure.timing import ROUNDS, SUPPORT, Times, interleave, ratio_interval, summarise, time_block, unsteadiness
 
 
 class Counting(Session):
@@ -80,3 +80,14 @@ def test_the_true_ratio_lies_between_in_99_of_100_races():
     between = [ratio_interval(1.1 * a, b) for a, b in zip(*noise, strict=True)]
     outside = np.mean([not low <= 1.1 <= high for low, high in between])
     assert 0.005 < outside < 0.02
+
+
+def test_a_median_far_above_the_minimum_or_a_wide_spread_is_told():
+    """Median 9 over minimum 1; and 99 ones with one of 101: mean 2, deviation sqrt(99 + 9801)/10 = 9.95, cv 4.97."""
+
+    def told(times):
+        return unsteadiness(summarise(Times(times), batch=1, threads=1))
+
+    assert told([1.0] * 50 + [1.4] * 60) == ""
+    assert told([1.0] + [9.0] * 20) == "a median of 9.000 ms is 9.0 times the minimum"
+    assert told([1.0] * 99 + [101.0]) == "the coefficient of variation is 5.0"
