@@ -10,7 +10,7 @@ import pytest
 
 from deploy.measure import clocks
 from deploy.measure.clocks import ClockLock, ClocksError
-from tests.conftest import wait_until
+from tests.conftest import HANG_S, wait_until
 
 POLICIES = "sys/devices/system/cpu/cpufreq"
 
@@ -47,7 +47,7 @@ def test_put_back_when_the_block_fails(root):
 def test_put_back_when_who_asked_is_killed(root, number):
     code = (
         "import pathlib, sys, time; from deploy.measure.clocks import ClockLock; "
-        "ClockLock(pathlib.Path(sys.argv[1])); time.sleep(60)"
+        f"ClockLock(pathlib.Path(sys.argv[1])); time.sleep({HANG_S})"
     )
     asking = subprocess.Popen([sys.executable, "-c", code, root], start_new_session=True)
     wait_until(lambda: governors(root) == HELD)

@@ -22,6 +22,7 @@ from deploy.shipping.receive import offer, receive
 from deploy.shipping.releases import Store, TryAgainError, locked
 from deploy.shipping.ship import load
 from profiles.errors import UserError
+from tests.conftest import HANG_S, wait_until
 from tests.deploy.bundles import bundle, put, send, served
 from tests.deploy.trials import flips, own_store
 
@@ -231,7 +232,7 @@ class locked_by_another:  # noqa: N801  # reads as a context
         code = (
             "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True)"
         )
-        command = [sys.executable, "-c", f"{code}; time.sleep(60)", self._path]
+        command = [sys.executable, "-c", f"{code}; time.sleep({HANG_S})", self._path]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         self._process.stdout.readline()
 
@@ -324,9 +325,14 @@ def test_a_link_leads_somewhere_at_every_moment(tmp_path):
 
     thread = threading.Thread(target=look)
     thread.start()
-    for _ in range(100):
-        switch_link(tmp_path / "current", "b")
-        switch_link(tmp_path / "current", "a")
+
+    def switch():
+        for _ in range(100):
+            switch_link(tmp_path / "current", "b")
+            switch_link(tmp_path / "current", "a")
+        return len(seen) == 2 or not thread.is_alive()
+
+    wait_until(switch, "a look at both")
     stop.set()
     thread.join()
     assert seen == {"a", "b"} and sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "current"]
