@@ -519,6 +519,8 @@ def test_nd(student, expected):
 def test_mi_alpha():
     critic = torch.diag(doubles(LN3, LN3)[0:2].reshape(-1))
     assert mutual_information_bound(torch.zeros(4, 4, dtype=torch.float64), 0.5).item() == near(0)
+    # one sample has no other: 1 + f - log(e^f / 2 + 1 / 2)
+    assert mutual_information_bound(doubles([LN3]), 0.5).item() == near(1 + LN3 - LN2)
     # joint: m = (3 + 1) / 2; marginal: of the one other sample, e^0 over a * 1 + (1 - a)
     assert mutual_information_bound(critic, 1.0).item() == near(1 + math.log(3 / 2) - 1)
     assert mutual_information_bound(critic, 0.5).item() == near(1 + math.log(3 / 1.5) - 1)

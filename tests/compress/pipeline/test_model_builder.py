@@ -1,9 +1,11 @@
 """What a stage is given by the builder."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from compress.execution.cache import StepCache
+from compress.execution.cache import StepCache, digest
 from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import load
 from profiles.device import load as load_profile
@@ -35,3 +37,32 @@ def test_cut_mix_is_refused_where_something_is_true_of_one_image_only(small_reci
     assert len(caught.value.faults) == 2
     assert "teacher: it learns from labels" in caught.value.faults[0]
     assert "stage distill: images of cut_mix show two samples, and its loss 'task'" in caught.value.faults[1]
+
+
+def test_a_steps_key_tells_fields_and_seed(small_recipe, tmp_path, quiet, monkeypatch):
+    """What changes one of them alone changes the key; what changes nothing finds the step that is there."""
+    text = small_recipe.read_text().replace("epochs = 8", "epochs = 1")
+    small_recipe.write_text(text)
+    cache = StepCache(tmp_path / "steps", quiet)
+    first = load(str(small_recipe))
+    teacher = ModelBuilder(first, load_profile("cpu"), cache, quiet).teacher()
+    keys = []
+
+    class AskedError(Exception):
+        pass
+
+    def asked(kind, decided, make, **options):
+        keys.append(digest(decided))
+        raise AskedError
+
+    def key(recipe):
+        builder = ModelBuilder(recipe, load_profile("cpu"), cache, quiet)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "step", asked)
+            with pytest.raises(AskedError):
+                builder.attempt(recipe.stages[0], teacher, teacher)
+        return keys[-1]
+
+    longer = replace(first, stages=(replace(first.stages[0], epochs=2), *first.stages[1:]))
+    assert key(first) == key(load(str(small_recipe)))
+    assert len({key(first), key(replace(first, seed=first.seed + 1)), key(longer)}) == 3
