@@ -43,7 +43,11 @@ HANG_S = 1200.0
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file that share a fixture of it on one worker, so that it is made once (``--dist loadgroup``)."""
+    """Keep the tests of a file that share a fixture of it on one worker, so that it is made once (``--dist loadgroup``).
+
+    Tests of the whole product are the longest and come first: none of them is left alone at the end.
+    """
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
     for item in items:
         fixtures = getattr(item, "_fixtureinfo", None)
         definitions = [found[-1] for found in fixtures.name2fixturedefs.values() if found] if fixtures else []
