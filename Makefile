@@ -1,4 +1,4 @@
-# make demo | test | bench | bench-losses | mutants | docs | lint. Everything runs in .venv, made from pinned constraints.
+# make demo | test | fuzz | bench | bench-losses | mutants | docs | lint. Everything runs in .venv, made from pinned constraints.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[digits,dev]'
 	touch $@
 
-.PHONY: install demo test bench bench-losses mutants docs lint clean
+.PHONY: install demo test fuzz bench bench-losses mutants docs lint clean
 install: $(VENV)/.installed
 
 demo: install
@@ -18,6 +18,12 @@ demo: install
 # One thread a process: two processes of tests share two cores. What a file of tests shares is made by one of them.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+# Hours of mutated inputs of each reader, as many as EXAMPLES says, others with each SEED.
+EXAMPLES ?= 20000
+SEED ?= 1
+fuzz: install
+	OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(EXAMPLES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 tests/fuzz
 
 bench: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'

@@ -18,7 +18,7 @@ from profiles.facts import Facts, facts
 from profiles.figures import Figure, PowerMode, Units, power_modes, units
 from profiles.peaks import cpu_peaks
 from profiles.quantization import QUANTIZATION
-from profiles.toml import read_toml
+from profiles.toml import read_toml, shown, table_of, tables_of
 
 __all__ = ["FOLDER", "PRECISIONS", "DeviceProfile", "Facts", "Runtime", "facts", "load", "names", "resolve", "with_engines"]
 
@@ -39,6 +39,9 @@ KEYS = {
     "notes",
 }
 BOARD_KEYS = {"processor", "cores", "memory_gib", "flags", "system", "model"}
+MOST_NUMBER = 2**20
+"""Largest number of threads, cores, GiB or images a batch."""
+
 LEAST_MEMORY = 0.6
 """Of its nominal memory a board shows less: carve-outs of the GPU and the firmware."""
 
@@ -137,9 +140,15 @@ def stated_facts(name: str) -> Facts | None:
     table = _table(name)
     if "board" not in table:
         return None
-    board = table["board"]
-    wrong = [unknown("key", key, BOARD_KEYS, f"profile {name}: [board]") for key in sorted(set(board) - BOARD_KEYS)]
-    arch = _tuple(table.get("arch"))
+    wrong: list[str] = []
+    board = table_of(table["board"], f"profile {name}: [board]", wrong)
+    wrong += [unknown("key", key, BOARD_KEYS, f"profile {name}: [board]") for key in sorted(set(board) - BOARD_KEYS)]
+    arch = _texts(table, "arch", f"profile {name}", wrong)
+    flags = _texts(board, "flags", f"profile {name}: [board]", wrong)
+    cores = _whole(board, "cores", 1, 1, f"profile {name}: [board]", wrong)
+    memory_gib = board.get("memory_gib", 0)
+    if isinstance(memory_gib, bool) or not isinstance(memory_gib, (int, float)) or not 0 <= memory_gib <= MOST_NUMBER:
+        wrong.append(f"profile {name}: [board] memory_gib is a number from 0 on; given: {shown(memory_gib)}")
     if len(arch) == 0:
         wrong.append(f'profile {name}: a [board] needs arch = ["aarch64"] or ["x86_64"] beside it')
     if wrong:
@@ -147,9 +156,9 @@ def stated_facts(name: str) -> Facts | None:
     return Facts(
         arch=arch[0],
         processor=str(board.get("processor", "")),
-        cores=int(board.get("cores", 1)),
-        memory_bytes=int(float(board.get("memory_gib", 0)) * 2**30),
-        flags=frozenset(board.get("flags", ())) | set(arch),
+        cores=cores,
+        memory_bytes=int(float(memory_gib) * 2**30),
+        flags=frozenset(flags) | set(arch),
         system=str(board.get("system", "Linux")),
         model=str(board.get("model", "")),
     )
@@ -184,28 +193,37 @@ def resolve(name: str, table: Mapping[str, Any], device: Facts) -> DeviceProfile
     """Resolve the profile in ``table`` against the device's flags."""
     where = f"profile {name}"
     faults: list[str] = []
-    runtimes = [_runtime(where, entry, device, faults) for entry in table.get("runtime", [])]
+    entries = tables_of(table.get("runtime", []), f"{where}: [[runtime]]", faults)
+    runtimes = [_runtime(where, entry, device, faults) for entry in entries]
     if not runtimes:
         faults.append(f"{where}: no [[runtime]]; a device needs at least one")
     faults += [f"{where}: unknown key {key!r}" for key in sorted(set(table) - KEYS)]
-    parts: dict[str, Mapping[str, Figure]] = dict(units(table.get("unit", {}), where, faults))
-    modes = power_modes(table.get("power_mode", []), where, faults)
+    parts: dict[str, Mapping[str, Figure]] = dict(
+        units(table_of(table.get("unit", {}), f"{where}: [unit]", faults), where, faults)
+    )
+    modes = power_modes(tables_of(table.get("power_mode", []), f"{where}: [[power_mode]]", faults), where, faults)
+    title = table.get("title", name)
+    if not isinstance(title, str):
+        faults.append(f"{where}: title is text; given: {shown(title)}")
+    numbers = {
+        key: _whole(table, key, usual, least, where, faults)
+        for key, usual, least in (("channel_multiple", 8, 1), ("threads", 0, 0), ("batch", 1, 1))
+    }
+    lists = {key: _texts(table, key, where, faults) for key in ("arch", "jetpack", "notes")}
     if faults:
         raise UserError(*faults)
     if "cpu" not in parts and (peaks := cpu_peaks(device)):
         parts["cpu"] = peaks
     return DeviceProfile(
         name=name,
-        title=table.get("title", name),
+        title=title,
         runtimes=tuple(runtimes),
-        channel_multiple=int(table.get("channel_multiple", 8)),
-        threads=int(table.get("threads", 0)) or device.cores,
-        batch=int(table.get("batch", 1)),
-        arch=_tuple(table.get("arch")),
+        channel_multiple=numbers["channel_multiple"],
+        threads=numbers["threads"] or device.cores,
+        batch=numbers["batch"],
         units=parts,
         power_modes=modes,
-        jetpack=_tuple(table.get("jetpack")),
-        notes=_tuple(table.get("notes")),
+        **lists,
     )
 
 
@@ -247,30 +265,60 @@ def _differences(name: str, board: Facts, device: Facts) -> list[str]:
 
 
 def _runtime(where: str, entry: Mapping[str, Any], device: Facts, faults: list[str]) -> Runtime:
-    precisions = tuple(_chosen(entry.get("precisions", []), device))
+    place = f"{where}: [[runtime]] {shown(entry.get('engine', ''))}"
+    precisions = tuple(_chosen(entry, "precisions", device, place, faults))
     faults += [unknown("precision", p, PRECISIONS, where) for p in precisions if p not in PRECISIONS]
-    recipes = _chosen(entry.get("quantization", []), device)
+    recipes = _chosen(entry, "quantization", device, place, faults)
     faults += [unknown("quantization recipe", r, QUANTIZATION, where) for r in recipes if r not in QUANTIZATION]
     unknown_keys = sorted(set(entry) - {"engine", "precisions", "quantization", "unit", "estimate"})
-    faults += [f"{where}: [[runtime]] {entry.get('engine', '')} has an unknown key {key!r}" for key in unknown_keys]
+    faults += [f"{where}: [[runtime]] {shown(entry.get('engine', ''))} has an unknown key {key!r}" for key in unknown_keys]
     if "engine" not in entry:
         faults.append(f"{where}: a [[runtime]] has no engine")
+    texts = {"engine": entry.get("engine", ""), "unit": entry.get("unit", "cpu")}
+    faults += [
+        f"{place} {key} is a name; given: {shown(value)}" for key, value in texts.items() if not isinstance(value, str)
+    ]
     if "int8" in precisions and not recipes:
         precisions = tuple(p for p in precisions if p != "int8")
     return Runtime(
-        engine=str(entry.get("engine", "")),
+        **texts,
         precisions=precisions,
         quantization=recipes[0] if recipes else None,
-        unit=str(entry.get("unit", "cpu")),
-        estimate=next(iter(_chosen(entry.get("estimate", []), device)), None),
+        estimate=next(iter(_chosen(entry, "estimate", device, place, faults)), None),
     )
 
 
-def _chosen(entries: list[Any], device: Facts) -> list[str]:
+def _chosen(entry: Mapping[str, Any], key: str, device: Facts, where: str, faults: list[str]) -> list[str]:
     """Names whose ``needs`` the device meets: ``"int8"`` or ``{name = "bf16", needs = ["amx_bf16"]}``."""
-    pairs = [(e, ()) if isinstance(e, str) else (e["name"], e.get("needs", ())) for e in entries]
-    return [name for name, needs in pairs if not needs or device.flags.intersection(needs)]
+    given = entry.get(key, [])
+    if not isinstance(given, list):
+        faults.append(f"{where} {key} is a list of names; given: {shown(given)}")
+        return []
+    chosen = []
+    for each in given:
+        table = {"name": each} if isinstance(each, str) else table_of(each, f"{where} {key}", faults)
+        needs = _texts(table, "needs", f"{where} {key}", faults)
+        if not isinstance(table.get("name"), str):
+            faults.append(f'{where} {key} are names, or {{ name = "...", needs = [...] }}; given: {shown(each)}')
+        elif not needs or device.flags.intersection(needs):
+            chosen.append(table["name"])
+    return chosen
 
 
-def _tuple(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+def _texts(table: Mapping[str, Any], key: str, where: str, faults: list[str]) -> tuple[str, ...]:
+    """Read one text or a list of texts; a fault is added to ``faults``."""
+    value = table.get(key, ())
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        faults.append(f"{where} {key} is a text or a list of texts; given: {shown(value)}")
+        return ()
+    return tuple(texts)
+
+
+def _whole(table: Mapping[str, Any], key: str, usual: int, least: int, where: str, faults: list[str]) -> int:
+    """Read a whole number within bounds; a fault is added to ``faults``."""
+    value = table.get(key, usual)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST_NUMBER:
+        faults.append(f"{where} {key} is a whole number from {least} to {MOST_NUMBER:,}; given: {shown(value)}")
+        return usual
+    return value

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from profiles.errors import unknown
+from profiles.errors import one_line, unknown
+from profiles.toml import shown, table_of
 
 KINDS = ("measured", "published", "derived", "unverified")
 """How sure: timed by us; written by the vendor or others; computed; general knowledge that nobody checked."""
@@ -73,7 +75,8 @@ Units = Mapping[str, Mapping[str, Figure]]
 
 def units(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, dict[str, Figure]]:
     """Parse a profile's ``[unit.NAME]`` tables; faults are added to ``faults``."""
-    return {name: parse_figures(entries, f"{where}: [unit.{name}]", faults) for name, entries in table.items()}
+    places = {name: f"{where}: [unit.{one_line(name)}]" for name in table}
+    return {name: parse_figures(table_of(table[name], place, faults), place, faults) for name, place in places.items()}
 
 
 def parse_figures(table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Figure]:
@@ -99,6 +102,12 @@ def power_modes(entries: list[Any], where: str, faults: list[str]) -> tuple[Powe
         wrong += [f"{place} has no {key}" for key in ("name", "kind", "source") if not entry.get(key)]
         if entry.get("kind", KINDS[0]) not in KINDS:
             wrong.append(unknown("kind", str(entry["kind"]), KINDS, place))
+        wrong += [f"{place} {key} is text; given: {shown(entry[key])}" for key in _not_of(entry, ("name", "source"), str)]
+        numbers = ("cpus", "cpu_mhz", "sms", "gpu_mhz", "memory_mhz")
+        wrong += [f"{place} {key} is a whole number; given: {shown(entry[key])}" for key in _not_of(entry, numbers, int)]
+        wrong += [
+            f"{place} default is true or false; given: {shown(entry[key])}" for key in _not_of(entry, ("default",), bool)
+        ]
         faults += wrong
         modes += [] if wrong else [PowerMode(**entry)]
     return tuple(modes)
@@ -130,10 +139,18 @@ def _faults(entry: Any, where: str) -> list[str]:
     faults += [f"{where} has no {key}" for key in ("value", "kind", "source") if entry.get(key) in (None, "")]
     if entry.get("kind", KINDS[0]) not in KINDS:
         faults.append(unknown("kind", str(entry["kind"]), KINDS, where))
-    if not isinstance(entry.get("value", 0), int | float):
-        faults.append(f"{where}: value {entry['value']!r} is no number")
+    value = entry.get("value", 0)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        faults.append(f"{where}: value {shown(value)} is no number from 0 on")
+    faults += [f"{where} {key} is text; given: {shown(entry[key])}" for key in _not_of(entry, ("source", "formula"), str)]
     return faults
 
 
 def _not_in(entry: Mapping[str, Any], record: type) -> list[str]:
     return sorted(set(entry) - set(record.__dataclass_fields__))  # type: ignore[attr-defined]
+
+
+def _not_of(entry: Mapping[str, Any], keys: Iterable[str], kind: type) -> list[str]:
+    """List the keys whose value is not of ``kind``; true is no number here."""
+    wrong = [key for key in keys if key in entry and not isinstance(entry[key], kind)]
+    return wrong + [key for key in keys if kind is int and isinstance(entry.get(key), bool)]

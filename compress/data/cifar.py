@@ -17,7 +17,7 @@ from compress.data.base import Splits, array_splits, assign_splits
 from compress.data.options import Count, Seed, checked_options
 from compress.data.pickle_reader import PickledArray, read_pickled
 from compress.data.transforms import Bytes, Statistics, make_normalise
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 Labels = npt.NDArray[np.int64]
 SHAPE = (3, 32, 32)
@@ -188,12 +188,12 @@ def _read_python(file: Path, edition: _Edition) -> tuple[Bytes, Labels]:
     except UserError as error:
         raise UserError(*(f"data: {file}: {fault}" for fault in error.faults)) from None
     except Exception as error:  # of a damaged pickle anything may come
-        raise UserError(f"data: {file} is not a batch of CIFAR ({error}); download it again") from error
+        raise UserError(f"data: {file} is not a batch of CIFAR ({one_line(str(error), 200)}); download it again") from error
     images = held.get(b"data") if isinstance(held, Mapping) else None
     labels = held.get(edition.key) if isinstance(held, Mapping) else None
     if not isinstance(images, PickledArray) or not isinstance(labels, list):
         raise UserError(f"data: {file} has no {edition.key.decode()!r} beside 'data'; is it another edition of CIFAR?")
-    if not all(isinstance(label, int) and label >= 0 for label in labels):
+    if not all(isinstance(label, int) and 0 <= label < 2**31 for label in labels):
         raise UserError(f"data: {file} has labels that are not numbers from 0 on")
     held_images = images.array
     if held_images is None or held_images.shape != (len(labels), PIXELS) or not labels:

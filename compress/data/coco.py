@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -10,11 +11,12 @@ from typing import Any, final
 from compress.data.base import Splits
 from compress.data.box_samples import AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.options import Seed, Sides, checked_options
+from compress.data.options import LONGEST_NAME_BYTES, Seed, Sides, checked_options
 from compress.data.yolo import PREFIXES
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, one_line, unknown
 
 INSTANCES = "instances_"
+MOST_PIXELS = 2**31
 
 
 @checked_options("data: coco")
@@ -110,15 +112,21 @@ def _files(root: Path) -> dict[str, Path]:
 def _table(file: Path, faults: list[str]) -> dict[str, Any]:
     """The JSON of a part, known to hold what is read of it; a fault is added to ``faults``."""
     try:
-        table = json.loads(file.read_text())
+        table = json.loads(file.read_text("utf-8"))
+        if not isinstance(table, dict):
+            raise ValueError(f"a {type(table).__name__} where a table of {', '.join(FIELDS)} belongs")
         for key, fields in FIELDS.items():
+            if not isinstance(table[key], list) or not all(isinstance(entry, dict) for entry in table[key]):
+                raise ValueError(f"{key} is a list of tables")
             for entry in table[key]:
                 if missing := [field for field in fields if field not in entry]:
                     raise ValueError(f"an entry of {key} has no {' and no '.join(missing)}: {str(entry)[:80]}")
+                if wrong := [field for field in fields if not _is_right(field, entry[field])]:
+                    raise ValueError(f"an entry of {key} has a wrong {' and '.join(wrong)}: {str(entry)[:80]}")
     except KeyError as error:
         faults.append(f"data: {file} has no {error}; it holds {', '.join(FIELDS)}")
-    except (ValueError, TypeError) as error:  # JSONDecodeError is a ValueError
-        faults.append(f"data: {file}: {error}")
+    except (ValueError, TypeError, RecursionError, OSError) as error:  # JSONDecodeError and UnicodeError are ValueErrors
+        faults.append(f"data: {file}: {one_line(str(error), 200)}")
     else:
         return dict(table)
     return {}
@@ -154,7 +162,7 @@ class _Reader:
             elif category not in labels:
                 self.faults.append(f"data: {file}: a box is of the category {category}, which is not in categories")
             elif corners is None:
-                self.faults.append(f"data: {file}: bbox is [x, y, width, height]; given: {entry['bbox']!r}")
+                self.faults.append(f"data: {file}: bbox is [x, y, width, height]; given: {str(entry['bbox'])[:80]}")
             elif labels[category] >= 0:
                 rows[image].append([labels[category], *corners])
         folder = self._folder(file)
@@ -171,7 +179,7 @@ class _Reader:
         """Find a part's image; its name may have backslashes, or begin with the folder that it is in."""
         plain = Path(name.replace("\\", "/"))
         candidates = (folder / plain, plain, Path("images") / plain, folder / plain.name)
-        return next((each for each in candidates if (self._root / each).is_file()), folder / plain)
+        return next((each for each in candidates if os.path.isfile(self._root / each)), folder / plain)
 
     def _labels(self, file: Path, table: Mapping[str, Any]) -> dict[Any, int]:
         """The label of each category; -1, and a fault, for one that is no class."""
@@ -189,8 +197,23 @@ class _Reader:
         return next((f for f in (Path(name), Path("images") / name) if (self._root / f).is_dir()), Path("images"))
 
 
+def _is_right(field: str, value: Any) -> bool:
+    """Return whether a field is of its type: ids and sizes whole numbers within 64 bits, names text."""
+    if field == "bbox":
+        return True  # told with its picture
+    if field in ("file_name", "name"):
+        return isinstance(value, str) and "\0" not in value and len(value.encode(errors="replace")) <= LONGEST_NAME_BYTES
+    if field in ("width", "height"):
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**31
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**63)
+
+
 def _corners(box: Any) -> list[float] | None:
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(isinstance(value, int | float) and abs(value) < MOST_PIXELS for value in box)
+    ):
         return None
     x, y, wide, high = box
     return [x, y, x + wide, y + high]

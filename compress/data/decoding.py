@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from compress.data.fingerprints import thread_pool
+from profiles.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif")
 """Kinds of files that are read as images."""
@@ -86,6 +87,20 @@ class Header:
     def shown(self) -> Size:
         """Size of the image as a viewer shows it."""
         return self.stored[::-1] if self.orientation in SIDEWAYS else self.stored
+
+
+def read_text(path: Path) -> str:
+    """Read a text file of a data set, UTF-8 with or without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"data: {path} is not UTF-8; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"data: {path}: {getattr(error, 'strerror', None) or 'no path'}") from None
 
 
 def read_header(path: Path) -> Header | str:

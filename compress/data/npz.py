@@ -13,11 +13,18 @@ import numpy.typing as npt
 from compress.data.base import Splits, array_splits, assign_splits
 from compress.data.options import Count, Seed, checked_options
 from compress.data.transforms import make_normalise, statistics
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 PARTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 LAYOUTS = ("auto", "nchw", "nhwc")
 NONE = "none"
+MOST_CLASSES = 100_000
+"""Classes that are called by their numbers; ImageNet-21k has 21,841."""
+
+MOST_RATIO = 1100
+"""Times that an array may unpack to; deflate reaches 1,032."""
+
+SMALL_BYTES = 2**24
 
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
@@ -82,6 +89,8 @@ def _read(path: Path, images: str, labels: str) -> dict[str, Pair]:
     if not path.is_file():
         raise UserError(f"data: {path}: no such file; give a .npz of images and labels")
     try:
+        if zipfile.is_zipfile(path):
+            _check_size(path)
         held = np.load(path, allow_pickle=False)
         if not isinstance(held, np.lib.npyio.NpzFile):
             raise UserError(f"data: {path} holds one array; store images and labels together with np.savez")
@@ -90,8 +99,13 @@ def _read(path: Path, images: str, labels: str) -> dict[str, Pair]:
             return {
                 part: (held[ours], held[theirs] if theirs else _none(held[ours])) for part, (ours, theirs) in names.items()
             }
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"data: {path} cannot be read as a .npz of plain arrays: {error}") from error
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"data: {path} states arrays that do not fit in memory; download or store it again") from None
+    except Exception as error:  # of a damaged archive anything may come: zlib.error, NotImplementedError, SyntaxError
+        reason = one_line(str(error), 200) or type(error).__name__
+        raise UserError(f"data: {path} cannot be read as a .npz of plain arrays: {reason}") from error
 
 
 def _names(path: Path, held: Sequence[str], images: str, labels: str) -> dict[str, tuple[str, str]]:
@@ -132,7 +146,11 @@ def _pair(where: str, pair: Pair, layout: str) -> Pair:
         faults.append(f"{where} images have a shape of {words}; given: {pair[0].shape} and layout {layout!r}")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or (labels.size and int(labels.min()) < -1):
+    if (
+        labels.shape != (len(images),)
+        or labels.dtype.kind not in "iu"
+        or (labels.size and not -1 <= int(labels.min()) <= int(labels.max()) < 2**62)
+    ):
         words = "one whole number an image, 0 or more (-1: none)"
         faults.append(f"{where} labels are {words}; given: {labels.dtype} of shape {pair[1].shape} for {len(images)} images")
     if faults:
@@ -141,8 +159,26 @@ def _pair(where: str, pair: Pair, layout: str) -> Pair:
     return np.ascontiguousarray(images, kind), labels.astype(np.int64)
 
 
+def _check_size(path: Path) -> None:
+    """Refuse arrays that unpack to more than the file can hold by far.
+
+    Raises:
+        UserError: an array of more than ``MOST_RATIO`` times its bytes in the file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        packed = [
+            entry for entry in archive.infolist() if entry.file_size > max(entry.compress_size * MOST_RATIO, SMALL_BYTES)
+        ]
+    if packed:
+        names = ", ".join(f"{entry.filename[:40]} of {entry.file_size:,} bytes" for entry in packed[:4])
+        raise UserError(f"data: {path} unpacks to more than {MOST_RATIO} times its size ({names}); store it with np.savez")
+
+
 def _classes(path: str | Path, parts: Mapping[str, Pair], given: tuple[str, ...]) -> tuple[str, ...]:
     most = 1 + max(int(labels.max(initial=-1)) for _, labels in parts.values())
+    if not given and most > MOST_CLASSES:
+        words = f"without classes at most {MOST_CLASSES - 1:,} is taken; are they classes? give numbers from 0 on"
+        raise UserError(f"data: {path} has labels up to {most - 1:,}; {words}")
     if given and len(given) < most:
         raise UserError(f"data: {path} has labels up to {most - 1}; given: {len(given)} classes; name one for each label")
     return given or tuple(str(label) for label in range(most))

@@ -8,7 +8,7 @@ numpy's arrays of bytes are followed, and there are no others: none that calls, 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import numpy as np
@@ -46,15 +46,27 @@ class PickledType:
     """Type of an array's elements; bytes only."""
 
 
+MOST_DEPTH = 16
+"""Containers within one another."""
+
+MOST_INSTRUCTIONS = 2_000_000
+"""Instructions of a file; CIFAR's own have two or so an image."""
+
+SIMPLE = (bool, int, str, bytes, type(None))
+"""Types of keys: hashing what is nested takes time without bound."""
+
+
 def read_pickled(content: bytes) -> Any:
     """Read ``content`` as plain data: dictionaries, lists, tuples, numbers, text, bytes and ``PickledArray``.
 
     Raises:
-        UserError: it holds anything else; nothing of it was run.
+        UserError: it holds anything else, or is nested too deeply or too long; nothing of it was run.
         ValueError, TypeError, LookupError, AttributeError: it is damaged.
     """
     reader = _Reader()
-    for instruction, given, _ in pickletools.genops(content):
+    for number, (instruction, given, _) in enumerate(pickletools.genops(content)):
+        if number > MOST_INSTRUCTIONS:
+            raise UserError(f"has more than {MOST_INSTRUCTIONS:,} instructions, which no file of CIFAR has; do not trust it")
         reader.follow(instruction.name, given)
     (held,) = reader.stack
     return held
@@ -68,6 +80,8 @@ class _Reader:
         self.stack: list[Any] = []
         self._marks: list[int] = []
         self._noted: dict[int, Any] = {}
+        self._depths: dict[int, int] = {}  # by identity; what is noted here is kept alive by self._kept
+        self._kept: list[Any] = []
 
     def follow(self, name: str, given: Any) -> None:
         """Follow one instruction with the argument that it was ``given``."""
@@ -80,6 +94,17 @@ class _Reader:
                 f"has the instruction {name}, and none but those for plain data is followed; nothing was run; do not trust "
                 "this file, download it from the source"
             )
+
+    def hold(self, container: Any, values: Iterable[Any]) -> Any:
+        """Note how deep ``container`` is with ``values`` in it, and return it; refused beyond ``MOST_DEPTH``."""
+        deepest = max((self._depths.get(id(value), 0) for value in values), default=0)
+        depth = max(self._depths.get(id(container), 0), 1 + deepest)
+        if depth > MOST_DEPTH:
+            raise UserError(f"is nested more than {MOST_DEPTH} deep, which no file of CIFAR is; do not trust it")
+        if id(container) not in self._depths:
+            self._kept.append(container)
+        self._depths[id(container)] = depth
+        return container
 
     def mark(self, _: Any) -> None:
         self._marks.append(len(self.stack))
@@ -94,18 +119,31 @@ class _Reader:
     def tuple_of(self, count: int) -> None:
         if len(self.stack) < count:
             raise ValueError("a tuple of more than there is")
-        self.stack[-count:] = [tuple(self.stack[-count:])]
+        values = tuple(self.stack[-count:])
+        self.stack[-count:] = [self.hold(values, values)]
+
+    def marked_tuple(self, _: Any) -> None:
+        values = tuple(self.marked())
+        self.stack.append(self.hold(values, values))
+
+    def marked_list(self, _: Any) -> None:
+        values = self.marked()
+        self.stack.append(self.hold(values, values))
 
     def append(self, values: list[Any]) -> None:
         onto = self.stack[-1]
         if not isinstance(onto, list):
             raise TypeError("values for a list, and no list")
+        self.hold(onto, values)
         onto.extend(values)
 
     def put(self, values: list[Any]) -> None:
         into = self.stack[-1]
         if not isinstance(into, dict):
             raise TypeError("entries for a dictionary, and no dictionary")
+        if not all(isinstance(key, SIMPLE) for key in values[::2]):
+            raise TypeError("a key that is neither text nor a number")
+        self.hold(into, values[1::2])
         into.update(zip(values[::2], values[1::2], strict=True))
 
     def dictionary(self, _: Any) -> None:
@@ -122,7 +160,9 @@ class _Reader:
     def name(self, given: str) -> None:
         if given not in NAMES:
             words = "CIFAR's own files name numpy's array only, and another name could run code; nothing was run"
-            raise UserError(f"names {given.replace(' ', '.')}: {words}; do not trust this file, download it from the source")
+            raise UserError(
+                f"names {given[:80].replace(' ', '.')}: {words}; do not trust this file, download it from the source"
+            )
         self.stack.append(PickledName(NAMES[given]))
 
     def make(self, _: Any) -> None:
@@ -130,8 +170,10 @@ class _Reader:
         named, arguments = self.pop(2)
         if not isinstance(named, PickledName):
             raise TypeError("arguments for a name, and no name")
-        if named.word == "type" and arguments[0] not in (b"u1", "u1"):
-            raise UserError(f"holds an array of type {arguments[0]!r}; CIFAR's are of bytes, 'u1'")
+        kind = arguments[0] if named.word == "type" and isinstance(arguments, tuple) and arguments else ""
+        if named.word == "type" and (not isinstance(kind, (bytes, str)) or kind not in (b"u1", "u1")):
+            words = repr(kind)[:40] if isinstance(kind, (bytes, str)) else type(kind).__name__
+            raise UserError(f"holds an array of type {words}; CIFAR's are of bytes, 'u1'")
         self.stack.append(PickledType() if named.word == "type" else PickledArray())
 
     def fill(self, _: Any) -> None:
@@ -141,6 +183,8 @@ class _Reader:
             _, shape, kind, columns_first, content = state
             if not isinstance(kind, PickledType) or columns_first or not isinstance(content, bytes):
                 raise UserError("holds an array that is not of bytes, row by row, as CIFAR's are")
+            if not isinstance(shape, tuple) or not all(isinstance(side, int) and 0 <= side < 2**32 for side in shape):
+                raise UserError("holds an array whose shape is no row of numbers")
             target.array = np.frombuffer(content, np.uint8).reshape(shape)
         elif not isinstance(
             target, PickledType
@@ -173,11 +217,11 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 
 STEPS: dict[str, Callable[[_Reader, Any], None]] = {
     "MARK": _Reader.mark,
-    "TUPLE": lambda reader, _: reader.stack.append(tuple(reader.marked())),
+    "TUPLE": _Reader.marked_tuple,
     "TUPLE1": lambda reader, _: reader.tuple_of(1),
     "TUPLE2": lambda reader, _: reader.tuple_of(2),
     "TUPLE3": lambda reader, _: reader.tuple_of(3),
-    "LIST": lambda reader, _: reader.stack.append(reader.marked()),
+    "LIST": _Reader.marked_list,
     "DICT": _Reader.dictionary,
     "APPEND": lambda reader, _: reader.append(reader.pop(1)),
     "APPENDS": lambda reader, _: reader.append(reader.marked()),

@@ -10,10 +10,13 @@ from xml.etree import ElementTree
 from compress.data.base import Splits
 from compress.data.box_samples import PARTS, AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
+from compress.data.decoding import read_text
 from compress.data.options import Seed, Sides, checked_options
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, one_line, unknown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+MOST_PIXELS = 2**31
 
 
 @checked_options("data: voc")
@@ -115,7 +118,7 @@ class _Reader:
             raise UserError(f"data: {self.root} has no {names}; give a folder laid out as Pascal VOC is")
         files = {part: lists / f"{stem}.txt" for stem, part in PARTS.items() if (lists / f"{stem}.txt").is_file()}
         return {
-            part: [row.split()[0] for row in file.read_text().splitlines() if row.strip()] for part, file in files.items()
+            part: [row.split()[0] for row in read_text(file).splitlines() if row.strip()] for part, file in files.items()
         }
 
     def read(self, name: str) -> _Annotation:
@@ -127,14 +130,16 @@ class _Reader:
         except FileNotFoundError:
             self.faults.append(f"data: {path} is not there, and {name} is in the lists of ImageSets/Main")
             return nothing
-        except ElementTree.ParseError as error:
-            self.faults.append(f"data: {path} is not XML ({error})")
+        except (ElementTree.ParseError, ValueError, LookupError, OSError, RecursionError) as error:
+            self.faults.append(f"data: {path} is not XML ({one_line(str(error), 200)})")
             return nothing
         try:
             width, height = (int(_text(tree, f"size/{side}")) for side in ("width", "height"))
+            if not 0 < min(width, height) <= max(width, height) < MOST_PIXELS:
+                raise ValueError("<size> is no size in pixels")
             return _Annotation(self._file(name, tree), (width, height), list(self._objects(tree)))
         except ValueError as error:
-            self.faults.append(f"data: {path}: {error}")
+            self.faults.append(f"data: {path}: {one_line(str(error), 200)}")
             return nothing
 
     def drawn(self, annotation: _Annotation, classes: Sequence[str]) -> AnnotatedImage:
@@ -156,6 +161,8 @@ class _Reader:
                 self.left_out += 1
                 continue
             x1, y1, x2, y2 = (float(_text(each, f"bndbox/{corner}")) for corner in CORNERS)
+            if not all(abs(value) < MOST_PIXELS for value in (x1, y1, x2, y2)):
+                raise ValueError("<bndbox> has a corner that is no place in pixels")
             yield _text(each, "name").strip(), [x1 - 1, y1 - 1, x2, y2]
 
 

@@ -12,7 +12,7 @@ from typing import final
 from compress.data.base import Splits
 from compress.data.box_samples import AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.decoding import SUFFIXES, Header, is_image, other_files_note, read_headers, suffix_of
+from compress.data.decoding import SUFFIXES, Header, is_image, other_files_note, read_headers, read_text, suffix_of
 from compress.data.options import Seed, Sides, checked_options
 from profiles.errors import UserError
 
@@ -93,7 +93,7 @@ def _known(root: Path, classes: Sequence[str], names: str) -> tuple[str, ...]:
         return tuple(classes)
     if not (root / names).is_file():
         raise UserError(f"data: names: {root / names} is not there; give a file under path with a name a row")
-    return tuple(row.strip() for row in (root / names).read_text().splitlines() if row.strip())
+    return tuple(row.strip() for row in read_text(root / names).splitlines() if row.strip())
 
 
 def _folders(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -155,7 +155,7 @@ class _Reader:
             return []
         return [
             row
-            for number, text in enumerate(path.read_text().splitlines(), 1)
+            for number, text in enumerate(read_text(path).splitlines(), 1)
             if (row := self._row(path, number, text, size))
         ]
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from profiles.errors import unknown
+from profiles.toml import shown
 
 
 def build(kind: Any, table: Mapping[str, Any], where: str, faults: list[str]) -> Any:
@@ -28,5 +29,5 @@ def build(kind: Any, table: Mapping[str, Any], where: str, faults: list[str]) ->
 def _fault(detail: Any, where: str) -> str:
     key = ".".join(str(part) for part in detail["loc"]) or "?"
     words = str(detail["msg"]).removeprefix("Value error, ")
-    given = "" if "Value error" in detail["msg"] else f"; given: {detail['input']!r}"
+    given = "" if "Value error" in detail["msg"] else f"; given: {shown(detail['input'])}"
     return f"{where} {key}: {words}{given}"

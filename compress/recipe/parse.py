@@ -27,7 +27,7 @@ from compress.stages.base import Stage
 from compress.tasks import TASKS
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, with_entry_points
-from profiles.toml import read_toml
+from profiles.toml import read_toml, shown, table_of, tables_of
 
 FOLDER = Path(__file__).parent / "built_in"
 TABLES = ("task", "teacher", "student", "budget", "stage", "seed", "trackers", "measure", "calibration")
@@ -61,6 +61,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     """
     faults: list[str] = []
     faults += [unknown("key", key, TABLES, source) for key in table if key not in TABLES]
+    table = _shaped(table, source, faults)
     task, data = _task(table.get("task", {}), source, faults)
     teacher = _teacher(table.get("teacher", {}), source, faults)
     taught_by = None if teacher is None else (teacher.model, teacher.arguments)
@@ -73,8 +74,8 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     ]
     faults += _order(chain, source)
     seed = table.get("seed", 0)
-    if not isinstance(seed, int):
-        faults.append(f"{source}: seed is a whole number; given: {seed!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        faults.append(f"{source}: seed is a whole number from 0 on; given: {shown(seed)}")
     if teacher is not None and teacher.is_onnx:
         faults += [_untrainable(stage, number, source) for number, stage in enumerate(chain, 1) if stage is not None]
         if "student" in table:
@@ -101,6 +102,16 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         stages=tuple(stage for stage in chain if stage is not None),
         trackers=trackers,
     )
+
+
+def _shaped(table: Mapping[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
+    """Return the recipe's tables; in place of what is no table comes an empty one, with a fault."""
+    kept = dict(table)
+    for name in ("task", "teacher", "student", "budget", "measure", "calibration"):
+        if name in table:
+            kept[name] = table_of(table[name], f"{source}: [{name}]", faults)
+    kept["stage"] = tables_of(table.get("stage", []), f"{source}: [[stage]]", faults)
+    return kept
 
 
 def instantiate(use: Use, table: Mapping[str, str], where: str) -> Any:
@@ -148,7 +159,7 @@ def _trackers(given: Any, source: str, faults: list[str]) -> tuple[str, ...]:
         faults.append(f'{source}: trackers is a list of names, such as ["tensorboard"]; given: {given!r}')
         return ()
     for name in given:
-        if name not in TRACKERS:
+        if not isinstance(name, str) or name not in TRACKERS:
             faults.append(unknown("tracker", str(name), TRACKERS, source))
         elif importlib.util.find_spec(TRACKERS[name]) is None:
             faults.append(f"{source}: tracker {name!r} is not installed; pip install {TRACKERS[name]}")
@@ -267,7 +278,7 @@ def _loss(entry: Any, folder: Path, where: str, faults: list[str]) -> Any:
         return factory.relative_to(entry, folder)
     if isinstance(entry, Mapping) and isinstance(entry.get("use"), str):
         entry = {**entry, "use": factory.relative_to(entry["use"], folder)}
-    if not isinstance(entry, Mapping) or entry.get("use") not in losses():
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("use"), str) or entry["use"] not in losses():
         return entry
     options = {key: value for key, value in entry.items() if key not in RESERVED}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, final
@@ -11,6 +12,7 @@ from annotated_types import Ge, Gt
 from compress.models.plan import Plan
 from compress.recipe.fields import build
 from profiles.errors import unknown
+from profiles.toml import shown
 
 
 @final
@@ -75,9 +77,13 @@ def parse_student(
         faults.append(f'{where} takes either from = "teacher" or model = "package.module:callable"')
         return None
     if "from" in table and table["from"] != "teacher":
-        faults.append(f'{where} from: the student starts from "teacher"; given: {table["from"]!r}')
+        faults.append(f'{where} from: the student starts from "teacher"; given: {shown(table["from"])}')
         return None
     if teacher is None:
+        return None
+    wrong = _wrong_types(table, where)
+    faults += wrong
+    if wrong:
         return None
     scaled = {key: table[key] for key in ("width", "depth") if key in table}
     own = {**table.get("arguments", {}), **scaled}
@@ -101,14 +107,35 @@ def parse_student(
     )
 
 
+def _wrong_types(table: Mapping[str, Any], where: str) -> list[str]:
+    """List keys of [student] whose value is of another type."""
+    kinds: tuple[tuple[str, type, str], ...] = (
+        ("model", str, "text, package.module:callable"),
+        ("arguments", Mapping, "a table of the factory's arguments"),
+        ("inherit", bool, "true or false"),
+    )
+    faults = [
+        f"{where} {key} is {words}; given: {shown(table[key])}"
+        for key, kind, words in kinds
+        if key in table and not isinstance(table[key], kind)
+    ]
+    return faults + [
+        f"{where} {key} is a number above 0; given: {table[key]!r}"
+        for key in ("width", "depth")
+        if isinstance(table.get(key), (int, float)) and not 0 < table[key] < math.inf
+    ]
+
+
 def _search(table: Any, arguments: Mapping[str, Any], where: str, faults: list[str]) -> StudentSearch | None:
     place = where.removesuffix("]") + ".search]"
     if not isinstance(table, dict):
-        faults.append(f"{place} is a table with choices; given: {table!r}")
+        faults.append(f"{place} is a table with choices; given: {shown(table)}")
         return None
     choices = table.get("choices", {})
     if not isinstance(choices, dict) or not choices or not all(isinstance(v, list) and v for v in choices.values()):
-        faults.append(f"{place} choices: a list of values for each argument, such as blocks = [1, 2, 3]; given: {choices!r}")
+        faults.append(
+            f"{place} choices: a list of values for each argument, such as blocks = [1, 2, 3]; given: {shown(choices)}"
+        )
         return None
     faults += [f"{place} choices: {name} is in arguments too; keep one" for name in choices if name in arguments]
     search: StudentSearch | None = build(StudentSearch, table, place, faults)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
+from pydantic import TypeAdapter, ValidationError
+
 from compress.methods.choice import Choice
 from compress.recipe.spec import Budget
 from compress.tasks import Metric
@@ -15,10 +17,12 @@ from deploy.files import write_atomically
 from deploy.measure.parity import Parity
 from deploy.measure.timing import Latency
 from deploy.packing.packed_file import SizeBreakdown
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 SCHEMA = 1
 JSON_FILE = "report.json"
+MOST_FAULTS = 8
+AGAIN = "run again, or give the folder of another run"
 
 
 @final
@@ -200,34 +204,25 @@ def read(run: Path) -> Report:
     path = run / JSON_FILE if run.is_dir() else run
     if not path.is_file():
         raise UserError(f"{run}: no {JSON_FILE}; give the folder of a finished run")
-    data = json.loads(path.read_text())
-    if data.pop("schema", None) != SCHEMA:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        schema = data.pop("schema", None)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: no report ({one_line(str(error), 200)}); {AGAIN}") from None
+    if schema != SCHEMA:
         raise UserError(f"{path}: another version's report; this one reads schema {SCHEMA}")
-    return Report(
-        recipe=data["recipe"],
-        device=data["device"],
-        environment=data["environment"],
-        budget=Budget(**data["budget"]),
-        rows=tuple(_row(row) for row in data["rows"]),
-        verdict=_verdict(data["verdict"]),
-        warnings=tuple(data["warnings"]),
-        scale=data.get("scale", 100.0),
-    )
-
-
-def _verdict(data: Mapping[str, Any]) -> Verdict:
-    interval = data.get("speedup_interval")
-    parts = {"why_not": tuple(data["why_not"]), "speedup_interval": None if interval is None else tuple(interval)}
-    return Verdict(**{**data, **parts})
-
-
-def _row(data: Mapping[str, Any]) -> Row:
-    parts = {
-        "metric": Metric(**data["metric"]),
-        "latency_ms": Latency(**data["latency_ms"]),
-        "parity": Parity(**data["parity"]),
-        "notes": tuple(data["notes"]),
-        "choices": tuple(Choice(**choice) for choice in data.get("choices", ())),
-        "packed": SizeBreakdown(**data["packed"]) if data.get("packed") else None,
-    }
-    return Row(**{**data, **parts})
+    try:
+        report = TypeAdapter(Report).validate_python(data)
+        report.row(report.verdict.best)
+    except ValidationError as error:
+        faults = [
+            f"{path}: damaged: {'.'.join(map(str, d['loc']))}: {d['msg']}; {AGAIN}" for d in error.errors()[:MOST_FAULTS]
+        ]
+        raise UserError(*faults) from None
+    except StopIteration:
+        raise UserError(f"{path}: damaged: no row is called {report.verdict.best[:80]!r}, its best; {AGAIN}") from None
+    if missing := [
+        f"{part}.name" for part in ("recipe", "device") if not isinstance(getattr(report, part).get("name"), str)
+    ]:
+        raise UserError(f"{path}: damaged: no {' and no '.join(missing)}; {AGAIN}")
+    return report

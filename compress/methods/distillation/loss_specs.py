@@ -84,6 +84,9 @@ def _parse(entry: Any, faults: list[str]) -> LossSpec | None:
         faults.append(f"a loss is a name or a table with 'use'; given: {entry!r}")
         return None
     name, options = table["use"], {k: v for k, v in table.items() if k not in RESERVED}
+    if not isinstance(name, str) and not callable(name):
+        faults.append(f"a loss's use is a name; given: {str(name)[:80]}")
+        return None
     if callable(name) and (name := _registered(name, faults)) is None:
         return None
     if name not in losses() and ":" not in str(name):
