@@ -93,15 +93,15 @@ def allocate(problem: Problem) -> Allocation:
     best: _Chosen | None = None
     least, many = math.inf, _too_many(problem, hubs)
     for held in _combinations(problem, hubs):
-        found, cheapest = given.best(held)
+        choice, cheapest = given.best(held)
         least = min(least, cheapest)
-        if found is not None and many:
-            found = _improved(given, found)
-        if found is not None and (best is None or found.importance > best.importance):
-            best = found
+        if choice is not None and many:
+            choice = _improved(given, choice)
+        if choice is not None and (best is None or choice.importance > best.importance):
+            best = choice
     if best is None:
         raise OutOfReachError(least, problem.budget)
-    return _told(problem, best)
+    return _as_allocation(problem, best)
 
 
 def uniform(problem: Problem) -> Allocation:
@@ -208,9 +208,9 @@ def _improved(given: _Given, start: _Chosen) -> _Chosen:
         improved = False
         held = {h: best.widths[h] for h in given.hubs}
         for moved in _moves(given.problem, given.hubs, held):
-            found, _ = given.best(moved)
-            if found is not None and found.importance > best.importance + 1e-12:
-                best, improved = found, True
+            candidate, _ = given.best(moved)
+            if candidate is not None and candidate.importance > best.importance + 1e-12:
+                best, improved = candidate, True
                 break
     return best
 
@@ -288,7 +288,7 @@ def _around(problem: Problem, part: tuple[str, ...]) -> tuple[str, ...]:
 def _options(problem: Problem, part: tuple[str, ...], held: Mapping[str, int]) -> list[_Choice]:
     """All choices of a part that no other beats in both value and cost, cheapest first."""
     inside, (blocks, terms) = set(part), _inside(problem, part)
-    found: list[_Choice] = []
+    options: list[_Choice] = []
     for removed in itertools.chain.from_iterable(itertools.combinations(blocks, n) for n in range(len(blocks) + 1)):
         gone = {g for b in removed for g in problem.blocks[b]} & inside
         stay = [g for g in part if g not in gone]
@@ -299,8 +299,8 @@ def _options(problem: Problem, part: tuple[str, ...], held: Mapping[str, int]) -
             value = sum(problem.curves[g][at[g]] for g in stay)
             value += sum(problem.block_importance.get(b, 0.0) for b in blocks if b not in removed)
             spent = sum(t.cost([at[g] for g in t.groups]) for t in present)
-            found.append(_Choice(widths=chosen, removed=removed, value=value, cost=spent))
-    return _undominated(found)
+            options.append(_Choice(widths=chosen, removed=removed, value=value, cost=spent))
+    return _undominated(options)
 
 
 def _undominated(choices: list[_Choice]) -> list[_Choice]:
@@ -346,7 +346,7 @@ def _knapsack(parts: Sequence[Sequence[_Choice]], budget: float) -> list[_Choice
     return chosen
 
 
-def _told(problem: Problem, best: _Chosen) -> Allocation:
+def _as_allocation(problem: Problem, best: _Chosen) -> Allocation:
     gone = {g for block in best.removed for g in problem.blocks[block]}
     widths = {g: best.widths[g] for g in problem.curves}
     return Allocation(

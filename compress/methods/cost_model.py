@@ -1,4 +1,4 @@
-"""What a stage may ask about the device: what its model costs there as a function of widths. The engine side answers."""
+"""The cost model that a stage queries: latency, MACs or parameters of its model as a function of widths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Measured = Callable[[Mapping[str, int], Sequence[str]], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Coupling:
-    """A group of coupled channels, as far as its cost is concerned.
+    """Cost of a group of coupled channels: the sizes that shrink with it.
 
     Attributes:
         width: channels now.
@@ -30,7 +30,7 @@ class Coupling:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a model costs: a sum of terms, and what no choice changes.
+    """Cost of a model: a sum of terms, and a fixed part.
 
     Attributes:
         unit: ``ms``, ``MACs`` or ``parameters``.
@@ -52,7 +52,7 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPrice:
-    """Milliseconds of one layer, whole and in each of its factorisations."""
+    """Latency of one layer in milliseconds, whole and in each of its factorisations."""
 
     whole_ms: float
     factors_ms: Mapping[Option, float]
@@ -60,31 +60,31 @@ class LayerPrice:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatPrices:
-    """Milliseconds of the model in int8, and how much longer it takes with each layer alone in float."""
+    """Latency of the int8 model in milliseconds, and the extra latency with each layer alone in float."""
 
     whole_ms: float
     longer_ms: Mapping[str, float]
 
 
 class CostModel(Protocol):
-    """The device that a stage's model is for."""
+    """Cost model of the device that a stage's model is for."""
 
     @property
     def key(self) -> Mapping[str, Any]:
-        """What decides its answers, besides the model; part of a step's key."""
+        """Settings that decide the costs, besides the model; part of a step's key."""
 
     def costs(self, couplings: Mapping[str, Coupling], blocks: Sequence[str], by: By, precision: str) -> Costs:
-        """The costs of the stage's starting model; ``precision`` empty: what it is fastest in there.
+        """Return the costs of the stage's starting model; ``precision`` empty: in its fastest one there.
 
         Raises:
             UserError: they cannot be measured on the device's first runtime.
         """
 
     def layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> Mapping[str, LayerPrice]:
-        """Milliseconds of layers whole and as factors, by path; what the exported model does not have is left out."""
+        """Measure layers whole and as factors, in milliseconds by path; layers not in the exported model are left out."""
 
     def in_float(self, layers: Sequence[str]) -> FloatPrices | None:
-        """What leaving each of ``layers``, nodes of the exported starting model, in float costs its int8 engine.
+        """Measure the extra latency of the int8 engine with each of ``layers``, nodes of the exported model, in float.
 
         None where the runtime that runs int8 is not built from ONNX files, or the model has more than one free size.
         """

@@ -70,10 +70,10 @@ def evolve(
     return _ranked(seen.values(), most_ms)
 
 
-def pareto_front(found: Sequence[Candidate]) -> list[Candidate]:
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates that no other beats in both score and latency, fastest first."""
     kept: list[Candidate] = []
-    for one in sorted((c for c in found if c.score is not None), key=lambda c: (c.latency_ms, -(c.score or 0.0))):
+    for one in sorted((c for c in candidates if c.score is not None), key=lambda c: (c.latency_ms, -(c.score or 0.0))):
         if not kept or (one.score or 0.0) > (kept[-1].score or 0.0):
             kept.append(one)
     return kept
@@ -91,8 +91,8 @@ def _child(draw: random.Random, parents: Sequence[Genes], sizes: Sequence[int], 
     return genes
 
 
-def _ranked(found: Any, most_ms: float) -> list[Candidate]:
-    return sorted(found, key=lambda candidate: _rank(candidate, most_ms))
+def _ranked(candidates: Any, most_ms: float) -> list[Candidate]:
+    return sorted(candidates, key=lambda candidate: _rank(candidate, most_ms))
 
 
 def _rank(candidate: Candidate, most_ms: float) -> tuple[int, float]:

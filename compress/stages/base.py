@@ -58,10 +58,12 @@ class Artifact:
 
     @property
     def quantized(self) -> bool:
+        """Whether the plan quantizes the model."""
         return any(isinstance(operation, Quantize) for operation in self.plan.operations)
 
     @property
     def packed(self) -> bool:
+        """Whether the plan packs the model."""
         return any(isinstance(operation, Pack) for operation in self.plan.operations)
 
 

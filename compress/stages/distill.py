@@ -1,4 +1,4 @@
-"""distill: a smaller student learns from the teacher."""
+"""The stage ``distill``: a smaller student learns from the teacher."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ class Distill(TrainedStage):
     def _start(self, first: nn.Conv2d | None) -> tuple[str, ...]:
         if not self.whiten:
             return ()
-        found = "whitens patches of the training images" if first else "is not one over all channels of an image: left"
-        return (f"the first convolution {found}",)
+        note = "whitens patches of the training images" if first else "is not one over all channels of an image: left"
+        return (f"the first convolution {note}",)
 
     def _trained(self, artifact: Artifact, context: Context) -> StageResult:
         module = artifact.module
@@ -139,12 +139,12 @@ def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
 
 def _mixed(artifact: Artifact, head: str, second: nn.Linear, context: Context) -> StageResult:
     """Replace the head by the best mixture on validation; the artifact stays where its own head alone is best."""
-    found = two_heads.search_mixture(artifact.module, head, second, context.task, context.data.validation)
-    if found.share == 1:
+    result = two_heads.search_mixture(artifact.module, head, second, context.task, context.data.validation)
+    if result.share == 1:
         return StageResult(artifact=artifact, notes=("no mixture of two heads is better on validation than its own head",))
-    told = f"{found.share:.0%} own head, the other at temperature {found.temperature:g}"
-    note = f"the model gives a mixture: {told}; validation {found.alone:.2f} -> {found.value:.2f}"
-    mix = Mix(head=head, share=found.share, temperature=found.temperature)
+    mixture = f"{result.share:.0%} own head, the other at temperature {result.temperature:g}"
+    note = f"the model gives a mixture: {mixture}; validation {result.alone:.2f} -> {result.value:.2f}"
+    mix = Mix(head=head, share=result.share, temperature=result.temperature)
     module = mix.apply(artifact.module)
     module.get_submodule(f"{head}.second").load_state_dict(second.state_dict())
     return StageResult(artifact=artifact.changed(mix, module), notes=(note,))

@@ -1,4 +1,4 @@
-"""low_rank: layers become products of thinner ones where that is cheaper, then recover."""
+"""The stage ``low_rank``: layers become low-rank factors where that is cheaper, then the model recovers."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ class LowRank(TrainedStage):
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         errors, notes = self._errors(artifact.module, context)
         runs, refused = _running(
-            artifact.module, {path: next(iter(found)) for path, found in errors.items()}, context.example
+            artifact.module, {path: next(iter(by_option)) for path, by_option in errors.items()}, context.example
         )
-        errors = {path: found for path, found in errors.items() if path in runs}
+        errors = {path: by_option for path, by_option in errors.items() if path in runs}
         prices = self._prices(errors, context)
         chosen, whole = self._choose(errors, prices)
         notes = (*notes, *refused, *whole)
@@ -85,10 +85,10 @@ class LowRank(TrainedStage):
             return StageResult(artifact=artifact, notes=("no layer has factors that are cheaper than itself", *notes))
         module = _factorised(copy_module(artifact), chosen)
         notes = (*self._recover(artifact, module, chosen, context), *notes)
-        told = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
+        choices = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
         about = "each layer timed alone on the device, whole and as factors" if prices else "multiply-accumulates"
         changed = artifact.changed(Factorise(layers=chosen), module)
-        return StageResult(artifact=changed, notes=notes, choices=told, about=about)
+        return StageResult(artifact=changed, notes=notes, choices=choices, about=about)
 
     def _recover(self, artifact: Artifact, module: nn.Module, chosen: Chosen, context: Context) -> tuple[str, ...]:
         """Train the factors, in place. What PELA adds is added for each part of a step."""
@@ -106,32 +106,32 @@ class LowRank(TrainedStage):
         """List the options of each layer within ``keep`` and ``largest_error``, with their error on the layer's output."""
         multiple = context.profile.channel_multiple
         options = {path: self._options(layer, multiple) for path, layer in module.named_modules() if _has_factors(layer)}
-        asked = {path: found for path, found in options.items() if found}
+        asked = {path: layer_options for path, layer_options in options.items() if layer_options}
         notes = [f"{path} stays whole: no factors of it cost at most {self.keep:g} of it" for path in options.keys() - asked]
         samples = context.data.calibration.load(np.arange(min(SAMPLES, len(context.data.calibration)))).inputs
         inputs = _inputs_of(module, list(asked), torch.from_numpy(samples))
         errors: dict[str, Errors] = {}
-        for path, found in asked.items():
+        for path, layer_options in asked.items():
             layer = module.get_submodule(path)
             assert isinstance(layer, nn.Linear | nn.Conv2d)
             if path not in inputs:
                 notes.append(f"{path} stays whole: it is not called")
                 continue
-            each = {option: output_error(layer, factorize(layer, *option), inputs[path]) for option in found}
+            each = {option: output_error(layer, factorize(layer, *option), inputs[path]) for option in layer_options}
             errors[path] = {option: error for option, error in each.items() if error <= self.largest_error}
             if not errors[path]:
                 notes.append(f"{path} stays whole: its factors miss {min(each.values()):.0%} of its output")
-        return {path: found for path, found in errors.items() if found}, tuple(sorted(notes))
+        return {path: layer_options for path, layer_options in errors.items() if layer_options}, tuple(sorted(notes))
 
     def _options(self, layer: nn.Module, multiple: int) -> list[tuple[Kind, int]]:
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        found: list[tuple[Kind, int]] = []
+        options: list[tuple[Kind, int]] = []
         for kind in factor_kinds(layer):
             largest = self._rank(layer, kind, multiple)
             ranks = {max(int(largest * part) // multiple, 1) * multiple for part in PARTS} if self.asks_target else {largest}
             fitting = [rank for rank in sorted(ranks, reverse=True) if 0 < rank <= largest]
-            found += [(kind, rank) for rank in fitting if is_buildable(layer, kind, rank)]
-        return found
+            options += [(kind, rank) for rank in fitting if is_buildable(layer, kind, rank)]
+        return options
 
     def _rank(self, layer: nn.Linear | nn.Conv2d, kind: Kind, multiple: int) -> int:
         """Return the largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; or 0."""
@@ -143,11 +143,11 @@ class LowRank(TrainedStage):
     def _prices(self, errors: Mapping[str, Errors], context: Context) -> Mapping[str, LayerPrice]:
         if not self.asks_target or context.target is None or not errors:
             return {}
-        return context.target.layers({path: list(found) for path, found in errors.items()}, self.precision)
+        return context.target.layers({path: list(by_option) for path, by_option in errors.items()}, self.precision)
 
     def _choose(self, errors: Mapping[str, Errors], prices: Mapping[str, LayerPrice]) -> tuple[Chosen, tuple[str, ...]]:
         if not prices:
-            return {path: min(found, key=lambda option: found[option]) for path, found in errors.items()}, ()
+            return {path: min(by_option, key=lambda option: by_option[option]) for path, by_option in errors.items()}, ()
         faster, notes = _faster(errors, prices)
         if self.speed_up > 1:
             return _together(errors, faster, prices, self.speed_up), notes
@@ -158,7 +158,7 @@ def _faster(
     errors: Mapping[str, Errors], prices: Mapping[str, LayerPrice]
 ) -> tuple[dict[str, list[tuple[Kind, int]]], tuple[str, ...]]:
     """List the options of each layer that are measured faster than it, and notes on layers without."""
-    found: dict[str, list[tuple[Kind, int]]] = {}
+    faster: dict[str, list[tuple[Kind, int]]] = {}
     notes: list[str] = []
     for path, each in errors.items():
         if path not in prices:
@@ -167,11 +167,11 @@ def _faster(
         price = prices[path]
         options = [o for o in each if is_gain(price.whole_ms, price.factors_ms[o])]
         if options:
-            found[path] = options
+            faster[path] = options
         else:
             least = min(price.factors_ms.values())
             notes.append(f"{path} stays whole: its factors are not faster ({least:.4f} ms; whole {price.whole_ms:.4f})")
-    return found, tuple(notes)
+    return faster, tuple(notes)
 
 
 def _together(
@@ -217,31 +217,31 @@ def _choice(
     )
 
 
-def _pairs(whole: nn.Module, made: nn.Module, chosen: Chosen) -> list[FactorPair]:
+def _pairs(whole: nn.Module, factorized: nn.Module, chosen: Chosen) -> list[FactorPair]:
     """Pair the SVD factors with the weights that they replace."""
     pairs: list[FactorPair] = []
     for path, (kind, _) in chosen.items():
         if kind == "svd":
-            first, second = (made.get_submodule(f"{path}.{index}").weight for index in (0, 1))
+            first, second = (factorized.get_submodule(f"{path}.{index}").weight for index in (0, 1))
             weight = whole.get_submodule(path).weight
             assert isinstance(first, nn.Parameter) and isinstance(second, nn.Parameter) and isinstance(weight, Tensor)
             pairs.append(FactorPair(first, second, weight.detach().clone()))
     return pairs
 
 
-def output_error(layer: nn.Module, made: nn.Module, inputs: Tensor) -> float:
+def output_error(layer: nn.Module, factors: nn.Module, inputs: Tensor) -> float:
     """Compute the relative L2 error of the factors' outputs against the layer's."""
     with torch.no_grad():
         expected = layer(inputs)
-        return float((made(inputs) - expected).norm() / expected.norm().clamp(min=1e-30))
+        return float((factors(inputs) - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
 def _inputs_of(module: nn.Module, paths: Sequence[str], samples: Tensor) -> dict[str, Tensor]:
     """Record the inputs of each layer for some samples."""
-    found: dict[str, Tensor] = {}
+    inputs_by_path: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:
-        return lambda layer, given: found.setdefault(path, given[0].detach())
+        return lambda layer, given: inputs_by_path.setdefault(path, given[0].detach())
 
     handles = [module.get_submodule(path).register_forward_pre_hook(keep(path)) for path in paths]
     training = module.training
@@ -253,7 +253,7 @@ def _inputs_of(module: nn.Module, paths: Sequence[str], samples: Tensor) -> dict
         module.train(training)
         for handle in handles:
             handle.remove()
-    return found
+    return inputs_by_path
 
 
 def _has_factors(layer: nn.Module) -> bool:

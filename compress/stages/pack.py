@@ -99,9 +99,9 @@ class PackStage(TrainedStage):
         starts = {name: put(weights[name], bits[name], self.bucket) for name in bits}
         learned, worse = ({}, ()) if even else self._learned(module.body, bits, context)
         module.adopt(learned or starts)
-        told = tuple(_choice(name, weights[name], starts[name]) for name in bits)
+        choices = tuple(_choice(name, weights[name], starts[name]) for name in bits)
         about = f"points {self.points}; bits by {'the gradient' if self.allocation == 'gradient' else 'the recipe'}"
-        return StageResult(artifact=artifact.changed(pack, module), notes=(*worse, *notes), choices=told, about=about)
+        return StageResult(artifact=artifact.changed(pack, module), notes=(*worse, *notes), choices=choices, about=about)
 
     def softer(self) -> Stage | None:
         """Return a setting that keeps more accuracy: points that learn, then a bit more for each layer."""
@@ -162,13 +162,13 @@ class PackStage(TrainedStage):
         return packed, notes
 
 
-def _choice(name: str, weight: Tensor, found: PackedTensor) -> Choice:
+def _choice(name: str, weight: Tensor, packed: PackedTensor) -> Choice:
     """Describe a weight; ``kept`` is the share that its points keep where training starts."""
-    missed = float((torch.from_numpy(found.unpack()) - weight).square().sum() / weight.square().sum().clamp_min(1e-30))
-    saved_kib = weight.numel() * (32 - found.bits) / 8 / 1024
-    family = f"{found.bits} bits"
+    missed = float((torch.from_numpy(packed.unpack()) - weight).square().sum() / weight.square().sum().clamp_min(1e-30))
+    saved_kib = weight.numel() * (32 - packed.bits) / 8 / 1024
+    family = f"{packed.bits} bits"
     return Choice(
-        name=name, kind="weight", family=family, before=32, after=found.bits, kept=1 - missed, bought=saved_kib, unit="KiB"
+        name=name, kind="weight", family=family, before=32, after=packed.bits, kept=1 - missed, bought=saved_kib, unit="KiB"
     )
 
 

@@ -67,13 +67,13 @@ class QuantizeStage(TrainedStage):
         return {"recipe": integer_recipe(profile)}
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        found, chosen = self._quantised(artifact.module, context)
-        module = found.quantize.apply(copy_module(artifact))
+        quantized, chosen = self._quantised(artifact.module, context)
+        module = quantized.quantize.apply(copy_module(artifact))
         assert isinstance(module, QuantizedProgram)
-        module.adopt(found.tensors(), found.scales)
-        told = self.recover(module, context) if self.attempt == "trained" else ()
-        kept = (f"{layer} stays float: {reason}" for layer, reason in found.quantize.placement.kept_float)
-        return StageResult(artifact=artifact.changed(found.quantize, module), notes=(*told, *chosen, *kept))
+        module.adopt(quantized.tensors(), quantized.scales)
+        recovery_notes = self.recover(module, context) if self.attempt == "trained" else ()
+        kept = (f"{layer} stays float: {reason}" for layer, reason in quantized.quantize.placement.kept_float)
+        return StageResult(artifact=artifact.changed(quantized.quantize, module), notes=(*recovery_notes, *chosen, *kept))
 
     def softer(self) -> Stage | None:
         """Return a setting of less loss and more time: learned rounding, layers in float, then training.
@@ -91,9 +91,9 @@ class QuantizeStage(TrainedStage):
         plain = {replace(way, rounding="nearest", mixed=False): way for way in ways}
         if len(ways) == 1:
             return context.quantization(module, ways[0]), ()
-        found = {way: context.quantization(module, way) for way in plain}
-        best, told = choose_options(found, context.task, context.data.validation, context.progress)
-        return found[best] if plain[best] == best else context.quantization(module, plain[best]), told
+        models = {way: context.quantization(module, way) for way in plain}
+        best, notes = choose_options(models, context.task, context.data.validation, context.progress)
+        return models[best] if plain[best] == best else context.quantization(module, plain[best]), notes
 
     def ways(self) -> list[PostTraining]:
         """List the options that the fields leave open, nearest to the float model first."""

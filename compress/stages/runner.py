@@ -1,4 +1,4 @@
-"""Run a stage and hold it to its contract."""
+"""The runner of stages, which checks each stage's contract."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from profiles.errors import UserError
 
 
 class StageError(RuntimeError):
-    """A stage broke its contract or failed; says which one, and what ran before it."""
+    """Failure of a stage, or breach of its contract; names the stage, and what ran before it."""
 
 
 def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> tuple[StageResult, float]:
-    """Run ``stage`` and hold it to the contract: input and teacher unchanged, outputs of the same shapes.
+    """Run ``stage`` and check its contract: input and teacher unchanged, outputs of the same shapes.
 
     Returns:
         The result, its ``artifact.stages`` extended, and the seconds it took.
@@ -42,8 +42,10 @@ def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> 
     if (_digest(artifact.module), _digest(context.teacher)) != kept:
         raise StageError(f"stage {stage.name} changed its input or the teacher{before}")
     _check_outputs(stage.name, artifact.module, result.artifact.module, context.example)
-    made = Artifact(plan=result.artifact.plan, module=result.artifact.module.eval(), stages=(*artifact.stages, stage.name))
-    return replace(result, artifact=made), time.perf_counter() - started
+    stage_artifact = Artifact(
+        plan=result.artifact.plan, module=result.artifact.module.eval(), stages=(*artifact.stages, stage.name)
+    )
+    return replace(result, artifact=stage_artifact), time.perf_counter() - started
 
 
 def _check_outputs(stage: str, before: nn.Module, after: nn.Module, example: Tensor) -> None:

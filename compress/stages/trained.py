@@ -78,13 +78,13 @@ class TrainedStage(Training, Stage):
         if not distributed.from_main(after < before):
             return notes
         module.load_state_dict(kept)
-        told = f"training ended at {after:.2f} on validation, {before - after:.2f} below where it started: kept as it was"
-        return (*notes, f"{told}; more epochs or a lower learning_rate (now {self.learning_rate:g}) may help")
+        note = f"training ended at {after:.2f} on validation, {before - after:.2f} below where it started: kept as it was"
+        return (*notes, f"{note}; more epochs or a lower learning_rate (now {self.learning_rate:g}) may help")
 
     def _recovery(self, samples: int, epochs: int) -> tuple[Schedule, tuple[str, ...]]:
         """Return the schedule of a recovery on so many samples, and a note where its rate is lower than the field."""
         steps = epochs * max(1, samples // self.batch_size)
         rate = min(self.learning_rate, max(MILD, self.learning_rate * steps / STEPS))
         schedule = replace(Schedule.of(self), epochs=epochs, learning_rate=rate)
-        told = f"trained for {steps} steps, so at a rate of {rate:.2g}: learning_rate is for {STEPS} and more"
-        return schedule, (told,) if rate < self.learning_rate else ()
+        note = f"trained for {steps} steps, so at a rate of {rate:.2g}: learning_rate is for {STEPS} and more"
+        return schedule, (note,) if rate < self.learning_rate else ()

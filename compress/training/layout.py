@@ -75,19 +75,19 @@ print("sound")
 def suspect_layers(module: nn.Module) -> dict[str, Geometry]:
     """Return the paths of strided 1x1 convolutions with few inputs, with their geometry."""
     layers = {path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
-    found = {path: _suspect(layer.weight, layer.stride, layer.groups) for path, layer in layers.items()}
-    return {path: geometry for path, geometry in found.items() if geometry is not None}
+    suspects = {path: _suspect(layer.weight, layer.stride, layer.groups) for path, layer in layers.items()}
+    return {path: geometry for path, geometry in suspects.items() if geometry is not None}
 
 
 def program_suspects(module: nn.Module) -> list[Geometry]:
     """Return the geometry of such convolutions among the calls of captured programs, which have no layers."""
-    found: list[Geometry] = []
+    suspects: list[Geometry] = []
     for program in module.modules():
         if isinstance(program, fx.GraphModule):
             calls = [node for node in program.graph.nodes if node.target is torch.ops.aten.conv2d.default]
             geometries = [_called(program, node) for node in calls]
-            found += [geometry for geometry in geometries if geometry is not None]
-    return found
+            suspects += [geometry for geometry in geometries if geometry is not None]
+    return suspects
 
 
 def _called(program: fx.GraphModule, node: fx.Node) -> Geometry | None:
@@ -118,13 +118,13 @@ def broken_layers(module: nn.Module, bf16: bool) -> list[str]:
 
 
 def is_broken_program(module: nn.Module, bf16: bool) -> bool:
-    """Whether a captured program within ``module`` has a convolution that must stay contiguous."""
+    """Return whether a captured program within ``module`` has a convolution that must stay contiguous."""
     return any(not is_sound(geometry, bf16) for geometry in program_suspects(module))
 
 
 @functools.cache
 def is_sound(geometry: Geometry, bf16: bool) -> bool:
-    """Whether a convolution's backward pass in channels last ends, and gives the gradients that it gives contiguous."""
+    """Return whether a convolution's backward pass in channels last ends, with the gradients of the contiguous one."""
     given = json.dumps({"geometry": geometry, "bf16": bf16, "sizes": _probed_sides(geometry)})
     command, environment = [sys.executable, "-c", PROBE, given], {**os.environ, **CHECKED_HEAP}
     try:

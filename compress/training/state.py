@@ -55,11 +55,13 @@ class RunState:
         return sum(recent) / len(recent) if recent else float("nan")
 
     def before_step(self) -> None:
+        """Set the learning rate and clear gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
 
     def after_step(self, finite: bool) -> None:
+        """Step the optimizer and the average where the loss is ``finite``, and count the step."""
         if finite:
             self.optimizer.step()
             for name, value in _floats(self._module, copy=False).items() if self._average else ():
@@ -118,14 +120,14 @@ class RunState:
         return {"step": self.step, "losses": losses, "best_metric": self._best_metric, "stale": self._stale}
 
     def _tensors(self) -> dict[str, Tensor]:
-        found = {f"model.{k}": v.detach() for k, v in self._module.state_dict().items()}
-        found |= {f"parts.{k}": v.detach() for k, v in self._parts.state_dict().items()}
-        found |= {f"average.{k}": v for k, v in self._average.items()}
-        found |= {f"best.{k}": v for k, v in self._best.items()}
+        tensors = {f"model.{k}": v.detach() for k, v in self._module.state_dict().items()}
+        tensors |= {f"parts.{k}": v.detach() for k, v in self._parts.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self._average.items()}
+        tensors |= {f"best.{k}": v for k, v in self._best.items()}
         for number, parameter in enumerate(self._parameters()):
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                found[f"optimizer.{number}.{key}"] = torch.as_tensor(value).detach()
-        return {**found, "rng": torch.get_rng_state()}
+                tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value).detach()
+        return {**tensors, "rng": torch.get_rng_state()}
 
     def _write(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self._saved = time.monotonic()
@@ -165,12 +167,12 @@ def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch
     apart = {id(parameter) for parameter in turned}
     trained = [p for each in (module, parts) for p in each.parameters() if p.requires_grad]
     rest = [p for p in trained if id(p) not in apart]
-    found: list[dict[str, Any]] = [
+    candidates: list[dict[str, Any]] = [
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
         {"params": turned, "turns": True, "momentum": MOMENTUM},
     ]
-    groups = [group for group in found if group["params"]]
+    groups = [group for group in candidates if group["params"]]
     if schedule.optimizer == "muon":
         return Muon(groups, schedule.learning_rate)
     if schedule.optimizer == "adamw":

@@ -40,17 +40,17 @@ class TeacherCache:
         row = self._row(place)
         if not self._filled[row]:
             return None
-        found: Signals = {}
+        signals: Signals = {}
         for path in sorted(self._folder.glob("*.npy")):
             name, _, number = path.stem.partition(".")
             if name == "filled":
                 continue
             value = torch.from_numpy(np.array(self._array(path.stem)[row])).float()
             if number:
-                found.setdefault(name, []).append(value)
+                signals.setdefault(name, []).append(value)
             else:
-                found[name] = value
-        return found
+                signals[name] = value
+        return signals
 
     def keep(self, place: Place, signals: Signals) -> None:
         """Store the signals of a batch."""

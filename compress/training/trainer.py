@@ -55,7 +55,7 @@ class TrainingResult:
 
 
 def fast_bf16() -> bool:
-    """Whether this machine multiplies bf16 in hardware."""
+    """Return whether this machine multiplies bf16 in hardware."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return bool(facts().flags & {"avx512_bf16", "amx_bf16", "bf16"})
@@ -204,8 +204,8 @@ class Trainer:
         words = {layout: word for word, layout in LAYOUTS.items()}
         measured = f"{[*map(str, inputs.shape)]} {module} {[(path, *p.shape) for path, p in module.named_parameters()]}"
         if measured not in self._measured:
-            found = faster_layout(module, inputs, apart, self._accelerator.autocast)
-            self._measured[measured] = distributed.from_main(words[found])
+            fastest = faster_layout(module, inputs, apart, self._accelerator.autocast)
+            self._measured[measured] = distributed.from_main(words[fastest])
         chosen = self._measured[measured]
         if LAYOUTS[chosen] is torch.contiguous_format:
             self._progress.say(f"  {name}: kernels stay contiguous, which is measured to be faster than channels last")
@@ -278,26 +278,26 @@ class Trainer:
         """Return the teacher's signals for a batch, cached or computed; None to let the objective compute them."""
         if kept is None or not objective.needs_teacher_at(moment):
             return None
-        found = (
+        teacher_signals = (
             kept.read(part.indices)
             if isinstance(kept, QueriedSignals)
             else self._kept(objective, batch, part.place, kept, run)
         )
-        return {name: _moved(value, batch[0].device) for name, value in found.items()}
+        return {name: _moved(value, batch[0].device) for name, value in teacher_signals.items()}
 
     def _kept(
         self, objective: Objective, batch: tuple[Tensor, Tensor], place: Place, kept: TeacherCache, run: RunState
     ) -> Signals:
         """Return the cached teacher signals for a batch; computed and stored when there are none yet."""
-        found = kept.read(place)
-        if found is None:
+        stored = kept.read(place)
+        if stored is None:
             asked = objective.teacher_signals(*batch)
             if place == Place(0, 0, 0):
                 _check_room(run.folder, size_bytes(asked, run.batches, run.schedule))
             kept.keep(place, asked)
-            found = kept.read(place)
-            assert found is not None
-        return found
+            stored = kept.read(place)
+            assert stored is not None
+        return stored
 
     def _track(self, name: str, run: RunState, terms: dict[str, Tensor]) -> None:
         if self._tracking:
@@ -325,8 +325,8 @@ def _doubt(module: nn.Module, schedule: Schedule) -> str | None:
         return None
     if any("Norm" in type(layer).__name__ for layer in module.modules()):
         return None
-    told = f"SGD with a rate of {schedule.learning_rate:g} can drive a network without normalisation layers to zero"
-    return f'{told}; optimizer = "adamw" with a rate of 2e-4 is the safer choice'
+    note = f"SGD with a rate of {schedule.learning_rate:g} can drive a network without normalisation layers to zero"
+    return f'{note}; optimizer = "adamw" with a rate of 2e-4 is the safer choice'
 
 
 def _has_convolutions(module: nn.Module) -> bool:

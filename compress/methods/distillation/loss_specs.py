@@ -201,8 +201,8 @@ def needs_labels(specs: tuple[LossSpec, ...]) -> list[str]:
 
 def needs_unmixed(specs: tuple[LossSpec, ...]) -> list[str]:
     """Return the losses among ``specs`` that read what belongs to one sample, so that images must not be mixed."""
-    found = [(spec.use, {*loss_inputs(loss_named(spec.use)), *weight_inputs(spec.weight)}) for spec in specs]
-    return [use for use, words in found if {"task_loss", "targets", "indices", "plain_logits"} & words]
+    inputs = [(spec.use, {*loss_inputs(loss_named(spec.use)), *weight_inputs(spec.weight)}) for spec in specs]
+    return [use for use, words in inputs if {"task_loss", "targets", "indices", "plain_logits"} & words]
 
 
 def two_head_losses(table: Mapping[str, str]) -> list[str]:

@@ -27,9 +27,10 @@ class Mix:
     temperature: float
 
     def apply(self, module: nn.Module) -> nn.Module:
+        """Add the second head to ``module``, in place."""
         return add_second_head(module, self.head, self.share, self.temperature)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Mix:
-        """Read what ``surgery.json`` holds."""
+        """Read the operation from ``surgery.json``."""
         return cls(**entry)

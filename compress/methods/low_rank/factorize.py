@@ -66,7 +66,7 @@ def largest_rank(layer: Layer, kind: Kind) -> int:
 
 
 def is_buildable(layer: Layer, kind: Kind, rank: int) -> bool:
-    """Whether factors of that kind and rank can be built and give outputs of the layer's shape.
+    """Return whether factors of that kind and rank can be built and give outputs of the layer's shape.
 
     They are built without data (on torch's ``meta`` device), so that the answer costs no decomposition.
     """
@@ -121,27 +121,27 @@ def build_factors(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
 
 def factorize(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
     """Compute the factors of ``layer`` nearest to it in the Frobenius norm (``tucker2``: by HOSVD, near it)."""
-    made = build_factors(layer, kind, rank)
+    result = build_factors(layer, kind, rank)
     weight = layer.weight.detach().double()
     parts = {"svd": _both_sides, "spatial": _spatial, "tucker2": _tucker2}[kind](weight, rank)
     state = {f"{index}.weight": part for index, part in enumerate(parts)}
     if layer.bias is not None:
         state[f"{len(parts) - 1}.bias"] = layer.bias.detach()
-    made.load_state_dict({name: value.reshape(made.state_dict()[name].shape) for name, value in state.items()})
-    return made
+    result.load_state_dict({name: value.reshape(result.state_dict()[name].shape) for name, value in state.items()})
+    return result
 
 
 def relative_error(layer: Layer, kind: Kind, rank: int) -> float:
     """Compute the Frobenius norm of the weight less its factors' product, over the norm of the weight."""
     weight = layer.weight.detach().double()
     state = factorize(layer, kind, rank).state_dict()
-    made = [state[f"{index}.weight"].double() for index in range(3 if kind == "tucker2" else 2)]
+    tensors = [state[f"{index}.weight"].double() for index in range(3 if kind == "tucker2" else 2)]
     if kind == "svd":
-        again = (made[1].flatten(1) @ made[0].flatten(1)).reshape(weight.shape)
+        again = (tensors[1].flatten(1) @ tensors[0].flatten(1)).reshape(weight.shape)
     elif kind == "spatial":
-        again = torch.einsum("orw,rih->oihw", made[1][:, :, 0], made[0][..., 0])
+        again = torch.einsum("orw,rih->oihw", tensors[1][:, :, 0], tensors[0][..., 0])
     else:
-        again = torch.einsum("or,rshw,si->oihw", made[2].flatten(1), made[1], made[0].flatten(1))
+        again = torch.einsum("or,rshw,si->oihw", tensors[2].flatten(1), tensors[1], tensors[0].flatten(1))
     return float((weight - again).norm() / weight.norm())
 
 

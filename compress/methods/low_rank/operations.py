@@ -20,6 +20,7 @@ class Factorise:
     layers: Mapping[str, tuple[Kind, int]]
 
     def apply(self, module: nn.Module) -> nn.Module:
+        """Replace layers of ``module`` by factors, in place."""
         for path, (kind, rank) in self.layers.items():
             owner, _, leaf = path.rpartition(".")
             layer = module.get_submodule(path)

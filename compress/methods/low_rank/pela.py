@@ -60,10 +60,10 @@ def _puller(wanted: list[Tensor], index: int, weight: float) -> Any:
     """Make a hook that adds the gradient of one block's distance to that of its output."""
 
     def hook(block: nn.Module, given: Any, output: Any) -> None:
-        made = first_tensor(output)
-        if wanted and made is not None and made.requires_grad:
-            pull = 2 * weight / made.numel() * (made.detach().float() - wanted[index].float())
-            made.register_hook(lambda gradient: gradient + pull.to(gradient))
+        features = first_tensor(output)
+        if wanted and features is not None and features.requires_grad:
+            pull = 2 * weight / features.numel() * (features.detach().float() - wanted[index].float())
+            features.register_hook(lambda gradient: gradient + pull.to(gradient))
 
     return hook
 

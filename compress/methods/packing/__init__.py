@@ -1,1 +1,1 @@
-"""Weights as indices of few points."""
+"""Packing: weights as indices of few points."""

@@ -31,6 +31,7 @@ class Pack:
     even: tuple[str, ...]
 
     def apply(self, module: nn.Module) -> nn.Module:
+        """Capture ``module`` as a packed program."""
         from compress.methods.packing.packed_program import PackedProgram
 
         program = capture(module, [torch.zeros(2, *self.input_shape)])

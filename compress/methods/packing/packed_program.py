@@ -46,15 +46,16 @@ class PackedProgram(nn.Module):
         self.stored = nn.ModuleList(_Stored(self.body.get_parameter(name), bits[name], bucket) for name in bits)
 
     def forward(self, *inputs: Tensor) -> Any:
+        """Run the program on its inputs with the decoded weights."""
         return self.body(*inputs)
 
     def adopt(self, packed: Mapping[str, PackedTensor]) -> None:
         """Load every packed weight; the program then runs with the decoded ones."""
         with torch.no_grad():
             for name, stored in zip(self._bits, self.stored, strict=True):
-                found, weight = packed[name], self.body.get_parameter(name)
-                weight.copy_(torch.from_numpy(found.unpack()))
-                arrays = {"indices": found.symbols(), "points": found.points, "low": found.low, "span": found.span}
+                values, weight = packed[name], self.body.get_parameter(name)
+                weight.copy_(torch.from_numpy(values.unpack()))
+                arrays = {"indices": values.symbols(), "points": values.points, "low": values.low, "span": values.span}
                 for key, value in arrays.items():
                     stored.get_buffer(key).copy_(torch.from_numpy(np.array(value)))
 
@@ -74,7 +75,7 @@ class PackedProgram(nn.Module):
         for node in nodes:
             if node.op == "get_attr" and self._is_weight(str(node.target)):
                 layers.setdefault(str(node.target), set()).update(_layers(node, fed))
-        every = {node for found in layers.values() for node in found}
+        every = {node for readers in layers.values() for node in readers}
         between = _reached(every, _users) & _reached(every, lambda node: node.all_input_nodes)
         place = {node: number for number, node in enumerate(nodes)}
         ordered = sorted(layers, key=lambda name: min((place[node] for node in layers[name]), default=len(nodes)))
@@ -82,8 +83,8 @@ class PackedProgram(nn.Module):
         return [PackableWeight(name=name, size=sizes[name], is_end=not layers[name] <= between) for name in ordered]
 
     def _is_weight(self, name: str) -> bool:
-        found = dict(self.body.named_parameters()).get(name)
-        return found is not None and found.dim() > 1 and found.dtype == torch.float32
+        parameter = dict(self.body.named_parameters()).get(name)
+        return parameter is not None and parameter.dim() > 1 and parameter.dtype == torch.float32
 
     def _one(self, name: str, stored: nn.Module) -> PackedTensor:
         indices, points, low, span = (stored.get_buffer(key).numpy() for key in ("indices", "points", "low", "span"))
@@ -131,11 +132,11 @@ def _layers(weight: fx.Node, fed: set[fx.Node]) -> set[fx.Node]:
 
 def _reached(starts: set[fx.Node], onward: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
     """Return all nodes reachable from ``starts``, themselves only where they are reached."""
-    found: set[fx.Node] = set()
+    nodes: set[fx.Node] = set()
     left = [node for start in starts for node in onward(start)]
     while left:
         node = left.pop()
-        if node not in found:
-            found.add(node)
+        if node not in nodes:
+            nodes.add(node)
             left += onward(node)
-    return found
+    return nodes

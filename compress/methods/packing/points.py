@@ -44,19 +44,20 @@ class Points(nn.Module):
         super().__init__()
         self.bits, self.bucket = bits, bucket
         self.points = nn.Parameter(torch.from_numpy(fitted_points(weight.detach().numpy(), bits, bucket)))
-        found = pack(weight.detach().numpy(), bits, bucket=bucket)
+        start = pack(weight.detach().numpy(), bits, bucket=bucket)
         which = torch.arange(weight.numel()) // bucket
         self.low: Tensor
         self.span: Tensor
-        self.register_buffer("low", torch.from_numpy(found.low)[which].reshape(weight.shape))
-        self.register_buffer("span", torch.from_numpy(found.span)[which].reshape(weight.shape))
+        self.register_buffer("low", torch.from_numpy(start.low)[which].reshape(weight.shape))
+        self.register_buffer("span", torch.from_numpy(start.span)[which].reshape(weight.shape))
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Round a weight to the points of its buckets' ranges; same shape."""
         ordered = self.points.sort().values
         scaled = (weight.detach() - self.low) / self.span.clamp_min(torch.finfo(torch.float32).tiny)
         middles = (ordered[:-1] + ordered[1:]).detach() / 2
-        made: Tensor = self.low + self.span * ordered[torch.searchsorted(middles, scaled.contiguous())]
-        return made + (weight - weight.detach()) if weight.requires_grad else made
+        rounded: Tensor = self.low + self.span * ordered[torch.searchsorted(middles, scaled.contiguous())]
+        return rounded + (weight - weight.detach()) if weight.requires_grad else rounded
 
     def packed(self, weight: Tensor) -> PackedTensor:
         """Pack ``weight`` with the current points, in the ranges that it had when this was built."""
@@ -74,8 +75,8 @@ def attach_points(module: nn.Module, bits: Mapping[str, int], bucket: int = BUCK
         parameter.requires_grad_(parameter.requires_grad and not points_alone)
     for name, number in bits.items():
         layer, leaf = _owner(module, name)
-        made = Points(getattr(layer, leaf), number, bucket)
-        parametrize.register_parametrization(layer, leaf, made)
+        points = Points(getattr(layer, leaf), number, bucket)
+        parametrize.register_parametrization(layer, leaf, points)
 
 
 def detach_points(module: nn.Module, names: Iterable[str]) -> dict[str, PackedTensor]:
@@ -106,10 +107,10 @@ def pack_fitted(weight: Tensor, bits: int, bucket: int = BUCKET) -> PackedTensor
 def gradient_norms(module: nn.Module, names: Iterable[str], losses: Iterable[Tensor]) -> dict[str, float]:
     """Compute the norm of each parameter's gradient of the summed ``losses``, one of which is in memory at a time."""
     module.zero_grad(set_to_none=True)
-    found = {name: module.get_parameter(name).requires_grad_() for name in names}
+    parameters = {name: module.get_parameter(name).requires_grad_() for name in names}
     for loss in losses:
         loss.backward()  # type: ignore[no-untyped-call]
-    norms = {name: 0.0 if p.grad is None else float(p.grad.norm()) for name, p in found.items()}
+    norms = {name: 0.0 if p.grad is None else float(p.grad.norm()) for name, p in parameters.items()}
     module.zero_grad(set_to_none=True)
     return norms
 

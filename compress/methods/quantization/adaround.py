@@ -54,8 +54,8 @@ def learn_rounding(
     Args:
         batches: calibration samples, arrays of shape (samples, ...).
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
     layers = list(_layers(Graph(model), placement, scales))
     sums = [_Moments(layer) for layer in layers]
     names = [layer.node.input[0] for layer in layers]
@@ -64,10 +64,10 @@ def learn_rounding(
             each.add(values[each.layer.node.input[0]], scales, recipe)
     limit = weight_limit(recipe)
     rounded = {each.layer.node.input[1]: each.layer.restore(_rounded(each, limit)) for each in sums}
-    for tensor in made.graph.initializer:
+    for tensor in result.graph.initializer:
         if tensor.name in rounded:
             tensor.CopyFrom(numpy_helper.from_array(rounded[tensor.name], tensor.name))
-    return made
+    return result
 
 
 def _layers(graph: Graph, placement: Placement, scales: Scales) -> Iterator[_Layer]:
@@ -86,8 +86,8 @@ def _layers(graph: Graph, placement: Placement, scales: Scales) -> Iterator[_Lay
         if flat.shape[-1] > MOST_COLUMNS:
             continue
 
-        def restore(found: Tensor, turned: Tensor = turned, axis: int = axis) -> npt.NDArray[np.float32]:
-            return np.ascontiguousarray(found.reshape(turned.shape).movedim(0, axis).numpy())
+        def restore(values: Tensor, turned: Tensor = turned, axis: int = axis) -> npt.NDArray[np.float32]:
+            return np.ascontiguousarray(values.reshape(turned.shape).movedim(0, axis).numpy())
 
         yield _Layer(node=node, weight=flat, scale=scale.reshape(groups, -1, 1), restore=restore)
 

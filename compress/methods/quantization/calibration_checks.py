@@ -33,8 +33,8 @@ def check_calibration(samples: Samples, shape: tuple[int, ...]) -> tuple[str, ..
         faults.append(f"calibration: the samples are {inputs.dtype}; the model takes float32, normalised as in training")
     elif not np.isfinite(inputs).all():
         bad = sorted({int(i) for i in np.argwhere(~np.isfinite(inputs))[:, 0]})
-        told = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        faults.append(f"calibration: NaN or infinity in {len(bad)} samples ({told}); remove them")
+        indices = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        faults.append(f"calibration: NaN or infinity in {len(bad)} samples ({indices}); remove them")
     if faults:
         raise UserError(*faults)
     return _doubts(inputs, np.asarray(batch.targets))

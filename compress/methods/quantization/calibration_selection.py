@@ -60,8 +60,8 @@ class TeacherOutputs:
 
     def logits(self, inputs: Array) -> Array:
         """Compute class scores, (samples, ..., classes)."""
-        found: Array = self.task.logits([torch.from_numpy(output) for output in self.answer(inputs)]).numpy()
-        return found
+        logits: Array = self.task.logits([torch.from_numpy(output) for output in self.answer(inputs)]).numpy()
+        return logits
 
     def features(self, inputs: Array) -> Array:
         """Compute inputs of the last linear layer, or the first output where there is no such layer; (samples, width)."""
@@ -82,16 +82,16 @@ def save_selection(folder: Path, spec: CalibrationSpec, samples: Samples, asked:
     Raises:
         UserError: labels, outputs or batch norms that the choice needs are not there.
     """
-    made = asked.made(spec.samples, seed) if spec.select == "synthesised" else _chosen(samples, spec, asked, seed)
-    save_tensors(folder / FILE, {"chosen": torch.from_numpy(made)})
+    selection = asked.made(spec.samples, seed) if spec.select == "synthesised" else _chosen(samples, spec, asked, seed)
+    save_tensors(folder / FILE, {"chosen": torch.from_numpy(selection)})
 
 
 def load_selection(folder: Path, spec: CalibrationSpec, samples: Samples) -> Samples:
     """Load the selection that was written into ``folder``."""
-    found = load_tensors(folder / FILE)[0]["chosen"].numpy()
+    selection = load_tensors(folder / FILE)[0]["chosen"].numpy()
     if spec.select == "synthesised":
-        return ArraySamples(found, np.full(len(found), -1))
-    return Subset(samples, found)
+        return ArraySamples(selection, np.full(len(selection), -1))
+    return Subset(samples, selection)
 
 
 def _chosen(samples: Samples, spec: CalibrationSpec, asked: TeacherOutputs, seed: int) -> Indices:

@@ -63,6 +63,7 @@ class Quantizer(nn.Module):
         return scale
 
     def forward(self, values: Tensor) -> Tensor:
+        """Round ``values`` to the grid of the scale, straight through in the backward pass; same shape."""
         scale = self.scale()
         if self.training:
             share = (values.numel() / scale.numel() * self._largest) ** -0.5
@@ -99,6 +100,7 @@ class QuantizedProgram(nn.Module):
         self.graph.recompile()
 
     def forward(self, *inputs: Tensor) -> Any:
+        """Run the program on its inputs with fake quantisation."""
         return self.graph(*inputs)
 
     def adopt(self, tensors: Mapping[str, npt.NDArray[Any]], scales: Scales) -> None:

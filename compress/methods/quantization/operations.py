@@ -33,6 +33,7 @@ class Quantize:
     activations: Mapping[str, tuple[float, int]]
 
     def apply(self, module: nn.Module) -> nn.Module:
+        """Capture ``module`` as a program with fake quantisers."""
         from compress.methods.quantization.fake_quantize import QuantizedProgram
 
         program = capture(module, [torch.zeros(2, *self.input_shape)])

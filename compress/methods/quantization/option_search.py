@@ -20,21 +20,23 @@ MOST_JUDGED = 2000
 
 
 def choose_options(
-    found: Mapping[PostTraining, QuantizedModel], task: Task, validation: Samples, progress: Progress
+    models: Mapping[PostTraining, QuantizedModel], task: Task, validation: Samples, progress: Progress
 ) -> tuple[PostTraining, tuple[str, ...]]:
     """Choose the options whose quantised model has the best metric, with a note where they are not the first.
 
     Judged in ONNX Runtime here, on ``MOST_JUDGED`` samples from all over validation: the gate asks the engine.
     """
     few = Subset(validation, evenly_spaced(len(validation), MOST_JUDGED))
-    own = [evaluate(task, onnx_session(f.onnx()), few, progress, f"int8 {_told(way)}: evaluate") for way, f in found.items()]
-    right = dict(zip(found, distributed.from_main(own), strict=True))
-    first, best = next(iter(found)), max(right, key=lambda way: right[way])
+    own = [
+        evaluate(task, onnx_session(f.onnx()), few, progress, f"int8 {_text(way)}: evaluate") for way, f in models.items()
+    ]
+    right = dict(zip(models, distributed.from_main(own), strict=True))
+    first, best = next(iter(models)), max(right, key=lambda way: right[way])
     if right[best] - right[first] < LEAST_BETTER:
         return first, ()
-    told = f"int8 {_told(best)}: {right[best]:.2f} on {len(few)} samples of validation; {_told(first)} {right[first]:.2f}"
-    return best, (told,)
+    note = f"int8 {_text(best)}: {right[best]:.2f} on {len(few)} samples of validation; {_text(first)} {right[first]:.2f}"
+    return best, (note,)
 
 
-def _told(way: PostTraining) -> str:
+def _text(way: PostTraining) -> str:
     return f"over {way.ranges}, biases {'corrected' if way.biases else 'as they are'}"

@@ -146,12 +146,12 @@ def calibrate(
         histograms = (observer or Observer()).histograms(model, placement, samples)
     except ValueError as error:
         raise UserError(f"calibration: {error}") from None
-    found: dict[str, tuple[float, int]] = {}
+    scales_by_source: dict[str, tuple[float, int]] = {}
     for source, tensors in placement.observed_tensors().items():
         histogram = merge([histograms[tensor] for tensor in tensors])
         low, high = METHODS[method](histogram, activation_levels(histogram.minimum, rules))
-        found[source] = activation_scale(low, high, rules)
-    scales = {activation.tensor: found[activation.source] for activation in placement.activations}
+        scales_by_source[source] = activation_scale(low, high, rules)
+    scales = {activation.tensor: scales_by_source[activation.source] for activation in placement.activations}
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
 
 
@@ -222,11 +222,11 @@ def _until(order: Sequence[str], errors: Mapping[str, float], most: int, enough:
 
 
 def _reason(share: float, layer: str, prices: FloatPrices | None) -> str:
-    told = f"alone in int8 it makes {100 * share:.0f} % of what all layers add to the outputs' error"
+    reason = f"alone in int8 it makes {100 * share:.0f} % of what all layers add to the outputs' error"
     if prices is None or layer not in prices.longer_ms:
-        return told
+        return reason
     longer = prices.longer_ms[layer] / prices.whole_ms
-    return f"{told}, and in float the model takes {abs(100 * longer):.0f} % {'longer' if longer >= 0 else 'less'}"
+    return f"{reason}, and in float the model takes {abs(100 * longer):.0f} % {'longer' if longer >= 0 else 'less'}"
 
 
 @final
