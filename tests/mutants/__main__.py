@@ -56,6 +56,7 @@ class Trial:
     family: str
     mutation: Mutation
     slot: Path
+    whole: str
     began: float
 
 
@@ -110,20 +111,32 @@ def _load() -> None:
 
 
 def _run(sample: list[tuple[str, Mutation]], slots: list[Path]) -> dict[Mutation, bool]:
-    waiting, free, running, killed = list(reversed(sample)), list(slots), dict[int, Trial](), dict[Mutation, bool]()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    running = dict[int, Trial]()
+    try:
+        return _tried(sample, slots, running)
+    finally:
+        for process in running:
+            os.killpg(process, signal.SIGKILL)
+
+
+def _tried(sample: list[tuple[str, Mutation]], slots: list[Path], running: dict[int, Trial]) -> dict[Mutation, bool]:
+    """Whether each mutant was killed; ``running`` holds the processes at work."""
+    waiting, free, killed = list(reversed(sample)), list(slots), dict[Mutation, bool]()
     while waiting or running:
         while waiting and free:
             family, mutation = waiting.pop()
             slot = free.pop()
+            whole = (slot / mutation.path).read_text()
             (slot / mutation.path).write_text(mutation.source)
-            running[_fork(slot, family)] = Trial(family, mutation, slot, time.monotonic())
+            running[_fork(slot, family)] = Trial(family, mutation, slot, whole, time.monotonic())
         process, status = os.waitpid(-1, os.WNOHANG)
         if process == 0:
             _end_late(running)
             time.sleep(0.05)
             continue
         trial = running.pop(process)
-        shutil.copy(ROOT / trial.mutation.path, trial.slot / trial.mutation.path)
+        (trial.slot / trial.mutation.path).write_text(trial.whole)
         free.append(trial.slot)
         killed[trial.mutation] = os.waitstatus_to_exitcode(status) != 0
         if not killed[trial.mutation]:

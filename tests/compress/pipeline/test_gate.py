@@ -71,6 +71,7 @@ def test_smaller_is_no_gain_for_what_is_slower():
 
 
 def test_a_form_is_said_to_collapse_from_ten_points_on():
+    assert "without training" not in word(standing(), standing(90.0, 0.5, shipped=89.5)).reason
     for shipped, told in ((79.0, "collapses to 79.00"), (81.0, "falls to 81.00")):
         assert told in word(standing(), standing(90.0, 0.5, shipped=shipped)).reason
 
