@@ -30,7 +30,7 @@ from compress.methods.pruning.channels import (
 )
 from compress.methods.pruning.compensate import compensate
 from compress.methods.pruning.damage import CHANNELS, SUMS, cut_copy, damage_sample_count, joint_damage, measure_damages
-from compress.methods.pruning.importance import COMPARABLE, IMPORTANCES
+from compress.methods.pruning.importance import BY_FAMILY, COMPARABLE, IMPORTANCES
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.proposals import least_damaging
 from compress.methods.pruning.reconstruct import fit_sample_count, reconstruct
@@ -57,7 +57,8 @@ class Prune(TrainedStage):
         by: what the budget is of. ``latency``: measured on the device; ``macs``, ``params``: counted; ``uniform``: the same
             fraction of every group, by latency.
         precision: that latency is measured in; empty for what is fastest on the device.
-        importance: what a channel is worth; ``taylor`` needs labels.
+        importance: what a channel is worth; ``taylor`` needs labels. ``bn_scale`` compares scales as they are, with a
+            threshold for each family.
         worth: what a budget weighs against time: the damage that each cut alone does to the model's ``outputs`` on
             calibration samples, or the sum of the channels' ``importance``.
         depth: under a budget, whole residual blocks may go too.
@@ -147,7 +148,8 @@ class Prune(TrainedStage):
         notes: tuple[str, ...] = ()
         for turn in range(self.rounds):
             groups = list(start) if turn == 0 and not self.sparse_epochs else self._rank(now.module, context)[0]
-            operation, notes = cut(now.module, context.example, groups, ratio, multiple, own)
+            by_family = self.importance in BY_FAMILY
+            operation, notes = cut(now.module, context.example, groups, ratio, multiple, own, by_family=by_family)
             if operation is None:
                 break
             kept = _still_kept(kept, groups, operation)

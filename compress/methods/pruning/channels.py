@@ -118,16 +118,19 @@ def cut(
     ratio: float,
     multiple: int,
     ratios: Mapping[str, float] | None = None,
+    *,
+    by_family: bool = False,
 ) -> tuple[Narrow | None, tuple[str, ...]]:
     """Cut the fraction ``ratio`` of all channels, least important first, each group to a multiple.
 
     Args:
         ratios: of families or paths that have a fraction, and so a threshold, of their own.
+        by_family: whether the other groups have a threshold for each family, rather than one for all.
 
     Returns:
         The operation, None when nothing can be cut, and notes on what was left alone.
     """
-    named = [(own, members) for own, members in _by_ratio(groups, ratio, ratios or {}) if own]
+    named = [(own, members) for own, members in _by_ratio(groups, ratio, ratios or {}, by_family=by_family) if own]
     able, notes = separable_groups(module, example, [group for _, members in named for group in members], multiple)
     dropped: dict[str, list[int]] = {}
     for own, members in named:
@@ -199,12 +202,15 @@ def match_name(names: Sequence[str], group: Group) -> str | None:
     return next((n for n in names if n == group.family or fnmatch.fnmatchcase(group.root, n)), None)
 
 
-def _by_ratio(groups: Sequence[Group], ratio: float, ratios: Mapping[str, float]) -> Iterable[tuple[float, list[Group]]]:
+def _by_ratio(
+    groups: Sequence[Group], ratio: float, ratios: Mapping[str, float], *, by_family: bool
+) -> Iterable[tuple[float, list[Group]]]:
     """Collect groups that share a threshold, with their fraction."""
-    sets: dict[str | None, list[Group]] = {}
+    sets: dict[tuple[str | None, str], list[Group]] = {}
     for group in groups:
-        sets.setdefault(match_name(list(ratios), group), []).append(group)
-    return [(ratio if name is None else ratios[name], members) for name, members in sets.items()]
+        name = match_name(list(ratios), group)
+        sets.setdefault((name, group.family if by_family and name is None else ""), []).append(group)
+    return [(ratio if name is None else ratios[name], members) for (name, _), members in sets.items()]
 
 
 def _most(group: Group, multiple: int) -> int:

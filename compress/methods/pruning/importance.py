@@ -13,6 +13,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from compress.models.layers import BATCH_NORMS
+
 Scorer = Callable[[Any], "Tensor | None"]
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Any, Tensor], Tensor]
@@ -26,13 +28,21 @@ def l2(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
 
 
 def bn_scale(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
-    """Score channels by batch norm scale (Liu et al. 2017, "Network Slimming"); by L2 where a group has no batch norm."""
-    scales: Scorer = tp.importance.BNScaleImportance(group_reduction="mean")
+    """Score by the size of the batch norms' scales, as they are (Liu et al. 2017, "Network Slimming").
+
+    A group without batch norm has its L2 scores, scaled to the mean size of all scales of the model.
+    """
+    scales: Scorer = tp.importance.BNScaleImportance(group_reduction="mean", normalizer=None)
     plain: Scorer = tp.importance.GroupMagnitudeImportance(p=2)
+    sizes = [m.weight.detach().abs().flatten() for m in work.modules() if isinstance(m, BATCH_NORMS) and m.affine]
+    mean_size = torch.cat(sizes).mean() if sizes else torch.ones(())
 
     def score(group: Any) -> Tensor | None:
-        found = scales(group)
-        return plain(group) if found is None else found
+        scores = scales(group)
+        if scores is not None:
+            return scores
+        norms = plain(group)
+        return None if norms is None else norms / norms.mean().clamp(min=1e-12) * mean_size
 
     return score
 
@@ -92,5 +102,7 @@ IMPORTANCES: dict[str, Callable[[nn.Module, Batches, Loss], Scorer]] = {
     "taylor": taylor,
     "activation": activation,
 }
-COMPARABLE = frozenset({"taylor"})
+COMPARABLE = frozenset({"bn_scale", "taylor"})
 """Measures that mean the same in every group; the others are scaled to mean 1 in each."""
+BY_FAMILY = frozenset({"bn_scale"})
+"""Measures whose size depends on where a layer stands: each family of groups has a threshold of its own (paper 15)."""

@@ -18,7 +18,7 @@ from compress.methods.pruning.channels import find_couplings, rank_groups
 from compress.methods.pruning.compensate import compensate
 from compress.methods.pruning.importance import IMPORTANCES
 from compress.methods.pruning.operations import Narrow, Remove
-from compress.methods.pruning.sparse import scale_subgradient
+from compress.methods.pruning.sparse import scale_subgradient, sparsity_penalty
 from compress.models import plan
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact
@@ -36,6 +36,7 @@ from tests.conftest import count_parameters, randomise_batch_norms, small_model,
 
 ARGUMENTS = {"blocks": 2, "in_channels": 1, "classes": 4}
 PLAN = plan.Plan(factory="compress.models:resnet", arguments=ARGUMENTS)
+DEAD = "layer2.0.conv1"
 
 
 @pytest.fixture(scope="session")
@@ -284,6 +285,62 @@ def test_the_sparse_rate_by_hand():
     found = scale_subgradient(scales[0], scales, 1e-3, 0.4, 0.01)
     torch.testing.assert_close(found, torch.tensor([1e-3, -1e-5, 1e-3]))
     torch.testing.assert_close(scale_subgradient(scales[1], scales, 1e-3, 0.0, 1.0), torch.tensor([-1e-3, 1e-3]))
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("to_none", [True, False])
+def test_the_sparse_rate_is_added_once_a_step_however_many_parts_it_has(parts, to_none):
+    """The loss does not depend on the scales, so at rate 0.25 plain descent at 0.5 takes 0.125 off each at each step."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    with sparsity_penalty(net, 0.25):
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=to_none)
+            for _ in range(parts):
+                (0 * net(torch.ones(4, 1, 2, 2)).sum() / parts).backward()
+            optimizer.step()
+    torch.testing.assert_close(net[1].weight.detach(), torch.full((4,), 0.75))
+    optimizer.zero_grad()
+    (0 * net(torch.ones(4, 1, 2, 2)).sum()).backward()
+    assert not net[1].weight.grad.any(), "the block is over"
+
+
+def test_a_layer_that_sparsity_killed_goes_first(given):
+    """Scales of about 0.001 in one block's inside, of about 1 elsewhere: its family's share is taken from it."""
+    artifact, context = given
+    module = plan.copy.deepcopy(artifact.module)
+    with torch.no_grad():
+        for path, layer in module.named_modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                size = 1e-3 if path == "layer2.0.bn1" else 1.0
+                layer.weight.copy_(size * torch.linspace(0.8, 1.2, len(layer.weight)))
+    context = dataclasses.replace(context, profile=dataclasses.replace(context.profile, channel_multiple=1))
+    stage = Prune(ratio=0.25, importance="bn_scale", epochs=0, reconstruct=False, compensate=False)
+    result = stage.run(dataclasses.replace(artifact, module=module), context)
+    family = {c.name: c for c in result.choices if c.family == next(d.family for d in result.choices if d.name == DEAD)}
+    quarter = round(sum(c.before for c in family.values()) / 4)
+    dead = family[DEAD]
+    assert len(family) > 1
+    assert dead.before - dead.after == min(quarter, dead.before - 1)
+    assert sum(c.before - c.after for c in family.values()) <= quarter
+
+
+def test_raw_scales_are_kept_and_a_group_without_batch_norm_has_their_mean():
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 6, 1)),
+        *(nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)),
+    )
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([0.01, -0.03, 0.02, 0.04]))
+        net[6].weight.copy_(torch.tensor([1.0, 2.0, -3.0, 4.0, 5.0, 6.0]))
+    groups, _ = rank_groups(
+        net, torch.zeros(2, 3, 8, 8), lambda work: IMPORTANCES["bn_scale"](work, [], None), comparable=True
+    )
+    raw = {group.root: group.importance for group in groups}
+    unit = raw["5"][0]
+    np.testing.assert_allclose(raw["0"] / unit, [0.01, 0.03, 0.02, 0.04], rtol=1e-5)
+    np.testing.assert_allclose(raw["5"] / unit, [1, 2, 3, 4, 5, 6], rtol=1e-5)
+    np.testing.assert_allclose(raw["3"].mean() / unit, 21.1 / 10, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(IMPORTANCES))
