@@ -10,6 +10,10 @@ CLAIMS = (
     ),
     ("and loses little", "spine", "its drop of top-1"),
     ("and beats the best model that costs no training", "spine", "digits student against the best free"),
+    ("Int8 without training is no slower than NNCF's on the same float student", "spine", "int8 student on openvino"),
+    ("nor than ONNX Runtime's own tool's", "spine", "int8 student on onnxruntime"),
+    ("The demo from nothing", "spine", "demo from nothing"),
+    ("and the same command again", "spine", "the same command again"),
     ("CIFAR-10, ResNet-56: faster than its teacher in fp32", "cifar", "student of ResNet-56 against teacher"),
     ("and loses little", "cifar", "its drop of top-1"),
     ("Blood cells, a detector of half the width in int8: faster", "detection", "student/openvino/int8 against"),
@@ -38,7 +42,6 @@ CLAIMS = (
     ("A latency in a report is the runtime's own tool's", "latency", "ResNet-56 fp32, OpenVINO"),
     ("A ship that is broken off leaves the old or the new model serving", "ship", "connection broken"),
     ("A bundle with one flipped bit is refused", "ship", "one bit flipped"),
-    ("The demo from nothing", "spine", "demo from nothing"),
 )
 """Claim, bench, and how the text of its figure begins."""
 
