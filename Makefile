@@ -17,7 +17,7 @@ demo: install
 
 # One thread a process: two processes of tests share two cores. What a file of tests shares is made by one of them.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # Hours of mutated inputs of each reader, as many as EXAMPLES says, others with each SEED.
 EXAMPLES ?= 20000

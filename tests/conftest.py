@@ -41,20 +41,6 @@ HANG_S = 1200.0
 """A process or a condition that takes longer hangs. It is no measure of pace: the machine may be busy."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file that share a fixture of it on one worker, so that it is made once (``--dist loadgroup``).
-
-    Tests of the whole product are the longest and come first: none of them is left alone at the end.
-    """
-    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        definitions = [found[-1] for found in fixtures.name2fixturedefs.values() if found] if fixtures else []
-        if any(definition.scope == "module" and not definition.params for definition in definitions):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 def blobs(count: int = 64, seed: int = 0, size: int = 16) -> ArraySamples:
     """``count`` images of shape (1, size, size) and labels 0..3: which quarter is bright."""
     rng = np.random.default_rng(seed)
