@@ -15,9 +15,9 @@ install: $(VENV)/.installed
 demo: install
 	$(BIN)/compress run
 
-# One thread a process: two processes of tests share two cores. What a file of tests shares is made by one of them.
+# One thread a process: two processes of tests share two cores. A file runs in one of them: what it shares is made once.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
 
 # Hours of mutated inputs of each reader, as many as EXAMPLES says, others with each SEED.
 EXAMPLES ?= 20000

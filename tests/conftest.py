@@ -41,6 +41,11 @@ HANG_S = 1200.0
 """A process or a condition that takes longer hangs. It is no measure of pace: the machine may be busy."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the whole product, which are the longest, first: none of them is left alone at the end."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+
+
 def blobs(count: int = 64, seed: int = 0, size: int = 16) -> ArraySamples:
     """``count`` images of shape (1, size, size) and labels 0..3: which quarter is bright."""
     rng = np.random.default_rng(seed)

@@ -83,6 +83,7 @@ def test_a_bench_of_the_command_measures_a_whole_run(changed):
     assert changed("loader", "def decide(") == before["loader"]
 
 
+@pytest.mark.slow
 def test_stale_is_a_command():
     done = subprocess.run([sys.executable, "-m", "tests.bench", "--stale"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == (1 if "commit" in done.stdout else 0), done.stderr

@@ -54,6 +54,7 @@ def test_what_was_added_is_listed(copy, listing, words):
     assert all(word in done.stdout for word in words)
 
 
+@pytest.mark.slow
 def test_what_was_added_keeps_the_contracts(copy):
     quick = (
         (copy / "tests/contracts/test_stages.py").read_text().replace("QUICK = {\n", 'QUICK = {\n    "round_weights": {},\n')

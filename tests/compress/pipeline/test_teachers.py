@@ -177,6 +177,7 @@ def even_splits():
     return replace(splits, **parts)
 
 
+@pytest.mark.slow
 def test_a_stage_learns_from_all_teachers(several, tmp_path, quiet):
     """Who teaches, and by what share, is part of a step's key; the run compresses the first."""
     from compress.execution.cache import StepCache

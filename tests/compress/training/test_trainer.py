@@ -110,7 +110,7 @@ LEARNT_WEIGHT = {"use": "cwd", "weight": {"use": "gradient_share", "every": 1}}
     [
         pytest.param({}, marks=pytest.mark.slow),  # the next one resumes all of this and more
         {"optimizer": "adamw", "learning_rate": 0.003, "ema": 0.9, "losses": [*LEARNT, LEARNT_WEIGHT]},
-        {"optimizer": "muon"},
+        pytest.param({"optimizer": "muon"}, marks=pytest.mark.slow),
     ],
     ids=["plain", "with parts of losses", "muon"],
 )
@@ -218,7 +218,7 @@ def test_patience_takes_the_best_and_stops(data, tmp_path, quiet, example):
     "settings",
     [
         {"optimizer": "adamw", "learning_rate": 3e-3},
-        {"optimizer": "muon"},
+        pytest.param({"optimizer": "muon"}, marks=pytest.mark.slow),
         {"schedule": "linear"},
         {"schedule": "one_cycle"},
         {"schedule": "constant"},

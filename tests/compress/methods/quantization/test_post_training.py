@@ -155,6 +155,7 @@ def test_training_is_the_last_resort():
     assert QuantizeStage(attempt="mixed", epochs=0).softer() is None
 
 
+@pytest.mark.slow
 def test_training_starts_where_what_is_free_ended(context):
     given = Artifact(plan=Plan(factory="tests.conftest:small_model", arguments={}), module=small_model())
     free, trained = (
@@ -165,7 +166,8 @@ def test_training_starts_where_what_is_free_ended(context):
     assert all(torch.equal(free[name], trained[name]) for name in free)
 
 
-@pytest.mark.parametrize("spoiled", ["norm", pytest.param("minmax", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("spoiled", ["norm", "minmax"])
 def test_of_several_ways_the_one_that_is_right_more_often_is_taken(spoiled, learned, context):
     """One of the two is given inputs a hundred times too small, so that its ranges clip everything."""
 
