@@ -455,9 +455,9 @@ class _Modules:
             return _table("teacher", model)
         reference = self._reference(model)
         weights = (steps_folder() / "given" / f"{reference.removeprefix(given.PREFIX)}.safetensors").resolve()
-        if not weights.exists():
-            weights.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors(weights, model.state_dict())
+        # Written each time: what is there may have been damaged since.
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(weights, model.state_dict())
         return {"model": reference, "weights": str(weights)}
 
     def student(self, model: Model) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from compress.models.checkpoint import digest_tensors
 from compress.models.layers import flat_tensors
 from compress.stages.base import Artifact, Context, Stage, StageResult
 from profiles.errors import UserError
@@ -31,7 +31,7 @@ def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> 
     before = f" after {', '.join(artifact.stages)}" if artifact.stages else ""
     stage.requires(artifact, context)
     torch.manual_seed(seed)
-    kept = _digest(artifact.module), _digest(context.teacher)
+    kept = _digests(artifact, context)
     started = time.perf_counter()
     try:
         result = stage.run(artifact, context)
@@ -39,7 +39,7 @@ def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> 
         raise type(error)(*[f"stage {stage.name}{before}: {fault}" for fault in error.faults]) from error
     except Exception as error:
         raise StageError(f"stage {stage.name} failed{before}: {error}") from error
-    if (_digest(artifact.module), _digest(context.teacher)) != kept:
+    if _digests(artifact, context) != kept:
         raise StageError(f"stage {stage.name} changed its input or the teacher{before}")
     _check_outputs(stage.name, artifact.module, result.artifact.module, context.example)
     stage_artifact = Artifact(
@@ -55,9 +55,5 @@ def _check_outputs(stage: str, before: nn.Module, after: nn.Module, example: Ten
         raise StageError(f"stage {stage} changed the outputs' shapes from {shapes[0]} to {shapes[1]}")
 
 
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _digests(artifact: Artifact, context: Context) -> list[str]:
+    return [digest_tensors(module.state_dict()) for module in (artifact.module, context.teacher)]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from compress.execution import distributed
-from compress.models.checkpoint import load_tensors, save_tensors
+from compress.models.checkpoint import digest_tensors, load_tensors, save_tensors
 from compress.training.loader import Batches
 from compress.training.muon import MOMENTUM, Muon, hidden_kernels
 from compress.training.schedule import Schedule
@@ -20,6 +23,8 @@ from profiles.errors import UserError
 
 CHECKPOINT = "training.safetensors"
 CHECKPOINT_SECONDS = 30.0
+DIGEST = "sha256"
+"""Fact of a checkpoint: the digest of its tensors and its other facts."""
 
 Validate = Callable[[nn.Module], float]
 """The metric of a module on the validation split; larger is better."""
@@ -30,10 +35,18 @@ class RunState:
     """State of one training: step, optimizer, weight average, checkpoints.
 
     ``parts`` is what the losses have of their own: trained and kept, but neither averaged nor part of the result.
+    A checkpoint in ``folder`` is gone on from; one that is damaged is told through ``say``, and not used.
     """
 
     def __init__(
-        self, name: str, module: nn.Module, parts: nn.Module, schedule: Schedule, batches: Batches, folder: Path
+        self,
+        name: str,
+        module: nn.Module,
+        parts: nn.Module,
+        schedule: Schedule,
+        batches: Batches,
+        folder: Path,
+        say: Callable[[str], None],
     ) -> None:
         self.schedule, self.batches, self.folder = schedule, batches, folder
         self.steps, self.step = batches.steps, 0
@@ -45,8 +58,9 @@ class RunState:
         self._best_metric, self._stale = float("-inf"), 0
         self._good: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._saved = time.monotonic()
-        if self._file.exists():
-            self._restore()
+        kept = _read(self._file, say)
+        if kept is not None:
+            self._restore(*kept)
 
     @property
     def mean_loss(self) -> float:
@@ -133,10 +147,9 @@ class RunState:
         self._saved = time.monotonic()
         if distributed.is_main():
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors(self._file, tensors, about)
+            save_tensors(self._file, tensors, {**about, DIGEST: _digest(tensors, about)})
 
-    def _restore(self) -> None:
-        tensors, about = load_tensors(self._file)
+    def _restore(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, _, name = key.partition(".")
@@ -159,6 +172,25 @@ class RunState:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def _read(file: Path, say: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read a checkpoint; None where there is none, or where it is not what was written."""
+    if not file.exists():
+        return None
+    try:
+        tensors, about = load_tensors(file)
+        whole = about.pop(DIGEST, None) == _digest(tensors, about)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if whole:
+        return tensors, about
+    say(f"the checkpoint {file} is damaged, or an earlier version's; the training begins anew")
+    return None
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{digest_tensors(tensors)} {json.dumps(about, sort_keys=True)}".encode()).hexdigest()
 
 
 def _optimizer(module: nn.Module, parts: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

@@ -118,22 +118,24 @@ class Trainer:
         torch.manual_seed(self._seed)
         np.random.seed(self._seed % 2**32)
         _check_processes(objective)
+
+        def say(line: str) -> None:
+            self._progress.say(f"  {name}: {line}")
+
         if doubt := _doubt(module, schedule):
-            self._progress.say(f"  {name}: {doubt}")
+            say(doubt)
         batches = Batches(samples, schedule, self._seed, plain=objective.needs_plain)
         probed = _has_convolutions(module) and self._accelerator.device.type == "cpu"
         apart = broken_layers(module, fast_bf16()) if probed else []
         if apart:
-            self._progress.say(
-                f"  {name}: {', '.join(apart)} trains contiguous: torch breaks its gradient in channels last here"
-            )
+            say(f"{', '.join(apart)} trains contiguous: torch breaks its gradient in channels last here")
         layout = self._layout(name, module, batches, folder, apart)
         teacher: QueriedSignals | TeacherCache | None = answers
         if answers is None and outputs and schedule.realisations:
-            teacher = TeacherCache(outputs, batches, schedule)
+            teacher = TeacherCache(outputs, batches, schedule, say)
         with self.placed([module.train(), *objective.frozen()], layout, apart):
             objective.parts.to(self._accelerator.device).train()
-            run = RunState(name, module, objective.parts, schedule, batches, folder)
+            run = RunState(name, module, objective.parts, schedule, batches, folder, say)
             self._go(name, module, objective, run, layout, teacher, validate)
             run.finish()
         module.eval()
@@ -194,8 +196,9 @@ class Trainer:
         if not _has_convolutions(module) or is_broken_program(module, fast_bf16()):
             return torch.contiguous_format
         kept = folder / LAYOUT
-        if distributed.from_main(kept.exists()):
-            return LAYOUTS[distributed.from_main(kept.read_text() if distributed.is_main() else "")]
+        begun = distributed.from_main(kept.read_text(errors="replace") if distributed.is_main() and kept.exists() else "")
+        if begun in LAYOUTS:
+            return LAYOUTS[begun]
         if batches.steps < WORTH_MEASURING_STEPS or self._accelerator.device.type != "cpu":
             return torch.channels_last
         inputs = torch.from_numpy(batches.load(Place(0, 0, 0)).inputs)

@@ -14,9 +14,9 @@ from compress.training.trainer import Trainer
 from tests.conftest import Counted, blobs, small_model
 
 
-def make(folder, realisations=2):
+def make(folder, realisations=2, say=print):
     schedule = Schedule(epochs=4, batch_size=16, realisations=realisations)
-    return TeacherCache(folder, Batches(blobs(64), schedule, 0), schedule)
+    return TeacherCache(folder, Batches(blobs(64), schedule, 0), schedule, say)
 
 
 def test_what_is_kept_is_read_and_what_is_not_is_not(tmp_path):
@@ -58,6 +58,55 @@ def test_it_learns_what_it_would_have_learnt(tmp_path, data, quiet, example):
         Trainer(0, quiet).fit("x", student, objective, data.train, schedule, tmp_path / str(outputs), outputs=outputs)
         results.append(Trainer(0, quiet).predictor(student)(data.test.load(np.arange(64)).inputs)[0])
     assert np.abs(results[0] - results[1]).max() < 0.1 * np.abs(results[0]).max()
+
+
+def flip(path, place, bit=3):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "a bit of a signal": lambda folder: flip(folder / "teacher_logits.npy", -9),
+    "a bit of the shape": lambda folder: flip(
+        folder / "teacher_logits.npy", (folder / "teacher_logits.npy").read_bytes().index(b"'shape': (") + 10, 1
+    ),
+    "a bit of the magic": lambda folder: flip(folder / "teacher_logits.npy", 1),
+    "half of a signal gone": lambda folder: cut(folder / "teacher_logits.npy"),
+    "an empty signal": lambda folder: (folder / "teacher_logits.npy").write_bytes(b""),
+    "no signal": lambda folder: (folder / "teacher_logits.npy").unlink(),
+    "a bit of a checksum": lambda folder: flip(folder / "checksums.npy", -8),
+    "half of the checksums gone": lambda folder: cut(folder / "checksums.npy"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_told_once_and_asked_again(damage, tmp_path):
+    batches = {Place(r, p, 0): torch.randn(16, 4) for r in range(2) for p in range(4)}
+    kept = make(tmp_path)
+    for place, logits in batches.items():
+        kept.keep(place, {"teacher_logits": logits})
+    whole = [kept.read(place)["teacher_logits"] for place in batches]
+    DAMAGES[damage](next(tmp_path.iterdir()))
+    told = []
+    again = make(tmp_path, say=told.append)
+    asked = 0
+    for (place, logits), value in zip(batches.items(), whole, strict=True):
+        found = again.read(place)
+        if found is None:
+            asked += 1
+            again.keep(place, {"teacher_logits": logits})
+            found = again.read(place)
+        assert torch.equal(found["teacher_logits"], value), place
+    assert asked >= 1
+    assert len(told) == 1
+    assert "is damaged; it is asked again" in told[0]
+    if damage in {"a bit of a signal", "a bit of a checksum"}:
+        assert asked == 1, "a batch that is whole is not asked for again"
 
 
 def test_a_disk_without_room_is_an_error_before_a_batch_is_kept(tmp_path):

@@ -16,7 +16,7 @@ from compress.models.checkpoint import load_tensors
 from compress.tasks.classification import Classification
 from compress.training.schedule import Schedule
 from compress.training.state import CHECKPOINT
-from compress.training.trainer import Trainer
+from compress.training.trainer import LAYOUT, Trainer
 from profiles.errors import UserError
 from tests.conftest import ROOT, small_model
 
@@ -126,6 +126,32 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_it_ends_the_same(settings,
     resumed = small_model(99)
     fit(resumed, data, killed, quiet, example, **settings)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_a_damaged_checkpoint_is_told_and_the_training_begins_anew(data, tmp_path, example, monkeypatch):
+    """Damaged anywhere: the training ends as it would have, and says so in one line; undamaged, it goes on from there."""
+
+    def trained(folder):
+        stream, module = io.StringIO(), small_model()
+        result = fit(module, data, folder, StreamProgress(stream), example, epochs=1, optimizer="adamw", learning_rate=0.003)
+        assert result.steps == 4
+        return module.state_dict(), stream.getvalue()
+
+    monkeypatch.setattr("compress.training.state.CHECKPOINT_SECONDS", 0.0)
+    whole, said = trained(tmp_path)
+    assert "damaged" not in said
+    file = tmp_path / CHECKPOINT
+    content = file.read_bytes()
+    assert load_tensors(file)[1]["step"] == 3
+    assert "damaged" not in trained(tmp_path)[1]
+    places = np.random.default_rng(0).integers(0, len(content), 8)
+    flipped = [content[:i] + bytes([content[i] ^ 4]) + content[i + 1 :] for i in [3, 40, *places]]
+    for damaged in [*flipped, *(content[:i] for i in [0, 7, *places[:3]])]:
+        file.write_bytes(damaged)
+        (tmp_path / LAYOUT).write_bytes(b"channels_l\xff\x00")
+        found, said = trained(tmp_path)
+        assert said.count("is damaged, or an earlier version's; the training begins anew") == 1
+        assert all(torch.equal(value, whole[name]) for name, value in found.items())
 
 
 class Breaks(Classification):
