@@ -19,16 +19,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from compress.api import Distill as Distill
-    from compress.api import LowRank as LowRank
-    from compress.api import Pack as Pack
-    from compress.api import Prune as Prune
-    from compress.api import Quantize as Quantize
-    from compress.api import export as export
-    from compress.api import load as load
-    from compress.api import prune as prune
-    from compress.api import quantize as quantize
-    from compress.api import run as run
+    from compress.api.modules import export as export
+    from compress.api.modules import load as load
+    from compress.api.modules import prune as prune
+    from compress.api.modules import quantize as quantize
+    from compress.api.run import run as run
+    from compress.api.stage_settings import Distill as Distill
+    from compress.api.stage_settings import LowRank as LowRank
+    from compress.api.stage_settings import Pack as Pack
+    from compress.api.stage_settings import Prune as Prune
+    from compress.api.stage_settings import Quantize as Quantize
     from compress.data.arrays import split_arrays as split_arrays
     from compress.data.base import Splits as Splits
     from compress.pipeline.bench import bench as bench
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
     from profiles.errors import UserError as UserError
 
 NAMES = {
-    "Distill": "compress.api",
-    "LowRank": "compress.api",
-    "Pack": "compress.api",
-    "Prune": "compress.api",
-    "Quantize": "compress.api",
+    "Distill": "compress.api.stage_settings",
+    "LowRank": "compress.api.stage_settings",
+    "Pack": "compress.api.stage_settings",
+    "Prune": "compress.api.stage_settings",
+    "Quantize": "compress.api.stage_settings",
     "Report": "compress.report.record",
     "Splits": "compress.data.base",
     "Timings": "compress.report.timings",
     "UserError": "profiles.errors",
     "bench": "compress.pipeline.bench",
-    "export": "compress.api",
-    "load": "compress.api",
-    "prune": "compress.api",
-    "quantize": "compress.api",
-    "run": "compress.api",
+    "export": "compress.api.modules",
+    "load": "compress.api.modules",
+    "prune": "compress.api.modules",
+    "quantize": "compress.api.modules",
+    "run": "compress.api.run",
     "split_arrays": "compress.data.arrays",
 }
 """Where each public name is defined."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,7 +27,7 @@ def run(
 
     RECIPE is a TOML file or a built-in recipe's name (digits).
     """
-    from compress import api
+    from compress.api import run as api
     from compress.execution import distributed
     from compress.execution.progress import StreamProgress
     from compress.report.table import table
@@ -59,15 +60,14 @@ def _state(bundle: Path, *, within_budget: bool) -> str:
 
 def _dry(recipe: str, device: str, until: str | None) -> dict[str, object]:
     """Describe what a run would do."""
-    from compress import api
+    from compress.api import run as api
     from compress.pipeline.run import until_stage
     from compress.pipeline.target import runtime_versions
     from compress.recipe.parse import load
     from deploy.engines import engine
 
     asked, target = api.resolve(lambda: load(recipe), device)
-    for warning in target.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    target.tell_warnings(partial(click.echo, err=True))
     versions, plans = runtime_versions(target.device), []
     for runtime in target.profile.runtimes:
         version = versions[runtime.engine]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -26,6 +27,11 @@ class ResolvedTarget:
     profile: DeviceProfile
     device: Device
     warnings: tuple[str, ...] = ()
+
+    def tell_warnings(self, say: Callable[[str], None]) -> None:
+        """Say each warning on a line."""
+        for warning in self.warnings:
+            say(f"warning: {warning}")
 
 
 def resolve(given: str) -> ResolvedTarget:

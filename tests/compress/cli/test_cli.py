@@ -36,7 +36,7 @@ def test_a_run_starts_without_torchs_compiler():
     import subprocess
     import sys
 
-    code = "import sys, compress.api; print([m for m in ('torch._dynamo', 'brevitas', 'sympy') if m in sys.modules])"
+    code = "import sys, compress.api.run; print([m for m in ('torch._dynamo', 'brevitas', 'sympy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
