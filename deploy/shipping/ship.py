@@ -21,6 +21,7 @@ from deploy.bundle.manifest import Manifest
 from deploy.devices import CompletedCommand, Device, DeviceError
 from deploy.shipping.install import LATENCY_TOLERANCE
 from deploy.shipping.releases import KEEP
+from deploy.shipping.responses import is_response, is_version
 from profiles.errors import UserError, one_line
 
 PIECE_BYTES = 16 << 20
@@ -28,7 +29,6 @@ PIECE_BYTES = 16 << 20
 SLOWEST_BYTES_S = 32 << 10
 COMMAND_S = 120.0
 MOST_DROPPED = 2
-MOST_TEXT = 1000
 
 State = Literal["shipped", "already", "refused", "failed", "not tried"]
 Trust = Literal["first", "add", "never"]
@@ -357,88 +357,11 @@ def _request_once(
     except (ValueError, RecursionError):
         response = {}
     if isinstance(response, dict) and "ok" in response:
-        if not _is_response(act, response["ok"]):
+        if not is_response(act, response["ok"]):
             raise FailedError(f"{device.url}: 'store {act}' answered, but not as the device side does")
         result: dict[str, Any] = response["ok"]
         return result
     raise _error(device, act, process, response if isinstance(response, dict) else {})
-
-
-def _is_response(act: str, result: object) -> bool:
-    """Return whether a device's answer holds everything that is read from it here and in the command line's tables."""
-    try:
-        return isinstance(result, dict) and RESPONSES[act](result)
-    except (LookupError, TypeError, AttributeError):
-        return False
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= manifests.MOST_FILE_BYTES
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable() and len(value) <= MOST_TEXT
-
-
-def _is_optional(check: Callable[[object], bool], value: object) -> bool:
-    return value is None or check(value)
-
-
-def _is_version(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= manifests.MOST_VERSION
-
-
-def _is_missing(content: Any) -> bool:
-    return (
-        manifests.DIGEST.fullmatch(content["sha256"]) is not None
-        and _is_count(content["size_bytes"])
-        and _is_count(content["have_bytes"])
-        and content["have_bytes"] <= content["size_bytes"]
-    )
-
-
-def _is_proof(proof: Any) -> bool:
-    texts = all(_is_text(proof[key]) for key in ("engine", "precision", "runtime_version"))
-    golden = _is_number(proof["golden"]["cosine"]) and _is_count(proof["golden"]["samples"])
-    return texts and golden and _is_number(proof["p50_ms"]) and _is_optional(_is_number, proof["reference_ms"])
-
-
-def _is_release(result: Any) -> bool:
-    texts = _is_text(result["name"]) and _is_text(result["release"]) and _is_optional(_is_text, result["was"])
-    return texts and _is_version(result["version"]) and _is_proof(result["proof"])
-
-
-def _is_model(model: Any) -> bool:
-    if not (_is_text(model["name"]) and _is_text(model["release"]) and _is_optional(_is_text, model["previous"])):
-        return False
-    if not _is_optional(lambda fault: isinstance(fault, str), model["fault"]):
-        return False
-    if model["version"] is None:
-        return model["fault"] is not None
-    return _is_version(model["version"]) and _is_count(model["since"]) and _is_proof(model["proof"])
-
-
-RESPONSES: dict[str, Callable[[Any], bool]] = {
-    "offer": lambda result: (
-        all(_is_missing(content) for content in result["missing"])
-        and _is_optional(_is_version, result["was"])
-        and _is_optional(_is_text, result["trusted"])
-    ),
-    "receive": lambda result: True,
-    "install": _is_release,
-    "rollback": _is_release,
-    "status": lambda result: (
-        all(_is_model(model) for model in result["models"])
-        and all(_is_text(text) for text in [*result["keys"], *result.get("faults", [])])
-    ),
-    "trust": lambda result: _is_text(result["trusted"]),
-    "distrust": lambda result: all(_is_text(key) for key in result["trusted"]),
-}
-"""What a device's answer to each request must hold: it is another machine's, and may be anything."""
 
 
 def _error(device: Device, act: str, done: CompletedCommand, answer: Mapping[str, Any]) -> Exception:
@@ -455,6 +378,6 @@ def _error(device: Device, act: str, done: CompletedCommand, answer: Mapping[str
         error = FailedError("\n".join(reasons) or f"{device.url}: 'store {act}' ended with {done.code}: {one_line(words)}")
     serving = answer.get("serving")
     error.serving = {
-        name: version for name, version in (serving if isinstance(serving, dict) else {}).items() if _is_version(version)
+        name: version for name, version in (serving if isinstance(serving, dict) else {}).items() if is_version(version)
     }
     return error
