@@ -16,6 +16,7 @@ import click
 @click.option("--precision", default="fp32", show_default=True, help="What to ask of the engine; int8 for a Q/DQ file.")
 @click.option("--threads", type=int, help="Threads; else the profile's.")
 @click.option("--seconds", default=3.0, show_default=True, help="Time for each variant.")
+@click.option("--quiet-seconds", type=click.FloatRange(0), help="How long a race waits for a device that others use. [60]")
 @click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
 @click.option("--estimate", "estimated", is_flag=True, help="Time nothing: what the files may take, the device not there.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -26,6 +27,7 @@ def bench(
     precision: str,
     threads: int | None,
     seconds: float,
+    quiet_seconds: float | None,
     lock_clocks: bool,
     estimated: bool,
     as_json: bool,
@@ -45,6 +47,7 @@ def bench(
         threads=threads,
         seconds=seconds,
         lock_clocks=lock_clocks,
+        quiet_seconds=quiet_seconds,
         progress=StreamProgress(),
     )
     click.echo(json.dumps(timings.as_json(), indent=1) if as_json else timings)

@@ -17,11 +17,21 @@ OVER_BUDGET = 3
 @click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]", help="What to compress for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the report and the bundle go. [runs/RECIPE-DEVICE]")
 @click.option("--until", metavar="STAGE", help="Stop after this stage, and report.")
+@click.option("--quiet-seconds", type=click.FloatRange(0), help="How long a race waits for a device that others use. [60]")
 @click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
+@click.option("--measure-again", is_flag=True, help="Time again what exists; train nothing.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def run(
-    recipe: str, device: str, out: Path | None, until: str | None, lock_clocks: bool, dry_run: bool, as_json: bool
+    recipe: str,
+    device: str,
+    out: Path | None,
+    until: str | None,
+    quiet_seconds: float | None,
+    lock_clocks: bool,
+    measure_again: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> int:
     """Take a checkpoint to a measured, gated student and a bundle.
 
@@ -36,7 +46,16 @@ def run(
         click.echo(json.dumps(_dry(recipe, device, until), indent=1))
         return 0
     progress = StreamProgress(None if distributed.is_main() else io.StringIO())
-    report = api.run(recipe, device=device, out=out, until=until, lock_clocks=lock_clocks, progress=progress)
+    report = api.run(
+        recipe,
+        device=device,
+        out=out,
+        until=until,
+        lock_clocks=lock_clocks,
+        quiet_seconds=quiet_seconds,
+        measure_again=measure_again,
+        progress=progress,
+    )
     if not distributed.is_main():
         return 0
     if as_json:

@@ -35,6 +35,7 @@ from profiles.errors import UserError
 FACTS = "step.json"
 UNFINISHED = "unfinished"
 MANIFEST = "manifest.json"
+MAKE_IT = "the recipe has changed, or the gate decides otherwise by the new times: run without it to make what is missing"
 
 
 @final
@@ -60,12 +61,15 @@ class Step:
 class StepCache:
     """Cache of finished steps under one folder, shared by all runs.
 
+    Args:
+        trains: whether steps that train may be made; else one that is not there is a fault of the user's.
+
     Raises:
         UserError: the folder cannot be made or written to.
     """
 
-    def __init__(self, root: Path, progress: Progress) -> None:
-        self.root, self._progress = root, progress
+    def __init__(self, root: Path, progress: Progress, *, trains: bool = True) -> None:
+        self.root, self._progress, self._trains = root, progress, trains
         self.seconds_making = self.seconds_checking = 0.0
         self._made: set[str] = set()
         self._sound: set[str] = set()
@@ -91,6 +95,8 @@ class StepCache:
         key = f"{kind}-{digest(decided_by)[:20]}"
         folder = self.root / key
         if distributed.from_main(distributed.is_main() and not self._is_sound(key)):
+            if together and not self._trains:
+                raise UserError(f"{kind}: not there, and --measure-again trains nothing; {MAKE_IT}")
             if distributed.is_main():
                 with self._locked(key):
                     if not self._is_sound(key):
@@ -102,9 +108,17 @@ class StepCache:
                 with tempfile.TemporaryDirectory() as scratch:
                     self._follow(key, Path(scratch), make)
             distributed.wait()
-        stored = json.loads((folder / FACTS).read_text())
-        fresh = key in self._made
-        return Step(folder=folder, key=key, facts=stored["facts"], seconds=stored["seconds"], fresh=fresh)
+        return self._read(key)
+
+    def find(self, kind: str, decided_by: Mapping[str, Any]) -> Step | None:
+        """Return the step of that kind and key if it is there whole; None else."""
+        key = f"{kind}-{digest(decided_by)[:20]}"
+        return self._read(key) if distributed.from_main(distributed.is_main() and self._is_sound(key)) else None
+
+    def _read(self, key: str) -> Step:
+        stored = json.loads((self.root / key / FACTS).read_text())
+        made = key in self._made
+        return Step(folder=self.root / key, key=key, facts=stored["facts"], seconds=stored["seconds"], fresh=made)
 
     def _is_sound(self, key: str) -> bool:
         """Whether a step is there whole; checked once a process, and told where it is damaged."""

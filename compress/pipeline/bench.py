@@ -13,8 +13,10 @@ from compress.execution.progress import Progress, progress_here
 from compress.pipeline.target import resolve, runtime_versions
 from compress.report.timings import Timings
 from deploy.latency.bench import variants
-from deploy.measure.timing import summarise
+from deploy.measure.load import default_quiet_s
+from deploy.measure.timing import ROUNDS, summarise
 from deploy.worker.client import RemoteWorker
+from deploy.worker.patience import Patience
 from deploy.worker.race import locked_clocks, race
 
 
@@ -27,6 +29,7 @@ def bench(
     threads: int | None = None,
     seconds: float = 3.0,
     lock_clocks: bool = False,
+    quiet_seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Timings:
     """Time ONNX files or engine folders against each other on a device, interleaved.
@@ -36,6 +39,7 @@ def bench(
         precision: what to ask of the engine; int8 for a file with Q/DQ pairs.
         threads: those of the profile without.
         seconds: for each variant.
+        quiet_seconds: how long to wait for a device that others use; 60 without.
 
     Returns:
         Latencies in milliseconds by file and engine.
@@ -61,8 +65,9 @@ def bench(
         for name, prepare in variants(files, profile, versions, engine, precision, Path(scratch)).items():
             workers[name] = stack.enter_context(RemoteWorker(target.device))
             opened[name] = prepare(workers[name])
-        with progress.task("measure", 11) as bar:
-            raced = race(workers, seconds, lambda done, total: bar.advance(1))
+        patience = Patience(default_quiet_s() if quiet_seconds is None else quiet_seconds, progress.say)
+        with progress.task("measure", ROUNDS) as bar:
+            raced = race(workers, seconds, lambda done, total: bar.advance(1), patience)
     latencies = {
         name: summarise(times, batch=opened[name]["batch"], threads=opened[name]["threads"])
         for name, times in raced.times.items()

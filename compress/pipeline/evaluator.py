@@ -24,7 +24,7 @@ from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.pipeline.exports import MODEL, Exporter, PackedExport, Variant
 from compress.pipeline.model_builder import ModelBuilder
-from compress.pipeline.races import RaceResult, Races
+from compress.pipeline.races import RaceOptions, RaceResult, Races
 from compress.pipeline.recorded_engine import RecordedEngine
 from compress.tasks import Metric
 from deploy.devices import Device
@@ -70,28 +70,31 @@ class Evaluator:
         profile: DeviceProfile,
         cache: StepCache,
         progress: Progress,
-        *,
-        lock_clocks: bool = False,
+        options: RaceOptions | None = None,
     ) -> None:
         self._builder, self._device, self.profile = builder, device, profile
         self._cache, self._progress = cache, progress
         self.pool = WorkerPool(device)
         self._raced_as: dict[Variant, Step] = {}
         self._files = Exporter(builder, profile, cache)
-        self.environment: dict[str, Any] = distributed.from_main(self._facts() if distributed.is_main() else {})
+        facts, setting = distributed.from_main(self._facts() if distributed.is_main() else ({}, {}))
+        self.environment: dict[str, Any] = facts
         self._races = Races(
             device,
             self.pool,
             cache,
             progress,
             device_key=self._device_key(),
+            setting=setting,
             feed=lambda samples: self.sample_feed(builder.data.validation, samples),
-            lock_clocks=lock_clocks,
+            options=options or RaceOptions(quiet_seconds=builder.recipe.measure.quiet_seconds),
         )
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Ask the device for its facts, and for how it is set: power mode and governors."""
         with self.pool.worker() as worker:
-            return worker.facts()
+            facts, now = worker.facts(), worker.conditions()
+        return facts, {"power_mode": now.power_mode, "governors": dict(now.governors)}
 
     @property
     def url(self) -> str:
@@ -231,10 +234,9 @@ class Evaluator:
         """Return the millijoules of one inference of a variant that raced; None where the device has no power rails."""
         return self._races.energy_mj(self._raced_as.get(variant) or self.built(variant))
 
-    def warnings(self) -> tuple[str, ...]:
-        """Say why the latencies are not clean."""
-        doubts = self._races.doubts
-        return (f"the latencies are not clean: while measuring on {self.url}, {'; '.join(doubts)}",) if doubts else ()
+    def doubts(self, variants: Sequence[Variant], seconds: float) -> tuple[str, ...]:
+        """Say why that race of ``variants`` is not a clean measurement; empty when it is."""
+        return self._raced(variants, seconds)[1].doubts
 
     def size_bytes(self, variant: Variant) -> int:
         """Return the bytes of a variant's built engine."""

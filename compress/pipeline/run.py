@@ -9,6 +9,7 @@ the report's rows are judged on test.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress.execution import distributed
@@ -22,8 +23,9 @@ from compress.pipeline.evaluator import Evaluator, host_environment
 from compress.pipeline.exports import Variant
 from compress.pipeline.gate import Decision, Interval, ModelMetrics, decide, undecided
 from compress.pipeline.model_builder import ModelBuilder
+from compress.pipeline.races import RaceOptions
 from compress.pipeline.results import Attempt, list_entries, measure_rows, raced_speedup
-from compress.pipeline.verdict import conclude, find_warnings
+from compress.pipeline.verdict import conclude, find_warnings, not_clean
 from compress.recipe.spec import Recipe
 from compress.report import html
 from compress.report.record import Report
@@ -48,14 +50,22 @@ def run(
     until: str | None = None,
     *,
     lock_clocks: bool = False,
+    measure_again: bool = False,
 ) -> Report:
-    """Run ``recipe`` for the device; leave ``report.json``, ``report.html``, ``model/`` and ``bundle/`` in ``out``."""
+    """Run ``recipe`` for the device; leave ``report.json``, ``report.html``, ``model/`` and ``bundle/`` in ``out``.
+
+    Args:
+        measure_again: time everything again, and train nothing: what is not there ends the run.
+    """
     started = time.perf_counter()
     chain = until_stage(recipe, until)
     check_writable(out)
-    cache = StepCache(steps, progress)
+    cache = StepCache(steps, progress, trains=not measure_again)
     builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
-    evaluator = Evaluator(builder, device, profile, cache, progress, lock_clocks=lock_clocks)
+    options = RaceOptions(
+        quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=measure_again
+    )
+    evaluator = Evaluator(builder, device, profile, cache, progress, options)
     builder.check()
 
     progress.say(f"teacher: {recipe.teacher.model}")
@@ -80,6 +90,7 @@ def run(
     seconds, scale = recipe.measure.seconds, builder.task.full_scale
     with evaluator.pool.open():
         rows = measure_rows(found, evaluator, seconds)
+    doubts = evaluator.doubts([entry.variant for entry in found], seconds)
     report = Report(
         recipe=recipe.as_json(),
         device=profile.as_json(),
@@ -88,11 +99,15 @@ def run(
         rows=tuple(rows),
         scale=scale,
         verdict=conclude(
-            rows, recipe.budget, scale=scale, speedup=lambda one, other: raced_speedup(found, evaluator, seconds, one, other)
+            rows,
+            recipe.budget,
+            scale=scale,
+            speedup=lambda one, other: raced_speedup(found, evaluator, seconds, one, other),
+            is_quiet=not doubts,
         ),
         warnings=(
             *find_warnings(rows, scale=scale, is_trained_here=recipe.teacher.weights is None and not teacher.is_onnx),
-            *evaluator.warnings(),
+            *not_clean(doubts, evaluator.url),
         ),
     )
     best = next(entry.variant for entry in found if entry.name == report.verdict.best)
@@ -154,53 +169,78 @@ def _try(
             progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
         milder = setting.softer() if len(attempts) < stage.most_softenings else None
         with evaluator.pool.open():
-            before, after, speedup = _measure(made, standing, evaluator, builder.recipe.measure.gate_seconds)
-            decision = _judge(made, before, after, speedup, teacher, builder, evaluator, can_soften=milder is not None)
-        form = after.form if after else None
+            compared = _measure(made, standing, evaluator, builder.recipe.measure.gate_seconds)
+            decision = _judge(made, compared, teacher, builder, evaluator, can_soften=milder is not None)
+        form = compared.after.form if compared else None
         attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
         progress.say(f"  {decision.verdict}: {decision.reason}")
         setting = milder if decision.verdict == "softened" else None
     return attempts
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """A model before and after a stage, timed against each other.
+
+    Attributes:
+        speedup: interval of the gain, by the rounds of the longest race that was needed.
+        doubts: why that race is not a clean measurement.
+    """
+
+    before: ModelMetrics
+    after: ModelMetrics
+    speedup: Interval
+    doubts: tuple[str, ...]
+
+
 def _judge(
     made: CachedModel,
-    before: ModelMetrics | None,
-    after: ModelMetrics | None,
-    speedup: Interval | None,
+    compared: _Comparison | None,
     teacher: CachedModel,
     builder: ModelBuilder,
     evaluator: Evaluator,
     *,
     can_soften: bool,
 ) -> Decision:
-    if before is None or after is None:
+    if compared is None:
         return Decision(verdict="rejected", reason="; ".join(["left the model as it was", *made.notes[:2]]))
     reference = evaluator.judge(evaluator.first_forms(teacher)[0], "validation").metric.value
-    scale, budget = builder.task.full_scale, builder.recipe.budget
-    return decide(before, after, reference, budget, can_soften=can_soften, speedup=speedup, scale=scale)
+    decision = decide(
+        compared.before,
+        compared.after,
+        reference,
+        builder.recipe.budget,
+        can_soften=can_soften,
+        speedup=compared.speedup,
+        scale=builder.task.full_scale,
+    )
+    doubt = f"; the device was not quiet: {'; '.join(compared.doubts)}" if compared.doubts else ""
+    return replace(decision, reason=decision.reason + doubt)
 
 
-def _measure(
-    made: CachedModel, standing: CachedModel, evaluator: Evaluator, seconds: float
-) -> tuple[ModelMetrics | None, ModelMetrics | None, Interval | None]:
-    """Measure the model before and after a stage, timed against each other; return both, and the interval of the gain.
+def _measure(made: CachedModel, standing: CachedModel, evaluator: Evaluator, seconds: float) -> _Comparison | None:
+    """Measure the model before and after a stage, timed against each other; None where the stage changed nothing.
 
     What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature. Where the
     rounds of a race do not agree on whether it gained, as on a busy machine, it is run again, longer.
     """
     if not made.changed:
-        return None, None, None
+        return None
     after = evaluator.first_forms(made)
     before = [v for v in evaluator.first_forms(standing) if made.recipe is None or v.precision != "int8"]
-    latencies, speedup = _raced(before, after, evaluator, seconds)
-    return _standing(before, latencies, evaluator, standing), _standing(after, latencies, evaluator, made), speedup
+    latencies, speedup, doubts = _raced(before, after, evaluator, seconds)
+    return _Comparison(
+        before=_standing(before, latencies, evaluator, standing),
+        after=_standing(after, latencies, evaluator, made),
+        speedup=speedup,
+        doubts=doubts,
+    )
 
 
 def _raced(
     before: list[Variant], after: list[Variant], evaluator: Evaluator, seconds: float
-) -> tuple[dict[Variant, Latency], Interval]:
-    """Race all forms; return their latencies, and the interval of the gain in the longest race that was needed."""
+) -> tuple[dict[Variant, Latency], Interval, tuple[str, ...]]:
+    """Race all forms; return latencies, interval of the gain and doubts of the longest race that was needed."""
     both = [*before, *after]
     for longer in GATE_LONGER:
         latencies = evaluator.race(both, longer * seconds)
@@ -208,7 +248,7 @@ def _raced(
         speedup = evaluator.faster(*fastest, both, longer * seconds)
         if not undecided(*speedup):
             break
-    return latencies, speedup
+    return latencies, speedup, evaluator.doubts(both, longer * seconds)
 
 
 def _fastest(forms: list[Variant], latencies: dict[Variant, Latency]) -> Variant:

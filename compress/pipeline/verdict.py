@@ -18,7 +18,14 @@ Speedup = Callable[[str, str], Interval]
 """Function that gives the interval of how many times faster the second row, by name, is than the first."""
 
 
-def conclude(rows: Sequence[Row], budget: Budget, *, scale: float = 100.0, speedup: Speedup | None = None) -> Verdict:
+def conclude(
+    rows: Sequence[Row],
+    budget: Budget,
+    *,
+    scale: float = 100.0,
+    speedup: Speedup | None = None,
+    is_quiet: bool = True,
+) -> Verdict:
     """Choose the row to ship; the first of ``rows`` is the teacher's reference row.
 
     The choice looks at validation alone; whether the chosen row keeps the budget is then read from test. A student is chosen
@@ -27,6 +34,7 @@ def conclude(rows: Sequence[Row], budget: Budget, *, scale: float = 100.0, speed
     Args:
         scale: of the task's metric.
         speedup: by the rounds of the race that timed the rows; without it the ratios of medians are taken for exact.
+        is_quiet: whether that race is a clean measurement.
     """
     teacher = rows[0]
     free = [row for row in rows if row.kind == "baseline"]
@@ -50,7 +58,13 @@ def conclude(rows: Sequence[Row], budget: Budget, *, scale: float = 100.0, speed
         speedup_vs_fastest_float=fastest_float.p50 / best.p50,
         speedup_interval=speedup(teacher.name, best.name) if speedup else None,
         is_free_within_budget=not _over_cost(best_free, budget),
+        is_quiet=is_quiet,
     )
+
+
+def not_clean(doubts: Sequence[str], url: str) -> tuple[str, ...]:
+    """Return the warning that the rows' latencies are in doubt; none without doubts."""
+    return (f"the latencies are not clean: while measuring on {url}, {'; '.join(doubts)}",) if doubts else ()
 
 
 def find_warnings(rows: Sequence[Row], *, scale: float = 100.0, is_trained_here: bool = False) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from compress.models.plan import Plan
 from compress.recipe.student import StudentSpec
 from compress.stages.base import Stage
 from compress.training.schedule import Training
+from deploy.measure.load import default_quiet_s
 
 
 @final
@@ -36,10 +37,13 @@ class Measure:
         seconds: for the report's rows.
         gate_seconds: when the gate compares a stage's before and after; four times as long, again, where the rounds of that
             race do not agree on whether it gained.
+        quiet_seconds: how long a race waits for a device that others use, before it is timed all the same and the report
+            says so; 0 waits for nothing.
     """
 
     seconds: Annotated[float, Gt(0)] = 1.0
     gate_seconds: Annotated[float, Gt(0)] = 0.5
+    quiet_seconds: Annotated[float, Ge(0)] = field(default_factory=default_quiet_s)
 
 
 Answering = Literal["openvino/fp32", "openvino/bf16", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]

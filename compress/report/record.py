@@ -111,6 +111,7 @@ class Verdict:
             (``is_free_within_budget`` is false), over the fastest within its accuracy.
         fastest_float: name of the fastest float row of the untouched teacher on any runtime.
         speedup_interval: between what ``speedup_vs_teacher_fp32`` lies by the rounds of the race; None in old reports.
+        is_quiet: whether that race is a clean measurement; the report's warnings say why it is not.
     """
 
     within_budget: bool
@@ -123,6 +124,7 @@ class Verdict:
     speedup_vs_fastest_float: float | None = None
     speedup_interval: tuple[float, float] | None = None
     is_free_within_budget: bool = True
+    is_quiet: bool = True
 
 
 @final

@@ -53,11 +53,12 @@ def verdict(report: Report) -> str:
 
 
 def _between(v: Verdict) -> str:
-    return (
-        ""
-        if v.speedup_interval is None
-        else f" (by its rounds {v.speedup_interval[0]:.2f}x to {v.speedup_interval[1]:.2f}x)"
-    )
+    told = []
+    if v.speedup_interval is not None:
+        told.append(f"by its rounds {v.speedup_interval[0]:.2f}x to {v.speedup_interval[1]:.2f}x")
+    if not v.is_quiet:
+        told.append("NOT measured on a quiet device")
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _against_float(report: Report) -> str:

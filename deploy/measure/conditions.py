@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from deploy.measure.load import load_average
+
 HOT_C = 70.0
 COOL_DIFFERENCE_C = 3.0
 COOL_PAUSE_S = 1.0
@@ -44,6 +46,7 @@ class Conditions:
         temperatures_c: thermal zone -> degrees.
         throttle: what says that clocks are or were held down; a count or alarm by its name, 0 when quiet.
         power_mw: rail -> milliwatts.
+        load_average: of the last minute; None where the machine does not tell.
     """
 
     power_mode: str | None = None
@@ -52,6 +55,7 @@ class Conditions:
     temperatures_c: Mapping[str, float] = field(default_factory=dict)
     throttle: Mapping[str, int] = field(default_factory=dict)
     power_mw: Mapping[str, float] = field(default_factory=dict)
+    load_average: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the conditions as JSON values."""
@@ -79,6 +83,7 @@ def read(root: Path = Path("/"), run: Run | None = None) -> Conditions:
         temperatures_c=_zones(root),
         throttle=throttle,
         power_mw=rails_mw(root),
+        load_average=load_average(root),
     )
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from deploy.engines.base import Session
+from deploy.measure.load import Load, load_between, read_usage
 
 # Samples that a percentile needs at 99 % confidence (MLPerf Inference's early-stopping estimate, no discards).
 SUPPORT = {50: 11, 90: 64, 95: 130, 99: 662}
@@ -58,18 +60,26 @@ class Times:
         called: around the call, on one clock for every runtime; what variants are compared by.
         own: the same inferences by the runtime's own clock; empty where it has none.
         blocks: how many inferences each block has that was timed in turns with other variants' blocks.
+        load: what else the machine did during all blocks, their warm-up included.
     """
 
     called: list[float] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
+    load: Load = field(default_factory=Load)
 
     def __len__(self) -> int:
         return len(self.called)
 
     def append_block(self, later: Times) -> Times:
         """Return these times and those of one more block."""
-        return Times([*self.called, *later.called], [*self.own, *later.own], [*self.blocks, len(later)])
+        called, own, load = [*self.called, *later.called], [*self.own, *later.own], self.load + later.load
+        return Times(called, own, [*self.blocks, len(later)], load)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Times:
+        """Make times from the values of their ``asdict``."""
+        return cls(**{**data, "load": Load(**data["load"])})
 
     def medians(self) -> list[float]:
         """Return the median of each block."""
@@ -83,7 +93,7 @@ Timer = Callable[[float], Times]
 
 def time_block(session: Session, seconds: float) -> Times:
     """Warm ``session`` up, then time single inferences for ``seconds`` (at least 11)."""
-    started = time.perf_counter()
+    started, usage = time.perf_counter(), read_usage()
     runs = 0
     while runs < WARMUP_RUNS or time.perf_counter() - started < WARMUP_SECONDS:
         session.run()
@@ -96,7 +106,7 @@ def time_block(session: Session, seconds: float) -> Times:
         times.called.append((time.perf_counter_ns() - before) / 1e6)
         if (own := session.own_ms()) is not None:
             times.own.append(own)
-    return times
+    return replace(times, load=load_between(usage, read_usage()))
 
 
 def interleave(

@@ -21,6 +21,7 @@ from deploy.board.relay import JOB_GONE, LOST, NOTICE
 from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
 from deploy.measure.conditions import Conditions
+from deploy.measure.load import Load
 from deploy.measure.timing import Times
 from profiles.errors import UserError
 
@@ -103,7 +104,7 @@ class RemoteWorker:
 
     def time(self, seconds: float) -> Times:
         """Time single inferences in one warmed block of about ``seconds``."""
-        return Times(**self._call("time", lasting_s=seconds, seconds=seconds))
+        return Times.from_json(self._call("time", lasting_s=seconds, seconds=seconds))
 
     def time_models(
         self, models: Sequence[Path], plan: BuildPlan, seconds: float, passes: int
@@ -120,6 +121,10 @@ class RemoteWorker:
     def conditions(self) -> Conditions:
         """Return the device's measuring conditions now."""
         return Conditions.from_json(self._call("conditions"))
+
+    def look(self, seconds: float) -> Load:
+        """Return what the device does while it is asked for nothing for so many seconds."""
+        return Load(**self._call("look", lasting_s=seconds, seconds=seconds))
 
     def cool(self, start_c: float, at_most_s: float) -> float:
         """Let the device cool down if it is hot, and hotter than at the start; return the seconds waited."""

@@ -27,7 +27,7 @@ from deploy.engines import BuildPlan, EngineError, Session, engine, engines
 from deploy.engines.base import load_plan, pad_batch, save_plan, size_bytes
 from deploy.engines.cuda import detect_compute_capability
 from deploy.files import FULL
-from deploy.measure import clocks, conditions
+from deploy.measure import clocks, conditions, load
 from deploy.measure.timing import time_block
 from profiles.device import facts
 from profiles.errors import UserError, one_line
@@ -41,6 +41,7 @@ REQUESTS = (
     "time",
     "time_models",
     "conditions",
+    "look",
     "cool",
     "energy",
     "lock_clocks",
@@ -126,6 +127,10 @@ class Worker:
     def conditions(self) -> dict[str, Any]:
         """Return power mode, clocks, temperatures, throttling and power as they are now."""
         return conditions.read().as_json()
+
+    def look(self, seconds: float) -> dict[str, Any]:
+        """Return what else this machine does while this process sleeps."""
+        return asdict(load.look(seconds))
 
     def cool(self, start_c: float, at_most_s: float) -> dict[str, Any]:
         """Wait while this machine is hot, and hotter than ``start_c``."""
