@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def run(
     out: str | Path | None = None,
     until: str | None = None,
     lock_clocks: bool = False,
+    quiet_seconds: float | None = None,
+    measure_again: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Take a model to a measured, gated student and a bundle, from a recipe or from objects.
@@ -59,6 +62,8 @@ def run(
         out: where report, model and bundle go; ``runs/NAME-PROFILE`` without one.
         until: the last stage to run.
         lock_clocks: hold the device's clocks while it measures.
+        quiet_seconds: how long a race waits for a device that others use; without, as the recipe says, else 60.
+        measure_again: time again what exists, and train nothing.
         progress: where it tells how far it is; standard error, or the notebook's output.
 
     Returns:
@@ -84,6 +89,7 @@ def run(
         >>> report.verdict.best in [row.name for row in report.rows]
         True
     """
+    how: dict[str, Any] = {"lock_clocks": lock_clocks, "measure_again": measure_again, "quiet_seconds": quiet_seconds}
     asked: dict[str, Any] = {"teacher": teacher, "data": data, "stages": stages, "student": student, "measure": measure}
     budget = {
         "accuracy_drop_points": accuracy_drop_points,
@@ -96,7 +102,7 @@ def run(
         beside = [key for key, value in asked.items() if value is not None]
         if beside:
             raise UserError(f"{SOURCE}: a recipe says it all; leave out {', '.join(beside)}, or the recipe")
-        return _run(lambda: load_recipe(str(recipe)), device, out, until, progress, lock_clocks=lock_clocks)
+        return _run(lambda: load_recipe(str(recipe)), device, out, until, progress, **how)
     missing = [f"{SOURCE}: {key} is missing; or give a recipe" for key in ("teacher", "data") if asked[key] is None]
     if teacher is None or data is None:
         raise UserError(*missing)
@@ -119,7 +125,7 @@ def run(
                 table["student"] = modules.student(students[0])
             return parse(table, name=name or default_name(teacher), source=SOURCE)
 
-        return _run(objects, device, out, until, progress, lock_clocks=lock_clocks)
+        return _run(objects, device, out, until, progress, **how)
 
 
 def resolve(recipe: Callable[[], Recipe], device: str) -> tuple[Recipe, ResolvedTarget]:
@@ -156,11 +162,23 @@ def _run(
     progress: Progress | None,
     *,
     lock_clocks: bool,
+    quiet_seconds: float | None,
+    measure_again: bool,
 ) -> Report:
     progress = progress or progress_here()
     asked, target = resolve(recipe, device)
+    if quiet_seconds is not None:
+        asked = replace(asked, measure=replace(asked.measure, quiet_seconds=quiet_seconds))
     target.tell_warnings(progress.say)
     folder = Path(out) if out is not None else default_folder(asked.name, target.profile.name)
     return pipeline.run(
-        asked, target.profile, target.device, folder, steps_folder(), progress, until, lock_clocks=lock_clocks
+        asked,
+        target.profile,
+        target.device,
+        folder,
+        steps_folder(),
+        progress,
+        until,
+        lock_clocks=lock_clocks,
+        measure_again=measure_again,
     )

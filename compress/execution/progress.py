@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TextIO, TypeVar, final
 
@@ -107,6 +107,18 @@ def progress_here() -> StreamProgress:
     if not get_console().is_jupyter:
         return StreamProgress()
     return StreamProgress(sys.stdout, notebook=importlib.util.find_spec("ipywidgets") is not None)
+
+
+def follow(bar: Bar) -> Callable[[int, int], None]:
+    """Return what brings a bar to as many steps as are done of a total; a repetition brings it back."""
+    at = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal at
+        bar.advance(done - at)
+        at = done
+
+    return show
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compress.execution.progress import Progress, progress_here
+from compress.execution.progress import Progress, follow, progress_here
 from compress.pipeline.target import resolve, runtime_versions
 from compress.report.timings import Timings
 from deploy.latency.bench import variants
@@ -67,7 +67,7 @@ def bench(
             opened[name] = prepare(workers[name])
         patience = Patience(default_quiet_s() if quiet_seconds is None else quiet_seconds, progress.say)
         with progress.task("measure", ROUNDS) as bar:
-            raced = race(workers, seconds, lambda done, total: bar.advance(1), patience)
+            raced = race(workers, seconds, follow(bar), patience)
     latencies = {
         name: summarise(times, batch=opened[name]["batch"], threads=opened[name]["threads"])
         for name, times in raced.times.items()

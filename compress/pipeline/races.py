@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from compress.execution import distributed
 from compress.execution.cache import Step, StepCache, digest
-from compress.execution.progress import Progress
+from compress.execution.progress import Progress, follow
 from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device
 from deploy.measure.load import LOOK_S, default_quiet_s
@@ -21,7 +21,6 @@ from deploy.worker.client import RemoteWorker
 from deploy.worker.patience import Patience
 from deploy.worker.pool import WorkerPool
 from deploy.worker.race import locked_clocks, race
-
 
 MOST_TRIES = 3
 """Races of the same engines that are timed under doubt before the newest is taken for good."""
@@ -167,7 +166,7 @@ def timed(
             worker.warm({spec["name"]: feed(spec["shape"][0])})
             workers[key] = worker
         with progress.task(f"measure {len(workers)} engines", ROUNDS) as bar:
-            raced = race(workers, seconds, lambda done, total: bar.advance(1), patience)
+            raced = race(workers, seconds, follow(bar), patience)
     sizes = {key: {"batch": s["batch"], "threads": s["threads"]} for key, s in sessions.items()}
     latencies = {key: asdict(summarise(times, **sizes[key])) for key, times in raced.times.items()}
     rounds = {key: times.medians() for key, times in raced.times.items()}

@@ -62,9 +62,7 @@ def run(
     check_writable(out)
     cache = StepCache(steps, progress, trains=not measure_again)
     builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
-    options = RaceOptions(
-        quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=measure_again
-    )
+    options = RaceOptions(quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=measure_again)
     evaluator = Evaluator(builder, device, profile, cache, progress, options)
     builder.check()
 
@@ -214,7 +212,7 @@ def _judge(
         speedup=compared.speedup,
         scale=builder.task.full_scale,
     )
-    doubt = f"; the device was not quiet: {'; '.join(compared.doubts)}" if compared.doubts else ""
+    doubt = f"; timed in doubt: {compared.doubts[0]}" if compared.doubts else ""
     return replace(decision, reason=decision.reason + doubt)
 
 

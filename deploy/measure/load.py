@@ -21,8 +21,8 @@ MOST_OTHERS = 0.1
 MOST_STOLEN = 0.02
 """Share of the time that a hypervisor may give to other machines."""
 MOST_INTERRUPTIONS_PER_S = 150.0
-"""How often the timed process may be interrupted: ResNet-20 on one or two of two quiet cores was 1 to 110 times a second, beside
-one process that computes 240 to 440 times."""
+"""How often the timed process may be interrupted: ResNet-20 on one or two of two quiet cores was 1 to 110 times a second,
+beside one process that computes 240 to 440 times."""
 LOOK_S = 0.3
 QUIET_S = 60.0
 QUIET_VARIABLE = "COMPRESS_QUIET_SECONDS"

@@ -1,4 +1,4 @@
-"""Interleaved timing of variants on one device: cooling in between, conditions at both ends, once more where others disturbed."""
+"""Interleaved timing of variants on one device, with its conditions; once more where others used the device meanwhile."""
 
 from __future__ import annotations
 

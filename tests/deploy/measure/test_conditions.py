@@ -27,6 +27,7 @@ ORIN = {
     "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/in2_input": "4992",
     "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/curr2_input": "250",
     "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/in7_label": "NC",
+    "proc/loadavg": "1.25 0.80 0.31 2/512 4711",
 }
 
 
@@ -49,6 +50,7 @@ def test_a_jetson_is_read(tmp_path):
     assert found.temperatures_c == {"cpu-thermal": 49.5, "gpu-thermal": 47.031}, "a zone that is off tells nothing"
     assert found.hottest_c == 49.5
     assert found.throttle == {"VDD_IN max alarm": 0, "VDD_IN crit alarm": 1}
+    assert found.load_average == 1.25
     assert found.power_mw["VDD_IN"] == 5000 * 970 / 1000 == 4850
     assert Conditions.from_json(found.as_json()) == found
 

@@ -1,13 +1,17 @@
 """A race of real workers, on a machine that says what a test makes it say."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from deploy.devices import device
 from deploy.engines import engine
+from deploy.measure.load import Load
 from deploy.worker.client import RemoteWorker
+from deploy.worker.patience import Patience
 from deploy.worker.race import drift, locked_clocks, race
 from profiles.device import load
 from profiles.errors import UserError
@@ -62,3 +66,43 @@ def test_clocks_are_held_by_a_process_of_the_device_or_the_user_is_told(tmp_path
         locked_clocks(device("local"), lock=True).__enter__()
     with locked_clocks(device("local"), lock=False):
         pass
+
+
+class Device:
+    """What ``Patience`` asks a worker: loads of idle devices, one a look."""
+
+    def __init__(self, *busy_cores):
+        self.looks = iter(busy_cores)
+
+    def look(self, seconds):
+        return Load(wall_s=1.0, cores=2, others_s=next(self.looks))
+
+
+def test_a_race_waits_until_the_device_is_quiet_and_no_longer_than_it_may():
+    said = []
+    patience = Patience(8.0, said.append)
+    assert patience.wait(Device(1.5, 1.5, 1.5, 0.1), "busy") == (True, 3.0)
+    assert said[0] == "  waiting for a quiet device, 7 s at most: other processes used 1.5 of 2 cores"
+    assert patience.wait(Device(*[1.5] * 99), "busy") == (False, 8.0)
+    assert patience.wait(Device(*[1.5] * 99), "busy") == (False, 4.0), "in vain before: half as long"
+    assert patience.wait(Device(1.5, 0.0), "busy") == (True, 1.0)
+    assert patience.wait(Device(*[1.5] * 99), "busy") == (False, 8.0), "it has been quiet since"
+    assert Patience(0.0, said.append).wait(Device(), "busy") == (False, 0.0)
+    assert len([line for line in said if "waiting" in line]) == 7, "told every five seconds"
+
+
+BURN = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+
+
+def test_a_real_race_beside_processes_that_compute_says_so(tmp_path):
+    """As many as there are cores: whatever is timed shares them."""
+    others = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(os.cpu_count() or 1)]
+    try:
+        found = raced(tmp_path, seconds=0.2)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert any(doubt.startswith("other processes used") for doubt in found.doubts), found.doubts
+    assert found.conditions()["load"]["others_s"] == found.load.others_s > 0
+    assert found.waited_s == 0, "no patience, no wait"
