@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from compress.data.base import Splits, array_splits, assign_splits
 from compress.data.options import Count, Seed, checked_options
 from compress.data.transforms import make_normalise, statistics
+from deploy.foreign.npz import ArraysError, array_names, read_arrays
 from profiles.errors import UserError, one_line
 
 PARTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -20,11 +20,6 @@ LAYOUTS = ("auto", "nchw", "nhwc")
 NONE = "none"
 MOST_CLASSES = 100_000
 """Classes that are called by their numbers; ImageNet-21k has 21,841."""
-
-MOST_RATIO = 1100
-"""Times that an array may unpack to; deflate reaches 1,032."""
-
-SMALL_BYTES = 2**24
 
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
@@ -89,23 +84,14 @@ def _read(path: Path, images: str, labels: str) -> dict[str, Pair]:
     if not path.is_file():
         raise UserError(f"data: {path}: no such file; give a .npz of images and labels")
     try:
-        if zipfile.is_zipfile(path):
-            _check_size(path)
-        held = np.load(path, allow_pickle=False)
-        if not isinstance(held, np.lib.npyio.NpzFile):
-            raise UserError(f"data: {path} holds one array; store images and labels together with np.savez")
-        with held:
-            names = _names(path, held.files, images, labels)
-            return {
-                part: (held[ours], held[theirs] if theirs else _none(held[ours])) for part, (ours, theirs) in names.items()
-            }
-    except UserError:
-        raise
-    except MemoryError:
-        raise UserError(f"data: {path} states arrays that do not fit in memory; download or store it again") from None
-    except Exception as error:  # of a damaged archive anything may come: zlib.error, NotImplementedError, SyntaxError
-        reason = one_line(str(error), 200) or type(error).__name__
-        raise UserError(f"data: {path} cannot be read as a .npz of plain arrays: {reason}") from error
+        names = _names(path, array_names(path), images, labels)
+        wanted = {name for pair in names.values() for name in pair if name}
+        held = read_arrays(path, wanted)
+    except ArraysError as error:
+        raise UserError(f"data: {path} cannot be read as a .npz of plain arrays: it {one_line(str(error), 300)}") from None
+    except OSError as error:
+        raise UserError(f"data: {path}: {error.strerror}") from None
+    return {part: (held[ours], held[theirs] if theirs else _none(held[ours])) for part, (ours, theirs) in names.items()}
 
 
 def _names(path: Path, held: Sequence[str], images: str, labels: str) -> dict[str, tuple[str, str]]:
@@ -157,21 +143,6 @@ def _pair(where: str, pair: Pair, layout: str) -> Pair:
         raise UserError(*faults)
     kind = np.uint8 if images.dtype == np.uint8 else np.float32
     return np.ascontiguousarray(images, kind), labels.astype(np.int64)
-
-
-def _check_size(path: Path) -> None:
-    """Refuse arrays that unpack to more than the file can hold by far.
-
-    Raises:
-        UserError: an array of more than ``MOST_RATIO`` times its bytes in the file.
-    """
-    with zipfile.ZipFile(path) as archive:
-        packed = [
-            entry for entry in archive.infolist() if entry.file_size > max(entry.compress_size * MOST_RATIO, SMALL_BYTES)
-        ]
-    if packed:
-        names = ", ".join(f"{entry.filename[:40]} of {entry.file_size:,} bytes" for entry in packed[:4])
-        raise UserError(f"data: {path} unpacks to more than {MOST_RATIO} times its size ({names}); store it with np.savez")
 
 
 def _classes(path: str | Path, parts: Mapping[str, Pair], given: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deploy.foreign.npz import ArraysError, read_array
 from profiles.errors import UserError
 
 VOCABULARY = (
@@ -167,8 +168,8 @@ def load_npy(loss: str, option: str, path: str | Path) -> Tensor:
         UserError: it is not there, or is no such file.
     """
     try:
-        table = np.load(Path(os.path.expandvars(path)), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        table = read_array(Path(os.path.expandvars(path)))
+    except (OSError, ArraysError) as error:
         raise UserError(f"loss {loss}: {option} is a .npy file of numbers; given: {str(path)!r} ({error})") from None
     return torch.from_numpy(table.astype(np.float32))
 

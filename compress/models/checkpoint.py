@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
-import re
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from compress.models.file_kinds import checkpoint_kind
 from deploy.files import write_atomically
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError
 
 ABOUT = "about"
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "module",
-    "net",
-    "network",
-    "weights",
-    "params",
-    "ema",
-    "model_ema",
-    "state_dict_ema",
-    "ema_state_dict",
-    "params_ema",
-)
-"""Names of the table of weights in a trainer's checkpoint, the first that is there being taken."""
-
 PREFIXES = ("module.", "_orig_mod.", "model.")
 COUNTER = "num_batches_tracked"
-TRAINERS_OWN = re.compile(r"optim|sched|scaler|criterion|callback|hyper|metric|logger|loops|^(rng|amp|loss)", re.IGNORECASE)
-"""Names of a trainer's tables that hold no weights of a model."""
-
-MOST_DEPTH = 4
-"""Tables within tables that are searched for weights."""
-
-SCALAR = np.float64(0).__reduce__()[0]
-HARMLESS: tuple[Any, ...] = (
-    argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
-    *((SCALAR, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
-)
-"""Types of trainers' settings and metrics that hold data alone."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
@@ -121,135 +85,6 @@ class WeightsSpec:
     def __str__(self) -> str:
         parts = [f"{key} = {value!r}" for key, value in (("entry", self.entry), ("prefix", self.prefix)) if value]
         return f"{self.file} ({', '.join(parts)})" if parts else self.file
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """State dict of a checkpoint file.
-
-    Attributes:
-        notes: what else the file holds, and what was left out.
-    """
-
-    state: dict[str, Tensor]
-    notes: tuple[str, ...] = ()
-
-
-def load_foreign(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a checkpoint as ``read_checkpoint`` does."""
-    return read_checkpoint(WeightsSpec(file=str(path))).state
-
-
-def read_checkpoint(spec: WeightsSpec) -> Checkpoint:
-    """Read a state dict: safetensors, or PyTorch's own format with ``weights_only=True``, by content and not by suffix.
-
-    A checkpoint of a trainer is a table of tables. Without ``entry`` the first of the usual names is taken (``WRAPPERS``:
-    ``state_dict``, ``model`` and so on), and the notes name the others that hold weights, as ``model_ema``.
-
-    Raises:
-        UserError: no such file, a file of another kind, cut or damaged, or no state dict in it.
-    """
-    path = Path(spec.file)
-    kind, fault = checkpoint_kind(path)
-    if fault:
-        raise UserError(f"weights {path}: {fault}")
-    content: Any = _safetensors(path) if kind == "safetensors" else _torch_file(path)
-    states = dict(_states(content))
-    if not states:
-        raise UserError(_no_state(content, path))
-    chosen = _entry(spec, states)
-    state, notes = states[chosen], [] if spec.entry else _other_entries(chosen, states)
-    if spec.prefix:
-        kept = {name.removeprefix(spec.prefix): value for name, value in state.items() if name.startswith(spec.prefix)}
-        if not kept:
-            heads = sorted({name.partition(".")[0] + "." for name in state})
-            raise UserError(f"weights {path}: no key begins with {spec.prefix!r}; they begin with {some_names(heads)}")
-        left = [name for name in state if not name.startswith(spec.prefix)]
-        notes += [f"left out without the prefix {spec.prefix!r}: {some_names(left)}"] if left else []
-        state = kept
-    return Checkpoint(state=state, notes=tuple(notes))
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_tensors(path)[0]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"weights {path}: damaged ({_line(error)}); download it again") from None
-
-
-def _torch_file(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(list(HARMLESS)), warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # of the pickle's protocol
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a foreign file anything may come
-        text = _line(error)
-        if match := re.search(r"(?:GLOBAL|[Uu]nsupported (?:class|type)) ([\w.]+)", text):
-            named = f"holds more than tensors ({match.group(1)}), and code in a checkpoint is never run"
-            raise UserError(f"weights {path}: {named}; save its state_dict() alone") from None
-        if text.startswith("Unsupported operand"):
-            named = "a pickle with instructions that torch.save does not write, and none of them is run"
-            raise UserError(f"weights {path}: {named}; save the state dict with torch.save or safetensors") from None
-        raise UserError(f"weights {path}: cut off or damaged ({text}); download it again") from None
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    reason = (text.partition("WeightsUnpickler error: ")[2] or text).partition(" Check the documentation")[0]
-    return reason[:200] or type(error).__name__
-
-
-def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """List the tables of tensors within tables, by their path; not those of optimizers and the like."""
-    if not isinstance(content, Mapping) or depth > MOST_DEPTH:
-        return
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if tensors:
-        yield path, tensors
-    for name, value in content.items():
-        if isinstance(name, str) and not TRAINERS_OWN.search(name):
-            yield from _states(value, f"{path}.{name}" if path else name, depth + 1)
-
-
-def _entry(spec: WeightsSpec, states: Mapping[str, Any]) -> str:
-    """Return the path of the table that was asked for, or is taken without being asked."""
-    names = [name for name in states if name]
-    if spec.entry:
-        if spec.entry in states:
-            return spec.entry
-        below = [name for name in names if name.startswith(f"{spec.entry}.")]
-        if not below:
-            raise UserError(f"weights {spec.file}: {unknown('entry', spec.entry, names)}")
-        return min(below, key=_rank)
-    usual = [name for name in names if _rank(name) < len(WRAPPERS)]
-    if usual:
-        return min(usual, key=_rank)
-    if "" in states or len(states) == 1:
-        return next(iter(states))
-    has = f"it has {some_names(names)}"
-    raise UserError(f'weights {spec.file}: several tables of tensors; {has}; choose with {{ file = "...", entry = "..." }}')
-
-
-def _rank(name: str) -> float:
-    """Order paths of tables by the usual names, the outermost first."""
-    places = [WRAPPERS.index(part) if part in WRAPPERS else len(WRAPPERS) for part in name.split(".")]
-    return places[0] + sum(place * 1e-2 ** (depth + 1) for depth, place in enumerate(places[1:]))
-
-
-def _other_entries(chosen: str, states: Mapping[str, Any]) -> list[str]:
-    others = [name for name in states if name != chosen and not name.startswith(f"{chosen}.")] if chosen else []
-    if not others:
-        return []
-    words = f'choose with weights = {{ file = "...", entry = "{others[0]}" }}'
-    return [f"read from {chosen!r}; the checkpoint also holds {some_names(others)}: {words}"]
-
-
-def _no_state(content: Any, path: Path) -> str:
-    if not isinstance(content, Mapping):
-        return f"weights {path}: a {type(content).__name__}, not a state dict (a flat table of tensors)"
-    has = some_names([str(key) for key in content]) or "nothing"
-    return f"weights {path}: not a state dict (a flat table of tensors), nor one under {', '.join(WRAPPERS)}; it has {has}"
 
 
 def without_prefix(state: Mapping[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], str]:

@@ -10,8 +10,8 @@ from typing import Literal
 
 AGAIN = "download it again"
 HEAD_BYTES = 1024
-MOST_HEADER_BYTES = 100 * 2**20
-"""Longest header of a safetensors file; the format's own limit."""
+MOST_HEADER_BYTES = 2**24
+"""Longest header of a safetensors file: some hundred thousand tensors; the format's own limit is 100 MB."""
 
 OTHERS = {
     b"\x89HDF\r\n\x1a\n": "a HDF5 file, as Keras writes; convert it to a PyTorch state dict",
@@ -33,7 +33,7 @@ Kind = Literal["safetensors", "torch"]
 
 
 def checkpoint_kind(path: Path) -> tuple[Kind, str]:
-    """Return the kind of a checkpoint file by content, and its fault; an empty fault where it can be read."""
+    """Return the kind of a checkpoint file by its head, and its fault; an empty fault where there is none that it shows."""
     if os.path.isdir(path):
         inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
         return "torch", f"a folder; give a file in it{': ' + ', '.join(inside[:4]) if inside else ''}"
@@ -52,7 +52,7 @@ def checkpoint_kind(path: Path) -> tuple[Kind, str]:
     if head[257:262] == b"ustar":
         return "torch", "a tar archive; unpack it"
     if head.startswith(b"PK"):
-        return "torch", _zip_fault(path, size)
+        return "torch", ""
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return "safetensors", _safetensors_fault(path, size)
     if not head.startswith(b"\x80"):  # the first byte of each pickle since protocol 2
@@ -76,12 +76,16 @@ def _not_binary(head: bytes) -> str:
     return ""
 
 
-def _zip_fault(path: Path, size: int) -> str:
+def zip_fault(path: Path) -> str:
+    """Word the fault of a zip archive that is no checkpoint of PyTorch; empty where it is one, or no archive."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return ""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return f"cut off or damaged: {size:,} bytes without the end of the archive; {AGAIN}"
+        return f"cut off or damaged: {path.stat().st_size:,} bytes without the end of the archive; {AGAIN}"
     if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
         return "a TorchScript archive, which holds a program that is never run here; save its state_dict() alone"
     if not any(name.endswith("data.pkl") for name in names):

@@ -20,7 +20,6 @@ from compress.stages.trained import TrainedStage
 from deploy.export import from_onnx
 from deploy.export.to_onnx import capture
 from deploy.files import sha256
-from deploy.onnx_graph.run import onnx_session
 from profiles.errors import UserError
 
 
@@ -138,5 +137,5 @@ class Preflight:
         wanted = tuple(d.dim_value or "free" for d in given)[1:]
         if any(w not in ("free", s) for w, s in zip(wanted, self._example.shape[1:], strict=True)):
             raise UserError(f"takes samples of shape {wanted}; the data's are {tuple(self._example.shape[1:])}")
-        outputs = [torch.from_numpy(output) for output in onnx_session(model)(self._example.numpy())]
+        outputs = [torch.from_numpy(output) for output in from_onnx.first_outputs(model, self._example.numpy())]
         self._task.check_outputs(outputs[0] if len(outputs) == 1 else tuple(outputs), self._data)

@@ -19,7 +19,8 @@ from compress.methods.distillation.label_teacher import LabelAssistedTeacher, La
 from compress.methods.distillation.loss_specs import loss_modules, parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.models import plan as surgery
-from compress.models.checkpoint import WeightsSpec, checkpoint_path, load_into, load_tensors, read_checkpoint, save_tensors
+from compress.models.checkpoint import WeightsSpec, checkpoint_path, load_into, load_tensors, save_tensors
+from compress.models.foreign import read_checkpoint
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
@@ -52,7 +53,7 @@ class Teachers:
         def make(folder: Path) -> dict[str, Any]:
             torch.manual_seed(self._shared.recipe.seed)
             module = plan.build()
-            checkpoint = read_checkpoint(spec)
+            checkpoint = read_checkpoint(spec, folder)
             for note in checkpoint.notes:
                 self._shared.progress.say(f"weights {spec.file}: {note}")
             load_into(module, checkpoint.state, str(spec))

@@ -6,8 +6,6 @@ golden.npz holds ``input`` of shape (samples, ...), ``output`` (the first output
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,23 +16,12 @@ import numpy.typing as npt
 
 from deploy.engines import Session
 from deploy.engines.base import pad_batch
+from deploy.foreign.npz import ArraysError, read_arrays
 from deploy.measure.parity import parity
 
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
 """By precision: rounding and another processor's kernels stay above it by far, a wrong build does not."""
 MOST_FLIPS = {"fp32": 0.0}
-UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""Errors of numpy's reader of .npz files."""
 OTHER_FLIPS = 1 / 16
 """Fraction of samples whose largest output may be another one: a tie may fall either way, except in fp32."""
 
@@ -81,10 +68,11 @@ def _read(golden: Path) -> dict[str, npt.NDArray[Any]]:
         ValueError: it is another file.
     """
     try:
-        with np.load(golden, allow_pickle=False) as stored:
-            arrays = {str(name): np.asarray(stored[name]) for name in stored.files}
-    except UNREADABLE as error:
-        raise ValueError(f"{golden.name} cannot be read ({type(error).__name__})") from None
+        arrays = read_arrays(golden)
+    except OSError as error:
+        raise ValueError(f"{golden.name} cannot be read ({error.strerror})") from None
+    except ArraysError as error:
+        raise ValueError(f"{golden.name} {error}") from None
     names = {"input", *(_name(i) for i in range(len(arrays) - 1))}
     is_plain = all(a.ndim > 0 and len(a) > 0 and a.dtype.kind in "fiub" for a in arrays.values())
     if set(arrays) != names or len(names) < 2 or not is_plain or len({len(a) for a in arrays.values()}) != 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, final
 
 from deploy.devices.base import CompletedCommand, Device, DeviceError
+from deploy.foreign.confined import python_environment
 
 
 @final
@@ -88,12 +88,4 @@ class Local(Device):
         )
 
     def _environment(self) -> dict[str, str]:
-        return environment() | ({"EDGE_HOME": self._home} if self._home else {})
-
-
-def environment() -> dict[str, str]:
-    """Return this process's environment, with its packages importable however they were found.
-
-    The working directory is no place to import from: it may be a bundle's folder, whose author chose the names in it.
-    """
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"}
+        return python_environment() | ({"EDGE_HOME": self._home} if self._home else {})

@@ -27,8 +27,8 @@ from deploy.board import install, lock, root, ssh_errors
 from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, to_chunks
 from deploy.devices.base import CompletedCommand, Device, DeviceError
-from deploy.devices.local import environment
 from deploy.files import UnsafeNameError, name_fault, safe_path, sha256
+from deploy.foreign.confined import python_environment
 from profiles.errors import UserError
 
 CONNECT_S = 15
@@ -125,7 +125,7 @@ class SSH(Device):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment(),
+                env=python_environment(),
                 start_new_session=True,
             )
         finally:

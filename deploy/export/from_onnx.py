@@ -1,32 +1,133 @@
-"""Foreign ONNX files: reading, and conversion to the form that exported models have."""
+"""Foreign ONNX files: reading, and conversion to the form that exported models have.
+
+A foreign file is read, converted and first run in a process of its own (``deploy.foreign.confined``): libraries in C++ parse
+it, and folding its constants or running it may take any time and memory.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from deploy.export.to_onnx import IR_VERSION, OPSET, silence_exporter
+from deploy.files import name_fault
+from deploy.foreign.confined import ConfinedError, Limits, call
 from deploy.onnx_graph.graph import drop_unused_constants, use_global_pools
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
+
+IMPORTED_BY_READERS = ("onnxscript.optimizer", "onnxscript.rewriter")
+CONVERTING = {"copies": 12, "base_s": 60, "bytes_a_second": 1_000_000}
+"""What reading and converting a file may take (``Limits.of_file``)."""
+
+RUNNING = {"copies": 40, "base_s": 120, "bytes_a_second": 1_000_000}
+"""What running one batch may take."""
 
 
 def read(path: Path) -> onnx.ModelProto:
     """Read an ONNX file and clean its model: batch norms folded, shapes inferred, a current opset.
 
     Raises:
-        UserError: there is no such file, it is no ONNX model, is quantised already, or has several inputs.
+        UserError: there is no such file, it is no ONNX model, is quantised already, has several inputs, or takes more time
+            or memory than a model of its size.
     """
     if not path.is_file():
         raise UserError(f"model {path}: no such file")
+    with tempfile.TemporaryDirectory() as scratch:
+        cleaned = Path(scratch) / "model.onnx"
+        asked = {"file": str(path.absolute()), "named": str(path), "cleaned": str(cleaned)}
+        try:
+            beside = call("deploy.export.from_onnx:external_bytes", {"file": asked["file"]}, Limits.of_file(path, copies=8))
+            call("deploy.export.from_onnx:convert", asked, Limits.of_file(path, beside_bytes=beside, **CONVERTING))
+        except ConfinedError as error:
+            raise UserError(f"model {path}: {error}: not an ONNX model, or one made to do so") from None
+        return onnx.load(str(cleaned))
+
+
+def external_bytes(file: str) -> int:
+    """Return the size of the files beside an ONNX file that hold its weights; 0 where it cannot be read."""
     try:
-        model = onnx.load(str(path))
+        tensors = onnx.load(file, load_external_data=False).graph.initializer
+    except (DecodeError, OSError):
+        return 0
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    paths = [Path(file).parent / name for name in names if name_fault(name) is None]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def convert(file: str, named: str, cleaned: str) -> None:
+    """Read ``file``, which errors call ``named``, and write its clean model; the confined reader's part.
+
+    Raises:
+        UserError: as ``read``.
+    """
+    try:
+        model = onnx.load(file)
         onnx.checker.check_model(model)
+    except MemoryError:
+        raise
     except Exception as error:  # protobuf's and the checker's errors share no base class
-        raise UserError(f"model {path}: not an ONNX model ({str(error).splitlines()[0][:120]})") from None
-    _check_supported(model, path)
-    with silence_exporter():
-        return clean(model)
+        raise UserError(f"model {named}: not an ONNX model ({_line(error)})") from None
+    _check_supported(model, Path(named))
+    try:
+        with silence_exporter():
+            content = clean(model).SerializeToString()
+    except MemoryError:
+        raise
+    except Exception as error:  # of a graph that the checker lets pass anything may come
+        raise UserError(f"model {named}: cannot be converted to opset {OPSET} ({_line(error)})") from None
+    Path(cleaned).write_bytes(content)
+
+
+def first_outputs(model: onnx.ModelProto, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Return the outputs of a foreign model for one batch, run in a process of its own.
+
+    Args:
+        inputs: (samples, ...), as its one input takes them.
+
+    Raises:
+        UserError: it cannot be run, or takes more time or memory than a model of its size.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {name: str(Path(scratch) / name) for name in ("model.onnx", "inputs.npy", "outputs.npz")}
+        onnx.save(model, files["model.onnx"])
+        np.save(files["inputs.npy"], inputs)
+        asked = {"model": files["model.onnx"], "inputs": files["inputs.npy"], "outputs": files["outputs.npz"]}
+        try:
+            call("deploy.export.from_onnx:run_once", asked, Limits.of_file(Path(files["model.onnx"]), **RUNNING))
+        except ConfinedError as error:
+            raise UserError(f"cannot be run: one batch {error}") from None
+        with np.load(files["outputs.npz"], allow_pickle=False) as stored:
+            return [stored[name] for name in stored.files]
+
+
+def run_once(model: str, inputs: str, outputs: str) -> None:
+    """Run the model in a file on the inputs in another; the confined part of ``first_outputs``.
+
+    Raises:
+        UserError: it cannot be run.
+    """
+    from deploy.onnx_graph.run import onnx_session
+
+    batch = np.load(inputs, allow_pickle=False)
+    try:
+        results = onnx_session(onnx.load(model))(batch)
+    except MemoryError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        if "bad_alloc" in str(error) or "Failed to allocate memory" in str(error):
+            raise MemoryError from None
+        raise UserError(f"cannot be run on inputs of shape {batch.shape} ({_line(error)})") from None
+    np.savez(outputs, *results)
+
+
+def _line(error: Exception) -> str:
+    return one_line(str(error).strip().partition("\n")[0], 200) or type(error).__name__
 
 
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:

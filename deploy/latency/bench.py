@@ -11,10 +11,12 @@ import numpy as np
 from deploy.engines import BuildPlan, ExportFormat, engine, export_format, exports
 from deploy.engines.base import PLAN_FILE
 from deploy.engines.exports import ONNX
+from deploy.foreign.confined import ConfinedError, Limits, call
 from deploy.worker.client import RemoteWorker
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, unknown
 
+IMPORTED_BY_READERS = ("onnx",)
 Prepare = Callable[[RemoteWorker], Mapping[str, Any]]
 
 
@@ -58,15 +60,28 @@ def variants(
 
 
 def onnx_fault(path: Path) -> str | None:
-    """Return why ``path`` is no ONNX model, judged without its weights; None where it is one."""
+    """Return why ``path`` is no ONNX model, judged without its weights; None where it is one.
+
+    It is read in a process of its own first (``deploy.foreign.confined``).
+    """
+    try:
+        asked = {"file": str(path.absolute())}
+        fault: str | None = call("deploy.latency.bench:read_fault", asked, Limits.of_file(path, copies=8))
+    except (ConfinedError, OSError) as error:
+        fault = (error.strerror or "cannot be read") if isinstance(error, OSError) else str(error)
+    return None if fault is None else f"{path}: not an ONNX file ({fault})"
+
+
+def read_fault(file: str) -> str | None:
+    """Return why a file is no ONNX model; the confined part of ``onnx_fault``."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError) as error:
-        return f"{path}: not an ONNX file ({error.strerror if isinstance(error, OSError) else 'its content is another'})"
-    return None if model.graph.node and model.opset_import else f"{path}: not an ONNX file (it holds no graph)"
+        model = onnx.load(file, load_external_data=False)
+    except DecodeError:
+        return "its content is another"
+    return None if model.graph.node and model.opset_import else "it holds no graph"
 
 
 def _is_engine(model: Path) -> bool:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from deploy.board.relay import JOB_GONE, LOST, NOTICE
 from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
+from deploy.foreign.npz import ArraysError, read_arrays
 from deploy.measure.conditions import Conditions
 from deploy.measure.load import Load
 from deploy.measure.timing import Times
@@ -92,8 +93,10 @@ class RemoteWorker:
             self._device.get(remote_outputs, outputs)
             for remote in (remote_inputs, remote_outputs):
                 self._device.forget(remote)
-            with np.load(outputs, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+            try:
+                return read_arrays(outputs)
+            except ArraysError as error:
+                raise EngineError(f"the worker on {self._device.url} sent outputs in a file that {error}") from None
 
     def warm(self, feed: dict[str, npt.NDArray[Any]]) -> None:
         """Bind the first batch of ``feed`` as the input of ``time``."""

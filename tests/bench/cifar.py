@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.execution.progress import StreamProgress
-from compress.models.checkpoint import load_foreign, load_into
+from compress.models.checkpoint import load_into
 from compress.models.factory import factory
+from compress.models.foreign import load_foreign
 from compress.models.resnet import resnet
 from compress.tasks.classification import Classification
 from compress.training.trainer import Trainer, fast_bf16

@@ -22,8 +22,9 @@ from compress.data.digits import digits
 from compress.data.yolo import yolo
 from compress.execution.progress import StreamProgress
 from compress.methods.distillation.objective import Objective, parse_losses
-from compress.models.checkpoint import load_foreign, load_into
+from compress.models.checkpoint import load_into
 from compress.models.factory import factory
+from compress.models.foreign import load_foreign
 from compress.models.resnet import resnet
 from compress.tasks import Task
 from compress.tasks.classification import Classification

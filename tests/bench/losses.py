@@ -35,8 +35,9 @@ from compress.losses import LOSSES
 from compress.methods.distillation.loss_specs import is_layer_input, loss_inputs, parse_losses
 from compress.methods.distillation.objective import Objective
 from compress.methods.distillation.weight_inheritance import inherit_weights
-from compress.models.checkpoint import load_foreign, load_into
+from compress.models.checkpoint import load_into
 from compress.models.factory import factory
+from compress.models.foreign import load_foreign
 from compress.models.resnet import resnet
 from compress.tasks.classification import Classification
 from compress.training.schedule import Schedule

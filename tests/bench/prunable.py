@@ -19,8 +19,9 @@ from compress.data import Splits
 from compress.data.base import Batch, Indices, Samples
 from compress.execution.progress import StreamProgress
 from compress.methods.distillation.objective import parse_losses
-from compress.models.checkpoint import load_foreign, load_into
+from compress.models.checkpoint import load_into
 from compress.models.factory import factory
+from compress.models.foreign import load_foreign
 from compress.models.plan import Plan
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact, Context

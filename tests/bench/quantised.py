@@ -28,8 +28,9 @@ from compress.methods.distillation.objective import Objective, parse_losses
 from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.post_training import PostTraining, QuantizedModel, quantize_model
-from compress.models.checkpoint import load_foreign, load_into
+from compress.models.checkpoint import load_into
 from compress.models.factory import factory
+from compress.models.foreign import load_foreign
 from compress.models.plan import Plan
 from compress.models.resnet import resnet
 from compress.stages.base import Artifact, Context

@@ -17,7 +17,7 @@ from compress.data.coco import coco
 from compress.data.npz import npz
 from compress.data.voc import voc
 from compress.data.yolo import yolo
-from compress.models.checkpoint import load_foreign
+from compress.models.foreign import load_foreign
 from compress.report import record
 from deploy.bundle import manifest
 from deploy.packing import packed_file

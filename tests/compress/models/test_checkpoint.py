@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from compress.models.checkpoint import WeightsSpec, load_foreign, load_into, read_checkpoint
+from compress.models.checkpoint import WeightsSpec, load_into
+from compress.models.foreign import load_foreign, read_checkpoint
 from compress.recipe.parse import parse
 from profiles.errors import UserError
 from tests.conftest import small_model
@@ -216,3 +217,37 @@ def test_a_recipe_says_which_weights(tmp_path, monkeypatch):
         teacher({"file": "w.pth", "enter": "model_ema"})
     with pytest.raises(UserError, match="weights"):
         teacher({"entry": "model_ema"})
+
+
+TWICE = b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
+LAUGHING = b"\x80\x02}" + b")" + TWICE + b"K\x01s."
+"""A table whose one key is a tuple of the tuple before, twice, 60 times over: to hash it takes 2^60 steps."""
+
+
+def test_a_checkpoint_that_hangs_its_reader_is_told(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        for name in plain.namelist():
+            archive.writestr(name, LAUGHING if name.endswith("data.pkl") else plain.read(name))
+    with pytest.raises(UserError, match="takes more than 4 s of processor time to be read: a file of"):
+        load_foreign(tmp_path / "w.pth")
+
+
+def test_a_checkpoint_that_states_more_than_it_holds_is_told(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(10**10)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"takes more than 1.0 GiB of memory to be read: a file of [\d,]+ bytes"):
+        load_foreign(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.ones(2, device="meta")])
+def test_tensors_of_odd_kinds_are_told(tensor, tmp_path):
+    torch.save({"a": tensor}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="a tensor of a kind that safetensors has not|holds more than tensors"):
+        load_foreign(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("about", ["[" * 5000, "[]", "1", '{"aliases": []}', '{"aliases": {"a": ["b"]}, "facts": 1}'])
+def test_metadata_of_a_safetensors_file_that_is_not_ours_is_told(about, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(safetensors_bytes({"b": torch.ones(2)}, {"about": about}))
+    with pytest.raises(UserError, match="damaged"):
+        load_foreign(tmp_path / "w.safetensors")

@@ -11,7 +11,8 @@ import torch
 from onnx import helper
 
 from deploy.bundle.bundle import verify
-from deploy.export.from_onnx import read
+from deploy.export import from_onnx
+from deploy.export.from_onnx import first_outputs, read
 from deploy.export.to_onnx import capture, to_onnx
 from profiles.errors import UserError
 from tests.conftest import small_model
@@ -124,3 +125,41 @@ def test_several_inputs_are_refused(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), str(tmp_path / "two.onnx"))
     with pytest.raises(UserError, match="has the inputs a, b; models with one input are supported"):
         read(tmp_path / "two.onnx")
+
+
+def hostile(tmp_path, *nodes, initializers=()):
+    """A file whose graph takes ``a`` and gives ``z``."""
+    given, result = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ("n", s)) for n, s in (("a", 4), ("z", "m")))
+    graph = helper.make_graph(list(nodes), "g", [given], [result], list(initializers))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(tmp_path / "h.onnx"))
+    return tmp_path / "h.onnx"
+
+
+def test_a_graph_that_takes_all_memory_is_told(tmp_path):
+    times = onnx.numpy_helper.from_array(np.array([1, 10**8]), "times")
+    file = hostile(tmp_path, helper.make_node("Tile", ["a", "times"], ["z"]), initializers=[times])
+    with pytest.raises(UserError, match=r"cannot be run: one batch takes more than 1.0 GiB of memory"):
+        first_outputs(read(file), np.ones((2, 4), np.float32))
+
+
+def test_a_graph_that_does_not_end_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(from_onnx.RUNNING, "base_s", 1)
+    one, yes = helper.make_tensor("one", onnx.TensorProto.INT64, [], [2**62]), helper.make_tensor("yes", 9, [], [True])
+    turn = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["x"], ["y"])],
+        "turn",
+        [helper.make_tensor_value_info(n, k, s) for n, k, s in (("i", 7, []), ("go", 9, []), ("x", 1, None))],
+        [helper.make_tensor_value_info(n, k, s) for n, k, s in (("on", 9, []), ("y", 1, None))],
+    )
+    file = hostile(tmp_path, helper.make_node("Loop", ["one", "yes", "a"], ["z"], body=turn), initializers=[one, yes])
+    with pytest.raises(UserError, match="cannot be run: one batch takes more than 1 s of processor time to be read"):
+        first_outputs(read(file), np.ones((2, 4), np.float32))
+
+
+def test_weights_beside_the_file_count_in_its_limits(tmp_path):
+    weights = onnx.numpy_helper.from_array(np.ones((4, 2**18), np.float32), "w")
+    hostile(tmp_path, helper.make_node("MatMul", ["a", "w"], ["z"]), initializers=[weights])
+    model = onnx.load(str(tmp_path / "h.onnx"))
+    onnx.save(model, str(tmp_path / "e.onnx"), save_as_external_data=True, location="e.data")
+    assert from_onnx.external_bytes(str(tmp_path / "e.onnx")) == 2**22
+    assert first_outputs(read(tmp_path / "e.onnx"), np.ones((2, 4), np.float32))[0].shape == (2, 2**18)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from compress.models.checkpoint import load_foreign, load_into, save_tensors
+from compress.models.checkpoint import load_into, save_tensors
+from compress.models.foreign import load_foreign
 from profiles.errors import UserError
 from tests.conftest import small_model
 
