@@ -80,7 +80,7 @@ class ImageCache:
             UserError: images that cannot be decoded.
         """
         if self._pixels is None:
-            self._pixels = _room(self._shape)
+            self._pixels = room(self._shape)
         missing = [int(index) for index in np.unique(indices) if not self._there[index]]
         faults = [fault for fault in thread_pool().map(self._decode, missing) if fault]
         if faults:
@@ -247,7 +247,8 @@ def _filled(boxes: Sequence[Boxes]) -> Boxes:
     return padded
 
 
-def _room(shape: tuple[int, ...]) -> Bytes:
+def room(shape: tuple[int, ...]) -> Bytes:
+    """Make an array of bytes in memory, or where that is much in a file without a name that is gone with the process."""
     if math.prod(shape) <= IN_MEMORY_BYTES:
         return np.empty(shape, np.uint8)
     steps = Path(os.environ.get("COMPRESS_STEPS", "runs/.steps"))

@@ -134,7 +134,7 @@ def augment_with_boxes(
     right, down = (view.move * (2 * draws[:, index] - 1) for index in (1, 2))
     if view.zoom or view.move:
         left, top = (width * (0.5 - zoom / 2 + right), height * (0.5 - zoom / 2 + down))
-        pixels = _moved(pixels, zoom, left, top)
+        pixels = move_images(pixels, zoom, left, top)
         _move(boxes, zoom, left, top, width, height)
     if view.mirror:
         flip = draws[:, 3] < 0.5
@@ -145,12 +145,12 @@ def augment_with_boxes(
         pixels[flip] = pixels[flip, ::-1]
         boxes[flip, :, 2::2] = np.where(boxes[flip, :, :1] >= 0, height - boxes[flip, :, 4:1:-2], 0)
     if view.colour:
-        _colour(pixels, 1 + view.colour * (2 * draws[:, 5:] - 1))
+        vary_colour(pixels, 1 + view.colour * (2 * draws[:, 5:] - 1))
     return pixels, boxes
 
 
-def _moved(pixels: Bytes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: npt.NDArray[Any]) -> Bytes:
-    """Each picture enlarged by ``zoom``, its corner put at ``left`` and ``top``; bilinear, grey outside."""
+def move_images(pixels: Bytes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: npt.NDArray[Any]) -> Bytes:
+    """Enlarge each picture by ``zoom``, and put its corner at ``left`` and ``top``; bilinear, grey outside."""
     result = np.empty_like(pixels)
     grey = FILL if pixels.shape[3] == 1 else (FILL,) * pixels.shape[3]
 
@@ -181,8 +181,8 @@ def _move(
     boxes[gone] = (-1, 0, 0, 0, 0)
 
 
-def _colour(pixels: Bytes, factors: npt.NDArray[Any]) -> None:
-    """Contrast around the middle, then a gain a channel, in place; ``factors`` of shape (N, 4)."""
+def vary_colour(pixels: Bytes, factors: npt.NDArray[Any]) -> None:
+    """Vary contrast around the middle, then each channel's gain, in place; ``factors`` of shape (N, 4)."""
     levels = np.arange(256.0)
     for picture, (contrast, *gains) in zip(pixels, factors, strict=True):
         for channel, gain in zip(range(picture.shape[2]), gains, strict=False):

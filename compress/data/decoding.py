@@ -107,7 +107,7 @@ def read_header(path: Path) -> Header | str:
     """Read the head of an image file; a fault where it cannot be opened."""
     try:
         with Image.open(path) as image:
-            return Header(stored=image.size, orientation=_orientation(image), frames=_has_frames(image))
+            return Header(stored=image.size, orientation=orientation_of(image), frames=_has_frames(image))
     except UNREADABLE as error:
         return f"data: {path} cannot be opened ({reason(error, path)}); remove or replace it"
 
@@ -151,7 +151,7 @@ def suffix_of(name: str) -> str:
 
 def shown_size(image: Image.Image) -> Size:
     """Return the size of an opened image as a viewer shows it."""
-    return image.size[::-1] if _orientation(image) in SIDEWAYS else image.size
+    return image.size[::-1] if orientation_of(image) in SIDEWAYS else image.size
 
 
 def upright(image: Image.Image, channels: int, at_least: Size | None = None) -> Image.Image:
@@ -163,7 +163,7 @@ def upright(image: Image.Image, channels: int, at_least: Size | None = None) -> 
     Raises:
         UNREADABLE: the file is damaged, or its pixels are floating-point numbers.
     """
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     mode = "RGB" if channels == 3 else "L"
     if at_least is not None:
         image.draft(mode, at_least[::-1] if orientation in SIDEWAYS else at_least)
@@ -205,7 +205,7 @@ def reason(error: BaseException, path: str | Path) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none or it is damaged. A TIFF is turned by Pillow itself."""
     if image.format == "TIFF":
         return 1

@@ -68,8 +68,9 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     given = table.get("student", {"from": "teacher"})
     student = parse_student(given, taught_by, lambda model: _model(model, Path(source).parent), source, faults)
     budget = build(Budget, table.get("budget", {}), f"{source}: [budget]", faults)
+    usual = _usual_losses(task)
     chain = [
-        _stage(entry, f"{source}: [[stage]] {i + 1}", Path(source).parent, faults)
+        _stage(entry, f"{source}: [[stage]] {i + 1}", Path(source).parent, usual, faults)
         for i, entry in enumerate(table.get("stage", []))
     ]
     faults += _order(chain, source)
@@ -257,7 +258,16 @@ def _model(reference: str, folder: Path) -> str:
     return factory.relative_to(reference, folder)
 
 
-def _stage(entry: Mapping[str, Any], where: str, folder: Path, faults: list[str]) -> Stage | None:
+def _usual_losses(task: Use | None) -> Mapping[str, Any]:
+    """Return what a task says of the losses of stages that name none."""
+    with contextlib.suppress(Exception):  # of code that does not import, the run says so when it needs it
+        if task is not None:
+            kind: Any = factory.factory(tasks().get(task.use, task.use))
+            return dict(kind.stage_losses)
+    return {}
+
+
+def _stage(entry: Mapping[str, Any], where: str, folder: Path, usual: Mapping[str, Any], faults: list[str]) -> Stage | None:
     name = entry.get("use")
     if not isinstance(name, str):
         faults.append(f"{where} use is missing; known stages: {', '.join(sorted(stages()))}")
@@ -268,7 +278,11 @@ def _stage(entry: Mapping[str, Any], where: str, folder: Path, faults: list[str]
     settings = {key: value for key, value in entry.items() if key != "use"}
     if isinstance(settings.get("losses"), list):
         settings["losses"] = [_loss(loss, folder, f"{where} ({name}) losses", faults) for loss in settings["losses"]]
-    stage: Stage | None = build(load_object(stages()[name]), settings, f"{where} ({name})", faults)
+    kind = load_object(stages()[name])
+    chosen = "distill" if name == "distill" else "recovery"
+    if "losses" not in settings and chosen in usual and any(each.name == "losses" for each in fields(kind)):
+        settings["losses"] = list(usual[chosen])
+    stage: Stage | None = build(kind, settings, f"{where} ({name})", faults)
     return stage
 
 

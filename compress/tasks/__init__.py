@@ -10,6 +10,7 @@ from compress.tasks.base import Metric, Predict, Task
 TASKS: dict[str, str] = {
     "classification": "compress.tasks.classification:Classification",
     "detection": "compress.tasks.detection:Detection",
+    "segmentation": "compress.tasks.segmentation:Segmentation",
 }
 
 __all__ = ["TASKS", "Metric", "Predict", "Task"]

@@ -60,6 +60,11 @@ class Task(ABC):
     scale: ClassVar[float | None] = None
     """Largest value of the metric, a hundred points; without one, 100 where the unit is per cent and 1 elsewhere."""
 
+    stage_losses: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """What stages learn from where the recipe names no ``losses``: ``distill``, and ``recovery`` for all others; each as a
+    recipe's list. Without an entry a stage has its own, which may read class scores: a task without classes has both.
+    """
+
     @property
     def full_scale(self) -> float:
         """Return the largest value of the metric."""

@@ -1,0 +1,235 @@
+"""Folders of images and masks, one mask for each image, in one of the layouts that data sets come in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from PIL import Image
+
+from compress.data.base import Indices, Splits
+from compress.data.box_samples import PARTS, first_faults
+from compress.data.box_transforms import make_box_preprocessing
+from compress.data.decoding import UNREADABLE, is_image, read_text, reason
+from compress.data.fingerprints import file_digests
+from compress.data.mask_samples import Labels, MaskStore, mask_splits
+from compress.data.mask_values import UNKNOWN, LabelValues, Value
+from compress.data.options import Seed, Sides, checked_options
+from profiles.errors import UserError
+
+IMAGES = ("images", "imgs", "img", "img_dir", "image", "JPEGImages", "leftImg8bit")
+MASKS = ("masks", "labels", "mask", "annotations", "ann_dir", "SegmentationClass", "gtFine", "gt")
+"""Names that the two folders may have, of which the first that is there is taken."""
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+@checked_options("data: masks")
+def masks(
+    *,
+    path: str | Path,
+    size: Sides,
+    classes: Sequence[str] = (),
+    values: Sequence[Value] = (),
+    ignore: Sequence[Value] = (255,),
+    images: str = "",
+    masks: str = "",
+    image_suffix: str = "",
+    mask_suffix: str = "",
+    resize: str = "plain",
+    antialias: bool = True,
+    validation: float = 0.1,
+    test: float = 0.1,
+    calibration: int = 512,
+    seed: Seed = 0,
+    mean: Sequence[float] = (),
+    deviation: Sequence[float] = (),
+    order: str = "rgb",
+    scale: float = 1.0,
+    mirror: bool = True,
+    upside_down: bool = False,
+    zoom: float = 0.25,
+    move: float = 0.1,
+    colour: float = 0.1,
+) -> Splits:
+    """Read images with a label for each pixel, as float32 (channels, height, width) and int64 (height, width).
+
+    ``path`` holds ``train/images`` and ``train/masks`` (the same of ``val`` and ``test``), or ``images/train`` and
+    ``masks/train``, or ``images`` and ``masks`` alone, or is laid out as Pascal VOC (``JPEGImages``,
+    ``SegmentationClass`` and the lists of ``ImageSets/Segmentation``). What is missing is held out as
+    ``compress.data.base.assign_splits`` says. A mask has its image's name, ``image_suffix`` replaced by ``mask_suffix``
+    before the dot. The other options are those of ``compress.data.box_transforms.BoxPreprocessing``.
+
+    Args:
+        classes: names in the order of the labels; Pascal VOC's own where it is laid out so.
+        values: what stands for each class in a mask, numbers or colours; without, 0, 1, 2 and so on.
+        ignore: values that stand for no label: no loss, no metric.
+        images, masks: names of the folders; without, the usual ones.
+
+    Raises:
+        UserError: folders, masks or values that are missing or not known; all of them.
+
+    Example: ``{ use = "masks", path = "camvid", size = [176, 240], classes = ["sky", ...], ignore = [11] }``.
+    """
+    view = make_box_preprocessing(
+        size=size,
+        mean=mean,
+        deviation=deviation,
+        order=order,
+        scale=scale,
+        resize=resize,
+        antialias=antialias,
+        mirror=mirror,
+        upside_down=upside_down,
+        zoom=zoom,
+        move=move,
+        colour=colour,
+    )
+    root = Path(path).expanduser()
+    finder = _Finder(root, images, masks, image_suffix, mask_suffix)
+    pairs = finder.pairs()
+    names = tuple(classes) or (VOC_CLASSES if finder.is_voc else ())
+    key = LabelValues.of(names, values, ignore, finder.faults)
+    if finder.faults or key is None:
+        raise UserError(*first_faults(finder.faults))
+    left = f"{finder.unused} masks without an image were left out"
+    return mask_splits(
+        root,
+        {part: [image for image, _ in found] for part, found in pairs.items()},
+        {part: _Files(root, [mask for _, mask in found], key) for part, found in pairs.items()},
+        view,
+        classes=names,
+        notes=[left] if finder.unused else [],
+        validation=validation,
+        test=test,
+        calibration=calibration,
+        seed=seed,
+    )
+
+
+@final
+class _Files(MaskStore):
+    """Masks that are image files."""
+
+    def __init__(self, root: Path, names: Sequence[str], key: LabelValues) -> None:
+        self._root, self._names, self._key = root, names, key
+
+    def read(self, index: int) -> Labels:
+        path = self._root / self._names[index]
+        try:
+            with Image.open(path) as picture:
+                values = self._key.read(picture)
+        except UNREADABLE as error:
+            raise UserError(f"data: {path} cannot be read as a mask ({reason(error, path)})") from None
+        labels = self._key.label(values)
+        if (labels == UNKNOWN).any():
+            strange = ", ".join(self._key.shown(int(each)) for each in np.unique(values[labels == UNKNOWN])[:5])
+            known = ", ".join(self._key.shown(int(each)) for each in self._key.known[:12])
+            more = " and so on" if len(self._key.known) > 12 else ""
+            raise UserError(
+                f"data: {path} has pixels of {strange}, which stand for no class; known: {known}{more}; name them in "
+                "values, or in ignore"
+            )
+        return labels.astype(np.uint8)
+
+    def digests(self, indices: Indices) -> list[str]:
+        names = [self._names[index] for index in indices]
+        known = file_digests(self._root, names)
+        key = repr((self._key.known.tolist(), self._key.labels.tolist(), self._key.coloured))
+        return [known[name] + key for name in names]
+
+
+@final
+class _Finder:
+    """Finds the images and masks of each part, and collects what is wrong."""
+
+    def __init__(self, root: Path, images: str, masks: str, image_suffix: str, mask_suffix: str) -> None:
+        self._root = root
+        self._images, self._masks = (images,) if images else IMAGES, (masks,) if masks else MASKS
+        self._image_suffix, self._mask_suffix = image_suffix, mask_suffix
+        self._lists = root / "ImageSets" / "Segmentation"
+        self.is_voc = (self._lists / "train.txt").is_file()
+        self.faults: list[str] = []
+        self.unused = 0
+
+    def pairs(self) -> dict[str, list[tuple[str, str]]]:
+        """Return the pairs of image and mask of each part, as names under the root."""
+        if not self._root.is_dir():
+            raise UserError(f"data: {self._root} is not a folder; give one that holds images and masks")
+        if self.is_voc:
+            return self._voc()
+        folders = self._folders()
+        if "train" not in folders:
+            there = ", ".join(sorted(each.name for each in self._root.iterdir())[:12])
+            names = self._images[0], self._masks[0]
+            words = f"train/{names[0]} and train/{names[1]}, nor {names[0]} and {names[1]}"
+            known = f"known names: {', '.join(self._images)}; {', '.join(self._masks)}"
+            raise UserError(f"data: {self._root} has no {words}; it has {there or 'nothing'}; {known}")
+        found = {part: self._matched(*pair) for part, pair in folders.items()}
+        self.faults += [f"data: {folders[part][0]} holds no image" for part, names in found.items() if not names]
+        return found
+
+    def _folders(self) -> dict[str, tuple[Path, Path]]:
+        """Return the folders of images and of masks of each part."""
+        outer = self._both(self._root)
+        folders: dict[str, tuple[Path, Path]] = {}
+        for name, part in PARTS.items():
+            inside = self._both(self._root / name)
+            if inside is not None:
+                folders.setdefault(part, inside)
+            elif outer is not None and all((each / name).is_dir() for each in outer):
+                folders.setdefault(part, (outer[0] / name, outer[1] / name))
+        return folders or ({"train": outer} if outer is not None else {})
+
+    def _both(self, folder: Path) -> tuple[Path, Path] | None:
+        found = [next((folder / n for n in names if (folder / n).is_dir()), None) for names in (self._images, self._masks)]
+        return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
+
+    def _matched(self, images: Path, masks: Path) -> list[tuple[str, str]]:
+        by_stem = {_stem(name, self._mask_suffix): name for name in _files(masks)}
+        pairs: list[tuple[str, str]] = []
+        for name in _files(images):
+            stem = _stem(name, self._image_suffix)
+            if stem is None or stem not in by_stem:
+                wanted = f"{stem}{self._mask_suffix}.png"
+                self.faults.append(f"data: {images / name} has no mask; {masks / wanted} is expected")
+                continue
+            pairs.append(
+                (str((images / name).relative_to(self._root)), str((masks / by_stem[stem]).relative_to(self._root)))
+            )
+        self.unused += len(by_stem.keys() - {None}) - len(pairs)
+        return pairs
+
+    def _voc(self) -> dict[str, list[tuple[str, str]]]:
+        found: dict[str, list[tuple[str, str]]] = {}
+        for name, part in PARTS.items():
+            file = self._lists / f"{name}.txt"
+            if file.is_file():
+                stems = [row.split()[0] for row in read_text(file).splitlines() if row.strip()]
+                found[part] = [(f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in stems]
+        gone = [name for pairs in found.values() for pair in pairs for name in pair if not (self._root / name).is_file()]
+        self.faults += [
+            f"data: {self._root / name} is in the lists of ImageSets/Segmentation, and not there" for name in gone
+        ]
+        return found
+
+
+def _files(folder: Path) -> list[str]:
+    """List the images anywhere under a folder, in order."""
+    found: list[str] = []
+    for place, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        found += [os.path.normpath(os.path.join(os.path.relpath(place, folder), name)) for name in names if is_image(name)]
+    return sorted(found)
+
+
+def _stem(name: str, suffix: str) -> str | None:
+    """Return a file's name without its ending and ``suffix``; None where it has not that suffix."""
+    stem = os.path.splitext(name)[0]
+    return stem.removesuffix(suffix) if stem.endswith(suffix) else None
