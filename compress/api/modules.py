@@ -19,6 +19,7 @@ from compress.pipeline.single_stage import apply_stage
 from compress.pipeline.target import resolve
 from compress.recipe.fields import build
 from compress.stages.base import Stage
+from deploy.files import write_atomically
 from profiles.errors import UserError
 
 
@@ -130,8 +131,6 @@ def export(module: nn.Module, path: str | Path, samples: Arrays) -> Path:
         >>> compress.export(small, "small.onnx", samples).name
         'small.onnx'
     """
-    import onnx
-
     from compress.methods.quantization.fake_quantize import QuantizedProgram
     from deploy.export.to_onnx import capture, to_onnx
     from deploy.qdq.insert import insert
@@ -142,7 +141,7 @@ def export(module: nn.Module, path: str | Path, samples: Arrays) -> Path:
         model = insert(plain, module.placement, module.scales(), module.recipe)
     else:
         model = to_onnx(capture(module.eval(), [example]))
-    onnx.save(model, str(path))
+    write_atomically(Path(path), model.SerializeToString())
     return Path(path)
 
 

@@ -85,6 +85,9 @@ def distrust(key_id: str, device: str, root: str | None) -> int:
 @click.option("--version", type=click.IntRange(1), help="Its version; a device takes no older one.  [kept]")
 def sign(bundle: Path, key: str | None, expires: int | None, version: int | None) -> int:
     """Sign a bundle."""
+    from contextlib import nullcontext
+
+    from compress.execution.locks import only_writer
     from compress.pipeline.signing_keys import default, find, folder, signer
     from deploy.bundle import bundle as bundles
     from profiles.errors import UserError
@@ -93,7 +96,8 @@ def sign(bundle: Path, key: str | None, expires: int | None, version: int | None
     if chosen is None:
         raise UserError(f"{folder()}: no key to sign with; make one with `compress keys new`")
     expires_in = timedelta(days=expires) if expires else None
-    made = bundles.sign(bundle, signer(chosen), version=version, expires_in=expires_in)
+    with only_writer(bundle.parent) if bundle.is_dir() else nullcontext():
+        made = bundles.sign(bundle, signer(chosen), version=version, expires_in=expires_in)
     until = f", expires {made.expires}" if made.expires else ""
     click.echo(f"{bundle}: {made.name} {made.version}, signed by {chosen.name} ({made.key}){until}", err=True)
     return 0

@@ -133,6 +133,7 @@ def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
     from compress.pipeline.target import device_facts
     from deploy.devices import device
     from deploy.engines import engine
+    from deploy.files import write_atomically
     from profiles.device import load
     from profiles.write import DetectedRuntime, known_board, profile_toml
 
@@ -154,7 +155,15 @@ def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
         for each, able in usable.items()
         if able["score"] > 0
     ]
-    path.write_text(profile_toml(name, about, found, url))
+    content = profile_toml(name, about, found, url).encode()
+    try:
+        if force:
+            write_atomically(path, content)
+        else:
+            with path.open("xb") as file:  # another may have written it since
+                file.write(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); give --out FILE") from None
     if found:
         load(str(path), about)
     like = known_board(about)

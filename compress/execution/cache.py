@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import fcntl
 import hashlib
 import importlib
 import importlib.metadata
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, final
 
 from compress.execution import distributed
+from compress.execution.locks import locked
 from compress.execution.progress import Progress
 from deploy.files import sha256, sync, sync_tree
 from profiles.errors import UserError
@@ -184,14 +184,8 @@ class StepCache:
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Hold the lock of a step: one maker each; the lock goes with the process, however it ends."""
-        with (self.root / f"{key}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._progress.say(f"  waiting: another run is making {key}")
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.root / f"{key}.lock", lambda owner: self._progress.say(f"  waiting: {owner} is making {key}")):
             yield
-            (self.root / f"{key}.lock").unlink(missing_ok=True)
 
 
 def step_fault(folder: Path) -> str:

@@ -33,11 +33,13 @@ NEUTRAL = {
     "compress.api": "turns arguments into a recipe, which is in the key itself",
     "compress.report": "shows results that are made",
     "compress.execution.progress": "shows how far work is",
+    "compress.execution.locks": "keeps writers apart",
     "compress.execution.cache": "stores results as they are; keys with other digests are other keys",
     "compress.pipeline.cache_keys": "names results",
     "profiles.errors": "words of errors, after which there is no result",
     "profiles.remedies": "words of errors, after which there is no result",
     "deploy.files": "writes bytes as they are",
+    "deploy.foreign": "gives what a file holds as it is, or nothing",
 }
 """Modules and packages that can change no number, and why. The ``__init__`` of a package is followed where something is
 imported from it: otherwise it only lists names."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compress.execution import distributed
 from compress.execution.cache import StepCache, check_writable
+from compress.execution.locks import only_writer
 from compress.execution.progress import Progress
 from compress.models import plan
 from compress.pipeline import bundle
@@ -56,13 +57,30 @@ def run(
 
     Args:
         measure_again: time everything again, and train nothing: what is not there ends the run.
+
+    Raises:
+        UserError: what does not fit; or another process writes to ``out``.
     """
-    started = time.perf_counter()
+    options = RaceOptions(quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=measure_again)
     chain = until_stage(recipe, until)
     check_writable(out)
-    cache = StepCache(steps, progress, trains=not measure_again)
+    with only_writer(out):
+        cache = StepCache(steps, progress, trains=not measure_again)
+        return _run(recipe, chain, profile, device, out, cache, progress, options)
+
+
+def _run(
+    recipe: Recipe,
+    chain: tuple[Stage, ...],
+    profile: DeviceProfile,
+    device: Device,
+    out: Path,
+    cache: StepCache,
+    progress: Progress,
+    options: RaceOptions,
+) -> Report:
+    started = time.perf_counter()
     builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
-    options = RaceOptions(quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=measure_again)
     evaluator = Evaluator(builder, device, profile, cache, progress, options)
     builder.check()
 

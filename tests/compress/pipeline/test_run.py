@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from compress.cli.main import entry
+from compress.execution.locks import only_writer
 from compress.models import plan as surgery
 from deploy.bundle import manifest
 from deploy.bundle.bundle import verify
@@ -226,3 +227,35 @@ def test_the_bundle_is_signed_and_shipped(done, tmp_path, monkeypatch, capsys):
     assert " small " in capsys.readouterr().out
     assert entry(["rollback", *there]) == 2
     assert "there is no release before" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_writes_to_is_told_at_once_and_stays_as_it_is(done, tmp_path):
+    folder, _, _ = done
+    out = folder / "runs/small-cpu"
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    with only_writer(out):
+        code, _, err = finish(folder)
+    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+    assert code == 2 and f"process {os.getpid()}" in line and "runs/small-cpu is being written to by" in line
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_of_many_runs_into_one_folder_one_writes(done, tmp_path):
+    """Each is done or told; those that are done followed one another, and what is there is whole."""
+    folder, _, _ = done
+    ended = [(process.returncode, process.stderr) for process in at_once(10, folder)]
+    assert {code for code, _ in ended} == {0, 2}
+    for code, err in ended:
+        errors = [line for line in err.splitlines() if line.startswith("error:")]
+        assert len(errors) == (code == 2) and all("is being written to by process" in line for line in errors)
+    assert verify(folder / "runs/small-cpu/bundle").top1_agreement == 1.0
+    assert json.loads((folder / "runs/small-cpu/report.json").read_text())["verdict"]
+    assert not list((folder / "runs/small-cpu").glob(".*"))
+
+
+def at_once(count, folder):
+    processes = [start(folder) for _ in range(count)]
+    for process in processes:
+        out, err = process.communicate(timeout=HANG_S)
+        yield subprocess.CompletedProcess(process.args, process.returncode, out, err)
