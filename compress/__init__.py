@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from compress.data.arrays import split_arrays as split_arrays
     from compress.data.base import Splits as Splits
     from compress.pipeline.bench import bench as bench
+    from compress.pipeline.check.compare import check as check
+    from compress.report.check_record import Check as Check
     from compress.report.record import Report as Report
     from compress.report.timings import Timings as Timings
     from profiles.errors import UserError as UserError
 
 NAMES = {
+    "Check": "compress.report.check_record",
     "Distill": "compress.api.stage_settings",
     "LowRank": "compress.api.stage_settings",
     "Pack": "compress.api.stage_settings",
@@ -47,6 +50,7 @@ NAMES = {
     "Timings": "compress.report.timings",
     "UserError": "profiles.errors",
     "bench": "compress.pipeline.bench",
+    "check": "compress.pipeline.check.compare",
     "export": "compress.api.modules",
     "load": "compress.api.modules",
     "prune": "compress.api.modules",

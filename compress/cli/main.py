@@ -1,7 +1,7 @@
 """The command line: parse, call, print. No logic, and no torch before a command needs it.
 
-Reports go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 the user's
-fault, 3 over budget or out of reach, 130 interrupted.
+Reports go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed (of check: worse),
+2 the user's fault, 3 over budget, out of reach or not to be told, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "compress.cli.run:run",
     "students": "compress.cli.students:students",
     "bench": "compress.cli.bench:bench",
+    "check": "compress.cli.check:check",
     "report": "compress.cli.report:report",
     "ship": "compress.cli.ship:ship",
     "rollback": "compress.cli.ship:rollback",
@@ -41,6 +42,7 @@ HELP = {
     "run": "Take a checkpoint to a measured, gated student and a bundle.",
     "students": "Search a student without training, by score and measured latency.",
     "bench": "Time ONNX files or engines against each other.",
+    "check": "Tell whether a new model is slower or less accurate than an old one.",
     "report": "Show the report of a finished run again.",
     "ship": "Bring a bundle to devices: verified, built and proven there, then switched to.",
     "rollback": "Go back one release on devices.",

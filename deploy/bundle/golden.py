@@ -56,12 +56,12 @@ def check(session: Session, golden: Path) -> GoldenCheck:
     Raises:
         ValueError: the engine gives outputs of another number, shape, or not a number.
     """
-    arrays = _read(golden)
+    arrays = read(golden)
     expected = [arrays[_name(i)] for i in range(len(arrays) - 1)]
     return compare(expected, run(session, arrays["input"]))
 
 
-def _read(golden: Path) -> dict[str, npt.NDArray[Any]]:
+def read(golden: Path) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays of golden.npz: numbers, of as many samples each, under the names that ``pack`` gives.
 
     Raises:

@@ -52,7 +52,7 @@ def variants(
     result: dict[str, Prepare] = {}
     for number, model in enumerate(models):
         if _is_engine(model):
-            result[f"{model}"] = _opener(model)
+            result[f"{model}"] = opener(model)
             continue
         for name, plan in _takers(model, plans).items():
             result[f"{model} {name} {precision}"] = _builder(model, plan, scratch / f"{number}-{name}")
@@ -116,22 +116,22 @@ def _builder(model: Path, plan: BuildPlan, folder: Path) -> Prepare:
             source = folder.with_suffix(plan.format.suffix)
             source.write_bytes(model_bytes(onnx.load(str(model)), plan))
         worker.build(source, plan, folder)
-        return _opener(folder)(worker)
+        return opener(folder)(worker)
 
     return prepare
 
 
-def _opener(folder: Path) -> Prepare:
+def opener(folder: Path) -> Prepare:
     def prepare(worker: RemoteWorker) -> Mapping[str, Any]:
         opened = worker.open(folder)
         rng = np.random.default_rng(0)
-        worker.warm({i["name"]: _noise(rng, tuple(i["shape"]), i["dtype"]) for i in opened["inputs"]})
+        worker.warm({i["name"]: noise(rng, tuple(i["shape"]), i["dtype"]) for i in opened["inputs"]})
         return opened
 
     return prepare
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
+def noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
     if np.issubdtype(np.dtype(dtype), np.floating):
         return rng.normal(size=shape).astype(dtype)
     return rng.integers(0, 2, shape).astype(dtype)

@@ -25,6 +25,7 @@ NAMES = (
     "detection",
     "fastestdet",
     "ship",
+    "check",
     "estimate",
     "int8",
     "answer",

@@ -90,7 +90,12 @@ def test_int8_is_close_to_the_module_and_exports_with_pairs(tour):
     assert sum(p.numel() for p in made.narrow.parameters()) < 0.8 * sum(p.numel() for p in made.teacher.parameters())
 
 
-PUBLIC = [*(name for name, module in compress.NAMES.items() if module.startswith("compress.api.")), "bench", "split_arrays"]
+PUBLIC = [
+    *(name for name, module in compress.NAMES.items() if module.startswith("compress.api.")),
+    "bench",
+    "check",
+    "split_arrays",
+]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -1,0 +1,119 @@
+"""The two models of a check: ONNX files, bundles, and runs by the bundle of their best row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import onnx
+
+from compress.report.record import JSON_FILE
+from deploy.bundle import manifest as manifests
+from deploy.bundle.bundle import load_plan
+from deploy.bundle.manifest import MANIFEST
+from deploy.bundle.model_file import model_file
+from deploy.engines import BuildPlan, engine
+from deploy.latency.bench import onnx_fault
+from profiles.device import DeviceProfile
+from profiles.errors import UserError, unknown
+
+BUNDLE = "bundle"
+GOLDEN = "golden.npz"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two models.
+
+    Attributes:
+        given: as the user named it.
+        name: of the model, by which a last one is kept.
+        plan: how its engine is built.
+        model: the file that it is built from.
+        folder: of its bundle; None for an ONNX file.
+        recipe: of the run that made it, as its report has it; None for an ONNX file.
+    """
+
+    given: str
+    name: str
+    plan: BuildPlan
+    model: Path
+    folder: Path | None = None
+    recipe: Mapping[str, Any] | None = None
+
+
+def open_side(
+    given: Path,
+    profile: DeviceProfile,
+    versions: Mapping[str, str],
+    stack: ExitStack,
+    only: str | None = None,
+    precision: str | None = None,
+) -> Side:
+    """Read a run's folder, a bundle or an ONNX file; what is unpacked for it is there until ``stack`` ends.
+
+    Args:
+        versions: of the device's runtimes.
+        only, precision: engine and precision of an ONNX file; a bundle says its own. Without them the profile's first
+            engine that runs the file's precision.
+
+    Raises:
+        UserError: there is no such thing, or the device cannot run it.
+    """
+    folder = _bundle_of(given)
+    if folder is None:
+        return _onnx_side(given, profile, versions, only, precision)
+    contents, _, _ = manifests.read(folder)
+    manifests.check_files(folder, contents)
+    plan = load_plan(folder)
+    engines = [runtime.engine for runtime in profile.runtimes]
+    if plan.engine not in engines:
+        raise UserError(f"{given}: its engine {plan.engine} does not run on device {profile.name}, which has {engines}")
+    model = stack.enter_context(model_file(folder, contents, plan))
+    recipe = json.loads((folder / JSON_FILE).read_text()).get("recipe") if (folder / JSON_FILE).is_file() else None
+    return Side(given=str(given), name=contents.name, plan=plan, model=model, folder=folder, recipe=recipe)
+
+
+def _bundle_of(given: Path) -> Path | None:
+    """Return the folder of a bundle, or of a run's bundle; None for a file."""
+    if not given.exists():
+        raise UserError(f"{given}: no such run, bundle or ONNX file")
+    if given.is_file():
+        return None
+    folder = given if (given / MANIFEST).is_file() else given / BUNDLE
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{given}: neither a bundle nor a run with one (no {MANIFEST} there or in {BUNDLE}/)")
+    return folder
+
+
+def _onnx_side(
+    given: Path, profile: DeviceProfile, versions: Mapping[str, str], only: str | None, precision: str | None
+) -> Side:
+    if fault := onnx_fault(given):
+        raise UserError(fault)
+    wanted = precision or _precision(given)
+    runtimes = [r for r in profile.runtimes if only in (None, r.engine)]
+    if not runtimes:
+        raise UserError(unknown("engine", str(only), [r.engine for r in profile.runtimes], f"device {profile.name}"))
+    for runtime in runtimes:
+        if wanted in runtime.precisions:
+            plan = engine(runtime.engine).plan(profile, wanted, versions[runtime.engine])
+            if plan.source == "onnx":
+                return Side(given=str(given), name=given.stem, plan=plan, model=given)
+    where = only or "no engine of it"
+    raise UserError(f"{given}: device {profile.name}: {where} runs ONNX files in {wanted!r}; name another with --precision")
+
+
+def _precision(model: Path) -> str:
+    """Return ``int8`` for a file with Q/DQ pairs, ``fp16`` for one of half weights, else ``fp32``."""
+    graph = onnx.load(str(model), load_external_data=False).graph
+    if any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return "int8"
+    kinds = [weight.data_type for weight in graph.initializer]
+    half, single = (kinds.count(kind) for kind in (onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT))
+    return "fp16" if half > single else "fp32"

@@ -1,0 +1,55 @@
+"""What a check takes: bundles, and what is none."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from compress.pipeline.check.accuracy import compare_golden
+from compress.pipeline.check.sides import open_side
+from compress.pipeline.target import resolve, runtime_versions
+from deploy.worker.client import RemoteWorker
+from profiles.errors import UserError
+from tests.deploy.bundles import bundle, model
+
+
+@pytest.fixture
+def target():
+    return resolve("cpu")
+
+
+def read(path, target, **options):
+    with ExitStack() as stack:
+        return open_side(path, target.profile, runtime_versions(target.device), stack, **options)
+
+
+def test_a_bundle_is_compared_by_its_golden_samples(tmp_path, target):
+    bundle(tmp_path / "one")
+    side = read(tmp_path / "one", target)
+    assert side.folder == tmp_path / "one" and side.model.is_file() and side.plan.engine == "onnxruntime"
+    bundle(tmp_path / "other", seed=1)
+    for name in ("one", "other"):
+        with RemoteWorker(target.device) as worker:
+            worker.build(read(tmp_path / name, target).model, side.plan, tmp_path / f"built-{name}")
+    same, differs = (
+        compare_golden(tmp_path / "one", tmp_path / f"built-{name}", target.device, "fp32", 0.5) for name in ("one", "other")
+    )
+    assert same.answer == "fine" and "have no labels" in same.compared
+    assert differs.answer == "cannot tell" and "--recipe" in differs.needed
+
+
+def test_an_onnx_file_goes_to_the_first_engine_that_runs_it(tmp_path, target):
+    import onnx
+
+    onnx.save(model(), str(tmp_path / "m.onnx"))
+    side = read(tmp_path / "m.onnx", target)
+    assert (side.plan.engine, side.plan.precision, side.name) == (target.profile.runtimes[0].engine, "fp32", "m")
+    assert read(tmp_path / "m.onnx", target, only="onnxruntime").plan.engine == "onnxruntime"
+    with pytest.raises(UserError, match="name another with --precision"):
+        read(tmp_path / "m.onnx", target, precision="int3")
+    with pytest.raises(UserError, match="onnxruntime"):
+        read(tmp_path / "m.onnx", target, only="onnxrumtime")
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path, target):
+    with pytest.raises(UserError, match="neither a bundle nor a run"):
+        read(tmp_path, target)
