@@ -39,9 +39,9 @@ def run() -> Table:
                 process.terminate()
             figures += _figures(rounds, place)
             spread = [100 * float(np.std([getattr(r, name) for r in rounds], ddof=1)) for name in ("fastest", "median")]
-            load = os.getloadavg()[0]
-            words = f"load {load:.1f}; a race spreads by {spread[0]:.2f} % in the fastest tenth and {spread[1]:.2f} % in the median"
-            remarks.append(f"ResNet-20 against itself in OpenVINO{place}: {words}; {RACES} races")
+            place_load = f"{place} (load {os.getloadavg()[0]:.1f})"
+            words = f"a race spreads by {spread[0]:.2f} % in the fastest tenth and {spread[1]:.2f} % in the median"
+            remarks.append(f"ResNet-20 against itself in OpenVINO{place_load}: {words}; {RACES} races")
     remarks.append(
         f"each of {CHECKS} checks draws its races from these, the two models swapped at random, and the new one's times are "
         f"raised by the change; 3 % is allowed; at most {MOST_RACES} races"
