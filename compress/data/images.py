@@ -32,6 +32,7 @@ from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.options import Seed, Sides, as_sides, checked_options
 from compress.data.transforms import (
     IMAGENET,
+    INTERPOLATIONS,
     Box,
     Bytes,
     Normalise,
@@ -49,6 +50,7 @@ FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("t
 """Names of the folders that a part may come in."""
 
 AUGMENT = ("crop", "shift", "none")
+CROPS = ("centre", "none")
 MOST_SIDE = 2**16
 """Pixels of the longest side of an input."""
 
@@ -65,6 +67,9 @@ class ImagePreprocessing:
         size: height and width of the input, in pixels.
         short_side: what the shorter side is brought to before the centre is cut out, when nothing is augmented; 0 stands
             for size / 0.875, as with most models of ImageNet.
+        crop: "centre", or "none" where the whole picture is resized to ``size``, whatever its ratio, when nothing is
+            augmented.
+        interpolation: of all resizing, "bilinear", "bicubic" or "nearest".
         augment: "crop" (a random part of ``least_area`` or more of the picture, resized), "shift" (the centre, moved by
             up to ``shift`` pixels) or "none".
         mirror: whether half of the augmented pictures are mirrored.
@@ -76,6 +81,8 @@ class ImagePreprocessing:
     normalise: Normalise
     size: tuple[int, int]
     short_side: int = 0
+    crop: str = "centre"
+    interpolation: str = "bilinear"
     augment: str = "crop"
     least_area: float = 0.08
     shift: int = 4
@@ -88,6 +95,9 @@ class ImagePreprocessing:
         if self.short_side and self.short_side < min(self.size):
             words = f"short_side is {min(self.size)} (the shorter side of size) or more, or 0 for that / 0.875"
             faults.append(f"data: {words}; given: {self.short_side}")
+        for name, allowed in (("crop", CROPS), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in allowed:
+                faults.append(f"data: {name} is one of {', '.join(allowed)}; given: {getattr(self, name)!r}")
         if self.augment not in AUGMENT:
             faults.append(f"data: augment is one of {', '.join(AUGMENT)}; given: {self.augment!r}")
         if not 0 < self.least_area <= 1:
@@ -104,7 +114,9 @@ class ImagePreprocessing:
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the fields of ``Splits.preprocessing``."""
-        resize = {"short_side": self.resized_to, "crop": "centre", "interpolation": "bilinear, antialiased"}
+        resize: dict[str, Any] = {"crop": self.crop, "interpolation": f"{self.interpolation}, antialiased"}
+        if self.crop == "centre":
+            resize = {"short_side": self.resized_to, **resize}
         return {"size": list(self.size), **resize, **self.normalise.as_json()}
 
 
@@ -158,13 +170,15 @@ class ImageSamples(Samples):
             name, opened = pictures[row]
 
             def box(width: int, height: int) -> Box:
+                if draws is None and view.crop == "none":
+                    return (0, 0, width, height)
                 if draws is None:
                     return centre_box(width, height, view.size, view.resized_to)
                 return random_box(width, height, view.least_area, draws[row], view.size[1] / view.size[0])
 
             try:
                 with opened() as picture:
-                    images[row] = decoded(picture, view.size, view.normalise.channels, box)
+                    images[row] = decoded(picture, view.size, view.normalise.channels, box, view.interpolation)
             except UNREADABLE as error:
                 return f"data: {name} cannot be decoded ({reason(error, name)}); remove or replace it"
             return None
@@ -186,7 +200,13 @@ class ImageSamples(Samples):
         return self._content
 
 
-def decoded(picture: Image.Image, size: tuple[int, int], channels: int, box: Callable[[int, int], Box]) -> Bytes:
+def decoded(
+    picture: Image.Image,
+    size: tuple[int, int],
+    channels: int,
+    box: Callable[[int, int], Box],
+    interpolation: str = "bilinear",
+) -> Bytes:
     """Decode a part of an opened image as (channels, height, width), by the rules of ``compress.data.decoding``.
 
     Args:
@@ -199,7 +219,7 @@ def decoded(picture: Image.Image, size: tuple[int, int], channels: int, box: Cal
     image = upright(picture, channels, at_least=needed)
     shrunk = (image.width / width, image.height / height)
     part = (left * shrunk[0], top * shrunk[1], right * shrunk[0], bottom * shrunk[1])
-    pixels: Bytes = np.asarray(resize_crop(image, size, part))
+    pixels: Bytes = np.asarray(resize_crop(image, size, part, interpolation))
     return np.moveaxis(pixels.reshape(rows, columns, channels), 2, 0)
 
 
@@ -209,6 +229,8 @@ def images(
     path: str | Path,
     size: Sides = 224,
     short_side: int = 0,
+    crop: str = "centre",
+    interpolation: str = "bilinear",
     labels: str = "folders",
     validation: float = 0.1,
     test: float = 0.1,
@@ -241,6 +263,8 @@ def images(
         normalise=normalise,
         size=as_sides(size),
         short_side=short_side,
+        crop=crop,
+        interpolation=interpolation,
         augment=augment,
         least_area=least_area,
         shift=shift,
@@ -273,7 +297,13 @@ def image_splits(
 ) -> Splits:
     """Make splits of the parts' image stores and labels, as ``assign_splits`` chose; only training is augmented."""
     plain = ImagePreprocessing(
-        normalise=view.normalise, size=view.size, short_side=view.short_side, augment="none", mirror=False
+        normalise=view.normalise,
+        size=view.size,
+        short_side=view.short_side,
+        crop=view.crop,
+        interpolation=view.interpolation,
+        augment="none",
+        mirror=False,
     )
     samples: dict[str, Any] = {
         name: ImageSamples(shelves[part], indices, labels[part][indices], view if name == "train" else plain)

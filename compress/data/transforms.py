@@ -28,6 +28,12 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 ORDERS = ("rgb", "bgr")
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
+"""How images are resized; all but the last average over what they shrink."""
 ATTEMPTS = 10
 LEAST_RATIO, MOST_RATIO = 3 / 4, 4 / 3
 
@@ -219,6 +225,6 @@ def centre_box(width: int, height: int, size: Sides, short_side: int) -> Box:
     return (left * across, top * down, (left + columns) * across, (top + rows) * down)
 
 
-def resize_crop(image: Image.Image, size: Sides, box: Box) -> Image.Image:
-    """Resize the box of an image to ``size``, height and width; bilinear, antialiased."""
-    return image.resize(as_sides(size)[::-1], Image.Resampling.BILINEAR, box=box)
+def resize_crop(image: Image.Image, size: Sides, box: Box, interpolation: str = "bilinear") -> Image.Image:
+    """Resize the box of an image to ``size``, height and width, by one of ``INTERPOLATIONS``; antialiased."""
+    return image.resize(as_sides(size)[::-1], INTERPOLATIONS[interpolation], box=box)

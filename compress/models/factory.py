@@ -4,20 +4,22 @@
     path/to/file.py:callable       a file of the user's own
     torchvision:NAME               torchvision.models.get_model(NAME, weights=None, ...), no pretrained backbone either
     timm:NAME                      timm.create_model(NAME, pretrained=False, ...)
-    transformers:NAME              an image classifier of that configuration or local folder; returns its logits
+    transformers:NAME              a classifier of that configuration or local folder; returns its logits
     given:NAME-HASH                an object that this process was given (compress.models.given)
 
-Libraries are imported when one of their models is made.
+Libraries are imported when one of their models is made. A library's factory makes the structure with random weights; no
+argument of it reads or fetches any. Published ones come through ``compress.models.hub``.
 """
 
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, final
@@ -94,12 +96,17 @@ def _given(reference: str) -> Callable[..., Any]:
     return build
 
 
-def _library(package: str) -> ModuleType:
+def library(package: str) -> ModuleType:
+    """Import a library of models.
+
+    Raises:
+        UserError: it is not installed, with the command; or does not import.
+    """
     root = package.partition(".")[0]
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise UserError(f"models of {root} need it installed; pip install {root} ({error})") from None
+        raise UserError(f"models of {root} need it installed; pip install 'edge-compress[{root}]' ({error})") from None
     except (ImportError, RuntimeError) as error:
         raise UserError(f"{root} is installed but does not import: {_first_line(error)}") from None
 
@@ -117,11 +124,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _torchvision(name: str) -> Callable[..., Any]:
-    models = _library("torchvision.models")
+    models = library("torchvision.models")
     if name not in models.list_models():
-        raise UserError(unknown("model", name, models.list_models(), "torchvision"))
+        raise UserError(unknown_model("torchvision", name, models.list_models()))
 
     def build(**arguments: Any) -> nn.Module:
+        _check_arguments(f"torchvision:{name}", arguments)
         maker = models.get_model_builder(name)
         # detectors and segmenters would fetch a backbone; null cannot be written in a recipe
         none = {"weights": None, "weights_backbone": None}
@@ -132,31 +140,90 @@ def _torchvision(name: str) -> Callable[..., Any]:
 
 
 def _timm(name: str) -> Callable[..., Any]:
-    timm = _library("timm")
+    timm = library("timm")
     if not timm.is_model(name):
-        raise UserError(unknown("model", name, timm.list_models(), "timm"))
+        raise UserError(unknown_model("timm", name, timm.list_models()))
 
     def build(**arguments: Any) -> nn.Module:
+        _check_arguments(f"timm:{name}", arguments)
         return _built(f"timm:{name}", timm.create_model, {"model_name": name, "pretrained": False, **arguments})
 
     return build
 
 
 def _transformers(name: str) -> Callable[..., Any]:
-    transformers = _library("transformers")
+    transformers = library("transformers")
 
     def build(**arguments: Any) -> nn.Module:
-        kind = transformers.AutoModelForImageClassification
+        _check_arguments(f"transformers:{name}", arguments)
         if Path(name).is_dir():
-            return Logits(_built(f"transformers:{name}", lambda: kind.from_pretrained(name, local_files_only=True), {}))
+            kind = transformers.AutoModelForImageClassification
+            local = {"local_files_only": True, "trust_remote_code": False, "weights_only": True}
+            return Logits(_built(f"transformers:{name}", lambda: kind.from_pretrained(name, **local), {}))
 
         def configured(**settings: Any) -> nn.Module:
-            module: nn.Module = kind.from_config(transformers.AutoConfig.for_model(name, **settings))
+            auto, settings = transformers_head(settings)
+            module: nn.Module = auto.from_config(transformers.AutoConfig.for_model(name, **settings))
             return module
 
         return Logits(_built(f"transformers:{name}", configured, arguments))
 
     return build
+
+
+HEADS = {
+    "image": "AutoModelForImageClassification",
+    "segments": "AutoModelForSemanticSegmentation",
+    "sound": "AutoModelForAudioClassification",
+}
+"""What a model of transformers answers, the argument ``head`` of ``transformers:NAME``: models of one input, and logits."""
+
+
+def transformers_head(arguments: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the class of transformers that makes models of the head that ``arguments`` ask for, and the other arguments.
+
+    Raises:
+        UserError: there is no such head.
+    """
+    settings = dict(arguments)
+    head = settings.pop("head", "image")
+    if head not in HEADS:
+        raise UserError(unknown("head", str(head), HEADS, "transformers"))
+    return getattr(library("transformers"), HEADS[head]), settings
+
+
+READERS = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "weights",
+    "weights_backbone",
+    "trust_remote_code",
+    "backbone",
+    "use_pretrained_backbone",
+    "use_timm_backbone",
+    "auto_map",
+)
+"""Arguments by which libraries would read or fetch weights: unpinned, unchecked, or where only a structure is wanted."""
+
+
+def _check_arguments(reference: str, arguments: Mapping[str, Any]) -> None:
+    wrong = [name for name in READERS if arguments.get(name)]
+    if wrong:
+        fact = f"{reference}: {', '.join(wrong)} would read or fetch weights, which no argument of a model does"
+        raise UserError(f"{fact}; write pretrained = true beside model, or weights")
+
+
+def unknown_model(source: str, name: str, known: Sequence[str]) -> str:
+    """Word the fault of a name that a library does not have, with the nearest that it has."""
+    near = difflib.get_close_matches(name, known, n=NEAREST, cutoff=0.5) or list(known[:NEAREST])
+    return f"{source}:{name}: {source} has no model {name!r}; the nearest are {', '.join(near)}"
+
+
+NEAREST = 5
+"""Names that an error gives."""
 
 
 LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
@@ -168,13 +235,14 @@ LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
 
 @final
 class Logits(nn.Module):
-    """Wrap a transformers classifier as a module from pixels to logits."""
+    """Wrap a classifier of transformers as a module from its one input to logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._input = str(getattr(model, "main_input_name", "pixel_values"))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map pixels (samples, channels, height, width) to logits (samples, classes)."""
-        logits: Tensor = self.model(pixel_values=pixels).logits
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map pixels (samples, channels, height, width), or sounds as the model takes them, to logits (samples, classes)."""
+        logits: Tensor = self.model(**{self._input: inputs}).logits
         return logits

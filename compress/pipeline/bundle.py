@@ -17,6 +17,7 @@ from compress.pipeline import signing_keys
 from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
 from compress.pipeline.model_builder import ModelBuilder
+from compress.pipeline.names import stated
 from compress.report.record import Report
 from deploy.bundle import bundle as bundles
 from deploy.bundle.golden import pack
@@ -48,7 +49,7 @@ def collect(best: Variant, evaluator: Evaluator, builder: ModelBuilder) -> Bundl
         packed=packed.file if packed else None,
         plan=load_plan(evaluator.built(best).folder / "engine"),
         golden=pack(inputs, evaluator.infer(best, inputs)),
-        preprocessing=builder.data.preprocessing,
+        preprocessing={**builder.data.preprocessing, "classes": list(builder.data.classes), **stated(builder.recipe)},
     )
 
 

@@ -25,9 +25,11 @@ from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import ModuleQuantizer
 from compress.models import plan as surgery
 from compress.models import trust
+from compress.models.hub.fill import fill
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
+from compress.pipeline.names import resolve_names
 from compress.pipeline.preflight import Preflight
 from compress.pipeline.run_context import RunContext
 from compress.pipeline.teachers import Teachers
@@ -60,6 +62,7 @@ class ModelBuilder:
         progress: Progress,
         tracked: Path | None = None,
     ) -> None:
+        recipe = resolve_names(recipe, progress)
         self.recipe, self.profile, self._cache = recipe, profile, cache
         trust.allow(*recipe.factories)
         self.task: Task = instantiate(recipe.task, tasks(), "[task] kind")
@@ -93,8 +96,14 @@ class ModelBuilder:
         spec = self.recipe.teacher
         if spec.is_onnx:
             return self._teacher_file(Path(spec.model))
-        plan = teacher_plan(spec)
+        plan, found = teacher_plan(spec), self.recipe.names.get("teacher")
+        if found is not None:
+            return self.teachers.published(plan, found)
         return self.teachers.trained(plan) if spec.weights is None else self.teachers.loaded(plan, spec.weights)
+
+    def trains_teacher(self, teacher: CachedModel) -> bool:
+        """Whether the teacher learned from the training split here, rather than elsewhere."""
+        return self.recipe.teacher.weights is None and not teacher.is_onnx and not teacher.step.facts.get("published", False)
 
     def choose_calibration(self, teacher: CachedModel) -> None:
         """Select the calibration samples as the recipe asks, or synthesise them; ``data.calibration`` is those from here on.
@@ -159,13 +168,15 @@ class ModelBuilder:
         """Build the student before any stage: the teacher itself, what fits of its weights, or fresh ones."""
         if spec.same_as_teacher:
             return teacher
-        plan = student_plan(spec)
+        plan, found = student_plan(spec), self.recipe.names.get("student")
 
         def make(folder: Path) -> dict[str, Any]:
             torch.manual_seed(self.recipe.seed + 1)
             module = plan.build()
-            notes: tuple[str, ...] = ("weights are as given",) if plan.is_given else ("weights are fresh",)
-            if spec.inherits:
+            notes: tuple[str, ...] = ("weights are as given",) if plan.is_given else (f"{spec.model}, random weights",)
+            if found is not None:
+                notes = (f"weights of {found.about}", *fill(module, found, self.data.classes).notes)
+            elif spec.inherits:
                 between = None if spec.between is None else Plan(factory=spec.model, arguments=spec.between).build()
                 notes = inherit_weights(module, teacher.artifact.module, between, self.example)
             surgery.save(folder, plan, module)
@@ -173,7 +184,9 @@ class ModelBuilder:
             return model_facts(notes=notes)
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
-        if spec.inherits:
+        if found is not None:
+            decided |= self.teachers.published_key(found)
+        elif spec.inherits:
             decided |= {
                 "teacher": teacher.step.key,
                 "how": code_key(inherit_weights),

@@ -73,7 +73,7 @@ class Preflight:
     def _unlabelled(self) -> list[str]:
         """List the faults of training data without labels."""
         faults: list[str] = []
-        if self._recipe.teacher.weights is None:
+        if self._recipe.teacher.weights is None and "teacher" not in self._recipe.names:
             faults.append("teacher: the training data has no labels to train it on; give its weights")
         for stage in self._recipe.stages:
             if isinstance(stage, TrainedStage) and (readers := needs_labels(stage.losses)):

@@ -24,6 +24,7 @@ from compress.pipeline.evaluator import Evaluator, host_environment
 from compress.pipeline.exports import Variant
 from compress.pipeline.gate import Decision, Interval, ModelMetrics, decide, undecided
 from compress.pipeline.model_builder import ModelBuilder
+from compress.pipeline.names import describe_teacher
 from compress.pipeline.races import RaceOptions
 from compress.pipeline.results import Attempt, list_entries, measure_rows, raced_speedup
 from compress.pipeline.verdict import conclude, find_warnings, not_clean
@@ -81,10 +82,11 @@ def _run(
 ) -> Report:
     started = time.perf_counter()
     builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
+    recipe = builder.recipe  # its names resolved
     evaluator = Evaluator(builder, device, profile, cache, progress, options)
     builder.check()
 
-    progress.say(f"teacher: {recipe.teacher.model}")
+    progress.say(describe_teacher(recipe))
     teacher = builder.teacher()
     builder.choose_calibration(teacher)
     if recipe.student.search is not None:
@@ -122,7 +124,7 @@ def _run(
             is_quiet=not doubts,
         ),
         warnings=(
-            *find_warnings(rows, scale=scale, is_trained_here=recipe.teacher.weights is None and not teacher.is_onnx),
+            *find_warnings(rows, scale=scale, is_trained_here=builder.trains_teacher(teacher)),
             *not_clean(doubts, evaluator.url),
         ),
     )
@@ -150,7 +152,7 @@ def students(
     builder = ModelBuilder(recipe, profile, cache, progress)
     builder.check()
     evaluator = Evaluator(builder, device, profile, cache, progress)
-    return searching.find(recipe, builder, evaluator, cache, progress)
+    return searching.find(builder.recipe, builder, evaluator, cache, progress)
 
 
 def until_stage(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:

@@ -19,8 +19,9 @@ def rank(builder: ModelBuilder, samples: int, power: float) -> list[dict[str, An
         UserError: the training data has no labels, or a teacher no embedding.
     """
     spec = builder.recipe.teacher
-    given = [(spec.model, spec.weights), *((a.model, a.weights) for a in spec.also)]
-    names = [f"{model} {weights or ''}".strip() for model, weights in given]
+    told = builder.recipe.names
+    given = [("teacher", spec.model, spec.weights), *((f"also {n}", a.model, a.weights) for n, a in enumerate(spec.also))]
+    names = [told[role].pin.model if role in told else f"{model} {weights or ''}".strip() for role, model, weights in given]
     chosen = np.random.default_rng(builder.recipe.seed).permutation(len(builder.data.train))[:samples].astype(np.int64)
     batch = builder.data.train.load(np.sort(chosen))
     if batch.targets.ndim != 1 or len(np.unique(batch.targets[batch.targets >= 0])) < 2:

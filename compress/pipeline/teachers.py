@@ -21,10 +21,13 @@ from compress.methods.distillation.objective import Objective
 from compress.models import plan as surgery
 from compress.models.checkpoint import WeightsSpec, checkpoint_path, load_into, load_tensors, save_tensors
 from compress.models.foreign import read_checkpoint
+from compress.models.hub.fill import fill
+from compress.models.hub.records import Found
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
 from compress.pipeline.run_context import RunContext
+from compress.recipe.spec import AlsoSpec
 from compress.training.schedule import Schedule
 from deploy.files import sha256
 from profiles.errors import UserError
@@ -44,7 +47,59 @@ class Teachers:
 
     def also(self) -> list[CachedModel]:
         """Load the teachers beside the first."""
-        return [self.loaded(Plan(factory=a.model, arguments=a.arguments), a.weights) for a in self._spec.also]
+        return [self._beside(number, spec) for number, spec in enumerate(self._spec.also)]
+
+    def _beside(self, number: int, spec: AlsoSpec) -> CachedModel:
+        plan, found = Plan(factory=spec.model, arguments=spec.arguments), self._shared.recipe.names.get(f"also {number}")
+        if found is None:
+            assert spec.weights is not None, "a recipe without is refused"
+            return self.loaded(plan, spec.weights)
+        made = self._filled(plan, found)
+        if made.step.facts["fresh"]:
+            words = "; ".join(made.notes)
+            raise UserError(f"[[teacher.also]] {found.pin.model}: {words}; it is not trained here, so it must fit the data")
+        return made
+
+    def published(self, plan: Plan, found: Found) -> CachedModel:
+        """Load a teacher with published weights; what of it stays random, a head of other classes, is trained with it.
+
+        Raises:
+            UserError: the weights do not fit, or something is to be trained and there are no labels.
+        """
+        made, shared = self._filled(plan, found), self._shared
+        for note in made.notes:
+            shared.progress.say(f"  {note}")
+        if not made.step.facts["fresh"]:
+            return made
+        if not shared.task.has_labels(shared.data.train):
+            raise UserError(f"teacher {found.pin.model}: {'; '.join(made.notes)}, and the training data has no labels")
+        shared.progress.say(f"  the teacher is trained on from these weights, for {self._spec.epochs} epochs")
+        return self.trained(plan, made)
+
+    def published_key(self, found: Found) -> dict[str, Any]:
+        """Return what decides a model with published weights."""
+        return {
+            "weights": {file.name: file.sha256 for file in found.pin.files},
+            "published": dict(found.published),
+            "classes": [list(self._shared.data.classes), [list(names) for names in found.facts.labels]],
+            "how": code_key(fill),
+        }
+
+    def _filled(self, plan: Plan, found: Found) -> CachedModel:
+        def make(folder: Path) -> dict[str, Any]:
+            torch.manual_seed(self._shared.recipe.seed)
+            module = plan.build()
+            filled = fill(module, found, self._shared.data.classes)
+            surgery.save(folder, plan, module)
+            return {**model_facts(notes=filled.notes), "fresh": list(filled.fresh), "published": True}
+
+        decided = {
+            "plan": plan.as_json(),
+            "code": model_key(plan),
+            "seed": self._shared.recipe.seed,
+            **self.published_key(found),
+        }
+        return CachedModel(self._shared.cache.step("teacher", decided, make))
 
     def loaded(self, plan: Plan, weights: str | WeightsSpec) -> CachedModel:
         """Load a teacher with the weights of a checkpoint."""
@@ -65,13 +120,15 @@ class Teachers:
             decided["part"] = [spec.entry, spec.prefix]
         return CachedModel(self._shared.cache.step("teacher", decided, make, together=True))
 
-    def trained(self, plan: Plan) -> CachedModel:
-        """Train a teacher without a checkpoint, on labels alone."""
+    def trained(self, plan: Plan, start: CachedModel | None = None) -> CachedModel:
+        """Train a teacher without a checkpoint, on labels alone; from random weights, or those of ``start``."""
         shared, schedule = self._shared, Schedule.of(self._spec)
 
         def make(folder: Path) -> dict[str, Any]:
             torch.manual_seed(shared.recipe.seed)
             module = plan.build()
+            if start is not None:
+                module.load_state_dict(start.artifact.module.state_dict())
             objective = Objective(parse_losses(["task"]), shared.task, module, None, shared.example)
             shared.trainer.fit(
                 "teacher",
@@ -87,6 +144,8 @@ class Teachers:
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": None, "schedule": asdict(schedule)}
         decided |= shared.training_key(Objective, "compress.losses.task")
+        if start is not None:
+            decided["start"] = start.step.key
         return CachedModel(shared.cache.step("teacher", decided, make, together=True))
 
     def labelled(self, teacher: CachedModel) -> tuple[Step, LabelAssistedTeacher]:

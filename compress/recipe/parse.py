@@ -19,6 +19,7 @@ from compress.models import (
     resnet20,  # noqa: F401  # the built-in models are part of what a recipe can name
 )
 from compress.models.checkpoint import WeightsSpec
+from compress.models.hub.records import check_names, is_address
 from compress.recipe.fields import build
 from compress.recipe.spec import AlsoSpec, Budget, LabelledSpec, Measure, Recipe, TeacherSpec, Use
 from compress.recipe.student import parse_student
@@ -213,7 +214,9 @@ def _path(given: Any, folder: Path) -> Any:
 
 
 def _weights(given: str | WeightsSpec, folder: Path) -> str | WeightsSpec:
-    """Resolve the path of a checkpoint."""
+    """Resolve the path of a checkpoint; an address stays as it is."""
+    if is_address(given.file if isinstance(given, WeightsSpec) else given):
+        return given
     return replace(given, file=_path(given.file, folder)) if isinstance(given, WeightsSpec) else str(_path(given, folder))
 
 
@@ -228,7 +231,14 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
         return None
     folder = Path(source).parent
     weights = None if spec.weights is None else _weights(spec.weights, folder)
-    also = tuple(replace(a, model=_model(a.model, folder), weights=_weights(a.weights, folder)) for a in spec.also)
+    also = tuple(
+        replace(a, model=_model(a.model, folder), weights=None if a.weights is None else _weights(a.weights, folder))
+        for a in spec.also
+    )
+    faults += _named(spec, where)
+    for number, other in enumerate(spec.also, 1):
+        place = f"{where.removesuffix(']')}.also] {number}"
+        faults += _named(other, place)
     if also and (spec.is_onnx or any(a.model.endswith(".onnx") for a in also)):
         faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
     if spec.mirrored and spec.is_onnx:
@@ -241,9 +251,22 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
 
 
+def _named(spec: TeacherSpec | AlsoSpec, where: str) -> list[str]:
+    """List the faults of a teacher's published weights and of its SHA-256."""
+    has = spec.weights is not None
+    faults = check_names(spec.model, pretrained=spec.pretrained, revision=spec.revision, weights=has, where=where)
+    return faults + ([] if has or not spec.sha256 else [f"{where} sha256: of the file that weights names; leave it out"])
+
+
 def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
-    """Find keys that the tables within [teacher] do not have."""
+    """Find keys that the tables within [teacher] do not have, and weights that they lack."""
     faults: list[str] = []
+    also = table.get("also", [])
+    for number, entry in enumerate(also if isinstance(also, list) else (), 1):
+        if isinstance(entry, Mapping) and not any(entry.get(key) for key in ("weights", "pretrained", "revision")):
+            place = f"{where.removesuffix(']')}.also] {number}"
+            remedy = "give them, or pretrained = true for published ones"
+            faults.append(f"{place}: weights is missing, and it is not trained here; {remedy}")
     for name, kind in (("also", AlsoSpec), ("labelled", LabelledSpec), ("weights", WeightsSpec)):
         given, allowed = table.get(name, []), [f.name for f in fields(kind)]
         for entry in given if isinstance(given, list) else [given]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, final
 
 from annotated_types import Ge, Gt
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from compress.methods.quantization.calibration_selection import CalibrationSpec
 from compress.models.checkpoint import WeightsSpec
+from compress.models.hub.records import Found
 from compress.models.plan import Plan
 from compress.recipe.student import StudentSpec
 from compress.stages.base import Stage
@@ -46,6 +47,9 @@ class Measure:
     quiet_seconds: Annotated[float, Ge(0)] = field(default_factory=default_quiet_s)
 
 
+Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""SHA-256 in small hexadecimal digits, or nothing."""
+
 Answering = Literal["openvino/fp32", "openvino/bf16", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]
 
 
@@ -56,12 +60,16 @@ class AlsoSpec:
 
     Attributes:
         share: its weight in the mean of the teachers' probabilities; the first's is ``share`` of [teacher].
+        weights, pretrained, revision, sha256: as of [teacher]; it needs one of the first two.
     """
 
     model: str
-    weights: str | WeightsSpec
+    weights: str | WeightsSpec | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     share: Annotated[float, Gt(0)] = 1.0
+    pretrained: bool = False
+    revision: str = ""
+    sha256: Digest = ""
 
 
 @final
@@ -91,7 +99,11 @@ class TeacherSpec(Training):
     """Teacher: a model factory with its arguments, and weights or how to train it.
 
     Attributes:
-        weights: a checkpoint, or a table of its file, entry and prefix; without one the teacher is trained, on labels alone.
+        weights: a checkpoint or its address, or a table of its file, entry and prefix; without one the teacher is trained
+            here, on labels alone.
+        pretrained: whether ``timm:``, ``torchvision:`` or ``hf:`` brings its published weights.
+        revision: which of them: a commit, branch or tag of the hub, or a name such as IMAGENET1K_V2 in torchvision.
+        sha256: that the file of ``weights`` must have.
         also: further teachers; the student learns from the mean of all, by ``share``.
         mirrored: the teachers look twice, and their answer is the mean over an image and its mirror image; for images
             whose mirror means the same.
@@ -103,12 +115,20 @@ class TeacherSpec(Training):
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: str | WeightsSpec | None = None
+    pretrained: bool = False
+    revision: str = ""
+    sha256: Digest = ""
     epochs: Annotated[int, Ge(1)] = 30
     share: Annotated[float, Gt(0)] = 1.0
     also: tuple[AlsoSpec, ...] = ()
     mirrored: bool = False
     labelled: LabelledSpec | None = None
     engine: Answering | None = None
+
+    @property
+    def is_published(self) -> bool:
+        """Say whether it brings published weights."""
+        return self.pretrained or bool(self.revision)
 
     @property
     def is_onnx(self) -> bool:
@@ -119,7 +139,12 @@ class TeacherSpec(Training):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything a run is asked to do, on whatever device."""
+    """Everything a run is asked to do, on whatever device.
+
+    Attributes:
+        names: what names of models and weights stood for, by role: "teacher", "also 0", "student"; empty before they are
+            resolved (``compress.pipeline.names``).
+    """
 
     name: str
     source: str
@@ -133,6 +158,7 @@ class Recipe:
     calibration: CalibrationSpec
     stages: tuple[Stage, ...]
     trackers: tuple[str, ...] = ()
+    names: Mapping[str, Found] = field(default_factory=dict)
 
     @property
     def factories(self) -> tuple[str, ...]:
@@ -156,6 +182,7 @@ class Recipe:
                     "measure": _asdict(self.measure),
                     "calibration": _asdict(self.calibration),
                     "stages": [{"use": s.name, **s.fields()} for s in self.stages],
+                    **({"names": {role: _asdict(found.pin) for role, found in self.names.items()}} if self.names else {}),
                 }
             )
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, final
 
 from annotated_types import Ge, Gt
 
+from compress.models.hub.records import check_names
 from compress.models.plan import Plan
 from compress.recipe.fields import build
 from profiles.errors import unknown
@@ -47,6 +48,7 @@ class StudentSpec:
         inherits: whether it starts from the teacher's weights as far as they fit.
         between: arguments of a model of the student's depth and the teacher's width.
         search: chooses arguments before the first stage.
+        pretrained, revision: as of [teacher].
     """
 
     model: str
@@ -55,6 +57,13 @@ class StudentSpec:
     inherits: bool
     between: Mapping[str, Any] | None = None
     search: StudentSearch | None = None
+    pretrained: bool = False
+    revision: str = ""
+
+    @property
+    def is_published(self) -> bool:
+        """Say whether it brings published weights."""
+        return self.pretrained or bool(self.revision)
 
 
 def parse_student(
@@ -71,7 +80,7 @@ def parse_student(
         resolve: makes a reference to a model absolute.
     """
     where = f"{source}: [student]"
-    allowed = ("from", "model", "width", "depth", "arguments", "inherit", "search")
+    allowed = ("from", "model", "width", "depth", "arguments", "inherit", "search", "pretrained", "revision")
     faults += [unknown("key", key, allowed, where) for key in table if key not in allowed]
     if ("from" in table) == ("model" in table):
         faults.append(f'{where} takes either from = "teacher" or model = "package.module:callable"')
@@ -88,13 +97,20 @@ def parse_student(
     scaled = {key: table[key] for key in ("width", "depth") if key in table}
     own = {**table.get("arguments", {}), **scaled}
     searched = _search(table["search"], own, where, faults) if "search" in table else None
+    pretrained, revision = bool(table.get("pretrained", False)), str(table.get("revision", ""))
+    if pretrained or revision:
+        others = [key for key in ("from", "inherit", "search") if table.get(key)]
+        faults += [f"{where}: published weights go with model = of its own, and not with {key}" for key in others]
     if "model" in table:
+        faults += check_names(table["model"], pretrained=pretrained, revision=revision, weights=False, where=where)
         return StudentSpec(
             model=resolve(table["model"]),
             arguments=own,
             same_as_teacher=False,
             inherits=bool(table.get("inherit", False)),
             search=searched,
+            pretrained=pretrained,
+            revision=revision,
         )
     arguments = {**teacher[1], **own}
     return StudentSpec(
@@ -113,6 +129,8 @@ def _wrong_types(table: Mapping[str, Any], where: str) -> list[str]:
         ("model", str, "text, package.module:callable"),
         ("arguments", Mapping, "a table of the factory's arguments"),
         ("inherit", bool, "true or false"),
+        ("pretrained", bool, "true or false"),
+        ("revision", str, "text: a commit, branch or tag"),
     )
     faults = [
         f"{where} {key} is {words}; given: {shown(table[key])}"

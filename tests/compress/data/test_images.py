@@ -180,6 +180,13 @@ def test_the_centre_of_a_wide_picture(tmp_path):
     assert (found == 255).all()
 
 
+@pytest.mark.parametrize(("name", "kind"), [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)])
+def test_the_whole_picture_is_squeezed_by_the_interpolation_that_is_asked_for(tmp_path, name, kind):
+    wide = picture(4, 60, 20)
+    found = one(tmp_path, save(tmp_path / "x.png", wide), size=16, crop="none", interpolation=name)
+    np.testing.assert_array_equal(found, np.moveaxis(np.asarray(wide.resize((16, 16), kind)), 2, 0))
+
+
 def test_augmenting_depends_on_its_generator_alone(folder):
     for options in ({"augment": "crop"}, {"augment": "shift", "shift": 3}, {"augment": "none"}):
         samples = read(folder, **options).train
@@ -338,9 +345,11 @@ def test_parts_that_do_not_fit_each_other(folder, tmp_path):
 
 def test_options_that_are_no_good_come_together(folder):
     with pytest.raises(UserError) as caught:
-        read(folder, size=30, short_side=24, augment="flip", least_area=0, shift=-1)
+        read(folder, size=30, short_side=24, augment="flip", least_area=0, shift=-1, crop="left", interpolation="sinc")
     words = [
         "short_side is 30 (the shorter side of size) or more",
+        "crop is one of centre, none; given: 'left'",
+        "interpolation is one of bilinear, bicubic, nearest; given: 'sinc'",
         "augment is one of crop, shift, none",
         "least_area",
         "shift is a number",

@@ -45,7 +45,7 @@ def test_only_files_are_made_absolute(tmp_path):
 def test_a_library_that_is_missing_is_told_with_its_command(library, package):
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed here")
-    with pytest.raises(UserError, match=f"pip install {package}"):
+    with pytest.raises(UserError, match=rf"pip install 'edge-compress\[{package}\]'"):
         factory(f"{library}:resnet18")
 
 
