@@ -25,7 +25,6 @@ PACKAGES = (
     "onnxruntime",
     "openvino",
     "brevitas",
-    "torch-pruning",
     "accelerate",
     "safetensors",
     "scikit-learn",

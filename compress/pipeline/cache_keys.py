@@ -24,7 +24,7 @@ from typing import Any
 from compress.execution.cache import digest, source_digest
 from deploy.files import write_atomically
 
-PACKAGES = ("torch", "numpy", "accelerate", "torch-pruning", "brevitas")
+PACKAGES = ("torch", "numpy", "accelerate", "brevitas")
 """Packages of others that decide the numbers of a training."""
 OURS = ("compress", "deploy", "calib", "profiles")
 TOP = Path(__file__).parent.parent.parent

@@ -296,7 +296,7 @@ def _same_numbers(one: str | None, other: str) -> bool:
 
 def host_environment() -> dict[str, Any]:
     """Describe this machine beside a measurement: package versions, threads, frequency governor."""
-    packages = ("torch", "onnx", "onnxruntime", "openvino", "brevitas", "torch-pruning", "numpy")
+    packages = ("torch", "onnx", "onnxruntime", "openvino", "brevitas", "numpy")
     return {"versions": versions(*packages), "torch_threads": torch.get_num_threads(), "governor": _governor()}
 
 

@@ -18,17 +18,9 @@ from compress.methods.choice import Choice
 from compress.methods.cost_model import Costs
 from compress.methods.pruning import budget
 from compress.methods.pruning.blocks import removable_blocks
-from compress.methods.pruning.channels import (
-    Group,
-    cut,
-    cut_channels,
-    find_couplings,
-    least_important,
-    match_name,
-    rank_groups,
-    separable_groups,
-)
+from compress.methods.pruning.channels import Group, find_couplings, least_important, match_name, rank_groups
 from compress.methods.pruning.compensate import compensate
+from compress.methods.pruning.cutting import cut, cut_channels, separable_groups
 from compress.methods.pruning.damage import CHANNELS, SUMS, cut_copy, damage_sample_count, joint_damage, measure_damages
 from compress.methods.pruning.importance import BY_FAMILY, COMPARABLE, IMPORTANCES
 from compress.methods.pruning.operations import Narrow, Remove
@@ -51,7 +43,9 @@ class Prune(TrainedStage):
     """Cut channels, counts a multiple of the profile's: a fraction of them, or by a budget on the device.
 
     Attributes:
-        ratio: fraction of all prunable channels to cut; without a budget.
+        ratio: without a budget: fraction of its channels that each group loses, least important first, in steps of the
+            profile's multiple. Where ``importance`` means the same in every group (``taylor``, and ``bn_scale`` within a
+            family) it is the fraction of all channels that are prunable, under one threshold.
         speed_up: budget: so many times faster (or fewer of what ``by`` counts); 1 for none.
         latency_ms: budget: median milliseconds on the device; 0 for none.
         by: what the budget is of. ``latency``: measured on the device; ``macs``, ``params``: counted; ``uniform``: the same
@@ -98,6 +92,13 @@ class Prune(TrainedStage):
     def has_budget(self) -> bool:
         """Return whether a budget decides, rather than ``ratio``."""
         return self.speed_up > 1 or self.latency_ms > 0
+
+    @property
+    def _ratio_by(self) -> Literal["share", "threshold", "family"]:
+        """Return whether ``ratio`` is of each group, or of the channels under one threshold."""
+        if self.importance in BY_FAMILY:
+            return "family"
+        return "threshold" if self.importance in COMPARABLE else "share"
 
     @property
     def asks_target(self) -> bool:
@@ -148,8 +149,7 @@ class Prune(TrainedStage):
         notes: tuple[str, ...] = ()
         for turn in range(self.rounds):
             groups = list(start) if turn == 0 and not self.sparse_epochs else self._rank(now.module, context)[0]
-            by_family = self.importance in BY_FAMILY
-            operation, notes = cut(now.module, context.example, groups, ratio, multiple, own, by_family=by_family)
+            operation, notes = cut(now.module, context.example, groups, ratio, multiple, own, by=self._ratio_by)
             if operation is None:
                 break
             kept = _still_kept(kept, groups, operation)
@@ -197,7 +197,7 @@ class Prune(TrainedStage):
             raise UserError("a budget needs a device to measure on, and there is none here; give ratio")
         multiple = context.profile.channel_multiple
         able, notes = separable_groups(artifact.module, context.example, groups, multiple)
-        couples = find_couplings(artifact.module, context.example, able)
+        couples = find_couplings(able)
         blocks = removable_blocks(artifact.module, context.example) if self.depth and self.by != "uniform" else ()
         blocks = tuple(b for b in blocks if not _kept_whole(b, self.groups))
         by = "latency" if self.by == "uniform" else self.by
@@ -229,9 +229,7 @@ class Prune(TrainedStage):
             return budget.best_within(budget.measure_allocations(propose_evenly, space.costs, removed, share), share)
         samples = _spread(context)
         blocks = [block for block in space.blocks if block not in removed]
-        alone = measure_damages(
-            now.module, context.example, groups, budget.allowed_widths(space, groups), blocks, samples, context.progress
-        )
+        alone = measure_damages(now.module, groups, budget.allowed_widths(space, groups), blocks, samples, context.progress)
         sums = [alone.weighted(*how) for how in (SUMS if blocks else CHANNELS)]
         damage = joint_damage(now.module, samples)
 
@@ -244,8 +242,8 @@ class Prune(TrainedStage):
 
     def _floor(self, group: Group, multiple: int) -> int:
         name = match_name(list(self.groups), group)
-        width = len(group.importance)
-        return multiple if name is None else max(multiple, math.ceil((1 - self.groups[name]) * width - 1e-9))
+        width, least = len(group.importance), group.step(multiple)
+        return least if name is None else max(least, math.ceil((1 - self.groups[name]) * width - 1e-9))
 
     def apply_allocation(
         self, now: Artifact, chosen: Allocation, groups: Sequence[Group], context: Context
@@ -328,7 +326,7 @@ def _operations(
         now = now.changed(removal, removal.apply(copy_module(now)))
     wanted = {g.root: least_important(g, chosen.widths[g.root]) for g in groups if g.root in chosen.widths}
     dropped = {root: channels for root, channels in wanted.items() if channels}
-    return now, *cut_channels(now.module, context.example, dropped)
+    return now, *cut_channels(now.module, context.example, groups, dropped)
 
 
 def _choice(group: Group, after: int, kept: float) -> Choice:
@@ -341,11 +339,9 @@ def _choice(group: Group, after: int, kept: float) -> Choice:
 def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: Narrow | None) -> dict[str, float]:
     """Compute the fractions of importance kept after one more cut."""
     now = dict(kept)
-    if operation is None:
-        return now
     for group in groups:
-        stays = operation.tensors.get(f"{group.root}.weight", {}).get("0")
-        if stays is not None and group.root in now:
+        stays = group.kept_by(operation.tensors if operation else {})
+        if group.root in now:
             now[group.root] *= float(group.importance[stays].sum() / max(float(group.importance.sum()), 1e-12))
     return now
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from compress.execution.progress import StreamProgress
 from compress.methods.pruning.blocks import removable_blocks
-from compress.methods.pruning.channels import find_couplings, rank_groups, separable_groups
+from compress.methods.pruning.channels import find_couplings, rank_groups
+from compress.methods.pruning.cutting import separable_groups
 from compress.models import resnet
 from compress.pipeline.device_costs import DeviceCostModel
 from deploy.devices import device
@@ -102,7 +103,7 @@ def _template(model: nn.Module, size: int) -> Template:
     example = torch.randn(2, 3, size, size)
     groups, _ = rank_groups(model, example)
     able, _ = separable_groups(model, example, groups, load("cpu").channel_multiple)
-    axes = {n: Axis(width=c.width, sizes=c.sizes) for n, c in find_couplings(model, example, able).items()}
+    axes = {n: Axis(width=c.width, sizes=c.sizes) for n, c in find_couplings(able).items()}
     return Template(to_onnx(capture(model, [example])), axes, removable_blocks(model, example))
 
 

@@ -23,7 +23,8 @@ from torch import nn
 from compress.data.base import Samples
 from compress.methods.allocation import Allocation
 from compress.methods.pruning import budget
-from compress.methods.pruning.channels import Group, choose_channels, cut, rank_groups
+from compress.methods.pruning.channels import Group, choose_channels, rank_groups
+from compress.methods.pruning.cutting import cut
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.stages.base import Artifact, Context
 from compress.stages.prune import Prune

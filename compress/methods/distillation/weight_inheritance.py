@@ -15,7 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compress.methods.pruning.channels import Group, build_narrow, rank_groups
+from compress.methods.pruning.channels import Group, rank_groups
+from compress.methods.pruning.cutting import build_narrow
 from compress.methods.pruning.faithfulness import find_unfaithfulness
 
 State = Mapping[str, Tensor]
@@ -89,21 +90,21 @@ def _by_groups(student: nn.Module, between: nn.Module, deep: State, example: Ten
         return None
     between.load_state_dict(dict(deep))
     groups, _ = rank_groups(between, example)
-    dropped = {group.root: spare for group in groups if (spare := _spare(group, student))}
-    operation = build_narrow(between, example, dropped)
-    if operation is None or find_unfaithfulness(between, operation, example):
+    own = student.state_dict()
+    dropped = {group.root: spare for group in groups if (spare := _spare(group, own))}
+    operation = build_narrow(between, groups, dropped)
+    if not operation.tensors or find_unfaithfulness(between, operation, example):
         return None
     state = operation.apply(between).state_dict()
-    own = student.state_dict()
     fits = set(state) == set(own) and all(state[name].shape == own[name].shape for name in own)
     return dict(state) if fits else None
 
 
-def _spare(group: Group, student: nn.Module) -> list[int]:
+def _spare(group: Group, student: State) -> list[int]:
     """Return the least important channels of a group, as many as the student has fewer."""
-    layer = student.get_submodule(group.root)
-    width = layer.out_features if isinstance(layer, nn.Linear) else getattr(layer, "out_channels", len(group.importance))
-    return sorted(int(i) for i in group.importance.argsort(kind="stable")[: len(group.importance) - int(width)])
+    first = group.slices[0]
+    width = student[first.tensor].shape[first.axis] // first.indices.shape[1]
+    return sorted(int(i) for i in group.importance.argsort(kind="stable")[: len(group.importance) - width])
 
 
 def _normalises_channels(module: nn.Module) -> bool:

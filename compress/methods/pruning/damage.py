@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.execution.progress import Progress, count_progress
-from compress.methods.pruning.channels import Group, build_narrows, least_important
+from compress.methods.pruning.channels import Group, least_important
+from compress.methods.pruning.cutting import build_narrow
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.reconstruct import reconstruct
 from compress.models.layers import BATCH_NORMS, flat_tensors
@@ -42,8 +43,6 @@ POINTS = 4
 MOST_SAMPLES, LEAST_SAMPLES, ELEMENTS = 64, 8, 2**21
 """Samples that damage is measured on: as many as have so many elements together."""
 CONSTANT = 1e-6
-REFUSED = 1e6
-"""Damage of a cut that cannot be made."""
 
 
 @final
@@ -77,7 +76,6 @@ class Damages:
 
 def measure_damages(
     module: nn.Module,
-    example: Tensor,
     groups: Sequence[Group],
     widths: Mapping[str, Sequence[int]],
     blocks: Sequence[str],
@@ -91,12 +89,9 @@ def measure_damages(
         full = len(group.importance)
         measured = {full: 0.0}
         points = _spread(sorted(w for w in widths[group.root] if w < full))[::-1]
-        cuts = (
-            build_narrows(module, example, group.root, [least_important(group, width) for width in points]) if points else []
-        )
-        for width, operation in zip(points, cuts, strict=True):
-            cut = None if operation is None else cut_copy(module, operation, module, samples)
-            measured[width] = REFUSED if cut is None else _damage(_outputs(cut, samples), whole)
+        for width in points:
+            operation = build_narrow(module, [group], {group.root: least_important(group, width)})
+            measured[width] = _damage(_outputs(cut_copy(module, operation, module, samples), samples), whole)
         curves[group.root] = _between(measured, widths[group.root])
     gone: dict[str, float] = {}
     for path in count_progress(progress, "damage of each block", blocks):

@@ -29,7 +29,13 @@ from compress.models.layers import flat_tensors
 
 TOLERANCE, FAINT = 1e-6, 1e-2
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-APART = (_ConvNd, nn.Linear, _BatchNorm, nn.Embedding)
+MIXING = (nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax, nn.GLU, nn.MultiheadAttention)
+ACTIVATIONS = tuple(
+    kind
+    for kind in (getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__)
+    if not issubclass(kind, MIXING)
+)
+APART = (_ConvNd, nn.Linear, _BatchNorm, nn.Embedding, nn.Dropout, nn.Identity, *ACTIVATIONS)
 """Layers in which a silenced channel is none: what they give of the others does not depend on it."""
 LOST_OUTPUT = "an output of the model would lose them"
 

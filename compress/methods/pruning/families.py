@@ -1,57 +1,54 @@
-"""Families of channel groups: role (stage, neck or head) and scale, by the traced graph."""
+"""Families of channel groups: role (stage, neck or head) and scale, by the operators that ran."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
+from compress.methods.pruning.structure.coupling import Structure
 
-def find_families(work: nn.Module, graph: tp.DependencyGraph, example: Tensor) -> dict[str, str]:
-    """Find role and scale of each layer by path, on the traced graph.
+LAYERS = (nn.Conv2d, nn.Linear)
+MATRICES = ("convolution", "addmm", "mm", "bmm", "linear", "baddbmm")
+
+
+def find_families(work: nn.Module, structure: Structure, example: Tensor) -> dict[str, str]:
+    """Find role and scale of each layer by path.
 
     ``neck``: behind an upsampling. ``head``: it makes no feature map, or leads to some of the model's outputs only.
     ``stage``: everything else. The scale is the input's height over the map's.
     """
-    heights: dict[str, int] = {}
-
-    def record(path: str) -> Any:
-        return lambda layer, given, output: heights.__setitem__(path, output.shape[-2] if output.dim() == 4 else 0)
-
-    handles = [
-        layer.register_forward_hook(record(path))
-        for path, layer in work.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            work(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    ends = {node for node in graph.module2node.values() if not node.outputs}
+    calls, ends = structure.calls, structure.outputs
+    readers: dict[int, list[int]] = {}
+    for number, call in enumerate(calls):
+        for read in call.reads:
+            readers.setdefault(read, []).append(number)
+    reads = {number: list(call.reads) for number, call in enumerate(calls)}
+    ups = {number for number, call in enumerate(calls) if "upsample" in call.name}
+    layers = {path for path, layer in work.named_modules() if isinstance(layer, LAYERS)}
     families: dict[str, str] = {}
-    for path, height in heights.items():
-        node = graph.module2node.get(work.get_submodule(path))
-        if node is None or not height:
-            families[path] = "head/0"
+    for number, call in enumerate(calls):
+        if call.path not in layers or call.name not in MATRICES:
             continue
-        behind = any("Upsample" in str(other.grad_fn) for other in _reachable(node, "inputs"))
-        part = len(_reachable(node, "outputs") & ends) < len(ends)
+        height = call.shape[-2] if len(call.shape) == 4 else 0
+        if not height:
+            families[call.path] = "head/0"
+            continue
+        behind = bool(_reachable(number, reads) & ups)
+        led = _reachable(number, readers) & ends
+        part = len(led) < len(ends) and len(ends) > 1
         role = "neck" if behind else "stage"
-        role = "head" if part and len(ends) > 1 and (behind or not _reachable(node, "outputs") - ends) else role
-        families[path] = f"{role}/{round(example.shape[-2] / height)}" if example.dim() == 4 else role
+        role = "head" if part and (behind or led == {number}) else role
+        families[call.path] = f"{role}/{round(example.shape[-2] / height)}" if example.dim() == 4 else role
     return families
 
 
-def _reachable(node: Any, way: str) -> set[Any]:
-    """Collect all nodes that lead to ``node`` (``inputs``) or that it leads to (``outputs``), itself among them."""
-    nodes, waiting = {node}, [node]
+def _reachable(start: int, edges: Mapping[int, Sequence[int]]) -> set[int]:
+    """Collect all numbers that edges lead to from one, itself among them."""
+    found, waiting = {start}, [start]
     while waiting:
-        for other in getattr(waiting.pop(), way):
-            if other not in nodes:
-                nodes.add(other)
+        for other in edges.get(waiting.pop(), ()):
+            if other not in found:
+                found.add(other)
                 waiting.append(other)
-    return nodes
+    return found

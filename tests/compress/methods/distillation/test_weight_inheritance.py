@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from compress.methods.distillation.weight_inheritance import inherit_weights, map_by_depth
-from compress.methods.pruning.channels import build_narrow
+from compress.methods.pruning.channels import rank_groups
+from compress.methods.pruning.cutting import build_narrow
 from compress.models import resnet
 from tests.conftest import randomise_batch_norms
 from tests.zoo import ViT
@@ -33,7 +34,7 @@ def test_channels_that_do_nothing_are_the_ones_left_behind(example):
     widths = {name: m.out_channels for name, m in student.named_modules() if isinstance(m, torch.nn.Conv2d)}
     roots = {"conv1", "layer1.0.conv1", "layer2.0.conv1", "layer2.0.conv2", "layer3.0.conv1", "layer3.0.conv2"}
     dropped = {root: list(range(1, 2 * widths[root], 2)) for root in roots}
-    operation = build_narrow(teacher, example, dropped)
+    operation = build_narrow(teacher, rank_groups(teacher, example)[0], dropped)
     state = teacher.state_dict()
     for path, kept in operation.tensors.items():
         for dimension, indices in kept.items():

@@ -1,5 +1,7 @@
 """What a cut does to the outputs: by hand, and what an allocation makes of it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -27,11 +29,16 @@ class TwoChannels(nn.Module):
         return self.last(self.first(x))
 
 
+def first_of(module):
+    """The group of both channels, of which the second is worth less."""
+    (group,) = rank_groups(module, torch.zeros(2, 2))[0]
+    return dataclasses.replace(group, importance=np.array([1.0, 0.1]))
+
+
 def test_the_damage_of_a_channel_by_hand():
     """x = (1, 0), (0, 1), (-1, 0), (0, -1): y = 3, 1, -3, -1 of mean 0 and energy 20; without h1 y is off by 1 twice."""
     samples = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
-    group = Group(root="first", importance=np.array([1.0, 0.1]))
-    found = measure_damages(TwoChannels(), samples[:2], [group], {"first": (1, 2)}, (), samples)
+    found = measure_damages(TwoChannels(), [first_of(TwoChannels())], {"first": (1, 2)}, (), samples)
     assert found.groups["first"] == {1: pytest.approx(2 / 20), 2: 0.0}
 
 
@@ -41,8 +48,7 @@ def test_what_another_channel_makes_up_for_does_no_damage():
     with torch.no_grad():
         module.first.weight.copy_(torch.tensor([[1.0, 0], [2.0, 0]]))
     samples = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
-    group = Group(root="first", importance=np.array([1.0, 0.1]))
-    found = measure_damages(module, samples[:2], [group], {"first": (1, 2)}, (), samples)
+    found = measure_damages(module, [first_of(module)], {"first": (1, 2)}, (), samples)
     assert found.groups["first"][1] < 1e-3
 
 
@@ -53,7 +59,7 @@ def test_damage_never_falls_as_a_width_does_and_a_silent_block_does_none(example
             tensor.zero_()
     groups = [g for g in rank_groups(module, example)[0] if g.root.endswith("conv1") and "." in g.root]
     widths = {g.root: tuple(range(2, len(g.importance) + 1, 2)) for g in groups}
-    found = measure_damages(module, example, groups, widths, ("layer1.0",), torch.randn(16, 1, 16, 16))
+    found = measure_damages(module, groups, widths, ("layer1.0",), torch.randn(16, 1, 16, 16))
     for root, curve in found.groups.items():
         values = [curve[width] for width in widths[root]]
         assert values == sorted(values, reverse=True) and values[-1] == 0 and len(values) == len(widths[root])

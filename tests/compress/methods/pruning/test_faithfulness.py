@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compress.methods.pruning.channels import Group, build_narrow, cut, cut_channels, least_important, rank_groups
+from compress.methods.pruning.channels import Group, least_important, rank_groups
+from compress.methods.pruning.cutting import build_narrow, cut, cut_channels
 from compress.methods.pruning.faithfulness import find_unfaithfulness
 from compress.methods.pruning.operations import Narrow
 
@@ -71,6 +72,10 @@ def network(name):
     return Network(NORMS[name]).eval(), torch.randn(2, 3, 16, 16)
 
 
+def dropped_from(module, example, dropped):
+    return cut_channels(module, example, rank_groups(module, example)[0], dropped)
+
+
 def swapped(operation, path, dimension):
     """The operation with one kept index of a tensor taken for another."""
     kept = operation.tensors[path][dimension]
@@ -97,7 +102,7 @@ def test_the_stream_that_norms_read_is_cut_to_what_the_kept_channels_alone_give(
     """By hand: a norm of the cut model gives (x - m) / s of the kept channels, m and s of these."""
     module, example = network(name)
     stem = next(g for g in rank_groups(module, example)[0] if g.root == "stem")
-    operation, notes = cut_channels(module, example, {"stem": least_important(stem, 40)})
+    operation, notes = cut_channels(module, example, [stem], {"stem": least_important(stem, 40)})
     assert notes == ()
     kept = operation.tensors["stem.weight"]["0"]
     small = operation.apply(copy.deepcopy(module))
@@ -116,17 +121,25 @@ def test_group_norms_lose_equally_many_of_each_group_or_nothing():
     stem = next(g for g in rank_groups(module, example)[0] if g.root == "stem")
     assert stem.parts == 4
     assert [sum(16 * p <= i < 16 * (p + 1) for i in least_important(stem, 40)) for p in range(4)] == [6, 6, 6, 6]
-    operation, notes = cut_channels(module, example, {"stem": list(range(24))})
+    operation, notes = cut_channels(module, example, [stem], {"stem": list(range(24))})
     assert operation is None
     assert notes == ("stem keeps its channels: norm normalises 4 groups of channels, and they would not keep equally many",)
+
+
+def without_eight():
+    """A cut of channels 3 to 10 of 32 between layers 0 and 2."""
+    kept = [i for i in range(32) if not 3 <= i < 11]
+    tensors = {"0.weight": {"0": kept}, "0.bias": {"0": kept}, "2.weight": {"1": kept}}
+    return Narrow(tensors=tensors, attributes={"0": {"out_channels": 24}, "2": {"in_channels": 24}})
 
 
 def test_a_local_response_norm_reads_neighbours():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 32, 3), nn.LocalResponseNorm(5, alpha=0.5), nn.Conv2d(32, 4, 3)).eval()
-    operation, notes = cut_channels(module, torch.randn(2, 3, 8, 8), {"0": list(range(3, 11))})
-    assert operation is None
-    assert notes == ("0 keeps its channels: 1 divides each channel by its neighbours, and they would be others",)
+    groups, fixed = rank_groups(module, torch.randn(2, 3, 8, 8))
+    assert groups == [] and "0 keeps its channels: all of its channels go together" in fixed
+    reason = find_unfaithfulness(module, without_eight(), torch.randn(2, 3, 8, 8))
+    assert reason == "1 divides each channel by its neighbours, and they would be others"
 
 
 class Neighbours(nn.Module):
@@ -151,16 +164,16 @@ class InForward(nn.Module):
 def test_what_cannot_be_shown_is_left_whole_with_where_it_differs():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 32, 3), Neighbours(), nn.Conv2d(32, 4, 3)).eval()
-    _, notes = cut_channels(module, torch.randn(2, 3, 8, 8), {"0": list(range(3, 11))})
-    assert notes == ("0 keeps its channels: 1 reads several channels at once, and not all alike",)
-    operation, notes = cut_channels(InForward().eval(), torch.randn(2, 8), {"first": list(range(8))})
+    reason = find_unfaithfulness(module, without_eight(), torch.randn(2, 3, 8, 8))
+    assert reason == "1 reads several channels at once, and not all alike"
+    operation, notes = dropped_from(InForward().eval(), torch.randn(2, 8), {"first": list(range(8))})
     assert operation is None and notes[0].startswith("first keeps its channels: the channels that stay would give something")
 
 
 def test_activations_that_are_not_zero_at_zero_are_no_norms():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 32), nn.Hardswish(), nn.Linear(32, 64), nn.Hardsigmoid(), nn.Linear(64, 4)).eval()
-    operation, notes = cut_channels(module, torch.randn(2, 5, 8), {"0": list(range(5)), "2": list(range(9, 30))})
+    operation, notes = dropped_from(module, torch.randn(2, 5, 8), {"0": list(range(5)), "2": list(range(9, 30))})
     assert {"0.weight", "2.weight"} <= set(operation.tensors) and notes == ()
 
 
@@ -199,9 +212,9 @@ def mobile():
 
 def test_a_mobile_network_of_depthwise_and_pointwise_convolutions_is_cut_everywhere():
     module, example = mobile(), torch.randn(2, 3, 32, 32)
-    groups = rank_groups(module, example)[0]
+    groups, fixed = rank_groups(module, example)
     operation, notes = cut(module, example, groups, 0.25, 8)
-    assert notes == (f"{groups[-1].root} keeps its channels: an output of the model would lose them",)
+    assert notes == () and fixed == ("14 keeps its channels: an output of the model would lose them",)
     before = sum(p.numel() for p in module.parameters())
     after = sum(p.numel() for p in operation.apply(copy.deepcopy(module)).parameters())
     assert 0.5 < after / before < 0.68
@@ -235,19 +248,18 @@ class Encoder(nn.Module):
 
 
 def test_the_ratio_is_of_what_can_be_cut_and_each_refused_group_is_named():
-    """Of 256 hidden units the 64 least go, as the other groups (32 of the stream, 96 of q, k, v, 40 classes) must stay."""
+    """Of 256 hidden units the 64 least go, as the stream and the classes must stay, and of 2 heads both do."""
     torch.manual_seed(0)
     module, example = Encoder(Attention()).eval(), torch.randn(2, 5, 12)
-    groups = rank_groups(module, example)[0]
-    assert {g.root for g in groups} == {"patch", "attention.qkv", "up", "head"}
+    groups, fixed = rank_groups(module, example)
+    assert {g.root: len(g.importance) for g in groups} == {"patch": 32, "attention.qkv": 2, "up": 256}
     operation, notes = cut(module, example, groups, 0.25, 8)
     hidden = next(g for g in groups if g.root == "up")
     stay = sorted(set(range(256)) - set(least_important(hidden, 192)))
     assert operation.tensors == {"up.weight": {"0": stay}, "up.bias": {"0": stay}, "down.weight": {"1": stay}}
-    assert sorted(note.split()[0] for note in notes) == ["attention.qkv", "head", "patch"]
-    assert "head keeps its channels: an output of the model would lose them" in notes
-    for root in ("attention.qkv", "patch"):
-        assert any(n.startswith(f"{root} keeps its channels: the model does not run without some of them") for n in notes)
+    assert [note.split()[0] for note in notes] == ["patch"]
+    assert fixed == ("head keeps its channels: an output of the model would lose them",)
+    assert notes[0].startswith("patch keeps its channels: the model does not run without some of them")
 
 
 class FixedView(nn.Module):
@@ -275,18 +287,17 @@ def test_one_bad_group_of_many_is_found_by_halves(monkeypatch):
         calls.append(1)
         return find_unfaithfulness(*arguments)
 
-    monkeypatch.setattr("compress.methods.pruning.channels.find_unfaithfulness", counted)
-    operation, notes = cut_channels(module, example, {f"up.{i}": list(range(8)) for i in range(32)})
+    monkeypatch.setattr("compress.methods.pruning.proof.find_unfaithfulness", counted)
+    groups = rank_groups(module, example)[0]
+    operation, notes = cut_channels(module, example, groups, {f"up.{i}": list(range(8)) for i in range(32)})
     assert {p for p in operation.tensors if p.startswith("up.") and p.endswith("weight")} == {
         f"up.{i}.weight" for i in range(32) if i != 13
     }
     assert [note.split()[0] for note in notes] == ["up.13"] and len(calls) == 12
-    assert build_narrow(module, example, {"up.0": [0]}) is not None
+    assert build_narrow(module, groups, {"up.0": [0]}).tensors["down.0.weight"] == {"1": list(range(1, 24))}
 
 
-def test_groups_state_which_is_an_output():
-    module, example = network("batch")
-    assert [g.root for g in rank_groups(module, example)[0] if g.last] == ["head"]
+def test_a_group_in_parts_loses_multiples_of_them():
     assert Group(root="a", importance=torch.ones(24).numpy(), parts=12).step(8) == 24
 
 

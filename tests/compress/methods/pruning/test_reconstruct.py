@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.methods.pruning.channels import cut, rank_groups
+from compress.methods.pruning.channels import rank_groups
 from compress.methods.pruning.compensate import compensate
+from compress.methods.pruning.cutting import cut
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.reconstruct import fit_sample_count, reconstruct
 from compress.methods.pruning.residual_streams import find_streams

@@ -1,0 +1,176 @@
+"""Cuts as operations: from the channels that groups lose to what each tensor keeps and each module states.
+
+Channels are cut as ``Narrow`` operations, which alone change a model, so a replay needs nothing of how they were found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from compress.methods.pruning.channels import Group, choose_channels, choose_shares, least_important, share_ratio
+from compress.methods.pruning.operations import Narrow
+from compress.methods.pruning.proof import Proof
+
+Dropped = Mapping[str, list[int]]
+"""Channels that go, by the root of their group."""
+
+
+def build_narrow(module: nn.Module, groups: Sequence[Group], dropped: Dropped, *, counted: bool = True) -> Narrow:
+    """Build the operation that drops channels by root.
+
+    Args:
+        module: whole; groups of what it lacks by now are passed over.
+        counted: whether attributes of the model's own code that count these channels are changed too.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    gone: dict[str, dict[int, set[int]]] = {}
+    fewer: Counter[tuple[str, str, int | None]] = Counter()
+    convolutions: Counter[str] = Counter()
+    for group in groups:
+        lost = dropped.get(group.root, [])
+        if not lost:
+            continue
+        for slices in group.slices:
+            if slices.tensor in tensors:
+                at = gone.setdefault(slices.tensor, {}).setdefault(slices.axis, set())
+                at |= set(slices.indices[lost].ravel().tolist())
+                if slices.groups:
+                    path = slices.tensor.rpartition(".")[0]
+                    convolutions[path] += len(lost) * slices.indices.shape[1]
+        for count in group.counts if counted else ():
+            fewer[count.path, count.attribute, count.place] += int(count.each[lost].sum())
+    kept = {
+        name: {
+            str(axis): [i for i in range(tensors[name].shape[axis]) if i not in at] for axis, at in sorted(by_axis.items())
+        }
+        for name, by_axis in gone.items()
+        if any(by_axis.values())
+    }
+    return Narrow(tensors=kept, attributes=_attributes(module, tensors, kept, convolutions, fewer))
+
+
+def _attributes(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    kept: Mapping[str, Mapping[str, list[int]]],
+    convolutions: Mapping[str, int],
+    fewer: Mapping[tuple[str, str, int | None], int],
+) -> dict[str, dict[str, Any]]:
+    """Collect what modules state about themselves after a cut and did not before."""
+    stated: dict[str, dict[str, Any]] = {}
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in kept):
+        layer = module.get_submodule(path)
+        names = {leaf: f"{path}.{leaf}" if path else leaf for leaf in ("weight", "bias", "running_mean")}
+        shapes = {
+            leaf: [len(kept.get(name, {}).get(str(d), range(size))) for d, size in enumerate(tensors[name].shape)]
+            for leaf, name in names.items()
+            if name in tensors
+        }
+        sizes = _sizes(layer, shapes, convolutions.get(path, 0))
+        changed = {name: value for name, value in sizes.items() if name in vars(layer) and vars(layer)[name] != value}
+        if changed:
+            stated[path] = changed
+    for (path, attribute, place), less in fewer.items():
+        if not less or path not in dict(module.named_modules()):
+            continue
+        old = stated.get(path, {}).get(attribute, getattr(module.get_submodule(path), attribute))
+        new = old - less if place is None else tuple(v - less if i == place else v for i, v in enumerate(old))
+        stated.setdefault(path, {})[attribute] = new
+    return stated
+
+
+def _sizes(layer: nn.Module, shapes: Mapping[str, list[int]], fewer_outputs: int) -> dict[str, Any]:
+    """Work out the sizes of a layer from the shapes of its tensors."""
+    weight = shapes.get("weight", [])
+    if isinstance(layer, _ConvNd):
+        groups = layer.groups * weight[0] // (weight[0] + fewer_outputs)
+        made, read = (1, 0) if isinstance(layer, _ConvTransposeNd) else (0, 1)
+        sizes = {"out_channels": weight[made], "in_channels": weight[read], "groups": groups}
+        grouped = "out_channels" if made else "in_channels"
+        return {**sizes, grouped: sizes[grouped] * groups}
+    if isinstance(layer, nn.Linear):
+        return {"out_features": weight[0], "in_features": weight[1]}
+    if isinstance(layer, _NormBase):
+        return {"num_features": next(iter(shapes.values()))[0]} if shapes else {}
+    if isinstance(layer, nn.GroupNorm):
+        return {"num_channels": weight[0]}
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        return {"normalized_shape": tuple(weight)}
+    if isinstance(layer, nn.Embedding):
+        return {"embedding_dim": weight[1]}
+    return {}
+
+
+def cut(
+    module: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    ratio: float,
+    multiple: int,
+    ratios: Mapping[str, float] | None = None,
+    *,
+    by: Literal["share", "threshold", "family"] = "share",
+) -> tuple[Narrow | None, tuple[str, ...]]:
+    """Cut the fraction ``ratio`` of the channels, least important first, each group to a multiple.
+
+    Args:
+        ratios: of families or paths that have a fraction, and so a threshold, of their own.
+        by: ``share``: each group loses the fraction. ``threshold``: the channels under one threshold for all groups go;
+            ``family``: under one for each family of groups.
+
+    Returns:
+        The operation, None when nothing can be cut, and notes on what was left alone.
+    """
+    named = [(own, members) for own, members in share_ratio(groups, ratio, ratios or {}, by_family=by == "family") if own]
+    able = [group for _, members in named for group in members]
+    notes: tuple[str, ...] = ()
+    if by != "share":
+        able, notes = separable_groups(module, example, able, multiple)
+    choose = choose_shares if by == "share" else choose_channels
+    dropped: dict[str, list[int]] = {}
+    for own, members in named:
+        dropped |= choose([group for group in members if group in able], own, multiple)
+    if dropped:
+        operation, more_notes = cut_channels(module, example, able, dropped)
+        return operation, (*notes, *more_notes)
+    left = able or ([] if notes else groups)
+    if left:
+        widest = max(len(group.importance) for group in left)
+        notes = (*notes, f"a ratio of {ratio:g} cuts no {multiple} channels from any group; the widest has {widest}")
+    return None, notes
+
+
+def cut_channels(
+    module: nn.Module, example: Tensor, groups: Sequence[Group], dropped: Dropped
+) -> tuple[Narrow | None, tuple[str, ...]]:
+    """Cut channels by root. A group that cannot be cut without changing more than its channels is left whole and named."""
+    proof = Proof(module, example, lambda roots, counted: _operation(module, groups, dropped, roots, counted))
+    proof.add([root for root, channels in dropped.items() if channels])
+    return proof.operation, proof.notes
+
+
+def separable_groups(
+    module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int
+) -> tuple[list[Group], tuple[str, ...]]:
+    """Select the groups that can lose ``multiple`` channels and nothing else, with notes on the others."""
+    wide = {g.root: g for g in groups if len(g.importance) > g.step(multiple)}
+    dropped = {root: least_important(group, _most(group, multiple)) for root, group in wide.items()}
+    proof = Proof(module, example, lambda roots, counted: _operation(module, groups, dropped, roots, counted))
+    proof.add(list(wide))
+    return [group for root, group in wide.items() if root in proof.able], proof.notes
+
+
+def _operation(module: nn.Module, groups: Sequence[Group], dropped: Dropped, roots: Sequence[str], counted: bool) -> Narrow:
+    return build_narrow(module, groups, {root: dropped[root] for root in roots}, counted=counted)
+
+
+def _most(group: Group, multiple: int) -> int:
+    """Return the greatest width under a group's own that it may have after a cut."""
+    step = group.step(multiple)
+    return max(step, (len(group.importance) - step) // group.parts * group.parts)
