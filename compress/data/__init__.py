@@ -9,6 +9,7 @@ from __future__ import annotations
 from compress.data.base import Batch, Samples, Splits
 
 DATA: dict[str, str] = {
+    "audio": "compress.data.audio:audio",
     "cifar10": "compress.data.cifar:cifar10",
     "cifar100": "compress.data.cifar:cifar100",
     "coco": "compress.data.coco:coco",

@@ -11,6 +11,7 @@ TASKS: dict[str, str] = {
     "classification": "compress.tasks.classification:Classification",
     "detection": "compress.tasks.detection:Detection",
     "segmentation": "compress.tasks.segmentation:Segmentation",
+    "tagging": "compress.tasks.tagging:Tagging",
 }
 
 __all__ = ["TASKS", "Metric", "Predict", "Task"]

@@ -12,6 +12,8 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 4. Operators that only move or select values carry their input's scale.
 5. Weights are int8 constants, one scale an output channel; biases stay float.
 6. Graph outputs stay float.
+7. Layers whose sums and products a logarithm reads stay float: it tells apart what one grid cannot (the front end of a
+   model of sound).
 
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
 ``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
@@ -53,6 +55,8 @@ MOVING = CARRY | MOVES | {"Resize"}
 """With what ``find_shuffles`` adds; of Resize the kind that copies the nearest value."""
 MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})
 FUSED = frozenset({"Relu", "Clip"})
+LINEAR = COMPUTE | CARRY | MOVES | {"Add", "Sub", "Mul", "Div", "Pow", "Abs", "Sqrt", "Max", "Clip", "Concat", "ReduceSum"}
+"""What stands between a layer and the logarithm of its power."""
 UNKNOWN_LAYERS = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
 """Layers that no recipe has integers for."""
 STANDARD = ("", "ai.onnx")
@@ -141,7 +145,8 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
         kept: layers (names of ONNX nodes) that stay float, each with the reason.
     """
     graph = Graph(model)
-    reasons = {n.name: kept.get(n.name) or _float_reason(graph, n) for n in graph.nodes if n.op_type in COMPUTE}
+    logarithmic = _read_by_logarithm(graph)
+    reasons = {n.name: kept.get(n.name) or _float_reason(graph, n, logarithmic) for n in graph.nodes if n.op_type in COMPUTE}
     kinds = _Kinds(joins=JOIN | set(recipe.integer_operators), carries=MOVING if recipe.shuffles else CARRY)
     integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, kinds)
     shared = _concatenations(graph, integer, kinds) if recipe.quantizes_branches else {}
@@ -277,8 +282,22 @@ def _integer_nodes(graph: Graph, layers: set[str], kinds: _Kinds) -> set[str]:
     return integer
 
 
-def _float_reason(graph: Graph, node: onnx.NodeProto) -> str:
+def _read_by_logarithm(graph: Graph) -> set[str]:
+    """Return the names of the nodes whose values reach a logarithm through sums and products alone."""
+    waiting = [str(node.input[0]) for node in graph.nodes if node.op_type == "Log"]
+    found: set[str] = set()
+    while waiting:
+        node = graph.producer(waiting.pop())
+        if node is not None and node.op_type in LINEAR and node.name not in found:
+            found.add(node.name)
+            waiting += map(str, node.input)
+    return found
+
+
+def _float_reason(graph: Graph, node: onnx.NodeProto, logarithmic: set[str]) -> str:
     """Return why a compute node cannot run in integers; empty when it can."""
+    if node.name in logarithmic:
+        return "a logarithm reads it"
     if node.op_type == "MatMul" and not any(graph.is_constant(name) for name in node.input):
         return "a product of two activations"
     if not graph.is_activation(node.input[0]):

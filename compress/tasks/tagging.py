@@ -1,0 +1,111 @@
+"""Tagging: any number of classes a sample; mean average precision."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves
+
+from compress.data import Samples, Splits
+from compress.tasks.base import Metric, Predict, Task, readable_batches
+from profiles.errors import UserError
+
+CHUNK = 256
+
+
+@final
+class Tagging(Task):
+    """Tagging: logits (samples, classes), each through a sigmoid of its own; targets (samples, classes) from 0 to 1.
+
+    A row of -1 stands for no labels. The loss is the mean binary cross-entropy of a tag. The metric is the mean over classes
+    of the average precision, in per cent: the mean, over the samples that have the tag, of the precision among all that
+    score as high or higher. It is what Audio Set and scikit-learn's ``average_precision_score`` have. A class that no
+    sample has does not count.
+    """
+
+    metric = "mAP"
+    unit = "%"
+    stage_losses = {
+        "distill": ("task", {"use": "bce_kd", "weight": 1.0}, {"use": "cwd", "weight": 3.0}),
+        "recovery": ({"use": "task", "weight": 0.1}, {"use": "bce_kd", "weight": 0.9}),
+    }
+
+    def check(self, splits: Splits) -> None:
+        faults: list[str] = []
+        parts = {"train": splits.train, "calibration": splits.calibration}
+        parts |= {"validation": splits.validation, "test": splits.test}
+        for name, samples in parts.items():
+            faults += _faults_of(name, samples, len(splits.classes))
+        if faults:
+            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+
+    def has_labels(self, samples: Samples) -> bool:
+        return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
+
+    def check_outputs(self, outputs: Any, splits: Splits) -> None:
+        expected = (2, len(splits.classes))
+        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        if given != expected:
+            raise UserError(f"gives {given} for two samples; tagging of {expected[1]} classes reads {expected}")
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Compute the mean binary cross-entropy over the labelled samples' tags."""
+        known = targets >= 0
+        apart = functional.binary_cross_entropy_with_logits(
+            self.logits(outputs), targets.clamp(min=0), weight=known.to(targets.dtype), reduction="sum"
+        )
+        return apart / known.sum().clamp(min=1)
+
+    def logits(self, outputs: Any) -> Tensor:
+        """Return the first tensor of the outputs."""
+        logits: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
+        return logits
+
+    def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
+        scores, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        names = samples.classes or tuple(str(label) for label in range(scores.shape[1]))
+        there = targets >= 0.5
+        precision = {
+            name: average_precision(scores[:, label], there[:, label])
+            for label, name in enumerate(names)
+            if there[:, label].any()
+        }
+        others = {f"AP {name}": value for name, value in precision.items()}
+        mean = float(np.mean(list(precision.values()))) if precision else 0.0
+        return Metric(name=self.metric, value=mean, unit=self.unit, samples=len(samples), others=others)
+
+
+def average_precision(scores: npt.NDArray[Any], there: npt.NDArray[np.bool_]) -> float:
+    """Compute the average precision in per cent of scores (samples,) for what is there (samples,); ties share one."""
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(there[order])
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each run of equal scores
+    gained = np.diff(hits[last], prepend=0)
+    return 100.0 * float((gained * hits[last] / (last + 1)).sum() / hits[-1])
+
+
+def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
+    if len(samples) == 0:
+        return [f"data: the {name} split is empty; every split needs samples"]
+    unreadable: list[str] = []
+    tags = 0
+    for batch in readable_batches(samples, CHUNK, unreadable):
+        if batch.targets.shape[1:] != (classes,):
+            words = f"tagging reads 0 or 1 for each class, (samples, {classes})"
+            return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
+        if not np.isfinite(batch.inputs).all() or not np.isfinite(batch.targets).all():
+            return [f"data: the {name} split holds NaN or infinity"]
+        if ((batch.targets > 1) | ((batch.targets < 0) & (batch.targets != -1))).any():
+            return [f"data: the {name} split has targets outside 0 to 1; -1 stands for none"]
+        tags += int((batch.targets >= 0.5).sum())
+    if unreadable:
+        return unreadable
+    if name in ("validation", "test") and not tags:
+        return [f"data: the {name} split has no tag; models are judged on it"]
+    return []
