@@ -37,6 +37,8 @@ class QuantizationRecipe:
             stand before the concatenation alone.
         integer_means: what a layer makes for a mean over positions alone is quantised: written and read in a quarter of the
             bytes, and the mean takes the rounding back out.
+        integer_layers: kinds of layer that the runtime has in integers.
+        layers_alone: nothing runs in integers but layers: adds, concatenations and moves between them are float.
         why: where this was learned, for the reader of a report.
     """
 
@@ -52,6 +54,8 @@ class QuantizationRecipe:
     integer_operators: tuple[str, ...] = ()
     shuffles: bool = False
     integer_means: bool = False
+    integer_layers: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
+    layers_alone: bool = False
     why: str
 
     def numbers(self) -> tuple[object, ...]:
@@ -117,6 +121,14 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         integer_results=LAYERS,
         why="XNNPACK's kernels take s8 activations with a zero point and s8 per-channel weights, and make s8; "
         "it discourages u8",
+    ),
+    "ncnn": QuantizationRecipe(
+        activation="int8",
+        activation_symmetric=True,
+        integer_layers=("Conv", "Gemm"),
+        layers_alone=True,
+        why="NCNN has int8 for convolutions and inner products, with one scale for the input and none for a zero point; "
+        "what stands between them is float",
     ),
 }
 

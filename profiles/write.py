@@ -10,11 +10,12 @@ from profiles.device import DeviceProfile, load, names, stated_facts
 from profiles.facts import Facts
 from profiles.figures import Figure, PowerMode
 
-ORDER = ("tensorrt", "openvino", "onnxruntime", "executorch", "ort-mobile")
+ORDER = ("tensorrt", "openvino", "onnxruntime", "ncnn", "executorch", "ort-mobile")
 """Where several runtimes were found, the order in which they are as a rule faster; files for phones are not for a board."""
 RECIPES = {
     "tensorrt": (("tensorrt", ()),),
     "executorch": (("xnnpack", ()),),
+    "ncnn": (("ncnn", ()),),
     "ort-mobile": (("arm-dotprod", ("asimddp",)),),
     "openvino": (("x86-vnni", ("avx512_vnni", "avx_vnni")), ("x86-no-vnni", ("x86_64", "AMD64"))),
     "onnxruntime": (
@@ -27,7 +28,8 @@ RECIPES = {
 TELLING = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx512_bf16", "avx512_fp16"}
 TELLING |= {"amx_bf16", "amx_int8", "asimd", "fphp", "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16"}
 """Of a processor's flags those that decide what a runtime can do well."""
-BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+ARITHMETIC = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"asimdhp", "avx512_fp16"}}
+"""Flags of which a CPU has one where it computes in a half precision."""
 MEMORY_RATIO = (0.6, 1.05)
 """What a board shows of its nominal memory."""
 
@@ -108,7 +110,9 @@ def _runtime(runtime: DetectedRuntime, device: Facts, like: DeviceProfile | None
     recipes = RECIPES.get(runtime.engine, ())
     recipe = next((name for name, needs in recipes if not needs or device.flags.intersection(needs)), None)
     precisions = before.precisions if before else runtime.precisions
-    left = [p for p in precisions if (p != "int8" or recipe) and (p != "bf16" or device.flags & BF16_FLAGS)]
+    on_cpu = runtime.engine != "tensorrt" and (before is None or before.unit == "cpu")
+    lacking = {p for p, flags in ARITHMETIC.items() if on_cpu and not device.flags & flags}
+    left = [p for p in precisions if p not in lacking and (p != "int8" or recipe)]
     yield "[[runtime]]"
     yield f"engine = {_text(runtime.engine)}  # {runtime.version or 'version not told'} when this was written"
     if before and before.unit != "cpu":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -48,11 +48,26 @@ def resolve(given: str) -> ResolvedTarget:
         device_is, usable = device_facts(there)
         place = "this machine" if isinstance(there, Local) else there.url
         warnings = tuple(contradictions(name, device_is, place))
+        profile = load(name, device_is)
         able = {engine_name: (fact["score"] >= 0, fact["reason"]) for engine_name, fact in usable.items()}
-        return ResolvedTarget(profile=with_engines(load(name, device_is), able), device=there, warnings=warnings)
+        able |= {runtime: (False, why) for runtime, why in _unmade(profile, usable).items() if able[runtime][0]}
+        return ResolvedTarget(profile=with_engines(profile, able), device=there, warnings=warnings)
     except UserError:
         there.close()
         raise
+
+
+def _unmade(profile: DeviceProfile, usable: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the runtimes whose files this host cannot make, with what it lacks; the device may well run them."""
+    reasons: dict[str, str] = {}
+    for runtime in profile.runtimes:
+        able = usable.get(runtime.engine, {"score": -1})
+        if able["score"] < 0:
+            continue
+        plans = [engine(runtime.engine).plan(profile, precision, able["version"]) for precision in runtime.precisions]
+        if missing := sorted({package for plan in plans for package in plan.format.missing()}):
+            reasons[runtime.engine] = f"this machine cannot make its files; pip install {' '.join(missing)}"
+    return reasons
 
 
 def runtime_versions(there: Device) -> dict[str, str]:

@@ -15,6 +15,7 @@ ENGINES: dict[str, str] = {
     "onnxruntime": "deploy.engines.onnxruntime:ONNXRuntime",
     "ort-mobile": "deploy.engines.ort_mobile:ORTMobile",
     "executorch": "deploy.engines.executorch:ExecuTorch",
+    "ncnn": "deploy.engines.ncnn:Ncnn",
     "tensorrt": "deploy.engines.tensorrt:TensorRT",
 }
 

@@ -7,6 +7,7 @@ exporter, which needs the host's packages, by a reference that only the host loa
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -18,6 +19,8 @@ EXPORTS: dict[str, str] = {
     "onnx": "deploy.engines.exports:ONNX",
     "onnx-fp16": "deploy.engines.exports:ONNX_FP16",
     "pte": "deploy.engines.executorch:PTE",
+    "ncnn": "deploy.engines.ncnn:NCNN",
+    "ncnn-fp16": "deploy.engines.ncnn:NCNN_FP16",
 }
 
 
@@ -54,6 +57,10 @@ class ExportFormat:
         """Suffix of the file, with its dot."""
         return PurePath(self.file).suffix
 
+    def missing(self) -> tuple[str, ...]:
+        """Return those of its packages that are not installed here, so that its files cannot be made."""
+        return tuple(package for package in self.packages if not _is_installed(package))
+
     def export(self) -> Callable[..., bytes]:
         """Load the exporter; host only."""
         exporter: Callable[..., bytes] = load_object(self.exporter)
@@ -74,6 +81,14 @@ class ExportFormat:
             raise ValueError(f"{self.file} has no packed form")
         content: bytes = load_object(self.decoder)(packed)
         return content
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def exports() -> dict[str, str]:

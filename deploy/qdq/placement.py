@@ -17,8 +17,8 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
 ``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
-``integer_means`` adds to rule 2, ``integer_operators`` to rule 3, and ``find_shuffles`` joins rules 3 and 4
-(``deploy.qdq.find_shuffles``).
+``layers_alone`` ends rules 3 and 4, ``integer_layers`` thins out rule 2, ``integer_means`` adds to it,
+``integer_operators`` to rule 3, and ``find_shuffles`` joins rules 3 and 4 (``deploy.qdq.find_shuffles``).
 
 Training inserts its fake quantisers at the same tensors (``activations``) and layers (``weights``), so
 that what was trained is what runs.
@@ -146,8 +146,11 @@ def place(model: onnx.ModelProto, recipe: QuantizationRecipe, kept: Mapping[str,
     """
     graph = Graph(model)
     logarithmic = _read_by_logarithm(graph)
-    reasons = {n.name: kept.get(n.name) or _float_reason(graph, n, logarithmic) for n in graph.nodes if n.op_type in COMPUTE}
+    layers = [node for node in graph.nodes if node.op_type in COMPUTE]
+    reasons = {node.name: kept.get(node.name) or _float_reason(graph, node, recipe, logarithmic) for node in layers}
     kinds = _Kinds(joins=JOIN | set(recipe.integer_operators), carries=MOVING if recipe.shuffles else CARRY)
+    if recipe.layers_alone:
+        kinds = _Kinds(joins=frozenset(), carries=frozenset())
     integer = _integer_nodes(graph, {name for name, why in reasons.items() if not why}, kinds)
     shared = _concatenations(graph, integer, kinds) if recipe.quantizes_branches else {}
     shared |= _shuffle_activations(graph, integer) if recipe.shuffles else {}
@@ -294,10 +297,12 @@ def _read_by_logarithm(graph: Graph) -> set[str]:
     return found
 
 
-def _float_reason(graph: Graph, node: onnx.NodeProto, logarithmic: set[str]) -> str:
+def _float_reason(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe, logarithmic: set[str]) -> str:
     """Return why a compute node cannot run in integers; empty when it can."""
     if node.name in logarithmic:
         return "a logarithm reads it"
+    if node.op_type not in recipe.integer_layers:
+        return f"the runtime has no {node.op_type} in integers"
     if node.op_type == "MatMul" and not any(graph.is_constant(name) for name in node.input):
         return "a product of two activations"
     if not graph.is_activation(node.input[0]):
