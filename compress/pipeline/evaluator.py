@@ -39,6 +39,7 @@ from profiles.device import DeviceProfile
 from profiles.quantization import QUANTIZATION
 
 PARTING_SAMPLES = 4
+SCORES = "scores.npy"
 
 
 @final
@@ -48,11 +49,13 @@ class Evaluation:
 
     Attributes:
         parted: the first tensor that differs from the float model; None where none does.
+        scores: of each sample, whose mean is the metric as a share of its scale; None where it is no such mean.
     """
 
     metric: Metric
     parity: Parity
     parted: str | None = None
+    scores: npt.NDArray[np.float32] | None = None
 
 
 @final
@@ -130,7 +133,7 @@ class Evaluator:
         return variants
 
     def first_forms(self, made: CachedModel) -> list[Variant]:
-        """List the forms on the profile's first runtime, by which the gate judges."""
+        """List the forms on the profile's first runtime."""
         return [v for v in self.forms(made) if v.engine == self.profile.runtimes[0].engine]
 
     def built(self, variant: Variant) -> Step:
@@ -169,15 +172,20 @@ class Evaluator:
                 opened = worker.open(built.folder / "engine")
                 with self._progress.task(f"evaluate {variant.form}", len(samples)) as bar:
                     recorder = RecordedEngine(worker, opened["inputs"][0]["name"], bar)
-                    metric = self._builder.task.evaluate(recorder, samples)
+                    metric, scores = self._builder.task.evaluate_samples(recorder, samples)
             self._builder.task.check_metric(metric)
+            if scores is not None:
+                np.save(folder / SCORES, scores.astype(np.float32))
             expected = self._builder.reference(variant.made)(recorder.inputs)
             agreement = parity(expected[0], recorder.outputs)
             parted = None if _alike(agreement, variant) else self._parted(variant, recorder.inputs[:PARTING_SAMPLES])
             return {"metric": asdict(metric), "parity": asdict(agreement), "parted": parted}
 
-        facts = self._cache.step("judged", decided, make).facts
-        return Evaluation(metric=Metric(**facts["metric"]), parity=Parity(**facts["parity"]), parted=facts["parted"])
+        step = self._cache.step("judged", decided, make)
+        metric, agreement, parted = (step.facts[name] for name in ("metric", "parity", "parted"))
+        file = step.folder / SCORES
+        scores = np.load(file, allow_pickle=False) if file.is_file() else None
+        return Evaluation(metric=Metric(**metric), parity=Parity(**agreement), parted=parted, scores=scores)
 
     def _parted(self, variant: Variant, inputs: npt.NDArray[Any]) -> str | None:
         """Find the first tensor at which the engine differs from the float model; None where none does or none is seen."""

@@ -1,9 +1,9 @@
 """The gate: accept, soften or reject a stage by what was measured. docs/gate.md explains the rule.
 
 A stage is accepted when the model stays within the budget's accuracy and the stage bought something on
-the engine. What it bought is judged in the form that would ship: the fastest precision of the first
-runtime, before against after, since a model that is faster in fp32 may buy nothing in int8. The final
-verdict chooses by the same rule.
+the engine. What it bought is judged in the form that would ship: the fastest runtime and precision,
+before against after, since a model that is faster in fp32 may buy nothing in int8
+(``compress.pipeline.comparison``). The final verdict chooses by the same rule.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compress.methods.cost_model import LEAST_GAIN, is_gain
+from compress.pipeline.paired import samples_needed
 from compress.recipe.spec import Budget
 
 LEAST_POINTS = 0.1
@@ -67,6 +68,8 @@ def decide(
     can_soften: bool,
     speedup: Interval | None = None,
     scale: float = 100.0,
+    drop_interval: Interval | None = None,
+    samples: int = 0,
 ) -> Decision:
     """Judge a stage that led from ``before`` to ``after``.
 
@@ -75,23 +78,39 @@ def decide(
         speedup: interval of how many times faster ``after`` is, by the rounds of the longest race; without one the
             ratio of the medians is taken for exact.
         scale: of the task's metric; a point is a hundredth of it.
+        drop_interval: of the drop below the teacher in points, by the ``samples`` of validation; None where unknown.
     """
     drop = points(teacher - after.accuracy, scale)
     size = f", {before.stored_bytes / 1024:.0f} -> {after.stored_bytes / 1024:.0f} KiB in the bundle" if after.packed else ""
     speed = f"{before.latency_ms:.3f} -> {after.latency_ms:.3f} ms ({_gain(before, after):.2f}x, {after.form}){size}"
     doubt = f"; by its rounds between {speedup[0]:.2f}x and {speedup[1]:.2f}x" if speedup and undecided(*speedup) else ""
+    between = "" if drop_interval is None else f"; {drop_interval[0]:.2f} to {drop_interval[1]:.2f} by {samples} samples"
+    noise = _noise(drop_interval, samples, budget)
     if not within_accuracy(drop, budget):
         too_much = f"{after.accuracy:.2f} on validation is {drop:.2f} points under the teacher's {teacher:.2f}"
-        reason = f"{too_much}; the budget is {budget.accuracy_drop_points:g}; {speed}{doubt}"
+        reason = f"{too_much}{between}; the budget is {budget.accuracy_drop_points:g}; {speed}{doubt}{noise}"
         return Decision(verdict="softened" if can_soften else "rejected", reason=reason)
-    cost = f"validation {before.accuracy:.2f} -> {after.accuracy:.2f} (teacher {teacher:.2f})"
+    below = "" if drop_interval is None else f", {drop:.2f} points below it{between}"
+    cost = f"validation {before.accuracy:.2f} -> {after.accuracy:.2f} (teacher {teacher:.2f}{below})"
     if after.form.endswith("int8") and before.free_accuracy is not None and after.free_accuracy is None:
         cost += f", untrained int8 {before.free_accuracy:.2f}"
     if gain := gained(before, after, budget, speedup=speedup, scale=scale):
         warning = _warning(after, teacher, budget, scale)
-        return Decision(verdict="accepted", reason=f"{gain}: {speed}; {cost}{warning}{doubt}")
+        return Decision(verdict="accepted", reason=f"{gain}: {speed}; {cost}{warning}{doubt}{noise}")
     nothing = "not shown to be faster" if doubt else "bought nothing"
-    return Decision(verdict="rejected", reason=f"{nothing}: {speed}, {LEAST_GAIN:.2f}x asked; {cost}{doubt}")
+    return Decision(verdict="rejected", reason=f"{nothing}: {speed}, {LEAST_GAIN:.2f}x asked; {cost}{doubt}{noise}")
+
+
+def _noise(drop: Interval | None, samples: int, budget: Budget) -> str:
+    """Say that validation cannot tell a drop of the whole budget from none, and how many samples could; else empty."""
+    if drop is None or budget.accuracy_drop_points <= 0:
+        return ""
+    needed = samples_needed(drop, samples, budget.accuracy_drop_points)
+    if needed <= samples:
+        return ""
+    off = (drop[1] - drop[0]) / 2
+    told = f"{samples} validation samples tell the drop to {off:.1f} points, the budget is {budget.accuracy_drop_points:g}"
+    return f"; {told}: about {needed} would tell it from noise"
 
 
 def points(difference: float, scale: float) -> float:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compress.pipeline.cached_model import CachedModel
-from compress.pipeline.evaluator import Evaluator
+from compress.pipeline.evaluator import Evaluation, Evaluator
 from compress.pipeline.exports import PackedExport, Variant
 from compress.pipeline.gate import Decision
+from compress.pipeline.paired import drop_interval
 from compress.report.record import Row
 from compress.stages.base import Stage
 from deploy.measure.timing import Latency
@@ -43,26 +44,27 @@ class Entry:
 def list_entries(
     teacher: CachedModel, attempts: Sequence[Attempt], standing: CachedModel, evaluator: Evaluator
 ) -> list[Entry]:
-    """List the teacher in every form, each attempt as trained and in its fastest form, and the student in every form."""
+    """List the teacher in every form, each attempt as trained and in the form compared, and the student in every form."""
     found = [Entry(title="teacher", kind="baseline", variant=v) for v in evaluator.forms(teacher)]
     for attempt in attempts:
         if attempt.made.changed:
-            forms = evaluator.first_forms(attempt.made)
+            forms = evaluator.forms(attempt.made)
             shown = [v for v in forms if v == forms[0] or v.form == attempt.form]
             found += [Entry(title=attempt.name, kind="stage", variant=v, attempt=attempt) for v in shown]
     if standing is not teacher:
         found += [Entry(title="student", kind="student", variant=v) for v in evaluator.forms(standing)]
         before = [a.made for a in attempts if a.decision.verdict == "accepted" and a.made.recipe is None]
         if standing.recipe is not None and before:
-            floats = [v for v in evaluator.forms(before[-1]) if v.precision != "int8"]
-            found += [Entry(title="student before quantize", kind="student", variant=v) for v in floats]
+            engines = {v.engine for v in evaluator.forms(standing)}
+            others = [v for v in evaluator.forms(before[-1]) if v.precision != "int8" or v.engine not in engines]
+            found += [Entry(title="student before quantize", kind="student", variant=v) for v in others]
     return found
 
 
 def measure_rows(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -> list[Row]:
     """Measure the entries, all timed against each other."""
     latencies = evaluator.race([entry.variant for entry in found], seconds)
-    return [_row(entry, latencies[entry.variant], evaluator) for entry in found]
+    return [_row(entry, latencies[entry.variant], evaluator, found[0].variant) for entry in found]
 
 
 def raced_speedup(found: Sequence[Entry], evaluator: Evaluator, seconds: float, one: str, other: str) -> tuple[float, float]:
@@ -72,7 +74,7 @@ def raced_speedup(found: Sequence[Entry], evaluator: Evaluator, seconds: float, 
     return evaluator.faster(variant_by_name[one], variant_by_name[other], raced, seconds)
 
 
-def _row(entry: Entry, latency: Latency, evaluator: Evaluator) -> Row:
+def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant) -> Row:
     variant, attempt = entry.variant, entry.attempt
     judged, validation = evaluator.judge(variant, "test"), evaluator.judge(variant, "validation").metric
     parameters, macs = evaluator.counts(variant.made)
@@ -101,7 +103,16 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator) -> Row:
         notes=(*(variant.made.notes if attempt else ()), *([judged.parted] if judged.parted else ()), *_left(packed)),
         choices=variant.made.choices if attempt else (),
         about=variant.made.about if attempt else "",
+        drop_interval=None if variant == teacher else _drop(judged, evaluator.judge(teacher, "test")),
     )
+
+
+def _drop(judged: Evaluation, teacher: Evaluation) -> tuple[float, float] | None:
+    """Return the interval of the drop below the teacher in points; None where the metric is no mean over samples."""
+    if judged.scores is None or teacher.scores is None:
+        return None
+    low, high = drop_interval(teacher.scores, judged.scores)
+    return 100 * low, 100 * high
 
 
 def _left(packed: PackedExport | None) -> list[str]:

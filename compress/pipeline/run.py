@@ -9,7 +9,7 @@ the report's rows are judged on test.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from compress.execution import distributed
@@ -20,9 +20,9 @@ from compress.models import plan
 from compress.pipeline import bundle
 from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
+from compress.pipeline.comparison import Comparer, Comparison
 from compress.pipeline.evaluator import Evaluator, host_environment
-from compress.pipeline.exports import Variant
-from compress.pipeline.gate import Decision, Interval, ModelMetrics, decide, undecided
+from compress.pipeline.gate import Decision, decide
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import describe_teacher
 from compress.pipeline.races import RaceOptions
@@ -33,13 +33,10 @@ from compress.report import html
 from compress.report.record import Report
 from compress.stages.base import Stage
 from deploy.devices import Device
-from deploy.measure.timing import Latency
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 MOST_NOTES = 4
-GATE_LONGER = (1, 4)
-"""How many times ``gate_seconds`` a stage is raced, the next only where the rounds of the one before do not agree."""
 
 
 def run(
@@ -97,8 +94,12 @@ def _run(
         builder.check_student(recipe.student)
     standing, start = teacher, builder.student(teacher, recipe.student)
     attempts: list[Attempt] = []
+    if chain:
+        progress.say("measuring the teacher")
+        with evaluator.pool.open():
+            comparer = Comparer(teacher, evaluator, recipe.budget, builder.task.full_scale, recipe.measure.gate_seconds)
     for stage in chain:
-        attempts += _try(stage, start, standing, teacher, builder, evaluator, progress)
+        attempts += _try(stage, start, standing, teacher, builder, evaluator, comparer, progress)
         if attempts[-1].decision.verdict == "accepted":
             standing = attempts[-1].made
         start = standing  # rejected: the run goes on from before the stage
@@ -172,6 +173,7 @@ def _try(
     teacher: CachedModel,
     builder: ModelBuilder,
     evaluator: Evaluator,
+    comparer: Comparer,
     progress: Progress,
 ) -> list[Attempt]:
     """Try ``stage`` and, while the gate says that it cost too much, milder settings of it."""
@@ -187,8 +189,8 @@ def _try(
             progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
         milder = setting.softer() if len(attempts) < stage.most_softenings else None
         with evaluator.pool.open():
-            compared = _measure(made, standing, evaluator, builder.recipe.measure.gate_seconds)
-            decision = _judge(made, compared, teacher, builder, evaluator, can_soften=milder is not None)
+            compared = comparer.compare(made, standing)
+            decision = _judge(made, compared, builder, comparer.teacher_accuracy, can_soften=milder is not None)
         form = compared.after.form if compared else None
         attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
         progress.say(f"  {decision.verdict}: {decision.reason}")
@@ -196,95 +198,21 @@ def _try(
     return attempts
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Comparison:
-    """A model before and after a stage, timed against each other.
-
-    Attributes:
-        speedup: interval of the gain, by the rounds of the longest race that was needed.
-        doubts: why that race is not a clean measurement.
-    """
-
-    before: ModelMetrics
-    after: ModelMetrics
-    speedup: Interval
-    doubts: tuple[str, ...]
-
-
 def _judge(
-    made: CachedModel,
-    compared: _Comparison | None,
-    teacher: CachedModel,
-    builder: ModelBuilder,
-    evaluator: Evaluator,
-    *,
-    can_soften: bool,
+    made: CachedModel, compared: Comparison | None, builder: ModelBuilder, teacher: float, *, can_soften: bool
 ) -> Decision:
     if compared is None:
         return Decision(verdict="rejected", reason="; ".join(["left the model as it was", *made.notes[:2]]))
-    reference = evaluator.judge(evaluator.first_forms(teacher)[0], "validation").metric.value
     decision = decide(
         compared.before,
         compared.after,
-        reference,
+        teacher,
         builder.recipe.budget,
         can_soften=can_soften,
         speedup=compared.speedup,
         scale=builder.task.full_scale,
+        drop_interval=compared.drop,
+        samples=compared.samples,
     )
     doubt = f"; timed in doubt: {compared.doubts[0]}" if compared.doubts else ""
     return replace(decision, reason=decision.reason + doubt)
-
-
-def _measure(made: CachedModel, standing: CachedModel, evaluator: Evaluator, seconds: float) -> _Comparison | None:
-    """Measure the model before and after a stage, timed against each other; None where the stage changed nothing.
-
-    What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it by nature. Where the
-    rounds of a race do not agree on whether it gained, as on a busy machine, it is run again, longer.
-    """
-    if not made.changed:
-        return None
-    after = evaluator.first_forms(made)
-    before = [v for v in evaluator.first_forms(standing) if made.recipe is None or v.precision != "int8"]
-    latencies, speedup, doubts = _raced(before, after, evaluator, seconds)
-    return _Comparison(
-        before=_standing(before, latencies, evaluator, standing),
-        after=_standing(after, latencies, evaluator, made),
-        speedup=speedup,
-        doubts=doubts,
-    )
-
-
-def _raced(
-    before: list[Variant], after: list[Variant], evaluator: Evaluator, seconds: float
-) -> tuple[dict[Variant, Latency], Interval, tuple[str, ...]]:
-    """Race all forms; return latencies, interval of the gain and doubts of the longest race that was needed."""
-    both = [*before, *after]
-    for longer in GATE_LONGER:
-        latencies = evaluator.race(both, longer * seconds)
-        fastest = (_fastest(before, latencies), _fastest(after, latencies))
-        speedup = evaluator.faster(*fastest, both, longer * seconds)
-        if not undecided(*speedup):
-            break
-    return latencies, speedup, evaluator.doubts(both, longer * seconds)
-
-
-def _fastest(forms: list[Variant], latencies: dict[Variant, Latency]) -> Variant:
-    return min(forms, key=lambda variant: latencies[variant].p50 or float("inf"))
-
-
-def _standing(
-    forms: list[Variant], latencies: dict[Variant, Latency], evaluator: Evaluator, made: CachedModel
-) -> ModelMetrics:
-    fastest = _fastest(forms, latencies)
-    free = [v for v in evaluator.first_forms(made) if v.precision == "int8" and made.recipe is None]
-    return ModelMetrics(
-        accuracy=evaluator.judge(forms[0], "validation").metric.value,
-        latency_ms=latencies[fastest].p50 or float("inf"),
-        form=fastest.form,
-        shipped_accuracy=evaluator.judge(fastest, "validation").metric.value,
-        size_bytes=evaluator.size_bytes(fastest),
-        free_accuracy=evaluator.judge(free[0], "validation").metric.value if free else None,
-        stored_bytes=evaluator.stored_bytes(fastest),
-        packed=made.packed,
-    )

@@ -45,7 +45,8 @@ def verdict(report: Report) -> str:
         f"{name} {best.metric.value:.2f} {unit} on test ({best.metric.samples} samples; "
         f"teacher {teacher.metric.value:.2f} {unit}).",
         f"{v.speedup_vs_teacher_fp32:.2f}x the speed of the teacher in {teacher.precision} on {teacher.engine}"
-        f"{_between(v)}, {_against_float(report)}{_against_free(v)}, {_against(v.accuracy_drop_points)} the teacher.",
+        f"{_between(v)}, {_against_float(report)}{_against_free(v)}, "
+        f"{_against(v.accuracy_drop_points)} the teacher{_drop(best)}.",
         *[f"WARNING: {warning}." for warning in report.warnings],
         "Within the budget." if v.within_budget else "OVER BUDGET: " + "; ".join(v.why_not) + ".",
     ]
@@ -80,6 +81,17 @@ def _against(drop: float) -> str:
     if abs(drop) < 0.005:
         return "as accurate as"
     return f"{abs(drop):.2f} points {'below' if drop > 0 else 'above'}"
+
+
+def _drop(best: Row) -> str:
+    if best.drop_interval is None or best.drop_interval == (0.0, 0.0):
+        return ""
+    low, high = best.drop_interval
+    return f" (by {best.metric.samples} samples {_signed(low)} to {_signed(high)})"
+
+
+def _signed(drop: float) -> str:
+    return f"{abs(drop):.2f} {'below' if drop > 0 else 'above'}"
 
 
 def _table(report: Report) -> Table:

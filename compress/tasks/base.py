@@ -118,3 +118,11 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         """Evaluate ``predict`` on all samples."""
+
+    def evaluate_samples(self, predict: Predict, samples: Samples) -> tuple[Metric, npt.NDArray[Any] | None]:
+        """Evaluate ``predict`` on all samples; return each sample's score too, where the metric is their mean.
+
+        Scores of shape (samples,), as shares of the metric's scale (1 for right, 0 for wrong), give differences between
+        models an interval. None where the metric is no mean over samples, as average precision is not.
+        """
+        return self.evaluate(predict, samples), None

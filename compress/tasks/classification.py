@@ -62,12 +62,16 @@ class Classification(Task):
         return logits
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        return self.evaluate_samples(predict, samples)[0]
+
+    def evaluate_samples(self, predict: Predict, samples: Samples) -> tuple[Metric, npt.NDArray[Any]]:
         parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
         logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         others = {"ece": expected_calibration_error(logits, labels)}
         if logits.shape[1] > 5:
             others["top5"] = top_k(logits, labels, 5)
-        return Metric(name=self.metric, value=top_k(logits, labels, 1), unit=self.unit, samples=len(labels), others=others)
+        value, right = top_k(logits, labels, 1), logits.argmax(axis=1) == labels
+        return Metric(name=self.metric, value=value, unit=self.unit, samples=len(labels), others=others), right
 
 
 def top_k(logits: npt.NDArray[Any], labels: npt.NDArray[Any], k: int) -> float:

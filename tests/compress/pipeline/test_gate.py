@@ -3,8 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from compress.pipeline.comparison import _rivals, raced, shipped
+from compress.pipeline.exports import Variant
 from compress.pipeline.gate import ModelMetrics, decide, undecided
-from compress.pipeline.run import _raced
 from compress.recipe.spec import Budget
 
 
@@ -72,8 +73,8 @@ def test_smaller_is_no_gain_for_what_is_slower():
 
 def test_a_form_is_said_to_collapse_from_ten_points_on():
     assert "without training" not in word(standing(), standing(90.0, 0.5, shipped=89.5)).reason
-    for shipped, told in ((79.0, "collapses to 79.00"), (81.0, "falls to 81.00")):
-        assert told in word(standing(), standing(90.0, 0.5, shipped=shipped)).reason
+    for accuracy, told in ((79.0, "collapses to 79.00"), (81.0, "falls to 81.00")):
+        assert told in word(standing(), standing(90.0, 0.5, shipped=accuracy)).reason
 
 
 def test_smaller_counts_only_while_the_size_budget_is_not_met():
@@ -177,14 +178,14 @@ class Rounds:
 )
 def test_a_race_whose_rounds_disagree_is_run_again_longer_and_then_doubted(told, seconds, speedup):
     evaluator = Rounds(told)
-    assert _raced(["before"], ["after"], evaluator, 0.5)[1:] == (speedup, (f"busy for {seconds[-1]} s",))
+    assert raced(["before"], ["after"], evaluator, 0.5, lambda form: True)[1:] == (speedup, (f"busy for {seconds[-1]} s",))
     assert evaluator.seconds == seconds
 
 
 def test_the_page_states_the_thresholds_as_they_are():
     from compress.methods.cost_model import LEAST_GAIN
+    from compress.pipeline.comparison import GATE_LONGER
     from compress.pipeline.gate import LEAST_POINTS
-    from compress.pipeline.run import GATE_LONGER
     from compress.stages.prune import Prune
     from compress.stages.quantize import QuantizeStage
     from tests.conftest import ROOT
@@ -227,3 +228,43 @@ def test_a_metric_that_does_not_fit_its_scale_is_refused():
     for task, value in ((Classification(), 100.1), (Fraction(), 97.0), (Decibel(), -3.0), (Fraction(), float("nan"))):
         with pytest.raises(UserError, match=f"score is {value:g} .*allowed is 0 to {task.full_scale:g}"):
             task.check_metric(found(value))
+
+
+@pytest.mark.parametrize(("accuracy", "start"), [(89.5, "faster"), (85.0, "85.00 on validation is 5.00 points")])
+def test_a_drop_has_its_interval_and_a_split_that_cannot_tell_the_budget_says_so(accuracy, start):
+    """3 points to either side at 100 samples, a budget of 1: 900 samples; of 4: 57 are enough."""
+
+    def reason(budget):
+        return decide(
+            standing(),
+            standing(accuracy, 0.5),
+            90.0,
+            Budget(accuracy_drop_points=budget),
+            can_soften=True,
+            drop_interval=(-2.5, 3.5),
+            samples=100,
+        ).reason
+
+    told = "; 100 validation samples tell the drop to 3.0 points, the budget is 1: about 900 would tell it from noise"
+    assert reason(1.0).startswith(start) and reason(1.0).endswith(told)
+    assert "-2.50 to 3.50 by 100 samples" in reason(1.0)
+    assert "from noise" not in reason(4.0) and "from noise" not in reason(0.0)
+
+
+@pytest.mark.parametrize(
+    ("may", "form"),
+    [({"first", "second", "third"}, "third"), ({"first", "second"}, "second"), ({"first"}, "first"), (set(), "third")],
+)
+def test_what_would_ship_is_the_fastest_that_may(may, form):
+    latencies = {name: SimpleNamespace(p50=p50) for name, p50 in (("first", 3.0), ("second", 2.0), ("third", 1.0))}
+    assert shipped(["first", "second", "third"], latencies, lambda variant: variant in may) == form
+
+
+@pytest.mark.parametrize(("second_ms", "rivals"), [(1.4, {"first", "second"}), (1.6, {"first"}), (0.6, {"second"})])
+def test_a_runtime_that_is_much_slower_on_the_teacher_is_left_out(second_ms, rivals):
+    """Its fastest form counts, and 1.5 times slower than the fastest is much."""
+    made = "teacher"
+    latencies = {Variant(made, "first", "fp32"): 9.0, Variant(made, "first", "int8"): 1.0}
+    latencies |= {Variant(made, "second", "fp32"): 5.0, Variant(made, "second", "int8"): second_ms}
+    race = SimpleNamespace(race=lambda variants, seconds: {v: SimpleNamespace(p50=latencies[v]) for v in variants})
+    assert _rivals(list(latencies), race, 0.5) == rivals
