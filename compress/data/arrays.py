@@ -50,7 +50,9 @@ def split_arrays(
         raise UserError(f"data: its parts are train, and validation and test where there are; given: {', '.join(parts)}")
     pairs = {name: _pair(name, part) for name, part in parts.items()}
     counts = {name: len(inputs) for name, (inputs, _) in pairs.items()}
-    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    chosen = assign_splits(
+        counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=pairs["train"][1]
+    )
     inputs, labels = pairs["train"]
     normalise: Normalise | None = None
     if inputs.dtype == np.uint8:

@@ -169,7 +169,13 @@ def split_indices(count: int, fractions: tuple[float, ...], seed: int) -> list[I
 
 
 def assign_splits(
-    counts: Mapping[str, int], *, validation: float, test: float = 0.1, calibration: int, seed: int
+    counts: Mapping[str, int],
+    *,
+    validation: float,
+    test: float = 0.1,
+    calibration: int,
+    seed: int,
+    labels: npt.NDArray[Any] | None = None,
 ) -> dict[str, tuple[str, Indices]]:
     """Assign the samples of a source's parts to the four splits: for each split a part and indices into it.
 
@@ -181,6 +187,8 @@ def assign_splits(
     3. What is missing then is held out from train, by ``seed``: ``validation`` and ``test`` are shares of it when
        below 1, and numbers of samples from 1 on.
     4. Calibration is drawn from what is left of train, and stays in it: at most ``calibration`` samples.
+    5. With class numbers of train's samples as ``labels``, what is held out and calibration have each class in the
+       proportion that train has it in, to a sample or two.
 
     Raises:
         UserError: sizes that are not possible; all of them.
@@ -208,10 +216,22 @@ def assign_splits(
     if faults:
         raise UserError(*faults)
     order = np.random.default_rng(seed).permutation(total).astype(np.int64)
+    if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu":
+        order = _spread(order, labels, seed)
     chosen = {name: (part, np.arange(counts[part])) for name, part in parts.items()}
     for name, size in held.items():
         chosen[name], order = ("train", np.sort(order[:size])), order[size:]
     return {**chosen, "train": ("train", np.sort(order)), "calibration": ("train", np.sort(order[:calibration]))}
+
+
+def _spread(order: Indices, labels: npt.NDArray[Any], seed: int) -> Indices:
+    """Reorder samples so that each stretch has every class in its proportion: a class's samples are evenly spaced."""
+    random = np.random.default_rng(seed)
+    places = np.empty(len(order))
+    for label in np.unique(labels):
+        mine = labels[order] == label
+        places[mine] = (np.arange(mine.sum()) + random.uniform()) / mine.sum()
+    return order[np.argsort(places, kind="stable")]
 
 
 def array_splits(

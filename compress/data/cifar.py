@@ -101,7 +101,7 @@ def cifar10(
     normalise = make_normalise(mean, deviation, order, scale, usual=STATISTICS_10)
     parts = _parts(CIFAR_10, Path(path).expanduser())
     counts = {part: len(labels) for part, (_, labels) in parts.items()}
-    chosen = assign_splits(counts, validation=validation, calibration=calibration, seed=seed)
+    chosen = assign_splits(counts, validation=validation, calibration=calibration, seed=seed, labels=parts["train"][1])
     return array_splits(parts, chosen, classes=CLASSES_10, normalise=normalise, shift=shift, mirror=mirror)
 
 
@@ -123,7 +123,7 @@ def cifar100(
     normalise = make_normalise(mean, deviation, order, scale, usual=STATISTICS_100)
     parts = _parts(CIFAR_100, Path(path).expanduser())
     counts = {part: len(labels) for part, (_, labels) in parts.items()}
-    chosen = assign_splits(counts, validation=validation, calibration=calibration, seed=seed)
+    chosen = assign_splits(counts, validation=validation, calibration=calibration, seed=seed, labels=parts["train"][1])
     return array_splits(parts, chosen, classes=CLASSES_100, normalise=normalise, shift=shift, mirror=mirror)
 
 

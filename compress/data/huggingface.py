@@ -77,7 +77,9 @@ def huggingface(
     labelled = {part for part, theirs in labels.items() if theirs.max(initial=-1) >= 0}
     used = [part for part in parts if part in labelled or "train" not in labelled]
     counts = {part: len(labels[part]) for part in used}
-    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    chosen = assign_splits(
+        counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=labels["train"]
+    )
     shelves = {part: _Rows(f"{name} {part}", parts[part], image) for part in used}
     return image_splits(shelves, labels, chosen, view, _classes(parts["train"], label, labels))
 

@@ -273,10 +273,13 @@ def images(
     root = Path(path).expanduser()
     folders = _found(root, labels)
     counts = {part: len(pictures) for part, pictures in folders.parts.items()}
-    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    numbers = {part: np.array([label for _, label in pictures], np.int64) for part, pictures in folders.parts.items()}
+    chosen = assign_splits(
+        counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=numbers["train"]
+    )
     return image_splits(
         {part: _Files(root, [name for name, _ in pictures]) for part, pictures in folders.parts.items()},
-        {part: np.array([label for _, label in pictures], np.int64) for part, pictures in folders.parts.items()},
+        numbers,
         chosen,
         view,
         folders.classes,

@@ -65,7 +65,9 @@ def npz(
     stored = _read(Path(path).expanduser(), images, labels)
     parts = {part: _pair(f"data: {path}: {part}", pair, layout) for part, pair in stored.items()}
     counts = {part: len(numbers) for part, (_, numbers) in parts.items()}
-    chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    chosen = assign_splits(
+        counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=parts["train"][1]
+    )
     pictures = parts["train"][0]
     normalise = None
     if pictures.dtype == np.uint8:

@@ -38,7 +38,9 @@ class Preflight:
             UserError: everything that does not, of the data and then of both models.
         """
         decided = {"data": self._data.fingerprint(), "task": self._shared.task_key()}
-        self._cache.step("check-data", decided, lambda folder: self._task.check(self._data))
+        checked = self._cache.step("check-data", decided, lambda folder: {"told": list(self._task.check(self._data) or ())})
+        for line in checked.facts["told"]:
+            self._shared.progress.say(f"data: {line}")
         if self._recipe.teacher.is_onnx:
             self._check_onnx(Path(self._recipe.teacher.model), decided)
             return

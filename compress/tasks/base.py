@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -84,8 +84,8 @@ class Task(ABC):
             )
 
     @abstractmethod
-    def check(self, splits: Splits) -> None:
-        """Check the data against the task.
+    def check(self, splits: Splits) -> Sequence[str] | None:
+        """Check the data against the task; return what is told of data that is fit all the same.
 
         Raises:
             UserError: everything that makes the data unfit, at once.

@@ -17,6 +17,8 @@ from profiles.errors import UserError
 CHUNK = 512
 UNLABELLED = -1
 ECE_BINS = 15
+MOST_NAMED = 5
+"""Classes that are named of those that a split has no sample of."""
 
 
 @final
@@ -29,17 +31,21 @@ class Classification(Task):
     metric = "top1"
     unit = "%"
 
-    def check(self, splits: Splits) -> None:
+    def check(self, splits: Splits) -> list[str]:
         faults: list[str] = []
+        told: list[str] = []
         parts = {"train": splits.train, "calibration": splits.calibration}
         parts |= {"validation": splits.validation, "test": splits.test}
         for name, samples in parts.items():
             if len(samples) == 0:
                 faults.append(f"data: the {name} split is empty; every split needs samples")
                 continue
-            faults += _faults_of(name, samples, len(splits.classes))
+            theirs, seen = _faults_of(name, samples, len(splits.classes))
+            faults += theirs
+            told += _missing(name, seen, splits.classes)
         if faults:
             raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+        return told
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
@@ -93,7 +99,18 @@ def expected_calibration_error(logits: npt.NDArray[Any], labels: npt.NDArray[Any
     return 100.0 * float(np.abs(gaps).sum() / len(labels))
 
 
-def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
+def _missing(name: str, seen: set[int], classes: tuple[str, ...]) -> list[str]:
+    """Tell of classes that a labelled split has no sample of."""
+    absent = [each for number, each in enumerate(classes) if number not in seen]
+    if not seen or not absent or name == "calibration":
+        return []
+    shown = ", ".join(absent[:MOST_NAMED]) + (", ..." if len(absent) > MOST_NAMED else "")
+    what = "nothing is learned of them" if name == "train" else "what a stage does to them is not seen"
+    return [f"the {name} split has no sample of {len(absent)} of {len(classes)} classes ({shown}): {what}"]
+
+
+def _faults_of(name: str, samples: Samples, classes: int) -> tuple[list[str], set[int]]:
+    """Return the faults of a split, and the labels in it."""
     faults: list[str] = []
     unreadable: list[str] = []
     seen: set[int] = set()
@@ -104,14 +121,14 @@ def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
             break
         seen |= {int(label) for label in np.unique(batch.targets)}
     if unreadable:
-        return unreadable
+        return unreadable, set()
     judged = name in ("validation", "test")
     if judged and UNLABELLED in seen:
         faults.append(f"data: the {name} split has samples without a label; models are judged on it")
     known = seen - {UNLABELLED}
-    if name in ("train", "test") and len(known) == 1:
+    if name != "calibration" and len(known) == 1:
         faults.append(f"data: the {name} split has one class only ({next(iter(known))}); nothing can be told apart")
     wrong = sorted(label for label in known if not 0 <= label < classes)
     if wrong:
         faults.append(f"data: the {name} split has labels {wrong[:5]}; allowed: 0 to {classes - 1}, -1 for none")
-    return faults
+    return faults, known

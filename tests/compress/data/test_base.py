@@ -177,6 +177,40 @@ def test_no_choice_and_no_verdict_sees_a_training_sample(train, others, validati
     assert len(apart) == sum(len(rows[name]) for name in ("train", "validation", "test")) == sum(counts.values())
 
 
+@given(
+    counts=st.lists(st.integers(2, 60), min_size=2, max_size=6),
+    seed=st.integers(0, 5),
+)
+def test_what_is_held_out_has_each_class_in_its_proportion(counts, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    total = len(labels)
+    sizes = {"test": max(total // 4, 1), "validation": max(total // 5, 1)}
+    chosen = assign_splits({"train": total}, **sizes, calibration=max(total // 6, 1), seed=seed, labels=labels)
+    rows = {name: indices for name, (_, indices) in chosen.items()}
+    assert sorted([*rows["train"], *rows["validation"], *rows["test"]]) == list(range(total))
+    for indices in rows.values():
+        for label, count in enumerate(counts):
+            assert abs((labels[indices] == label).sum() - len(indices) * count / total) <= 2
+    again = assign_splits({"train": total}, **sizes, calibration=max(total // 6, 1), seed=seed, labels=labels)
+    assert all((again[name][1] == indices).all() for name, indices in rows.items())
+
+
+def test_labels_that_are_no_class_numbers_are_split_as_without():
+    boxes = np.zeros((50, 3, 5), np.float32)
+    sizes = {"validation": 0.2, "test": 0.2, "calibration": 9, "seed": 1}
+    with_boxes, without = (assign_splits({"train": 50}, **sizes, labels=given) for given in (boxes, None))
+    assert all((with_boxes[name][1] == without[name][1]).all() for name in without)
+
+
+def test_a_split_that_lacks_a_class_is_told_and_one_of_a_single_class_refused():
+    images = blobs(20).images
+    told = Classification().check(splits(validation=ArraySamples(images, np.arange(20) % 3)))
+    words = "the validation split has no sample of 1 of 4 classes (d): what a stage does to them is not seen"
+    assert told == [words] and Classification().check(splits()) == []
+    with pytest.raises(UserError, match=r"the validation split has one class only \(2\)"):
+        Classification().check(splits(validation=ArraySamples(images, np.full(20, 2))))
+
+
 def test_two_folders_as_imagenet_has_them():
     chosen = assign_splits({"train": 100, "validation": 30}, validation=0.1, calibration=8, seed=0)
     assert {name: (part, len(indices)) for name, (part, indices) in chosen.items()} == {
