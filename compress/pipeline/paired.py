@@ -1,8 +1,7 @@
 """The difference of two models on the same samples, with an interval: what both have right, or both wrong, tells nothing.
 
-Scores of 0 and 1 (right or wrong): Wald's interval of the difference of matched proportions with half a sample added to each
-of the four cells (Agresti and Min, Simple improved confidence intervals for comparing matched proportions, 2005): it holds
-from a few samples on and always has a width. Other scores: the bootstrap over samples (Efron 1979).
+Scores of 0 and 1 (right or wrong): Tango's score interval for paired shares. Other scores: the bootstrap over samples (Efron
+1979). Both hold in 95 of 100 cases.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Z = 1.96
-"""Quantile of the normal distribution for 95 of 100 intervals."""
+from compress.pipeline.check.intervals import paired_difference
+
+EACH_BOUND = 0.975
 RESAMPLES = 2000
-CELLS = 4
 
 
 def drop_interval(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> tuple[float, float]:
@@ -25,22 +24,20 @@ def drop_interval(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> tuple
     Args:
         reference, other: scores of shape (samples,), of the same samples.
 
-    Example:
-        >>> low, high = drop_interval(np.ones(100), np.array([0.0] * 5 + [1.0] * 95))
-        >>> print(f"{low:.3f} to {high:.3f}")
-        0.001 to 0.097
+    Example: no difference in 50 samples, 1.96 ** 2 / (50 + 1.96 ** 2):
+        >>> low, high = drop_interval(np.ones(50), np.ones(50))
+        >>> print(f"{low:.4f} to {high:.4f}")
+        -0.0713 to 0.0713
     """
     assert reference.shape == other.shape and reference.ndim == 1 and len(reference)
     difference = reference.astype(np.float64) - other
-    if not np.isin(difference, (-1.0, 0.0, 1.0)).all():
-        chosen = np.random.default_rng(0).integers(0, len(difference), (RESAMPLES, len(difference)))
-        low, high = np.quantile(difference[chosen].mean(axis=1), (0.025, 0.975))
-        return float(low), float(high)
-    samples = len(difference) + CELLS / 2
-    lost, won = (float((difference == sign).sum()) + 0.5 for sign in (1, -1))
-    middle = (lost - won) / samples
-    width = Z * math.sqrt(lost + won - (lost - won) ** 2 / samples) / samples
-    return middle - width, middle + width
+    if np.isin(difference, (-1.0, 0.0, 1.0)).all():
+        lost, won = (int((difference == sign).sum()) for sign in (1, -1))
+        found = paired_difference(lost, won, len(difference), EACH_BOUND)
+        return found.low, found.high
+    chosen = np.random.default_rng(0).integers(0, len(difference), (RESAMPLES, len(difference)))
+    low, high = np.quantile(difference[chosen].mean(axis=1), (1 - EACH_BOUND, EACH_BOUND))
+    return float(low), float(high)
 
 
 def samples_needed(interval: tuple[float, float], samples: int, least: float) -> int:
