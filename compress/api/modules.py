@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from torch import nn
 
 from compress.api.objects import Arrays, wrap_samples
@@ -15,6 +14,7 @@ from compress.api.stage_settings import stage_class
 from compress.execution.progress import Progress, progress_here
 from compress.methods.quantization.post_training import Ranges
 from compress.models import plan as plans
+from compress.models.inputs import as_tensors
 from compress.pipeline.single_stage import apply_stage
 from compress.pipeline.target import resolve
 from compress.recipe.fields import build
@@ -135,12 +135,12 @@ def export(module: nn.Module, path: str | Path, samples: Arrays) -> Path:
     from deploy.export.to_onnx import capture, to_onnx
     from deploy.qdq.insert import insert
 
-    example = torch.from_numpy(wrap_samples(samples).load(np.arange(2)).inputs)
+    example = as_tensors(wrap_samples(samples).load(np.arange(2)).inputs)
     if isinstance(module, QuantizedProgram):
         plain = to_onnx(module.float_program())
         model = insert(plain, module.placement, module.scales(), module.recipe)
     else:
-        model = to_onnx(capture(module.eval(), [example]))
+        model = to_onnx(capture(module.eval(), example))
     write_atomically(Path(path), model.SerializeToString())
     return Path(path)
 

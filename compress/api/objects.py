@@ -15,18 +15,19 @@ from torch.utils.data import Dataset
 
 from compress.data import Samples, Splits
 from compress.data.arrays import split_arrays
-from compress.data.base import ArraySamples
+from compress.data.base import ArraySamples, NamedSamples
 from compress.execution.cache import steps_folder
 from compress.models import given
 from compress.models.checkpoint import save_tensors
+from deploy.engines.inputs import count
 from profiles.errors import UserError
 
 Model = nn.Module | str | Mapping[str, Any]
 """A module, ``package.module:callable``, or the table that a recipe has for it."""
 Data = Splits | Dataset[Any] | tuple[Any, Any] | Mapping[str, Any] | str
 """Splits; inputs and labels; a dataset; ``{"train": ..., "test": ...}`` of those; or what ``data`` of a recipe may be."""
-Arrays = npt.NDArray[Any] | Tensor | Samples
-"""Inputs of shape (samples, ...) as the model takes them."""
+Arrays = npt.NDArray[Any] | Tensor | Samples | Mapping[str, npt.NDArray[Any] | Tensor]
+"""Inputs of shape (samples, ...) as the model takes them; of a model with several, by the names of its parameters."""
 Loss = str | Mapping[str, Any] | Callable[..., Any]
 """A name, a recipe's table, a function, an ``nn.Module`` class or an ``nn.Module``."""
 SOURCE = "compress.run"
@@ -98,11 +99,18 @@ def wrap_samples(samples: Any) -> Samples:
     """Wrap inputs without labels as samples."""
     if isinstance(samples, Samples):
         return samples
-    inputs = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    if isinstance(samples, Mapping):
+        named = {name: _array(each) for name, each in samples.items()}
+        return NamedSamples(named, np.full(count(named) if named else 0, -1, np.int64))
+    inputs = _array(samples)
     if inputs.dtype.kind != "f" or inputs.ndim < 2:
         words = "numbers of shape (samples, ...), float, as the model takes them"
         raise UserError(f"samples: {words}; given: {inputs.dtype} of shape {inputs.shape}")
     return ArraySamples(inputs.astype(np.float32), np.full(len(inputs), -1, np.int64))
+
+
+def _array(values: Any) -> npt.NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def default_name(teacher: Model) -> str:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from compress.data.base import Splits, array_splits, assign_splits
 from compress.data.transforms import Normalise, statistics
+from deploy.engines.inputs import Inputs, count
 from profiles.errors import UserError
 
-Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Pair = tuple[Inputs, npt.NDArray[Any]]
 PARTS = ("train", "validation", "test")
 
 
@@ -30,7 +31,8 @@ def split_arrays(
     Args:
         parts: ``train``, and ``validation`` and ``test`` where there are; each a pair of inputs (samples, ...) and labels
             (samples, ...), or a PyTorch dataset of such samples. Float inputs are taken as they are; uint8 images
-            (samples, channels, height, width) are normalised by mean and deviation of the training images.
+            (samples, channels, height, width) are normalised by mean and deviation of the training images. The inputs of
+            a model with several are a table by name: ``({"left": ..., "right": ...}, labels)``.
         classes: their names, in the order of the labels; without any they are called by their numbers.
         validation, test: shares below 1, or numbers of samples.
 
@@ -49,13 +51,13 @@ def split_arrays(
     if unknown or "train" not in parts:
         raise UserError(f"data: its parts are train, and validation and test where there are; given: {', '.join(parts)}")
     pairs = {name: _pair(name, part) for name, part in parts.items()}
-    counts = {name: len(inputs) for name, (inputs, _) in pairs.items()}
+    counts = {name: count(inputs) for name, (inputs, _) in pairs.items()}
     chosen = assign_splits(
         counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=pairs["train"][1]
     )
     inputs, labels = pairs["train"]
     normalise: Normalise | None = None
-    if inputs.dtype == np.uint8:
+    if not isinstance(inputs, Mapping) and inputs.dtype == np.uint8:
         mean, deviation = statistics(inputs[chosen["train"][1]])
         normalise = Normalise(mean=mean, deviation=deviation)
     names = tuple(classes) or _numbered(labels)
@@ -71,17 +73,31 @@ def _numbered(labels: npt.NDArray[Any]) -> tuple[str, ...]:
 def _pair(name: str, part: Any) -> Pair:
     """Inputs and labels of one part as arrays."""
     if isinstance(part, tuple | list) and len(part) == 2:
-        inputs, labels = np.asarray(part[0]), np.asarray(part[1])
+        inputs, labels = _arrays(part[0]), np.asarray(part[1])
     elif hasattr(part, "__getitem__") and hasattr(part, "__len__"):
         samples = [part[index] for index in range(len(part))]
         try:
-            inputs, labels = (np.stack([np.asarray(sample[which]) for sample in samples]) for which in (0, 1))
-        except (TypeError, ValueError, IndexError) as error:
+            inputs, labels = _stacked([sample[0] for sample in samples]), _stacked([sample[1] for sample in samples])
+        except (TypeError, ValueError, IndexError, KeyError) as error:
             raise UserError(f"data: {name}: its samples are pairs, input and label, of one shape ({error})") from None
     else:
         words = "a Splits, a pair (inputs, labels) or a PyTorch dataset"
         raise UserError(f"data: {name} is {words}; given: a {type(part).__name__}")
+    if isinstance(inputs, Mapping):
+        return inputs, labels
     if len(inputs) != len(labels) or inputs.dtype == object or labels.dtype == object:
         raise UserError(f"data: {name}: as many labels as inputs, both numbers; given: {inputs.shape} and {labels.shape}")
     floats = inputs.dtype.kind == "f" and inputs.dtype != np.float32
     return np.ascontiguousarray(inputs.astype(np.float32) if floats else inputs), labels
+
+
+def _arrays(inputs: Any) -> Inputs:
+    """Make arrays of inputs: one, or a table by name."""
+    return {name: np.asarray(each) for name, each in inputs.items()} if isinstance(inputs, Mapping) else np.asarray(inputs)
+
+
+def _stacked(samples: Sequence[Any]) -> Any:
+    """Stack samples of one shape: arrays, or tables of arrays by name."""
+    if isinstance(samples[0], Mapping):
+        return {name: np.stack([np.asarray(sample[name]) for sample in samples]) for name in samples[0]}
+    return np.stack([np.asarray(sample) for sample in samples])

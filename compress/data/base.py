@@ -13,22 +13,30 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.transforms import Normalise, random_mirror, random_shift
+from deploy.engines.inputs import Inputs, rows
 from profiles.errors import UserError
 
 Indices = npt.NDArray[np.int64]
+INPUT_TYPES = tuple(np.dtype(kind) for kind in ("float32", "float64", "int32", "int64", "bool"))
+"""Types of inputs by name: values; ids; masks."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of shape (samples, ...) in the model's input format, and targets in the task's.
+    """Inputs of shape (samples, ...) in the model's input format, or several by name, and targets in the task's.
+
+    Several inputs are a table of arrays by the names of the model's inputs (``deploy.engines.inputs``).
 
     Targets have a row a sample: for classification integer labels of shape (samples,), -1 where there is none; for
     detection float32 boxes of shape (samples, most, 5), each [label, x1, y1, x2, y2] in pixels of the input,
     label -1 for rows that only fill up; for dense tasks an array of shape (samples, ...).
     """
 
-    inputs: npt.NDArray[Any]
+    inputs: Any
     targets: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
 
 def evenly_spaced(length: int, most: int) -> Indices:
@@ -119,6 +127,60 @@ class ArraySamples(Samples):
         digest.update(np.ascontiguousarray(self.images).data)  # not a copy: 200 MB take a tenth of a second
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
+
+
+@final
+class NamedSamples(Samples):
+    """Samples in memory of a model with several inputs.
+
+    Args:
+        inputs: an array (samples, ...) for each name: floats, integer ids, boolean masks. Float64 becomes float32.
+        labels: (samples, ...).
+
+    Raises:
+        UserError: no inputs, names that are no Python names, arrays of other types, or of different lengths; all of them.
+
+    Example:
+        >>> two = NamedSamples({"left": np.zeros((4, 3)), "right": np.ones((4, 3))}, np.zeros(4, np.int64))
+        >>> two.load(np.arange(2)).inputs["right"].shape
+        (2, 3)
+    """
+
+    def __init__(self, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> None:
+        faults = _misnamed(inputs, labels)
+        if faults:
+            raise UserError(*faults)
+        self.inputs = {
+            name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in inputs.items()
+        }
+        self.labels = labels.astype(np.int64, copy=False) if labels.dtype.kind in "iu" else labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
+        return Batch(rows(self.inputs, indices), self.labels[indices])
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name, array in [*self.inputs.items(), ("", self.labels)]:
+            digest.update(repr((name, array.shape, str(array.dtype))).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def _misnamed(inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> list[str]:
+    """Say what is wrong with inputs by name."""
+    faults = [] if inputs else ["data: no inputs; each has a name that the model's forward takes"]
+    for name, array in inputs.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            faults.append(f"data: inputs are named as the parameters of the model's forward; given: {name!r}")
+        if array.dtype not in INPUT_TYPES or array.ndim < 1:
+            allowed = ", ".join(str(kind) for kind in INPUT_TYPES)
+            faults.append(f"data: input {name} is an array (samples, ...) of {allowed}; given: {array.dtype} {array.shape}")
+        elif len(array) != len(labels):
+            faults.append(f"data: input {name} has {len(array)} samples, and there are {len(labels)} labels")
+    return faults
 
 
 def _misfits(images: npt.NDArray[Any], labels: npt.NDArray[Any], normalise: Normalise | None) -> list[str]:
@@ -235,7 +297,7 @@ def _spread(order: Indices, labels: npt.NDArray[Any], seed: int) -> Indices:
 
 
 def array_splits(
-    parts: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+    parts: Mapping[str, tuple[Inputs, npt.NDArray[Any]]],
     chosen: Mapping[str, tuple[str, Indices]],
     *,
     classes: tuple[str, ...],
@@ -246,17 +308,23 @@ def array_splits(
     """Make splits of images and labels in memory; only training is augmented.
 
     Args:
-        parts: images as ``ArraySamples`` takes them, and labels, of train, and of validation and test where there are.
+        parts: images as ``ArraySamples`` takes them, or inputs by name, and labels, of train, and of validation and test
+            where there are.
         chosen: what ``assign_splits`` made of their sizes.
     """
     samples: dict[str, Any] = {}
     for name, (part, indices) in chosen.items():
         images, labels = parts[part]
-        if len(indices) < len(images):
-            images, labels = images[indices], labels[indices]
+        if len(indices) < len(labels):
+            images, labels = rows(images, indices), labels[indices]
         trained = name == "train"
-        samples[name] = ArraySamples(
-            images, labels, shift=shift if trained else 0, mirror=mirror and trained, normalise=normalise
-        )
+        if isinstance(images, Mapping):
+            samples[name] = NamedSamples(images, labels)
+        else:
+            samples[name] = ArraySamples(
+                images, labels, shift=shift if trained else 0, mirror=mirror and trained, normalise=normalise
+            )
     about = {} if normalise is None else normalise.as_json()
-    return Splits(**samples, classes=classes, preprocessing={"size": list(parts["train"][0].shape[-2:]), **about})
+    first = parts["train"][0]
+    size = {} if isinstance(first, Mapping) else {"size": list(first.shape[-2:])}
+    return Splits(**samples, classes=classes, preprocessing={**size, **about})

@@ -191,4 +191,4 @@ class TrainingStep:
     epoch: int = 0
     progress: float = 0.0
     indices: Tensor | None = None
-    plain: Tensor | None = None
+    plain: Any = None

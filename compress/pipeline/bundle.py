@@ -43,7 +43,7 @@ class BundleContents:
 def collect(best: Variant, evaluator: Evaluator, builder: ModelBuilder) -> BundleContents:
     """Collect the contents of a bundle with ``best``."""
     packed = evaluator.packed(best)
-    inputs = evaluator.sample_feed(builder.data.test, GOLDEN_SAMPLES)
+    inputs = evaluator.in_order(best, evaluator.sample_feed(builder.data.test, GOLDEN_SAMPLES))
     return BundleContents(
         model=evaluator.model_path(best),
         packed=packed.file if packed else None,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -30,6 +29,7 @@ from compress.tasks import Metric
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, engine
+from deploy.engines.inputs import Inputs, as_feed, digest, input_names, rows
 from deploy.export.divergence import LEAST_COSINE, first_divergence
 from deploy.export.structure import structure_digest
 from deploy.measure.parity import Parity, parity
@@ -171,14 +171,16 @@ class Evaluator:
             with self.pool.worker() as worker:
                 opened = worker.open(built.folder / "engine")
                 with self._progress.task(f"evaluate {variant.form}", len(samples)) as bar:
-                    recorder = RecordedEngine(worker, opened["inputs"][0]["name"], bar)
+                    recorder = RecordedEngine(worker, input_names(opened), bar)
                     metric, scores = self._builder.task.evaluate_samples(recorder, samples)
             self._builder.task.check_metric(metric)
             if scores is not None:
                 np.save(folder / SCORES, scores.astype(np.float32))
             expected = self._builder.reference(variant.made)(recorder.inputs)
             agreement = parity(expected[0], recorder.outputs)
-            parted = None if _alike(agreement, variant) else self._parted(variant, recorder.inputs[:PARTING_SAMPLES])
+            parted = (
+                None if _alike(agreement, variant) else self._parted(variant, rows(recorder.inputs, slice(PARTING_SAMPLES)))
+            )
             return {"metric": asdict(metric), "parity": asdict(agreement), "parted": parted}
 
         step = self._cache.step("judged", decided, make)
@@ -187,7 +189,7 @@ class Evaluator:
         scores = np.load(file, allow_pickle=False) if file.is_file() else None
         return Evaluation(metric=Metric(**metric), parity=Parity(**agreement), parted=parted, scores=scores)
 
-    def _parted(self, variant: Variant, inputs: npt.NDArray[Any]) -> str | None:
+    def _parted(self, variant: Variant, inputs: Inputs) -> str | None:
         """Find the first tensor at which the engine differs from the float model; None where none does or none is seen."""
         plan = self._plan(variant)
         if plan.format.exporter or variant.made.recipe is not None:
@@ -195,12 +197,12 @@ class Evaluator:
         plain = onnx.load(str(self._files.exported(variant.made).folder / MODEL))
         built = onnx.load(str(self.model_path(variant)))
 
-        def run(model: onnx.ModelProto, given: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        def run(model: onnx.ModelProto, given: Inputs) -> dict[str, npt.NDArray[Any]]:
             with tempfile.TemporaryDirectory() as scratch, self.pool.worker() as worker:
                 onnx.save(model, str(Path(scratch) / MODEL))
                 worker.build(Path(scratch) / MODEL, plan, Path(scratch) / "engine")
-                name = worker.open(Path(scratch) / "engine")["inputs"][0]["name"]
-                return worker.infer({name: given})
+                names = input_names(worker.open(Path(scratch) / "engine"))
+                return worker.infer(as_feed(given, names))
 
         divergence = first_divergence(plain, built, run, inputs, variant.precision)
         return None if divergence is None else str(divergence)
@@ -267,23 +269,31 @@ class Evaluator:
         packed = self.packed(variant)
         return self.model_path(variant).stat().st_size if packed is None else packed.account.file_bytes
 
-    def infer(self, variant: Variant, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        """Run a variant's engine on ``inputs`` of shape (samples, ...)."""
-        key = hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest()
+    def infer(self, variant: Variant, inputs: Inputs) -> list[npt.NDArray[Any]]:
+        """Run a variant's engine on ``inputs`` of shape (samples, ...), or several by name."""
+        key = digest(inputs)
         built = self.built(variant)
 
         def make(folder: Path) -> None:
             with self.pool.worker() as worker:
-                name = worker.open(built.folder / "engine")["inputs"][0]["name"]
-                np.savez(folder / "outputs.npz", *worker.infer({name: inputs}).values())
+                names = input_names(worker.open(built.folder / "engine"))
+                np.savez(folder / "outputs.npz", *worker.infer(as_feed(inputs, names)).values())
 
         step = self._cache.step("outputs", {"engine": built.key, "inputs": key}, make)
         with np.load(step.folder / "outputs.npz", allow_pickle=False) as stored:
             return [stored[name] for name in stored.files]
 
-    def sample_feed(self, samples: Samples, how_many: int) -> npt.NDArray[Any]:
+    def in_order(self, variant: Variant, inputs: Inputs) -> Inputs:
+        """Put several inputs in the order of an engine's own, which a file without names is fed by."""
+        if not isinstance(inputs, Mapping):
+            return inputs
+        with self.pool.worker() as worker:
+            return as_feed(inputs, input_names(worker.open(self.built(variant).folder / "engine")))
+
+    def sample_feed(self, samples: Samples, how_many: int) -> Inputs:
         """Load the first inputs of a split."""
-        return samples.load(np.arange(min(how_many, len(samples)))).inputs
+        first: Inputs = samples.load(np.arange(min(how_many, len(samples)))).inputs
+        return first
 
     def _plan(self, variant: Variant) -> BuildPlan:
         version = self.environment["engines"][variant.engine]["version"]

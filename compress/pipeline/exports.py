@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 import onnx
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 from calib import tensorrt_table
@@ -17,6 +17,7 @@ from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization import post_training
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.operations import Quantize
+from compress.models.inputs import ModelInputs
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.model_builder import ModelBuilder
@@ -146,7 +147,7 @@ class Exporter:
                 plain = to_onnx(module.float_program())
                 model = insert(plain, module.placement, module.scales(), QUANTIZATION[made.recipe or ""])
             else:
-                plain = model = to_onnx(capture(module, [self._builder.example]))
+                plain = model = to_onnx(capture(module, self._builder.example))
             onnx.save(model, str(folder / MODEL))
             return {"parameters": count.count_parameters(plain), "macs": count.count_macs(plain)}
 
@@ -201,7 +202,7 @@ class Exporter:
 
 
 def capture_program(
-    module: nn.Module, example: Tensor, calibrated: Callable[[], Quantize] | None
+    module: nn.Module, example: ModelInputs, calibrated: Callable[[], Quantize] | None
 ) -> tuple[ExportedProgram, QuantizationSpec | None]:
     """Capture the float program of a module, and how it becomes an int8 one; None in float.
 
@@ -212,7 +213,7 @@ def capture_program(
     if isinstance(module, QuantizedProgram):
         trained = QuantizationSpec(placement=module.placement, scales=module.scales(), recipe=module.recipe)
         return module.float_program(), trained
-    program = capture(module, [example])
+    program = capture(module, example)
     if calibrated is None:
         return program, None
     quantize = calibrated()

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.data import Splits
 from compress.execution.cache import UNFINISHED, StepCache, digest
@@ -26,6 +26,7 @@ from compress.methods.quantization.post_training import ModuleQuantizer
 from compress.models import plan as surgery
 from compress.models import trust
 from compress.models.hub.fill import fill
+from compress.models.inputs import ModelInputs, as_tensors, shapes_of
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
@@ -82,13 +83,13 @@ class ModelBuilder:
     def check(self) -> None:
         """Check the recipe in seconds, before hours of work; raises ``UserError`` with everything that does not fit."""
         Preflight(self._shared).all()
-        shape = self.data.test.load(np.arange(1)).inputs.shape[1:]
-        for doubt in calibration_checks.check_calibration(self.data.calibration, shape):
+        shapes = shapes_of(as_tensors(self.data.test.load(np.arange(1)).inputs))
+        for doubt in calibration_checks.check_calibration(self.data.calibration, shapes):
             self._progress.say(f"data: {doubt}")
 
     @property
-    def example(self) -> Tensor:
-        """Return two inputs as the model takes them."""
+    def example(self) -> ModelInputs:
+        """Return the inputs of two samples as the model takes them."""
         return self._shared.example
 
     def teacher(self) -> CachedModel:

@@ -11,6 +11,7 @@ import torch
 from compress.methods.distillation.label_teacher import add_label_channel, append_labels
 from compress.methods.distillation.loss_specs import needs_labels, needs_unmixed
 from compress.models.checkpoint import checkpoint_path
+from compress.models.inputs import as_arrays, as_tensors, call, describe, name_faults
 from compress.models.plan import Plan
 from compress.pipeline.cached_model import model_key
 from compress.pipeline.run_context import RunContext
@@ -18,6 +19,7 @@ from compress.recipe.spec import teacher_plan
 from compress.recipe.student import StudentSpec, student_plan
 from compress.stages.trained import TrainedStage
 from deploy.export import from_onnx
+from deploy.export.from_onnx import input_faults
 from deploy.export.to_onnx import capture
 from deploy.files import sha256
 from profiles.errors import UserError
@@ -107,7 +109,7 @@ class Preflight:
             return []
         batch = self._data.train.load(np.arange(2))
         try:
-            append_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            append_labels(as_tensors(batch.inputs), torch.from_numpy(batch.targets))
             add_label_channel(teacher_plan(self._recipe.teacher).build(), self._example, {"scale": 1.0, "noise": 0.0})
         except UserError as error:
             return list(error.faults)
@@ -124,20 +126,20 @@ class Preflight:
     def model(self, plan: Plan) -> None:
         """Raise ``UserError`` unless the plan's model takes the data, answers as the task asks, and exports."""
         module = plan.build()
+        if faults := name_faults(module, self._example):
+            raise UserError(*faults)
         try:
             with torch.no_grad():
-                outputs = module.eval()(self._example)
+                outputs = call(module.eval(), self._example)
         except Exception as error:
-            shape = tuple(self._example.shape)
-            raise UserError(f"does not take the data's inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+            told = describe(self._example)
+            raise UserError(f"does not take the data's inputs of shape {told}: {str(error).splitlines()[0]}") from error
         self._task.check_outputs(outputs, self._data)
-        capture(module, [self._example])
+        capture(module, self._example)
 
     def _file(self, path: Path) -> None:
         model = from_onnx.read(path)
-        given = model.graph.input[0].type.tensor_type.shape.dim
-        wanted = tuple(d.dim_value or "free" for d in given)[1:]
-        if any(w not in ("free", s) for w, s in zip(wanted, self._example.shape[1:], strict=True)):
-            raise UserError(f"takes samples of shape {wanted}; the data's are {tuple(self._example.shape[1:])}")
-        outputs = [torch.from_numpy(output) for output in from_onnx.first_outputs(model, self._example.numpy())]
+        if faults := input_faults(model, as_arrays(self._example)):
+            raise UserError(*faults)
+        outputs = [torch.from_numpy(output) for output in from_onnx.first_outputs(model, as_arrays(self._example))]
         self._task.check_outputs(outputs[0] if len(outputs) == 1 else tuple(outputs), self._data)

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-import numpy.typing as npt
-
 from compress.execution import distributed
 from compress.execution.cache import Step, StepCache, digest
 from compress.execution.progress import Progress, follow
 from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device
+from deploy.engines.inputs import Inputs, as_feed, input_names
 from deploy.measure.load import LOOK_S, default_quiet_s
 from deploy.measure.timing import ROUNDS, Latency, ratio_interval, summarise
 from deploy.worker.client import RemoteWorker
@@ -95,7 +94,7 @@ class Races:
         *,
         device_key: Mapping[str, Any],
         setting: Mapping[str, Any],
-        feed: Callable[[int], npt.NDArray[Any]],
+        feed: Callable[[int], Inputs],
         options: RaceOptions,
     ) -> None:
         self._device, self._pool, self._cache, self._progress = device, pool, cache, progress
@@ -150,7 +149,7 @@ def timed(
     folders: Mapping[str, Path],
     device: Device,
     seconds: float,
-    feed: Callable[[int], npt.NDArray[Any]],
+    feed: Callable[[int], Inputs],
     patience: Patience,
     lock_clocks: bool,
     progress: Progress,
@@ -162,8 +161,8 @@ def timed(
         for key, folder in sorted(folders.items()):
             worker = stack.enter_context(RemoteWorker(device))
             sessions[key] = worker.open(folder)
-            spec = sessions[key]["inputs"][0]
-            worker.warm({spec["name"]: feed(spec["shape"][0])})
+            samples = sessions[key]["inputs"][0]["shape"][0]
+            worker.warm(as_feed(feed(samples), input_names(sessions[key])))
             workers[key] = worker
         with progress.task(f"measure {len(workers)} engines", ROUNDS) as bar:
             raced = race(workers, seconds, follow(bar), patience)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.execution.progress import Bar
+from deploy.engines.inputs import Inputs, as_feed, count, join
 from deploy.worker.client import RemoteWorker
 
 PARITY_SAMPLES = 512
@@ -17,23 +19,24 @@ PARITY_SAMPLES = 512
 class RecordedEngine:
     """An engine as a function of arrays; keeps the first ``PARITY_SAMPLES`` samples and its first output for them."""
 
-    def __init__(self, worker: RemoteWorker, name: str, bar: Bar) -> None:
-        self._worker, self._name, self._bar = worker, name, bar
-        self._inputs: list[npt.NDArray[Any]] = []
+    def __init__(self, worker: RemoteWorker, names: Sequence[str], bar: Bar) -> None:
+        self._worker, self._names, self._bar = worker, names, bar
+        self._inputs: list[Inputs] = []
         self._outputs: list[npt.NDArray[Any]] = []
 
-    def __call__(self, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        outputs = list(self._worker.infer({self._name: inputs}).values())
-        if sum(len(kept) for kept in self._inputs) < PARITY_SAMPLES:
+    def __call__(self, inputs: Inputs) -> list[npt.NDArray[Any]]:
+        outputs = list(self._worker.infer(as_feed(inputs, self._names)).values())
+        if sum(count(kept) for kept in self._inputs) < PARITY_SAMPLES:
             self._inputs.append(inputs)
             self._outputs.append(outputs[0])
-        self._bar.advance(len(inputs))
+        self._bar.advance(count(inputs))
         return outputs
 
     @property
-    def inputs(self) -> npt.NDArray[Any]:
-        """Return the kept samples, of shape (samples, ...)."""
-        return np.concatenate(self._inputs)
+    def inputs(self) -> Inputs:
+        """Return the inputs of the kept samples."""
+        kept: Inputs = join(self._inputs)
+        return kept
 
     @property
     def outputs(self) -> npt.NDArray[Any]:

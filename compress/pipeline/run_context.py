@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.data import Samples, Splits
 from compress.execution.cache import StepCache, digest, versions
 from compress.execution.progress import Progress
+from compress.models.inputs import ModelInputs, as_tensors
 from compress.pipeline.cache_keys import PACKAGES, code_key
 from compress.recipe.spec import Recipe
 from compress.tasks import Task
@@ -36,9 +36,10 @@ class RunContext:
     progress: Progress
 
     @cached_property
-    def example(self) -> Tensor:
-        """Return two inputs as the model takes them."""
-        return torch.from_numpy(self.data.train.load(np.arange(2)).inputs)
+    def example(self) -> ModelInputs:
+        """Return the inputs of two samples as the model takes them."""
+        example: ModelInputs = as_tensors(self.data.train.load(np.arange(2)).inputs)
+        return example
 
     def judge(self, module: nn.Module, samples: Samples) -> float:
         """Evaluate a module in fp32 by the task's metric; larger is better."""

@@ -14,12 +14,14 @@ from compress.data import Samples, Splits
 from compress.execution.progress import Progress
 from compress.methods.quantization.post_training import ModuleQuantizer
 from compress.models import given
+from compress.models.inputs import ModelInputs, as_arrays, as_tensors, call, name_faults
 from compress.models.plan import Plan
 from compress.stages.base import Artifact, Context, Stage, StageResult
 from compress.stages.quantize import integer_recipe
 from compress.stages.runner import run_stage
 from compress.tasks.classification import Classification
 from compress.training.trainer import Trainer
+from deploy.engines import inputs
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -38,7 +40,7 @@ def apply_stage(
     """
     if len(samples) < 2:
         raise UserError(f"samples: two or more are needed; given: {len(samples)}")
-    example = torch.from_numpy(samples.load(np.arange(2)).inputs)
+    example = as_tensors(samples.load(np.arange(2)).inputs)
     start = copy.deepcopy(module).cpu().eval()
     _check_input(start, example)
     reference = given.register_module(module)
@@ -61,10 +63,12 @@ def apply_stage(
         given.forget(reference)
 
 
-def _check_input(module: nn.Module, example: torch.Tensor) -> None:
+def _check_input(module: nn.Module, example: ModelInputs) -> None:
+    if faults := name_faults(module, example):
+        raise UserError(*[f"{type(module).__name__} {fault}" for fault in faults])
     try:
         with torch.no_grad():
-            module(example)
+            call(module, example)
     except Exception as error:
-        fact = f"{type(module).__name__} does not take samples of shape {tuple(example.shape[1:])}"
+        fact = f"{type(module).__name__} does not take samples of shape {inputs.describe(as_arrays(example))}"
         raise UserError(f"{fact}: {str(error).splitlines()[0]}") from error

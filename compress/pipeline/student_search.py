@@ -20,6 +20,7 @@ from compress.execution.progress import Bar, Progress
 from compress.methods.distillation.loss_specs import loss_modules
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.methods.evolution import Candidate, evolve, pareto_front
+from compress.models.inputs import as_tensors
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
@@ -171,7 +172,7 @@ class _Judge:
         # in training mode, as the authors score: fresh batch norms normalise by the batch, and in evaluation by nothing
         one, other = student.build().train(), teacher.build().train()
         batch = self._builder.data.train.load(np.arange(size))
-        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        inputs, targets = as_tensors(batch.inputs), torch.from_numpy(batch.targets)
         with torch.no_grad(), Objective(SCORE, self._builder.task, one, other, self._builder.example) as objective:
             return -float(objective(one, inputs, targets)[0])
 

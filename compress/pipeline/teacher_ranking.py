@@ -8,7 +8,9 @@ import numpy as np
 
 from compress.methods.distillation.similarity import cka, ensemble_shares, parc
 from compress.models.features import embeddings
+from compress.models.inputs import as_tensors
 from compress.pipeline.model_builder import ModelBuilder
+from deploy.engines import inputs
 from profiles.errors import UserError
 
 
@@ -29,7 +31,7 @@ def rank(builder: ModelBuilder, samples: int, power: float) -> list[dict[str, An
     known = batch.targets >= 0
     rows: list[dict[str, Any]] = []
     for name, found in zip(names, [builder.teacher(), *builder.teachers.also()], strict=True):
-        features = embeddings(found.artifact.module, batch.inputs[known], name)
+        features = embeddings(found.artifact.module, as_tensors(inputs.rows(batch.inputs, known)), name)
         fits = {"parc": parc(features, batch.targets[known]), "cka": cka(features, batch.targets[known])}
         rows.append({"teacher": name, **fits})
     for row, share in zip(rows, ensemble_shares([row["parc"] for row in rows], power), strict=True):

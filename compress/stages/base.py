@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.data import Splits
 from compress.data.subset import Subset
@@ -25,6 +24,7 @@ from compress.methods.packing.operations import Pack
 from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import PostTraining, QuantizedModel
 from compress.models.checkpoint import load_tensors, save_tensors
+from compress.models.inputs import ModelInputs, as_tensors, sample_values
 from compress.models.plan import Operation, Plan
 from compress.tasks import Task
 from compress.tasks.evaluate import evaluate
@@ -75,7 +75,7 @@ class Context:
     Attributes:
         teacher: frozen.
         progress: where long work that is no training tells how far it is.
-        example: two inputs of shape (2, ...).
+        example: inputs of two samples: (2, ...), or several by name.
         folder: for checkpoints inside the stage; empty or what a killed attempt left.
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
         target: what the starting model costs on the device; None where there is none to ask.
@@ -89,7 +89,7 @@ class Context:
     profile: DeviceProfile
     trainer: Trainer
     progress: Progress
-    example: Tensor
+    example: ModelInputs
     folder: Path
     outputs: Path
     quantization: Callable[[nn.Module, PostTraining], QuantizedModel]
@@ -137,9 +137,10 @@ class Context:
         example = self._shown() if trained else self.example
         return Objective(losses, self.task, module, self.teacher, example, samples, self.engine_teachers, trained=trained)
 
-    def _shown(self) -> Tensor:
-        count = max(2, min(SHOWN, MOST_VALUES // self.example[0].numel()))
-        return torch.from_numpy(next(self.data.train.evenly_spaced_batches(count, count)).inputs)
+    def _shown(self) -> ModelInputs:
+        count = max(2, min(SHOWN, MOST_VALUES // sample_values(self.example)))
+        shown: ModelInputs = as_tensors(next(self.data.train.evenly_spaced_batches(count, count)).inputs)
+        return shown
 
     def _fit(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, final
 
@@ -15,6 +16,7 @@ from compress.methods.distillation.loss_specs import loss_inputs, loss_named, lo
 from compress.methods.distillation.operations import Mix
 from compress.methods.distillation.query_budget import STORED_SIGNALS, QueriedSignals, select_queries, uncertainties
 from compress.methods.distillation.whitening import whiten
+from compress.models.inputs import call
 from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import Losses, TrainedStage
 from profiles.errors import UserError
@@ -75,7 +77,7 @@ class Distill(TrainedStage):
         if not self.rounds <= min(self.queries, self.epochs):
             given = f"queries = {self.queries}, epochs = {self.epochs}, rounds = {self.rounds}"
             faults.append(f"stage distill: each round needs an epoch and a question; given: {given}; lower rounds")
-        if context.task.logits(context.teacher.eval()(context.example)).dim() != 2:
+        if context.task.logits(call(context.teacher.eval(), context.example)).dim() != 2:
             faults.append("stage distill: queries are for a teacher that gives (samples, classes); leave it out")
         if faults:
             raise UserError(*faults)
@@ -131,6 +133,8 @@ class Distill(TrainedStage):
 def _whitened(module: nn.Module, context: Context) -> nn.Conv2d | None:
     """Make the first convolution of ``module`` whiten, and freeze it; return it, None where it cannot."""
     images = next(context.data.train.evenly_spaced_batches(PATCHES_OF, PATCHES_OF)).inputs
+    if isinstance(images, Mapping):
+        return None
     first = whiten(module, torch.from_numpy(images))
     if first is not None:
         first.weight.requires_grad_(False)

@@ -19,6 +19,7 @@ from compress.methods.cost_model import LayerPrice, is_gain
 from compress.methods.low_rank.factorize import Kind, count_macs, factor_kinds, factorize, is_buildable, largest_rank
 from compress.methods.low_rank.operations import Factorise
 from compress.methods.low_rank.pela import FactorPair, bound_perturbation, compared_blocks, distil_blocks
+from compress.models.inputs import ModelInputs, as_tensors, call
 from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
@@ -109,7 +110,7 @@ class LowRank(TrainedStage):
         asked = {path: layer_options for path, layer_options in options.items() if layer_options}
         notes = [f"{path} stays whole: no factors of it cost at most {self.keep:g} of it" for path in options.keys() - asked]
         samples = context.data.calibration.load(np.arange(min(SAMPLES, len(context.data.calibration)))).inputs
-        inputs = _inputs_of(module, list(asked), torch.from_numpy(samples))
+        inputs = _inputs_of(module, list(asked), as_tensors(samples))
         errors: dict[str, Errors] = {}
         for path, layer_options in asked.items():
             layer = module.get_submodule(path)
@@ -236,7 +237,7 @@ def output_error(layer: nn.Module, factors: nn.Module, inputs: Tensor) -> float:
         return float((factors(inputs) - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
-def _inputs_of(module: nn.Module, paths: Sequence[str], samples: Tensor) -> dict[str, Tensor]:
+def _inputs_of(module: nn.Module, paths: Sequence[str], samples: ModelInputs) -> dict[str, Tensor]:
     """Record the inputs of each layer for some samples."""
     inputs_by_path: dict[str, Tensor] = {}
 
@@ -248,7 +249,7 @@ def _inputs_of(module: nn.Module, paths: Sequence[str], samples: Tensor) -> dict
     module.eval()
     try:
         with torch.no_grad():
-            module(samples)
+            call(module, samples)
     finally:
         module.train(training)
         for handle in handles:
@@ -271,7 +272,7 @@ def _factorised(module: nn.Module, chosen: Chosen) -> nn.Module:
     return module
 
 
-def _running(module: nn.Module, chosen: Chosen, example: Tensor) -> tuple[Chosen, tuple[str, ...]]:
+def _running(module: nn.Module, chosen: Chosen, example: ModelInputs) -> tuple[Chosen, tuple[str, ...]]:
     """Keep the chosen layers with which the model runs as factors; a layer whose weight alone is read stays whole."""
     if _runs(module, chosen, example):
         return chosen, ()
@@ -280,10 +281,10 @@ def _running(module: nn.Module, chosen: Chosen, example: Tensor) -> tuple[Chosen
     return {path: chosen[path] for path, runs in alone.items() if runs}, notes
 
 
-def _runs(module: nn.Module, chosen: Chosen, example: Tensor) -> bool:
+def _runs(module: nn.Module, chosen: Chosen, example: ModelInputs) -> bool:
     try:
         with torch.no_grad():
-            Factorise(layers=chosen).apply(copy.deepcopy(module)).eval()(example)
+            call(Factorise(layers=chosen).apply(copy.deepcopy(module)).eval(), example)
     except (AttributeError, RuntimeError, TypeError):
         return False
     return True

@@ -24,6 +24,7 @@ from compress.methods.packing.points import (
     pack_evenly,
     pack_fitted,
 )
+from compress.models.inputs import ModelInputs, as_tensors, shapes_of
 from compress.stages.base import Artifact, Context, Stage, StageResult, copy_module
 from compress.stages.trained import Losses, TrainedStage
 from compress.training.schedule import Optimizer
@@ -83,7 +84,7 @@ class PackStage(TrainedStage):
             raise UserError("stage pack cannot follow pack: the weights have their points already")
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        shape = tuple(context.example.shape[1:])
+        shape = shapes_of(context.example)
         plain = Pack(input_shape=shape, bits={}, bucket=self.bucket, even=()).apply(copy_module(artifact))
         assert isinstance(plain, PackedProgram)
         chosen, ends, notes = self._chosen(plain.candidates())
@@ -172,6 +173,6 @@ def _choice(name: str, weight: Tensor, packed: PackedTensor) -> Choice:
     )
 
 
-def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(context: Context) -> Iterator[tuple[ModelInputs, Tensor]]:
     for batch in context.data.train.evenly_spaced_batches(SAMPLES, BATCH):
-        yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        yield as_tensors(batch.inputs), torch.from_numpy(batch.targets)

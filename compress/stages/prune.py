@@ -27,6 +27,7 @@ from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.proposals import least_damaging
 from compress.methods.pruning.reconstruct import fit_sample_count, reconstruct
 from compress.methods.pruning.sparse import sparsity_penalty
+from compress.models.inputs import ModelInputs, as_tensors, sample_values
 from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
@@ -351,26 +352,27 @@ def _kept_whole(block: str, groups: Mapping[str, float]) -> bool:
     return any(share == 0 and fnmatch.fnmatchcase(block, name.removesuffix(".*")) for name, share in groups.items())
 
 
-def _batches(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(context: Context) -> Iterator[tuple[ModelInputs, Tensor]]:
     """Yield training samples from all over the split, not augmented."""
     for batch in context.data.train.evenly_spaced_batches(SAMPLES, BATCH):
-        yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        yield as_tensors(batch.inputs), torch.from_numpy(batch.targets)
 
 
-def _spread(context: Context) -> Tensor:
+def _spread(context: Context) -> ModelInputs:
     """Load calibration inputs from all over the split, as many as damage is measured on."""
     samples = context.data.calibration
-    count = damage_sample_count(context.example[0].numel())
-    return torch.from_numpy(next(samples.evenly_spaced_batches(count, count)).inputs)
+    count = damage_sample_count(sample_values(context.example))
+    spread: ModelInputs = as_tensors(next(samples.evenly_spaced_batches(count, count)).inputs)
+    return spread
 
 
-def fit_batches(context: Context) -> list[Tensor]:
+def fit_batches(context: Context) -> list[ModelInputs]:
     """Load calibration inputs from all over the split, as many as layers are fitted on, in batches."""
-    count = fit_sample_count(context.example[0].numel())
-    return [torch.from_numpy(batch.inputs) for batch in context.data.calibration.evenly_spaced_batches(count, BATCH)]
+    count = fit_sample_count(sample_values(context.example))
+    return [as_tensors(batch.inputs) for batch in context.data.calibration.evenly_spaced_batches(count, BATCH)]
 
 
-def calibration_inputs(context: Context) -> Iterator[Tensor]:
+def calibration_inputs(context: Context) -> Iterator[ModelInputs]:
     """Yield the calibration inputs."""
     for batch in context.data.calibration.batches(BATCH):
-        yield torch.from_numpy(batch.inputs)
+        yield as_tensors(batch.inputs)

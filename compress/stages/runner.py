@@ -6,9 +6,10 @@ import time
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.models.checkpoint import digest_tensors
+from compress.models.inputs import ModelInputs, call
 from compress.models.layers import flat_tensors
 from compress.stages.base import Artifact, Context, Stage, StageResult
 from profiles.errors import UserError
@@ -48,9 +49,9 @@ def run_stage(stage: Stage, artifact: Artifact, context: Context, seed: int) -> 
     return replace(result, artifact=stage_artifact), time.perf_counter() - started
 
 
-def _check_outputs(stage: str, before: nn.Module, after: nn.Module, example: Tensor) -> None:
+def _check_outputs(stage: str, before: nn.Module, after: nn.Module, example: ModelInputs) -> None:
     with torch.no_grad():
-        shapes = [[tuple(t.shape) for t in flat_tensors(m.eval()(example))] for m in (before, after)]
+        shapes = [[tuple(t.shape) for t in flat_tensors(call(m.eval(), example))] for m in (before, after)]
     if shapes[0] != shapes[1]:
         raise StageError(f"stage {stage} changed the outputs' shapes from {shapes[0]} to {shapes[1]}")
 

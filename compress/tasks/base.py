@@ -12,10 +12,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from compress.data import Batch, Samples, Splits
+from deploy.engines.inputs import Inputs
 from profiles.errors import UserError
 
-Predict = Callable[[npt.NDArray[Any]], list[npt.NDArray[Any]]]
-"""Inputs of shape (samples, ...) to the model's raw outputs, in order: a module, an engine here, an engine on a board."""
+Predict = Callable[[Inputs], list[npt.NDArray[Any]]]
+"""Inputs of shape (samples, ...), or several by name, to the model's raw outputs, in order: a module, an engine here, an
+engine on a board."""
 
 
 @dataclass(frozen=True, kw_only=True)

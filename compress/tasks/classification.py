@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
 from compress.tasks.base import Metric, Predict, Task, readable_batches
+from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 CHUNK = 512
@@ -115,9 +116,8 @@ def _faults_of(name: str, samples: Samples, classes: int) -> tuple[list[str], se
     unreadable: list[str] = []
     seen: set[int] = set()
     for batch in readable_batches(samples, CHUNK, unreadable):
-        if not np.isfinite(batch.inputs).all():
-            rows = np.flatnonzero(~np.isfinite(batch.inputs).reshape(len(batch.inputs), -1).all(axis=1))
-            faults.append(f"data: the {name} split holds NaN or infinity (first in sample {int(rows[0])} of a batch)")
+        if bad := not_finite(batch.inputs):
+            faults.append(f"data: the {name} split holds NaN or infinity (first in sample {bad[0]} of a batch)")
             break
         seen |= {int(label) for label in np.unique(batch.targets)}
     if unreadable:

@@ -10,15 +10,16 @@ from compress.data import Samples
 from compress.execution.progress import Progress
 from compress.tasks import Task
 from compress.tasks.base import Predict
+from deploy.engines.inputs import Inputs, count
 
 
 def evaluate(task: Task, predict: Predict, samples: Samples, progress: Progress, name: str) -> float:
     """Evaluate ``predict`` on all samples by the task's metric, with a progress bar; larger is better."""
     with progress.task(name, len(samples)) as bar:
 
-        def watched(inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        def watched(inputs: Inputs) -> list[npt.NDArray[Any]]:
             outputs = predict(inputs)
-            bar.advance(len(inputs))
+            bar.advance(count(inputs))
             return outputs
 
         return task.evaluate(watched, samples).value

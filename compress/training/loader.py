@@ -15,6 +15,7 @@ from compress.data.base import Indices
 from compress.data.transforms import apply_cut_mix, apply_self_mix
 from compress.execution import distributed
 from compress.training.schedule import Schedule
+from deploy.engines.inputs import describe, image
 from profiles.errors import UserError
 
 
@@ -125,9 +126,9 @@ class Batches:
 
 
 def _check_mixed(batch: Batch, of_itself: float) -> None:
-    given = f"given: inputs {batch.inputs.shape}, targets {batch.targets.shape}; set it to 0"
-    if of_itself and (batch.inputs.ndim != 4 or batch.targets.ndim != 1):
+    given = f"given: inputs {describe(batch.inputs)}, targets {batch.targets.shape[1:]} a sample; set it to 0"
+    if of_itself and (image(batch.inputs) is None or batch.targets.ndim != 1):
         wanted = "self_mix is for images (samples, channels, height, width) with one class label each"
         raise UserError(f"{wanted}; {given}")
-    if batch.inputs.ndim != 4:
+    if image(batch.inputs) is None:
         raise UserError(f"cut_mix is for images (samples, channels, height, width); {given}")

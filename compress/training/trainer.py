@@ -27,6 +27,7 @@ from compress.execution.progress import Progress
 from compress.losses.base import TrainingStep
 from compress.methods.distillation.objective import Objective
 from compress.methods.distillation.query_budget import QueriedSignals
+from compress.models.inputs import ModelInputs, as_tensors, call, device_of, map_tensors
 from compress.models.layers import flat_tensors
 from compress.training.layout import WORTH_MEASURING_STEPS, broken_layers, faster_layout, is_broken_program, laid_out
 from compress.training.loader import Batches, Part, Place
@@ -34,6 +35,7 @@ from compress.training.memory import retained_memory
 from compress.training.schedule import Schedule
 from compress.training.state import RunState, Validate
 from compress.training.teacher_cache import Signals, TeacherCache, size_bytes
+from deploy.engines.inputs import Inputs, image
 from deploy.files import write_atomically
 from profiles.device import facts
 from profiles.errors import UserError
@@ -201,9 +203,10 @@ class Trainer:
             return LAYOUTS[begun]
         if batches.steps < WORTH_MEASURING_STEPS or self._accelerator.device.type != "cpu":
             return torch.channels_last
-        inputs = torch.from_numpy(batches.load(Place(0, 0, 0)).inputs)
-        if inputs.dim() != 4:
+        images = image(batches.load(Place(0, 0, 0)).inputs)
+        if images is None:
             return torch.channels_last
+        inputs = torch.from_numpy(images)
         words = {layout: word for word, layout in LAYOUTS.items()}
         measured = f"{[*map(str, inputs.shape)]} {module} {[(path, *p.shape) for path, p in module.named_parameters()]}"
         if measured not in self._measured:
@@ -217,14 +220,14 @@ class Trainer:
             write_atomically(kept, chosen.encode())
         return LAYOUTS[chosen]
 
-    def predictor(self, module: nn.Module) -> Callable[[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+    def predictor(self, module: nn.Module) -> Callable[[Inputs], list[np.ndarray[Any, Any]]]:
         """Wrap the module in evaluation mode, fp32, on its device, as a function of arrays."""
         module.eval()
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
 
-        def predict(inputs: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        def predict(inputs: Inputs) -> list[np.ndarray[Any, Any]]:
             with torch.no_grad():
-                outputs = module(torch.from_numpy(inputs).to(device))
+                outputs = call(module, map_tensors(lambda tensor: tensor.to(device), as_tensors(inputs)))
             return [output.float().cpu().numpy() for output in flat_tensors(outputs)]
 
         return predict
@@ -272,7 +275,7 @@ class Trainer:
     def _teacher(
         self,
         objective: Objective,
-        batch: tuple[Tensor, Tensor],
+        batch: tuple[ModelInputs, Tensor],
         part: Part,
         kept: QueriedSignals | TeacherCache | None,
         run: RunState,
@@ -286,10 +289,10 @@ class Trainer:
             if isinstance(kept, QueriedSignals)
             else self._kept(objective, batch, part.place, kept, run)
         )
-        return {name: _moved(value, batch[0].device) for name, value in teacher_signals.items()}
+        return {name: _moved(value, device_of(batch[0])) for name, value in teacher_signals.items()}
 
     def _kept(
-        self, objective: Objective, batch: tuple[Tensor, Tensor], place: Place, kept: TeacherCache, run: RunState
+        self, objective: Objective, batch: tuple[ModelInputs, Tensor], place: Place, kept: TeacherCache, run: RunState
     ) -> Signals:
         """Return the cached teacher signals for a batch; computed and stored when there are none yet."""
         stored = kept.read(place)
@@ -315,11 +318,12 @@ def _mixed_precision() -> str:
     return "fp16" if torch.cuda.is_available() else "no"
 
 
-def _tensors(batch: Batch, device: torch.device, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-    inputs = torch.from_numpy(batch.inputs).to(device)
-    if inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=layout)
-    return inputs, torch.from_numpy(batch.targets).to(device)
+def _tensors(batch: Batch, device: torch.device, layout: torch.memory_format) -> tuple[ModelInputs, Tensor]:
+    def placed(tensor: Tensor) -> Tensor:
+        there = tensor.to(device)
+        return there.contiguous(memory_format=layout) if there.dim() == 4 and there.is_floating_point() else there
+
+    return map_tensors(placed, as_tensors(batch.inputs)), torch.from_numpy(batch.targets).to(device)
 
 
 def _doubt(module: nn.Module, schedule: Schedule) -> str | None:

@@ -1,12 +1,12 @@
 """Golden samples of a bundle: run them, and compare an engine built here with the proven one.
 
-golden.npz holds ``input`` of shape (samples, ...), ``output`` (the first output) and ``output.1``, ``output.2``, ...
-(the others, in the model's order).
+golden.npz holds ``input`` of shape (samples, ...), or ``input.NAME`` for each input of a model with several, in its order;
+``output`` (the first output) and ``output.1``, ``output.2``, ... (the others, in the model's order).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.engines import Session
-from deploy.engines.base import pad_batch
+from deploy.engines.inputs import Inputs, as_feed, count, padded
 from deploy.foreign.npz import ArraysError, read_arrays
 from deploy.measure.parity import parity
 
+INPUT = "input"
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
 """By precision: rounding and another processor's kernels stay above it by far, a wrong build does not."""
 MOST_FLIPS = {"fp32": 0.0}
@@ -45,20 +46,27 @@ class GoldenCheck:
         return asdict(self)
 
 
-def pack(inputs: npt.NDArray[Any], outputs: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def pack(inputs: Inputs, outputs: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of golden.npz."""
-    return {"input": inputs, **{_name(i): output for i, output in enumerate(outputs)}}
+    given = {f"{INPUT}.{name}": a for name, a in inputs.items()} if isinstance(inputs, Mapping) else {INPUT: inputs}
+    return {**given, **{_name(i): output for i, output in enumerate(outputs)}}
 
 
 def check(session: Session, golden: Path) -> GoldenCheck:
     """Run the golden samples and compare every output.
 
     Raises:
-        ValueError: the engine gives outputs of another number, shape, or not a number.
+        ValueError: the engine has other inputs, or gives outputs of another number, shape, or not a number.
     """
     arrays = read(golden)
-    expected = [arrays[_name(i)] for i in range(len(arrays) - 1)]
-    return compare(expected, run(session, arrays["input"]))
+    inputs, expected = unpack(arrays)
+    return compare(expected, run(session, inputs))
+
+
+def unpack(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Inputs, list[npt.NDArray[Any]]]:
+    """Return the inputs and the outputs among the arrays of golden.npz."""
+    given = {name.removeprefix(f"{INPUT}."): array for name, array in arrays.items() if _is_input(name)}
+    return arrays.get(INPUT, given), [arrays[_name(i)] for i in range(len(arrays) - len(given))]
 
 
 def read(golden: Path) -> dict[str, npt.NDArray[Any]]:
@@ -73,20 +81,32 @@ def read(golden: Path) -> dict[str, npt.NDArray[Any]]:
         raise ValueError(f"{golden.name} cannot be read ({error.strerror})") from None
     except ArraysError as error:
         raise ValueError(f"{golden.name} {error}") from None
-    names = {"input", *(_name(i) for i in range(len(arrays) - 1))}
+    inputs = {name for name in arrays if _is_input(name)}
+    if len(inputs) != 1 and INPUT in inputs:
+        raise ValueError(f"{golden.name} holds no samples with their outputs")
+    names = {*inputs, *(_name(i) for i in range(len(arrays) - len(inputs)))}
     is_plain = all(a.ndim > 0 and len(a) > 0 and a.dtype.kind in "fiub" for a in arrays.values())
-    if set(arrays) != names or len(names) < 2 or not is_plain or len({len(a) for a in arrays.values()}) != 1:
+    if (
+        set(arrays) != names
+        or not 0 < len(inputs) < len(names)
+        or not is_plain
+        or len({len(a) for a in arrays.values()}) != 1
+    ):
         raise ValueError(f"{golden.name} holds no samples with their outputs")
     return arrays
 
 
-def run(session: Session, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Return outputs of an engine with one input for ``inputs`` of shape (samples, ...), batch by batch."""
-    (spec,) = session.inputs
-    batch, parts = spec.shape[0], []
-    for start in range(0, len(inputs), batch):
-        outputs = session.infer({spec.name: pad_batch(inputs[start : start + batch], batch)})
-        parts.append([value[: len(inputs) - start] for value in outputs.values()])
+def run(session: Session, inputs: Inputs) -> list[npt.NDArray[Any]]:
+    """Return outputs of an engine for ``inputs`` of shape (samples, ...), or several by name, batch by batch.
+
+    Raises:
+        ValueError: the engine has other inputs.
+    """
+    feed, samples = as_feed(inputs, [spec.name for spec in session.inputs]), count(inputs)
+    batch, parts = session.inputs[0].shape[0], []
+    for start in range(0, samples, batch):
+        outputs = session.infer(padded(feed, start, batch))
+        parts.append([value[: samples - start] for value in outputs.values()])
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
@@ -127,6 +147,10 @@ def faults(result: GoldenCheck, precision: str) -> list[str]:
 
 def _flips(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
     return int((a.argmax(-1) != b.argmax(-1)).sum()) if a.ndim == 2 and a.shape[1] > 1 else 0
+
+
+def _is_input(name: str) -> bool:
+    return name == INPUT or name.startswith(f"{INPUT}.")
 
 
 def _name(index: int) -> str:

@@ -202,9 +202,3 @@ def check_feed(specs: tuple[TensorSpec, ...], feed: Feed) -> None:
 def as_contiguous(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     """Convert ``array`` to row-major order and ``dtype``, without a copy where it is so already."""
     return np.ascontiguousarray(array, dtype=np.dtype(dtype))
-
-
-def pad_batch(rows: Any, batch: int) -> Any:
-    """Pad ``rows`` to ``batch`` with copies of the last; shape (at least batch, ...)."""
-    missing = batch - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows

@@ -8,9 +8,10 @@ engine opens anything; on a phone neither is.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -31,7 +32,8 @@ from executorch.runtime import Runtime
 
 golden = np.load("golden.npz")
 program = Runtime.get().load_program("model.pte")
-outputs = program.load_method("forward").execute([torch.from_numpy(golden["input"][:{batch}])])
+inputs = [torch.from_numpy(golden[name][:{batch}]) for name in golden.files if name.startswith("input")]
+outputs = program.load_method("forward").execute(inputs)
 print("largest difference:", np.abs(outputs[0].numpy() - golden["output"][:{batch}]).max())
 ```
 """
@@ -42,8 +44,10 @@ PTE = ExportFormat(
     packages=("torch", "executorch"),
     example=PTE_EXAMPLE,
 )
+NAMES = "input_names"
+"""Method of a program that gives the names of its inputs, JSON as bytes; only where it has names."""
 # torch's numbers of scalar types, as the program's metadata has them.
-DTYPES = {0: "uint8", 1: "int8", 3: "int32", 4: "int64", 5: "float16", 6: "float32"}
+DTYPES = {0: "uint8", 1: "int8", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}
 
 
 @final
@@ -76,14 +80,14 @@ class ExecuTorch(Engine):
             _unsafe_reset_threadpool(plan.threads)
             try:
                 program = Runtime.get().load_program(folder / PTE.file)
-                return _ExecuTorchSession(program, program.load_method("forward"))
+                return _ExecuTorchSession(program, program.load_method("forward"), _input_names(program))
             except (RuntimeError, KeyError) as error:
                 raise EngineError(f"ExecuTorch {plan.version} refused the model: {error}") from error
 
 
 @final
 class _ExecuTorchSession(Session):
-    def __init__(self, program: Any, method: Any) -> None:
+    def __init__(self, program: Any, method: Any, names: Sequence[str]) -> None:
         self._program = program  # the method reads its memory, and does not keep it
         self._method = method
         self._bound: list[Any] = []
@@ -91,7 +95,11 @@ class _ExecuTorchSession(Session):
         metadata = method.metadata
         tensors = [metadata.input_tensor_meta(index) for index in range(metadata.num_inputs())]
         self.inputs = tuple(
-            TensorSpec(name=_name("input", index), shape=tuple(tensor.sizes()), dtype=DTYPES[tensor.dtype()])
+            TensorSpec(
+                name=names[index] if names else _name("input", index),
+                shape=tuple(tensor.sizes()),
+                dtype=DTYPES[tensor.dtype()],
+            )
             for index, tensor in enumerate(tensors)
         )
 
@@ -108,8 +116,16 @@ class _ExecuTorchSession(Session):
         return {_name("output", index): np.array(result.numpy()) for index, result in enumerate(self._results)}
 
 
+def _input_names(program: Any) -> list[str]:
+    """Return the names of several inputs, which the export writes beside the program; empty where there are none."""
+    if NAMES not in program.method_names:
+        return []
+    (letters,) = program.load_method(NAMES).execute([])
+    return [str(name) for name in json.loads(bytes(letters.tolist()))]
+
+
 def _name(stem: str, index: int) -> str:
-    """Return the name of an input or output in the ONNX file of the same program; a ``.pte`` file keeps none."""
+    """Return the name of an input or output in the ONNX file of the same program, of which a ``.pte`` file keeps none."""
     return stem if index == 0 else f"{stem}_{index}"
 
 

@@ -115,8 +115,9 @@ import onnxruntime
 
 golden = np.load("golden.npz")
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-name = session.get_inputs()[0].name
-outputs = session.run(None, {{name: golden["input"][:{batch}]}})
+names = [given.name for given in session.get_inputs()]
+inputs = {{name: golden["input" if len(names) == 1 else f"input.{{name}}"][:{batch}] for name in names}}
+outputs = session.run(None, inputs)
 print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
 ```
 
@@ -128,7 +129,9 @@ import openvino
 
 golden = np.load("golden.npz")
 compiled = openvino.Core().compile_model("model.onnx", "CPU", {{"INFERENCE_PRECISION_HINT": "{hint}"}})
-outputs = list(compiled(golden["input"][:{batch}]).values())
+names = [port.any_name for port in compiled.inputs]
+inputs = {{name: golden["input" if len(names) == 1 else f"input.{{name}}"][:{batch}] for name in names}}
+outputs = list(compiled(inputs).values())
 print("largest difference:", np.abs(outputs[0] - golden["output"][:{batch}]).max())
 ```
 """

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.graph import Graph
 from deploy.onnx_graph.run import run_batches
 
@@ -19,7 +20,7 @@ LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.99, "fp16": 0.99, "int8": 0.9}
 MOST_RELATIVE_ERROR = {"fp32": 0.005, "bf16": 0.1, "fp16": 0.1, "int8": 0.35}
 """Largest norm of the difference over the norm of an intermediate tensor, by precision."""
 
-Run = Callable[[onnx.ModelProto, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]
+Run = Callable[[onnx.ModelProto, Inputs], dict[str, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Divergence:
 
 
 def first_divergence(
-    plain: onnx.ModelProto, built: onnx.ModelProto, run: Run, inputs: npt.NDArray[Any], precision: str
+    plain: onnx.ModelProto, built: onnx.ModelProto, run: Run, inputs: Inputs, precision: str
 ) -> Divergence | None:
     """Find the first tensor of the float model, in its order, with a larger error on the engine than its precision explains.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from deploy.engines.inputs import Inputs, as_feed, describe
 from deploy.export.to_onnx import IR_VERSION, OPSET, silence_exporter
 from deploy.files import name_fault
 from deploy.foreign.confined import ConfinedError, Limits, call
@@ -33,8 +34,8 @@ def read(path: Path) -> onnx.ModelProto:
     """Read an ONNX file and clean its model: batch norms folded, shapes inferred, a current opset.
 
     Raises:
-        UserError: there is no such file, it is no ONNX model, is quantised already, has several inputs, or takes more time
-            or memory than a model of its size.
+        UserError: there is no such file, it is no ONNX model, is quantised already, or takes more time or memory than a
+            model of its size.
     """
     if not path.is_file():
         raise UserError(f"model {path}: no such file")
@@ -84,20 +85,21 @@ def convert(file: str, named: str, cleaned: str) -> None:
     Path(cleaned).write_bytes(content)
 
 
-def first_outputs(model: onnx.ModelProto, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+def first_outputs(model: onnx.ModelProto, inputs: Inputs) -> list[npt.NDArray[Any]]:
     """Return the outputs of a foreign model for one batch, run in a process of its own.
 
     Args:
-        inputs: (samples, ...), as its one input takes them.
+        inputs: (samples, ...), or several by name, as its inputs take them.
 
     Raises:
         UserError: it cannot be run, or takes more time or memory than a model of its size.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        files = {name: str(Path(scratch) / name) for name in ("model.onnx", "inputs.npy", "outputs.npz")}
+        files = {name: str(Path(scratch) / name) for name in ("model.onnx", "inputs.npz", "outputs.npz")}
         onnx.save(model, files["model.onnx"])
-        np.save(files["inputs.npy"], inputs)
-        asked = {"model": files["model.onnx"], "inputs": files["inputs.npy"], "outputs": files["outputs.npz"]}
+        names = [given.name for given in _inputs(model)]
+        np.savez(files["inputs.npz"], *as_feed(inputs, names).values())
+        asked = {"model": files["model.onnx"], "inputs": files["inputs.npz"], "outputs": files["outputs.npz"]}
         try:
             call("deploy.export.from_onnx:run_once", asked, Limits.of_file(Path(files["model.onnx"]), **RUNNING))
         except ConfinedError as error:
@@ -114,15 +116,17 @@ def run_once(model: str, inputs: str, outputs: str) -> None:
     """
     from deploy.onnx_graph.run import onnx_session
 
-    batch = np.load(inputs, allow_pickle=False)
+    read = onnx.load(model)
+    with np.load(inputs, allow_pickle=False) as stored:
+        batch = dict(zip((given.name for given in _inputs(read)), (stored[name] for name in stored.files), strict=True))
     try:
-        results = onnx_session(onnx.load(model))(batch)
+        results = onnx_session(read)(batch)
     except MemoryError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no base class
         if "bad_alloc" in str(error) or "Failed to allocate memory" in str(error):
             raise MemoryError from None
-        raise UserError(f"cannot be run on inputs of shape {batch.shape} ({_line(error)})") from None
+        raise UserError(f"cannot be run on inputs {describe(batch)} ({_line(error)})") from None
     np.savez(outputs, *results)
 
 
@@ -158,16 +162,40 @@ def _check_supported(model: onnx.ModelProto, path: Path) -> None:
     kinds = {node.op_type for node in model.graph.node}
     if kinds & {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}:
         faults.append(f"model {path}: is quantised already; give the float model it was made from")
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [i.name for i in model.graph.input if i.name not in constants]
-    if len(inputs) != 1:
-        faults.append(f"model {path}: has the inputs {', '.join(inputs) or '(none)'}; models with one input are supported")
+    if not _inputs(model):
+        faults.append(f"model {path}: has no inputs; one at least is needed")
     if faults:
         raise UserError(*faults)
 
 
-def _remove_constant_inputs(model: onnx.ModelProto) -> None:
+def input_faults(model: onnx.ModelProto, inputs: Inputs) -> list[str]:
+    """Say where samples are not what a model takes: names, types and sizes, all at once.
+
+    Args:
+        inputs: of some samples, (samples, ...), or several by name.
+    """
+    wanted = {given.name: given.type.tensor_type for given in _inputs(model)}
+    try:
+        feed = as_feed(inputs, [*wanted])
+    except ValueError as error:
+        return [str(error)]
+    faults: list[str] = []
+    for name, kind in wanted.items():
+        whose = f"input {name} " if len(wanted) > 1 else ""
+        array, sizes = feed[name], tuple(d.dim_value or "free" for d in kind.shape.dim)[1:]
+        if len(sizes) != array.ndim - 1 or any(s not in ("free", g) for s, g in zip(sizes, array.shape[1:], strict=True)):
+            faults.append(f"{whose}takes samples of shape {sizes}; the data's are {tuple(array.shape[1:])}")
+        if array.dtype != (dtype := onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)):
+            faults.append(f"{whose}takes {dtype}; the data gives {array.dtype}; export it with an input of that type")
+    return faults
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in constants]
+    return [given for given in model.graph.input if given.name not in constants]
+
+
+def _remove_constant_inputs(model: onnx.ModelProto) -> None:
+    inputs = _inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)

@@ -6,11 +6,13 @@ dequantize operators, which XNNPACK's partitioner folds into its kernels: what w
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploy.engines.base import EngineError
-from deploy.export.to_onnx import graph_inputs_outputs, silence_exporter, to_graph_module
+from deploy.engines.executorch import NAMES
+from deploy.export.to_onnx import graph_inputs_outputs, input_names, silence_exporter, to_graph_module
 from deploy.packing.indices import quantize_weight
 from deploy.qdq.insert import Scales, activation_limits, weight_limit, weight_scales
 from deploy.qdq.placement import Placement
@@ -51,7 +53,9 @@ def to_pte(program: ExportedProgram, batch: int, integers: QuantizationSpec | No
         try:
             with torch.no_grad():
                 fixed = torch.export.export(graph.eval(), _example(program, batch))
-            lowered = to_edge_transform_and_lower(fixed, partitioner=[XnnpackPartitioner()])
+            names = input_names(program)
+            named = {NAMES: torch.tensor([*json.dumps(names).encode()], dtype=torch.uint8)} if names else None
+            lowered = to_edge_transform_and_lower(fixed, partitioner=[XnnpackPartitioner()], constant_methods=named)
             return bytes(lowered.to_executorch().buffer)
         except Exception as error:  # the lowering's many passes raise as they like
             raise EngineError(f"ExecuTorch cannot lower the model: {str(error).splitlines()[0][:200]}") from error

@@ -15,7 +15,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
@@ -33,12 +33,15 @@ OPSET = 18  # below it the exporter's version converter has no adapter for Pad
 IR_VERSION = 10
 
 
-def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> ExportedProgram:
+def capture(
+    module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+) -> ExportedProgram:
     """Capture the module in evaluation mode as one program, batch norms folded, batch size free.
 
     Args:
-        module: called as ``module(*example)``; left as it is.
-        example: inputs with at least two samples on the first axis, so that the batch is not mistaken for 1.
+        module: called as ``module(*example)``, or by name; left as it is.
+        example: an input, several by place, or several by name, which then have their names in the program; with at least
+            two samples on the first axis, so that the batch is not mistaken for 1.
 
     Raises:
         UserError: the module cannot be captured; names the module and the operator or reason.
@@ -51,8 +54,7 @@ def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Exporte
     program: ExportedProgram | None = None
     try:
         with tracker, silence_exporter(), torch.no_grad():
-            free = tuple({0: torch.export.Dim.AUTO} for _ in example)
-            program = torch.export.export(module, tuple(example), dynamic_shapes=(free,) if _takes_args(module) else free)
+            program = _exported(module, example)
             _fold_batch_norms(program)
             exported = _decompose(program)
     except UserError:
@@ -65,7 +67,7 @@ def capture(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Exporte
 
 
 def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
-    """Convert the program to a clean ONNX model, inputs ``input``, ``input_1`` ..., outputs ``output`` ...
+    """Convert the program to a clean ONNX model, inputs by name or ``input``, ``input_1`` ..., outputs ``output`` ...
 
     Clean: no initializer among the inputs, constants folded, shapes inferred, checked, and of the metadata
     only the name of each node's module and of its node in the program.
@@ -104,8 +106,9 @@ def graph_inputs_outputs(graph: fx.Graph) -> dict[str, fx.Node]:
     """Return input and output nodes by their names in the ONNX file."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results = next(node for node in graph.nodes if node.op == "output").all_input_nodes
-    named = [("input", placeholders), ("output", results)]
-    return {name: node for stem, nodes in named for name, node in zip(_names(stem, len(nodes)), nodes, strict=True)}
+    inputs = _input_names(_in_spec(graph), len(placeholders))
+    named = [(inputs, placeholders), (_names("output", len(results)), results)]
+    return {name: node for names, nodes in named for name, node in zip(names, nodes, strict=True)}
 
 
 def deep_copy(original: T) -> T:
@@ -124,7 +127,7 @@ def _convert(program: ExportedProgram) -> Any:
         converted = torch.onnx.export(
             program,
             (),
-            input_names=_names("input", inputs),
+            input_names=_input_names(program.call_spec.in_spec, inputs),
             output_names=_names("output", outputs),
             opset_version=OPSET,
             verbose=False,
@@ -167,6 +170,52 @@ def _decompose(program: ExportedProgram) -> ExportedProgram:
     """
     decomposed: ExportedProgram = _convert(program).exported_program
     return decomposed
+
+
+def _exported(
+    module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+) -> ExportedProgram:
+    """Export the module, the batch of each input free."""
+    import torch
+
+    auto = {0: torch.export.Dim.AUTO}
+    if isinstance(example, Mapping):
+        known = [name for name in inspect.signature(module.forward).parameters if name in example]
+        ordered = {name: example[name] for name in [*known, *(n for n in example if n not in known)]}
+        shapes: Any = _kwargs_shapes(module, dict.fromkeys(ordered, auto), known)
+        return torch.export.export(module, (), ordered, dynamic_shapes=shapes)
+    given = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    free = tuple(auto for _ in given)
+    return torch.export.export(module, given, dynamic_shapes=(free,) if _takes_args(module) else free)
+
+
+def _kwargs_shapes(module: torch.nn.Module, free: dict[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """Put the shapes of names that ``forward`` does not list under its ``**`` parameter, as export wants them."""
+    rest = {name: shape for name, shape in free.items() if name not in known}
+    if not rest:
+        return free
+    parameters = inspect.signature(module.forward).parameters.values()
+    variable = next(p.name for p in parameters if p.kind is p.VAR_KEYWORD)
+    return {**{name: free[name] for name in known}, variable: rest}
+
+
+def input_names(program: ExportedProgram) -> list[str]:
+    """Return the names by which a program is called; empty where it is called by place."""
+    count = len(program.graph_signature.user_inputs)
+    names = _input_names(program.call_spec.in_spec, count)
+    return [] if names == _names("input", count) else names
+
+
+def _in_spec(graph: fx.Graph) -> Any:
+    """Return how a captured program takes its inputs."""
+    return graph._codegen.pytree_info.in_spec  # type: ignore[attr-defined]  # of what torch.export has written
+
+
+def _input_names(in_spec: Any, count: int) -> list[str]:
+    """Return the inputs' names in the ONNX file: as the program is called by name, else ``input``, ``input_1`` ..."""
+    kwargs = in_spec.children()[1] if hasattr(in_spec, "children") else in_spec.children_specs[1]
+    named = [str(name) for name in kwargs.context or ()]
+    return named if len(named) == count else _names("input", count)
 
 
 def _names(stem: str, count: int) -> list[str]:

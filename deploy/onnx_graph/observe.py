@@ -10,18 +10,19 @@ import numpy.typing as npt
 import onnx
 
 from calib.ranges import Histogram
+from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.run import run_batches, split_batches
 
 
 def observe(
-    model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[npt.NDArray[Any]], threads: int = 0
+    model: onnx.ModelProto, tensors: Iterable[str], batches: Iterable[Inputs], threads: int = 0
 ) -> dict[str, Histogram]:
     """Take a histogram of each tensor over all batches, a few samples in memory at a time.
 
     Args:
-        model: a float model with one input.
+        model: a float model.
         tensors: names of inputs or intermediate tensors.
-        batches: arrays of shape (samples, ...).
+        batches: arrays of shape (samples, ...), or several by the names of the model's inputs.
 
     Raises:
         ValueError: a tensor held NaN or infinity; it is named.

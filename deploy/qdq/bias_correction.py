@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.graph import Graph, attribute
 from deploy.onnx_graph.run import run_batches, split_batches
 from deploy.packing.indices import quantize_weight
@@ -35,12 +36,12 @@ def correct_biases(
     placement: Placement,
     scales: Scales,
     recipe: QuantizationRecipe,
-    batches: Iterable[npt.NDArray[Any]],
+    batches: Iterable[Inputs],
 ) -> onnx.ModelProto:
     """Correct the biases of convolutions and linear layers, in a copy of the float ``model``.
 
     Args:
-        model: a float model with one input.
+        model: a float model.
         placement: the quantised tensors and weights.
         scales: the scales of ``placement``.
         batches: calibration samples, arrays of shape (samples, ...).
@@ -83,7 +84,7 @@ def _mean_inputs(
     tensors: list[str],
     scales: Scales,
     recipe: QuantizationRecipe,
-    batches: Iterable[npt.NDArray[Any]],
+    batches: Iterable[Inputs],
 ) -> dict[str, Array]:
     """Average each tensor and its quantised form over all samples, by probe name; empty without samples."""
     probed = onnx.ModelProto()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.graph import Graph
 from deploy.onnx_graph.run import run_batches
 from deploy.qdq.insert import Scales, insert
@@ -22,7 +22,7 @@ def sensitivities(
     placement: Placement,
     scales: Scales,
     recipe: QuantizationRecipe,
-    batches: Iterable[npt.NDArray[Any]],
+    batches: Iterable[Inputs],
 ) -> dict[str, float]:
     """Measure each placed layer's sensitivity: squared error of the outputs over their variance, largest first.
 
@@ -50,9 +50,7 @@ def sensitivities(
     return dict(sorted(errors.items(), key=lambda entry: -entry[1]))
 
 
-def _outputs(
-    model: onnx.ModelProto, names: list[str], batches: list[npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[np.float64]]:
+def _outputs(model: onnx.ModelProto, names: list[str], batches: list[Inputs]) -> dict[str, npt.NDArray[np.float64]]:
     parts = [values for _, values in run_batches(model, names, batches)]
     return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in names}
 

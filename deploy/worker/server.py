@@ -24,8 +24,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from deploy.engines import BuildPlan, EngineError, Session, engine, engines
-from deploy.engines.base import load_plan, pad_batch, save_plan, size_bytes
+from deploy.engines.base import load_plan, save_plan, size_bytes
 from deploy.engines.cuda import detect_compute_capability
+from deploy.engines.inputs import padded
 from deploy.files import FULL
 from deploy.measure import clocks, conditions, load
 from deploy.measure.timing import time_block
@@ -86,8 +87,7 @@ class Worker:
         total = len(feed[session.inputs[0].name])
         parts: dict[str, list[Any]] = {}
         for start in range(0, total, batch):
-            rows = {name: pad_batch(array[start : start + batch], batch) for name, array in feed.items()}
-            for name, value in session.infer(rows).items():
+            for name, value in session.infer(padded(feed, start, batch)).items():
                 parts.setdefault(name, []).append(value[: total - start])
         np.savez(outputs, **{name: np.concatenate(values) for name, values in parts.items()})  # type: ignore[arg-type]
         return {"samples": total}
@@ -96,8 +96,7 @@ class Worker:
         """Bind the first batch of an .npz as the input of ``time``."""
         session = self._opened()
         with np.load(inputs, allow_pickle=False) as stored:
-            rows = {s.name: pad_batch(stored[s.name][: s.shape[0]], s.shape[0]) for s in session.inputs}
-        session.bind(rows)
+            session.bind(padded({s.name: stored[s.name] for s in session.inputs}, 0, session.inputs[0].shape[0]))
         return {}
 
     def time(self, seconds: float) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _apart(folder: Path, teacher: Given) -> str:
     module, train = builder.teacher().artifact.module, builder.data.train
     inputs, truth = train.load(np.arange(len(train))).inputs, digits(size=SIZE).train.load(np.arange(len(train))).targets
     labels = train.load(np.arange(len(train))).targets
-    told = functional.normalize(torch.from_numpy(embeddings(module, inputs, "teacher")), dim=1)
+    told = functional.normalize(torch.from_numpy(embeddings(module, torch.from_numpy(inputs), "teacher")), dim=1)
     with torch.no_grad():
         logits = module(torch.from_numpy(inputs))
     weight = FamiliarityWeight({"student_logits": logits, "teacher_embedding": told})

@@ -22,8 +22,11 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from compress.data import Samples
 from compress.methods.quantization.post_training import PostTraining, quantize_model
 from compress.models.features import FeatureHooks
+from compress.models.inputs import ModelInputs, as_arrays, call, device_of, map_tensors
 from deploy.engines import engine
-from deploy.engines.base import Session, pad_batch
+from deploy.engines.base import Session
+from deploy.engines.inputs import as_feed, padded
+from deploy.engines.inputs import count as inputs_count
 from deploy.export.to_onnx import capture, to_onnx
 from profiles.device import load
 from profiles.errors import UserError
@@ -49,7 +52,7 @@ class EngineTeacher(nn.Module):
         self,
         module: FeatureExtractor,
         model: onnx.ModelProto,
-        example: Tensor,
+        example: ModelInputs,
         runtime: str,
         precision: str,
         order: Sequence[int],
@@ -60,21 +63,26 @@ class EngineTeacher(nn.Module):
         if affinity.score < 0:
             raise UserError(f"[teacher] engine: {runtime} cannot run here: {affinity.reason}")
         self._model, self._precision, self._runtime_version = model, precision, affinity.version
-        self._given, self._names = model.graph.input[0].name, [output.name for output in model.graph.output]
+        self._given, self._names = (
+            [given.name for given in model.graph.input],
+            [output.name for output in model.graph.output],
+        )
         self._shown, self._order = _structure(module, example), order
         self._session: Session | None = None
         self._features: list[Tensor] = []
         self._embedding: list[Tensor] = []
 
-    def forward(self, inputs: Tensor) -> Any:
+    def forward(self, *one: Tensor, **named: Tensor) -> Any:
         """Return the module's outputs for inputs of shape (samples, ...), in fp32, without gradients."""
-        rows = inputs.detach().float().cpu().numpy()
+        inputs: ModelInputs = named or one[0]
+        feed = as_feed(as_arrays(map_tensors(_plain, inputs)), self._given)
+        samples = inputs_count(feed)
         if self._session is None:
-            self._session = self._open(len(rows))
+            self._session = self._open(samples)
         size = self._session.inputs[0].shape[0]
-        parts = [self._session.infer({self._given: pad_batch(rows[i : i + size], size)}) for i in range(0, len(rows), size)]
-        whole = [np.concatenate([part[name] for part in parts])[: len(rows)] for name in self._names]
-        tensors = [torch.from_numpy(array).to(inputs.device) for array in whole]
+        parts = [self._session.infer(padded(feed, start, size)) for start in range(0, samples, size)]
+        whole = [np.concatenate([part[name] for part in parts])[:samples] for name in self._names]
+        tensors = [torch.from_numpy(array).to(device_of(inputs)) for array in whole]
         outputs, self._features, self._embedding = tree_unflatten(tensors, self._shown)
         return outputs
 
@@ -106,10 +114,10 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.module, self._layers, self._head = module, tuple(names), head
 
-    def forward(self, inputs: Tensor) -> tuple[Any, list[Tensor], list[Tensor]]:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> tuple[Any, list[Tensor], list[Tensor]]:
         """Return outputs, layers' outputs and the head's input for inputs of shape (samples, ...)."""
         with FeatureHooks(self.module, self._layers, self._head) as hooks:
-            outputs = self.module(inputs)
+            outputs = self.module(*inputs, **named)
             return outputs, hooks.features(), [] if self._head is None else [hooks.embedding()]
 
 
@@ -122,7 +130,7 @@ class EngineTeachers:
         example: inputs of shape (samples, ...).
     """
 
-    def __init__(self, module: nn.Module, engine: str, example: Tensor, calibration: Samples) -> None:
+    def __init__(self, module: nn.Module, engine: str, example: ModelInputs, calibration: Samples) -> None:
         self._module, self._example, self._calibration = module, example, calibration
         self._runtime, self._precision = engine.split("/")
         self._teachers: dict[tuple[tuple[str, ...], str | None], EngineTeacher] = {}
@@ -141,7 +149,7 @@ class EngineTeachers:
     def _build(self, names: Sequence[str], head: str | None) -> EngineTeacher:
         distinct, order = _distinct(self._module, names, self._example)
         module = FeatureExtractor(self._module, distinct, head).eval()
-        model = to_onnx(capture(module, [self._example]))
+        model = to_onnx(capture(module, self._example))
         if self._precision == "int8":
             recipe = load("cpu").runtime(self._runtime).quantization
             assert recipe is not None, "this machine's profile has an int8 recipe for each of its runtimes"
@@ -149,18 +157,23 @@ class EngineTeachers:
         return EngineTeacher(module, model, self._example, self._runtime, self._precision, order)
 
 
-def _structure(module: nn.Module, example: Tensor) -> TreeSpec:
+def _plain(tensor: Tensor) -> Tensor:
+    """Return values in fp32; ids and masks as they are."""
+    return tensor.detach().float() if tensor.is_floating_point() else tensor
+
+
+def _structure(module: nn.Module, example: ModelInputs) -> TreeSpec:
     with torch.no_grad():
-        return tree_flatten(module.eval()(example))[1]
+        return tree_flatten(call(module.eval(), example))[1]
 
 
-def _distinct(module: nn.Module, names: Sequence[str], example: Tensor) -> tuple[list[str], list[int]]:
+def _distinct(module: nn.Module, names: Sequence[str], example: ModelInputs) -> tuple[list[str], list[int]]:
     """Return the layers without those whose output is another's too, and where each of ``names`` stands among them.
 
     A runtime may keep one name of two that a file has for the same tensor.
     """
     with torch.no_grad(), FeatureHooks(module.eval(), names) as hooks:
-        module(example)
+        call(module, example)
         outputs = hooks.features()
     first = [next(i for i, each in enumerate(outputs) if each is tensor) for tensor in outputs]
     kept = sorted(set(first))

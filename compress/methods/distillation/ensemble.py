@@ -34,9 +34,9 @@ class TeacherEnsemble(nn.Module):
         self.teachers = nn.ModuleList(teachers)
         self._logs = [torch.tensor(share / sum(shares)).log().item() for share in shares]
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Map (samples, ...) to log probabilities, (samples, classes)."""
-        logits = [_logits(teacher(inputs)) for teacher in reversed(self.teachers)]
+        logits = [_logits(teacher(*inputs, **named)) for teacher in reversed(self.teachers)]
         return _mean(logits, list(reversed(self._logs)))
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from compress.data import Batch, Samples
 from compress.data.base import Indices
+from compress.models.inputs import ModelInputs, as_tensors, describe
 from profiles.errors import UserError
 
 
@@ -68,7 +69,7 @@ class LabelledSamples(Samples):
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
         """Load samples by index, labels appended to the inputs."""
         batch = self._samples.load(indices, augment)
-        inputs = append_labels(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+        inputs = append_labels(as_tensors(batch.inputs), torch.from_numpy(batch.targets))
         return Batch(inputs.numpy(), batch.targets)
 
     def fingerprint(self) -> str:
@@ -76,32 +77,34 @@ class LabelledSamples(Samples):
         return f"{self._samples.fingerprint()}-with-labels"
 
 
-def append_labels(inputs: Tensor, targets: Tensor) -> Tensor:
+def append_labels(inputs: ModelInputs, targets: Tensor) -> Tensor:
     """Append a map of labels in the size of the image as the inputs' last channel.
 
     Raises:
         UserError: targets are not maps of labels, (samples, height, width).
     """
-    if inputs.dim() != 4 or targets.dim() != 3 or targets.is_floating_point():
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or targets.dim() != 3 or targets.is_floating_point():
         raise UserError(
             "[teacher.labelled] is for images whose targets are maps of labels, (samples, height, width), so that a map "
-            f"says something; given: inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}; leave it out"
+            f"says something; given: inputs {describe(inputs)}, targets {tuple(targets.shape)}; leave it out"
         )
     maps = functional.interpolate(targets[:, None].to(inputs.dtype), size=inputs.shape[2:], mode="nearest")
     return torch.cat([inputs, maps], dim=1)
 
 
-def teacher_inputs(teacher: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+def teacher_inputs(teacher: nn.Module, inputs: ModelInputs, targets: Tensor) -> ModelInputs:
     """Return the inputs of ``teacher`` on a batch, with labels where it is label-assisted."""
     return append_labels(inputs, targets) if isinstance(teacher, LabelAssistedTeacher) else inputs
 
 
-def add_label_channel(module: nn.Module, example: Tensor, settings: Mapping[str, float]) -> LabelAssistedTeacher:
+def add_label_channel(module: nn.Module, example: ModelInputs, settings: Mapping[str, float]) -> LabelAssistedTeacher:
     """Add an input channel for labels with weights 0, so that outputs stay the same; changes ``module``.
 
     Raises:
         UserError: no convolution reads the inputs themselves.
     """
+    if not isinstance(example, Tensor):
+        raise UserError(f"[teacher.labelled] is for images; the data gives {describe(example)}; leave it out")
     readers: list[str] = []
 
     def watch(name: str) -> Any:

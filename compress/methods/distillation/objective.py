@@ -30,6 +30,7 @@ from compress.methods.distillation.loss_specs import (
 from compress.methods.distillation.loss_weights import Weight, make_weight
 from compress.methods.distillation.sample_weights import SampleWeight
 from compress.methods.distillation.signals import Layers, Signals
+from compress.models.inputs import ModelInputs, call, device_of
 from compress.tasks import Task
 from profiles.errors import UserError
 from profiles.tables import load_object
@@ -98,7 +99,7 @@ class Objective:
         task: Task,
         student: nn.Module,
         teacher: nn.Module | None,
-        example: Tensor,
+        example: ModelInputs,
         samples: int = 0,
         engine_teachers: EngineTeachers | None = None,
         *,
@@ -165,11 +166,11 @@ class Objective:
         signals = sorted(name for name in self.reads if name.startswith("teacher") and not is_layer_input(name))
         return hashlib.sha256(repr((signals, self._signals.names["teacher"], settings)).encode()).hexdigest()[:16]
 
-    def teacher_signals(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
+    def teacher_signals(self, inputs: ModelInputs, targets: Tensor) -> dict[str, Any]:
         """Compute the teacher's signals on a batch."""
         assert self._teacher is not None
         with torch.no_grad():
-            return self._signals.of("teacher", self._teacher(teacher_inputs(self._teacher, inputs, targets)))
+            return self._signals.of("teacher", call(self._teacher, teacher_inputs(self._teacher, inputs, targets)))
 
     def __enter__(self) -> Objective:
         self._signals.attach(self._engine)
@@ -180,8 +181,8 @@ class Objective:
 
     def __call__(
         self,
-        forward: Callable[[Tensor], Any],
-        inputs: Tensor,
+        forward: Callable[..., Any],
+        inputs: ModelInputs,
         targets: Tensor,
         teacher: Mapping[str, Any] | None = None,
         step: TrainingStep | None = None,
@@ -203,29 +204,29 @@ class Objective:
         values: list[Tensor] = []
         weighted: list[Tensor] = []
         # Sums over whole maps and batches lose too much in bf16, and a loss's own layers are small.
-        with torch.autocast(inputs.device.type, enabled=False):
+        with torch.autocast(device_of(inputs).type, enabled=False):
             for term in terms:
                 value, part = term.evaluate({**given, **self._signals.layer_outputs(term.layers, given)}, step)
                 values.append(value)
                 weighted.append(part)
         self._observe_gradients(terms, weighted, step)
-        total = torch.zeros((), device=inputs.device)
+        total = torch.zeros((), device=device_of(inputs))
         for value in weighted:
             total = total + value
         return total, {term.spec.use: value.detach() for term, value in zip(terms, values, strict=True)}
 
     def _given(
-        self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, step: TrainingStep, reads: set[str]
+        self, forward: Callable[..., Any], inputs: ModelInputs, targets: Tensor, step: TrainingStep, reads: set[str]
     ) -> dict[str, Any]:
         given: dict[str, Any] = {"targets": targets, "indices": step.indices}
         given |= {"progress": step.progress, "epoch": step.epoch}
         if "plain_logits" in reads:
             plain = inputs if step.plain is None else step.plain
             with torch.no_grad():
-                given["plain_logits"] = self._task.logits(forward(plain))
+                given["plain_logits"] = self._task.logits(call(forward, plain))
         if "again_logits" in reads:  # before the pass whose layers are read
-            given["again_logits"] = self._task.logits(forward(inputs))
-        outputs = forward(inputs)
+            given["again_logits"] = self._task.logits(call(forward, inputs))
+        outputs = call(forward, inputs)
         given |= self._signals.of("student", outputs)
         if "task_loss" in reads:
             given["task_loss"] = self._task.loss(outputs, targets)

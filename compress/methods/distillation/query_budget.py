@@ -22,6 +22,7 @@ from compress.data.base import Indices
 from compress.execution import distributed
 from compress.methods.distillation.objective import Objective
 from compress.models.checkpoint import load_tensors, save_tensors
+from compress.models.inputs import as_tensors, call
 from compress.tasks import Task
 
 CHUNK = 256
@@ -68,7 +69,7 @@ def _signals(objective: Objective, samples: Samples, chosen: Indices) -> dict[st
     with objective:
         for start in range(0, len(chosen), CHUNK):
             batch = samples.load(chosen[start : start + CHUNK])
-            batch_signals = objective.teacher_signals(torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            batch_signals = objective.teacher_signals(as_tensors(batch.inputs), torch.from_numpy(batch.targets))
             for name, value in batch_signals.items():
                 signals.setdefault(name, []).append(value.half())
     return {name: torch.cat(values) for name, values in signals.items()}
@@ -80,7 +81,7 @@ def uncertainties(module: nn.Module, task: Task, samples: Samples) -> Numbers:
     chunks: list[npt.NDArray[Any]] = []
     with torch.no_grad():
         for batch in samples.batches(CHUNK):
-            logits = task.logits(module(torch.from_numpy(batch.inputs))).float()
+            logits = task.logits(call(module, as_tensors(batch.inputs))).float()
             first, second = logits.softmax(dim=-1).topk(2).values.unbind(-1)
             chunks.append((1 - (first - second)).double().numpy())
     return np.concatenate(chunks)

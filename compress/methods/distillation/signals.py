@@ -21,13 +21,14 @@ from compress.models.features import (
     pair_blocks,
     pair_maps,
 )
+from compress.models.inputs import ModelInputs, call
 from compress.tasks import Task
 from profiles.errors import UserError
 
-LAYOUTS: dict[str, tuple[Callable[[ModuleLayers, ModuleLayers], LayerPairs], Callable[[Tensor], Tensor]]] = {
+LAYOUTS: dict[str, tuple[Callable[[ModuleLayers, ModuleLayers], LayerPairs], Callable[[Tensor, str], Tensor]]] = {
     "features": (pair_maps, as_map),
     "tokens": (pair_blocks, as_tokens),
-    "blocks": (pair_blocks, lambda output: output),
+    "blocks": (pair_blocks, lambda output, layout: output),
 }
 """How layers of student and teacher are paired, and in which layout a loss gets their outputs."""
 
@@ -60,12 +61,12 @@ class Signals:
         task: Task,
         student: nn.Module,
         teacher: nn.Module | None,
-        example: Tensor,
+        example: ModelInputs,
     ) -> None:
         self._task, self._student, self._teacher, self._stack = task, student, teacher, ExitStack()
         self.reads = {word for _, words in inputs for word in words}
         self.names: dict[str, list[str]] = {who: [] for who in ROLES}
-        layouts = self._layouts(example)
+        self._layers_of = layouts = self._layouts(example)
         self.heads = {who: self._head(who, layouts) for who in ROLES}
         self.layers = [self._chosen(spec, words, layouts) for spec, words in inputs]
 
@@ -111,23 +112,24 @@ class Signals:
         for word, names in layers.items():
             who, _, kind = word.partition("_")
             outputs = given[f"{who}_layers"]
-            selected[word] = [LAYOUTS[kind][1](outputs[self.names[who].index(name)]) for name in names]
+            kinds = self._layers_of[who].layouts
+            selected[word] = [LAYOUTS[kind][1](outputs[self.names[who].index(name)], kinds[name]) for name in names]
         return selected
 
-    def example_signals(self, example: Tensor) -> dict[str, Any]:
+    def example_signals(self, example: ModelInputs) -> dict[str, Any]:
         """Collect the signals on an example, for the shapes of losses' parts."""
         training = self._student.training
         self._student.eval()
         try:
             with torch.no_grad(), self:
-                signals = self.of("student", self._student(example))
+                signals = self.of("student", call(self._student, example))
                 if self._teacher is not None and "teacher" in self._inside:
-                    signals |= self.of("teacher", self._teacher(example))
+                    signals |= self.of("teacher", call(self._teacher, example))
                 return signals
         finally:
             self._student.train(training)
 
-    def _layouts(self, example: Tensor) -> dict[str, ModuleLayers]:
+    def _layouts(self, example: ModelInputs) -> dict[str, ModuleLayers]:
         """Trace both modules, where a loss reads layers or embeddings."""
         if not any(is_layer_input(word) or word.endswith("_embedding") for word in self.reads):
             return {}

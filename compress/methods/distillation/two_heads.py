@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from compress.data import Samples
 from compress.data.base import ArraySamples
 from compress.models.features import FeatureHooks, ModuleLayers
+from compress.models.inputs import ModelInputs, as_tensors, call
 from compress.tasks import Task
+from deploy.engines.inputs import Inputs
 from profiles.errors import UserError
 
 CHUNK = 256
@@ -59,7 +61,7 @@ class MixtureResult:
     alone: float
 
 
-def find_head(module: nn.Module, task: Task, example: Tensor) -> str:
+def find_head(module: nn.Module, task: Task, example: ModelInputs) -> str:
     """Return the path of the linear layer that gives a module's class scores.
 
     Raises:
@@ -69,7 +71,7 @@ def find_head(module: nn.Module, task: Task, example: Tensor) -> str:
     if head is None:
         raise UserError("mixture: the model has no linear layer that reads vectors (samples, width); leave it out")
     with FeatureHooks(module.eval(), [head]) as hooks, torch.no_grad():
-        logits = task.logits(module(example))
+        logits = task.logits(call(module, example))
         if not torch.equal(logits, hooks.features()[0]):
             raise UserError(f"mixture: the model changes what its last linear layer, {head}, gives; leave it out")
     return head
@@ -83,16 +85,16 @@ def search_mixture(module: nn.Module, head: str, second: nn.Linear, task: Task, 
     chunks, targets = [], []
     with FeatureHooks(module.eval(), [], head) as hooks, torch.no_grad():
         for batch in samples.batches(CHUNK):
-            module(torch.from_numpy(batch.inputs))
+            call(module, as_tensors(batch.inputs))
             chunks.append(hooks.embedding().float().numpy())
             targets.append(batch.targets)
     embedded = ArraySamples(np.concatenate(chunks), np.concatenate(targets))
     own = module.get_submodule(head)
 
     def value(share: float, temperature: float) -> float:
-        def predict(embeddings: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        def predict(embeddings: Inputs) -> list[npt.NDArray[Any]]:
             with torch.no_grad():
-                given = torch.from_numpy(embeddings)
+                given = as_tensors(embeddings)
                 return [mixture_log_probabilities(own(given), second(given), share, temperature).numpy()]
 
         return task.evaluate(predict, embedded).value

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compress.methods.pruning.channels import Group, rank_groups
 from compress.methods.pruning.cutting import build_narrow
 from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.models.inputs import ModelInputs
 
 State = Mapping[str, Tensor]
 Pair = tuple[int, int]
@@ -26,7 +27,9 @@ INTO_HEADS = re.compile(r"(^|[._])(q|k|v|query|key|value|q_proj|k_proj|v_proj)\.
 OUT_OF_HEADS = re.compile(r"(^|\.)(proj|out_proj|o_proj|attention\.output\.dense)\.weight$")
 
 
-def inherit_weights(student: nn.Module, teacher: nn.Module, between: nn.Module | None, example: Tensor) -> tuple[str, ...]:
+def inherit_weights(
+    student: nn.Module, teacher: nn.Module, between: nn.Module | None, example: ModelInputs
+) -> tuple[str, ...]:
     """Copy weights of ``teacher`` into ``student``, in place.
 
     Args:
@@ -83,7 +86,7 @@ def _source(name: str, ours: dict[str, int], theirs: dict[str, int]) -> str:
     return ".".join(parts)
 
 
-def _by_groups(student: nn.Module, between: nn.Module, deep: State, example: Tensor) -> dict[str, Tensor] | None:
+def _by_groups(student: nn.Module, between: nn.Module, deep: State, example: ModelInputs) -> dict[str, Tensor] | None:
     """Cut the student's state from the teacher's along coupled groups; None when the groups do not lead there."""
     wide = between.state_dict()
     if any(name not in deep or deep[name].shape != wide[name].shape for name in wide):

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.models.features import FeatureHooks, ModuleLayers
+from compress.models.inputs import ModelInputs
 from compress.models.layers import first_tensor
 
 
-def compared_blocks(module: nn.Module, example: Tensor) -> list[str]:
+def compared_blocks(module: nn.Module, example: ModelInputs) -> list[str]:
     """List the paths that PELA compares: the outermost numbered modules, or the last of each resolution without any."""
     return ModuleLayers.of(module, example).blocks()
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import torch
 from torch import nn
 
+from compress.models.inputs import InputShapes, read_shapes, zeros
 from deploy.export.to_onnx import capture
 
 
@@ -18,14 +18,14 @@ class Pack:
     """Capture of the module as a program, batch norms folded, some weights as indices of few points.
 
     Attributes:
-        input_shape: of one sample.
+        input_shape: of one sample; of several inputs, by name, with their types.
         bits: of the indices of each packed weight, by the program's name for it.
         bucket: weights that share a range.
         even: the weights whose points are evenly spaced.
     """
 
     name: ClassVar[str] = "pack"
-    input_shape: tuple[int, ...]
+    input_shape: InputShapes
     bits: Mapping[str, int]
     bucket: int
     even: tuple[str, ...]
@@ -34,10 +34,10 @@ class Pack:
         """Capture ``module`` as a packed program."""
         from compress.methods.packing.packed_program import PackedProgram
 
-        program = capture(module, [torch.zeros(2, *self.input_shape)])
+        program = capture(module, zeros(self.input_shape))
         return PackedProgram(program, self.bits, self.bucket, frozenset(self.even))
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Pack:
         """Read the operation from ``surgery.json``."""
-        return cls(**{**entry, "input_shape": tuple(entry["input_shape"]), "even": tuple(entry["even"])})
+        return cls(**{**entry, "input_shape": read_shapes(entry["input_shape"]), "even": tuple(entry["even"])})

@@ -45,9 +45,9 @@ class PackedProgram(nn.Module):
         self.body = to_graph_module(program)
         self.stored = nn.ModuleList(_Stored(self.body.get_parameter(name), bits[name], bucket) for name in bits)
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Run the program on its inputs with the decoded weights."""
-        return self.body(*inputs)
+        return self.body(*inputs, **named)
 
     def adopt(self, packed: Mapping[str, PackedTensor]) -> None:
         """Load every packed weight; the program then runs with the decoded ones."""

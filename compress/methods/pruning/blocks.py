@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods.pruning.operations import Remove
+from compress.models.inputs import ModelInputs, call
 from compress.models.layers import flat_tensors
 
 TOLERANCE = 1e-6
 
 
-def removable_blocks(module: nn.Module, example: Tensor) -> tuple[str, ...]:
+def removable_blocks(module: nn.Module, example: ModelInputs) -> tuple[str, ...]:
     """List the paths of the innermost removable modules, in the model's order.
 
     Such a module is called once, with one tensor, makes one tensor of the same shape, has weights, and gives back what it
@@ -31,7 +32,7 @@ def removable_blocks(module: nn.Module, example: Tensor) -> tuple[str, ...]:
     module.eval()
     try:
         with torch.no_grad():
-            shapes = [t.shape for t in flat_tensors(module(example))]
+            shapes = [t.shape for t in flat_tensors(call(module, example))]
     finally:
         module.train(training)
         for handle in handles:
@@ -61,10 +62,10 @@ def _passes_on(block: nn.Module, calls: list[tuple[Any, Any]]) -> bool:
     return bool((passed - given[0]).abs().max() <= TOLERANCE * (1 + given[0].abs().max()))
 
 
-def _runs_without(module: nn.Module, path: str, example: Tensor, shapes: list[torch.Size]) -> bool:
+def _runs_without(module: nn.Module, path: str, example: ModelInputs, shapes: list[torch.Size]) -> bool:
     try:
         without = Remove(blocks=(path,)).apply(copy.deepcopy(module)).eval()
-        return [t.shape for t in flat_tensors(without(example))] == shapes
+        return [t.shape for t in flat_tensors(call(without, example))] == shapes
     except (AttributeError, RuntimeError, TypeError, IndexError):
         return False
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from compress.methods.cost_model import Coupling
 from compress.methods.pruning.families import find_families
 from compress.methods.pruning.importance import Scorer, l2
 from compress.methods.pruning.structure.coupling import ChannelSet, Count, Slices, find_structure
+from compress.models.inputs import ModelInputs, rows
 
 LEAST_SAMPLES = 2
 """Samples that the channels are followed on."""
@@ -63,7 +64,11 @@ class Group:
 
 
 def rank_groups(
-    module: nn.Module, example: Tensor, measure: Callable[[nn.Module], Scorer] | None = None, *, comparable: bool = False
+    module: nn.Module,
+    example: ModelInputs,
+    measure: Callable[[nn.Module], Scorer] | None = None,
+    *,
+    comparable: bool = False,
 ) -> tuple[list[Group], tuple[str, ...]]:
     """Find all groups that may be cut, with the importance of each channel over the coupled layers.
 
@@ -75,7 +80,7 @@ def rank_groups(
         The groups, and notes on layers whose channels have to stay, with the reason.
     """
     work = copy.deepcopy(module).eval()
-    example = example[:LEAST_SAMPLES]
+    example = rows(example, slice(LEAST_SAMPLES))
     try:
         structure = find_structure(work, example)
     except Exception as error:  # whatever the model trips over, it is left whole

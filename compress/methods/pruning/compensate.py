@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from compress.methods.pruning.consumers import Layer, find_consumers, following_norms, forward_hooks, shift_bias
 from compress.methods.pruning.operations import Narrow
+from compress.models.inputs import ModelInputs, call, count, rows
 
 
-def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Iterable[Tensor]) -> tuple[str, ...]:
+def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Iterable[ModelInputs]) -> tuple[str, ...]:
     """Fold the mean of dropped channels into biases and batch norm means of ``cut``, in place.
 
     Args:
@@ -34,7 +35,7 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
     lost = find_consumers(whole, operation)
     given = iter(batches)
     first = next(given)
-    norms, means = following_norms(whole, lost, first[:1]), _means(whole, lost, chain([first], given))
+    norms, means = following_norms(whole, lost, rows(first, slice(1))), _means(whole, lost, chain([first], given))
     left: list[str] = []
     for path, dropped in lost.items():
         layer = whole.get_submodule(path)
@@ -49,7 +50,7 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
     return tuple(left)
 
 
-def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[ModelInputs]) -> dict[str, Tensor]:
     """Compute the mean of each input channel of some layers."""
     totals: dict[str, Tensor] = {}
 
@@ -64,6 +65,6 @@ def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[Tensor]) -
     seen = 0
     with forward_hooks(module, before={path: before(path) for path in paths}):
         for inputs in batches:
-            module(inputs)
-            seen += len(inputs)
+            call(module, inputs)
+            seen += count(inputs)
     return {path: total / max(seen, 1) for path, total in totals.items()}

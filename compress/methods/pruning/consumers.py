@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods.pruning.operations import Narrow
+from compress.models.inputs import ModelInputs, call
 
 Layer = nn.Conv2d | nn.Linear
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -29,7 +30,7 @@ def find_consumers(whole: nn.Module, operation: Narrow) -> dict[str, list[int]]:
     return lost
 
 
-def following_norms(module: nn.Module, paths: Iterable[str], inputs: Tensor) -> dict[str, str]:
+def following_norms(module: nn.Module, paths: Iterable[str], inputs: ModelInputs) -> dict[str, str]:
     """Find the batch norm that directly reads the output of each layer, by the layer's path."""
     outputs: dict[int, tuple[str, Tensor]] = {}
     norms: dict[str, str] = {}
@@ -46,7 +47,7 @@ def following_norms(module: nn.Module, paths: Iterable[str], inputs: Tensor) -> 
 
     there = {path: norm(path) for path, layer in module.named_modules() if isinstance(layer, BatchNorm)}
     with forward_hooks(module, before=there, behind={path: after(path) for path in paths}):
-        module(inputs)
+        call(module, inputs)
     return norms
 
 

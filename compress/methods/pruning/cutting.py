@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from compress.methods.pruning.channels import Group, choose_channels, choose_shares, least_important, share_ratio
 from compress.methods.pruning.operations import Narrow
 from compress.methods.pruning.proof import Proof
+from compress.models.inputs import ModelInputs
 
 Dropped = Mapping[str, list[int]]
 """Channels that go, by the root of their group."""
@@ -109,7 +110,7 @@ def _sizes(layer: nn.Module, shapes: Mapping[str, list[int]], fewer_outputs: int
 
 def cut(
     module: nn.Module,
-    example: Tensor,
+    example: ModelInputs,
     groups: Sequence[Group],
     ratio: float,
     multiple: int,
@@ -147,7 +148,7 @@ def cut(
 
 
 def cut_channels(
-    module: nn.Module, example: Tensor, groups: Sequence[Group], dropped: Dropped
+    module: nn.Module, example: ModelInputs, groups: Sequence[Group], dropped: Dropped
 ) -> tuple[Narrow | None, tuple[str, ...]]:
     """Cut channels by root. A group that cannot be cut without changing more than its channels is left whole and named."""
     proof = Proof(module, example, lambda roots, counted: _operation(module, groups, dropped, roots, counted))
@@ -156,7 +157,7 @@ def cut_channels(
 
 
 def separable_groups(
-    module: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int
+    module: nn.Module, example: ModelInputs, groups: Sequence[Group], multiple: int
 ) -> tuple[list[Group], tuple[str, ...]]:
     """Select the groups that can lose ``multiple`` channels and nothing else, with notes on the others."""
     wide = {g.root: g for g in groups if len(g.importance) > g.step(multiple)}

@@ -32,6 +32,7 @@ from compress.methods.pruning.channels import Group, least_important
 from compress.methods.pruning.cutting import build_narrow
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.reconstruct import reconstruct
+from compress.models.inputs import ModelInputs, call
 from compress.models.layers import BATCH_NORMS, flat_tensors
 
 CHANNELS = ((1.0, 1.0, 0.0), (0.5, 1.0, 0.0))
@@ -79,7 +80,7 @@ def measure_damages(
     groups: Sequence[Group],
     widths: Mapping[str, Sequence[int]],
     blocks: Sequence[str],
-    samples: Tensor,
+    samples: ModelInputs,
     progress: Progress | None = None,
 ) -> Damages:
     """Measure the damage of each group at each of its ``widths`` and of each block; ``samples`` are (samples, ...)."""
@@ -99,7 +100,7 @@ def measure_damages(
     return Damages(groups=curves, blocks=gone)
 
 
-def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: Tensor) -> nn.Module:
+def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: ModelInputs) -> nn.Module:
     """Cut a copy of ``module``; without batch norms, which adapt to the samples, layers are fitted to those of ``whole``."""
     cut = operation.apply(copy.deepcopy(module))
     if not any(isinstance(layer, BATCH_NORMS) for layer in module.modules()):
@@ -107,7 +108,7 @@ def cut_copy(module: nn.Module, operation: Narrow, whole: nn.Module, samples: Te
     return cut
 
 
-def joint_damage(module: nn.Module, samples: Tensor) -> Callable[[nn.Module], float]:
+def joint_damage(module: nn.Module, samples: ModelInputs) -> Callable[[nn.Module], float]:
     """Return a function that measures the damage of all cuts at once: of a cut copy of ``module`` against it."""
     whole = _outputs(module, samples)
     return lambda cut: _damage(_outputs(cut, samples), whole)
@@ -127,13 +128,13 @@ def _size(output: Tensor) -> Tensor:
     return torch.maximum((output - output.mean(0)).square().sum(), CONSTANT * output.square().sum()).clamp(min=1e-30)
 
 
-def _outputs(module: nn.Module, samples: Tensor) -> list[Tensor]:
+def _outputs(module: nn.Module, samples: ModelInputs) -> list[Tensor]:
     work = copy.deepcopy(module).eval()
     for layer in work.modules():
         if isinstance(layer, BATCH_NORMS):
             layer.train()
     with torch.no_grad():
-        return [y.double() for y in flat_tensors(work(samples)) if y.is_floating_point()]
+        return [y.double() for y in flat_tensors(call(work, samples)) if y.is_floating_point()]
 
 
 def _spread(widths: Sequence[int]) -> list[int]:

@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from compress.methods.pruning.operations import Narrow
+from compress.models.inputs import ModelInputs, call, doubled
 from compress.models.layers import flat_tensors
 
 TOLERANCE, FAINT = 1e-6, 1e-2
@@ -40,7 +41,7 @@ APART = (_ConvNd, nn.Linear, _BatchNorm, nn.Embedding, nn.Dropout, nn.Identity, 
 LOST_OUTPUT = "an output of the model would lose them"
 
 
-def find_unfaithfulness(module: nn.Module, operation: Narrow, example: Tensor) -> str:
+def find_unfaithfulness(module: nn.Module, operation: Narrow, example: ModelInputs) -> str:
     """Find the reason why a cut would change more than the channels it takes; empty when it does not.
 
     Args:
@@ -53,10 +54,10 @@ def find_unfaithfulness(module: nn.Module, operation: Narrow, example: Tensor) -
     _silence(whole, operation)
     comparison = _Comparison(small, whole, operation)
     try:
-        actual = comparison.of_cut(example.double())
+        actual = comparison.of_cut(doubled(example))
     except Exception as error:
         return f"the model does not run without some of them ({_line(error)})"
-    expected = comparison.of_silenced(example.double())
+    expected = comparison.of_silenced(doubled(example))
     if [tuple(t.shape) for t in actual] != [tuple(t.shape) for t in expected]:
         return LOST_OUTPUT
     if comparison.reason:
@@ -77,15 +78,15 @@ class _Comparison:
         self.reason = ""
         self.first = ""
 
-    def of_cut(self, inputs: Tensor) -> list[Tensor]:
+    def of_cut(self, inputs: ModelInputs) -> list[Tensor]:
         """Run the cut model and return its outputs."""
         return self._run(self._small, inputs, self._note)
 
-    def of_silenced(self, inputs: Tensor) -> list[Tensor]:
+    def of_silenced(self, inputs: ModelInputs) -> list[Tensor]:
         """Run the silenced model, norms over the kept channels, and return its outputs."""
         return self._run(self._whole, inputs, self._follow)
 
-    def _run(self, module: nn.Module, inputs: Tensor, hook: Callable[[str, Any, Any], Tensor | None]) -> list[Tensor]:
+    def _run(self, module: nn.Module, inputs: ModelInputs, hook: Callable[[str, Any, Any], Tensor | None]) -> list[Tensor]:
         self._calls.clear()
         layers = [(p, m) for p, m in module.named_modules() if isinstance(m, NORMS) or not any(m.children())]
         handles = [
@@ -94,7 +95,7 @@ class _Comparison:
         ]
         try:
             with torch.no_grad():
-                return flat_tensors(module(inputs))
+                return flat_tensors(call(module, inputs))
         finally:
             for handle in handles:
                 handle.remove()

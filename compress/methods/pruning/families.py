@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from compress.methods.pruning.structure.coupling import Structure
+from compress.models.inputs import ModelInputs, tensors
 
 LAYERS = (nn.Conv2d, nn.Linear)
 MATRICES = ("convolution", "addmm", "mm", "bmm", "linear", "baddbmm")
 
 
-def find_families(work: nn.Module, structure: Structure, example: Tensor) -> dict[str, str]:
+def find_families(work: nn.Module, structure: Structure, example: ModelInputs) -> dict[str, str]:
     """Find role and scale of each layer by path.
 
     ``neck``: behind an upsampling. ``head``: it makes no feature map, or leads to some of the model's outputs only.
     ``stage``: everything else. The scale is the input's height over the map's.
     """
+    image_height = next((tensor.shape[-2] for tensor in tensors(example) if tensor.dim() == 4), 0)
     calls, ends = structure.calls, structure.outputs
     readers: dict[int, list[int]] = {}
     for number, call in enumerate(calls):
@@ -39,7 +41,7 @@ def find_families(work: nn.Module, structure: Structure, example: Tensor) -> dic
         part = len(led) < len(ends) and len(ends) > 1
         role = "neck" if behind else "stage"
         role = "head" if part and (behind or led == {number}) else role
-        families[call.path] = f"{role}/{round(example.shape[-2] / height)}" if example.dim() == 4 else role
+        families[call.path] = f"{role}/{round(image_height / height)}" if image_height else role
     return families
 
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods.pruning.structure.coupling import ChannelSet, Slices
+from compress.models.inputs import ModelInputs, call
 from compress.models.layers import BATCH_NORMS
 
 Scorer = Callable[[ChannelSet], "Tensor | None"]
 NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[ModelInputs, Tensor]]
 Loss = Callable[[Any, Tensor], Tensor]
 """The task's loss of outputs and targets."""
 
@@ -73,7 +74,7 @@ def taylor(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
     for parameter in work.parameters():
         parameter.requires_grad_(True)
     for inputs, targets in batches:
-        loss(work(inputs), targets).backward()  # type: ignore[no-untyped-call]
+        loss(call(work, inputs), targets).backward()  # type: ignore[no-untyped-call]
     tensors = dict(work.named_parameters())
 
     def change(slices: Slices) -> Tensor | None:
@@ -104,7 +105,7 @@ def activation(work: nn.Module, batches: Batches, loss: Loss) -> Scorer:
     try:
         with torch.no_grad():
             for inputs, _ in batches:
-                work(inputs)
+                call(work, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import final
 
-from torch import Tensor, nn
+from torch import nn
 
 from compress.methods.pruning.faithfulness import find_unfaithfulness
 from compress.methods.pruning.operations import Narrow
+from compress.models.inputs import ModelInputs
 
 Build = Callable[[Sequence[str], bool], Narrow]
 """The cut of some groups, by root; and whether attributes that count channels follow."""
@@ -23,7 +24,7 @@ class Proof:
         operation: their cut; None when there are none.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor, build: Build) -> None:
+    def __init__(self, module: nn.Module, example: ModelInputs, build: Build) -> None:
         self._module, self._example, self._build = module, example, build
         self._reasons: dict[str, str] = {}
         self.able: list[str] = []

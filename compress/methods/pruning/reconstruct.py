@@ -35,6 +35,7 @@ from compress.methods.pruning.consumers import (
 )
 from compress.methods.pruning.operations import Narrow
 from compress.methods.pruning.residual_streams import find_streams
+from compress.models.inputs import ModelInputs, call, count, rows
 
 RIDGE = 0.01
 ROWS, ENOUGH = 8, 3
@@ -50,7 +51,7 @@ def reconstruct(
     whole: nn.Module,
     cut: nn.Module,
     operation: Narrow | None,
-    batches: Sequence[Tensor],
+    batches: Sequence[ModelInputs],
     ridge: float = RIDGE,
     progress: Progress | None = None,
     *,
@@ -71,10 +72,10 @@ def reconstruct(
     """
     lost = find_consumers(whole, operation) if operation else {}
     layers = [path for path, layer in cut.named_modules() if isinstance(layer, Layer)] if onwards else list(lost)
-    order = _order(cut, layers, batches[0][:1])
+    order = _order(cut, layers, rows(batches[0], slice(1)))
     able = [path for path in order if order.count(path) == 1 and _is_plain(cut.get_submodule(path))]
-    norms = following_norms(whole, able, batches[0][:1])
-    added = find_streams(whole, able, norms, batches[0][:2]) if onwards else {}
+    norms = following_norms(whole, able, rows(batches[0], slice(1)))
+    added = find_streams(whole, able, norms, rows(batches[0], slice(2))) if onwards else {}
     for path in count_progress(progress, "layers fitted anew", able):
         kept = operation.tensors.get(f"{path}.weight", {}).get("0") if operation else None
         work = _Fit(whole=whole, cut=cut, path=path, norm=norms.get(path), stream=added.get(path), kept=kept)
@@ -112,14 +113,14 @@ class _Fit:
         assert isinstance(layer, Layer)
         return layer
 
-    def can_make_up(self, batches: Sequence[Tensor]) -> bool:
+    def can_make_up(self, batches: Sequence[ModelInputs]) -> bool:
         """Return whether the layer's inputs or stream differ from before, and samples are enough to fit it on."""
-        now, before = (self._seen(module, batches[0][:FEW]) for module in (self.cut, self.whole))
+        now, before = (self._seen(module, rows(batches[0], slice(FEW))) for module in (self.cut, self.whole))
         each = now.given[0].numel() // len(self.layer.weight)
-        enough = each * sum(len(inputs) for inputs in batches) >= ENOUGH * _unknowns(self.layer)
+        enough = each * sum(count(inputs) for inputs in batches) >= ENOUGH * _unknowns(self.layer)
         return enough and not (torch.equal(now.read, before.read) and torch.equal(now.past, before.past))
 
-    def fit(self, batches: Sequence[Tensor], ridge: float) -> None:
+    def fit(self, batches: Sequence[ModelInputs], ridge: float) -> None:
         """Fit the layer: its output behind the norm where it is added to a stream, before the norm elsewhere."""
         layer, norm = self.layer, self.cut.get_submodule(self.norm) if self.norm else None
         adaptable = norm if norm is not None and has_statistics(norm) else None
@@ -143,10 +144,10 @@ class _Fit:
         else:
             shift_bias(self.cut, self.path, self.norm, sums.given - reads)
 
-    def _asked(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _asked(self, batches: Sequence[ModelInputs]) -> Iterator[tuple[Tensor, Tensor]]:
         """What the layer reads and what it is to give, a batch at a time: (rows, inputs x kernel), (rows, outputs)."""
         random = torch.Generator().manual_seed(0)
-        samples = sum(len(inputs) for inputs in batches)
+        samples = sum(count(inputs) for inputs in batches)
         each = -(-min(ROWS * _unknowns(self.layer), MOST_ROWS) // samples)
         for inputs in batches:
             now, before = (self._seen(module, inputs) for module in (self.cut, self.whole))
@@ -160,7 +161,7 @@ class _Fit:
             else:
                 yield now.read.flatten(0, -2), given.flatten(0, -2)
 
-    def _seen(self, module: nn.Module, inputs: Tensor) -> _Seen:
+    def _seen(self, module: nn.Module, inputs: ModelInputs) -> _Seen:
         """Run one of the two models up to the layer and record its inputs, outputs and stream."""
         read: list[Tensor] = []
         given: list[Tensor] = []
@@ -182,7 +183,7 @@ class _Fit:
         point = self.path if self.stream is None or self.norm is None else self.norm
         end = {} if self.stream is None else {self.stream: ends}
         with suppress(_SeenAllError), forward_hooks(module, before={self.path: reads}, behind={point: gives, **end}):
-            module(inputs)
+            call(module, inputs)
         return _Seen(read[0], given[0], past[0] if past else torch.zeros(()))
 
 
@@ -268,9 +269,9 @@ def _unknowns(layer: nn.Module) -> int:
     return layer.weight[0].numel() + 1
 
 
-def _order(module: nn.Module, paths: Sequence[str], inputs: Tensor) -> list[str]:
+def _order(module: nn.Module, paths: Sequence[str], inputs: ModelInputs) -> list[str]:
     """List the paths in the order in which they run, as often as they do."""
     order: list[str] = []
     with forward_hooks(module, behind={path: (lambda *_, path=path: order.append(path)) for path in paths}):
-        module(inputs)
+        call(module, inputs)
     return order

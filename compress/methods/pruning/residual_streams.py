@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods.pruning.consumers import forward_hooks, has_statistics
+from compress.models.inputs import ModelInputs, call
 
 TOLERANCE = 1e-4
 
 
-def find_streams(module: nn.Module, paths: Iterable[str], norms: Mapping[str, str], inputs: Tensor) -> dict[str, str]:
+def find_streams(module: nn.Module, paths: Iterable[str], norms: Mapping[str, str], inputs: ModelInputs) -> dict[str, str]:
     """Find for each layer whose output is added to a stream the innermost module around it that ends with the sum.
 
     With the layer's output silenced such a module gives the stream, and with any other the sum of both. An activation
@@ -55,7 +56,7 @@ def _adds(block: nn.Module, point: str, args: tuple[Any, ...], kwargs: Mapping[s
     return bool((summed - stream - given[1]).abs().max() <= TOLERANCE * size)
 
 
-def _calls(module: nn.Module, inputs: Tensor) -> dict[str, list[tuple[Any, Any]]]:
+def _calls(module: nn.Module, inputs: ModelInputs) -> dict[str, list[tuple[Any, Any]]]:
     """Record the arguments of every module inside."""
     calls: dict[str, list[tuple[Any, Any]]] = {}
     handles = [
@@ -67,7 +68,7 @@ def _calls(module: nn.Module, inputs: Tensor) -> dict[str, list[tuple[Any, Any]]
     ]
     try:
         with forward_hooks(module):
-            module(inputs)
+            call(module, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
+from deploy.engines.inputs import Inputs, count, rows
 from deploy.onnx_graph.graph import Graph, attribute
 from deploy.onnx_graph.run import run_batches
 from deploy.qdq.insert import Scales, activation_limits, weight_limit
@@ -47,7 +48,7 @@ def learn_rounding(
     placement: Placement,
     scales: Scales,
     recipe: QuantizationRecipe,
-    batches: Iterable[npt.NDArray[Any]],
+    batches: Iterable[Inputs],
 ) -> onnx.ModelProto:
     """Round the placed weights of a copy of a float ``model`` to their scales' grid, up or down as learned.
 
@@ -116,11 +117,11 @@ class _Moments:
         self.cross += q.transpose(1, 2) @ x
 
 
-def _small(batches: Iterable[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
+def _small(batches: Iterable[Inputs]) -> Iterator[Inputs]:
     """Yield the samples a few at a time, as the inputs of all layers are in memory at once."""
     for batch in batches:
-        for start in range(0, len(batch), FEW):
-            yield batch[start : start + FEW]
+        for start in range(0, count(batch), FEW):
+            yield rows(batch, slice(start, start + FEW))
 
 
 def _columns(values: Tensor, node: onnx.NodeProto, groups: int) -> Tensor:

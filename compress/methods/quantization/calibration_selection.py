@@ -21,7 +21,9 @@ from compress.data.subset import Subset
 from compress.methods.quantization.zeroq import synthesize
 from compress.models.checkpoint import load_tensors, save_tensors
 from compress.models.features import ModuleLayers, embeddings
+from compress.models.inputs import ModelInputs, as_tensors, describe
 from compress.tasks import Task
+from deploy.engines.inputs import Inputs, count
 from profiles.errors import UserError
 
 BATCH, FILE = 256, "calibration.safetensors"
@@ -54,26 +56,29 @@ class TeacherOutputs:
     """
 
     module: Callable[[], nn.Module] | None
-    answer: Callable[[Array], list[Array]]
+    answer: Callable[[Inputs], list[Array]]
     task: Task
-    example: Tensor
+    example: ModelInputs
 
-    def logits(self, inputs: Array) -> Array:
+    def logits(self, inputs: Inputs) -> Array:
         """Compute class scores, (samples, ..., classes)."""
         logits: Array = self.task.logits([torch.from_numpy(output) for output in self.answer(inputs)]).numpy()
         return logits
 
-    def features(self, inputs: Array) -> Array:
+    def features(self, inputs: Inputs) -> Array:
         """Compute inputs of the last linear layer, or the first output where there is no such layer; (samples, width)."""
         if self.module is not None and ModuleLayers.of(self.module(), self.example).head is not None:
-            return embeddings(self.module(), inputs, "the teacher")
-        return np.asarray(self.answer(inputs)[0]).reshape(len(inputs), -1)
+            return embeddings(self.module(), as_tensors(inputs), "the teacher")
+        return np.asarray(self.answer(inputs)[0]).reshape(count(inputs), -1)
 
-    def made(self, count: int, seed: int) -> Array:
+    def made(self, samples: int, seed: int) -> Array:
         """Synthesise samples from its batch norms, (count, ...)."""
         if self.module is None:
             raise UserError("[calibration] select = 'synthesised' needs the teacher's source code; take another")
-        return synthesize(copy.deepcopy(self.module()), tuple(self.example.shape[1:]), count, seed)
+        if not isinstance(self.example, Tensor):
+            words = f"makes images; the data gives {describe(self.example)}"
+            raise UserError(f"[calibration] select = 'synthesised' {words}; take another")
+        return synthesize(copy.deepcopy(self.module()), tuple(self.example.shape[1:]), samples, seed)
 
 
 def save_selection(folder: Path, spec: CalibrationSpec, samples: Samples, asked: TeacherOutputs, seed: int) -> None:
@@ -114,7 +119,7 @@ def _labels(samples: Samples, spec: CalibrationSpec) -> Array:
     return targets
 
 
-def _of_all(samples: Samples, ask: Callable[[Array], Array]) -> Array:
+def _of_all(samples: Samples, ask: Callable[[Inputs], Array]) -> Array:
     return np.concatenate([ask(batch.inputs) for batch in samples.batches(BATCH)])
 
 

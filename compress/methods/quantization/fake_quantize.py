@@ -99,9 +99,9 @@ class QuantizedProgram(nn.Module):
         self.graph.graph.lint()
         self.graph.recompile()
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Run the program on its inputs with fake quantisation."""
-        return self.graph(*inputs)
+        return self.graph(*inputs, **named)
 
     def adopt(self, tensors: Mapping[str, npt.NDArray[Any]], scales: Scales) -> None:
         """Load weights and biases by name, and the weights' scales; names that the program has not are ignored."""

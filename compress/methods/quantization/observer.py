@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any, final
+from typing import final
 
-import numpy.typing as npt
 import onnx
 
 from calib.ranges import Histogram
 from compress.data import Samples
+from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.observe import observe
 from deploy.qdq.placement import Placement, place
 from profiles.quantization import QUANTIZATION
@@ -58,7 +58,7 @@ def scale_sources(placement: Placement) -> list[str]:
     return list(dict.fromkeys(tensor for tensors in placement.observed_tensors().values() for tensor in tensors))
 
 
-def sample_inputs(samples: Samples) -> Iterator[npt.NDArray[Any]]:
+def sample_inputs(samples: Samples) -> Iterator[Inputs]:
     """Yield the inputs of all samples, some at a time."""
     for batch in samples.batches(CHUNK):
         yield batch.inputs

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import torch
 from torch import nn
 
+from compress.models.inputs import InputShapes, read_shapes, zeros
 from deploy.export.to_onnx import capture
 from deploy.qdq.insert import Scales
 from deploy.qdq.placement import Activation, Placement, Weight
@@ -22,13 +22,13 @@ class Quantize:
 
     Attributes:
         recipe: a name of ``QUANTIZATION``.
-        input_shape: of one sample.
+        input_shape: of one sample; of several inputs, by name, with their types.
         activations: scale and zero point each tensor starts from.
     """
 
     name: ClassVar[str] = "quantize"
     recipe: str
-    input_shape: tuple[int, ...]
+    input_shape: InputShapes
     placement: Placement
     activations: Mapping[str, tuple[float, int]]
 
@@ -36,7 +36,7 @@ class Quantize:
         """Capture ``module`` as a program with fake quantisers."""
         from compress.methods.quantization.fake_quantize import QuantizedProgram
 
-        program = capture(module, [torch.zeros(2, *self.input_shape)])
+        program = capture(module, zeros(self.input_shape))
         scales = Scales(activations=self.activations, weights={})
         return QuantizedProgram(program, self.placement, scales, QUANTIZATION[self.recipe])
 
@@ -45,7 +45,7 @@ class Quantize:
         """Read the operation from ``surgery.json``."""
         return cls(
             recipe=entry["recipe"],
-            input_shape=tuple(entry["input_shape"]),
+            input_shape=read_shapes(entry["input_shape"]),
             placement=_read_placement(entry["placement"]),
             activations={name: (float(scale), int(zero)) for name, (scale, zero) in entry["activations"].items()},
         )

@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 import onnx
-from torch import Tensor, nn
+from torch import nn
 
 from calib.ranges import METHODS, merge, symmetric_scales
 from compress.data import Samples
@@ -21,6 +21,7 @@ from compress.methods.cost_model import FloatPrices
 from compress.methods.quantization.calibration_checks import check_calibration
 from compress.methods.quantization.observer import Observer, sample_inputs
 from compress.methods.quantization.operations import Quantize
+from compress.models.inputs import InputShape, InputShapes, ModelInputs
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
 from deploy.qdq.bias_correction import correct_biases
@@ -139,7 +140,7 @@ def calibrate(
         UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
     """
     rules = QUANTIZATION[recipe]
-    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
+    shape = _input_shapes(model)
     check_calibration(samples, shape)
     placement = place(model, rules, kept)
     try:
@@ -153,6 +154,17 @@ def calibrate(
         scales_by_source[source] = activation_scale(low, high, rules)
     scales = {activation.tensor: scales_by_source[activation.source] for activation in placement.activations}
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
+
+
+def _input_shapes(model: onnx.ModelProto) -> InputShapes:
+    """Return the shape of a sample, 0 for a free dimension; of several inputs by name."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    types = {given.name: given.type.tensor_type for given in model.graph.input if given.name not in constants}
+    shapes = {name: tuple(d.dim_value for d in each.shape.dim[1:]) for name, each in types.items()}
+    kinds = {name: str(onnx.helper.tensor_dtype_to_np_dtype(each.elem_type)) for name, each in types.items()}
+    if len(shapes) == 1 and set(kinds.values()) == {"float32"}:
+        return next(iter(shapes.values()))
+    return {name: InputShape(shapes[name], kinds[name]) for name in shapes}
 
 
 def apply(model: onnx.ModelProto, quantize: Quantize, samples: Samples | None = None) -> onnx.ModelProto:
@@ -243,7 +255,7 @@ class ModuleQuantizer:
     def __init__(
         self,
         recipe: str | None,
-        example: Tensor,
+        example: ModelInputs,
         samples: Samples,
         observer: Observer | None = None,
         price: Price | None = None,
@@ -256,5 +268,5 @@ class ModuleQuantizer:
         """Quantise ``module``, which must not change between calls."""
         assert self._recipe is not None, "the quantize stage has asked for a runtime with int8"
         if self._last is None or self._last[0] is not module:
-            self._last = module, to_onnx(capture(module, [self._example]))
+            self._last = module, to_onnx(capture(module, self._example))
         return quantize_model(self._last[1], self._samples, self._recipe, options, self._observer, self._price)

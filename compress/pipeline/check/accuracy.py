@@ -27,6 +27,8 @@ from compress.tasks import Metric, Task
 from compress.tasks.classification import Classification
 from deploy.bundle import golden
 from deploy.devices import Device
+from deploy.engines.inputs import ONE, Inputs, as_feed, by_name, input_names, sample_shapes
+from deploy.engines.inputs import count as rows_in
 from deploy.worker.client import RemoteWorker
 
 CONFIDENCE = 0.95
@@ -52,8 +54,7 @@ def answer(engine: Path, device: Device, task: Task, samples: Samples, progress:
     """Run a built engine on every sample of a split, and evaluate it."""
     parts: list[list[npt.NDArray[Any]]] = []
     with RemoteWorker(device) as worker, progress.task(f"check: {name} model", len(samples)) as bar:
-        given = worker.open(engine)["inputs"][0]["name"]
-        predict = _Recorder(worker, given, parts, bar)
+        predict = _Recorder(worker, input_names(worker.open(engine)), parts, bar)
         metric = task.evaluate(predict, samples)
     task.check_metric(metric)
     return Answers(metric=metric, outputs=[np.concatenate(each) for each in zip(*parts, strict=True)])
@@ -94,11 +95,10 @@ def compare_answers(
 def compare_golden(folder: Path, engine: Path, device: Device, precision: str, most_less: float) -> Finding:
     """Compare a new engine's outputs with the golden ones of the old model's bundle in ``folder``."""
     arrays = golden.read(folder / "golden.npz")
-    expected = [arrays[name] for name in arrays if name != "input"]
+    inputs, expected = golden.unpack(arrays)
     with RemoteWorker(device) as worker:
-        given = worker.open(engine)["inputs"][0]["name"]
-        got = list(worker.infer({given: arrays["input"]}).values())
-    samples = len(arrays["input"])
+        got = list(worker.infer(as_feed(inputs, input_names(worker.open(engine)))).values())
+    samples = rows_in(inputs)
     try:
         found = golden.compare(expected, got)
         faults, facts = golden.faults(found, precision), found.as_json()
@@ -141,13 +141,13 @@ def _needed(count: int, middle: float, width: float, most_less: float) -> str:
 class _Recorder:
     """A worker's engine as a function of arrays, whose outputs are kept."""
 
-    def __init__(self, worker: RemoteWorker, name: str, parts: list[list[npt.NDArray[Any]]], bar: Bar) -> None:
-        self._worker, self._name, self._parts, self._bar = worker, name, parts, bar
+    def __init__(self, worker: RemoteWorker, names: list[str], parts: list[list[npt.NDArray[Any]]], bar: Bar) -> None:
+        self._worker, self._names, self._parts, self._bar = worker, names, parts, bar
 
-    def __call__(self, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        outputs = list(self._worker.infer({self._name: inputs}).values())
+    def __call__(self, inputs: Inputs) -> list[npt.NDArray[Any]]:
+        outputs = list(self._worker.infer(as_feed(inputs, self._names)).values())
         self._parts.append(outputs)
-        self._bar.advance(len(inputs))
+        self._bar.advance(rows_in(inputs))
         return outputs
 
 
@@ -172,9 +172,9 @@ class _Replayed:
     def __init__(self, outputs: list[npt.NDArray[Any]], drawn: Indices) -> None:
         self._outputs, self._drawn, self._at = outputs, drawn, 0
 
-    def __call__(self, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        rows = self._drawn[self._at : self._at + len(inputs)]
-        self._at += len(inputs)
+    def __call__(self, inputs: Inputs) -> list[npt.NDArray[Any]]:
+        rows = self._drawn[self._at : self._at + rows_in(inputs)]
+        self._at += rows_in(inputs)
         return [output[rows] for output in self._outputs]
 
 
@@ -198,7 +198,7 @@ class _Targets(Samples):
     def __init__(self, samples: Samples, drawn: Indices | None = None, targets: Any = None, shape: Any = None) -> None:
         if targets is None:
             batches = list(samples.batches(256))
-            shape, targets = batches[0].inputs.shape[1:], _joined([batch.targets for batch in batches])
+            shape, targets = sample_shapes(batches[0].inputs), _joined([batch.targets for batch in batches])
         self._samples, self._targets, self._shape, self.classes = samples, targets, shape, samples.classes
         self._drawn = np.arange(len(targets)) if drawn is None else drawn
 
@@ -210,7 +210,9 @@ class _Targets(Samples):
 
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
         rows = self._drawn[indices]
-        return Batch(np.broadcast_to(np.float32(0), (len(rows), *self._shape)), self._targets[rows])
+        named = isinstance(self._shape, Mapping)
+        zeros = {name: np.broadcast_to(np.float32(0), (len(rows), *s)) for name, s in by_name(self._shape).items()}
+        return Batch(zeros if named else zeros[ONE], self._targets[rows])
 
     def fingerprint(self) -> str:
         return f"{self._samples.fingerprint()}-{self._drawn.tolist()}"

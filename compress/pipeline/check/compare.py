@@ -24,7 +24,7 @@ from compress.recipe.parse import instantiate, load, sources, tasks
 from compress.recipe.spec import Use
 from compress.report.check_record import Check, Finding
 from compress.tasks import Task
-from deploy.engines.base import pad_batch
+from deploy.engines.inputs import pad_batch
 from deploy.latency.bench import noise
 from deploy.worker.client import RemoteWorker
 from profiles.errors import UserError
@@ -196,8 +196,9 @@ def _feed(labelled: Labelled | None, old: Side) -> Callable[[Mapping[str, Any]],
 
     def feed(spec: Mapping[str, Any]) -> npt.NDArray[Any]:
         shape = tuple(spec["shape"])
-        if rows is not None and rows.shape[1:] == shape[1:]:
-            return np.asarray(pad_batch(rows[: shape[0]], shape[0]))
+        first = rows.get(spec["name"]) if isinstance(rows, Mapping) else rows
+        if first is not None and first.shape[1:] == shape[1:]:
+            return np.asarray(pad_batch(first[: shape[0]], shape[0]))
         return np.asarray(noise(np.random.default_rng(0), shape, spec["dtype"]))
 
     return feed

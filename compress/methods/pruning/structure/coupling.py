@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import final
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from compress.methods.pruning.structure.facts import Call
 from compress.methods.pruning.structure.follower import Follower
 from compress.methods.pruning.structure.settling import settle
 from compress.methods.pruning.structure.units import Ids, varying
+from compress.models.inputs import ModelInputs
 
 ALONE = "all of its channels go together"
 OF_WEIGHTS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -91,7 +92,7 @@ class Structure:
     outputs: frozenset[int]
 
 
-def find_structure(module: nn.Module, example: Tensor) -> Structure:
+def find_structure(module: nn.Module, example: ModelInputs) -> Structure:
     """Follow the channels of a model in evaluation mode through one run on ``example``.
 
     Raises:

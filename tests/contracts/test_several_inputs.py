@@ -1,0 +1,158 @@
+"""Models with several inputs: every step, every engine, and the bundle, as with one."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import compress
+from compress.data.base import NamedSamples
+from compress.methods.quantization.post_training import calibrate
+from compress.models.inputs import InputShape, call
+from compress.models.plan import PLAN, Plan
+from deploy.bundle import golden
+from deploy.engines import engine
+from deploy.export import from_onnx
+from deploy.export.to_onnx import capture, to_onnx
+from profiles.device import load
+from profiles.errors import UserError
+from tests.several_inputs import pair, pairs, text, texts
+
+KINDS = {"images": (pair, pairs), "ids and a mask": (text, texts)}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    model, data = KINDS[request.param]
+    module = model().eval()
+    return module, data()[0]
+
+
+def as_tensors(inputs, count=None):
+    return {name: torch.from_numpy(array[:count]) for name, array in inputs.items()}
+
+
+def opened(path, name, precision, folder):
+    runtime = engine(name)
+    plan = runtime.plan(load("cpu"), precision, runtime.affinity().version)
+    folder.mkdir()
+    runtime.build(path, plan, folder)
+    return runtime.open(folder, plan)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_engines_give_what_the_module_gives(kind, name, tmp_path):
+    module, inputs = kind
+    path = compress.export(module, tmp_path / "model.onnx", inputs)
+    session = opened(path, name, "fp32", tmp_path / "engine")
+    assert [spec.name for spec in session.inputs] == list(inputs), "the names of forward's parameters, in its order"
+    with torch.no_grad():
+        expected = call(module, as_tensors(inputs)).numpy()
+    # the other way round: an engine is fed by name, not by place
+    found = golden.run(session, {each: inputs[each] for each in reversed(inputs)})
+    np.testing.assert_allclose(found[0], expected, atol=1e-4)
+
+
+def test_ids_and_masks_stay_as_they_are_and_floats_get_ranges(kind, tmp_path):
+    module, inputs = kind
+    path = compress.export(compress.quantize(module, inputs), tmp_path / "model.onnx", inputs)
+    model = onnx.load(path)
+    types = {given.name: given.type.tensor_type.elem_type for given in model.graph.input}
+    assert [onnx.helper.tensor_dtype_to_np_dtype(types[name]) for name in inputs] == [a.dtype for a in inputs.values()]
+    placed = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert placed & set(inputs) == {name for name, array in inputs.items() if array.dtype == np.float32}
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = call(module, as_tensors(inputs)).numpy()
+    found = session.run(None, inputs)[0]
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def test_a_pruned_one_is_narrower_and_runs(kind):
+    module, inputs = kind
+    narrow = compress.prune(module, inputs, ratio=0.4)
+    assert sum(p.numel() for p in narrow.parameters()) < sum(p.numel() for p in module.parameters())
+    assert call(narrow, as_tensors(inputs, 3)).shape == call(module, as_tensors(inputs, 3)).shape
+
+
+def test_a_whole_run_and_what_it_leaves(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESS_STEPS", str(tmp_path / "steps"))
+    splits = compress.split_arrays({"train": texts(320)}, validation=0.2, test=0.2, calibration=32)
+    report = compress.run(
+        teacher={"model": "tests.several_inputs:text", "epochs": 2, "learning_rate": 0.01, "optimizer": "adamw"},
+        data=splits,
+        stages=[compress.Quantize(epochs=0)],
+        accuracy_drop_points=30.0,
+        measure={"seconds": 0.05, "gate_seconds": 0.05},
+        name="text",
+        out=tmp_path / "run",
+    )
+    assert {row.engine for row in report.rows} == {"openvino", "onnxruntime"}
+    assert all(row.parity.cosine > 0.99 for row in report.rows)
+    student = compress.load(tmp_path / "run", trust=True)
+    assert student(**as_tensors(texts(3)[0])).shape == (3, 3)
+    arrays = np.load(tmp_path / "run/bundle/golden.npz")
+    assert {name for name in arrays.files if name.startswith("input")} == {"input.input_ids", "input.attention_mask"}
+    assert json.loads((tmp_path / "run/model" / PLAN).read_text())["factory"] == "tests.several_inputs:text"
+
+
+def test_replay_of_a_quantised_one_is_bit_equal():
+    """The shapes and types of all inputs are in the plan, so that it can be captured anew."""
+    module, (inputs, labels) = text().eval(), texts(16)
+    model = to_onnx(capture(module, as_tensors(inputs, 2)))
+    made = calibrate(model, NamedSamples(inputs, labels), "x86-vnni", "minmax")
+    plan = Plan(factory="tests.several_inputs:text").followed_by(made)
+    (read,) = Plan.from_json(json.loads(json.dumps(plan.as_json(), sort_keys=True))).operations
+    assert read.input_shape == {"input_ids": InputShape((12,), "int64"), "attention_mask": InputShape((12,), "int64")}
+    with torch.no_grad():
+        first, second = (call(each.apply(text().eval()).eval(), as_tensors(inputs)) for each in (made, read))
+    assert torch.equal(first, second)
+
+
+def test_names_that_do_not_fit_are_told_on_both_sides():
+    images, labels = pairs(8)
+    with pytest.raises(UserError) as told:
+        compress.quantize(pair(), {"left": images["left"], "middle": images["right"]})
+    assert str(told.value).splitlines() == [
+        "Pair needs right, which the data does not give; the data has left, middle",
+        "Pair does not take middle, which the data gives; it takes left, right",
+    ]
+    with pytest.raises(UserError) as told:
+        NamedSamples({"left": images["left"][:4], "a b": images["right"], "third": labels.astype("U1")}, labels)
+    assert str(told.value).splitlines() == [
+        "data: input left has 4 samples, and there are 8 labels",
+        "data: inputs are named as the parameters of the model's forward; given: 'a b'",
+        "data: input third is an array (samples, ...) of float32, float64, int32, int64, bool; given: <U1 (8,)",
+    ]
+
+
+def test_an_onnx_file_says_which_inputs_it_takes(tmp_path):
+    images, _ = pairs(4)
+    path = compress.export(pair(), tmp_path / "pair.onnx", images)
+    model = from_onnx.read(path)
+    assert from_onnx.input_faults(model, images) == []
+    assert from_onnx.input_faults(model, images["left"]) == [
+        "the model has inputs left, right; one array without a name is given"
+    ]
+    wrong = {"left": images["left"][:, :, :4], "right": images["right"].astype(np.float64)}
+    assert from_onnx.input_faults(model, wrong) == [
+        "input left takes samples of shape (1, 8, 8); the data's are (1, 4, 8)",
+        "input right takes float32; the data gives float64; export it with an input of that type",
+    ]
+
+
+def test_golden_samples_of_other_names_are_refused(tmp_path):
+    images, _ = pairs(4)
+    session = opened(compress.export(pair(), tmp_path / "pair.onnx", images), "onnxruntime", "fp32", tmp_path / "engine")
+    outputs = golden.run(session, images)
+    np.savez(tmp_path / "golden.npz", **golden.pack(images, outputs))
+    assert golden.check(session, tmp_path / "golden.npz").cosine == pytest.approx(1.0)
+    np.savez(tmp_path / "other.npz", **golden.pack({"left": images["left"], "wrong": images["right"]}, outputs))
+    with pytest.raises(ValueError, match="the model needs right; it does not take wrong"):
+        golden.check(session, tmp_path / "other.npz")
+    np.savez(tmp_path / "both.npz", input=images["left"], **golden.pack(images, outputs))
+    with pytest.raises(ValueError, match="holds no samples with their outputs"):
+        golden.check(session, tmp_path / "both.npz")
