@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import nn
 
 from compress.methods.cost_model import Coupling
@@ -85,7 +86,7 @@ def rank_groups(
         structure = find_structure(work, example)
     except Exception as error:  # whatever the model trips over, it is left whole
         return [], (f"no channel is cut: the model does not run on its example ({first_line(error)})",)
-    scorer = l2(work, (), lambda *_: example) if measure is None else measure(work)
+    scorer = l2(work, (), lambda *_: torch.zeros(())) if measure is None else measure(work)
     families = find_families(work, structure, example)
     groups: list[Group] = []
     for root, channels in _named(structure.sets):
