@@ -122,12 +122,13 @@ def _defaults(thing: Any) -> str:
 
 @click.command()
 def tasks() -> int:
-    """List the tasks and the data sources with their options."""
+    """List the tasks, the data sources with their options, and the outputs of detectors that are read."""
     from compress.recipe.parse import sources
     from compress.recipe.parse import tasks as table
+    from deploy.detection.choose import readers
     from profiles.tables import load_object
 
-    for heading, found in (("tasks", table()), ("data", sources())):
+    for heading, found in (("tasks", table()), ("data", sources()), ("heads of detection", readers())):
         click.echo(heading)
         for name, reference in found.items():
             listed = load_object(reference)

@@ -68,6 +68,7 @@ class ModelBuilder:
         trust.allow(*recipe.factories)
         self.task: Task = instantiate(recipe.task, tasks(), "[task] kind")
         self.data: Splits = instantiate(recipe.data, sources(), "[task] data")
+        self.task = self.task.bound_to(self.data)
         self.data_key = self.data.fingerprint()
         self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
         self._shared = RunContext(
@@ -230,6 +231,10 @@ class ModelBuilder:
         if made.is_onnx:
             return onnx_session(onnx.load(str(made.step.folder / MODEL)))
         return self.predictor(made.artifact.module)
+
+    def describe(self, made: CachedModel) -> str:
+        """Say how a model's outputs are read, where the task chose that by their shapes; empty elsewhere."""
+        return self.task.describe(self.reference(made)(self.example.numpy()))
 
     def predictor(self, module: nn.Module) -> Callable[[Any], list[Any]]:
         """Wrap the module in fp32 here, as the task evaluates it."""

@@ -85,6 +85,8 @@ def _run(
 
     progress.say(describe_teacher(recipe))
     teacher = builder.teacher()
+    if note := builder.describe(teacher):
+        progress.say(f"  {note}")
     builder.choose_calibration(teacher)
     if recipe.student.search is not None:
         progress.say("student: searching")

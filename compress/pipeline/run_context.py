@@ -47,8 +47,8 @@ class RunContext:
 
     def task_key(self) -> str:
         """Return a key of what the task decides: its loss, its metric, and how it reads outputs."""
-        use = self.recipe.task
-        return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code_key(type(self.task))})
+        use, code = self.recipe.task, code_key(type(self.task), *self.task.modules())
+        return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code})
 
     def training_key(self, *roots: Any) -> dict[str, Any]:
         """Return what decides a training besides its starting model; ``roots`` are its stage and its losses."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.data import Batch, Samples, Splits
 from deploy.engines.inputs import Inputs
@@ -85,6 +85,14 @@ class Task(ABC):
                 "for budgets are hundredths of that; state the metric's largest value as the task's `scale`"
             )
 
+    def bound_to(self, splits: Splits) -> Task:
+        """Return this task for these data; itself where it needs to know nothing of them."""
+        return self
+
+    def modules(self) -> tuple[str, ...]:
+        """Name the modules whose code decides what it does beside its own and what that imports."""
+        return ()
+
     @abstractmethod
     def check(self, splits: Splits) -> Sequence[str] | None:
         """Check the data against the task; return what is told of data that is fit all the same.
@@ -108,6 +116,14 @@ class Task(ABC):
     @abstractmethod
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Compute the loss of the module's outputs on labelled targets; a scalar."""
+
+    def loss_of(self, module: nn.Module) -> Callable[[Any, Tensor], Tensor]:
+        """Return the loss on labels of a module's outputs."""
+        return self.loss
+
+    def describe(self, outputs: Any) -> str:
+        """Say how a model's outputs are read, where that was chosen by their shapes; empty where it is always the same."""
+        return ""
 
     @abstractmethod
     def logits(self, outputs: Any) -> Tensor:

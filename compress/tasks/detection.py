@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, final
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from annotated_types import Ge
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
 from compress.losses.boxes import giou
 from compress.tasks.assignment import assign
-from compress.tasks.base import Metric, Predict, Task, readable_batches
-from compress.tasks.precision import CHUNK, METRIC, UNIT, Detections, average_precision, detections
-from profiles.errors import UserError
+from compress.tasks.base import Metric, Predict, Task
+from compress.tasks.box_checks import check_boxes
+from compress.tasks.precision import CHUNK, METRIC, UNIT, Detections, average_precision
+from deploy.detection.base import YOLO_ANCHORS, Head, Reading
+from deploy.detection.choose import AUTO, choose, describe, reader, readers
+from deploy.detection.decode import Decoding, as_priors
+from profiles.errors import UserError, unknown
+
+Anchors = Sequence[Sequence[Sequence[float]]]
+"""Width and height in pixels of each anchor of each map."""
 
 
 @final
 class Detection(Task):
-    """Anchor-free detection from maps, finest first, one per stride: (samples, 4 + classes, rows, columns).
+    """Detection by the outputs of the detectors that are in use; ``compress tasks`` lists what is read.
 
-    A place of a map stands for the middle of its cell, at ((column + 1/2) stride, (row + 1/2) stride) pixels. Its first
-    four numbers are, through softplus and times the stride, the distances in pixels from there to the left, top, right
-    and bottom of a box; the others, through a sigmoid, the probability of each class, on its own. A detector of one's
-    own that gives this is trained, distilled, judged and measured as the built-in one is.
+    The built-in form is anchor-free, maps finest first, one per stride: (samples, 4 + classes, rows, columns). A place
+    of a map stands for the middle of its cell, at ((column + 1/2) stride, (row + 1/2) stride) pixels. Its first four
+    numbers are, through softplus and times the stride, the distances in pixels from there to the left, top, right and
+    bottom of a box; the others, through a sigmoid, the probability of each class, on its own.
 
     Targets are boxes as ``compress.data.base.Batch`` describes them.
 
-    The loss is task-aligned (``compress.tasks.assignment``): binary cross-entropy of the scores with what the places
-    shall say, and ``box_weight`` times 1 - GIoU of the boxes, weighted by that.
+    The loss is task-aligned (``compress.tasks.assignment``), for heads that answer from places of maps: binary
+    cross-entropy of the scores with what the places shall say, and ``box_weight`` times 1 - GIoU of the boxes, weighted
+    by that. Other heads train by the loss of the library that they are from (``loss = "model"``), or by distillation
+    alone.
 
     Args:
+        head: how outputs are read, a name of ``deploy.detection.READERS``; ``auto`` chooses by their shapes.
         strides: pixels of the input that a cell of each map covers.
-        box_weight: of the boxes' share of the loss.
-        least_score: a place less sure than this sees nothing.
+        anchors: of heads with anchors, their width and height in pixels, for each stride; YOLOv5's.
+        priors: of SSD, a .npy file of the corners of its prior boxes in pixels, (priors, 4).
+        loss: ``own``, or ``model``: what the model's ``task_loss(outputs, targets)`` says.
+        box_weight: of the boxes' share of the own loss.
+        least_score: a place less sure than this sees nothing, where precision is averaged.
+        threshold: the score from which the float model's detections are shown; int8 gets one that keeps its precision.
         most_overlap: of two boxes of a class that overlap more (IoU), the less sure one goes.
+        decode: where boxes and scores are made of the outputs: ``numpy`` behind the engine, or ``graph``, inside it.
     """
 
     metric = METRIC
@@ -47,116 +64,174 @@ class Detection(Task):
     def __init__(
         self,
         *,
+        head: str = AUTO,
         strides: Sequence[int] = (8, 16, 32),
-        box_weight: float = 2.5,
+        anchors: Anchors | None = None,
+        priors: Path | None = None,
+        loss: Literal["own", "model"] = "own",
+        box_weight: Annotated[float, Ge(0)] = 2.5,
         least_score: float = 0.01,
+        threshold: float = 0.25,
         most_overlap: float = 0.6,
+        decode: Literal["numpy", "graph"] = "numpy",
     ) -> None:
-        shares = {"least_score": least_score, "most_overlap": most_overlap}
+        shares = {"least_score": least_score, "threshold": threshold, "most_overlap": most_overlap}
         faults = [f"[task] {k} is from 0 to 1; given: {v}" for k, v in shares.items() if not 0 <= v <= 1]
         if not strides or list(strides) != sorted(set(strides)) or strides[0] < 1:
             faults.append(f"[task] strides are pixels, finest first, such as [8, 16, 32]; given: {list(strides)}")
         if box_weight < 0:
             faults.append(f"[task] box_weight is 0 or more; given: {box_weight}")
+        if head not in (AUTO, *readers()):
+            faults.append(unknown("head", str(head), (AUTO, *readers()), "[task]"))
+        sides, anchor_faults = _anchors(anchors)
+        found, prior_faults = _priors(priors)
+        faults += anchor_faults + prior_faults
         if faults:
             raise UserError(*faults)
-        self._strides, self._box_weight = tuple(strides), box_weight
+        self._head, self._loss, self._box_weight = head, loss, box_weight
+        self._facts = Head(strides=tuple(strides), anchors=sides, priors=found)
+        self._names: tuple[str, ...] = ()
         self._least_score, self._most_overlap = least_score, most_overlap
+        self.threshold, self.decode = threshold, decode
+
+    def bound_to(self, splits: Splits) -> Detection:
+        """Return this task for these data: their classes and the inputs' size, which heads need to be told apart."""
+        height, width = splits.train.load(np.arange(1)).inputs.shape[-2:]
+        bound = copy.copy(self)
+        bound._names = tuple(splits.classes)
+        bound._facts = Head(
+            classes=len(splits.classes),
+            size=(int(height), int(width)),
+            strides=self._facts.strides,
+            anchors=self._facts.anchors,
+            priors=self._facts.priors,
+        )
+        return bound
+
+    def modules(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(reference.partition(":")[0] for reference in readers().values()))
 
     def check(self, splits: Splits) -> None:
-        faults: list[str] = []
-        parts = {"train": splits.train, "calibration": splits.calibration}
-        parts |= {"validation": splits.validation, "test": splits.test}
-        for name, samples in parts.items():
-            faults += _faults_of(name, samples, len(splits.classes))
-        if faults:
-            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+        check_boxes(splits)
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets[..., 0] >= 0).any() for batch in samples.batches(CHUNK))
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
-        inputs = splits.train.load(np.arange(1)).inputs
-        height, width = inputs.shape[-2:]
-        given = [tuple(leaf.shape) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        channels = 4 + len(splits.classes)
-        expected = [(2, channels, -(-height // stride), -(-width // stride)) for stride in self._strides]
-        if given != expected:
-            words = f"detection of {len(splits.classes)} classes with strides {list(self._strides)} reads {expected}"
-            raise UserError(f"gives {given or type(outputs).__name__} for two samples; {words}")
+        bound = self.bound_to(splits)
+        shapes = _shapes(outputs)
+        try:
+            choose(bound._head, shapes, bound._facts)
+        except UserError as error:
+            given = shapes or type(outputs).__name__
+            about = f"detection of {len(splits.classes)} classes with strides {list(self._facts.strides)}"
+            raise UserError(f"gives {given} for two samples; {about}: {error}") from None
+
+    def describe(self, outputs: Any) -> str:
+        """Say how a model's outputs are read."""
+        shapes = _shapes(outputs)
+        return describe(choose(self._head, shapes, self._facts), shapes, self._facts)
+
+    def loss_of(self, module: nn.Module) -> Callable[[Any, Tensor], Tensor]:
+        """Return the loss on labels: the own one, or with ``loss = "model"`` that of a module from a library.
+
+        Raises:
+            UserError: the module has none.
+        """
+        if self._loss == "own":
+            return self.loss
+        found: Callable[[Any, Tensor], Tensor] | None = getattr(module, "task_loss", None)
+        if found is None:
+            raise UserError(
+                f"[task] loss = 'model': {type(module).__name__} has no task_loss(outputs, targets); models of "
+                "ultralytics: and transformers-detector: have one until they are quantised. Use loss = 'own', or losses "
+                "that read no labels"
+            )
+        return found
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Compute the cross-entropy of the scores and 1 - GIoU of the boxes under task-aligned assignment."""
-        logits, boxes, places = self._read(outputs)
-        wanted = assign(logits.sigmoid(), boxes, places, targets)
+        """Compute the cross-entropy of the scores and 1 - GIoU of the boxes under task-aligned assignment.
+
+        Raises:
+            UserError: the head does not answer from places of maps.
+        """
+        reading = self._read(outputs)
+        if reading.places is None:
+            raise UserError(
+                "the task's own loss is for heads that answer from places of maps, and this one does not; use loss = "
+                "'model' in [task] for a model from a library, or losses of distillation alone"
+            )
+        logits, boxes = reading.logits, reading.boxes
+        wanted = assign(logits.sigmoid(), boxes, reading.places, targets)
         total = wanted.scores.sum().clamp(min=1)
         scores = functional.binary_cross_entropy_with_logits(logits, wanted.scores, reduction="sum") / total
         weight = wanted.scores.amax(dim=-1)
         answers = weight > 0
         apart = 1 - giou(boxes[answers], wanted.boxes[answers])
-        return scores + self._box_weight * (apart * weight[answers]).sum() / total
+        total_loss: Tensor = scores + self._box_weight * (apart * weight[answers]).sum() / total
+        return total_loss
 
     def logits(self, outputs: Any) -> Tensor:
-        """Extract the class scores of all places before the sigmoid: (samples, places, classes)."""
-        return self._read(outputs)[0]
+        """Extract the log-odds of the class scores of all places: (samples, places, classes)."""
+        found: Tensor = self._read(outputs).logits
+        return found
 
     def signals(self, outputs: Any) -> dict[str, Tensor]:
-        """Extract ``boxes``: corners in pixels, (samples, places, 4)."""
-        return {"boxes": self._read(outputs)[1]}
+        """Extract ``boxes``, corners in pixels, (samples, places, 4), and where the head has them ``distributions``.
+
+        Those are the logits of the distance to each side, (samples, places, 4, bins).
+        """
+        reading = self._read(outputs)
+        found: dict[str, Tensor] = {"boxes": reading.boxes}
+        return found if reading.distributions is None else {**found, "distributions": reading.distributions}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         return average_precision(self.detect, predict, samples)
 
     def detect(self, outputs: Sequence[npt.NDArray[Any]]) -> list[Detections]:
         """Decode a model's raw outputs into the detections of each sample."""
-        logits, boxes, _ = self._read([torch.from_numpy(output) for output in outputs])
-        settings = {"least_score": self._least_score, "most_overlap": self._most_overlap}
-        pairs = zip(boxes.numpy(), logits.sigmoid().numpy(), strict=True)
-        return [detections(box, score, **settings) for box, score in pairs]
+        return self.decoding(outputs).detect(outputs, self._least_score)
 
-    def _read(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (samples, places, classes), corners in pixels (samples, places, 4), and the places (places, 3)."""
-        maps = [leaf.float() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        flat = torch.cat([each.flatten(2) for each in maps], dim=2).transpose(1, 2)
-        places = torch.cat(
-            [_places(m.shape[-2], m.shape[-1], s, m.device) for m, s in zip(maps, self._strides, strict=True)]
+    def decoding(self, outputs: Sequence[npt.NDArray[Any]]) -> Decoding:
+        """Return how outputs of these shapes are read, for a device; every class at ``threshold``."""
+        name = choose(self._head, [each.shape for each in outputs], self._facts)
+        return Decoding(
+            head=name,
+            facts=self._facts,
+            classes=self._names,
+            thresholds=(self.threshold,) * len(self._names),
+            most_overlap=self._most_overlap,
         )
-        away = functional.softplus(flat[..., :4]) * places[:, 2:]
-        corners = torch.cat([places[:, :2] - away[..., :2], places[:, :2] + away[..., 2:]], dim=-1)
-        return flat[..., 4:], corners, places
+
+    def _read(self, outputs: Any) -> Reading:
+        tensors = [leaf.float() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        name = choose(self._head, [tuple(each.shape) for each in tensors], self._facts)
+        return reader(name).read(tensors, self._facts)
 
 
-def _places(rows: int, columns: int, stride: int, device: torch.device) -> Tensor:
-    """Centre x, centre y and stride of each place of a map, row by row, in pixels: (rows * columns, 3)."""
-    y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
-    centres = torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5
-    return torch.cat([centres * stride, torch.full((rows * columns, 1), float(stride), device=device)], dim=1)
+def _shapes(outputs: Any) -> list[tuple[int, ...]]:
+    leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor | np.ndarray)]
+    return [tuple(leaf.shape) for leaf in leaves]
 
 
-def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
-    if len(samples) == 0:
-        return [f"data: the {name} split is empty; every split needs samples"]
-    unreadable: list[str] = []
-    seen: set[int] = set()
-    outside = 0
-    for batch in readable_batches(samples, CHUNK, unreadable):
-        if batch.targets.ndim != 3 or batch.targets.shape[2] != 5:
-            words = "detection reads boxes of shape (samples, most, 5), [label, x1, y1, x2, y2]"
-            return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
-        if not np.isfinite(batch.inputs).all() or not np.isfinite(batch.targets).all():
-            return [f"data: the {name} split holds NaN or infinity"]
-        real = batch.targets[batch.targets[..., 0] >= 0]
-        seen |= {int(label) for label in np.unique(real[:, 0])}
-        height, width = batch.inputs.shape[-2:]
-        outside += int(((real[:, 1:3] < -1).any(1) | (real[:, 3] > width + 1) | (real[:, 4] > height + 1)).sum())
-    if unreadable:
-        return unreadable
-    faults: list[str] = []
-    if outside:
-        faults.append(f"data: the {name} split has {outside} boxes outside their inputs; they are pixels of the input")
-    if name in ("validation", "test") and not seen:
-        faults.append(f"data: the {name} split has no box; models are judged on it")
-    wrong = sorted(label for label in seen if label >= classes)
-    if wrong:
-        faults.append(f"data: the {name} split has labels {wrong[:5]}; allowed: 0 to {classes - 1}, -1 for none")
-    return faults
+def _anchors(given: Anchors | None) -> tuple[tuple[tuple[tuple[float, float], ...], ...], list[str]]:
+    if given is None:
+        return YOLO_ANCHORS, []
+    try:
+        anchors = tuple(tuple((float(width), float(height)) for width, height in each) for each in given)
+    except (TypeError, ValueError):
+        anchors = ()
+    if not anchors or not all(each and min(min(pair) for pair in each) > 0 for each in anchors):
+        return YOLO_ANCHORS, [
+            f"[task] anchors are pairs of pixels for each stride, as [[[10, 13], [16, 30]], ...]; given: {given}"
+        ]
+    return anchors, []
+
+
+def _priors(path: Path | None) -> tuple[npt.NDArray[np.float32] | None, list[str]]:
+    if path is None:
+        return None, []
+    try:
+        return as_priors(np.load(path, allow_pickle=False)), []
+    except (OSError, ValueError) as error:
+        return None, [f"[task] priors: {path}: {error}; give corners in pixels of the input, (priors, 4), as a .npy file"]

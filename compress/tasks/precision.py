@@ -12,51 +12,15 @@ import numpy.typing as npt
 
 from compress.data import Samples
 from compress.tasks.base import Metric, Predict
+from deploy.detection.suppression import MOST_DETECTIONS, Detections, detections, suppress
 
-Detections = npt.NDArray[np.float32]
-"""(detections, 6): [label, score, x1, y1, x2, y2] in pixels of the input, best first."""
+__all__ = ["CHUNK", "METRIC", "UNIT", "Decode", "Detections", "average_precision", "detections", "suppress"]
 
 Decode = Callable[[list[npt.NDArray[Any]]], list[Detections]]
 """Raw outputs of a batch to the detections in each sample."""
 
 CHUNK = 32
-MOST_DETECTIONS = 100
-"""What COCO's metric looks at in a picture."""
-
-MOST_CANDIDATES = 1000
 METRIC, UNIT = "mAP@.5", "%"
-
-
-def suppress(
-    boxes: npt.NDArray[Any], scores: npt.NDArray[Any], labels: npt.NDArray[Any], most_overlap: float
-) -> npt.NDArray[np.int64]:
-    """Suppress non-maxima within each class; return the indices of the remaining boxes, best first.
-
-    A box goes when its intersection over union with a better one of its class is above ``most_overlap``. Boxes are
-    corners of shape (boxes, 4).
-    """
-    order = np.argsort(-scores, kind="stable")
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept: list[Any] = []
-    while len(order) and len(kept) < MOST_DETECTIONS:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
-        shared = sides.clip(0).prod(axis=1)
-        union = areas[best] + areas[order] - shared
-        order = order[(shared <= most_overlap * union) | (labels[order] != labels[best])]
-    return np.array(kept, np.int64)
-
-
-def detections(boxes: npt.NDArray[Any], scores: npt.NDArray[Any], *, least_score: float, most_overlap: float) -> Detections:
-    """Decode boxes (places, 4) and class scores (places, classes) of one sample into its detections."""
-    places, labels = np.nonzero(scores >= least_score)
-    confidences = scores[places, labels]
-    if len(confidences) > MOST_CANDIDATES:
-        first = np.argpartition(-confidences, MOST_CANDIDATES)[:MOST_CANDIDATES]
-        places, labels, confidences = places[first], labels[first], confidences[first]
-    kept = suppress(boxes[places], confidences, labels, most_overlap)
-    return np.column_stack([labels[kept], confidences[kept], boxes[places[kept]]]).astype(np.float32).reshape(-1, 6)
 
 
 def average_precision(read: Decode, predict: Predict, samples: Samples) -> Metric:

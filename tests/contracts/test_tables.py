@@ -13,6 +13,8 @@ from compress.methods.distillation.objective import VOCABULARY
 from compress.stages import STAGES
 from compress.stages.base import Stage
 from compress.tasks import TASKS, Task
+from deploy.detection import READERS
+from deploy.detection.base import Reader
 from deploy.devices import DEVICES, Device
 from deploy.engines import ENGINES, EXPORTS, Engine, ExportFormat
 from profiles.tables import load_object
@@ -25,6 +27,7 @@ FOLDERS = {
     "compress/data": (DATA, None),
     "deploy/engines": (ENGINES, Engine),
     "deploy/devices": (DEVICES, Device),
+    "deploy/detection": (READERS, Reader),
 }
 HELPERS = {
     "compress/data": {
@@ -45,10 +48,11 @@ HELPERS = {
         "options",
         "decoding",
     },
-    "compress/tasks": {"assignment", "precision", "evaluate"},
+    "compress/tasks": {"assignment", "precision", "evaluate", "box_checks"},
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},
     "deploy/engines": {"build_record", "cuda", "exports"},
+    "deploy/detection": {"arrays", "choose", "decode", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
 

@@ -229,7 +229,7 @@ class Objective:
         outputs = call(forward, inputs)
         given |= self._signals.of("student", outputs)
         if "task_loss" in reads:
-            given["task_loss"] = self._task.loss(outputs, targets)
+            given["task_loss"] = self._task.loss_of(self._student)(outputs, targets)
         return given
 
     def _observe_gradients(self, terms: list[Term], weighted: list[Tensor], step: TrainingStep) -> None:

@@ -1,0 +1,54 @@
+"""Whether data is fit for detection: shapes, labels, boxes inside their inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compress.data import Samples, Splits
+from compress.tasks.base import readable_batches
+from compress.tasks.precision import CHUNK
+from profiles.errors import UserError
+
+
+def check_boxes(splits: Splits) -> None:
+    """Check every split's boxes, [label, x1, y1, x2, y2] in pixels of the input.
+
+    Raises:
+        UserError: everything that is wrong, at once.
+    """
+    faults: list[str] = []
+    parts = {"train": splits.train, "calibration": splits.calibration}
+    parts |= {"validation": splits.validation, "test": splits.test}
+    for name, samples in parts.items():
+        faults += _faults_of(name, samples, len(splits.classes))
+    if faults:
+        raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+
+
+def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
+    if len(samples) == 0:
+        return [f"data: the {name} split is empty; every split needs samples"]
+    unreadable: list[str] = []
+    seen: set[int] = set()
+    outside = 0
+    for batch in readable_batches(samples, CHUNK, unreadable):
+        if batch.targets.ndim != 3 or batch.targets.shape[2] != 5:
+            words = "detection reads boxes of shape (samples, most, 5), [label, x1, y1, x2, y2]"
+            return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
+        if not np.isfinite(batch.inputs).all() or not np.isfinite(batch.targets).all():
+            return [f"data: the {name} split holds NaN or infinity"]
+        real = batch.targets[batch.targets[..., 0] >= 0]
+        seen |= {int(label) for label in np.unique(real[:, 0])}
+        height, width = batch.inputs.shape[-2:]
+        outside += int(((real[:, 1:3] < -1).any(1) | (real[:, 3] > width + 1) | (real[:, 4] > height + 1)).sum())
+    if unreadable:
+        return unreadable
+    faults: list[str] = []
+    if outside:
+        faults.append(f"data: the {name} split has {outside} boxes outside their inputs; they are pixels of the input")
+    if name in ("validation", "test") and not seen:
+        faults.append(f"data: the {name} split has no box; models are judged on it")
+    wrong = sorted(label for label in seen if label >= classes)
+    if wrong:
+        faults.append(f"data: the {name} split has labels {wrong[:5]}; allowed: 0 to {classes - 1}, -1 for none")
+    return faults

@@ -1,0 +1,34 @@
+"""Detections as they are: YOLO v10 and 26 end to end, or a graph with suppression in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+
+from deploy.detection.arrays import constant, library
+from deploy.detection.base import Head, Reader, Reading, Shapes
+
+MOST_ROWS = 1000
+
+
+@final
+class EndToEnd(Reader):
+    """(samples, detections, 6): x1, y1, x2, y2 in pixels, score, class. Rows that fill up have score 0."""
+
+    gives = "detections: corners, score, class"
+    suppresses = False
+
+    def fault(self, shapes: Shapes, head: Head) -> str:
+        if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != 6 or shapes[0][1] > MOST_ROWS:
+            return f"one output (samples, detections, 6) of at most {MOST_ROWS} detections"
+        return "the number of classes" if head.classes is None else ""
+
+    def read(self, outputs: Sequence[Any], head: Head) -> Reading:
+        (rows,) = outputs
+        assert head.classes is not None, "checked by fault"
+        labels = constant(np.arange(head.classes, dtype=np.float32), rows)
+        # not a product: a row of no number says nothing, and must not say it of every class
+        scores = library(rows).where(rows[..., 5:] == labels, rows[..., 4:5], constant(np.zeros(1, np.float32), rows))
+        return Reading(boxes=rows[..., :4], class_scores=scores)
