@@ -1,4 +1,4 @@
-"""Command line of the device side: ``python -m deploy worker | facts | prepare | fits | verify | serve-check | store``."""
+"""Command line of the device side: ``python -m deploy COMMAND``, one of ``COMMANDS``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ COMMANDS = {
     "facts": "deploy.__main__:facts",
     "prepare": "deploy.shipping.first_start:prepare",
     "fits": "deploy.shipping.first_start:fits",
+    "detect": "deploy.shipping.detect:detect",
     "verify": "deploy.shipping.commands:verify",
     "serve-check": "deploy.shipping.commands:serve_check",
     "store": "deploy.shipping.commands:store",

@@ -22,6 +22,7 @@ from compress.report.record import Report
 from deploy.bundle import bundle as bundles
 from deploy.bundle.golden import pack
 from deploy.bundle.manifest import Manifest, Target
+from deploy.detection.decode import Decoding
 from deploy.engines import BuildPlan
 from deploy.engines.base import load_plan
 from profiles.device import DeviceProfile
@@ -38,18 +39,21 @@ class BundleContents:
     plan: BuildPlan
     golden: dict[str, npt.NDArray[Any]]
     preprocessing: Mapping[str, Any]
+    decoding: Decoding | None = None
 
 
 def collect(best: Variant, evaluator: Evaluator, builder: ModelBuilder) -> BundleContents:
     """Collect the contents of a bundle with ``best``."""
     packed = evaluator.packed(best)
     inputs = evaluator.in_order(best, evaluator.sample_feed(builder.data.test, GOLDEN_SAMPLES))
+    outputs = evaluator.infer(best, inputs)
     return BundleContents(
         model=evaluator.model_path(best),
         packed=packed.file if packed else None,
         plan=load_plan(evaluator.built(best).folder / "engine"),
-        golden=pack(inputs, evaluator.infer(best, inputs)),
+        golden=pack(inputs, outputs),
         preprocessing={**builder.data.preprocessing, "classes": list(builder.data.classes), **stated(builder.recipe)},
+        decoding=builder.task.decoding(outputs),
     )
 
 
@@ -67,6 +71,7 @@ def bundle(folder: Path, load: BundleContents, report: Report, profile: DevicePr
         golden=load.golden,
         preprocessing=load.preprocessing,
         report=json.dumps(report.as_json(), indent=1, default=dict).encode(),
+        decoding=load.decoding,
         target=_target(load.plan, report.environment),
         versions=_versions(report.environment),
         signer=signing_keys.signer(key) if key else None,

@@ -176,7 +176,9 @@ class Evaluator:
             self._builder.task.check_metric(metric)
             if scores is not None:
                 np.save(folder / SCORES, scores.astype(np.float32))
-            expected = self._builder.reference(variant.made)(recorder.inputs)
+            is_program = self._plan(variant).format.made_from == "program"
+            reference = self._builder.reference if is_program else self._builder.as_exported
+            expected = reference(variant.made)(recorder.inputs)
             agreement = parity(expected[0], recorder.outputs)
             parted = (
                 None if _alike(agreement, variant) else self._parted(variant, rows(recorder.inputs, slice(PARTING_SAMPLES)))

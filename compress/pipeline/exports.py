@@ -17,7 +17,8 @@ from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization import post_training
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.operations import Quantize
-from compress.models.inputs import ModelInputs
+from compress.models.inputs import ModelInputs, as_arrays
+from compress.pipeline import decode_graph
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.model_builder import ModelBuilder
@@ -132,11 +133,14 @@ class Exporter:
 
     def exported(self, made: CachedModel) -> Step:
         """Export a model as ONNX, of its own precision."""
+        asked = self._builder.task.asked_head()
         decided = {
             "artifact": made.step.key,
             "code": code_key(to_onnx, insert, QuantizedProgram, PackedProgram),
             "versions": versions("torch", "onnx", "onnxscript"),
         }
+        if asked is not None and asked.in_graph:
+            decided |= {"task": self._builder.task_key(), "decode": code_key(decode_graph)}
 
         def make(folder: Path) -> dict[str, Any]:
             if made.is_onnx:
@@ -148,6 +152,8 @@ class Exporter:
                 model = insert(plain, module.placement, module.scales(), QUANTIZATION[made.recipe or ""])
             else:
                 plain = model = to_onnx(capture(module, self._builder.example))
+            if asked is not None and asked.in_graph:
+                model = decode_graph.write_in(model, as_arrays(self._builder.example), asked)
             onnx.save(model, str(folder / MODEL))
             return {"parameters": count.count_parameters(plain), "macs": count.count_macs(plain)}
 

@@ -26,8 +26,9 @@ from compress.methods.quantization.post_training import ModuleQuantizer
 from compress.models import plan as surgery
 from compress.models import trust
 from compress.models.hub.fill import fill
-from compress.models.inputs import ModelInputs, as_tensors, shapes_of
+from compress.models.inputs import ModelInputs, as_arrays, as_tensors, describe, shapes_of
 from compress.models.plan import Plan
+from compress.pipeline import decode_graph
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
 from compress.pipeline.names import resolve_names
@@ -134,11 +135,18 @@ class ModelBuilder:
         self.data = replace(self.data, calibration=calibration_selection.load_selection(step.folder, spec, self._pool))
 
     def _teacher_file(self, path: Path) -> CachedModel:
-        def make(folder: Path) -> dict[str, Any]:
-            onnx.save(from_onnx.read(path), str(folder / MODEL))
-            return model_facts()
+        asked = self.task.asked_head()
 
-        decided = {"model": sha256(path), "code": code_key(from_onnx)}
+        def make(folder: Path) -> dict[str, Any]:
+            model, note = from_onnx.read(path), ""
+            if asked is not None and not asked.in_graph:
+                model, note = decode_graph.cut(model, as_arrays(self.example), asked)
+            onnx.save(model, str(folder / MODEL))
+            return model_facts(notes=(note,) if note else ())
+
+        decided: dict[str, Any] = {"model": sha256(path), "code": code_key(from_onnx)}
+        if asked is not None:
+            decided |= {"task": self.task_key(), "cut": code_key(decode_graph), "inputs": describe(self.example)}
         return CachedModel(self._cache.step("teacher", decided, make))
 
     def fresh(self, plan: Plan) -> CachedModel:
@@ -226,15 +234,20 @@ class ModelBuilder:
 
         return CachedModel(self._cache.step(stage.name, decided, make, together=True))
 
+    def as_exported(self, made: CachedModel) -> Callable[[Any], list[Any]]:
+        """Return the reference of an engine's outputs: ``reference``, and what the task has written behind the model."""
+        raw = self.reference(made)
+        return lambda inputs: self.task.in_graph(raw(inputs))
+
     def reference(self, made: CachedModel) -> Callable[[Any], list[Any]]:
-        """Return the reference of an engine's outputs: the module in fp32, or the file in ONNX Runtime."""
+        """Return the outputs as a function of inputs: the module's in fp32, or the file's in ONNX Runtime."""
         if made.is_onnx:
             return onnx_session(onnx.load(str(made.step.folder / MODEL)))
         return self.predictor(made.artifact.module)
 
     def describe(self, made: CachedModel) -> str:
         """Say how a model's outputs are read, where the task chose that by their shapes; empty elsewhere."""
-        return self.task.describe(self.reference(made)(self.example.numpy()))
+        return self.task.describe(self.reference(made)(as_arrays(self.example)))
 
     def predictor(self, module: nn.Module) -> Callable[[Any], list[Any]]:
         """Wrap the module in fp32 here, as the task evaluates it."""

@@ -87,6 +87,8 @@ def _run(
     teacher = builder.teacher()
     if note := builder.describe(teacher):
         progress.say(f"  {note}")
+    for note in teacher.notes if teacher.is_onnx else ():
+        progress.say(f"  {note}")
     builder.choose_calibration(teacher)
     if recipe.student.search is not None:
         progress.say("student: searching")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from compress.data import Batch, Samples, Splits
 from deploy.engines.inputs import Inputs
 from profiles.errors import UserError
+
+if TYPE_CHECKING:
+    from deploy.detection.base import AskedHead
+    from deploy.detection.decode import Decoding
 
 Predict = Callable[[Inputs], list[npt.NDArray[Any]]]
 """Inputs of shape (samples, ...), or several by name, to the model's raw outputs, in order: a module, an engine here, an
@@ -120,6 +124,18 @@ class Task(ABC):
     def loss_of(self, module: nn.Module) -> Callable[[Any, Tensor], Tensor]:
         """Return the loss on labels of a module's outputs."""
         return self.loss
+
+    def asked_head(self) -> AskedHead | None:
+        """Return how a detector's outputs are to be read; None for tasks whose outputs have no decode."""
+        return None
+
+    def in_graph(self, outputs: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Return what becomes of a model's outputs where its decode is written into the graph."""
+        return outputs
+
+    def decoding(self, outputs: Sequence[npt.NDArray[Any]]) -> Decoding | None:
+        """Return how a device reads outputs of these shapes; None where they are what they mean."""
+        return None
 
     def describe(self, outputs: Any) -> str:
         """Say how a model's outputs are read, where that was chosen by their shapes; empty where it is always the same."""

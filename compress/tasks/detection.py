@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
@@ -20,10 +20,14 @@ from compress.tasks.assignment import assign
 from compress.tasks.base import Metric, Predict, Task
 from compress.tasks.box_checks import check_boxes
 from compress.tasks.precision import CHUNK, METRIC, UNIT, Detections, average_precision
-from deploy.detection.base import YOLO_ANCHORS, Head, Reading
+from deploy.detection.base import YOLO_ANCHORS, AskedHead, Head, Reading, Shapes
 from deploy.detection.choose import AUTO, choose, describe, reader, readers
 from deploy.detection.decode import Decoding, as_priors
 from profiles.errors import UserError, unknown
+
+IN_GRAPH = "corners"
+ALIKE = ({"use": "bce_kd", "weight": 4.0}, {"use": "boxes", "weight": 2.0})
+"""Of the blood cells in docs/benchmarks.md. Scores of places are each for themselves: a softmax over them says nothing."""
 
 Anchors = Sequence[Sequence[Sequence[float]]]
 """Width and height in pixels of each anchor of each map."""
@@ -60,6 +64,7 @@ class Detection(Task):
 
     metric = METRIC
     unit = UNIT
+    stage_losses = {"distill": ("task", *ALIKE, {"use": "cwd", "weight": 3.0}), "recovery": ("task", *ALIKE)}
 
     def __init__(
         self,
@@ -92,11 +97,14 @@ class Detection(Task):
         self._facts = Head(strides=tuple(strides), anchors=sides, priors=found)
         self._names: tuple[str, ...] = ()
         self._least_score, self._most_overlap = least_score, most_overlap
-        self.threshold, self.decode = threshold, decode
+        self._threshold, self._decode = threshold, decode
 
     def bound_to(self, splits: Splits) -> Detection:
         """Return this task for these data: their classes and the inputs' size, which heads need to be told apart."""
-        height, width = splits.train.load(np.arange(1)).inputs.shape[-2:]
+        inputs = splits.train.load(np.arange(1)).inputs
+        if isinstance(inputs, Mapping):
+            raise UserError(f"[task] detection reads images alone; the data gives the inputs {', '.join(inputs)}")
+        height, width = inputs.shape[-2:]
         bound = copy.copy(self)
         bound._names = tuple(splits.classes)
         bound._facts = Head(
@@ -122,6 +130,8 @@ class Detection(Task):
         shapes = _shapes(outputs)
         try:
             choose(bound._head, shapes, bound._facts)
+            if self._decode == "graph" and not reader(IN_GRAPH).fault(shapes, bound._facts):
+                raise UserError("outputs look as corners and scores do already; use decode = 'numpy'")
         except UserError as error:
             given = shapes or type(outputs).__name__
             about = f"detection of {len(splits.classes)} classes with strides {list(self._facts.strides)}"
@@ -185,6 +195,15 @@ class Detection(Task):
         found: dict[str, Tensor] = {"boxes": reading.boxes}
         return found if reading.distributions is None else {**found, "distributions": reading.distributions}
 
+    def asked_head(self) -> AskedHead:
+        return AskedHead(name=self._head, facts=self._facts, in_graph=self._decode == "graph")
+
+    def in_graph(self, outputs: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        if self._decode == "numpy":
+            return outputs
+        reading = reader(choose(self._head, [each.shape for each in outputs], self._facts)).read(outputs, self._facts)
+        return [reading.boxes, reading.scores]
+
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         return average_precision(self.detect, predict, samples)
 
@@ -194,19 +213,24 @@ class Detection(Task):
 
     def decoding(self, outputs: Sequence[npt.NDArray[Any]]) -> Decoding:
         """Return how outputs of these shapes are read, for a device; every class at ``threshold``."""
-        name = choose(self._head, [each.shape for each in outputs], self._facts)
+        name = self._name([each.shape for each in outputs])
         return Decoding(
             head=name,
             facts=self._facts,
             classes=self._names,
-            thresholds=(self.threshold,) * len(self._names),
+            thresholds=(self._threshold,) * len(self._names),
             most_overlap=self._most_overlap,
         )
 
     def _read(self, outputs: Any) -> Reading:
         tensors = [leaf.float() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        name = choose(self._head, [tuple(each.shape) for each in tensors], self._facts)
-        return reader(name).read(tensors, self._facts)
+        return reader(self._name([tuple(each.shape) for each in tensors])).read(tensors, self._facts)
+
+    def _name(self, shapes: Shapes) -> str:
+        """The reader of outputs of these shapes: behind a decode in the graph, of corners and scores."""
+        if self._decode == "graph" and not reader(IN_GRAPH).fault(shapes, self._facts):
+            return IN_GRAPH
+        return choose(self._head, shapes, self._facts)
 
 
 def _shapes(outputs: Any) -> list[tuple[int, ...]]:

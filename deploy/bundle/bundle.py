@@ -7,6 +7,8 @@
     preprocessing.json  what was done to a sample before the model saw it
     profile.json        the device it was proven on
     report.json         what was measured
+    decode.json         of a detector: how its outputs become boxes (deploy/detection), and decode.md: the lines that do so
+    priors.npy          where its reader needs them
     README.md           how to run it without this product
     manifest.json       version, target, size and SHA-256 of each file (deploy/bundle/manifest.py)
     manifest.sig        Ed25519 over manifest.json, once it is signed
@@ -36,6 +38,8 @@ from deploy.bundle import target as targets
 from deploy.bundle.golden import GoldenCheck
 from deploy.bundle.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, Target
 from deploy.bundle.model_file import model_file
+from deploy.detection import decode, standalone
+from deploy.detection.decode import Decoding
 from deploy.engines import BuildPlan, engine
 from deploy.files import UnsafeNameError, sha256, write_atomically
 from deploy.packing import packed_file
@@ -54,6 +58,10 @@ Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `ma
 With the device side of edge-compress: `python -m deploy verify FOLDER`, from outside of this folder (Python imports
 files of the one where it is started), checks all of it and runs the golden samples; after
 `compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
+"""
+READ = """
+Its outputs are raw: `decode.md` has the lines of numpy that make boxes, classes and scores of them, `decode.json` the
+classes and the score from which each is shown.
 """
 PACKED_EXAMPLE = """
 The model lies in `model.packed`, its weights as indices of few points. This makes `model.onnx` of it again, byte for
@@ -132,6 +140,7 @@ def write(
     extras: Mapping[str, Path] | None = None,
     packed: Path | None = None,
     signer: Signer | None = None,
+    decoding: Decoding | None = None,
 ) -> Manifest:
     """Replace ``folder`` by a bundle; it is there whole or not at all.
 
@@ -144,6 +153,7 @@ def write(
         versions: what made it, by package.
         extras: further files by their path in the bundle.
         packed: the model as a packed file, which then is in the bundle in its place.
+        decoding: how a detector's outputs are read.
 
     Raises:
         ValueError: ``packed`` does not decode to ``model``.
@@ -157,7 +167,9 @@ def write(
     (part / "report.json").write_bytes(report)
     (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
     np.savez(part / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
-    (part / "README.md").write_text(_readme(title, plan, profile, decoded))
+    (part / "README.md").write_text(_readme(title, plan, profile, decoded) + (READ if decoding else ""))
+    if decoding is not None:
+        _write_decoding(part, decoding)
     check_extras(extras or {})
     for path, source in (extras or {}).items():
         (part / path).parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +196,13 @@ def write(
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
     return written
+
+
+def _write_decoding(part: Path, decoding: Decoding) -> None:
+    (part / decode.FILE).write_text(json.dumps(decoding.as_json(), indent=1, sort_keys=True))
+    (part / "decode.md").write_text(standalone.text(decoding.head))
+    if decoding.facts.priors is not None:
+        np.save(part / decode.PRIORS, decoding.facts.priors)
 
 
 def check_extras(extras: Mapping[str, Path]) -> None:

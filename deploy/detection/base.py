@@ -49,6 +49,15 @@ class Head:
         return [(-(-height // stride), -(-width // stride)) for stride in self.strides]
 
 
+@dataclass(frozen=True, kw_only=True)
+class AskedHead:
+    """How a task wants outputs read: a reader's name or ``auto``, what shapes do not say, and where the decode runs."""
+
+    name: str
+    facts: Head
+    in_graph: bool
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
     """What a batch of outputs says; arrays or tensors, as they came.

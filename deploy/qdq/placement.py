@@ -14,6 +14,9 @@ The rules, each of which decides by itself whether int8 is faster or slower than
 6. Graph outputs stay float.
 7. Layers whose sums and products a logarithm reads stay float: it tells apart what one grid cannot (the front end of a
    model of sound).
+8. A detector's decode stays float: the mean of a distribution of distances (DFL), a layer by its form alone, is never one of
+   integers, so that no integer operator is behind the last layers with weights, and boxes in pixels and scores from 0 to 1
+   that are joined there have no scale at all, let alone one together.
 
 Where a runtime differs, its recipe says so as data (``profiles.quantization``): ``fuses_add`` and
 ``quantizes_branches`` thin out rule 3, ``fuses_pad`` rule 4, ``integer_results`` ends rules 2 and 6,
@@ -57,6 +60,7 @@ MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})
 FUSED = frozenset({"Relu", "Clip"})
 LINEAR = COMPUTE | CARRY | MOVES | {"Add", "Sub", "Mul", "Div", "Pow", "Abs", "Sqrt", "Max", "Clip", "Concat", "ReduceSum"}
 """What stands between a layer and the logarithm of its power."""
+VIEWS = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"})
 UNKNOWN_LAYERS = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
 """Layers that no recipe has integers for."""
 STANDARD = ("", "ai.onnx")
@@ -309,7 +313,26 @@ def _float_reason(graph: Graph, node: onnx.NodeProto, recipe: QuantizationRecipe
         return "its input is not a float activation"
     if not graph.is_constant(node.input[1]):
         return "its weight is computed"
+    if is_expectation(graph, node):
+        return "the mean of a distribution, part of a detector's decode"
     return ""
+
+
+def is_expectation(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Return whether a layer makes one number of a softmax, moved at most: the mean of a distribution over constants."""
+    if node.op_type not in COMPUTE or not graph.is_constant(node.input[1]):
+        return False
+    shape = graph.constant(node.input[1]).shape
+    if node.op_type == "Conv":
+        outputs = shape[0] if all(size == 1 for size in shape[2:]) else 0
+    elif node.op_type == "Gemm":
+        outputs = shape[0 if attribute(node, "transB", 0) else 1]
+    else:
+        outputs = shape[-1] if len(shape) > 1 else 1
+    tensor = str(node.input[0])
+    while (maker := graph.producer(tensor)) is not None and maker.op_type in VIEWS:
+        tensor = str(maker.input[0])
+    return outputs == 1 and maker is not None and maker.op_type == "Softmax"
 
 
 def _joins(graph: Graph, node: onnx.NodeProto, integer: set[str], kinds: _Kinds) -> bool:

@@ -52,7 +52,7 @@ HELPERS = {
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},
     "deploy/engines": {"build_record", "cuda", "exports"},
-    "deploy/detection": {"arrays", "choose", "decode", "suppression"},
+    "deploy/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
 

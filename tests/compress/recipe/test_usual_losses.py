@@ -30,6 +30,15 @@ def test_the_task_says_what_stages_learn_from():
     assert stages(own, losses=["l2"])[0] == [("l2", 1.0)], "what the recipe names comes first"
 
 
+def test_detectors_learn_scores_and_boxes_of_their_teacher():
+    alike = [("bce_kd", 4.0), ("boxes", 2.0)]
+    assert stages("detection") == [
+        [("task", 1.0), *alike, ("cwd", 3.0)],
+        [("task", 1.0), *alike],
+        [("task", 1.0), *alike],
+    ]
+
+
 @pytest.mark.parametrize("kind", ["classification", "segmentation"])
 def test_tasks_with_classes_leave_stages_their_own(kind):
     assert stages(kind)[2] == [(loss.use, loss.weight) for loss in LOSSES]

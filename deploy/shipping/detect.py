@@ -1,0 +1,82 @@
+"""``python -m deploy detect``: a bundle's engine on images, to detections, on the device. numpy and the runtime alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.bundle import bundle, manifest
+from deploy.bundle.golden import run
+from deploy.bundle.model_file import model_file
+from deploy.detection import decode
+from deploy.engines import EngineError, engine
+from profiles.errors import UserError
+
+CHUNK = 16
+
+
+def detect(arguments: list[str]) -> int:
+    """Run ``detect BUNDLE INPUTS.npy``: print one JSON line of detections for each sample.
+
+    INPUTS.npy is what the model takes, (samples, channels, height, width), made as ``preprocessing.json`` says. A line is
+    ``{"detections": [{"class": "RBC", "score": 0.91, "box": [x1, y1, x2, y2]}, ...]}``, best first, of those above the
+    class's threshold. Files of the bundle are checked; its signature is what ``verify`` checks.
+    """
+    parser = argparse.ArgumentParser(prog="python -m deploy detect")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("inputs", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        for line in lines(options.bundle, options.inputs):
+            sys.stdout.write(line + "\n")
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except (EngineError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def lines(folder: Path, inputs: Path) -> Iterator[str]:
+    """Yield the line of each sample of an .npy file.
+
+    Raises:
+        UserError: the bundle is none of a detector, or was altered; or the file is none of inputs.
+        EngineError: the runtime refused the model.
+        ValueError: the inputs are not of the model's shape.
+    """
+    contents, _, _ = manifest.read(folder)
+    manifest.check_files(folder, contents)
+    decoding, plan = decode.load(folder), bundle.load_plan(folder)
+    samples = _samples(inputs)
+    with tempfile.TemporaryDirectory() as scratch:
+        with model_file(folder, contents, plan) as model:
+            engine(plan.engine).build(model, plan, Path(scratch))
+        session = engine(plan.engine).open(Path(scratch), plan)
+        for start in range(0, len(samples), CHUNK):
+            for found in decoding.detect(run(session, samples[start : start + CHUNK])):
+                yield json.dumps({"detections": [_row(decoding, row) for row in found]})
+
+
+def _row(decoding: decode.Decoding, row: npt.NDArray[Any]) -> dict[str, Any]:
+    label, score, *box = row.tolist()
+    return {"class": decoding.classes[int(label)], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+
+
+def _samples(path: Path) -> npt.NDArray[Any]:
+    try:
+        samples = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: no .npy file of inputs ({str(error)[:120]}); write one by numpy.save") from None
+    if not isinstance(samples, np.ndarray) or samples.ndim < 2 or samples.dtype.kind not in "fiu":
+        raise UserError(f"{path}: inputs are numbers of shape (samples, ...); write them by numpy.save")
+    return samples.astype(np.float32)
