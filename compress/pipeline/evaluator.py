@@ -23,7 +23,7 @@ from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.device_costs import DeviceCostModel
 from compress.pipeline.exports import MODEL, Exporter, PackedExport, Variant
 from compress.pipeline.model_builder import ModelBuilder
-from compress.pipeline.races import RaceOptions, RaceResult, Races
+from compress.pipeline.races import RaceOptions, RaceResult, Races, device_key, facts_and_setting
 from compress.pipeline.recorded_engine import RecordedEngine
 from compress.tasks import Metric
 from deploy.devices import Device
@@ -80,7 +80,7 @@ class Evaluator:
         self.pool = WorkerPool(device)
         self._raced_as: dict[Variant, Step] = {}
         self._files = Exporter(builder, profile, cache)
-        facts, setting = distributed.from_main(self._facts() if distributed.is_main() else ({}, {}))
+        facts, setting = distributed.from_main(facts_and_setting(self.pool) if distributed.is_main() else ({}, {}))
         self.environment: dict[str, Any] = facts
         self._races = Races(
             device,
@@ -92,12 +92,6 @@ class Evaluator:
             feed=lambda samples: self.sample_feed(builder.data.validation, samples),
             options=options or RaceOptions(quiet_seconds=builder.recipe.measure.quiet_seconds),
         )
-
-    def _facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Ask the device for its facts, and for how it is set: power mode and governors."""
-        with self.pool.worker() as worker:
-            facts, now = worker.facts(), worker.conditions()
-        return facts, {"power_mode": now.power_mode, "governors": dict(now.governors)}
 
     @property
     def url(self) -> str:
@@ -242,6 +236,10 @@ class Evaluator:
         digest = structure_digest(onnx.load(str(self.model_path(variant))))
         return f"{digest} {json.dumps(plan.as_json(), sort_keys=True, default=str)}"
 
+    def raced_as(self, variant: Variant) -> str:
+        """Return the key of the engine that was timed for a variant that raced; equal engines share one."""
+        return self._raced_as[variant].key
+
     def energy_mj(self, variant: Variant) -> float | None:
         """Return the millijoules of one inference of a variant that raced; None where the device has no power rails."""
         return self._races.energy_mj(self._raced_as.get(variant) or self.built(variant))
@@ -302,8 +300,7 @@ class Evaluator:
         return engine(variant.engine).plan(self.profile, variant.precision, version)
 
     def _device_key(self) -> dict[str, Any]:
-        device = self.environment["device"]
-        return {"url": self._device.url, **{k: device[k] for k in ("arch", "processor", "cores", "flags")}}
+        return device_key(self._device.url, self.environment["device"])
 
 
 def _alike(agreement: Parity, variant: Variant) -> bool:

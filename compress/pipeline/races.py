@@ -71,6 +71,18 @@ class RaceResult:
         return ratio_interval(rounds[one.key], rounds[other.key])
 
 
+def facts_and_setting(pool: WorkerPool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ask a device for its facts, and for how it is set: power mode and governors."""
+    with pool.worker() as worker:
+        facts, now = worker.facts(), worker.conditions()
+    return facts, {"power_mode": now.power_mode, "governors": dict(now.governors)}
+
+
+def device_key(url: str, device: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a device decides a latency, of its address and facts."""
+    return {"url": url, **{k: device[k] for k in ("arch", "processor", "cores", "flags")}}
+
+
 @final
 class Races:
     """Races of engines on one device.

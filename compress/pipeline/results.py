@@ -103,6 +103,7 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant)
         notes=(*(variant.made.notes if attempt else ()), *([judged.parted] if judged.parted else ()), *_left(packed)),
         choices=variant.made.choices if attempt else (),
         about=variant.made.about if attempt else "",
+        raced_as=evaluator.raced_as(variant),
         drop_interval=None if variant == teacher else _drop(judged, evaluator.judge(teacher, "test")),
     )
 

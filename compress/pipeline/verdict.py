@@ -14,6 +14,7 @@ LEAST_GAP_POINTS = 2.0
 """A smaller difference between validation and test is told of no checkpoint, however many samples show it."""
 GAP_ERRORS = 3.0
 """Standard errors that a difference is more than before it is told: one split in 700 by chance."""
+NOT_CLEAN = "the latencies are not clean"
 Speedup = Callable[[str, str], Interval]
 """Function that gives the interval of how many times faster the second row, by name, is than the first."""
 
@@ -64,7 +65,7 @@ def conclude(
 
 def not_clean(doubts: Sequence[str], url: str) -> tuple[str, ...]:
     """Return the warning that the rows' latencies are in doubt; none without doubts."""
-    return (f"the latencies are not clean: while measuring on {url}, {'; '.join(doubts)}",) if doubts else ()
+    return (f"{NOT_CLEAN}: while measuring on {url}, {'; '.join(doubts)}",) if doubts else ()
 
 
 def find_warnings(rows: Sequence[Row], *, scale: float = 100.0, is_trained_here: bool = False) -> tuple[str, ...]:

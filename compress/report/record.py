@@ -38,6 +38,7 @@ class Row:
         stored_bytes: of the model in a bundle; ``packed`` says what they are for where its weights are indices.
         drop_interval: of the metric's drop below the teacher's in points, by the same test samples, 95 of 100 cases; None
             where the metric is no mean over samples.
+        raced_as: key of the built engine that was timed for it; engines that are equal but for their weights share one.
         choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
         seconds: that making the model took (training included), None where another row has it.
     """
@@ -66,6 +67,7 @@ class Row:
     packed: SizeBreakdown | None = None
     validation_samples: int | None = None
     drop_interval: tuple[float, float] | None = None
+    raced_as: str = ""
 
     def flat(self) -> dict[str, Any]:
         """Return the row's figures as one level of plain data, units in the names."""

@@ -259,3 +259,31 @@ def at_once(count, folder):
     for process in processes:
         out, err = process.communicate(timeout=HANG_S)
         yield subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_a_finished_runs_rows_are_timed_again_from_its_engines_alone(done, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(done[0], folder)
+    monkeypatch.chdir(folder)
+    before = json.loads((folder / "runs/small-cpu/report.json").read_text())
+    made = set(_steps(folder))
+    assert entry(["report", "runs/small-cpu", "--measure"]) == 0
+    after = json.loads((folder / "runs/small-cpu/report.json").read_text())
+    assert [step.split("-")[0] for step in set(_steps(folder)) - made] == ["race"]
+    changing = {"latency_ms", "energy_mj"}
+    for old, new in zip(before["rows"], after["rows"], strict=True):
+        assert {k: v for k, v in old.items() if k not in changing} == {k: v for k, v in new.items() if k not in changing}
+        assert old["latency_ms"] != new["latency_ms"], "timed anew"
+    assert after["environment"]["conditions"] != before["environment"]["conditions"]
+    shutil.rmtree(folder / "runs/.steps" / after["rows"][0]["raced_as"])
+    assert entry(["report", "runs/small-cpu", "--measure"]) == 2
+
+
+@pytest.mark.slow
+def test_measuring_again_times_all_anew_and_trains_nothing(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "copy")
+    made = set(_steps(tmp_path / "copy"))
+    code, _, err = finish(tmp_path / "copy", "--measure-again")
+    new = {step.split("-")[0] for step in set(_steps(tmp_path / "copy")) - made}
+    assert "race" in new and not new & {"teacher", "distill", "quantize", "student"}
+    assert code == 0 or "--measure-again trains nothing" in err, "the gate may decide otherwise on a busy machine"
