@@ -15,6 +15,7 @@ from typing import Any
 
 from profiles.errors import UserError, unknown
 from profiles.facts import Facts, facts
+from profiles.fields import Field, Fields, chosen, read_fields
 from profiles.figures import Figure, PowerMode, Units, power_modes, units
 from profiles.peaks import cpu_peaks
 from profiles.quantization import QUANTIZATION
@@ -25,23 +26,41 @@ __all__ = ["FOLDER", "PRECISIONS", "DeviceProfile", "Facts", "Runtime", "facts",
 FOLDER = Path(__file__).parent
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 SAME_ARCH = {"arm64": "aarch64", "AMD64": "x86_64", "amd64": "x86_64"}
-KEYS = {
-    "title",
-    "arch",
-    "threads",
-    "batch",
-    "channel_multiple",
-    "runtime",
-    "board",
-    "unit",
-    "power_mode",
-    "jetpack",
-    "notes",
+PROFILE: Fields = {
+    "title": Field(kind="text", about="What the device is called; the file's name without one."),
+    "arch": Field(kind="texts", about="Machine architectures it may have, as uname -m says them; any without one."),
+    "threads": Field(kind="whole", about="Threads that an engine uses; 0 for every core.", usual=0),
+    "batch": Field(kind="whole", about="Samples at once that engines are built for.", usual=1, least=1),
+    "channel_multiple": Field(kind="whole", about="Channel counts that fill its vector registers.", usual=8, least=1),
+    "jetpack": Field(kind="texts", about="JetPack releases that run on it."),
+    "notes": Field(kind="texts", about="What a user of this device should know."),
+    "runtime": Field(kind="any", about="Runtimes in order of preference: [[runtime]] tables, at least one."),
+    "board": Field(kind="any", about="Facts of the board, by which the profile is read where it is not connected."),
+    "unit": Field(kind="any", about="Peak figures by part of the device: [unit.cpu], [unit.gpu], [unit.memory]."),
+    "power_mode": Field(kind="any", about="Power modes by name: [[power_mode]] tables."),
 }
-BOARD_KEYS = {"processor", "cores", "memory_gib", "flags", "system", "model"}
-MOST_NUMBER = 2**20
-"""Largest number of threads, cores, GiB or images a batch."""
+"""Keys of a profile; a table of ``any`` has its own."""
 
+BOARD: Fields = {
+    "processor": Field(kind="text", about="Its name.", usual=""),
+    "cores": Field(kind="whole", about="CPU cores.", usual=1, least=1),
+    "memory_gib": Field(kind="number", about="Nominal memory in GiB.", usual=0),
+    "flags": Field(kind="texts", about="Flags of the processor, as /proc/cpuinfo names them."),
+    "system": Field(kind="text", about="Operating system, as uname -s says it.", usual="Linux"),
+    "model": Field(kind="text", about="Part of what the board calls itself.", usual=""),
+}
+RUNTIME: Fields = {
+    "engine": Field(kind="text", about="Its engine; compress engines lists them.", required=True),
+    "precisions": Field(kind="chosen", about="What it runs, in order of preference.", names=PRECISIONS, name="precision"),
+    "quantization": Field(
+        kind="chosen",
+        about="Q/DQ recipes, of which the first that fits is taken; none without int8.",
+        names=tuple(QUANTIZATION),
+        name="quantization recipe",
+    ),
+    "unit": Field(kind="text", about="The part of the device that it runs on, a name of the profile's units.", usual="cpu"),
+    "estimate": Field(kind="chosen", about="What an estimate of it is calibrated on, of data/estimates.toml."),
+}
 LEAST_MEMORY = 0.6
 """Of its nominal memory a board shows less: carve-outs of the GPU and the firmware."""
 
@@ -141,26 +160,21 @@ def stated_facts(name: str) -> Facts | None:
     if "board" not in table:
         return None
     wrong: list[str] = []
-    board = table_of(table["board"], f"profile {name}: [board]", wrong)
-    wrong += [unknown("key", key, BOARD_KEYS, f"profile {name}: [board]") for key in sorted(set(board) - BOARD_KEYS)]
-    arch = _texts(table, "arch", f"profile {name}", wrong)
-    flags = _texts(board, "flags", f"profile {name}: [board]", wrong)
-    cores = _whole(board, "cores", 1, 1, f"profile {name}: [board]", wrong)
-    memory_gib = board.get("memory_gib", 0)
-    if isinstance(memory_gib, bool) or not isinstance(memory_gib, (int, float)) or not 0 <= memory_gib <= MOST_NUMBER:
-        wrong.append(f"profile {name}: [board] memory_gib is a number from 0 on; given: {shown(memory_gib)}")
-    if len(arch) == 0:
-        wrong.append(f'profile {name}: a [board] needs arch = ["aarch64"] or ["x86_64"] beside it')
+    where = f"profile {name}"
+    board = read_fields(table_of(table["board"], f"{where}: [board]", wrong), BOARD, f"{where}: [board]", wrong)
+    arch = read_fields({"arch": table.get("arch", ())}, {"arch": PROFILE["arch"]}, where, wrong)["arch"]
+    if not arch:
+        wrong.append(f'{where}: a [board] needs arch = ["aarch64"] or ["x86_64"] beside it')
     if wrong:
         raise UserError(*wrong)
     return Facts(
         arch=arch[0],
-        processor=str(board.get("processor", "")),
-        cores=cores,
-        memory_bytes=int(float(memory_gib) * 2**30),
-        flags=frozenset(flags) | set(arch),
-        system=str(board.get("system", "Linux")),
-        model=str(board.get("model", "")),
+        processor=board["processor"],
+        cores=board["cores"],
+        memory_bytes=int(float(board["memory_gib"]) * 2**30),
+        flags=frozenset(board["flags"]) | set(arch),
+        system=board["system"],
+        model=board["model"],
     )
 
 
@@ -193,37 +207,31 @@ def resolve(name: str, table: Mapping[str, Any], device: Facts) -> DeviceProfile
     """Resolve the profile in ``table`` against the device's flags."""
     where = f"profile {name}"
     faults: list[str] = []
+    values = read_fields(table, PROFILE, where, faults)
     entries = tables_of(table.get("runtime", []), f"{where}: [[runtime]]", faults)
     runtimes = [_runtime(where, entry, device, faults) for entry in entries]
     if not runtimes:
         faults.append(f"{where}: no [[runtime]]; a device needs at least one")
-    faults += [f"{where}: unknown key {key!r}" for key in sorted(set(table) - KEYS)]
     parts: dict[str, Mapping[str, Figure]] = dict(
         units(table_of(table.get("unit", {}), f"{where}: [unit]", faults), where, faults)
     )
     modes = power_modes(tables_of(table.get("power_mode", []), f"{where}: [[power_mode]]", faults), where, faults)
-    title = table.get("title", name)
-    if not isinstance(title, str):
-        faults.append(f"{where}: title is text; given: {shown(title)}")
-    numbers = {
-        key: _whole(table, key, usual, least, where, faults)
-        for key, usual, least in (("channel_multiple", 8, 1), ("threads", 0, 0), ("batch", 1, 1))
-    }
-    lists = {key: _texts(table, key, where, faults) for key in ("arch", "jetpack", "notes")}
     if faults:
         raise UserError(*faults)
     if "cpu" not in parts and (peaks := cpu_peaks(device)):
         parts["cpu"] = peaks
     return DeviceProfile(
         name=name,
-        title=title,
+        title=values["title"] or name,
         runtimes=tuple(runtimes),
-        channel_multiple=numbers["channel_multiple"],
-        threads=numbers["threads"] or device.cores,
-        batch=numbers["batch"],
+        channel_multiple=values["channel_multiple"],
+        threads=values["threads"] or device.cores,
+        batch=values["batch"],
         units=parts,
         power_modes=modes,
-        **lists,
+        arch=values["arch"],
+        jetpack=values["jetpack"],
+        notes=values["notes"],
     )
 
 
@@ -266,59 +274,19 @@ def _differences(name: str, board: Facts, device: Facts) -> list[str]:
 
 def _runtime(where: str, entry: Mapping[str, Any], device: Facts, faults: list[str]) -> Runtime:
     place = f"{where}: [[runtime]] {shown(entry.get('engine', ''))}"
-    precisions = tuple(_chosen(entry, "precisions", device, place, faults))
-    faults += [unknown("precision", p, PRECISIONS, where) for p in precisions if p not in PRECISIONS]
-    recipes = _chosen(entry, "quantization", device, place, faults)
-    faults += [unknown("quantization recipe", r, QUANTIZATION, where) for r in recipes if r not in QUANTIZATION]
-    unknown_keys = sorted(set(entry) - {"engine", "precisions", "quantization", "unit", "estimate"})
-    faults += [f"{where}: [[runtime]] {shown(entry.get('engine', ''))} has an unknown key {key!r}" for key in unknown_keys]
-    if "engine" not in entry:
-        faults.append(f"{where}: a [[runtime]] has no engine")
-    texts = {"engine": entry.get("engine", ""), "unit": entry.get("unit", "cpu")}
-    faults += [
-        f"{place} {key} is a name; given: {shown(value)}" for key, value in texts.items() if not isinstance(value, str)
-    ]
+    values = read_fields(entry, RUNTIME, place, faults)
+    names = {
+        key: chosen(values[key] or (), field, device.flags, place, key, faults)
+        for key, field in RUNTIME.items()
+        if field.kind == "chosen"
+    }
+    precisions, recipes = names["precisions"], names["quantization"]
     if "int8" in precisions and not recipes:
         precisions = tuple(p for p in precisions if p != "int8")
     return Runtime(
-        **texts,
+        engine=values["engine"] or "",
+        unit=values["unit"],
         precisions=precisions,
         quantization=recipes[0] if recipes else None,
-        estimate=next(iter(_chosen(entry, "estimate", device, place, faults)), None),
+        estimate=next(iter(names["estimate"]), None),
     )
-
-
-def _chosen(entry: Mapping[str, Any], key: str, device: Facts, where: str, faults: list[str]) -> list[str]:
-    """Names whose ``needs`` the device meets: ``"int8"`` or ``{name = "bf16", needs = ["amx_bf16"]}``."""
-    given = entry.get(key, [])
-    if not isinstance(given, list):
-        faults.append(f"{where} {key} is a list of names; given: {shown(given)}")
-        return []
-    chosen = []
-    for each in given:
-        table = {"name": each} if isinstance(each, str) else table_of(each, f"{where} {key}", faults)
-        needs = _texts(table, "needs", f"{where} {key}", faults)
-        if not isinstance(table.get("name"), str):
-            faults.append(f'{where} {key} are names, or {{ name = "...", needs = [...] }}; given: {shown(each)}')
-        elif not needs or device.flags.intersection(needs):
-            chosen.append(table["name"])
-    return chosen
-
-
-def _texts(table: Mapping[str, Any], key: str, where: str, faults: list[str]) -> tuple[str, ...]:
-    """Read one text or a list of texts; a fault is added to ``faults``."""
-    value = table.get(key, ())
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        faults.append(f"{where} {key} is a text or a list of texts; given: {shown(value)}")
-        return ()
-    return tuple(texts)
-
-
-def _whole(table: Mapping[str, Any], key: str, usual: int, least: int, where: str, faults: list[str]) -> int:
-    """Read a whole number within bounds; a fault is added to ``faults``."""
-    value = table.get(key, usual)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST_NUMBER:
-        faults.append(f"{where} {key} is a whole number from {least} to {MOST_NUMBER:,}; given: {shown(value)}")
-        return usual
-    return value

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from profiles.errors import one_line, unknown
+from profiles.fields import Field, Fields, read_fields
 from profiles.toml import shown, table_of
 
 KINDS = ("measured", "published", "derived", "unverified")
@@ -31,6 +32,7 @@ FIGURES = {
 }
 """What a unit may state, and in what; a multiply-accumulate counts as two operations."""
 
+MOST_COUNT = 2**31
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
@@ -69,6 +71,27 @@ class PowerMode:
     memory_mhz: int | None = None
 
 
+KIND = Field(kind="text", about="How sure it is.", names=KINDS, name="kind", required=True)
+SOURCE = Field(kind="text", about="Where it was read or how it was timed.", required=True)
+FIGURE: Fields = {
+    "value": Field(kind="number", about="The number, in the figure's own unit.", most=math.inf, required=True),
+    "kind": KIND,
+    "source": SOURCE,
+    "formula": Field(kind="text", about="Arithmetic over the unit's other figures, for a derived one.", usual=""),
+}
+MEGAHERTZ = Field(kind="whole", about="Cap of the clock in MHz.", most=MOST_COUNT)
+POWER_MODE: Fields = {
+    "name": Field(kind="text", about="Its name, since ids differ between boards and releases.", required=True),
+    "kind": KIND,
+    "source": SOURCE,
+    "default": Field(kind="flag", about="Whether the board starts in it.", usual=False),
+    "cpus": Field(kind="whole", about="CPU cores that are on.", most=MOST_COUNT),
+    "cpu_mhz": MEGAHERTZ,
+    "sms": Field(kind="whole", about="Multiprocessors of the GPU that are on.", most=MOST_COUNT),
+    "gpu_mhz": MEGAHERTZ,
+    "memory_mhz": MEGAHERTZ,
+}
+
 Units = Mapping[str, Mapping[str, Figure]]
 """Figures by name, by the part of the device that they describe: ``cpu``, ``gpu``, ``dla``, ``npu``, ``memory``."""
 
@@ -88,28 +111,21 @@ def parse_figures(table: Mapping[str, Any], where: str, faults: list[str]) -> di
 
 def parse_figure(entry: Any, where: str, faults: list[str]) -> Figure | None:
     """Parse a table like ``{value = 102, kind = "published", source = "..."}``."""
-    wrong = _faults(entry, where)
-    faults += wrong
-    return None if wrong else Figure(**{**entry, "value": float(entry["value"])})
+    if not isinstance(entry, Mapping):
+        faults.append(f'{where} = {shown(entry)}: write {{ value = ..., kind = "published", source = "..." }}')
+        return None
+    before = len(faults)
+    values = read_fields(entry, FIGURE, where, faults)
+    return Figure(**{**values, "value": float(values["value"])}) if len(faults) == before else None
 
 
 def power_modes(entries: list[Any], where: str, faults: list[str]) -> tuple[PowerMode, ...]:
     """Parse a profile's ``[[power_mode]]`` tables; faults are added to ``faults``."""
     modes = []
     for entry in entries:
-        place = f"{where}: power mode {entry.get('name', '')!r}"
-        wrong = [unknown("key", key, PowerMode.__dataclass_fields__, place) for key in _not_in(entry, PowerMode)]
-        wrong += [f"{place} has no {key}" for key in ("name", "kind", "source") if not entry.get(key)]
-        if entry.get("kind", KINDS[0]) not in KINDS:
-            wrong.append(unknown("kind", str(entry["kind"]), KINDS, place))
-        wrong += [f"{place} {key} is text; given: {shown(entry[key])}" for key in _not_of(entry, ("name", "source"), str)]
-        numbers = ("cpus", "cpu_mhz", "sms", "gpu_mhz", "memory_mhz")
-        wrong += [f"{place} {key} is a whole number; given: {shown(entry[key])}" for key in _not_of(entry, numbers, int)]
-        wrong += [
-            f"{place} default is true or false; given: {shown(entry[key])}" for key in _not_of(entry, ("default",), bool)
-        ]
-        faults += wrong
-        modes += [] if wrong else [PowerMode(**entry)]
+        before = len(faults)
+        values = read_fields(entry, POWER_MODE, f"{where}: power mode {shown(entry.get('name', ''))}", faults)
+        modes += [PowerMode(**values)] if len(faults) == before else []
     return tuple(modes)
 
 
@@ -130,27 +146,3 @@ def evaluate_formula(formula: str, of: Mapping[str, Figure]) -> float:
         raise ValueError(f"formula {formula!r}: {ast.unparse(node)!r} is neither a number nor one of {', '.join(of)}")
 
     return value(ast.parse(formula, mode="eval").body)
-
-
-def _faults(entry: Any, where: str) -> list[str]:
-    if not isinstance(entry, Mapping):
-        return [f'{where} = {entry!r}: write {{ value = ..., kind = "published", source = "..." }}']
-    faults = [unknown("key", key, Figure.__dataclass_fields__, where) for key in _not_in(entry, Figure)]
-    faults += [f"{where} has no {key}" for key in ("value", "kind", "source") if entry.get(key) in (None, "")]
-    if entry.get("kind", KINDS[0]) not in KINDS:
-        faults.append(unknown("kind", str(entry["kind"]), KINDS, where))
-    value = entry.get("value", 0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        faults.append(f"{where}: value {shown(value)} is no number from 0 on")
-    faults += [f"{where} {key} is text; given: {shown(entry[key])}" for key in _not_of(entry, ("source", "formula"), str)]
-    return faults
-
-
-def _not_in(entry: Mapping[str, Any], record: type) -> list[str]:
-    return sorted(set(entry) - set(record.__dataclass_fields__))  # type: ignore[attr-defined]
-
-
-def _not_of(entry: Mapping[str, Any], keys: Iterable[str], kind: type) -> list[str]:
-    """List the keys whose value is not of ``kind``; true is no number here."""
-    wrong = [key for key in keys if key in entry and not isinstance(entry[key], kind)]
-    return wrong + [key for key in keys if kind is int and isinstance(entry.get(key), bool)]

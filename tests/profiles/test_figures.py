@@ -40,7 +40,7 @@ def test_all_faults_of_figures_and_modes_at_once():
         "unknown figure 'sm' (did you mean 'sms'?)",
         "unknown kind 'guessed'",
         "unknown key 'note'",
-        "value '1.0' is no number",
+        "clock_ghz value is a number from 0 on; given: '1.0'",
         "int8_tops = 33: write { value = ...",
         "fp16_tflops has no source",
         "power mode '15W': unknown key 'watts'",
