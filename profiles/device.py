@@ -146,8 +146,15 @@ def load(name: str, of: Facts | None = None) -> DeviceProfile:
     Raises:
         UserError: there is no such profile, or its file is wrong (all faults at once).
     """
-    table = _table(name)
-    return resolve(Path(name).stem if name.endswith(".toml") else name, table, of or stated_facts(name) or facts())
+    table, faults = _table(name), list[str]()
+    stated = _stated(table, f"profile {name}", faults)
+    try:
+        profile = resolve(Path(name).stem if name.endswith(".toml") else name, table, of or stated or facts())
+    except UserError as error:
+        raise UserError(*faults, *(fault for fault in error.faults if fault not in faults)) from None
+    if faults:
+        raise UserError(*faults)
+    return profile
 
 
 def stated_facts(name: str) -> Facts | None:
@@ -156,17 +163,22 @@ def stated_facts(name: str) -> Facts | None:
     Raises:
         UserError: as ``load``.
     """
-    table = _table(name)
+    faults: list[str] = []
+    stated = _stated(_table(name), f"profile {name}", faults)
+    if faults:
+        raise UserError(*faults)
+    return stated
+
+
+def _stated(table: Mapping[str, Any], where: str, faults: list[str]) -> Facts | None:
     if "board" not in table:
         return None
-    wrong: list[str] = []
-    where = f"profile {name}"
-    board = read_fields(table_of(table["board"], f"{where}: [board]", wrong), BOARD, f"{where}: [board]", wrong)
-    arch = read_fields({"arch": table.get("arch", ())}, {"arch": PROFILE["arch"]}, where, wrong)["arch"]
+    place = f"{where}: [board]"
+    board = read_fields(table_of(table["board"], place, faults), BOARD, place, faults)
+    arch = read_fields({"arch": table.get("arch", ())}, {"arch": PROFILE["arch"]}, where, faults)["arch"]
     if not arch:
-        wrong.append(f'{where}: a [board] needs arch = ["aarch64"] or ["x86_64"] beside it')
-    if wrong:
-        raise UserError(*wrong)
+        faults.append(f'{where}: a [board] needs arch = ["aarch64"] or ["x86_64"] beside it')
+        return None
     return Facts(
         arch=arch[0],
         processor=board["processor"],

@@ -19,7 +19,7 @@ def profile_schema() -> dict[str, Any]:
     nested = {
         "runtime": {"type": "array", "minItems": 1, "items": table_schema(RUNTIME)},
         "board": table_schema(BOARD),
-        "unit": {"type": "object", "additionalProperties": _closed(figures)},
+        "unit": {"type": "object", "additionalProperties": closed(figures)},
         "power_mode": {"type": "array", "items": table_schema(POWER_MODE)},
     }
     schema = table_schema(PROFILE)
@@ -37,7 +37,7 @@ def profile_schema() -> dict[str, Any]:
 
 def table_schema(fields: Fields) -> dict[str, Any]:
     """Return the JSON Schema of one table."""
-    schema = _closed({key: field_schema(field) for key, field in fields.items()})
+    schema = closed({key: field_schema(field) for key, field in fields.items()})
     required = [key for key, field in fields.items() if field.required]
     return {**schema, "required": required} if required else schema
 
@@ -71,5 +71,6 @@ def _entry(name: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "properties": {**schema["properties"], "name": name}}
 
 
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+def closed(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a table that has these keys and no others."""
     return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -35,6 +35,7 @@ COMMANDS = {
     "engines": "compress.cli.listing:engines",
     "losses": "compress.cli.listing:losses",
     "tasks": "compress.cli.listing:tasks",
+    "schema": "compress.cli.schema:schema",
     "teachers": "compress.cli.teachers:teachers",
     "doctor": "compress.cli.doctor:doctor",
 }
@@ -55,6 +56,7 @@ HELP = {
     "engines": "List the engines, and whether each can run here.",
     "losses": "List the losses of a recipe.",
     "tasks": "List the tasks and data sources.",
+    "schema": "Print the JSON Schema of a recipe or a profile, for editors.",
     "teachers": "Rank a recipe's teachers by how well they fit the data.",
     "doctor": "Show versions, hardware, runtimes, and why one is missing.",
 }

@@ -108,7 +108,7 @@ def fill_paths(call: Callable[..., Any] | None, options: Mapping[str, Any], fold
     Raises:
         UserError: variables in a path that are not set; all of them.
     """
-    hints = {} if call is None else _hints(call)
+    hints = {} if call is None else hints_of(call)
     faults: list[str] = []
 
     def fill(name: str, value: Any) -> Any:
@@ -150,9 +150,9 @@ def _holds(hint: Any, kind: type) -> bool:
 def _validated(
     call: Callable[..., Any], options: Mapping[str, Any], where: str, *, keyword_only: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    parameters = _parameters(call, keyword_only=keyword_only)
+    parameters = parameters_of(call, keyword_only=keyword_only)
     takes = [name for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD]
-    hints, values, faults = _hints(call), dict(options), list[str]()
+    hints, values, faults = hints_of(call), dict(options), list[str]()
     open_ended = len(takes) < len(parameters)
     for name, value in options.items():
         if name not in takes:
@@ -167,7 +167,7 @@ def _validated(
     return values, faults
 
 
-def _parameters(call: Callable[..., Any], *, keyword_only: bool) -> dict[str, inspect.Parameter]:
+def parameters_of(call: Callable[..., Any], *, keyword_only: bool) -> dict[str, inspect.Parameter]:
     """Return the parameters of a callable that can be given by name."""
     kinds: tuple[Any, ...] = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
     try:
@@ -178,7 +178,8 @@ def _parameters(call: Callable[..., Any], *, keyword_only: bool) -> dict[str, in
     return {name: each for name, each in signature.parameters.items() if each.kind not in kinds}
 
 
-def _hints(call: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(call: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a callable's parameters; none where they cannot be found out."""
     target = call.__init__ if isinstance(call, type) else inspect.unwrap(call)  # type: ignore[misc]
     try:
         return typing.get_type_hints(target, include_extras=True)
@@ -196,7 +197,7 @@ def _converted(hint: Any, value: Any) -> Any:
         except PydanticUserError:
             return value
     try:
-        text = json.dumps(value, default=_plain)
+        text = json.dumps(value, default=as_plain)
     except (TypeError, ValueError, RecursionError):  # no plain data
         return adapter.validate_python(value)
     try:
@@ -207,7 +208,7 @@ def _converted(hint: Any, value: Any) -> Any:
         raise
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """Convert paths, and numpy's numbers and arrays, to plain data."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)

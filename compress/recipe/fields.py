@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from compress.data.options import as_plain
 from profiles.errors import unknown
 from profiles.toml import shown
 
 
+def keys(kind: Any) -> dict[str, str]:
+    """Return the fields of a dataclass by the keys of its table: ``from`` is called ``from_`` in Python."""
+    return {field.name.removesuffix("_"): field.name for field in fields(kind)}
+
+
 def build(kind: Any, table: Mapping[str, Any], where: str, faults: list[str]) -> Any:
-    """Build the dataclass ``kind`` from a table, its types and bounds checked; None where it has faults."""
-    allowed = [f.name for f in fields(kind)]
+    """Build the dataclass ``kind`` from a table, its types and bounds checked; None where it has faults.
+
+    Values are checked as the plain data that a recipe holds, strictly: text is no number, and 1.0 no whole one. From Python
+    may come objects besides, which are checked as such.
+    """
+    allowed = keys(kind)
     wrong = [unknown("key", key, allowed, where) for key in table if key not in allowed]
     faults += wrong
+    known = {allowed[key]: value for key, value in table.items() if key in allowed}
     try:
-        known = {key: value for key, value in table.items() if key in allowed}
-        record = TypeAdapter(kind).validate_python(known)
+        record = _validated(TypeAdapter(kind), known)
     except ValidationError as error:
         faults += [_fault(detail, where) for detail in error.errors()]
         return None
     return None if wrong else record
 
 
+def _validated(adapter: TypeAdapter[Any], known: Mapping[str, Any]) -> Any:
+    try:
+        text = json.dumps(known, default=as_plain)
+    except (TypeError, ValueError, RecursionError):  # no plain data
+        return adapter.validate_python(known)
+    try:
+        return adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        if any(each["type"] == "needs_python_object" for each in error.errors()):
+            return adapter.validate_python(known)
+        raise
+
+
 def _fault(detail: Any, where: str) -> str:
-    key = ".".join(str(part) for part in detail["loc"]) or "?"
+    key = ".".join(str(part).removesuffix("_") for part in detail["loc"]) or "?"
     words = str(detail["msg"]).removeprefix("Value error, ")
     given = "" if "Value error" in detail["msg"] else f"; given: {shown(detail['input'])}"
     return f"{where} {key}: {words}{given}"

@@ -20,18 +20,28 @@ from compress.models import (
 )
 from compress.models.checkpoint import WeightsSpec
 from compress.models.hub.records import check_names, is_address
-from compress.recipe.fields import build
-from compress.recipe.spec import AlsoSpec, Budget, LabelledSpec, Measure, Recipe, TeacherSpec, Use
-from compress.recipe.student import parse_student
+from compress.recipe.fields import build, keys
+from compress.recipe.spec import AlsoSpec, Budget, LabelledSpec, Measure, Plain, Recipe, TaskTable, TeacherSpec, Use
+from compress.recipe.student import StudentTable, parse_student
 from compress.stages import stages
 from compress.stages.base import Stage
 from compress.tasks import TASKS
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object, with_entry_points
-from profiles.toml import read_toml, shown, table_of, tables_of
+from profiles.toml import read_toml, table_of, tables_of
 
 FOLDER = Path(__file__).parent / "built_in"
-TABLES = ("task", "teacher", "student", "budget", "stage", "seed", "trackers", "measure", "calibration")
+TABLES: dict[str, Any] = {
+    "task": TaskTable,
+    "teacher": TeacherSpec,
+    "student": StudentTable,
+    "budget": Budget,
+    "measure": Measure,
+    "calibration": CalibrationSpec,
+}
+"""The tables of a recipe, by what each is read into; beside them ``[[stage]]`` and the fields of ``Plain``."""
+
+KEYS = (*TABLES, "stage", *keys(Plain))
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -61,7 +71,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         UserError: every fault in it, each with the file and the key.
     """
     faults: list[str] = []
-    faults += [unknown("key", key, TABLES, source) for key in table if key not in TABLES]
+    faults += [unknown("key", key, KEYS, source) for key in table if key not in KEYS]
     table = _shaped(table, source, faults)
     task, data = _task(table.get("task", {}), source, faults)
     teacher = _teacher(table.get("teacher", {}), source, faults)
@@ -75,9 +85,8 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         for i, entry in enumerate(table.get("stage", []))
     ]
     faults += _order(chain, source)
-    seed = table.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        faults.append(f"{source}: seed is a whole number from 0 on; given: {shown(seed)}")
+    plain = build(Plain, {key: table[key] for key in keys(Plain) if key in table}, f"{source}:", faults)
+    faults += [] if plain is None else _tracker_faults(plain.trackers, source)
     if teacher is not None and teacher.is_onnx:
         faults += [_untrainable(stage, number, source) for number, stage in enumerate(chain, 1) if stage is not None]
         if "student" in table:
@@ -86,14 +95,13 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     calibration = build(CalibrationSpec, table.get("calibration", {}), f"{source}: [calibration]", faults)
     if calibration is not None and calibration.select == "all" and "samples" in table.get("calibration", {}):
         faults.append(f"{source}: [calibration] samples goes with a select other than 'all'; write select = \"random\"")
-    trackers = _trackers(table.get("trackers", []), source, faults)
     if faults:
         raise UserError(*faults)
-    assert task and data and teacher and student and budget and measure and calibration
+    assert task and data and teacher and student and budget and measure and calibration and plain
     return Recipe(
         name=name,
         source=source,
-        seed=seed,
+        seed=plain.seed,
         task=task,
         data=data,
         teacher=teacher,
@@ -102,14 +110,14 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         measure=measure,
         calibration=calibration,
         stages=tuple(stage for stage in chain if stage is not None),
-        trackers=trackers,
+        trackers=plain.trackers,
     )
 
 
 def _shaped(table: Mapping[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
     """Return the recipe's tables; in place of what is no table comes an empty one, with a fault."""
     kept = dict(table)
-    for name in ("task", "teacher", "student", "budget", "measure", "calibration"):
+    for name in TABLES:
         if name in table:
             kept[name] = table_of(table[name], f"{source}: [{name}]", faults)
     kept["stage"] = tables_of(table.get("stage", []), f"{source}: [[stage]]", faults)
@@ -156,21 +164,19 @@ def _untrainable(stage: Stage, number: int, source: str) -> str:
     )
 
 
-def _trackers(given: Any, source: str, faults: list[str]) -> tuple[str, ...]:
-    if not isinstance(given, list):
-        faults.append(f'{source}: trackers is a list of names, such as ["tensorboard"]; given: {given!r}')
-        return ()
-    for name in given:
-        if not isinstance(name, str) or name not in TRACKERS:
-            faults.append(unknown("tracker", str(name), TRACKERS, source))
+def _tracker_faults(names: Sequence[str], source: str) -> list[str]:
+    faults: list[str] = []
+    for name in names:
+        if name not in TRACKERS:
+            faults.append(unknown("tracker", name, TRACKERS, source))
         elif importlib.util.find_spec(TRACKERS[name]) is None:
             faults.append(f"{source}: tracker {name!r} is not installed; pip install {TRACKERS[name]}")
-    return tuple(str(name) for name in given)
+    return faults
 
 
 def _task(table: Mapping[str, Any], source: str, faults: list[str]) -> tuple[Use | None, Use | None]:
     where = f"{source}: [task]"
-    faults += [unknown("key", key, ("kind", "data"), where) for key in table if key not in ("kind", "data")]
+    faults += [unknown("key", key, keys(TaskTable), where) for key in table if key not in keys(TaskTable)]
     task = _use(table.get("kind", "classification"), "task", tasks(), f"{where} kind", source, faults)
     if "data" not in table:
         faults.append(f"{where} data is missing; a name ({', '.join(sources())}), a table with 'use', or module:callable")

@@ -50,6 +50,38 @@ class Measure:
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 """SHA-256 in small hexadecimal digits, or nothing."""
 
+Named = str | Mapping[str, Any]
+"""A name, or a table of ``use`` and its arguments."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TaskTable:
+    """[task] as it is written.
+
+    Attributes:
+        kind: what the model is for; ``compress tasks`` lists the names.
+        data: where the samples come from; ``compress tasks`` lists the names.
+    """
+
+    kind: Named = "classification"
+    data: Named
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """What stands before the first table of a recipe.
+
+    Attributes:
+        seed: of everything that is drawn.
+        trackers: that the trainings report to.
+    """
+
+    seed: Annotated[int, Ge(0)] = 0
+    trackers: tuple[str, ...] = ()
+
+
 Answering = Literal["openvino/fp32", "openvino/bf16", "openvino/int8", "onnxruntime/fp32", "onnxruntime/int8"]
 
 

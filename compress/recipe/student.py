@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, final
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, final
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Len
 
 from compress.models.hub.records import check_names
 from compress.models.plan import Plan
 from compress.recipe.fields import build
-from profiles.errors import unknown
 from profiles.toml import shown
 
 
@@ -30,13 +28,42 @@ class StudentSearch:
         samples: in the batch that it is computed on.
     """
 
-    choices: Mapping[str, tuple[Any, ...]]
+    choices: Annotated[Mapping[str, Annotated[tuple[Any, ...], Len(1)]], Len(1)]
     speed_up: Annotated[float, Gt(0)] | None = None
     latency_ms: Annotated[float, Gt(0)] | None = None
     population: Annotated[int, Ge(2)] = 16
     generations: Annotated[int, Ge(1)] = 8
     draws: Annotated[int, Ge(1)] = 3
     samples: Annotated[int, Ge(2)] = 64
+
+
+Scale = Annotated[int | float, Gt(0)]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StudentTable:
+    """[student] as it is written: either ``from = "teacher"`` or a ``model``.
+
+    Attributes:
+        from_: ``teacher``: its factory, with what is given here in place of its arguments.
+        model: a factory of the student's own, as ``package.module:callable``.
+        width, depth: arguments of that name.
+        arguments: of the factory.
+        inherit: whether it starts from the teacher's weights as far as they fit; true without a model of its own.
+        search: chooses arguments before the first stage.
+        pretrained, revision: as of [teacher].
+    """
+
+    from_: Literal["teacher"] | None = None
+    model: str | None = None
+    width: Scale | tuple[Scale, ...] | None = None
+    depth: Scale | tuple[Scale, ...] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    inherit: bool | None = None
+    search: StudentSearch | None = None
+    pretrained: bool = False
+    revision: str = ""
 
 
 @final
@@ -80,19 +107,14 @@ def parse_student(
         resolve: makes a reference to a model absolute.
     """
     where = f"{source}: [student]"
-    allowed = ("from", "model", "width", "depth", "arguments", "inherit", "search", "pretrained", "revision")
-    faults += [unknown("key", key, allowed, where) for key in table if key not in allowed]
     if ("from" in table) == ("model" in table):
         faults.append(f'{where} takes either from = "teacher" or model = "package.module:callable"')
         return None
     if "from" in table and table["from"] != "teacher":
         faults.append(f'{where} from: the student starts from "teacher"; given: {shown(table["from"])}')
         return None
-    if teacher is None:
-        return None
-    wrong = _wrong_types(table, where)
-    faults += wrong
-    if wrong:
+    written = build(StudentTable, {key: value for key, value in table.items() if key != "search"}, where, faults)
+    if teacher is None or written is None:
         return None
     scaled = {key: table[key] for key in ("width", "depth") if key in table}
     own = {**table.get("arguments", {}), **scaled}
@@ -121,27 +143,6 @@ def parse_student(
         between={key: value for key, value in arguments.items() if key != "width"} if "width" in own else None,
         search=searched,
     )
-
-
-def _wrong_types(table: Mapping[str, Any], where: str) -> list[str]:
-    """List keys of [student] whose value is of another type."""
-    kinds: tuple[tuple[str, type, str], ...] = (
-        ("model", str, "text, package.module:callable"),
-        ("arguments", Mapping, "a table of the factory's arguments"),
-        ("inherit", bool, "true or false"),
-        ("pretrained", bool, "true or false"),
-        ("revision", str, "text: a commit, branch or tag"),
-    )
-    faults = [
-        f"{where} {key} is {words}; given: {shown(table[key])}"
-        for key, kind, words in kinds
-        if key in table and not isinstance(table[key], kind)
-    ]
-    return faults + [
-        f"{where} {key} is a number above 0; given: {table[key]!r}"
-        for key in ("width", "depth")
-        if isinstance(table.get(key), (int, float)) and not 0 < table[key] < math.inf
-    ]
 
 
 def _search(table: Any, arguments: Mapping[str, Any], where: str, faults: list[str]) -> StudentSearch | None:
