@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress.data.decoding import is_inside
 from compress.data.options import LONGEST_NAME_BYTES
 from compress.data.yolo import PREFIXES
 from profiles.errors import UserError, one_line, unknown
@@ -77,10 +78,14 @@ def picture_folder(root: Path, file: Path, start: str = INSTANCES) -> Path:
 
 
 def picture_file(root: Path, folder: Path, name: str) -> Path:
-    """Find a part's picture under ``root``; its name may have backslashes, or begin with the folder that it is in."""
+    """Find a part's picture under ``root``; its name may have backslashes, or begin with the folder that it is in.
+
+    Of a name that leads elsewhere, as the machine that it was written on had it, the last part counts.
+    """
     plain = Path(name.replace("\\", "/"))
-    candidates = (folder / plain, plain, Path("images") / plain, folder / plain.name)
-    return next((each for each in candidates if os.path.isfile(root / each)), folder / plain)
+    beside = folder / plain.name
+    candidates = (folder / plain, plain, Path("images") / plain, beside) if is_inside(str(plain)) else (beside,)
+    return next((each for each in candidates if os.path.isfile(root / each)), candidates[0])
 
 
 def _table(file: Path, annotated: Sequence[str], faults: list[str]) -> dict[str, Any]:

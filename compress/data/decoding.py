@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from compress.data.fingerprints import thread_pool
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif")
 """Kinds of files that are read as images."""
@@ -87,6 +87,23 @@ class Header:
     def shown(self) -> Size:
         """Size of the image as a viewer shows it."""
         return self.stored[::-1] if self.orientation in SIDEWAYS else self.stored
+
+
+def is_inside(name: str) -> bool:
+    """Return whether a file's name that a data set gives stays in its folder; links that the user made lead anywhere."""
+    return "\0" not in name and not os.path.isabs(name) and ".." not in name.replace("\\", "/").split("/")
+
+
+def read_names(path: Path) -> list[str]:
+    """Read a list of pictures' names, the first word of each line.
+
+    Raises:
+        UserError: it cannot be read, or a name leads out of the data set's folder.
+    """
+    names = [row.split()[0] for row in read_text(path).splitlines() if row.strip()]
+    if outside := [name for name in names if not is_inside(name)]:
+        raise UserError(f"data: {path} names files outside of the data set: {one_line(', '.join(outside[:4]), 200)}")
+    return names
 
 
 def read_text(path: Path) -> str:

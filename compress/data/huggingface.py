@@ -16,7 +16,7 @@ from compress.data.base import Indices, Splits, assign_splits
 from compress.data.images import ImagePreprocessing, ImageStore, image_splits
 from compress.data.options import Seed, Sides, as_sides, checked_options
 from compress.data.transforms import IMAGENET, make_normalise
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 NONE = "none"
@@ -71,7 +71,8 @@ def huggingface(
         shift=shift,
         mirror=mirror,
     )
-    parts = _parts(name, _loaded(name, configuration, revision))
+    loaded, places = _loaded(name, configuration, revision)
+    parts = _parts(name, loaded)
     image, label = _columns(name, parts["train"], image, label)
     labels = {part: _labels(rows, label) for part, rows in parts.items()}
     labelled = {part for part, theirs in labels.items() if theirs.max(initial=-1) >= 0}
@@ -80,11 +81,12 @@ def huggingface(
     chosen = assign_splits(
         counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=labels["train"]
     )
-    shelves = {part: _Rows(f"{name} {part}", parts[part], image) for part in used}
+    shelves = {part: _Rows(f"{name} {part}", parts[part], image, places) for part in used}
     return image_splits(shelves, labels, chosen, view, _classes(parts["train"], label, labels))
 
 
-def _loaded(name: str, configuration: str, revision: str) -> Any:
+def _loaded(name: str, configuration: str, revision: str) -> tuple[Any, tuple[Path, ...]]:
+    """Load a data set; with the folders that its pictures may be files of, any where there are none."""
     try:
         import datasets
     except ImportError:
@@ -98,8 +100,10 @@ def _loaded(name: str, configuration: str, revision: str) -> Any:
     folder = Path(name).expanduser()
     try:
         if any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
-            return datasets.load_from_disk(str(folder))
-        return datasets.load_dataset(name, configuration or None, revision=revision or None)
+            return datasets.load_from_disk(str(folder)), ()
+        loaded = datasets.load_dataset(name, configuration or None, revision=revision or None)
+        caches = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)
+        return loaded, tuple(Path(place).expanduser().resolve() for place in (folder, *caches))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         remedy = "give a name of the hub, or a folder that save_to_disk wrote"
@@ -171,10 +175,10 @@ def _classes(rows: Any, column: str, labels: Mapping[str, npt.NDArray[np.int64]]
 class _Rows(ImageStore):
     """Rows of one part; opened here, not by datasets, so that a JPEG can be decoded small."""
 
-    def __init__(self, name: str, rows: Any, column: str) -> None:
+    def __init__(self, name: str, rows: Any, column: str, places: tuple[Path, ...]) -> None:
         import datasets
 
-        self._name, self._column = name, column
+        self._name, self._column, self._places = name, column, places
         alone = rows.select_columns([column])
         pictures = isinstance(rows.features[column], datasets.Image)
         self._rows = alone.cast_column(column, datasets.Image(decode=False)) if pictures else alone
@@ -182,7 +186,7 @@ class _Rows(ImageStore):
     def take(self, indices: Indices) -> list[tuple[str, Callable[[], Image.Image]]]:
         held = self._rows[indices.tolist()][self._column]
         return [
-            (f"{self._name}, row {index}", lambda value=value: _opened(value))  # type: ignore[misc]
+            (f"{self._name}, row {index}", lambda value=value: _opened(value, self._places))  # type: ignore[misc]
             for index, value in zip(indices, held, strict=True)
         ]
 
@@ -190,20 +194,32 @@ class _Rows(ImageStore):
         hashes: list[str] = []
         for start in range(0, len(indices), ROWS):
             held = self._rows[indices[start : start + ROWS].tolist()][self._column]
-            hashes += [hashlib.sha256(_content(value)).hexdigest() for value in held]
+            hashes += [hashlib.sha256(_content(value, self._places)).hexdigest() for value in held]
         return hashes
 
 
-def _opened(value: Any) -> Image.Image:
+def _opened(value: Any, places: Sequence[Path]) -> Image.Image:
     if isinstance(value, dict):
-        return Image.open(BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
+        return Image.open(BytesIO(_content(value, places)))
     array = np.asarray(value, np.uint8)
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
-def _content(value: Any) -> bytes:
+def _content(value: Any, places: Sequence[Path]) -> bytes:
     if isinstance(value, dict):
         held: bytes | None = value["bytes"]
-        return held if held is not None else Path(value["path"]).read_bytes()
+        return held if held is not None else _file(str(value["path"]), places).read_bytes()
     array = np.asarray(value, np.uint8)
     return repr(array.shape).encode() + array.tobytes()
+
+
+def _file(name: str, places: Sequence[Path]) -> Path:
+    """Return the file of a picture that a data set names.
+
+    Raises:
+        UserError: it lies outside of ``places``.
+    """
+    path = Path(name).resolve()
+    if places and not any(path.is_relative_to(place) for place in places):
+        raise UserError(f"data: the data set names a picture outside of its folder: {one_line(name, 200)}; it is not read")
+    return path

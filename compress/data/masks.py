@@ -13,7 +13,7 @@ from PIL import Image
 from compress.data.base import Indices, Splits
 from compress.data.box_samples import PARTS, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.decoding import UNREADABLE, is_image, read_text, reason
+from compress.data.decoding import UNREADABLE, is_image, read_names, reason
 from compress.data.fingerprints import file_digests
 from compress.data.mask_samples import Labels, MaskStore, mask_splits
 from compress.data.mask_values import UNKNOWN, LabelValues, Value
@@ -211,8 +211,7 @@ class _Finder:
         for name, part in PARTS.items():
             file = self._lists / f"{name}.txt"
             if file.is_file():
-                stems = [row.split()[0] for row in read_text(file).splitlines() if row.strip()]
-                found[part] = [(f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in stems]
+                found[part] = [(f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in read_names(file)]
         gone = [name for pairs in found.values() for pair in pairs for name in pair if not (self._root / name).is_file()]
         self.faults += [
             f"data: {self._root / name} is in the lists of ImageSets/Segmentation, and not there" for name in gone

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from compress.data.base import Splits
 from compress.data.box_samples import PARTS, AnnotatedImage, as_boxes, box_splits, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.decoding import read_text
+from compress.data.decoding import read_names
 from compress.data.options import Seed, Sides, checked_options
 from profiles.errors import UserError, one_line, unknown
 
@@ -117,9 +117,7 @@ class _Reader:
             names = ", ".join(str(each.relative_to(self.root)) for each in missing)
             raise UserError(f"data: {self.root} has no {names}; give a folder laid out as Pascal VOC is")
         files = {part: lists / f"{stem}.txt" for stem, part in PARTS.items() if (lists / f"{stem}.txt").is_file()}
-        return {
-            part: [row.split()[0] for row in read_text(file).splitlines() if row.strip()] for part, file in files.items()
-        }
+        return {part: read_names(file) for part, file in files.items()}
 
     def read(self, name: str) -> _Annotation:
         """The annotation of a picture; what is wrong with it is kept for later."""
@@ -152,7 +150,7 @@ class _Reader:
     def _file(self, name: str, tree: ElementTree.Element) -> str:
         """The picture's file; what the annotation calls it where it is no .jpg of that name."""
         usual = f"JPEGImages/{name}.jpg"
-        stated = f"JPEGImages/{tree.findtext('filename') or ''}"
+        stated = f"JPEGImages/{Path(tree.findtext('filename') or '').name}"
         return usual if (self.root / usual).is_file() or not (self.root / stated).is_file() else stated
 
     def _objects(self, tree: ElementTree.Element) -> Iterator[tuple[str, list[float]]]:

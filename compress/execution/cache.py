@@ -184,7 +184,9 @@ class StepCache:
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Hold the lock of a step: one maker each; the lock goes with the process, however it ends."""
-        with locked(self.root / f"{key}.lock", lambda owner: self._progress.say(f"  waiting: {owner} is making {key}")):
+        with locked(
+            self.root / f"{key}.lock", lambda owner: self._progress.say(f"  waiting: {key} is being made by {owner}")
+        ):
             yield
 
 

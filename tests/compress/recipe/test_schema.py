@@ -142,13 +142,12 @@ def test_it_is_printed_and_has_words_for_every_stage(capsys):
     assert printed == json.loads(json.dumps(recipe_schema()))
     entries = {each["title"]: each for each in printed["properties"]["stage"]["items"]["oneOf"]}
     assert set(entries) == set(stages()) and all(each["description"] for each in entries.values())
-    ratio = entries["prune"]["properties"]["ratio"]
-    assert ratio == {
+    assert entries["prune"]["properties"]["warmup"] == {
         "type": "number",
-        "exclusiveMinimum": 0,
+        "minimum": 0,
         "exclusiveMaximum": 1,
-        "default": 0.3,
-        "description": "Fraction of all prunable channels to cut; without a budget.",
+        "default": 0.05,
+        "description": "Fraction of all steps.",
     }
     assert entry(["schema", "profile"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(profile_schema()))
