@@ -19,6 +19,7 @@ DATA: dict[str, str] = {
     "images": "compress.data.images:images",
     "masks": "compress.data.masks:masks",
     "npz": "compress.data.npz:npz",
+    "pairs": "compress.data.pairs:pairs",
     "voc": "compress.data.voc:voc",
     "yolo": "compress.data.yolo:yolo",
 }

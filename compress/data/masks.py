@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -13,16 +12,20 @@ from PIL import Image
 from compress.data.base import Indices, Splits
 from compress.data.box_samples import PARTS, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.decoding import UNREADABLE, is_image, read_names, reason
+from compress.data.decoding import UNREADABLE, read_names, reason
 from compress.data.fingerprints import file_digests
 from compress.data.mask_samples import Labels, MaskStore, mask_splits
 from compress.data.mask_values import UNKNOWN, LabelValues, Value
 from compress.data.options import Seed, Sides, checked_options
+from compress.data.paired_files import PairFinder
 from profiles.errors import UserError
 
 IMAGES = ("images", "imgs", "img", "img_dir", "image", "JPEGImages", "leftImg8bit")
 MASKS = ("masks", "labels", "mask", "annotations", "ann_dir", "SegmentationClass", "gtFine", "gt")
 """Names that the two folders may have, of which the first that is there is taken."""
+
+LISTS = Path("ImageSets") / "Segmentation"
+"""Where Pascal VOC lists the images of each part."""
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -92,9 +95,10 @@ def masks(
         colour=colour,
     )
     root = Path(path).expanduser()
-    finder = _Finder(root, images, masks, image_suffix, mask_suffix)
-    pairs = finder.pairs()
-    names = tuple(classes) or (VOC_CLASSES if finder.is_voc else ())
+    finder = PairFinder(root, (images,) if images else IMAGES, (masks,) if masks else MASKS, image_suffix, mask_suffix)
+    is_voc = (root / LISTS / "train.txt").is_file()
+    pairs = _listed(root, finder.faults) if is_voc else finder.pairs()
+    names = tuple(classes) or (VOC_CLASSES if is_voc else ())
     key = LabelValues.of(names, values, ignore, finder.faults)
     if finder.faults or key is None:
         raise UserError(*first_faults(finder.faults))
@@ -145,90 +149,13 @@ class _Files(MaskStore):
         return [known[name] + key for name in names]
 
 
-@final
-class _Finder:
-    """Finds the images and masks of each part, and collects what is wrong."""
-
-    def __init__(self, root: Path, images: str, masks: str, image_suffix: str, mask_suffix: str) -> None:
-        self._root = root
-        self._images, self._masks = (images,) if images else IMAGES, (masks,) if masks else MASKS
-        self._image_suffix, self._mask_suffix = image_suffix, mask_suffix
-        self._lists = root / "ImageSets" / "Segmentation"
-        self.is_voc = (self._lists / "train.txt").is_file()
-        self.faults: list[str] = []
-        self.unused = 0
-
-    def pairs(self) -> dict[str, list[tuple[str, str]]]:
-        """Return the pairs of image and mask of each part, as names under the root."""
-        if not self._root.is_dir():
-            raise UserError(f"data: {self._root} is not a folder; give one that holds images and masks")
-        if self.is_voc:
-            return self._voc()
-        folders = self._folders()
-        if "train" not in folders:
-            there = ", ".join(sorted(each.name for each in self._root.iterdir())[:12])
-            names = self._images[0], self._masks[0]
-            words = f"train/{names[0]} and train/{names[1]}, nor {names[0]} and {names[1]}"
-            known = f"known names: {', '.join(self._images)}; {', '.join(self._masks)}"
-            raise UserError(f"data: {self._root} has no {words}; it has {there or 'nothing'}; {known}")
-        found = {part: self._matched(*pair) for part, pair in folders.items()}
-        self.faults += [f"data: {folders[part][0]} holds no image" for part, names in found.items() if not names]
-        return found
-
-    def _folders(self) -> dict[str, tuple[Path, Path]]:
-        """Return the folders of images and of masks of each part."""
-        outer = self._both(self._root)
-        folders: dict[str, tuple[Path, Path]] = {}
-        for name, part in PARTS.items():
-            inside = self._both(self._root / name)
-            if inside is not None:
-                folders.setdefault(part, inside)
-            elif outer is not None and all((each / name).is_dir() for each in outer):
-                folders.setdefault(part, (outer[0] / name, outer[1] / name))
-        return folders or ({"train": outer} if outer is not None else {})
-
-    def _both(self, folder: Path) -> tuple[Path, Path] | None:
-        found = [next((folder / n for n in names if (folder / n).is_dir()), None) for names in (self._images, self._masks)]
-        return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
-
-    def _matched(self, images: Path, masks: Path) -> list[tuple[str, str]]:
-        by_stem = {_stem(name, self._mask_suffix): name for name in _files(masks)}
-        pairs: list[tuple[str, str]] = []
-        for name in _files(images):
-            stem = _stem(name, self._image_suffix)
-            if stem is None or stem not in by_stem:
-                wanted = f"{stem}{self._mask_suffix}.png"
-                self.faults.append(f"data: {images / name} has no mask; {masks / wanted} is expected")
-                continue
-            pairs.append(
-                (str((images / name).relative_to(self._root)), str((masks / by_stem[stem]).relative_to(self._root)))
-            )
-        self.unused += len(by_stem.keys() - {None}) - len(pairs)
-        return pairs
-
-    def _voc(self) -> dict[str, list[tuple[str, str]]]:
-        found: dict[str, list[tuple[str, str]]] = {}
-        for name, part in PARTS.items():
-            file = self._lists / f"{name}.txt"
-            if file.is_file():
-                found[part] = [(f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in read_names(file)]
-        gone = [name for pairs in found.values() for pair in pairs for name in pair if not (self._root / name).is_file()]
-        self.faults += [
-            f"data: {self._root / name} is in the lists of ImageSets/Segmentation, and not there" for name in gone
-        ]
-        return found
-
-
-def _files(folder: Path) -> list[str]:
-    """List the images anywhere under a folder, in order."""
-    found: list[str] = []
-    for place, inner, names in os.walk(folder, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        found += [os.path.normpath(os.path.join(os.path.relpath(place, folder), name)) for name in names if is_image(name)]
-    return sorted(found)
-
-
-def _stem(name: str, suffix: str) -> str | None:
-    """Return a file's name without its ending and ``suffix``; None where it has not that suffix."""
-    stem = os.path.splitext(name)[0]
-    return stem.removesuffix(suffix) if stem.endswith(suffix) else None
+def _listed(root: Path, faults: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Return the pairs of image and mask of each part of Pascal VOC, as names under the root."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, part in PARTS.items():
+        file = root / LISTS / f"{name}.txt"
+        if file.is_file():
+            found[part] = [(f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in read_names(file)]
+    listed = [root / name for pairs in found.values() for pair in pairs for name in pair]
+    faults += [f"data: {file} is in the lists of {LISTS}, and not there" for file in listed if not file.is_file()]
+    return found

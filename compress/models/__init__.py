@@ -4,6 +4,7 @@ from compress.models.detector import Detector, detector
 from compress.models.ds_cnn import DSCNN, ds_cnn
 from compress.models.resnet import ResNet, resnet, resnet20
 from compress.models.unet import UNet, unet
+from compress.models.upscaler import Upscaler, upscaler
 from compress.models.vgg import VGG, vgg
 
 __all__ = [
@@ -12,10 +13,12 @@ __all__ = [
     "Detector",
     "ResNet",
     "UNet",
+    "Upscaler",
     "detector",
     "ds_cnn",
     "resnet",
     "resnet20",
     "unet",
+    "upscaler",
     "vgg",
 ]

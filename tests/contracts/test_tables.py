@@ -42,6 +42,8 @@ HELPERS = {
         "audio_transforms",
         "recordings",
         "mask_samples",
+        "paired_files",
+        "patches",
         "mask_values",
         "pickle_reader",
         "subset",

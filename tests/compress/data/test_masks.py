@@ -161,7 +161,7 @@ def test_small_shapes_are_seen_before_large_ones_and_crowds_have_no_label(tmp_pa
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (None, r"train/images/0.png has no mask; .*labels/0.png is expected"),
+        (None, r"train/images/0.png has no pair in labels; .*labels/0.png is"),
         (np.full((6, 8), 7, np.uint8), r"pixels of 7, which stand for no class; known: 0, 1, 255; name them in values"),
         (np.zeros((5, 8), np.uint8), r"8x6 pixels and its mask of 8x5"),
         (b"", r"cannot be read as a mask \(it is empty\)"),
@@ -185,7 +185,8 @@ def test_wrong_options_are_told_at_once(tmp_path):
     with pytest.raises(UserError) as caught:
         masks(path=tmp_path, size=[6, 8], classes=CLASSES, values=[0, 1, 255])
     text = str(caught.value)
-    assert "has no mask" in text and "values has one for each class, 2; given: 3" in text and "more than once: 255" in text
+    assert "has no pair in labels" in text
+    assert "values has one for each class, 2; given: 3" in text and "more than once: 255" in text
     with pytest.raises(UserError, match=r"has no train/pictures and train/masks, nor .*; it has images, labels; known"):
         masks(path=tmp_path / "val", size=[6, 8], classes=CLASSES, images="pictures")
 

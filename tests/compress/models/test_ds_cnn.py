@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from compress.methods.pruning.structure.coupling import find_structure
 from compress.models import ds_cnn
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.run import onnx_session
@@ -45,3 +46,12 @@ def test_layers_that_a_logarithm_reads_stay_float_and_all_others_are_integers():
     assert [why for _, why in placement.kept_float] == ["a logarithm reads it"] * 2
     layers = [node for node in exported.graph.node if node.op_type in ("Conv", "Gemm")]
     assert len(placement.weights) == len(layers) - 2 == 4
+
+
+def test_pruning_leaves_the_front_end_alone_and_cuts_what_follows():
+    model = ds_cnn(**SMALL).eval()
+    structure = find_structure(model, torch.from_numpy(SOUND))
+    assert structure.fixed["front_end"] in ("front_end.waves is constant", "front_end.triangles is constant")
+    cut = {slices.tensor for channels in structure.sets for slices in channels.slices}
+    assert {"stem.0.weight", "blocks.0.1.0.weight", "linear.weight"} <= cut
+    assert not any(name.startswith("front_end") for name in cut)

@@ -101,6 +101,7 @@ def find_structure(module: nn.Module, example: ModelInputs) -> Structure:
     follower = Follower(module)
     follower.run(module, example)
     settle(follower, module)
+    _keep_constants(follower, module)
     reasons = follower.units.reasons()
     members = _members(follower)
     sets = _sets(follower, module, members, reasons)
@@ -110,6 +111,16 @@ def find_structure(module: nn.Module, example: ModelInputs) -> Structure:
         calls=follower.calls,
         outputs=frozenset(follower.outputs),
     )
+
+
+def _keep_constants(follower: Follower, module: nn.Module) -> None:
+    """Keep the channels that layers with weights of buffers make and read: a transform that is no matter of training."""
+    trained = {name for name, _ in module.named_parameters()}
+    for name, weight in follower.weights.items():
+        for axis in () if name in trained else (*weight.out, *weight.into):
+            ids = weight.axes[axis]
+            if ids is not None:
+                follower.units.keep(ids, f"{name} is constant")
 
 
 @final
