@@ -16,6 +16,7 @@ ENGINES: dict[str, str] = {
     "ort-mobile": "deploy.engines.ort_mobile:ORTMobile",
     "executorch": "deploy.engines.executorch:ExecuTorch",
     "ncnn": "deploy.engines.ncnn:Ncnn",
+    "mnn": "deploy.engines.mnn:Mnn",
     "tensorrt": "deploy.engines.tensorrt:TensorRT",
 }
 

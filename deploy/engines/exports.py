@@ -21,6 +21,8 @@ EXPORTS: dict[str, str] = {
     "pte": "deploy.engines.executorch:PTE",
     "ncnn": "deploy.engines.ncnn:NCNN",
     "ncnn-fp16": "deploy.engines.ncnn:NCNN_FP16",
+    "mnn": "deploy.engines.mnn:MNN_FORMAT",
+    "mnn-fp16": "deploy.engines.mnn:MNN_FP16",
 }
 
 

@@ -85,8 +85,10 @@ def strip(model: onnx.ModelProto) -> StrippedModel:
         sources[node.output[0]] = source
         activations[source] = float(scale), int(graph.constant(node.input[2]))
     layers = tuple(_layers(graph, sources, activations, weights))
-    _rewire(stripped, graph, sources)
+    final = {sources[name]: name for name in graph.outputs if name in sources}
+    _rewire(stripped, graph, sources, final)
     drop_unused_constants(stripped)
+    activations = {final.get(name, name): grid for name, grid in activations.items()}
     return StrippedModel(model=stripped, layers=layers, activations=activations)
 
 
@@ -117,12 +119,11 @@ def _layers(
     return found
 
 
-def _rewire(model: onnx.ModelProto, graph: Graph, sources: dict[str, str]) -> None:
-    """Let every reader read the float tensor, and an output of the graph keep its name."""
+def _rewire(model: onnx.ModelProto, graph: Graph, sources: dict[str, str], final: dict[str, str]) -> None:
+    """Let every reader read the float tensor, and an output of the graph keep its name, by ``final``."""
     kept = [node for node in graph.nodes if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
-    renamed = {sources[name]: name for name in graph.outputs if name in sources}
     for node in kept:
-        node.input[:] = [renamed.get(source, source) for source in (sources.get(name, name) for name in node.input)]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
+        node.input[:] = [final.get(source, source) for source in (sources.get(name, name) for name in node.input)]
+        node.output[:] = [final.get(name, name) for name in node.output]
     del model.graph.node[:]
     model.graph.node.extend(kept)

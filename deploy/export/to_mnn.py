@@ -1,0 +1,152 @@
+"""ONNX -> MNN, by the converter in MNN's own package. Host only.
+
+The converter is called in a process of its own, since it ends the process on what it cannot read; as the extension module
+that it is, because MNN's command line (``mnnconvert``) and its Python package ``MNN.tools`` send a report of each conversion
+and install another package for it. No line of them is run here.
+
+int8: the converter aborts on Q/DQ pairs, but takes scales of layers in a file (``--compressionParamsFile``): the pairs'.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from deploy.engines.base import EngineError
+from deploy.onnx_graph.graph import Graph, attribute, drop_unused_constants
+from deploy.qdq.strip import IntegerLayer, StrippedModel, strip
+from profiles.errors import UserError
+
+CONVERT = "import sys; import _tools; _tools.mnnconvert(sys.argv)"
+FUSED = frozenset({"Relu", "Clip"})
+PIXEL, FLAT = "edge-compress/pixel", "edge-compress/flat"
+"""Names of shapes; no model has them."""
+LONGEST_S = 1800.0
+
+
+def to_mnn(model: onnx.ModelProto, batch: int) -> bytes:
+    """Convert a model, with Q/DQ pairs or without; the batch stays free where the model's is.
+
+    Raises:
+        UserError: MNN is not installed.
+        EngineError: it cannot convert the model; carries its last words.
+    """
+    stripped = strip(model)
+    if not stripped.layers:
+        return _convert(stripped.model)
+    with_convolutions = _products_as_convolutions(stripped)
+    return _convert(with_convolutions, scales=quantization(with_convolutions, stripped))
+
+
+def to_half_mnn(model: onnx.ModelProto, batch: int) -> bytes:
+    """Convert a float model, its weights stored as float16.
+
+    Raises:
+        UserError, EngineError: as ``to_mnn``.
+    """
+    return _convert(model, "--fp16")
+
+
+def quantization(model: onnx.ModelProto, stripped: StrippedModel) -> dict[str, Any]:
+    """Describe the integers of a float model's layers as MNN's converter reads it, by the name of what a layer makes.
+
+    A layer is integer where its result has a scale too: MNN's convolutions read and write integers.
+    """
+    graph = Graph(model)
+    by_name = {node.name: node for node in graph.nodes}
+    entries = []
+    for layer in stripped.layers:
+        made = _made(graph, by_name[layer.node])
+        result = stripped.activations.get(made.removesuffix("/convolution"))
+        if result is None:
+            continue
+        reads = by_name[layer.node].input[0]
+        entries.append(
+            {
+                "input": [_activation(str(reads), layer.input_scale, layer.input_zero_point)],
+                "output": [_activation(made, *result)],
+                "weight": [_weight(layer)],
+            }
+        )
+    return {"version": "0.0.0", "algo": [{"type": "QUANTIZE", "quantParams": {"layer": entries}}]}
+
+
+def _made(graph: Graph, node: onnx.NodeProto) -> str:
+    """Return what a layer makes, behind the activation function that MNN fuses into it."""
+    reader = graph.only_consumer(node.output[0])
+    return str(reader.output[0] if reader is not None and reader.op_type in FUSED else node.output[0])
+
+
+def _activation(name: str, scale: float, zero_point: int) -> dict[str, Any]:
+    return {"name": name, "bits": 8, "scales": [scale], "zeroPoint": zero_point, "clampMin": -128, "clampMax": 127}
+
+
+def _weight(layer: IntegerLayer) -> dict[str, Any]:
+    return {"name": layer.node, "bits": 8, "scales": layer.weight_scale.tolist(), "clampMin": -127, "clampMax": 127}
+
+
+def _products_as_convolutions(stripped: StrippedModel) -> onnx.ModelProto:
+    """Write integer products of matrices as convolutions of one pixel, which alone MNN has in integers."""
+    model = onnx.ModelProto()
+    model.CopyFrom(stripped.model)
+    graph = Graph(model)
+    integer = {layer.node for layer in stripped.layers}
+    shapes = {PIXEL: np.asarray([0, -1, 1, 1], np.int64), FLAT: np.asarray([0, -1], np.int64)}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.nodes:
+        if node.op_type != "Gemm" or node.name not in integer:
+            nodes.append(node)
+            continue
+        weight = graph.constant(node.input[1])
+        weight = weight if attribute(node, "transB", 0) else weight.T
+        name, made = f"{node.name}/weight", str(node.output[0])
+        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weight)[:, :, None, None], name))
+        nodes += [
+            helper.make_node("Reshape", [node.input[0], PIXEL], [f"{made}/pixel"], f"{node.name}/pixel"),
+            helper.make_node("Conv", [f"{made}/pixel", name, *node.input[2:]], [f"{made}/convolution"], node.name),
+            helper.make_node("Reshape", [f"{made}/convolution", FLAT], [made], f"{node.name}/flat"),
+        ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in shapes.items())
+    drop_unused_constants(model)
+    return model
+
+
+def _convert(model: onnx.ModelProto, *options: str, scales: dict[str, Any] | None = None) -> bytes:
+    if importlib.util.find_spec("_tools") is None or importlib.util.find_spec("MNN") is None:
+        raise UserError("MNN, whose converter makes its files, is not installed here; pip install 'edge-compress[mnn]'")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        onnx.save(model, str(folder / "model.onnx"))
+        if scales is not None:
+            (folder / "scales.json").write_text(json.dumps(scales))
+            options = (*options, "--compressionParamsFile", "scales.json")
+        done = _run([*options], folder)
+        made = folder / "model.mnn"
+        if done.returncode != 0 or not made.exists():
+            words = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            last = words[-1] if words else "it said nothing"
+            raise EngineError(f"MNN cannot convert the model (exit {done.returncode}): {last}")
+        return made.read_bytes()
+
+
+def _run(options: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    files = ["-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", "model.mnn", "--bizCode", "edge"]
+    command = [sys.executable, "-c", CONVERT, *files, *options]
+    try:
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_S
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"MNN was not done with the model after {LONGEST_S:.0f} s") from None
