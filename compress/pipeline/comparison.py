@@ -13,6 +13,7 @@ from compress.pipeline.gate import Interval, ModelMetrics, points, undecided, wi
 from compress.pipeline.paired import drop_interval
 from compress.recipe.spec import Budget
 from deploy.measure.timing import Latency
+from profiles.errors import UserError
 
 GATE_LONGER = (1, 4)
 """How many times ``gate_seconds`` a stage is raced, the next only where the rounds of the one before do not agree."""
@@ -54,8 +55,11 @@ class Comparer:
 
     def __init__(self, teacher: CachedModel, evaluator: Evaluator, budget: Budget, scale: float, seconds: float) -> None:
         self._evaluator, self._budget, self._scale, self._seconds = evaluator, budget, scale, seconds
-        self._reference = evaluator.judge(evaluator.forms(teacher)[0], "validation")
-        self._engines = _rivals(evaluator.forms(teacher), evaluator, seconds)
+        forms = evaluator.willing(evaluator.forms(teacher))
+        if not forms:
+            raise UserError("no runtime of the profile takes the teacher", *evaluator.refused.values())
+        self._reference = evaluator.judge(forms[0], "validation")
+        self._engines = _rivals(forms, evaluator, seconds)
 
     @property
     def teacher_accuracy(self) -> float:
@@ -63,7 +67,7 @@ class Comparer:
         return self._reference.metric.value
 
     def compare(self, made: CachedModel, standing: CachedModel) -> Comparison | None:
-        """Measure ``made`` against ``standing``; None where the stage changed nothing.
+        """Measure ``made`` against ``standing``; None where the stage changed nothing, or no runtime takes it.
 
         What a model trained in int8 has to beat is the float model; post-training int8 is as fast as it on the same runtime
         by nature. Where the rounds of a race do not agree on whether it gained, it is run again, longer.
@@ -71,6 +75,8 @@ class Comparer:
         if not made.changed:
             return None
         after = self._forms(made)
+        if not after:
+            return None
         engines = {v.engine for v in after}
         before = [
             v for v in self._forms(standing) if made.recipe is None or v.precision != "int8" or v.engine not in engines
@@ -92,7 +98,7 @@ class Comparer:
 
     def _forms(self, made: CachedModel) -> list[Variant]:
         """List the forms of a model on the runtimes that may be the fastest; all of them where it has none there."""
-        forms = self._evaluator.forms(made)
+        forms = self._evaluator.willing(self._evaluator.forms(made))
         return [v for v in forms if v.engine in self._engines or v.engine == forms[0].engine]
 
     def _may_ship(self, variant: Variant) -> bool:

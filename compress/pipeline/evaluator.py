@@ -28,7 +28,7 @@ from compress.pipeline.recorded_engine import RecordedEngine
 from compress.tasks import Metric
 from deploy.devices import Device
 from deploy.devices.local import Local
-from deploy.engines import BuildPlan, engine
+from deploy.engines import BuildPlan, EngineError, engine
 from deploy.engines.inputs import Inputs, as_feed, digest, input_names, rows
 from deploy.export.divergence import LEAST_COSINE, first_divergence
 from deploy.export.structure import structure_digest
@@ -36,10 +36,13 @@ from deploy.measure.parity import Parity, parity
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
 from profiles.device import DeviceProfile
+from profiles.errors import one_line
 from profiles.quantization import QUANTIZATION
 
 PARTING_SAMPLES = 4
 SCORES = "scores.npy"
+MOST_REASON = 300
+"""Characters of a runtime's reason that are kept."""
 
 
 @final
@@ -64,6 +67,7 @@ class Evaluator:
 
     Attributes:
         pool: workers for everything that is not timed; open it for many requests in a row.
+        refused: why runtimes do not take a model, by variant.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Evaluator:
         self._builder, self._device, self.profile = builder, device, profile
         self._cache, self._progress = cache, progress
         self.pool = WorkerPool(device)
+        self.refused: dict[Variant, str] = {}
         self._raced_as: dict[Variant, Step] = {}
         self._files = Exporter(builder, profile, cache)
         facts, setting = distributed.from_main(facts_and_setting(self.pool) if distributed.is_main() else ({}, {}))
@@ -129,6 +134,23 @@ class Evaluator:
     def first_forms(self, made: CachedModel) -> list[Variant]:
         """List the forms on the profile's first runtime."""
         return [v for v in self.forms(made) if v.engine == self.profile.runtimes[0].engine]
+
+    def willing(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Keep the variants whose runtime takes the model; why another does not is said once, and kept in ``refused``."""
+        kept: list[Variant] = []
+        for variant in variants:
+            if variant in self.refused:
+                continue
+            try:
+                self.built(variant)
+            except EngineError as error:
+                if distributed.count() > 1:
+                    raise  # the other processes wait for the engine
+                self.refused[variant] = one_line(str(error), MOST_REASON)
+                self._progress.say(f"  left out: {variant.form}: {self.refused[variant]}")
+            else:
+                kept.append(variant)
+        return kept
 
     def built(self, variant: Variant) -> Step:
         """Build the engine of a variant on the device."""

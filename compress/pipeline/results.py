@@ -11,9 +11,10 @@ from compress.pipeline.evaluator import Evaluation, Evaluator
 from compress.pipeline.exports import PackedExport, Variant
 from compress.pipeline.gate import Decision
 from compress.pipeline.paired import drop_interval
-from compress.report.record import Row
+from compress.report.record import Refused, Row
 from compress.stages.base import Stage
 from deploy.measure.timing import Latency
+from profiles.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +46,35 @@ def list_entries(
     teacher: CachedModel, attempts: Sequence[Attempt], standing: CachedModel, evaluator: Evaluator
 ) -> list[Entry]:
     """List the teacher in every form, each attempt as trained and in the form compared, and the student in every form."""
-    found = [Entry(title="teacher", kind="baseline", variant=v) for v in evaluator.forms(teacher)]
+
+    def forms(made: CachedModel) -> list[Variant]:
+        return evaluator.willing(evaluator.forms(made))
+
+    found = [Entry(title="teacher", kind="baseline", variant=v) for v in forms(teacher)]
+    if not found:
+        reasons = [f"{v.form}: {reason}" for v, reason in evaluator.refused.items()]
+        raise UserError("no runtime of the profile takes the teacher", *reasons)
     for attempt in attempts:
         if attempt.made.changed:
-            forms = evaluator.forms(attempt.made)
-            shown = [v for v in forms if v == forms[0] or v.form == attempt.form]
+            made = forms(attempt.made)
+            shown = [v for v in made if v == made[0] or v.form == attempt.form]
             found += [Entry(title=attempt.name, kind="stage", variant=v, attempt=attempt) for v in shown]
     if standing is not teacher:
-        found += [Entry(title="student", kind="student", variant=v) for v in evaluator.forms(standing)]
+        found += [Entry(title="student", kind="student", variant=v) for v in forms(standing)]
         before = [a.made for a in attempts if a.decision.verdict == "accepted" and a.made.recipe is None]
         if standing.recipe is not None and before:
-            engines = {v.engine for v in evaluator.forms(standing)}
-            others = [v for v in evaluator.forms(before[-1]) if v.precision != "int8" or v.engine not in engines]
+            engines = {v.engine for v in forms(standing)}
+            others = [v for v in forms(before[-1]) if v.precision != "int8" or v.engine not in engines]
             found += [Entry(title="student before quantize", kind="student", variant=v) for v in others]
     return found
+
+
+def list_refused(teacher: CachedModel, evaluator: Evaluator) -> tuple[Refused, ...]:
+    """List the rows that are not there since a runtime refused the model, with its reason."""
+    return tuple(
+        Refused(name="teacher" if v.made is teacher else "student", engine=v.engine, precision=v.precision, reason=reason)
+        for v, reason in evaluator.refused.items()
+    )
 
 
 def measure_rows(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -> list[Row]:

@@ -26,7 +26,7 @@ from compress.pipeline.gate import Decision, decide
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import describe_teacher
 from compress.pipeline.races import RaceOptions
-from compress.pipeline.results import Attempt, list_entries, measure_rows, raced_speedup
+from compress.pipeline.results import Attempt, list_entries, list_refused, measure_rows, raced_speedup
 from compress.pipeline.verdict import conclude, find_warnings, not_clean
 from compress.recipe.spec import Recipe
 from compress.report import html
@@ -121,6 +121,7 @@ def _run(
         budget=recipe.budget,
         rows=tuple(rows),
         scale=scale,
+        refused=list_refused(teacher, evaluator),
         verdict=conclude(
             rows,
             recipe.budget,
@@ -205,6 +206,8 @@ def _try(
 def _judge(
     made: CachedModel, compared: Comparison | None, builder: ModelBuilder, teacher: float, *, can_soften: bool
 ) -> Decision:
+    if compared is None and made.changed:
+        return Decision(verdict="rejected", reason="no runtime of the profile takes it")
     if compared is None:
         return Decision(verdict="rejected", reason="; ".join(["left the model as it was", *made.notes[:2]]))
     decision = decide(

@@ -106,6 +106,17 @@ class Row:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Refused:
+    """Model that a runtime of the profile does not take in a precision, with the runtime's reason."""
+
+    name: str
+    engine: str
+    precision: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Outcome of a run. Speed-ups are ratios of interleaved medians; the drop is in points on test.
 
@@ -142,6 +153,7 @@ class Report:
         rows: the first is the teacher's reference row.
         warnings: what to know before believing the verdict.
         scale: of the task's metric; a point is a hundredth of it.
+        refused: what has no row since the runtime does not take it.
     """
 
     recipe: Mapping[str, Any]
@@ -152,6 +164,7 @@ class Report:
     verdict: Verdict
     warnings: tuple[str, ...] = ()
     scale: float = 100.0
+    refused: tuple[Refused, ...] = ()
 
     def row(self, name: str) -> Row:
         """Return the row of that name."""

@@ -28,6 +28,8 @@ def table(report: Report, width: int | None = None) -> str:
 def print_report(report: Report, console: Console) -> None:
     """Print rows, decisions and verdict on a console."""
     console.print(_table(report))
+    for one in report.refused:
+        console.print(f"{one.name} on {one.engine} in {one.precision} refused: {one.reason}", soft_wrap=True, markup=False)
     for row in _one_a_stage(report):
         console.print(f"[bold]{row.name.split('/')[0]}[/bold] {row.decision}: {row.reason}", soft_wrap=True)
         stored = [f"stored: {describe(row.packed)}"] if row.packed else []

@@ -67,10 +67,15 @@ def convert(file: str, named: str, cleaned: str) -> None:
     Raises:
         UserError: as ``read``.
     """
+    if lost := _lost_data(Path(file)):
+        raise UserError(f"model {named}: {lost}; copy it too, as the exporter wrote it")
     try:
         model = onnx.load(file)
+        if unknown := _unknown_operators(model):
+            words = "ONNX's opset has no such operator, and no runtime can run it; export with standard operators"
+            raise UserError(f"model {named}: {', '.join(unknown)}: {words}")
         onnx.checker.check_model(model)
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # protobuf's and the checker's errors share no base class
         raise UserError(f"model {named}: not an ONNX model ({_line(error)})") from None
@@ -83,6 +88,33 @@ def convert(file: str, named: str, cleaned: str) -> None:
     except Exception as error:  # of a graph that the checker lets pass anything may come
         raise UserError(f"model {named}: cannot be converted to opset {OPSET} ({_line(error)})") from None
     Path(cleaned).write_bytes(content)
+
+
+def _lost_data(file: Path) -> str:
+    """Say which file of weights beside an ONNX file is missing or too short; empty where none is, or it is no ONNX file."""
+    try:
+        tensors = onnx.load(str(file), load_external_data=False).graph.initializer
+    except (DecodeError, OSError):
+        return ""
+    for tensor in tensors:
+        about = {entry.key: entry.value for entry in tensor.external_data}
+        name = about.get("location", "")
+        if not name or name_fault(name) is not None:
+            continue
+        if not (beside := file.parent / name).is_file():
+            return f"its weights are in {name}, which is not beside it"
+        ends = [about.get(key, "0") for key in ("offset", "length")]
+        needed, there = sum(int(end) for end in ends if end.isdigit()), beside.stat().st_size
+        if needed > there:
+            return f"its weights are in {name}, which is cut off: {there} bytes instead of {needed} or more"
+    return ""
+
+
+def _unknown_operators(model: onnx.ModelProto) -> list[str]:
+    """List operators of ONNX's own domain that ONNX does not have; those of other domains may be known to a runtime."""
+    own = {function.name for function in model.functions}
+    kinds = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}
+    return sorted(kind for kind in kinds - own if not onnx.defs.has(kind))
 
 
 def first_outputs(model: onnx.ModelProto, inputs: Inputs) -> list[npt.NDArray[Any]]:

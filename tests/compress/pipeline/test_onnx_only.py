@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from deploy.bundle.bundle import verify
 from deploy.export import from_onnx
@@ -59,6 +59,54 @@ def test_it_is_measured_quantised_and_bundled(compress_here, tmp_path, batch):
     assert {"fp32", "int8"} <= {r["precision"] for r in rows}
     assert all(r["parity"]["cosine"] > 0.98 for r in rows)
     assert verify(tmp_path / "runs/r-cpu/bundle").top1_agreement == 1.0
+
+
+def test_a_runtime_that_does_not_take_it_is_a_refused_row_and_not_the_end(compress_here, tmp_path):
+    """OpenVINO has no determinants; zero times one is added to the logits, which ONNX Runtime takes."""
+    model = exported(tmp_path / "them.onnx")
+    logits = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == logits else name for name in node.output]
+    zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+    model.graph.initializer.append(zero)
+    model.graph.node.extend(
+        [
+            helper.make_node("Det", ["input.1"], ["determinant"]),
+            helper.make_node("Mul", ["determinant", "zero"], ["nothing"]),
+            helper.make_node("Add", ["before", "nothing"], [logits]),
+        ]
+    )
+    onnx.save(model, str(tmp_path / "them.onnx"))
+    (tmp_path / "r.toml").write_text(RECIPE)
+    done = compress_here("run", "r.toml")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "runs/r-cpu/report.json").read_text())
+    assert {row["engine"] for row in report["rows"]} == {"onnxruntime"}
+    assert {(one["name"], one["engine"]) for one in report["refused"]} == {("teacher", "openvino")}
+    assert all("Det" in one["reason"] for one in report["refused"])
+    assert "teacher on openvino in fp32 refused: OpenVINO" in done.stdout and "left out: openvino fp32" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("operator", "kept_bytes", "words"),
+    [
+        ("Relu", 100, "its weights are in w.data, which is cut off: 100 bytes instead of 1024 or more"),
+        ("Relu", 0, "its weights are in w.data, which is not beside it; copy it too"),
+        ("Nonsense", 1024, "Nonsense: ONNX's opset has no such operator"),
+    ],
+)
+def test_lost_weights_and_unknown_operators_are_named(tmp_path, operator, kept_bytes, words):
+    weights = numpy_helper.from_array(np.ones((64, 4), np.float32), "w")
+    nodes = [helper.make_node(operator, ["x"], ["z"]), helper.make_node("MatMul", ["z", "w"], ["y"])]
+    x, y = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, s]) for n, s in (("x", 64), ("y", 4)))
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], [weights]), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    onnx.save(model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="w.data", size_threshold=0)
+    beside = tmp_path / "w.data"
+    beside.write_bytes(beside.read_bytes()[:kept_bytes]) if kept_bytes else beside.unlink()
+    with pytest.raises(UserError, match=words):
+        read(tmp_path / "m.onnx")
 
 
 def test_training_is_refused_with_the_reason(compress_here, tmp_path):
