@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compress.api.modules import prune as prune
     from compress.api.modules import quantize as quantize
     from compress.api.run import run as run
+    from compress.api.search import search as search
     from compress.api.stage_settings import Distill as Distill
     from compress.api.stage_settings import LowRank as LowRank
     from compress.api.stage_settings import Pack as Pack
@@ -56,6 +57,7 @@ NAMES = {
     "prune": "compress.api.modules",
     "quantize": "compress.api.modules",
     "run": "compress.api.run",
+    "search": "compress.api.search",
     "split_arrays": "compress.data.arrays",
 }
 """Where each public name is defined."""

@@ -21,17 +21,26 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is not TOML, or exceeds the bounds of size, depth and numbers (64 bits).
     """
+    return parse_toml(_text(path), str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Parse the table in ``text``; ``where`` begins each fault.
+
+    Raises:
+        UserError: it is not TOML, or exceeds the bounds of depth and numbers (64 bits).
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        table: dict[str, Any] = tomllib.loads(_text(path))
+        table: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML: {error}") from None
+        raise UserError(f"{where}: not TOML: {error}") from None
     except (ValueError, RecursionError):  # a number of thousands of digits; lists within lists within lists
-        raise UserError(f"{path}: not TOML: nested too deeply, or a number of too many digits") from None
-    if faults := [f"{path}: {fault}" for fault in _out_of_bounds(table)]:
+        raise UserError(f"{where}: not TOML: nested too deeply, or a number of too many digits") from None
+    if faults := [f"{where}: {fault}" for fault in _out_of_bounds(table)]:
         raise UserError(*faults)
     return table
 

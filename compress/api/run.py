@@ -39,6 +39,8 @@ def run(
     name: str | None = None,
     device: str = "cpu",
     out: str | Path | None = None,
+    trial: int | None = None,
+    join: str | None = None,
     until: str | None = None,
     lock_clocks: bool = False,
     quiet_seconds: float | None = None,
@@ -60,6 +62,7 @@ def run(
         name: of the run; the teacher's class in lower case without one.
         device: ``PROFILE[@URL]``.
         out: where report, model and bundle go; ``runs/NAME-PROFILE`` without one.
+        trial: of a search of the recipe, whose recipe is run in its place; ``join`` is the search's storage.
         until: the last stage to run.
         lock_clocks: hold the device's clocks while it measures.
         quiet_seconds: how long a race waits for a device that others use; without, as the recipe says, else 60.
@@ -102,7 +105,9 @@ def run(
         beside = [key for key, value in asked.items() if value is not None]
         if beside:
             raise UserError(f"{SOURCE}: a recipe says it all; leave out {', '.join(beside)}, or the recipe")
-        return _run(lambda: load_recipe(str(recipe)), device, out, until, progress, **how)
+        return _run(lambda: _recipe(str(recipe), trial, device, join), device, out, until, progress, **how)
+    if trial is not None:
+        raise UserError(f"{SOURCE}: trial = {trial} is of a search of a recipe; give that recipe")
     missing = [f"{SOURCE}: {key} is missing; or give a recipe" for key in ("teacher", "data") if asked[key] is None]
     if teacher is None or data is None:
         raise UserError(*missing)
@@ -126,6 +131,14 @@ def run(
             return parse(table, name=name or default_name(teacher), source=SOURCE)
 
         return _run(objects, device, out, until, progress, **how)
+
+
+def _recipe(given: str, trial: int | None, device: str, join: str | None) -> Recipe:
+    if trial is None:
+        return load_recipe(given)
+    from compress.api.search import trial_recipe
+
+    return trial_recipe(given, trial, device, join)
 
 
 def resolve(recipe: Callable[[], Recipe], device: str) -> tuple[Recipe, ResolvedTarget]:

@@ -20,6 +20,7 @@ from profiles.errors import MOST_LINE, OutOfReachError, UserError, one_line
 INTERRUPTED = 130
 COMMANDS = {
     "run": "compress.cli.run:run",
+    "search": "compress.cli.search:search",
     "students": "compress.cli.students:students",
     "bench": "compress.cli.bench:bench",
     "check": "compress.cli.check:check",
@@ -41,6 +42,7 @@ COMMANDS = {
 }
 HELP = {
     "run": "Take a checkpoint to a measured, gated student and a bundle.",
+    "search": "Search recipes for the front of accuracy, latency and size.",
     "students": "Search a student without training, by score and measured latency.",
     "bench": "Time ONNX files or engines against each other.",
     "check": "Tell whether a new model is slower or less accurate than an old one.",

@@ -16,6 +16,10 @@ OVER_BUDGET = 3
 @click.argument("recipe", default="digits")
 @click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]", help="What to compress for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the report and the bundle go. [runs/RECIPE-DEVICE]")
+@click.option(
+    "--trial", type=click.IntRange(0), metavar="N", help="The recipe of that trial of a search, in RECIPE's place."
+)
+@click.option("--join", metavar="URL", help="Storage of that search. [the file in runs/RECIPE-search]")
 @click.option("--until", metavar="STAGE", help="Stop after this stage, and report.")
 @click.option("--quiet-seconds", type=click.FloatRange(0), help="How long a race waits for a device that others use. [60]")
 @click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
@@ -26,6 +30,8 @@ def run(
     recipe: str,
     device: str,
     out: Path | None,
+    trial: int | None,
+    join: str | None,
     until: str | None,
     quiet_seconds: float | None,
     lock_clocks: bool,
@@ -50,6 +56,8 @@ def run(
         recipe,
         device=device,
         out=out,
+        trial=trial,
+        join=join,
         until=until,
         lock_clocks=lock_clocks,
         quiet_seconds=quiet_seconds,

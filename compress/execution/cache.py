@@ -64,6 +64,9 @@ class StepCache:
     Args:
         trains: whether steps that train may be made; else one that is not there is a fault of the user's.
 
+    Attributes:
+        asked, made: keys of the steps that were asked for, and of those that were not there; the user may clear both.
+
     Raises:
         UserError: the folder cannot be made or written to.
     """
@@ -72,6 +75,8 @@ class StepCache:
         self.root, self._progress, self._trains = root, progress, trains
         self.seconds_making = self.seconds_checking = 0.0
         self._made: set[str] = set()
+        self.asked: set[str] = set()
+        self.made: set[str] = set()
         self._sound: set[str] = set()
         self._faults: dict[str, str] = {}
         check_writable(root)
@@ -94,6 +99,7 @@ class StepCache:
         """
         key = f"{kind}-{digest(decided_by)[:20]}"
         folder = self.root / key
+        self.asked.add(key)
         if distributed.from_main(distributed.is_main() and not self._is_sound(key)):
             if together and not self._trains:
                 raise UserError(f"{kind}: not there, and --measure-again trains nothing; {MAKE_IT}")
@@ -103,6 +109,7 @@ class StepCache:
                         self._set_aside(folder)
                         self._make(kind, key, folder, decided_by, make)
                         self._made.add(key)
+                        self.made.add(key)
                         self._sound.add(key)
             elif together:
                 with tempfile.TemporaryDirectory() as scratch:

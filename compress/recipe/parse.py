@@ -21,6 +21,7 @@ from compress.models import (
 from compress.models.checkpoint import WeightsSpec
 from compress.models.hub.records import check_names, is_address
 from compress.recipe.fields import build, keys
+from compress.recipe.search import parse_search
 from compress.recipe.spec import AlsoSpec, Budget, LabelledSpec, Measure, Plain, Recipe, TaskTable, TeacherSpec, Use
 from compress.recipe.student import StudentTable, parse_student
 from compress.stages import stages
@@ -41,7 +42,7 @@ TABLES: dict[str, Any] = {
 }
 """The tables of a recipe, by what each is read into; beside them ``[[stage]]`` and the fields of ``Plain``."""
 
-KEYS = (*TABLES, "stage", *keys(Plain))
+KEYS = (*TABLES, "stage", "search", *keys(Plain))
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -56,12 +57,22 @@ def load(given: str) -> Recipe:
     Raises:
         UserError: there is none, or it has faults; all of them.
     """
+    table, name, source = read_table(given)
+    return parse(table, name=name, source=source)
+
+
+def read_table(given: str) -> tuple[dict[str, Any], str, str]:
+    """Read the table of the recipe in a file, or of the built-in one of that name; return it, its name and its source.
+
+    Raises:
+        UserError: there is none, or it is no TOML.
+    """
     path = FOLDER / f"{given}.toml" if given in built_in() else Path(given)
     if not path.is_file():
         if "/" in given or given.endswith(".toml"):
             raise UserError(f"recipe {given}: no such file")
         raise UserError(unknown("recipe", given, built_in()) + "; or give the path of a .toml file")
-    return parse(read_toml(path), name=path.stem, source=str(path))
+    return read_toml(path), path.stem, str(path)
 
 
 def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
@@ -95,6 +106,8 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     calibration = build(CalibrationSpec, table.get("calibration", {}), f"{source}: [calibration]", faults)
     if calibration is not None and calibration.select == "all" and "samples" in table.get("calibration", {}):
         faults.append(f"{source}: [calibration] samples goes with a select other than 'all'; write select = \"random\"")
+    if "search" in table:
+        parse_search(table["search"], source, faults)
     if faults:
         raise UserError(*faults)
     assert task and data and teacher and student and budget and measure and calibration and plain

@@ -146,17 +146,19 @@ def _built_in(two: Any) -> Labelled | None:
     """Return task and data of a run where both are the product's own: what a report names of others is not called."""
     for side in reversed([side for side in two if side is not None]):
         named = side.recipe or {}
-        task, data = _built_in_use(named.get("task"), tasks()), _built_in_use(named.get("data"), sources())
+        task = _built_in_use(named.get("task"), "kind", tasks())
+        data = _built_in_use(named.get("data"), "use", sources())
         if task and data:
             with contextlib.suppress(UserError):  # its files are not on this machine
                 return _labelled(task, data)
     return None
 
 
-def _built_in_use(use: Any, table: Mapping[str, str]) -> Use | None:
-    if not isinstance(use, dict) or use.get("use") not in table:
+def _built_in_use(told: Any, key: str, table: Mapping[str, str]) -> Use | None:
+    """Read a use as a report tells it: its name under ``key``, its arguments beside."""
+    if not isinstance(told, dict) or told.get(key) not in table:
         return None
-    return Use(use=use["use"], arguments=use.get("arguments", {}))
+    return Use(use=told[key], arguments={name: value for name, value in told.items() if name != key})
 
 
 def _built(side: Side, target: ResolvedTarget, folder: Path) -> Path:

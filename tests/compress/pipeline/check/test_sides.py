@@ -5,8 +5,10 @@ from contextlib import ExitStack
 import pytest
 
 from compress.pipeline.check.accuracy import compare_golden
-from compress.pipeline.check.sides import open_side
+from compress.pipeline.check.compare import _built_in
+from compress.pipeline.check.sides import Side, open_side
 from compress.pipeline.target import resolve, runtime_versions
+from compress.recipe.parse import load
 from deploy.worker.client import RemoteWorker
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle, model
@@ -53,3 +55,14 @@ def test_an_onnx_file_goes_to_the_first_engine_that_runs_it(tmp_path, target):
 def test_a_folder_without_a_bundle_is_refused(tmp_path, target):
     with pytest.raises(UserError, match="neither a bundle nor a run"):
         read(tmp_path, target)
+
+
+def test_a_runs_own_samples_are_taken_where_no_code_of_others_is_named(tmp_path):
+    told = load("digits").as_json()
+
+    def side(recipe):
+        return Side(given="run", name="run", plan=None, model=tmp_path, recipe=recipe)
+
+    task, samples = _built_in([side(None), side(told)])
+    assert task.metric == "top1" and len(samples) > 300
+    assert _built_in([side({**told, "data": {"use": "somebody:data"}}), None]) is None

@@ -1,0 +1,1 @@
+"""compress search: many recipes of one model on a device, and the front of what they reach."""

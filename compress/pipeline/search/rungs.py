@@ -1,0 +1,120 @@
+"""When a trial stops: it is judged before any training, after a tenth of the epochs, and at the end.
+
+A trial is stopped where it can no longer reach the front, by what other trials and the untouched teacher have shown:
+
+- before training, latency and size are known: where another point is as fast and as small, and as accurate as anything has
+  been, this one can at best be its equal;
+- after a tenth of the epochs, the accuracy too: what it can still win is bounded by the most that a finished trial won
+  from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from compress.report.search_record import Point
+
+TENTH = 0.1
+SURE = 1.02
+"""Another point has to be faster by this factor to be called faster: latencies are measured."""
+LEAST_GAINS = 3
+"""Finished trials whose gains bound that of others."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished trial, or the untouched teacher.
+
+    Attributes:
+        name: how it is told.
+        gain: that its accuracy rose from a tenth of the epochs to the end; None where it was not seen.
+    """
+
+    name: str
+    point: Point
+    gain: float | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a point may cost; None for what has no limit.
+
+    Attributes:
+        accuracy: the least.
+    """
+
+    accuracy: float
+    latency_ms: float | None = None
+    size_bytes: float | None = None
+    stored_bytes: float | None = None
+
+    def excesses(self, point: Point) -> dict[str, float]:
+        """Return by how much a point is over each limit, as a share of it; 0 or less is within."""
+        found = {"accuracy": (self.accuracy - point.accuracy) / max(abs(self.accuracy), 1e-9)}
+        for name in ("latency_ms", "size_bytes", "stored_bytes"):
+            limit = getattr(self, name)
+            if limit is not None:
+                found[name] = getattr(point, name) / limit - 1
+        return found
+
+    def faults(self, point: Point) -> tuple[str, ...]:
+        """Say what is over the limits."""
+        return tuple(
+            f"{name} {getattr(point, name):.4g}, the budget allows {getattr(self, name):.4g}"
+            for name, excess in self.excesses(point).items()
+            if excess > 0
+        )
+
+
+def why_stop_untrained(point: Point, finished: Sequence[Finished], limits: Limits, objectives: Sequence[str]) -> str:
+    """Say why a trial stops before training; empty where it goes on. The point's accuracy counts for nothing yet."""
+    over = [fault for fault in limits.faults(point) if not fault.startswith("accuracy")]
+    if over:
+        return f"over the budget before any training: {'; '.join(over)}"
+    ceiling = max((each.point.accuracy for each in finished), default=math.inf)
+    by = _dominator(point, ceiling, finished, objectives)
+    return (
+        ""
+        if by is None
+        else f"{by.name} is as accurate as anything yet ({ceiling:.2f}), and no slower or larger: {_costs(by.point)}"
+    )
+
+
+def why_stop_at_tenth(point: Point, finished: Sequence[Finished], limits: Limits, objectives: Sequence[str]) -> str:
+    """Say why a trial stops after a tenth of the epochs; empty where it goes on."""
+    gains = [each.gain for each in finished if each.gain is not None]
+    if len(gains) < LEAST_GAINS:
+        return ""
+    ceiling = point.accuracy + max(0.0, *gains)
+    most = f"{point.accuracy:.2f} after a tenth of the epochs, from where no trial won more than {max(0.0, *gains):.2f}"
+    if ceiling < limits.accuracy:
+        return f"{most}: the budget asks for {limits.accuracy:.2f}"
+    by = _dominator(point, ceiling, finished, objectives)
+    return (
+        ""
+        if by is None
+        else f"{most}: {by.name} has {by.point.accuracy:.2f}, and is no slower or larger: {_costs(by.point)}"
+    )
+
+
+def _dominator(point: Point, ceiling: float, finished: Sequence[Finished], objectives: Sequence[str]) -> Finished | None:
+    """Return what is as good in every objective as the point, were its accuracy ``ceiling``."""
+    for each in finished:
+        other = each.point
+        is_no_worse = {
+            "accuracy": other.accuracy >= ceiling,
+            "latency": SURE * other.latency_ms <= point.latency_ms,
+            "size": other.stored_bytes <= point.stored_bytes,
+        }
+        if all(is_no_worse[objective] for objective in objectives):
+            return each
+    return None
+
+
+def _costs(point: Point) -> str:
+    return f"{point.latency_ms:.3f} ms, {point.stored_bytes / 1024:.0f} KiB, {point.form}"
