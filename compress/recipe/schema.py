@@ -19,6 +19,7 @@ from compress.data.options import hints_of, parameters_of
 from compress.methods.distillation.loss_specs import LossSpec, losses, weights
 from compress.recipe import parse
 from compress.recipe.fields import keys
+from compress.recipe.search import OBJECTIVES, PRUNERS, SAMPLERS
 from compress.recipe.spec import Plain
 from compress.stages import stages
 from compress.stages.trained import Losses
@@ -28,6 +29,17 @@ from profiles.tables import load_object
 Schema = dict[str, Any]
 REFERENCE = "#/definitions/{model}"
 OWN = {"type": "string", "pattern": ":", "description": "One of your own: package.module:callable or file.py:callable."}
+SEARCH = {
+    "type": "object",
+    "description": "What `compress search` varies, by key: `STAGE.FIELD`, `student.ARGUMENT`, `stages`, `runtimes`.",
+    "properties": {
+        "objectives": {"type": "array", "minItems": 1, "items": {"enum": list(OBJECTIVES)}},
+        "sampler": {"enum": list(SAMPLERS)},
+        "pruner": {"enum": list(PRUNERS)},
+        "stages": {"type": "array", "minItems": 1, "items": {"type": "array", "items": {"type": "string"}}},
+    },
+    "additionalProperties": {"type": ["array", "object"]},
+}
 SECTIONS = re.compile(r"^(Attributes|Args):\n((?:[ \t]+.*\n?|\n)+)", re.MULTILINE)
 ENTRY = re.compile(r"^    (\w[\w, ]*): ((?:.*\n?)(?:^     .*\n?)*)", re.MULTILINE)
 """An entry of such a section: names, and the text with its further lines."""
@@ -49,7 +61,7 @@ def recipe_schema() -> Schema:
         "description": "The stages, in order.",
         "items": {"oneOf": [_used(name, _record(load_object(given), definitions)) for name, given in stages().items()]},
     }
-    schema = closed({**plain, **tables, "stage": stage})
+    schema = closed({**plain, **tables, "stage": stage, "search": SEARCH})
     head = {"$schema": DIALECT, "title": "recipe of edge-compress"}
     return {**head, **schema, "required": ["task", "teacher"], "definitions": definitions}
 

@@ -62,14 +62,9 @@ def _free(point: Point, front: DeviceFront) -> dict[str, Any]:
 def _trial(trial: TrialRecord, point: Point, is_best: bool) -> dict[str, Any]:
     kind = "stopped" if trial.state == "stopped" else "front" if is_best else "finished"
     about = {"kind": kind, "name": f"trial {trial.number}", "done": describe(trial), "number": trial.number}
-    told = trial.reason or "; ".join(trial.faults)
-    return {
-        **about,
-        **_figures(point),
-        "allowed": trial.state == "finished" and not trial.faults,
-        "reason": told,
-        "recipe": trial.recipe,
-    }
+    told = {"reason": trial.reason or "; ".join(trial.faults), "recipe": trial.recipe}
+    figures = {**_figures(point), **({} if trial.share else {"accuracy": None})}
+    return {**about, **told, **figures, "allowed": trial.state == "finished" and not trial.faults}
 
 
 def _figures(point: Point) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class TrialRecord:
     Attributes:
         values: what was chosen, by key.
         stages: that the model went through.
-        point: as far as it came: after a tenth of the epochs, or before any, for one that was stopped.
+        point: as far as it came; share: of the epochs by then. Before any nothing has an accuracy, and 0 stands for it.
         faults: what is over the budget; empty for a point that may be chosen.
         reason: why it was stopped.
         asked, made: steps that it asked for, and those of them that were not there yet.
@@ -55,6 +55,7 @@ class TrialRecord:
     values: Mapping[str, Any]
     stages: tuple[str, ...]
     point: Point | None
+    share: float = 1.0
     faults: tuple[str, ...] = ()
     reason: str = ""
     asked: int = 0

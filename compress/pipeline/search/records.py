@@ -34,6 +34,7 @@ def device_front(study: optuna.Study, device: str, runner: TrialRunner, spec: Se
                 values=decoded(trial.params),
                 stages=tuple(told.get("stages", ())),
                 point=point,
+                share=told.get("share", 0.0),
                 faults=runner.limits.faults(point) if point and finished else (),
                 reason=told.get("reason", ""),
                 asked=told.get("asked", 0),

@@ -67,7 +67,8 @@ def search(
         check_space(space, base, name, source)
         decided = {"base": base, "spec": spec.as_json(), "space": [repr(dimension) for dimension in space]}
         url, title = join or study_url(out), f"{name} on {device}"
-        study = open_study(url, title, spec, recipe.seed, digest(decided), heartbeat_s=heartbeat_s)
+        seed = None if join else recipe.seed
+        study = open_study(url, title, spec, seed, digest(decided), heartbeat_s=heartbeat_s)
         quiet = recipe.measure.quiet_seconds if quiet_seconds is None else quiet_seconds
         runner = TrialRunner(recipe, target.profile, target.device, cache, progress, RaceOptions(quiet_seconds=quiet))
         if not study.get_trials(deepcopy=False):

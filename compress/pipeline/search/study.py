@@ -1,7 +1,7 @@
 """A study of Optuna on a device: where trials are kept, and what becomes of those whose process died.
 
-Any number of processes and hosts may work on one study. The trial of a process that died is given out again: at once by another
-process on the same host, which sees that it is gone, or else when its heartbeat has been missing for a while.
+Any number of processes and hosts may work on one study. The trial of a process that died is given out again: at once by
+another process on the same host, which sees that it is gone, or else when its heartbeat has been missing for a while.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ def import_optuna() -> Any:
 
 
 def open_study(
-    url: str, name: str, spec: SearchSpec, seed: int, base: str, *, heartbeat_s: int = HEARTBEAT_S
+    url: str, name: str, spec: SearchSpec, seed: int | None, base: str, *, heartbeat_s: int = HEARTBEAT_S
 ) -> optuna.Study:
     """Open a study, or begin it.
 
     Args:
         url: of Optuna's storage: ``sqlite:///FILE``, ``postgresql://...``, ``mysql://...``, or ``journal://FILE``.
+        seed: of the sampler, with how many trials there are; None where processes share a study: they must not try the same.
         base: digest of everything that makes trials comparable; a study of another is refused.
 
     Raises:
@@ -75,16 +76,16 @@ def open_study(
             storage=_storage(url, heartbeat_s),
             study_name=name,
             directions=["maximize" if objective == "accuracy" else "minimize" for objective in spec.objectives],
-            sampler=_sampler(spec, seed),
             pruner=_pruner(spec),
             load_if_exists=True,
         )
     except ImportError as error:
         raise UserError(f"--join {url}: its database needs a package that is not installed: {error}") from None
-    except Exception as error:  # SQLAlchemy's and each driver's own
-        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
+    except Exception as error:  # SQLAlchemy's own, and each driver's within
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
             raise
         raise UserError(f"--join {url}: {str(error).splitlines()[0]}") from error
+    study.sampler = _sampler(spec, None if seed is None else seed + len(study.get_trials(deepcopy=False)))
     kept = study.user_attrs.get("base")
     if kept is None:
         study.set_user_attr("base", base)
@@ -177,13 +178,11 @@ def _storage(url: str, heartbeat_s: int) -> Any:
     )
 
 
-def _sampler(spec: SearchSpec, seed: int) -> Any:
+def _sampler(spec: SearchSpec, seed: int | None) -> Any:
     samplers = import_optuna().samplers
-    # Each process has a seed of its own: with one for all, all would try the same.
-    own = seed + os.getpid() % 1000 if seed else None
     if spec.sampler == "nsga2":
-        return samplers.NSGAIISampler(population_size=2 * SAMPLED, seed=own)
-    return samplers.TPESampler(n_startup_trials=SAMPLED, multivariate=True, group=True, seed=own)
+        return samplers.NSGAIISampler(population_size=2 * SAMPLED, seed=seed)
+    return samplers.TPESampler(n_startup_trials=SAMPLED, multivariate=True, group=True, seed=seed)
 
 
 def _pruner(spec: SearchSpec) -> Any:

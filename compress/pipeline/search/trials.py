@@ -86,6 +86,7 @@ class Trials:
     def _measured(self, trial: optuna.Trial, recipe: Recipe, share: float, runtimes: str | None) -> Point:
         point = self._runner.run(recipe, share, runtimes)
         trial.set_user_attr("point", vars(point))
+        trial.set_user_attr("share", share)
         told = "before training" if share == UNTRAINED else f"{point.accuracy:.2f} after {SHARES.get(share, share)} epochs"
         self._progress.say(f"  {told}: {point.latency_ms:.3f} ms, {point.stored_bytes / 1024:.0f} KiB, {point.form}")
         return point
@@ -94,8 +95,9 @@ class Trials:
         """Stop a trial whose recipe another one had."""
         own = _body(trial.user_attrs["recipe"])
         for other in self._study.get_trials(deepcopy=False):
-            done = other.state.name in ("COMPLETE", "PRUNED") and other.number != trial.number
-            if done and _body(other.user_attrs.get("recipe", "")) == own:
+            is_under_way = other.state.name == "RUNNING" and other.number < trial.number
+            is_done = other.state.name in ("COMPLETE", "PRUNED") and other.number != trial.number
+            if (is_done or is_under_way) and _body(other.user_attrs.get("recipe", "")) == own:
                 self._stop(f"the same as trial {other.number}")
 
     def _finished(self) -> list[Finished]:
