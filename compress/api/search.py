@@ -45,6 +45,12 @@ def search(
 
     Raises:
         UserError: everything that does not fit, at once.
+
+    Example:
+        >>> compress.search("my.toml", devices=["cpu"], trials=60)  # where there is no my.toml
+        Traceback (most recent call last):
+            ...
+        profiles.errors.UserError: recipe my.toml: no such file
     """
     import_optuna()
     progress = progress or progress_here()
