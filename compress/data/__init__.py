@@ -13,6 +13,7 @@ DATA: dict[str, str] = {
     "cifar10": "compress.data.cifar:cifar10",
     "cifar100": "compress.data.cifar:cifar100",
     "coco": "compress.data.coco:coco",
+    "coco_keypoints": "compress.data.coco_keypoints:coco_keypoints",
     "coco_masks": "compress.data.coco_masks:coco_masks",
     "digits": "compress.data.digits:digits",
     "huggingface": "compress.data.huggingface:huggingface",

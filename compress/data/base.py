@@ -29,7 +29,8 @@ class Batch:
 
     Targets have a row a sample: for classification integer labels of shape (samples,), -1 where there is none; for
     detection float32 boxes of shape (samples, most, 5), each [label, x1, y1, x2, y2] in pixels of the input,
-    label -1 for rows that only fill up; for dense tasks an array of shape (samples, ...).
+    label -1 for rows that only fill up; for dense tasks an array of shape (samples, ...), integer labels -1 and values NaN
+    where there is none; for tags (samples, classes) from 0 to 1; for keypoints (samples, points + 1, 3).
     """
 
     inputs: Any

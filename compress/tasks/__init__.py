@@ -10,6 +10,7 @@ from compress.tasks.base import Metric, Predict, Task
 TASKS: dict[str, str] = {
     "classification": "compress.tasks.classification:Classification",
     "detection": "compress.tasks.detection:Detection",
+    "keypoints": "compress.tasks.keypoints:Keypoints",
     "restoration": "compress.tasks.restoration:Restoration",
     "segmentation": "compress.tasks.segmentation:Segmentation",
     "tagging": "compress.tasks.tagging:Tagging",

@@ -41,6 +41,7 @@ HELPERS = {
         "audio_samples",
         "audio_transforms",
         "recordings",
+        "keypoint_samples",
         "mask_samples",
         "paired_files",
         "patches",
@@ -53,7 +54,7 @@ HELPERS = {
     "compress/tasks": {"assignment", "precision", "evaluate", "box_checks"},
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},
-    "deploy/engines": {"build_record", "cuda", "exports"},
+    "deploy/engines": {"build_record", "cuda", "exports", "inputs"},
     "deploy/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""

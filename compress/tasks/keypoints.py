@@ -1,0 +1,220 @@
+"""Keypoints: where the joints of a figure are; average precision by object keypoint similarity."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves
+
+from compress.data import Samples, Splits
+from compress.tasks.base import Metric, Predict, Task, readable_batches
+from profiles.errors import UserError
+
+CHUNK = 64
+COCO_SIGMAS = (0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89)
+"""Ten times what the similarity allows for each of COCO's 17 points (cocodataset.org, keypoints evaluation)."""
+
+USUAL_SIGMA = 0.05
+TENTH = 10.0
+"""Regressed places are compared in tenths of the input's sides."""
+
+
+@final
+class Keypoints(Task):
+    """Keypoints of one figure in the middle of each input; targets (samples, points + 1, 3) of ``coco_keypoints``.
+
+    Two kinds of output are read, by their shape. Heatmaps (samples, points, rows, columns): a place stands for the middle
+    of its part of the input, the largest says where a point is (a quarter of a place towards the larger neighbour: Sun et
+    al. 2019) and how sure that is; trained on Gaussians of ``spread`` places by the square error of those points that are
+    labelled. Regression, (samples, points, 2 or 3) or the same flat: x and y as shares of the input's width and height, and
+    a logit of whether the point is labelled; trained by Huber's loss and, of the third, binary cross-entropy.
+
+    The metric is COCO's average precision at object keypoint similarities of 0.5 to 0.95, in per cent, by pycocotools; each
+    input counts as an image with its one figure.
+
+    Args:
+        spread: deviation of the Gaussians that heatmaps learn, in places.
+        sigmas: how far off, as a share of a figure's size, each point may be; COCO's where there are 17 points, else 0.05.
+    """
+
+    metric = "AP"
+    unit = "%"
+    stage_losses = {"distill": ("task", "l2"), "recovery": ("task", "l2")}
+
+    def __init__(self, *, spread: float = 1.5, sigmas: Sequence[float] = ()) -> None:
+        faults = [f"[task] spread is above 0; given: {spread}"] if spread <= 0 else []
+        faults += [f"[task] sigmas are above 0; given: {list(sigmas)}"] if any(each <= 0 for each in sigmas) else []
+        if faults:
+            raise UserError(*faults)
+        self._spread, self._sigmas = spread, tuple(sigmas)
+
+    def check(self, splits: Splits) -> None:
+        faults: list[str] = []
+        points = len(splits.classes)
+        if self._sigmas and len(self._sigmas) != points:
+            faults.append(f"[task] sigmas has a number for each point, {points}; given: {len(self._sigmas)}")
+        parts = {"train": splits.train, "calibration": splits.calibration}
+        parts |= {"validation": splits.validation, "test": splits.test}
+        for name, samples in parts.items():
+            faults += _faults_of(name, samples, points)
+        if faults:
+            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+
+    def has_labels(self, samples: Samples) -> bool:
+        return any((batch.targets[:, :-1, 2] > 0).any() for batch in samples.batches(CHUNK))
+
+    def check_outputs(self, outputs: Any, splits: Splits) -> None:
+        points = len(splits.classes)
+        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        heatmaps = len(given) == 4 and given[:2] == (2, points)
+        flat = len(given) in (2, 3) and given[0] == 2 and math.prod(given[1:]) in (2 * points, 3 * points)
+        if not heatmaps and not flat:
+            words = f"heatmaps (2, {points}, rows, columns) or places (2, {points}, 2 or 3), flat or not"
+            raise UserError(f"gives {given} for two samples; keypoints of {points} points reads {words}")
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Compute the error of the labelled points; a model that says nothing of them has about 1 with heatmaps."""
+        given = self._first(outputs)
+        labelled = targets[:, :-1, 2] > 0
+        count = labelled.sum().clamp(min=1)
+        if given.dim() == 4:
+            wanted = self._gaussians(targets, given.shape[-2:])
+            squares = (given - wanted).square().sum(dim=(2, 3)) / self._energy
+            return (squares * labelled).sum() / count
+        places = given.reshape(len(given), targets.shape[1] - 1, -1)
+        shares = targets[:, :-1, :2] / targets[:, -1:, 1:]
+        apart = functional.huber_loss(TENTH * places[..., :2], TENTH * shares, reduction="none").sum(dim=-1)
+        loss = (apart * labelled).sum() / count
+        if places.shape[2] == 3:
+            loss = loss + functional.binary_cross_entropy_with_logits(places[..., 2], labelled.to(places.dtype))
+        return loss
+
+    def logits(self, outputs: Any) -> Tensor:
+        """Return heatmaps or places for losses on values, scaled so that ``l2`` has the unit of ``loss``."""
+        given = self._first(outputs)
+        if given.dim() == 4:
+            return given * math.sqrt(given.shape[-2] * given.shape[-1] / self._energy)
+        return TENTH * given
+
+    def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        found: list[npt.NDArray[np.float64]] = []
+        targets: list[npt.NDArray[Any]] = []
+        for batch in samples.batches(CHUNK):
+            found += list(self.read(predict(batch.inputs)[0], batch.targets[:, -1, 1:]))
+            targets += list(batch.targets)
+        points = len(targets[0]) - 1
+        sigmas = self._sigmas or (tuple(s / 10 for s in COCO_SIGMAS) if points == 17 else (USUAL_SIGMA,) * points)
+        precision = _precision(targets, found, sigmas)
+        pairs = zip(found, targets, strict=True)
+        off = [np.linalg.norm(f[t[:-1, 2] > 0, :2] - t[:-1][t[:-1, 2] > 0, :2], axis=1) for f, t in pairs]
+        others = {"AP@.5": 100 * float(precision[0]), "AP@.75": 100 * float(precision[5])}
+        others["mean distance px"] = float(np.concatenate(off).mean())
+        return Metric(
+            name=self.metric, value=100 * float(precision.mean()), unit=self.unit, samples=len(samples), others=others
+        )
+
+    def read(self, output: npt.NDArray[Any], sides: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Decode heatmaps or places to points (samples, points, 3): x and y in pixels of the input, and how sure.
+
+        Args:
+            output: of the model, as the class describes.
+            sides: width and height of each input, (samples, 2).
+        """
+        values = np.asarray(output, np.float64)
+        sides = np.asarray(sides, np.float64)[:, None]
+        if values.ndim != 4:
+            size = 3 if values[0].size % 3 == 0 and (values.ndim == 2 or values.shape[2] == 3) else 2
+            places = values.reshape(len(values), -1, size)
+            sure = 1 / (1 + np.exp(-places[..., 2:])) if size == 3 else np.ones((*places.shape[:2], 1))
+            return np.concatenate([places[..., :2] * sides, sure], axis=2)
+        rows, columns = values.shape[2:]
+        best = values.reshape(*values.shape[:2], -1).argmax(axis=2)
+        down, across = np.divmod(best, columns)
+        padded = np.pad(values, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+        n, k = np.arange(len(values))[:, None], np.arange(values.shape[1])[None]
+        step_x = np.sign(padded[n, k, down + 1, across + 2] - padded[n, k, down + 1, across]) / 4
+        step_y = np.sign(padded[n, k, down + 2, across + 1] - padded[n, k, down, across + 1]) / 4
+        places = np.stack([(across + 0.5 + step_x) / columns, (down + 0.5 + step_y) / rows], axis=2)
+        return np.concatenate([places * sides, values[n, k, down, across][..., None]], axis=2)
+
+    @property
+    def _energy(self) -> float:
+        """The sum over all places of a Gaussian's square."""
+        return math.pi * self._spread**2
+
+    def _gaussians(self, targets: Tensor, size: Sequence[int]) -> Tensor:
+        """Draw each point as a Gaussian on heatmaps of a size, (samples, points, rows, columns)."""
+        cells = torch.tensor([size[1], size[0]], dtype=targets.dtype, device=targets.device)
+        x, y = (targets[:, :-1, :2] / targets[:, -1:, 1:] * cells).unbind(dim=-1)
+        across, down = (torch.arange(n, dtype=targets.dtype, device=targets.device) + 0.5 for n in (size[1], size[0]))
+        squares = (across - x[..., None])[:, :, None, :] ** 2 + (down - y[..., None])[..., None] ** 2
+        return (-squares / (2 * self._spread**2)).exp()
+
+    def _first(self, outputs: Any) -> Tensor:
+        given: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
+        return given
+
+
+def _precision(
+    targets: Sequence[npt.NDArray[Any]], found: Sequence[npt.NDArray[Any]], sigmas: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Average precision at each similarity from 0.5 to 0.95, (10,), of figures of which each is an image's one."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    about = {"images": [{"id": n} for n in range(len(targets))], "categories": [{"id": 1}]}
+    truth, results = [], []
+    # ids from 1: to COCOeval a figure of id 0 is one that was not found
+    for number, (target, points) in enumerate(zip(targets, found, strict=True)):
+        area, width, height = (float(value) for value in target[-1])
+        entry = {"id": number + 1, "image_id": number, "category_id": 1, "bbox": [0, 0, width, height], "area": area}
+        seen = int((target[:-1, 2] > 0).sum())
+        flat = target[:-1].astype(float).reshape(-1).tolist()
+        truth.append({**entry, "iscrowd": 0, "keypoints": flat, "num_keypoints": seen})
+        results.append({**entry, "keypoints": points.reshape(-1).tolist(), "score": float(points[:, 2].mean())})
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = []
+        for entries in (truth, results):
+            side = COCO()
+            side.dataset = {**about, "annotations": entries}
+            side.createIndex()
+            sides.append(side)
+        judge = COCOeval(*sides, "keypoints")
+        judge.params.kpt_oks_sigmas = np.array(sigmas)
+        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
+        judge.evaluate()
+        judge.accumulate()
+    # (thresholds, recall thresholds, classes, areas, limits on detections)
+    precision: npt.NDArray[np.float64] = judge.eval["precision"][:, :, 0, 0, 0].clip(min=0).mean(axis=1)
+    return precision
+
+
+def _faults_of(name: str, samples: Samples, points: int) -> list[str]:
+    if len(samples) == 0:
+        return [f"data: the {name} split is empty; every split needs samples"]
+    unreadable: list[str] = []
+    labelled = 0
+    for batch in readable_batches(samples, CHUNK, unreadable):
+        if batch.targets.shape[1:] != (points + 1, 3):
+            words = f"keypoints reads (samples, {points + 1}, 3): a row a point, and area, width and height"
+            return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
+        if not np.isfinite(batch.inputs).all() or not np.isfinite(batch.targets).all():
+            return [f"data: the {name} split holds NaN or infinity"]
+        if not np.isin(batch.targets[:, :-1, 2], (0, 1, 2)).all() or (batch.targets[:, -1] <= 0).any():
+            return [f"data: the {name} split has visibilities other than 0, 1 and 2, or areas and sides of 0"]
+        labelled += int((batch.targets[:, :-1, 2] > 0).sum())
+    if unreadable:
+        return unreadable
+    if name in ("validation", "test") and not labelled:
+        return [f"data: the {name} split has no labelled point; models are judged on it"]
+    return []
