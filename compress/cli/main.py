@@ -19,6 +19,7 @@ from profiles.errors import MOST_LINE, OutOfReachError, UserError, one_line
 
 INTERRUPTED = 130
 COMMANDS = {
+    "init": "compress.cli.init:init",
     "run": "compress.cli.run:run",
     "search": "compress.cli.search:search",
     "students": "compress.cli.students:students",
@@ -41,6 +42,7 @@ COMMANDS = {
     "doctor": "compress.cli.doctor:doctor",
 }
 HELP = {
+    "init": "Write a first recipe for a model, a folder of data and a device.",
     "run": "Take a checkpoint to a measured, gated student and a bundle.",
     "search": "Search recipes for the front of accuracy, latency and size.",
     "students": "Search a student without training, by score and measured latency.",
