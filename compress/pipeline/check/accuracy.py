@@ -1,7 +1,7 @@
 """Whether a new model is less accurate: both answer the same samples, and the answers are compared in pairs.
 
-- Classification: samples lost and won by the new model; score interval of the difference, and McNemar's exact test.
-- Other tasks: the metric of both on the same samples drawn with replacement, many times; the spread of its difference.
+- Each sample right or wrong: samples lost and won by the new model; score interval of the difference, McNemar's exact test.
+- Other metrics: of both on the same samples drawn with replacement, many times; the spread of the difference.
 - Without labelled samples: the golden samples of a bundle, which can show that two models answer alike, and nothing else.
 """
 
@@ -24,7 +24,6 @@ from compress.execution.progress import Bar, Progress
 from compress.pipeline.check.intervals import Interval, mcnemar, paired_difference
 from compress.report.check_record import Finding
 from compress.tasks import Metric, Task
-from compress.tasks.classification import Classification
 from deploy.bundle import golden
 from deploy.devices import Device
 from deploy.engines.inputs import ONE, Inputs, as_feed, by_name, input_names, sample_shapes
@@ -44,10 +43,12 @@ class Answers:
 
     Attributes:
         outputs: of shape (samples, ...), in the model's order.
+        scores: of each sample, as a share of the metric's scale; None where the metric is no mean over samples.
     """
 
     metric: Metric
     outputs: list[npt.NDArray[Any]]
+    scores: npt.NDArray[Any] | None = None
 
 
 def answer(engine: Path, device: Device, task: Task, samples: Samples, progress: Progress, name: str) -> Answers:
@@ -55,9 +56,9 @@ def answer(engine: Path, device: Device, task: Task, samples: Samples, progress:
     parts: list[list[npt.NDArray[Any]]] = []
     with RemoteWorker(device) as worker, progress.task(f"check: {name} model", len(samples)) as bar:
         predict = _Recorder(worker, input_names(worker.open(engine)), parts, bar)
-        metric = task.evaluate(predict, samples)
+        metric, scores = task.evaluate_samples(predict, samples)
     task.check_metric(metric)
-    return Answers(metric=metric, outputs=[np.concatenate(each) for each in zip(*parts, strict=True)])
+    return Answers(metric=metric, outputs=[np.concatenate(each) for each in zip(*parts, strict=True)], scores=scores)
 
 
 def compare_answers(
@@ -70,10 +71,8 @@ def compare_answers(
     """
     count, name = len(samples), old.metric.name
     figures = f"{name} {old.metric.value:.2f} -> {new.metric.value:.2f} {old.metric.unit} on {count} samples of {split}"
-    if isinstance(task, Classification):
-        labels = np.concatenate([batch.targets for batch in samples.batches(512)])
-        right_old, right_new = (each.outputs[0].argmax(axis=1) == labels for each in (old, new))
-        lost, won = int((right_old & ~right_new).sum()), int((right_new & ~right_old).sum())
+    if old.scores is not None and new.scores is not None and np.isin([old.scores, new.scores], (0, 1)).all():
+        lost, won = int((old.scores > new.scores).sum()), int((new.scores > old.scores).sum())
         interval = paired_difference(lost, won, count, CONFIDENCE)
         facts: dict[str, Any] = {"lost": lost, "won": won, "mcnemar_p": mcnemar(lost, won)}
         compared = f"{figures}: {lost} lost, {won} won, McNemar p = {facts['mcnemar_p']:.3g}"
@@ -155,9 +154,13 @@ def _bootstrap(old: Answers, new: Answers, task: Task, samples: Samples, seed: i
     """Return the interval of the loss as a share of the scale, and from how many resamples."""
     rng, ended = np.random.default_rng(seed), time.monotonic() + MOST_RESAMPLING_S
     targets = _Targets(samples)
+    by_sample = None if old.scores is None or new.scores is None else old.scores - new.scores
     losses: list[float] = []
     while len(losses) < RESAMPLES and (len(losses) < LEAST_RESAMPLES or time.monotonic() < ended):
         drawn = rng.integers(0, len(samples), len(samples))
+        if by_sample is not None:
+            losses.append(float(by_sample[drawn].mean()))
+            continue
         values = [task.evaluate(_Replayed(each.outputs, drawn), targets.at(drawn)).value for each in (old, new)]
         losses.append((values[0] - values[1]) / task.full_scale)
     middle = (old.metric.value - new.metric.value) / task.full_scale

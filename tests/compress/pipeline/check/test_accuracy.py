@@ -1,37 +1,13 @@
 """Answers compared in pairs: by hand, and the bootstrap beside what it must agree with."""
 
-from typing import final
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from compress.pipeline.check.accuracy import Answers, _joined, compare_answers
-from compress.tasks import Task
 from compress.tasks.classification import Classification
 from tests.conftest import blobs
-
-
-@final
-class SameByAnotherName(Task):
-    """Classification, which is judged by the bootstrap since it is not called so."""
-
-    metric, unit = Classification.metric, Classification.unit
-    inner = Classification()
-
-    def check(self, splits):
-        self.inner.check(splits)
-
-    def check_outputs(self, outputs, splits):
-        self.inner.check_outputs(outputs, splits)
-
-    def loss(self, outputs, targets):
-        return self.inner.loss(outputs, targets)
-
-    def logits(self, outputs):
-        return self.inner.logits(outputs)
-
-    def evaluate(self, predict, samples):
-        return self.inner.evaluate(predict, samples)
 
 
 def answered(samples, wrong):
@@ -39,7 +15,8 @@ def answered(samples, wrong):
     said = samples.labels.copy()
     said[wrong] = (said[wrong] + 1) % 4
     logits = np.eye(4, dtype=np.float32)[said]
-    return Answers(metric=Classification().evaluate(lambda inputs: [logits], samples), outputs=[logits])
+    metric, scores = Classification().evaluate_samples(lambda inputs: [logits], samples)
+    return Answers(metric=metric, outputs=[logits], scores=scores)
 
 
 def test_lost_and_won_are_counted_in_pairs():
@@ -67,9 +44,12 @@ def test_the_bootstrap_agrees_with_the_pairs():
     samples = blobs(300)
     old, new = answered(samples, np.arange(12)), answered(samples, np.arange(6, 30))
     paired = compare_answers(old, new, Classification(), samples, 0.5, "test")
-    drawn = compare_answers(old, new, SameByAnotherName(), samples, 0.5, "test")
-    assert drawn.middle == pytest.approx(paired.middle)
-    assert drawn.high - drawn.low == pytest.approx(paired.high - paired.low, rel=0.15)
+    whole = [replace(each, scores=None) for each in (old, new)]
+    shares = [replace(each, scores=0.5 * each.scores) for each in (old, new)]
+    for two, scale in ((whole, 1.0), (shares, 0.5)):
+        drawn = compare_answers(*two, Classification(), samples, 0.5, "test")
+        assert drawn.middle == pytest.approx(paired.middle) and "bootstrap of 400" in drawn.compared
+        assert drawn.high - drawn.low == pytest.approx(scale * (paired.high - paired.low), rel=0.15)
 
 
 def test_boxes_of_batches_are_filled_up():
