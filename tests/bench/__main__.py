@@ -17,6 +17,7 @@ from tests.bench.record import load, measured, save
 
 NAMES = (
     "spine",
+    "search",
     "latency",
     "loader",
     "squeezenet",

@@ -49,7 +49,11 @@ IN_README = 7
 """So many of the first claims stand in README."""
 
 HEADINGS = (
-    ("Whole runs", "From a checkpoint to a bundle, as the command does it.", ("spine", "cifar", "detection", "answer")),
+    (
+        "Whole runs",
+        "From a checkpoint to a bundle, as the command does it.",
+        ("spine", "search", "cifar", "detection", "answer"),
+    ),
     (
         "Int8 and fewer bits",
         "Post-training and trained quantisation, beside the runtimes' own tools on the same samples.",

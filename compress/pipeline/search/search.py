@@ -72,7 +72,7 @@ def search(
         quiet = recipe.measure.quiet_seconds if quiet_seconds is None else quiet_seconds
         runner = TrialRunner(recipe, target.profile, target.device, cache, progress, RaceOptions(quiet_seconds=quiet))
         if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(own_values(space, base), skip_if_exists=True)
+            study.enqueue_trial(own_values(space, base, recipe), skip_if_exists=True)
             for done in (trial for earlier in fronts for trial in earlier.front):
                 study.enqueue_trial(coded(done.values, space), skip_if_exists=True)
         show = partial(_show, name, out, tuple(fronts), partial(device_front, study, device, runner, spec))

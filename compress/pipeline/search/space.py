@@ -127,11 +127,16 @@ def value_at(table: Mapping[str, Any], key: str) -> Any:
     return at
 
 
-def own_values(space: Sequence[Dimension], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe's own values as the parameters of a trial; what it does not say, or lies outside, is left open."""
+def own_values(space: Sequence[Dimension], base: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's own values, and defaults, as parameters of a trial; what lies outside is left open."""
+    stages = {stage.name: stage.fields() for stage in recipe.stages}
     values: dict[str, Any] = {}
     for dimension in space:
-        value = value_at(base, dimension.key) if counts(base, dimension.key) else None
+        if not counts(base, dimension.key):
+            continue
+        name, _, field = dimension.key.partition(".")
+        value = value_at(base, dimension.key)
+        value = stages.get(name, {}).get(field) if value is None else value
         if value is not None and dimension.holds(value):
             values[dimension.key] = _coded(value) if dimension.choices else value
     return values
@@ -141,8 +146,16 @@ def check_space(space: Sequence[Dimension], base: Mapping[str, Any], name: str, 
     """Try each value of each dimension in the recipe, alone.
 
     Raises:
-        UserError: what the recipe cannot say, all at once, each by its key and value.
+        UserError: nothing varies, or what the recipe cannot say, all at once, each by its key and value.
     """
+    if not space:
+        raise UserError(
+            f"{source}: nothing varies: the recipe has no stage to leave out or to set; name what may in [search]"
+        )
+    if "search" in base.get(STUDENT, {}):
+        raise UserError(
+            f"{source}: [student.search] and a search of recipes; name its choices as student.ARGUMENT in [search]"
+        )
     faults: list[str] = []
     chains = next((d.choices for d in space if d.key == STAGES), ())
     for dimension in space:

@@ -54,12 +54,11 @@ def test_without_a_table_a_space_follows_and_holds_the_recipe_itself(base):
     by_key = {dimension.key: dimension.choices for dimension in space}
     assert set(by_key) == {"stages", "student.width", "student.depth", "prune.ratio", "low_rank.keep", "quantize.attempt"}
     assert ["distill", "prune", "low_rank", "quantize"] in by_key["stages"] and ["distill"] in by_key["stages"]
-    own = own_values(space, base)
-    assert own["student.width"] == "0.75" and own["prune.ratio"] == "0.4" and "quantize.attempt" not in own
+    own = own_values(space, base, as_recipe(base, "digits", "digits.toml"))
+    assert own["student.width"] == "0.75" and own["prune.ratio"] == "0.4" and own["quantize.attempt"] == '"post_training"'
     check_space(space, base, "digits", "digits.toml")
-    as_recipe(
-        suggest(optuna.trial.FixedTrial({**own, "quantize.attempt": '"trained"'}), space, base), "digits", "digits.toml"
-    )
+    again = suggest(optuna.trial.FixedTrial(own), space, base)
+    assert as_recipe(again, "d", "d.toml") == as_recipe(base, "d", "d.toml"), "the first trial is the recipe itself"
 
 
 def test_values_that_the_recipe_cannot_have_are_all_said_before_anything_runs(base):
@@ -80,3 +79,13 @@ def test_values_that_the_recipe_cannot_have_are_all_said_before_anything_runs(ba
         "such as distill.epochs",
     )
     assert [word for word in words if word not in str(raised.value)] == []
+
+
+def test_a_recipe_in_which_nothing_varies_is_refused(base):
+    with pytest.raises(UserError, match="nothing varies"):
+        check_space(
+            space_of(None, {**base, "stage": [], "student": {"from": "teacher"}}, load_profile("cpu")), base, "d", "d.toml"
+        )
+    base["student"] = {"model": "compress.models:resnet", "search": {"choices": {"blocks": [1, 2]}}}
+    with pytest.raises(UserError, match=r"student\.ARGUMENT"):
+        check_space(space_of(None, base, load_profile("cpu")), base, "digits", "digits.toml")
