@@ -44,8 +44,8 @@ def run() -> Table:
     trained = sum(trial["made"] for trial in both["fronts"][1]["trials"])
     figures = [
         at_least(
-            f"the front's fastest that is as accurate on validation as the recipe's result ({best['validation']:.2f} %), over "
-            f"the recipe's {wanted:.2f}x",
+            f"the front's fastest that is as accurate on validation as the recipe's result ({best['validation']:.2f} %), "
+            f"over the recipe's {wanted:.2f}x",
             1.0,
             max(faster, default=0.0) / wanted,
         ),
