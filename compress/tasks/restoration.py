@@ -112,6 +112,7 @@ class Restoration(Task):
                 if known.all() and min(wanted.shape[-2:]) >= WINDOW:
                     likeness.append(structural_similarity(ours, wanted, self._peak))
         others = {"RMSE": float(np.sqrt(total / max(1, values)))}
+        others["standard error"] = float(np.std(ratios) / np.sqrt(len(ratios)))
         others |= {"SSIM": float(np.mean(likeness))} if likeness else {}
         value = max(0.0, float(np.mean(ratios)))
         return Metric(name=self.metric, value=value, unit=self.unit, samples=len(samples), others=others)

@@ -18,6 +18,7 @@ from profiles.errors import UserError
 
 CHUNK = 16
 UNLABELLED = -1
+DRAWS = 200
 
 
 @final
@@ -28,8 +29,8 @@ class Segmentation(Task):
     for loss and metric; whoever uses the engine does the same. The loss is the mean cross-entropy of the labelled pixels.
 
     The metric is the mean over classes of the intersection over the union of all pixels of a split, in per cent, as with
-    Pascal VOC (Everingham et al. 2010); each class, and the share of pixels that are right, stand beside it. A class that
-    neither occurs nor is found does not count.
+    Pascal VOC (Everingham et al. 2010); each class, the share of pixels that are right, and the standard error by images
+    stand beside it. A class that neither occurs nor is found does not count.
 
     Args:
         class_weights: of each class in the loss, in the order of the classes; 1 each without.
@@ -80,20 +81,19 @@ class Segmentation(Task):
         return _first(outputs).movedim(1, -1)
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
-        confusion: npt.NDArray[np.int64] | None = None
+        counted: list[npt.NDArray[np.int64]] = []
         for batch in samples.batches(CHUNK):
             logits = torch.from_numpy(np.asarray(predict(batch.inputs)[0]))
             found = _enlarged(logits.float(), batch.targets.shape[-2:]).argmax(dim=1).numpy()
-            classes = logits.shape[1]
-            counted = count_pixels(batch.targets, found, classes)
-            confusion = counted if confusion is None else confusion + counted
-        assert confusion is not None, "a split has samples"
+            pairs = zip(batch.targets, found, strict=True)
+            counted += [count_pixels(truth, given, logits.shape[1]) for truth, given in pairs]
+        confusion = np.sum(counted, axis=0)
         ious = intersection_over_union(confusion)
         names = samples.classes or tuple(str(label) for label in range(len(ious)))
         others = {"pixels right": 100 * float(np.trace(confusion) / max(1, confusion.sum()))}
+        others["standard error"] = standard_error(counted)
         others |= {f"IoU {name}": float(iou) for name, iou in zip(names, ious, strict=True) if not np.isnan(iou)}
-        mean = float(np.nanmean(ious)) if not np.isnan(ious).all() else 0.0
-        return Metric(name=self.metric, value=mean, unit=self.unit, samples=len(samples), others=others)
+        return Metric(name=self.metric, value=_mean(ious), unit=self.unit, samples=len(samples), others=others)
 
 
 def count_pixels(truth: npt.NDArray[Any], found: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
@@ -110,6 +110,19 @@ def intersection_over_union(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.
     ious: npt.NDArray[np.float64] = np.full(len(both), np.nan)
     np.divide(100 * both, either, out=ious, where=either > 0)
     return ious
+
+
+def standard_error(counted: Sequence[npt.NDArray[np.int64]]) -> float:
+    """Estimate the standard error of the mean IoU by images, of their counts: the deviation over ``DRAWS`` of as many, drawn
+    with replacement (Efron 1979).
+    """
+    flat, classes = np.stack(counted).reshape(len(counted), -1), len(counted[0])
+    draws = np.random.default_rng(0).multinomial(len(counted), [1 / len(counted)] * len(counted), DRAWS)
+    return float(np.std([_mean(intersection_over_union((draw @ flat).reshape(classes, classes))) for draw in draws]))
+
+
+def _mean(ious: npt.NDArray[np.float64]) -> float:
+    return float(np.nanmean(ious)) if not np.isnan(ious).all() else 0.0
 
 
 def _first(outputs: Any) -> Tensor:

@@ -24,6 +24,7 @@ NAMES = (
     "cifar",
     "whitening",
     "detection",
+    "tasks",
     "fastestdet",
     "ship",
     "check",

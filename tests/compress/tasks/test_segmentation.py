@@ -18,6 +18,12 @@ def samples(labels):
     return ArraySamples(np.zeros((len(labels), 3, *labels.shape[1:]), np.float32), labels)
 
 
+def numbered(labels):
+    """Samples whose inputs are their numbers."""
+    inputs = np.arange(len(labels), dtype=np.float32)[:, None, None, None] * np.ones((1, 3, *labels.shape[1:]), np.float32)
+    return ArraySamples(inputs, labels)
+
+
 def splits(labels, classes=2):
     each = samples(labels)
     return Splits(train=each, calibration=each, validation=each, test=each, classes=tuple("abcdef"[:classes]))
@@ -33,7 +39,8 @@ def test_the_metric_by_hand():
     truth, found = [[[0, 0, 1, 1, -1]]], [[[0, 0, 0, 1, 1]]]
     metric = Segmentation().evaluate(lambda inputs: [scores(found, 3)], samples(truth))
     assert metric.value == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
-    assert metric.others == pytest.approx({"pixels right": 75.0, "IoU 0": 200 / 3, "IoU 1": 50.0})
+    others = {"pixels right": 75.0, "standard error": 0.0, "IoU 0": 200 / 3, "IoU 1": 50.0}
+    assert metric.others == pytest.approx(others), "one image has no error by images"
     assert (metric.name, metric.unit, metric.samples) == ("mIoU", "%", 1)
 
 
@@ -41,6 +48,16 @@ def test_the_union_is_of_the_whole_split_and_not_of_each_image():
     confusion = count_pixels(np.array([0, 0]), np.array([0, 1]), 2) + count_pixels(np.array([1, 1]), np.array([1, 1]), 2)
     np.testing.assert_array_equal(confusion, [[1, 1], [0, 2]])
     np.testing.assert_allclose(intersection_over_union(confusion), [50, 100 * 2 / 3])
+
+
+def test_the_standard_error_is_that_of_a_mean_where_the_metric_is_one():
+    """Images of one class each, all or none of it found as itself: the IoU of both classes is the share of right images."""
+    truth, found = np.zeros((400, 1, 2), int), np.zeros((400, 1, 2), int)
+    truth[200:], found[200:300], found[300:], found[:100] = 1, 1, 0, 1
+    metric = Segmentation().evaluate(lambda inputs: [scores(found[[int(x[0, 0, 0]) for x in inputs]])], numbered(truth))
+    assert metric.value == pytest.approx(100 / 3)
+    # IoU = right / (2 - right) for a share that is right: its slope at a half is 2 / 1.5^2
+    assert metric.others["standard error"] == pytest.approx(100 * np.sqrt(0.25 / 400) * 2 / 1.5**2, rel=0.2)
 
 
 def test_the_loss_is_the_mean_over_labelled_pixels():
