@@ -104,6 +104,15 @@ class ModelBuilder:
             return self.teachers.published(plan, found)
         return self.teachers.trained(plan) if spec.weights is None else self.teachers.loaded(plan, spec.weights)
 
+    def baselines(self) -> list[tuple[str, CachedModel]]:
+        """Build the models that are free to take, by the names of their rows."""
+        made: list[tuple[str, CachedModel]] = []
+        for number, spec in enumerate(self.recipe.baselines):
+            self._progress.say(f"baseline: {spec.name}")
+            is_file = spec.model.endswith(".onnx")
+            made.append((spec.name, self._teacher_file(Path(spec.model)) if is_file else self.teachers.baseline(number)))
+        return made
+
     def trains_teacher(self, teacher: CachedModel) -> bool:
         """Whether the teacher learned from the training split here, rather than elsewhere."""
         return self.recipe.teacher.weights is None and not teacher.is_onnx and not teacher.step.facts.get("published", False)

@@ -14,7 +14,7 @@ from compress.execution.progress import Progress
 from compress.models.factory import factory
 from compress.models.hub.records import Found, ModelFacts, kind_of
 from compress.models.hub.resolve import Resolver
-from compress.recipe.spec import AlsoSpec, Recipe, TeacherSpec, Use
+from compress.recipe.spec import AlsoSpec, BaselineSpec, Recipe, TeacherSpec, Use
 from compress.recipe.student import StudentSpec
 from profiles.errors import UserError
 
@@ -72,7 +72,7 @@ def stated(recipe: Recipe) -> dict[str, Any]:
 
 
 def _has_names(recipe: Recipe) -> bool:
-    teachers: list[TeacherSpec | AlsoSpec] = [recipe.teacher, *recipe.teacher.also]
+    teachers: list[TeacherSpec | AlsoSpec | BaselineSpec] = [recipe.teacher, *recipe.teacher.also, *recipe.baselines]
     return recipe.student.is_published or any(
         each.pretrained or each.revision or each.sha256 or "://" in _file(each.weights) for each in teachers
     )
@@ -99,6 +99,7 @@ def _resolved(recipe: Recipe, resolver: Resolver) -> tuple[Recipe, list[str]]:
 
     first = teacher(recipe.teacher, "teacher")
     also = tuple(teacher(each, f"also {number}") for number, each in enumerate(recipe.teacher.also))
+    baselines = tuple(teacher(each, f"baseline {number}") for number, each in enumerate(recipe.baselines))
     student = recipe.student
     if student.is_published:
         student = _student(student, resolver, names, faults)
@@ -106,7 +107,8 @@ def _resolved(recipe: Recipe, resolver: Resolver) -> tuple[Recipe, list[str]]:
         begins = names["teacher"].arguments
         between = None if student.between is None else {**begins, **student.between}
         student = replace(student, model=first.model, arguments={**begins, **student.arguments}, between=between)
-    return replace(recipe, teacher=replace(first, also=also), student=student, names=names), faults
+    found = {"teacher": replace(first, also=also), "student": student, "baselines": baselines, "names": names}
+    return replace(recipe, **found), faults
 
 
 def _student(student: StudentSpec, resolver: Resolver, names: dict[str, Found], faults: list[str]) -> StudentSpec:

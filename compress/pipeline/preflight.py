@@ -15,7 +15,7 @@ from compress.models.inputs import as_arrays, as_tensors, call, describe, name_f
 from compress.models.plan import Plan
 from compress.pipeline.cached_model import model_key
 from compress.pipeline.run_context import RunContext
-from compress.recipe.spec import teacher_plan
+from compress.recipe.spec import BaselineSpec, teacher_plan
 from compress.recipe.student import StudentSpec, student_plan
 from compress.stages.trained import TrainedStage
 from deploy.export import from_onnx
@@ -45,6 +45,8 @@ class Preflight:
             self._shared.progress.say(f"data: {line}")
         if self._recipe.teacher.is_onnx:
             self._check_onnx(Path(self._recipe.teacher.model), decided)
+            if faults := [fault for spec in self._recipe.baselines for fault in self._baseline(spec, decided)]:
+                raise UserError(*faults)
             return
         faults = [] if self._task.has_labels(self._data.train) else self._unlabelled()
         faults += self._faults("teacher", teacher_plan(self._recipe.teacher), decided)
@@ -52,10 +54,25 @@ class Preflight:
         faults += self._mixed()
         for spec in self._recipe.teacher.also:
             faults += self._faults("teacher", Plan(factory=spec.model, arguments=spec.arguments), decided)
+        for baseline in self._recipe.baselines:
+            faults += self._baseline(baseline, decided)
         if not self._recipe.student.same_as_teacher and self._recipe.student.search is None:
             faults += self._faults("student", student_plan(self._recipe.student), decided)
         if faults:
             raise UserError(*faults)
+
+    def _baseline(self, spec: BaselineSpec, decided: dict[str, Any]) -> list[str]:
+        """List why a smaller model cannot be measured, or trained where it has no weights."""
+        if spec.model.endswith(".onnx"):
+            try:
+                self._check_onnx(Path(spec.model), decided)
+            except UserError as error:
+                return [fault.replace("teacher ", "baseline ", 1) for fault in error.faults]
+            return []
+        has_weights = spec.weights is not None or spec.pretrained or bool(spec.revision)
+        if not has_weights and not self._task.has_labels(self._data.train):
+            return [f"baseline {spec.name}: the training data has no labels to train it on; give its weights"]
+        return self._faults("baseline", Plan(factory=spec.model, arguments=spec.arguments), decided)
 
     def student(self, spec: StudentSpec) -> None:
         """Check a student that a search chose.

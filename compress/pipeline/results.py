@@ -43,9 +43,13 @@ class Entry:
 
 
 def list_entries(
-    teacher: CachedModel, attempts: Sequence[Attempt], standing: CachedModel, evaluator: Evaluator
+    teacher: CachedModel,
+    baselines: Sequence[tuple[str, CachedModel]],
+    attempts: Sequence[Attempt],
+    standing: CachedModel,
+    evaluator: Evaluator,
 ) -> list[Entry]:
-    """List the teacher in every form, each attempt as trained and in the form compared, and the student in every form."""
+    """List teacher, baselines and student in every form, each attempt as trained and in the form that was compared."""
 
     def forms(made: CachedModel) -> list[Variant]:
         return evaluator.willing(evaluator.forms(made))
@@ -54,10 +58,12 @@ def list_entries(
     if not found:
         reasons = [f"{v.form}: {reason}" for v, reason in evaluator.refused.items()]
         raise UserError("no runtime of the profile takes the teacher", *reasons)
+    for name, made in baselines:
+        found += [Entry(title=name, kind="baseline", variant=v) for v in forms(made)]
     for attempt in attempts:
         if attempt.made.changed:
-            made = forms(attempt.made)
-            shown = [v for v in made if v == made[0] or v.form == attempt.form]
+            tried = forms(attempt.made)
+            shown = [v for v in tried if v == tried[0] or v.form == attempt.form]
             found += [Entry(title=attempt.name, kind="stage", variant=v, attempt=attempt) for v in shown]
     if standing is not teacher:
         found += [Entry(title="student", kind="student", variant=v) for v in forms(standing)]

@@ -98,6 +98,7 @@ def _run(
         builder.check_student(recipe.student)
     standing, start = teacher, builder.student(teacher, recipe.student)
     attempts: list[Attempt] = []
+    baselines = builder.baselines()
     if chain:
         progress.say("measuring the teacher")
         with evaluator.pool.open():
@@ -109,7 +110,7 @@ def _run(
         start = standing  # rejected: the run goes on from before the stage
 
     progress.say("measuring every row on the engines")
-    found = list_entries(teacher, attempts, standing, evaluator)
+    found = list_entries(teacher, baselines, attempts, standing, evaluator)
     seconds, scale = recipe.measure.seconds, builder.task.full_scale
     with evaluator.pool.open():
         rows = measure_rows(found, evaluator, seconds)

@@ -120,7 +120,7 @@ class Teachers:
             decided["part"] = [spec.entry, spec.prefix]
         return CachedModel(self._shared.cache.step("teacher", decided, make, together=True))
 
-    def trained(self, plan: Plan, start: CachedModel | None = None) -> CachedModel:
+    def trained(self, plan: Plan, start: CachedModel | None = None, name: str = "teacher") -> CachedModel:
         """Train a teacher without a checkpoint, on labels alone; from random weights, or those of ``start``."""
         shared, schedule = self._shared, Schedule.of(self._spec)
 
@@ -131,7 +131,7 @@ class Teachers:
                 module.load_state_dict(start.artifact.module.state_dict())
             objective = Objective(parse_losses(["task"]), shared.task, module, None, shared.example)
             shared.trainer.fit(
-                "teacher",
+                name,
                 module,
                 objective,
                 shared.data.train,
@@ -147,6 +147,14 @@ class Teachers:
         if start is not None:
             decided["start"] = start.step.key
         return CachedModel(shared.cache.step("teacher", decided, make, together=True))
+
+    def baseline(self, number: int) -> CachedModel:
+        """Build a smaller model of [baselines]: its weights loaded, or trained as the teacher is."""
+        spec = self._shared.recipe.baselines[number]
+        plan, found = Plan(factory=spec.model, arguments=spec.arguments), self._shared.recipe.names.get(f"baseline {number}")
+        if found is not None:
+            return self.published(plan, found)
+        return self.trained(plan, name=spec.name) if spec.weights is None else self.loaded(plan, spec.weights)
 
     def labelled(self, teacher: CachedModel) -> tuple[Step, LabelAssistedTeacher]:
         """Train the label-assisted copy of the teacher, from the teacher on."""

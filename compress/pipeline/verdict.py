@@ -47,7 +47,8 @@ def conclude(
     if best_free in allowed and not gained(_metrics(best_free), _metrics(best), budget, speedup=interval, scale=scale):
         best = best_free
     why_not = tuple(_faults(best, teacher, budget, scale))
-    fastest_float = min((row for row in free if row.precision != "int8"), key=lambda row: row.p50, default=teacher)
+    own = [row for row in free if row.title == teacher.title and row.precision != "int8"]
+    fastest_float = min(own, key=lambda row: row.p50, default=teacher)
     return Verdict(
         within_budget=not why_not,
         best=best.name,

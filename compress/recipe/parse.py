@@ -22,7 +22,19 @@ from compress.models.checkpoint import WeightsSpec
 from compress.models.hub.records import check_names, is_address
 from compress.recipe.fields import build, keys
 from compress.recipe.search import parse_search
-from compress.recipe.spec import AlsoSpec, Budget, LabelledSpec, Measure, Plain, Recipe, TaskTable, TeacherSpec, Use
+from compress.recipe.spec import (
+    AlsoSpec,
+    Baselines,
+    BaselineSpec,
+    Budget,
+    LabelledSpec,
+    Measure,
+    Plain,
+    Recipe,
+    TaskTable,
+    TeacherSpec,
+    Use,
+)
 from compress.recipe.student import StudentTable, parse_student
 from compress.stages import stages
 from compress.stages.base import Stage
@@ -39,9 +51,11 @@ TABLES: dict[str, Any] = {
     "budget": Budget,
     "measure": Measure,
     "calibration": CalibrationSpec,
+    "baselines": Baselines,
 }
 """The tables of a recipe, by what each is read into; beside them ``[[stage]]`` and the fields of ``Plain``."""
 
+RESERVED_ROWS = ("teacher", "student", "student before quantize")
 KEYS = (*TABLES, "stage", "search", *keys(Plain))
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
@@ -108,6 +122,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         faults.append(f"{source}: [calibration] samples goes with a select other than 'all'; write select = \"random\"")
     if "search" in table:
         parse_search(table["search"], source, faults)
+    baselines = _baselines(table.get("baselines", {}), source, faults)
     if faults:
         raise UserError(*faults)
     assert task and data and teacher and student and budget and measure and calibration and plain
@@ -124,6 +139,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         calibration=calibration,
         stages=tuple(stage for stage in chain if stage is not None),
         trackers=plain.trackers,
+        baselines=baselines,
     )
 
 
@@ -270,7 +286,34 @@ def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> Teache
     return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
 
 
-def _named(spec: TeacherSpec | AlsoSpec, where: str) -> list[str]:
+def _baselines(table: Mapping[str, Any], source: str, faults: list[str]) -> tuple[BaselineSpec, ...]:
+    """Read the models of [baselines], each with a name of its own."""
+    where, folder = f"{source}: [baselines]", Path(source).parent
+    models = table.get("models", [])
+    for entry in models if isinstance(models, list) else ():
+        faults += [unknown("key", k, keys(BaselineSpec), where) for k in _keys_of(entry) if k not in keys(BaselineSpec)]
+    read: Baselines | None = build(Baselines, table, where, faults)
+    found: list[BaselineSpec] = []
+    for given in () if read is None else read.models:
+        spec = BaselineSpec(model=given) if isinstance(given, str) else given
+        faults += _named(spec, f"{where} {spec.model}")
+        weights = None if spec.weights is None else _weights(spec.weights, folder)
+        name = spec.name or spec.model.rpartition(":")[2].removesuffix(".onnx").rpartition("/")[2]
+        found.append(replace(spec, name=name, model=_model(spec.model, folder), weights=weights))
+    names = [spec.name for spec in found]
+    faults += [
+        f"{where}: {name!r} names a row; a name that is free and has no '/' is wanted: name = \"...\""
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1 or "/" in name or name in RESERVED_ROWS
+    ]
+    return tuple(found)
+
+
+def _keys_of(entry: Any) -> tuple[str, ...]:
+    return tuple(entry) if isinstance(entry, Mapping) else ()
+
+
+def _named(spec: TeacherSpec | AlsoSpec | BaselineSpec, where: str) -> list[str]:
     """List the faults of a teacher's published weights and of its SHA-256."""
     has = spec.weights is not None
     faults = check_names(spec.model, pretrained=spec.pretrained, revision=spec.revision, weights=has, where=where)

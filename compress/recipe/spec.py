@@ -106,6 +106,37 @@ class AlsoSpec:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class BaselineSpec:
+    """Smaller model that is free to take: it is measured as the teacher is, and not compressed.
+
+    Attributes:
+        name: of its rows; that of its callable without one.
+        weights, pretrained, revision, sha256: as of [teacher]; without any it is trained as [teacher] says, as long.
+    """
+
+    model: str
+    name: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | WeightsSpec | None = None
+    pretrained: bool = False
+    revision: str = ""
+    sha256: Digest = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Models that a student has to beat beside the untouched teacher: smaller members of its family.
+
+    Attributes:
+        models: each by its callable's name, or a table.
+    """
+
+    models: tuple[str | BaselineSpec, ...] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class LabelledSpec:
     """Copy of the teacher that reads a map of labels beside the image, and teaches in its place.
 
@@ -174,8 +205,8 @@ class Recipe:
     """Everything a run is asked to do, on whatever device.
 
     Attributes:
-        names: what names of models and weights stood for, by role: "teacher", "also 0", "student"; empty before they are
-            resolved (``compress.pipeline.names``).
+        names: what names of models and weights stood for, by role: "teacher", "also 0", "baseline 0", "student";
+            empty before they are resolved (``compress.pipeline.names``).
     """
 
     name: str
@@ -190,12 +221,14 @@ class Recipe:
     calibration: CalibrationSpec
     stages: tuple[Stage, ...]
     trackers: tuple[str, ...] = ()
+    baselines: tuple[BaselineSpec, ...] = ()
     names: Mapping[str, Found] = field(default_factory=dict)
 
     @property
     def factories(self) -> tuple[str, ...]:
         """The model factories that the recipe names."""
-        named = (self.teacher.model, *(also.model for also in self.teacher.also), self.student.model)
+        beside = [*(also.model for also in self.teacher.also), *(each.model for each in self.baselines)]
+        named = (self.teacher.model, *beside, self.student.model)
         return tuple(dict.fromkeys(name for name in named if name))
 
     def as_json(self) -> dict[str, Any]:
@@ -213,6 +246,7 @@ class Recipe:
                     "budget": _asdict(self.budget),
                     "measure": _asdict(self.measure),
                     "calibration": _asdict(self.calibration),
+                    "baselines": [_asdict(each) for each in self.baselines],
                     "stages": [{"use": s.name, **s.fields()} for s in self.stages],
                     **({"names": {role: _asdict(found.pin) for role, found in self.names.items()}} if self.names else {}),
                 }

@@ -79,7 +79,7 @@ def trade_off(report: Report) -> str:
     for kind, colour in COLOURS.items():
         chosen = [r for r in rows if r.kind == kind]
         if chosen:
-            label = {"baseline": "free: the teacher", "stage": "stage attempts", "student": "the student"}[kind]
+            label = {"baseline": "free", "stage": "stage attempts", "student": "the student"}[kind]
             axes.scatter(
                 [r.p50 for r in chosen], [r.metric.value for r in chosen], s=46, color=colour, label=label, zorder=2
             )

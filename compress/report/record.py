@@ -98,6 +98,11 @@ class Row:
         }
 
     @property
+    def title(self) -> str:
+        """Return the name of its model, without engine and precision."""
+        return self.name.split("/")[0]
+
+    @property
     def p50(self) -> float:
         """Return the median latency in milliseconds."""
         assert self.latency_ms.p50 is not None, "a block has at least the samples that a median needs"

@@ -61,6 +61,21 @@ def test_it_is_measured_quantised_and_bundled(compress_here, tmp_path, batch):
     assert verify(tmp_path / "runs/r-cpu/bundle").top1_agreement == 1.0
 
 
+@pytest.mark.slow
+def test_a_smaller_file_stands_among_the_free_rows(compress_here, tmp_path):
+    exported(tmp_path / "them.onnx")
+    narrow = to_onnx(capture(small_model(width=0.25), [torch.randn(2, 1, 16, 16)]))
+    onnx.save(narrow, str(tmp_path / "narrow.onnx"))
+    (tmp_path / "r.toml").write_text(f'{RECIPE}[baselines]\nmodels = ["narrow.onnx"]\n')
+    done = compress_here("run", "r.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    teacher, narrow = ([r for r in rows if r["name"].startswith(name)] for name in ("teacher/", "narrow/"))
+    assert [(r["engine"], r["precision"]) for r in teacher] == [(r["engine"], r["precision"]) for r in narrow]
+    assert len(teacher) + len(narrow) == len(rows) and {r["kind"] for r in rows} == {"baseline"}
+    assert narrow[0]["params"] < teacher[0]["params"]
+
+
 def test_a_runtime_that_does_not_take_it_is_a_refused_row_and_not_the_end(compress_here, tmp_path):
     """OpenVINO has no determinants; zero times one is added to the logits, which ONNX Runtime takes."""
     model = exported(tmp_path / "them.onnx")

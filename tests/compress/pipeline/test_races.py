@@ -78,6 +78,7 @@ def test_a_race_in_doubt_is_timed_again_once_the_device_is_quiet_and_a_clean_one
     assert again.latency(built) == kept.latency(built)
 
 
+@pytest.mark.slow
 def test_what_is_never_clean_is_timed_three_times_and_then_taken(tmp_path, built, throttled):
     throttled(True)
     for tries in (1, 2, 3, 4):

@@ -193,3 +193,31 @@ losses = ["task", { use = "own_losses.py:halved", weight = 2.0, scale = 0.25 }, 
         path.write_text(text.replace("own_losses.py:halved", wrong).replace(", scale = 0.25", ""))
         with pytest.raises(UserError, match=re.escape(words)):
             recipe.load(str(path))
+
+
+def test_baselines_are_names_or_tables_each_a_row_of_its_own():
+    models = """[
+        "compress.models:resnet20",
+        { model = "compress.models:resnet", name = "narrow", arguments = { width = 0.5 }, weights = "w.safetensors" },
+    ]"""
+    found = parse(f"{GOOD}[baselines]\nmodels = {models}").baselines
+    assert [(each.name, each.model) for each in found] == [
+        ("resnet20", "compress.models:resnet20"),
+        ("narrow", "compress.models:resnet"),
+    ]
+    assert found[0].weights is None and found[1].weights == "w.safetensors" and found[1].arguments == {"width": 0.5}
+    assert parse(GOOD).baselines == ()
+
+
+def test_every_fault_of_baselines_is_named():
+    models = """[
+        "compress.models:resnet20",
+        "other:resnet20",
+        { model = "a:b", name = "teacher" },
+        { model = "a:b", widht = 1 },
+        { model = "a:c", sha256 = "SHA" },
+    ]""".replace("SHA", "0" * 64)
+    faults = "\n".join(faults_of(f"{GOOD}[baselines]\nmodels = {models}"))
+    assert "'resnet20' names a row; a name that is free" in faults and "'teacher' names a row" in faults
+    assert "unknown key 'widht'" in faults and "a:c sha256: of the file that weights names" in faults
+    assert "models" in "\n".join(faults_of(f"{GOOD}[baselines]\nmodels = 3"))

@@ -325,3 +325,12 @@ def test_a_report_as_a_data_frame(monkeypatch):
     frame = report.to_pandas()
     assert [line["name"] for line in frame] == [r.name for r in report.rows]
     assert frame[3]["p50_ms"] == 0.25 and frame[3]["top1"] == 97.4 and frame[2]["reason"] == "because <it> was faster"
+
+
+def test_a_smaller_model_that_is_free_stands_among_the_free_rows_and_may_be_the_answer():
+    small = row("resnet20/openvino/fp32", "baseline", 97.6, 97.6, STUDENT.p50 / 2)
+    verdict = conclude([TEACHER, FREE, small, STUDENT], Budget(accuracy_drop_points=1.0))
+    assert verdict.best == small.name and verdict.speedup_vs_best_free == 1.0
+    assert verdict.fastest_float == TEACHER.name, "of the teacher itself"
+    worse = replace(small, validation=80.0, metric=replace(small.metric, value=80.0))
+    assert conclude([TEACHER, FREE, worse, STUDENT], Budget(accuracy_drop_points=1.0)).best == STUDENT.name
