@@ -137,6 +137,7 @@ class NamedSamples(Samples):
     Args:
         inputs: an array (samples, ...) for each name: floats, integer ids, boolean masks. Float64 becomes float32.
         labels: (samples, ...).
+        classes: their names.
 
     Raises:
         UserError: no inputs, names that are no Python names, arrays of other types, or of different lengths; all of them.
@@ -147,7 +148,10 @@ class NamedSamples(Samples):
         (2, 3)
     """
 
-    def __init__(self, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> None:
+    def __init__(
+        self, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any], classes: tuple[str, ...] = ()
+    ) -> None:
+        self.classes = classes
         faults = _misnamed(inputs, labels)
         if faults:
             raise UserError(*faults)

@@ -114,6 +114,15 @@ def without_prefix(state: Mapping[str, Tensor], names: Collection[str]) -> tuple
     return known, taken
 
 
+def _within(state: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str, Tensor]:
+    """Put a state under the only child of a module that wraps a library's model, where its keys are those of the child."""
+    head = next(iter(names), "").partition(".")[0] + "."
+    inner = {name.removeprefix(head) for name in names if name.startswith(head)}
+    if len(inner) < len(names) or state.keys() & set(names) or not state.keys() & inner:
+        return state
+    return {f"{head}{name}": value for name, value in state.items()}
+
+
 def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load ``state`` into ``module``, every key and every shape; prefixes of wrappers are taken off.
 
@@ -121,10 +130,13 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         UserError: keys missing, left over, or of another shape; all at once.
     """
     own = module.state_dict()
-    state, prefix = without_prefix(state, own)
+    state, prefix = without_prefix(_within(state, own), own)
     # Checkpoints older than torch 0.4.1 have no such counter; torch itself loads them without.
     counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
     state = {**counters, **state}
+    # Buffers that are computed and no longer stored, as position ids: checkpoints of older versions have them.
+    computed = {name for name, _ in module.named_buffers()} - own.keys()
+    state = {name: value for name, value in state.items() if name not in computed}
     missing = sorted(set(own) - set(state))
     extra = sorted(set(state) - set(own))
     faults: list[str] = []

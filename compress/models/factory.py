@@ -22,11 +22,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, final
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from compress.models import given
+from compress.models.heads import Embedding, Logits, TextLogits
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object
 
@@ -156,17 +157,19 @@ def _transformers(name: str) -> Callable[..., Any]:
 
     def build(**arguments: Any) -> nn.Module:
         _check_arguments(f"transformers:{name}", arguments)
+        transformers.utils.logging.disable_progress_bar()
+        wrap = WRAPPERS.get(str(arguments.get("head")), Logits)
         if Path(name).is_dir():
-            kind = transformers.AutoModelForImageClassification
-            local = {"local_files_only": True, "trust_remote_code": False, "weights_only": True}
-            return Logits(_built(f"transformers:{name}", lambda: kind.from_pretrained(name, **local), {}))
+            kind, settings = transformers_head(arguments)
+            local = {"local_files_only": True, "trust_remote_code": False, "weights_only": True, **settings}
+            return wrap(_built(f"transformers:{name}", lambda: kind.from_pretrained(name, **local), {}))
 
         def configured(**settings: Any) -> nn.Module:
             auto, settings = transformers_head(settings)
             module: nn.Module = auto.from_config(transformers.AutoConfig.for_model(name, **settings))
             return module
 
-        return Logits(_built(f"transformers:{name}", configured, arguments))
+        return wrap(_built(f"transformers:{name}", configured, arguments))
 
     return build
 
@@ -175,8 +178,14 @@ HEADS = {
     "image": "AutoModelForImageClassification",
     "segments": "AutoModelForSemanticSegmentation",
     "sound": "AutoModelForAudioClassification",
+    "text": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
+    "embedding": "AutoModel",
 }
-"""What a model of transformers answers, the argument ``head`` of ``transformers:NAME``: models of one input, and logits."""
+"""What a model of transformers answers, the argument ``head`` of ``transformers:NAME``: logits, or an embedding."""
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {"text": TextLogits, "tokens": TextLogits, "embedding": Embedding}
+"""Of heads whose models are given ids and a mask."""
 
 
 def transformers_head(arguments: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -231,18 +240,3 @@ LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
     "timm": _timm,
     "transformers": _transformers,
 }
-
-
-@final
-class Logits(nn.Module):
-    """Wrap a classifier of transformers as a module from its one input to logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self._input = str(getattr(model, "main_input_name", "pixel_values"))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map pixels (samples, channels, height, width), or sounds as the model takes them, to logits (samples, classes)."""
-        logits: Tensor = self.model(**{self._input: inputs}).logits
-        return logits

@@ -13,6 +13,8 @@ TASKS: dict[str, str] = {
     "keypoints": "compress.tasks.keypoints:Keypoints",
     "restoration": "compress.tasks.restoration:Restoration",
     "segmentation": "compress.tasks.segmentation:Segmentation",
+    "entities": "compress.tasks.entities:Entities",
+    "similarity": "compress.tasks.similarity:Similarity",
     "tagging": "compress.tasks.tagging:Tagging",
 }
 

@@ -41,6 +41,8 @@ HELPERS = {
         "audio_samples",
         "audio_transforms",
         "recordings",
+        "text_files",
+        "tokens",
         "keypoint_samples",
         "mask_samples",
         "paired_files",

@@ -1,0 +1,200 @@
+"""Texts: classes of texts, pairs of sentences with how alike they are, and words with tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from annotated_types import Ge, Le
+
+from compress.data.base import NamedSamples, Splits, assign_splits
+from compress.data.options import Seed, checked_options
+from compress.data.text_files import Column, read_columns, read_conll
+from compress.data.tokens import INPUTS, Tokenizer
+from deploy.engines.inputs import rows
+from profiles.errors import UserError
+
+Length = Annotated[int, Ge(2), Le(8192)]
+"""Tokens of a sample."""
+
+NONE = "none"
+OUTSIDE = "O"
+Labelled = tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[Any]]
+
+
+@checked_options("data: text")
+def text(
+    *,
+    train: Path,
+    tokenizer: Path,
+    validation: Path | None = None,
+    test: Path | None = None,
+    text: Column = "text",
+    second: Column | None = None,
+    label: Column = "label",
+    length: Length = 128,
+    inputs: Sequence[str] = INPUTS[:2],
+    held_out_validation: float = 0.1,
+    held_out_test: float = 0.1,
+    calibration: int = 256,
+    seed: Seed = 0,
+) -> Splits:
+    """Read texts and their classes from tables (``.csv``, ``.tsv``, ``.jsonl``).
+
+    Args:
+        train, validation, test: tables of the same columns; what is missing is held out of train.
+        tokenizer: ``tokenizer.json`` of the model, or the folder with it.
+        text, second, label: columns by name, of tables whose first line has names, or by number from 0. ``second``: of the
+            other text of a pair. ``label = "none"``: there are none.
+        length: tokens of a sample; longer texts are cut, and how many is said.
+        inputs: that the model takes.
+
+    Raises:
+        UserError: files, columns or the tokenizer are not there, or are of another kind.
+    """
+    reader = Tokenizer(tokenizer, length, inputs)
+    columns = [text, *([second] if second is not None else []), *([label] if label != NONE else [])]
+    tables = {name: read_columns(file, columns) for name, file in _given(train, validation, test).items()}
+    texts = 1 if second is None else 2
+    classes = _classes(table[texts] for table in tables.values()) if label != NONE else ()
+    numbers = {name: number for number, name in enumerate(classes)}
+    parts: dict[str, Labelled] = {}
+    for name, table in tables.items():
+        labels = [numbers[each] for each in table[texts]] if classes else [-1] * len(table[0])
+        parts[name] = reader.encode(table[0], table[1] if texts == 2 else None), np.array(labels, np.int64)
+    chosen = assign_splits(
+        {name: len(labels) for name, (_, labels) in parts.items()},
+        validation=held_out_validation,
+        test=held_out_test,
+        calibration=calibration,
+        seed=seed,
+    )
+    return _splits(parts, chosen, classes, reader)
+
+
+@checked_options("data: sentence_pairs")
+def sentence_pairs(
+    *,
+    train: Path,
+    tokenizer: Path,
+    validation: Path | None = None,
+    test: Path | None = None,
+    first: Column = 0,
+    second: Column = 1,
+    score: Column = 2,
+    length: Length = 64,
+    inputs: Sequence[str] = INPUTS[:2],
+    held_out_validation: float = 0.1,
+    held_out_test: float = 0.1,
+    calibration: int = 256,
+    seed: Seed = 0,
+) -> Splits:
+    """Read pairs of sentences and how alike they are, for a model that embeds one sentence (the task ``similarity``).
+
+    A sample is one sentence; its target is the number of its pair and the pair's score, (samples, 2). The two sentences of
+    a pair stay in the same split.
+
+    Raises:
+        UserError: files, columns or the tokenizer are not there, or scores that are no numbers.
+    """
+    reader = Tokenizer(tokenizer, length, inputs)
+    files = _given(train, validation, test)
+    tables = {name: read_columns(file, [first, second, score]) for name, file in files.items()}
+    parts: dict[str, Labelled] = {}
+    for name, (ours, theirs, scores) in tables.items():
+        both = [sentence for pair in zip(ours, theirs, strict=True) for sentence in pair]
+        values = np.repeat(_numbers(files[name], scores), 2)
+        parts[name] = reader.encode(both), np.stack([np.arange(len(both)) // 2, values], axis=1).astype(np.float64)
+    pairs = assign_splits(
+        {name: len(scores) // 2 for name, (_, scores) in parts.items()},
+        validation=held_out_validation,
+        test=held_out_test,
+        calibration=calibration // 2,
+        seed=seed,
+    )
+    chosen = {name: (part, np.repeat(2 * each, 2) + np.tile([0, 1], len(each))) for name, (part, each) in pairs.items()}
+    return _splits(parts, chosen, (), reader)
+
+
+@checked_options("data: conll")
+def conll(
+    *,
+    train: Path,
+    tokenizer: Path,
+    validation: Path | None = None,
+    test: Path | None = None,
+    length: Length = 128,
+    inputs: Sequence[str] = INPUTS[:2],
+    held_out_validation: float = 0.1,
+    held_out_test: float = 0.1,
+    calibration: int = 256,
+    seed: Seed = 0,
+) -> Splits:
+    """Read sentences with a tag a word, as of named entities (``B-person``, ``I-person``, ``O``).
+
+    Targets are (samples, length): the tag of each word at its first token, -1 at all others.
+
+    Raises:
+        UserError: files or the tokenizer are not there, or are of another kind.
+    """
+    reader = Tokenizer(tokenizer, length, inputs)
+    sentences = {name: read_conll(file) for name, file in _given(train, validation, test).items()}
+    known = {tag for part in sentences.values() for _, tags in part for tag in tags}
+    classes = (OUTSIDE, *sorted(known - {OUTSIDE}))
+    numbers = {name: number for number, name in enumerate(classes)}
+    parts: dict[str, Labelled] = {}
+    for name, part in sentences.items():
+        arrays, words = reader.encode_words([words for words, _ in part])
+        tags = [np.array([*(numbers[tag] for tag in tags), -1]) for _, tags in part]  # the last is of word -1: none
+        parts[name] = arrays, np.stack([own[row] for own, row in zip(tags, words, strict=True)]).astype(np.int64)
+    chosen = assign_splits(
+        {name: len(tags) for name, (_, tags) in parts.items()},
+        validation=held_out_validation,
+        test=held_out_test,
+        calibration=calibration,
+        seed=seed,
+    )
+    return _splits(parts, chosen, classes, reader)
+
+
+def _given(train: Path, validation: Path | None, test: Path | None) -> dict[str, Path]:
+    files = {"train": train, "validation": validation, "test": test}
+    return {name: file for name, file in files.items() if file is not None and str(file) not in ("", ".")}
+
+
+def _classes(columns: Any) -> tuple[str, ...]:
+    """Return the names of classes, whole numbers in their order, other names in that of the alphabet."""
+    names = {name for column in columns for name in column}
+    return tuple(sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)))
+
+
+def _numbers(file: Path, values: Sequence[str]) -> npt.NDArray[np.float64]:
+    numbers = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        try:
+            numbers[row] = float(value)
+        except ValueError:
+            raise UserError(f"data: {file}: row {row + 1} has {value[:40]!r} for a score, which is a number") from None
+    if not np.isfinite(numbers).all():
+        raise UserError(
+            f"data: {file}: row {int(np.flatnonzero(~np.isfinite(numbers))[0]) + 1} has a score that is no number"
+        )
+    return numbers
+
+
+def _splits(
+    parts: Mapping[str, Labelled],
+    chosen: Mapping[str, tuple[str, npt.NDArray[np.int64]]],
+    classes: tuple[str, ...],
+    reader: Tokenizer,
+) -> Splits:
+    samples: dict[str, Any] = {}
+    for name, (part, indices) in chosen.items():
+        arrays, labels = parts[part]
+        samples[name] = NamedSamples(rows(arrays, indices), labels[indices], classes)
+    total = sum(len(labels) for _, labels in parts.values())
+    notes = (f"{reader.cut} of {total} texts are longer than {reader.length} tokens, and cut",) if reader.cut else ()
+    return Splits(**samples, classes=classes, preprocessing=reader.as_json(), notes=notes)

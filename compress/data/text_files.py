@@ -1,0 +1,126 @@
+"""Tables of texts: CSV, TSV and JSON lines; and CoNLL files, a word and its tag a line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from profiles.errors import UserError
+
+Column = str | int
+"""Name of a column, of a file whose first line has names; or its number from 0, of a file whose first line is data."""
+
+MOST_BYTES = 1 << 31
+MOST_FIELD = 1 << 20
+"""Characters of one field; a quote that is never closed would make one of a whole file."""
+
+
+def read_columns(file: Path, columns: Sequence[Column]) -> list[list[str]]:
+    """Read some columns of a table: ``.csv``, ``.tsv``, ``.jsonl``.
+
+    Returns:
+        The values of each column, in the order of ``columns``; each as text.
+
+    Raises:
+        UserError: no such file, of another suffix, not UTF-8, too large, rows that are shorter than the first, or columns
+            that are not there, with those that are.
+    """
+    rows = _json_lines(file, columns) if file.suffix == ".jsonl" else _separated(file, columns)
+    if not rows:
+        raise UserError(f"data: {file} has no rows")
+    return [[row[number] for row in rows] for number in range(len(columns))]
+
+
+def read_conll(file: Path) -> list[tuple[list[str], list[str]]]:
+    """Read sentences as words and tags: a word and, behind a tab or space, its tag a line; an empty line between sentences.
+
+    The first field is the word and the last one the tag, as the files of CoNLL 2003 and WNUT 2017 have it.
+
+    Raises:
+        UserError: no such file, not UTF-8, or a line without a tag.
+    """
+    sentences: list[tuple[list[str], list[str]]] = []
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*_text(file).splitlines(), ""], start=1):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if not line.strip() or line.startswith("-DOCSTART-"):
+            if words:
+                sentences.append((words, tags))
+            words, tags = [], []
+        elif len(fields) < 2:
+            raise UserError(
+                f"data: {file}: line {number} has no tag: a word and its tag, a tab between; given: {line[:60]!r}"
+            )
+        else:
+            words.append(fields[0])
+            tags.append(fields[-1].strip())
+    if not sentences:
+        raise UserError(f"data: {file} has no sentences")
+    return sentences
+
+
+def _separated(file: Path, columns: Sequence[Column]) -> list[list[str]]:
+    if file.suffix not in (".csv", ".tsv", ".txt"):
+        raise UserError(f"data: {file}: tables of texts are .csv, .tsv or .jsonl")
+    csv.field_size_limit(MOST_FIELD)
+    lines = _text(file).splitlines(keepends=True)
+    try:
+        rows = [row for row in csv.reader(lines, delimiter="," if file.suffix == ".csv" else "\t") if row]
+    except csv.Error as error:
+        raise UserError(f"data: {file}: not a table ({error})") from None
+    named = any(isinstance(column, str) for column in columns)
+    header = rows[0] if named and rows else []
+    places = [_place(file, column, header, len(rows[0]) if rows else 0) for column in columns]
+    short = [number for number, row in enumerate(rows, start=1) if len(row) <= max(places)]
+    if short:
+        raise UserError(
+            f"data: {file}: {len(short)} rows have less than {max(places) + 1} fields, the first is row {short[0]}"
+        )
+    return [[row[place] for place in places] for row in rows[1 if named else 0 :]]
+
+
+def _place(file: Path, column: Column, header: Sequence[str], width: int) -> int:
+    if isinstance(column, str):
+        if column in header:
+            return header.index(column)
+        raise UserError(f"data: {file}: no column {column!r}; its first line has {', '.join(header)[:200]}; or give numbers")
+    if not 0 <= column < width:
+        raise UserError(f"data: {file}: no column {column}; the first row has {width} fields, numbers from 0")
+    return column
+
+
+def _json_lines(file: Path, columns: Sequence[Column]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for number, line in enumerate(_text(file).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise UserError(f"data: {file}: line {number} is no JSON") from None
+        if not isinstance(row, dict):
+            raise UserError(f"data: {file}: line {number} is no object; each line is one, with a value for each column")
+        missing = [str(column) for column in columns if column not in row]
+        if missing:
+            raise UserError(f"data: {file}: line {number} has no {', '.join(missing)}; it has {', '.join(row)[:200]}")
+        rows.append([_as_text(row[str(column)]) for column in columns])
+    return rows
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _text(file: Path) -> str:
+    if not file.is_file():
+        raise UserError(f"data: {file}: no such file")
+    if file.stat().st_size > MOST_BYTES:
+        raise UserError(f"data: {file}: {file.stat().st_size} bytes; at most {MOST_BYTES} are read")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"data: {file}: not UTF-8 (byte {error.start}); save it as UTF-8") from None

@@ -1,0 +1,117 @@
+"""Entities: a tag a token; F1 of whole entities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves
+
+from compress.data import Samples, Splits
+from compress.tasks.base import Metric, Predict, Task, readable_batches
+from profiles.errors import UserError
+
+CHUNK = 64
+UNLABELLED = -1
+
+
+@final
+class Entities(Task):
+    """Tagging of tokens: logits (samples, tokens, tags); targets (samples, tokens), -1 where there is nothing to tag.
+
+    Tags are those of named entities: ``B-person`` begins one, ``I-person`` goes on, anything without such a prefix is
+    outside. The metric is the F1 of whole entities in per cent, as ``conlleval`` and seqeval have it: one counts where kind,
+    beginning and end are right; an ``I-`` that follows nothing of its kind begins one. A tag is read at the first token of
+    each word.
+    """
+
+    metric = "F1"
+    unit = "%"
+    stage_losses = {
+        "distill": ("task", {"use": "kd", "weight": 1.0}),
+        "recovery": ({"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}),
+    }
+
+    def check(self, splits: Splits) -> None:
+        faults: list[str] = []
+        for name in ("train", "calibration", "validation", "test"):
+            faults += _faults_of(name, getattr(splits, name), splits.classes)
+        if faults:
+            raise UserError(*dict.fromkeys(faults))
+
+    def has_labels(self, samples: Samples) -> bool:
+        return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
+
+    def check_outputs(self, outputs: Any, splits: Splits) -> None:
+        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        tokens = splits.train.load(np.arange(1)).targets.shape[1]
+        expected = (2, tokens, len(splits.classes))
+        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        if given != expected:
+            raise UserError(f"gives {given} for two samples; {expected[2]} tags of {tokens} tokens are read from {expected}")
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Compute the cross-entropy over the tagged tokens."""
+        logits = self.logits(outputs).flatten(0, 1)
+        told = functional.cross_entropy(logits, targets.flatten(), ignore_index=UNLABELLED, reduction="sum")
+        return told / (targets != UNLABELLED).sum().clamp(min=1)
+
+    def logits(self, outputs: Any) -> Tensor:
+        """Return the first tensor of the outputs."""
+        logits: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
+        return logits
+
+    def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        names = samples.classes
+        right = found = there = 0
+        for batch in samples.batches(CHUNK):
+            guesses = predict(batch.inputs)[0].argmax(axis=-1)
+            for guess, target in zip(guesses, batch.targets, strict=True):
+                words = target >= 0
+                ours = entities([names[tag] for tag in guess[words]])
+                theirs = entities([names[tag] for tag in target[words]])
+                right, found, there = right + len(ours & theirs), found + len(ours), there + len(theirs)
+        value = 200.0 * right / (found + there) if found + there else 0.0
+        others = {"precision": 100.0 * right / max(found, 1), "recall": 100.0 * right / max(there, 1)}
+        return Metric(name=self.metric, value=value, unit=self.unit, samples=len(samples), others=others)
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Return the entities of a sentence's tags: kind, first and last word.
+
+    Example:
+        >>> sorted(entities(["B-place", "I-place", "O", "I-person", "I-place"]))
+        [('person', 3, 3), ('place', 0, 1), ('place', 4, 4)]
+    """
+    found: set[tuple[str, int, int]] = set()
+    kind, first = "", 0
+    for place, tag in enumerate([*tags, ""]):
+        prefix, _, own = tag.partition("-")
+        goes_on = prefix == "I" and own == kind
+        if kind and not goes_on:
+            found.add((kind, first, place - 1))
+            kind = ""
+        if own and prefix in ("B", "I") and not goes_on:
+            kind, first = own, place
+    return found
+
+
+def _faults_of(name: str, samples: Samples, classes: Sequence[str]) -> list[str]:
+    if len(samples) == 0:
+        return [f"data: the {name} split is empty; every split needs samples"]
+    unreadable: list[str] = []
+    tagged = 0
+    for batch in readable_batches(samples, CHUNK, unreadable):
+        if batch.targets.ndim != 2 or batch.targets.dtype.kind != "i":
+            return [f"data: the {name} split has targets of shape {batch.targets.shape}; tags are (samples, tokens), whole"]
+        if batch.targets.min() < UNLABELLED or batch.targets.max() >= len(classes):
+            return [f"data: the {name} split has tags outside 0 to {len(classes) - 1}; -1 stands for none"]
+        tagged += int((batch.targets >= 0).sum())
+    if unreadable:
+        return unreadable
+    return (
+        [] if tagged or name in ("train", "calibration") else [f"data: the {name} split has no tag; models are judged on it"]
+    )
