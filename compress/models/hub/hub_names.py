@@ -52,7 +52,7 @@ def find(name: str, arguments: Mapping[str, Any], revision: str, held: Pin | Non
     files = [file for file in repository.files if file.endswith(".index.json")]
     if files and not any(file in repository.files for file in fetch.WEIGHTS):
         raise UserError(f"{model}: its weights are in several files ({files[0]}), which are not read here; save them in one")
-    head = _head(model, config)
+    head = _head(model, config, has_words=TOKENIZER in repository.files)
     processor = _json(repository, PROCESSOR) if PROCESSOR in repository.files else {}
     about: dict[str, Any] = {}
     if TOKENIZER in repository.files:
@@ -134,13 +134,16 @@ def _sides(given: Any) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
 
 
-def _head(model: str, config: Mapping[str, Any]) -> str:
-    """Return what the model answers: images' classes, segments, sounds' classes."""
+def _head(model: str, config: Mapping[str, Any], *, has_words: bool) -> str:
+    """Return what the model answers, a name of ``HEADS``; an encoder of texts without a head gives embeddings."""
     architectures = config.get("architectures")
     name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    found = next((head for head, auto in HEADS.items() if name.endswith(auto.removeprefix("AutoModel"))), None)
+    endings = {head: ending for head, auto in HEADS.items() if (ending := auto.removeprefix("AutoModel"))}
+    found = next((head for head, ending in endings.items() if name.endswith(ending)), None)
+    if found is None and has_words and name.endswith("Model"):
+        return "embedding"
     if found is None:
-        read = ", ".join(f"...{auto.removeprefix('AutoModel')}" for auto in HEADS.values())
+        read = ", ".join(f"...{ending}" for ending in endings.values())
         raise UserError(
             f"{model}: it is a {name or 'model without a head'}; read here are {read}; give a module of your own"
         )
