@@ -15,8 +15,9 @@ class UserError(Exception):
 
     def __init__(self, *faults: str) -> None:
         assert faults, "a UserError tells at least one fault"
-        super().__init__("\n".join(faults))
-        self.faults = faults
+        # A name from elsewhere may hold line breaks.
+        self.faults = tuple(" ".join(fault.splitlines()) for fault in faults)
+        super().__init__("\n".join(self.faults))
 
 
 class OutOfReachError(UserError):

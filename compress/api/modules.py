@@ -20,7 +20,7 @@ from compress.pipeline.target import resolve
 from compress.recipe.fields import build
 from compress.stages.base import Stage
 from deploy.files import write_atomically
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 
 def load(folder: str | Path, module: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
@@ -32,8 +32,8 @@ def load(folder: str | Path, module: nn.Module | None = None, *, trust: bool = F
         trust: whether a factory may be called that no recipe of yours has named: loading such a folder runs its code.
 
     Raises:
-        UserError: there is none, its factory is not trusted, or it was given as an object and ``module`` is missing or of
-            another structure.
+        UserError: there is none, it is damaged, its factory is not trusted, or it was given as an object and ``module`` is
+            missing or of another structure.
 
     Example:
         >>> student = compress.load("runs/blobs-cpu", module=small)
@@ -44,7 +44,13 @@ def load(folder: str | Path, module: nn.Module | None = None, *, trust: bool = F
     path = path / plans.FOLDER if (path / plans.FOLDER / plans.PLAN).is_file() else path
     if not (path / plans.PLAN).is_file():
         raise UserError(f"{folder}: no {plans.PLAN}, there or under {plans.FOLDER}/; give the folder of a finished run")
-    return plans.load(path, module, trust=trust)[1]
+    try:
+        return plans.load(path, module, trust=trust)[1]
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged plan or of other weights anything may come
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        raise UserError(f"{folder}: {plans.PLAN} or {plans.WEIGHTS} is damaged, or not of that model ({reason})") from error
 
 
 def quantize(

@@ -122,11 +122,18 @@ def _pattern(names: str, faults: list[str]) -> re.Pattern[str] | None:
 
 
 def _table(file: Path, file_column: str, label_column: str, separator: str, faults: list[str]) -> dict[str, list[str]]:
-    rows = list(csv.DictReader(read_text(file).splitlines()))
+    try:
+        rows = list(csv.DictReader(read_text(file).splitlines()))
+    except csv.Error as error:
+        faults.append(f"data: {file} is no table: {error}")
+        return {}
     missing = [name for name in (file_column, label_column) if not rows or name not in rows[0]]
     if missing:
         there = ", ".join(str(name) for name in rows[0]) if rows else "no row"
         faults.append(f"data: {file} has no column {' and no column '.join(missing)}; it has {there}")
+        return {}
+    if short := [number for number, row in enumerate(rows, 2) if None in (row[file_column], row[label_column])]:
+        faults.append(f"data: {file} line {short[0]} has fewer columns than the first; {len(short)} such rows")
         return {}
     split = {row[file_column]: row[label_column].split(separator) if separator else [row[label_column]] for row in rows}
     return {name: [each.strip() for each in labels if each.strip()] for name, labels in split.items()}

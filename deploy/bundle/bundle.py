@@ -262,8 +262,8 @@ def load_plan(folder: Path) -> BuildPlan:
         UserError: plan.json is no plan.
     """
     try:
-        return BuildPlan(**json.loads((folder / "plan.json").read_text()))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return BuildPlan.from_json(json.loads((folder / "plan.json").read_text()))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}: plan.json is no plan ({type(error).__name__}); get the bundle again") from None
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from deploy.engines.exports import ExportFormat, export_format
 from profiles.device import DeviceProfile
+from profiles.errors import one_line
+from profiles.fields import MOST_NUMBER
 
 Feed = Mapping[str, npt.NDArray[Any]]
 PLAN_FILE = "engine.json"
@@ -72,6 +74,30 @@ class BuildPlan:
     def as_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> BuildPlan:
+        """Restore a plan from ``as_json``; what comes from elsewhere may hold anything.
+
+        Raises:
+            ValueError: it is no plan.
+        """
+        if not isinstance(data, Mapping) or set(data) - {each.name for each in fields(cls)}:
+            raise ValueError("it has other keys than a plan")
+        try:
+            plan = cls(**data)
+        except TypeError:
+            raise ValueError("it lacks keys of a plan") from None
+        texts = (plan.engine, plan.precision, plan.version, plan.source)
+        numbers = (plan.batch, plan.threads)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("engine, precision, version and source are names")
+        if not all(type(number) is int and 0 <= number <= MOST_NUMBER for number in numbers):
+            raise ValueError(f"batch and threads are whole numbers up to {MOST_NUMBER:,}")
+        options = plan.options
+        if not isinstance(options, Mapping) or not all(isinstance(text, str) for pair in options.items() for text in pair):
+            raise ValueError("options are texts")
+        return plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +206,16 @@ def save_plan(folder: Path, plan: BuildPlan) -> None:
 
 
 def load_plan(folder: Path) -> BuildPlan:
-    """Read the plan of an engine folder."""
-    return BuildPlan(**json.loads((folder / PLAN_FILE).read_text()))
+    """Read the plan of an engine folder.
+
+    Raises:
+        EngineError: there is none, or it is damaged.
+    """
+    try:
+        return BuildPlan.from_json(json.loads((folder / PLAN_FILE).read_text()))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(str(error), 200)
+        raise EngineError(f"{folder}: {PLAN_FILE} is no plan of an engine ({reason}); build the engine again") from None
 
 
 def size_bytes(folder: Path) -> int:

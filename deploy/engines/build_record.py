@@ -37,7 +37,7 @@ def load(folder: Path) -> dict[str, Any] | None:
     """Read the record beside an engine; None when there is none or it cannot be read."""
     try:
         facts = json.loads((folder / RECORD_FILE).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return facts if isinstance(facts, dict) else None
 
