@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -17,13 +16,11 @@ from compress.data import Samples
 from compress.execution.progress import Progress, progress_here
 from compress.pipeline.check import kept
 from compress.pipeline.check.accuracy import answer, compare_answers, compare_golden
+from compress.pipeline.check.labelled import Labelled, of_recipe, of_runs
 from compress.pipeline.check.sides import Side, open_side
 from compress.pipeline.check.timing import NEW, OLD, time_until_told
 from compress.pipeline.target import ResolvedTarget, resolve, runtime_versions
-from compress.recipe.parse import instantiate, load, sources, tasks
-from compress.recipe.spec import Use
 from compress.report.check_record import Check, Finding
-from compress.tasks import Task
 from deploy.engines.inputs import pad_batch
 from deploy.latency.bench import noise
 from deploy.worker.client import RemoteWorker
@@ -31,7 +28,8 @@ from profiles.errors import UserError
 
 SPLIT = "test"
 MOST_LESS = 0.5
-Labelled = tuple[Task, Samples]
+FIRST = 64
+"""Samples that models are timed on, at most."""
 
 
 def check(
@@ -80,9 +78,9 @@ def check(
             progress.say(f"no model called {two[NEW].name!r} was kept for {target.profile.name}: nothing to compare with")
             return _first(two[NEW], target, keep=keep, device=device, progress=progress)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        engines = {name: _built(side, target, scratch / name) for name, side in two.items()}
+        engines = {name: built(side, target, scratch / name) for name, side in two.items()}
         accuracy = _accuracy(two, engines, target, labelled, most_less, progress)
-        feed = _feed(labelled, two[OLD])
+        feed = feed_of(None if labelled is None else labelled[1].test)
         latency, doubts = time_until_told(
             engines, target.device, most_slower, seconds, feed, progress, lock_clocks=lock_clocks
         )
@@ -126,42 +124,14 @@ def _sides(
     if old is None:
         old = kept.last(target.profile.name, newer.name) if newer else None
     two = {OLD: None if old is None else side(old), NEW: newer}
-    labelled = tried(lambda: _named(recipe)) if recipe else None
+    labelled = tried(lambda: of_recipe(recipe)) if recipe else None
     if faults:
         raise UserError(*faults)
-    return two, labelled or _built_in(two.values())
+    return two, labelled or of_runs(list(two.values()))
 
 
-def _named(recipe: str) -> Labelled:
-    asked = load(recipe)
-    return _labelled(asked.task, asked.data)
-
-
-def _labelled(task: Use, data: Use) -> Labelled:
-    made = instantiate(task, tasks(), "[task] kind"), instantiate(data, sources(), "[task] data").test
-    return made
-
-
-def _built_in(two: Any) -> Labelled | None:
-    """Return task and data of a run where both are the product's own: what a report names of others is not called."""
-    for side in reversed([side for side in two if side is not None]):
-        named = side.recipe or {}
-        task = _built_in_use(named.get("task"), "kind", tasks())
-        data = _built_in_use(named.get("data"), "use", sources())
-        if task and data:
-            with contextlib.suppress(UserError):  # its files are not on this machine
-                return _labelled(task, data)
-    return None
-
-
-def _built_in_use(told: Any, key: str, table: Mapping[str, str]) -> Use | None:
-    """Read a use as a report tells it: its name under ``key``, its arguments beside."""
-    if not isinstance(told, dict) or told.get(key) not in table:
-        return None
-    return Use(use=told[key], arguments={name: value for name, value in told.items() if name != key})
-
-
-def _built(side: Side, target: ResolvedTarget, folder: Path) -> Path:
+def built(side: Side, target: ResolvedTarget, folder: Path) -> Path:
+    """Build the engine of a model on the device; return its folder."""
     with RemoteWorker(target.device) as worker:
         worker.build(side.model, side.plan, folder)
     return folder
@@ -177,7 +147,7 @@ def _accuracy(
 ) -> Finding:
     limit = MOST_LESS if most_less is None else most_less
     if labelled is not None:
-        task, samples = labelled
+        task, samples = labelled[0], labelled[1].test
         old, new = (answer(engines[name], target.device, task, samples, progress, name) for name in (OLD, NEW))
         return compare_answers(old, new, task, samples, limit, SPLIT)
     folder = two[OLD].folder
@@ -190,11 +160,9 @@ def _accuracy(
     return Finding(answer="cannot tell", needed="labelled samples: --recipe names a recipe with them", **about)
 
 
-def _feed(labelled: Labelled | None, old: Side) -> Callable[[Mapping[str, Any]], npt.NDArray[Any]]:
-    """Return what both models are timed on: first samples where they fit, else noise."""
-    rows = None
-    if labelled is not None:
-        rows = labelled[1].load(np.arange(min(len(labelled[1]), 64))).inputs
+def feed_of(samples: Samples | None) -> Callable[[Mapping[str, Any]], npt.NDArray[Any]]:
+    """Return what models are timed on: first samples where they fit, else noise."""
+    rows = None if samples is None else samples.load(np.arange(min(len(samples), FIRST))).inputs
 
     def feed(spec: Mapping[str, Any]) -> npt.NDArray[Any]:
         shape = tuple(spec["shape"])

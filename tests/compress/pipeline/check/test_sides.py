@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from compress.pipeline.check.accuracy import compare_golden
-from compress.pipeline.check.compare import _built_in
+from compress.pipeline.check.labelled import of_runs
 from compress.pipeline.check.sides import Side, open_side
 from compress.pipeline.target import resolve, runtime_versions
 from compress.recipe.parse import load
@@ -63,6 +63,6 @@ def test_a_runs_own_samples_are_taken_where_no_code_of_others_is_named(tmp_path)
     def side(recipe):
         return Side(given="run", name="run", plan=None, model=tmp_path, recipe=recipe)
 
-    task, samples = _built_in([side(None), side(told)])
-    assert task.metric == "top1" and len(samples) > 300
-    assert _built_in([side({**told, "data": {"use": "somebody:data"}}), None]) is None
+    task, data = of_runs([side(None), side(told)])
+    assert task.metric == "top1" and len(data.test) > 300
+    assert of_runs([side({**told, "data": {"use": "somebody:data"}}), None]) is None
