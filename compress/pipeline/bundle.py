@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from compress.pipeline.exports import Variant
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import stated
 from compress.report.record import Report
+from compress.tasks.thresholds import ClassThreshold
 from deploy.bundle import bundle as bundles
 from deploy.bundle.golden import pack
 from deploy.bundle.manifest import Manifest, Target
@@ -42,18 +43,27 @@ class BundleContents:
     decoding: Decoding | None = None
 
 
-def collect(best: Variant, evaluator: Evaluator, builder: ModelBuilder) -> BundleContents:
-    """Collect the contents of a bundle with ``best``."""
+def collect(
+    best: Variant, evaluator: Evaluator, builder: ModelBuilder, thresholds: Sequence[ClassThreshold] = ()
+) -> BundleContents:
+    """Collect the contents of a bundle with ``best``.
+
+    Args:
+        thresholds: of a detector whose scores int8 has moved.
+    """
     packed = evaluator.packed(best)
     inputs = evaluator.in_order(best, evaluator.sample_feed(builder.data.test, GOLDEN_SAMPLES))
     outputs = evaluator.infer(best, inputs)
+    decoding = builder.task.decoding(outputs)
+    if decoding is not None and thresholds:
+        decoding = replace(decoding, thresholds=tuple(each.threshold for each in thresholds))
     return BundleContents(
         model=evaluator.model_path(best),
         packed=packed.file if packed else None,
         plan=load_plan(evaluator.built(best).folder / "engine"),
         golden=pack(inputs, outputs),
         preprocessing={**builder.data.preprocessing, "classes": list(builder.data.classes), **stated(builder.recipe)},
-        decoding=builder.task.decoding(outputs),
+        decoding=decoding,
     )
 
 

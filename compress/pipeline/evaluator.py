@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -25,7 +26,7 @@ from compress.pipeline.exports import MODEL, Exporter, PackedExport, Variant
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.races import RaceOptions, RaceResult, Races, device_key, facts_and_setting
 from compress.pipeline.recorded_engine import RecordedEngine
-from compress.tasks import Metric
+from compress.tasks import Metric, Predict
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, EngineError, engine
@@ -304,6 +305,14 @@ class Evaluator:
         step = self._cache.step("outputs", {"engine": built.key, "inputs": key}, make)
         with np.load(step.folder / "outputs.npz", allow_pickle=False) as stored:
             return [stored[name] for name in stored.files]
+
+    @contextmanager
+    def predicting(self, variant: Variant) -> Iterator[Predict]:
+        """Open a variant's engine as a function of inputs."""
+        built = self.built(variant)
+        with self.pool.worker() as worker:
+            names = input_names(worker.open(built.folder / "engine"))
+            yield lambda inputs: list(worker.infer(as_feed(inputs, names)).values())
 
     def in_order(self, variant: Variant, inputs: Inputs) -> Inputs:
         """Put several inputs in the order of an engine's own, which a file without names is fed by."""

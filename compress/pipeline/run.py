@@ -17,7 +17,7 @@ from compress.execution.cache import StepCache, check_writable
 from compress.execution.locks import only_writer
 from compress.execution.progress import Progress
 from compress.models import plan
-from compress.pipeline import bundle
+from compress.pipeline import bundle, operating_points
 from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.comparison import Comparer, Comparison
@@ -32,6 +32,7 @@ from compress.recipe.spec import Recipe
 from compress.report import html
 from compress.report.record import Report
 from compress.stages.base import Stage
+from compress.tasks import thresholds
 from deploy.devices import Device
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
@@ -136,7 +137,11 @@ def _run(
         ),
     )
     best = next(entry.variant for entry in found if entry.name == report.verdict.best)
-    cargo = bundle.collect(best, evaluator, builder)
+    chosen = operating_points.choose(best, teacher, evaluator, builder, cache)
+    read_as = builder.describe(teacher)
+    told = thresholds.describe(chosen, len(builder.data.validation)) if chosen else ""
+    report = replace(report, notes=tuple(note for note in (read_as, told) if note))
+    cargo = bundle.collect(best, evaluator, builder, chosen)
     if distributed.is_main():
         report.write(out)
         html.write(report, out)

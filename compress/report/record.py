@@ -159,6 +159,7 @@ class Report:
         warnings: what to know before believing the verdict.
         scale: of the task's metric; a point is a hundredth of it.
         refused: what has no row since the runtime does not take it.
+        notes: what was chosen on the way: how outputs are read, score thresholds after int8.
     """
 
     recipe: Mapping[str, Any]
@@ -170,6 +171,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     scale: float = 100.0
     refused: tuple[Refused, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def row(self, name: str) -> Row:
         """Return the row of that name."""

@@ -49,6 +49,7 @@ def verdict(report: Report) -> str:
         f"{v.speedup_vs_teacher_fp32:.2f}x the speed of the teacher in {teacher.precision} on {teacher.engine}"
         f"{_between(v)}, {_against_float(report)}{_against_free(v)}, "
         f"{_against(v.accuracy_drop_points)} the teacher{_drop(best)}.",
+        *[f"NOTE: {note}." for note in report.notes],
         *[f"WARNING: {warning}." for warning in report.warnings],
         "Within the budget." if v.within_budget else "OVER BUDGET: " + "; ".join(v.why_not) + ".",
     ]

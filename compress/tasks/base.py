@@ -16,6 +16,7 @@ from deploy.engines.inputs import Inputs
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
+    from compress.tasks.thresholds import ClassThreshold
     from deploy.detection.base import AskedHead
     from deploy.detection.decode import Decoding
 
@@ -136,6 +137,10 @@ class Task(ABC):
     def decoding(self, outputs: Sequence[npt.NDArray[Any]]) -> Decoding | None:
         """Return how a device reads outputs of these shapes; None where they are what they mean."""
         return None
+
+    def thresholds(self, reference: Predict, shipped: Predict, samples: Samples) -> tuple[ClassThreshold, ...]:
+        """Choose for a quantised model the scores from which each class is shown; none for tasks that show none."""
+        return ()
 
     def describe(self, outputs: Any) -> str:
         """Say how a model's outputs are read, where that was chosen by their shapes; empty where it is always the same."""

@@ -20,6 +20,7 @@ from compress.tasks.assignment import assign
 from compress.tasks.base import Metric, Predict, Task
 from compress.tasks.box_checks import check_boxes
 from compress.tasks.precision import CHUNK, METRIC, UNIT, Detections, average_precision
+from compress.tasks.thresholds import ClassThreshold, choose_thresholds
 from deploy.detection.base import YOLO_ANCHORS, AskedHead, Head, Reading, Shapes
 from deploy.detection.choose import AUTO, choose, describe, reader, readers
 from deploy.detection.decode import Decoding, as_priors
@@ -97,7 +98,7 @@ class Detection(Task):
         self._facts = Head(strides=tuple(strides), anchors=sides, priors=found)
         self._names: tuple[str, ...] = ()
         self._least_score, self._most_overlap = least_score, most_overlap
-        self._threshold, self._decode = threshold, decode
+        self.threshold, self._decode = threshold, decode
 
     def bound_to(self, splits: Splits) -> Detection:
         """Return this task for these data: their classes and the inputs' size, which heads need to be told apart."""
@@ -207,6 +208,15 @@ class Detection(Task):
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         return average_precision(self.detect, predict, samples)
 
+    def thresholds(self, reference: Predict, shipped: Predict, samples: Samples) -> tuple[ClassThreshold, ...]:
+        truth: list[npt.NDArray[Any]] = []
+        found: tuple[list[Detections], list[Detections]] = ([], [])
+        for batch in samples.batches(CHUNK):
+            truth += list(batch.targets)
+            for detections, predict in zip(found, (reference, shipped), strict=True):
+                detections += self.detect(predict(batch.inputs))
+        return choose_thresholds(truth, *found, self._names, self.threshold)
+
     def detect(self, outputs: Sequence[npt.NDArray[Any]]) -> list[Detections]:
         """Decode a model's raw outputs into the detections of each sample."""
         return self.decoding(outputs).detect(outputs, self._least_score)
@@ -218,7 +228,7 @@ class Detection(Task):
             head=name,
             facts=self._facts,
             classes=self._names,
-            thresholds=(self._threshold,) * len(self._names),
+            thresholds=(self.threshold,) * len(self._names),
             most_overlap=self._most_overlap,
         )
 

@@ -53,7 +53,7 @@ HELPERS = {
         "options",
         "decoding",
     },
-    "compress/tasks": {"assignment", "precision", "evaluate", "box_checks"},
+    "compress/tasks": {"assignment", "precision", "evaluate", "box_checks", "thresholds"},
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},
     "deploy/engines": {"build_record", "cuda", "exports", "inputs"},

@@ -105,7 +105,7 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
     report.write(tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["schema"] == 1
-    parts = "schema recipe device environment budget rows verdict warnings scale refused"
+    parts = "schema recipe device environment budget rows verdict warnings scale refused notes"
     assert set(data) == set(parts.split())
     assert set(data["budget"]) == {"accuracy_drop_points", "latency_ms_p50", "size_mib", "stored_mib"}
     names = (
