@@ -10,6 +10,7 @@ A loss is a function. Its positional parameters say what it reads, from this voc
     student_blocks, teacher_blocks        the same blocks, maps or tokens as they are
     student_embedding, teacher_embedding  what the last linear layer reads, (samples, width)
     student_boxes, teacher_boxes          (samples, places, 4), for detection
+    student_distributions, teacher_...    (samples, places, 4, bins), of detectors whose sides are distributions
     targets                               as the task has them: for classes (samples, ...), -1 where there is no label
     task_loss                             the task's own loss on labels, a scalar
     indices                               which samples of the training split, (samples,)
@@ -57,6 +58,8 @@ LOSSES: dict[str, str] = {
     "aspects": "compress.losses.heads:Aspects",
     "two_passes": "compress.losses.passes:two_passes",
     "boxes": "compress.losses.boxes:boxes",
+    "sides": "compress.losses.boxes:sides",
+    "queries": "compress.losses.boxes:queries",
     # outputs that are no class scores
     "l1": "compress.losses.regression:l1",
     "l2": "compress.losses.regression:l2",

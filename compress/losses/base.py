@@ -33,6 +33,8 @@ VOCABULARY = (
     "teacher_embedding",
     "student_boxes",
     "teacher_boxes",
+    "student_distributions",
+    "teacher_distributions",
     "targets",
     "task_loss",
     "indices",

@@ -5,6 +5,7 @@
     torchvision:NAME               torchvision.models.get_model(NAME, weights=None, ...), no pretrained backbone either
     timm:NAME                      timm.create_model(NAME, pretrained=False, ...)
     transformers:NAME              a classifier of that configuration or local folder; returns its logits
+    ultralytics:NAME               a YOLO of that structure, such as yolo11n; returns its raw boxes and class logits
     given:NAME-HASH                an object that this process was given (compress.models.given)
 
 Libraries are imported when one of their models is made. A library's factory makes the structure with random weights; no
@@ -28,6 +29,7 @@ from torch import nn
 
 from compress.models import given
 from compress.models.heads import Embedding, Logits, TextLogits
+from compress.models.library_detectors import QueriesDetector, ultralytics_detector
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object
 
@@ -174,6 +176,15 @@ def _transformers(name: str) -> Callable[..., Any]:
     return build
 
 
+def _ultralytics(name: str) -> Callable[..., Any]:
+    library("ultralytics")
+
+    def build(**arguments: Any) -> nn.Module:
+        return _built(f"ultralytics:{name}", ultralytics_detector, {"name": name, **arguments})
+
+    return build
+
+
 HEADS = {
     "image": "AutoModelForImageClassification",
     "segments": "AutoModelForSemanticSegmentation",
@@ -181,11 +192,17 @@ HEADS = {
     "text": "AutoModelForSequenceClassification",
     "tokens": "AutoModelForTokenClassification",
     "embedding": "AutoModel",
+    "boxes": "AutoModelForObjectDetection",
 }
 """What a model of transformers answers, the argument ``head`` of ``transformers:NAME``: logits, or an embedding."""
 
-WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {"text": TextLogits, "tokens": TextLogits, "embedding": Embedding}
-"""Of heads whose models are given ids and a mask."""
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "text": TextLogits,
+    "tokens": TextLogits,
+    "embedding": Embedding,
+    "boxes": QueriesDetector,
+}
+"""Of heads whose models are given ids and a mask, or give more than logits."""
 
 
 def transformers_head(arguments: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -239,4 +256,5 @@ LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "transformers": _transformers,
+    "ultralytics": _ultralytics,
 }

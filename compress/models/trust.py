@@ -18,7 +18,7 @@ from deploy.files import write_atomically
 from profiles.errors import UserError
 
 OWN = ("compress.models", "compress.models.resnet", "compress.models.vgg", "compress.models.detector")
-LIBRARIES = ("torchvision", "timm", "transformers")
+LIBRARIES = ("torchvision", "timm", "transformers", "ultralytics")
 _allowed: set[str] = set()
 
 

@@ -155,8 +155,8 @@ class Detection(Task):
         if found is None:
             raise UserError(
                 f"[task] loss = 'model': {type(module).__name__} has no task_loss(outputs, targets); models of "
-                "ultralytics: and transformers-detector: have one until they are quantised. Use loss = 'own', or losses "
-                "that read no labels"
+                "ultralytics: and of transformers: with head = 'boxes' have one until they are quantised. Use "
+                "loss = 'own', or losses that read no labels"
             )
         return found
 

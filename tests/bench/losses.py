@@ -81,6 +81,8 @@ MOST_REPLAYED = 40_000
 LEFT_OUT = {
     "bce_kd": "scores of detection",
     "boxes": "detection",
+    "sides": "detection",
+    "queries": "detection",
     "aspects": "answers to questions about CIFAR's images are not there",
     "token_relations": "a batch's maps as tokens: for transformers",
     "visible_tokens": "for transformers",

@@ -104,6 +104,10 @@ class Signals:
         known = ("logits", "embedding", *LAYOUTS)
         if any(word.startswith(f"{who}_") and word.partition("_")[2] not in known for word in self.reads):
             signals |= {f"{who}_{name}": value for name, value in self._task.signals(outputs).items()}
+            missing = [w for w in sorted(self.reads) if w.startswith(f"{who}_") and w not in signals and w[8:] not in known]
+            if missing:
+                fact = f"a loss reads {', '.join(missing)}, and the {who}'s outputs have none"
+                raise UserError(f"{fact}; they give {', '.join(name for name in signals if not name.endswith('_layers'))}")
         return signals
 
     def layer_outputs(self, layers: Layers, given: Mapping[str, Any]) -> dict[str, list[Tensor]]:

@@ -12,7 +12,7 @@ import torch
 
 from compress.losses import LOSSES
 from compress.losses.adversary import Meal
-from compress.losses.boxes import boxes
+from compress.losses.boxes import boxes, queries, sides
 from compress.losses.branches import Ofa
 from compress.losses.codes import Codebook
 from compress.losses.confidence import collaborative, fer, mdcs, open_set
@@ -279,6 +279,29 @@ def of_boxes(folder):
         weights = (0.75**power, (2 / 3) ** power)
         expected = (weights[0] * 2 / 3 + weights[1] * 4 / 3) / sum(weights)
         yield boxes(student[None], teacher[None], doubles([LN3], [LN2])[None], sharpness=power), expected
+
+
+def of_sides(folder):
+    """Two bins: the teacher's sides are 3/4 and 1/4, the student's 1/2 each, at every temperature; one place is 3/4 sure."""
+    for t in (1.0, 2.0):
+        teacher = (t * doubles([LN3, 0.0])).expand(1, 1, 4, 2)
+        apart = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+        found = sides(torch.zeros_like(teacher), teacher, doubles([LN3])[None], temperature=t)
+        yield found, t * t * apart
+
+
+def of_queries(folder):
+    """The student answers in the other order. Scores: the teacher 3/4 and 1/2 sure; the student 1/2 and 1/2, so a KL of
+    the first.
+    Boxes: the first is apart by half its width (GIoU 1/3), the second is right."""
+    wanted = doubles([0, 0, 2, 2], [5, 5, 7, 7])[None]
+    boxes_ = doubles([5, 5, 7, 7], [1, 0, 3, 2])[None]
+    teacher, student = doubles([LN3], [0.0])[None], doubles([0.0], [0.0])[None]
+    apart = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    for box_weight, rest in ((2.0, 0.1), (1.0, 0.5)):
+        weights = [rest + (1 - rest) * sure for sure in (0.75, 0.5)]
+        expected = (weights[0] * apart + box_weight * 0.75 * (2 / 3)) / sum(weights)
+        yield queries(student, teacher, boxes_, wanted, box_weight=box_weight, rest=rest), expected
 
 
 def of_l1(folder):

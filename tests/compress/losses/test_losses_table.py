@@ -26,6 +26,8 @@ ZERO = {
         "top_k_ld",
         "taid",
         "boxes",
+        "sides",
+        "queries",
         "mdcs",
         "collaborative",
         "open_set",
@@ -86,6 +88,7 @@ def values(who_is_student="student", scale=1.0, dtype=torch.float64, seed=0):
         found[f"{who}_tokens"] = [draw(SAMPLES, 6, c) for c, _ in MAPS[who]]
         found[f"{who}_embedding"] = draw(SAMPLES, MAPS[who][-1][0])
         corners = draw(SAMPLES, PLACES, 2)
+        found[f"{who}_distributions"] = draw(SAMPLES, PLACES, 4, 6)
         found[f"{who}_boxes"] = torch.cat([corners, corners + draw(SAMPLES, PLACES, 2).abs() + 1], -1)
     if who_is_student == "teacher":
         found |= {k.replace("teacher", "student"): v for k, v in found.items() if k.startswith("teacher")}
@@ -126,8 +129,9 @@ def made(name, given, options, **more):
 def arguments(name, given):
     """What the loss reads, detection's class scores a place each."""
     reads = loss_inputs(load_object(LOSSES[name]))
-    if any("boxes" in read for read in reads):
-        given = {**given, "teacher_logits": given["teacher_logits"][:, None].expand(-1, PLACES, -1)}
+    if any(word in read for read in reads for word in ("boxes", "distributions")):
+        each = {who: given[who][:, None] + torch.arange(PLACES)[:, None] for who in ("teacher_logits", "student_logits")}
+        given = {**given, **each}
     return reads, [given[read] for read in reads]
 
 
@@ -168,7 +172,7 @@ def test_zero_when_the_student_is_its_teacher(name, options):
     inputs = [x.requires_grad_() for x in learnt(reads, taken)]
     found = loss(*taken)
     assert abs(float(found.detach())) < 1e-6
-    if name != "boxes":  # a corner that touches has a slope to each side
+    if name not in ("boxes", "queries"):  # a corner that touches has a slope to each side
         slopes = torch.autograd.grad(found, inputs, allow_unused=True)
         assert all(slope is None or slope.abs().max() < 1e-5 for slope in slopes)
 

@@ -8,6 +8,7 @@ import torch
 
 from compress.data import Batch, Samples, Splits
 from compress.models import detector
+from compress.tasks import precision
 from compress.tasks.assignment import assign
 from compress.tasks.detection import Detection
 from compress.tasks.precision import average_precision, detections, suppress
@@ -125,6 +126,29 @@ def test_a_box_found_twice_counts_once_and_another_class_not_at_all():
 
 def test_nothing_found_is_zero():
     assert judged([[], []]).value == 0
+
+
+def test_both_evaluators_say_the_same(monkeypatch):
+    """On pictures drawn at random: objects found, missed, found twice and where there is none."""
+    if len(precision.evaluators()) < 2:
+        pytest.skip("faster-coco-eval is not installed")
+    rng = np.random.default_rng(0)
+
+    def boxes(count):
+        corner = rng.integers(0, 40, (count, 2))
+        return np.hstack([rng.integers(0, 2, (count, 1)), corner, corner + rng.integers(4, 24, (count, 2))])
+
+    truth = [boxes(5) for _ in range(20)]
+    found = []
+    for real in truth:
+        rows = np.vstack([real + np.array([0, *rng.integers(-3, 4, 4)]), boxes(3), real[:2]])
+        found.append(np.insert(rows.astype(float), 1, rng.random(len(rows)).round(1), axis=1))
+    told = []
+    for name in precision.EVALUATORS:
+        monkeypatch.setattr(precision, "evaluators", lambda name=name: [name])
+        told.append(judged(found, truth))
+    assert told[0] == told[1]
+    assert 5 < told[0].value < 95
 
 
 # ----- reading outputs

@@ -1,0 +1,127 @@
+"""Detectors of libraries that the user has installed, as modules that give raw outputs and have the library's own loss.
+
+Nothing of such a library is in this product: it is imported by name when a recipe names one of its models, and its
+licence (AGPL-3.0 of ultralytics, say) is between it and who installs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+
+@final
+class UltralyticsDetector(nn.Module):
+    """A YOLO of ultralytics, v5 to v12 and 26, before its decode.
+
+    Gives boxes (samples, 4 * bins, places) and class logits (samples, classes, places), which the task detection reads
+    as head ``yolo``; of releases that give maps, those. Weights have the names of the library's own checkpoints. A model
+    that is end to end gives its one-to-one branch: as to its loss, the other one is trained along.
+
+    Args:
+        whole: the library's model.
+        arguments: gains of its loss, by the library's names.
+    """
+
+    def __init__(self, whole: Any, arguments: Any) -> None:
+        super().__init__()
+        whole.args = arguments
+        self.model: nn.Sequential = whole.model
+        self._whole = (whole,)  # in a tuple: its modules are ``model``'s, and no others of this one
+        self._last: tuple[Any, tuple[int, int]] | None = None
+
+    def train(self, mode: bool = True) -> UltralyticsDetector:
+        """Set the mode of all layers; the head's own, which says whether it decodes, stays as in training."""
+        super().train(mode)
+        self.model[-1].training = True
+        return self
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Map pixels (samples, channels, height, width), from 0 to 1, to raw outputs."""
+        self.model[-1].training = True
+        raw = self._whole[0].predict(pixels)
+        if self.training:
+            self._last = raw, (int(pixels.shape[2]), int(pixels.shape[3]))
+        answer = raw["one2one"] if isinstance(raw, dict) and "one2one" in raw else raw
+        return (answer["boxes"], answer["scores"]) if isinstance(answer, dict) else tuple(answer)
+
+    def task_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Compute the library's loss of the last forward pass in training, a mean over samples.
+
+        Args:
+            targets: (samples, most, 5), [label, x1, y1, x2, y2] in pixels, label -1 for none.
+        """
+        assert self._last is not None, "the loss is of a forward pass in training"
+        raw, (height, width) = self._last
+        sample, _ = torch.nonzero(targets[..., 0] >= 0, as_tuple=True)
+        rows = targets[targets[..., 0] >= 0]
+        batch = {
+            "batch_idx": sample.to(rows.dtype),
+            "cls": rows[:, :1],
+            "bboxes": centres_and_sizes(rows[:, 1:]) / rows.new_tensor([width, height, width, height]),
+        }
+        loss, _ = self._whole[0].loss(batch, raw)
+        return loss.sum() / len(targets)  # type: ignore[no-any-return]  # the library has no types
+
+
+@final
+class QueriesDetector(nn.Module):
+    """A detector of transformers (DETR, RT-DETR, D-FINE and their kind): logits and boxes of queries, for head ``detr``.
+
+    Its loss is what the library computes of inputs and labels, so with ``loss = "model"`` a step costs a second forward
+    pass.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._last: Tensor | None = None
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pixels (samples, channels, height, width) to logits (samples, queries, classes) and boxes (samples,
+        queries, 4)."""
+        if self.training:
+            self._last = pixels
+        found = self.model(pixel_values=pixels)
+        return found.logits, found.pred_boxes
+
+    def task_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Compute the library's loss on the inputs of the last forward pass in training.
+
+        Args:
+            targets: (samples, most, 5), [label, x1, y1, x2, y2] in pixels, label -1 for none.
+        """
+        assert self._last is not None, "the loss is of a forward pass in training"
+        height, width = self._last.shape[2:]
+        scale = targets.new_tensor([width, height, width, height])
+        real = [rows[rows[:, 0] >= 0] for rows in targets]
+        labels = [
+            {"class_labels": rows[:, 0].long(), "boxes": (centres_and_sizes(rows[:, 1:]) / scale).clamp(0, 1)}
+            for rows in real
+        ]
+        loss: Tensor = self.model(pixel_values=self._last, labels=labels).loss
+        return loss
+
+
+def centres_and_sizes(corners: Tensor) -> Tensor:
+    """Return centre x, centre y, width and height of corners, (..., 4)."""
+    return torch.cat([(corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]], dim=-1)
+
+
+def ultralytics_detector(name: str, *, classes: int = 80, channels: int = 3) -> nn.Module:
+    """Build a detector of ultralytics by the name of its structure, with random weights.
+
+    Args:
+        name: such as ``yolo11n``; structures that segment or find keypoints have heads of their own, which are not read.
+    """
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # it would look for updates, and send what is used
+    tasks = importlib.import_module("ultralytics.nn.tasks")
+    whole = tasks.DetectionModel(f"{name}.yaml", ch=channels, nc=classes, verbose=False)
+    head = type(whole.model[-1]).__name__
+    if not head.endswith("Detect"):
+        raise ValueError(f"its head is {head}, and detectors' are read")
+    return UltralyticsDetector(whole, importlib.import_module("ultralytics.cfg").get_cfg())
