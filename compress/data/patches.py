@@ -18,6 +18,7 @@ from compress.data.box_samples import first_faults
 from compress.data.decoding import UNREADABLE, reason, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Normalise
+from deploy.foreign.npz import read_array
 from profiles.errors import UserError
 
 WHITE = 255.0
@@ -249,7 +250,7 @@ def read_numbers(path: Path) -> Pixels:
     """
     try:
         if path.suffix.lower() == ".npy":
-            numbers = np.load(path, allow_pickle=False)
+            numbers = read_array(path)
         else:
             with Image.open(path) as picture:
                 numbers = np.asarray(picture)

@@ -24,6 +24,7 @@ from compress.tasks.thresholds import ClassThreshold, choose_thresholds
 from deploy.detection.base import YOLO_ANCHORS, AskedHead, Head, Reading, Shapes
 from deploy.detection.choose import AUTO, choose, describe, reader, readers
 from deploy.detection.decode import Decoding, as_priors
+from deploy.foreign.npz import read_array
 from profiles.errors import UserError, unknown
 
 IN_GRAPH = "corners"
@@ -266,6 +267,6 @@ def _priors(path: Path | None) -> tuple[npt.NDArray[np.float32] | None, list[str
     if path is None:
         return None, []
     try:
-        return as_priors(np.load(path, allow_pickle=False)), []
+        return as_priors(read_array(path)), []
     except (OSError, ValueError) as error:
         return None, [f"[task] priors: {path}: {error}; give corners in pixels of the input, (priors, 4), as a .npy file"]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from deploy.detection.base import Head
 from deploy.detection.choose import choose, reader, readers
 from deploy.detection.suppression import Detections, detections
+from deploy.foreign.npz import read_array
 from profiles.errors import UserError, one_line
 
 SCHEMA = 1
@@ -93,7 +94,7 @@ def load(folder: Path) -> Decoding:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"longer than {MOST_BYTES} bytes")
         data = json.loads(path.read_bytes())
-        priors = np.load(folder / PRIORS, allow_pickle=False) if (folder / PRIORS).is_file() else None
+        priors = read_array(folder / PRIORS) if (folder / PRIORS).is_file() else None
         return _parsed(data, priors)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = one_line(f"{type(error).__name__}: {error}", 120)

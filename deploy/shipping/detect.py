@@ -18,6 +18,7 @@ from deploy.bundle.golden import run
 from deploy.bundle.model_file import model_file
 from deploy.detection import decode
 from deploy.engines import EngineError, engine
+from deploy.foreign.npz import ArraysError, read_array
 from profiles.errors import UserError
 
 CHUNK = 16
@@ -74,9 +75,9 @@ def _row(decoding: decode.Decoding, row: npt.NDArray[Any]) -> dict[str, Any]:
 
 def _samples(path: Path) -> npt.NDArray[Any]:
     try:
-        samples = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        samples = read_array(path)
+    except (OSError, ArraysError) as error:
         raise UserError(f"{path}: no .npy file of inputs ({str(error)[:120]}); write one by numpy.save") from None
-    if not isinstance(samples, np.ndarray) or samples.ndim < 2 or samples.dtype.kind not in "fiu":
+    if samples.ndim < 2 or samples.dtype.kind not in "fiu":
         raise UserError(f"{path}: inputs are numbers of shape (samples, ...); write them by numpy.save")
     return samples.astype(np.float32)

@@ -113,7 +113,7 @@ def plan_here(bundle: Path) -> BuildPlan:
         UserError: it cannot run here, or would have to be built from a file that the bundle does not hold.
     """
     try:
-        proven = BuildPlan(**json.loads((bundle / "plan.json").read_text()))
+        proven = BuildPlan.from_json(json.loads((bundle / "plan.json").read_text()))
         profile = DeviceProfile.from_json(json.loads((bundle / "profile.json").read_text()))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f"{bundle}: this is no bundle ({type(error).__name__}: {error})") from None
