@@ -10,13 +10,14 @@ from profiles.device import DeviceProfile, load, names, stated_facts
 from profiles.facts import Facts
 from profiles.figures import Figure, PowerMode
 
-ORDER = ("tensorrt", "openvino", "onnxruntime", "ncnn", "mnn", "executorch", "ort-mobile")
+ORDER = ("tensorrt", "openvino", "onnxruntime", "ncnn", "mnn", "litert", "executorch", "ort-mobile")
 """Where several runtimes were found, the order in which they are as a rule faster; files for phones are not for a board."""
 RECIPES = {
     "tensorrt": (("tensorrt", ()),),
     "executorch": (("xnnpack", ()),),
     "ncnn": (("ncnn", ()),),
     "mnn": (("mnn", ()),),
+    "litert": (("xnnpack", ()),),
     "ort-mobile": (("arm-dotprod", ("asimddp",)),),
     "openvino": (("x86-vnni", ("avx512_vnni", "avx_vnni")), ("x86-no-vnni", ("x86_64", "AMD64"))),
     "onnxruntime": (

@@ -23,7 +23,7 @@ from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.model_builder import ModelBuilder
 from deploy.engines import BuildPlan
-from deploy.export.to_executorch import QuantizationSpec
+from deploy.export.program_pairs import QuantizationSpec
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph import count
 from deploy.onnx_graph.model_bytes import model_bytes

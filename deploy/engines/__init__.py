@@ -17,6 +17,7 @@ ENGINES: dict[str, str] = {
     "executorch": "deploy.engines.executorch:ExecuTorch",
     "ncnn": "deploy.engines.ncnn:Ncnn",
     "mnn": "deploy.engines.mnn:Mnn",
+    "litert": "deploy.engines.litert:LiteRT",
     "tensorrt": "deploy.engines.tensorrt:TensorRT",
 }
 

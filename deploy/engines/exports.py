@@ -23,6 +23,7 @@ EXPORTS: dict[str, str] = {
     "ncnn-fp16": "deploy.engines.ncnn:NCNN_FP16",
     "mnn": "deploy.engines.mnn:MNN_FORMAT",
     "mnn-fp16": "deploy.engines.mnn:MNN_FP16",
+    "tflite": "deploy.engines.litert:TFLITE",
 }
 
 
@@ -37,7 +38,7 @@ class ExportFormat:
             an ONNX file does not have.
         exporter: reference of the function that makes the file's bytes, loaded on the host only. From ``onnx``:
             ``(model: onnx.ModelProto, batch: int) -> bytes``. From ``program``: ``(program: ExportedProgram, batch: int,
-            integers: deploy.export.to_executorch.QuantizationSpec | None) -> bytes``. Empty: the file is the ONNX model.
+            integers: deploy.export.program_pairs.QuantizationSpec | None) -> bytes``. Empty: the file is the ONNX model.
         packages: pip names of the packages whose versions decide the bytes.
         example: for the bundle's README: how the file runs without this product. ``{batch}`` is the samples at once,
             ``{hint}`` OpenVINO's name of the precision; braces of its own are doubled.

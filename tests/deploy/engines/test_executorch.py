@@ -13,7 +13,8 @@ from compress.methods.quantization import post_training
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from deploy.devices import device
 from deploy.engines import EngineError, engine
-from deploy.export.to_executorch import QuantizationSpec, to_pte
+from deploy.export.program_pairs import QuantizationSpec
+from deploy.export.to_executorch import to_pte
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.measure.parity import parity
 from deploy.qdq.insert import Scales
