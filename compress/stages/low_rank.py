@@ -16,7 +16,16 @@ from compress.methods import allocation
 from compress.methods.allocation import Problem, Term, allocate
 from compress.methods.choice import Choice
 from compress.methods.cost_model import LayerPrice, is_gain
-from compress.methods.low_rank.factorize import Kind, count_macs, factor_kinds, factorize, is_buildable, largest_rank
+from compress.methods.low_rank.factorize import (
+    LAYERS,
+    Kind,
+    Layer,
+    count_macs,
+    factor_kinds,
+    factorize,
+    is_buildable,
+    largest_rank,
+)
 from compress.methods.low_rank.operations import Factorise
 from compress.methods.low_rank.pela import FactorPair, bound_perturbation, compared_blocks, distil_blocks
 from compress.models.inputs import ModelInputs, as_tensors, call
@@ -114,7 +123,7 @@ class LowRank(TrainedStage):
         errors: dict[str, Errors] = {}
         for path, layer_options in asked.items():
             layer = module.get_submodule(path)
-            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            assert isinstance(layer, LAYERS)
             if path not in inputs:
                 notes.append(f"{path} stays whole: it is not called")
                 continue
@@ -125,7 +134,7 @@ class LowRank(TrainedStage):
         return {path: layer_options for path, layer_options in errors.items() if layer_options}, tuple(sorted(notes))
 
     def _options(self, layer: nn.Module, multiple: int) -> list[tuple[Kind, int]]:
-        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        assert isinstance(layer, LAYERS)
         options: list[tuple[Kind, int]] = []
         for kind in factor_kinds(layer):
             largest = self._rank(layer, kind, multiple)
@@ -134,7 +143,7 @@ class LowRank(TrainedStage):
             options += [(kind, rank) for rank in fitting if is_buildable(layer, kind, rank)]
         return options
 
-    def _rank(self, layer: nn.Linear | nn.Conv2d, kind: Kind, multiple: int) -> int:
+    def _rank(self, layer: Layer, kind: Kind, multiple: int) -> int:
         """Return the largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; or 0."""
         whole = count_macs(layer, None, 0)
         ranks = range(multiple, largest_rank(layer, kind) + 1, multiple)
@@ -205,7 +214,7 @@ def _choice(
     path: str, module: nn.Module, option: tuple[Kind, int], errors: Mapping[str, Errors], prices: Mapping[str, LayerPrice]
 ) -> Choice:
     layer, price = module.get_submodule(path), prices.get(path)
-    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert isinstance(layer, LAYERS)
     return Choice(
         name=path,
         kind="layer",
@@ -258,7 +267,7 @@ def _inputs_of(module: nn.Module, paths: Sequence[str], samples: ModelInputs) ->
 
 
 def _has_factors(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear | nn.Conv2d)
+    return isinstance(layer, LAYERS)
 
 
 def _factorised(module: nn.Module, chosen: Chosen) -> nn.Module:
@@ -267,7 +276,7 @@ def _factorised(module: nn.Module, chosen: Chosen) -> nn.Module:
     module = Factorise(layers=chosen).apply(module)
     for path, (kind, rank) in chosen.items():
         whole = wholes[path]
-        assert isinstance(whole, nn.Linear | nn.Conv2d)
+        assert isinstance(whole, LAYERS)
         module.get_submodule(path).load_state_dict(factorize(whole, kind, rank).state_dict())
     return module
 

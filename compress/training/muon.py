@@ -42,7 +42,7 @@ def hidden_kernels(module: nn.Module) -> list[nn.Parameter]:
     Not the first and the last layer, which take pictures and give logits; not grouped convolutions, whose groups are
     matrices of their own, too small to gain; not kernels of zeros, which have no norm to keep.
     """
-    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
     inner = [m for m in layers[1:-1] if getattr(m, "groups", 1) == 1]
     kernels = [weight for m in inner for name, weight in m.named_parameters(recurse=False) if name == "weight"]
     return [kernel for kernel in kernels if kernel.requires_grad and bool(kernel.any())]

@@ -36,14 +36,14 @@ class Sizes:
     """Sizes of a convolution or matrix product in a model.
 
     Attributes:
-        input_shape: shape of its input. weight: (outputs, inputs, height, width), or (outputs, inputs).
+        input_shape: shape of its input. weight: (outputs, inputs, *kernel) of one to three dimensions, or (outputs, inputs).
     """
 
     input_shape: tuple[int, ...]
     weight: tuple[int, ...]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int] = (0, 0)
-    dilations: tuple[int, int] = (1, 1)
+    strides: tuple[int, ...] = (1, 1)
+    pads: tuple[int, ...] = (0, 0)
+    dilations: tuple[int, ...] = (1, 1)
 
 
 def layers(model: onnx.ModelProto, batch: int) -> dict[str, Sizes]:
@@ -54,14 +54,14 @@ def layers(model: onnx.ModelProto, batch: int) -> dict[str, Sizes]:
         if node.op_type not in ("Conv", "Gemm", "MatMul") or not graph.is_constant(node.input[1]):
             continue
         shape, weight = _with_batch(graph.shape(node.input[0]), batch), graph.constant(node.input[1]).shape
-        if node.op_type == "Conv" and len(weight) == 4 and attribute(node, "group", 1) == 1:
-            pads = attribute(node, "pads", [0, 0, 0, 0])
+        if node.op_type == "Conv" and attribute(node, "group", 1) == 1:
+            sides = len(weight) - 2
             sizes[path] = Sizes(
                 input_shape=shape,
                 weight=weight,
-                strides=tuple(attribute(node, "strides", [1, 1])),
-                pads=(pads[0], pads[1]),
-                dilations=tuple(attribute(node, "dilations", [1, 1])),
+                strides=tuple(attribute(node, "strides", [1] * sides)),
+                pads=tuple(attribute(node, "pads", [0] * 2 * sides)[:sides]),
+                dilations=tuple(attribute(node, "dilations", [1] * sides)),
             )
         elif node.op_type != "Conv" and len(weight) == 2:
             turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
@@ -133,31 +133,32 @@ def _matrices(layer: Sizes, option: Option | None) -> list[tuple[tuple[int, ...]
 
 
 def _convolutions(layer: Sizes, option: Option | None) -> list[tuple[tuple[int, ...], dict[str, Any]]]:
-    outputs, inputs, height, width = layer.weight
-    (sh, sw), (ph, pw), (dh, dw) = layer.strides, layer.pads, layer.dilations
+    outputs, inputs, *kernel = layer.weight
+    whole = (tuple(kernel), layer.strides, layer.pads, layer.dilations)
 
     def conv(
         out: int,
         into: int,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        pad: tuple[int, int],
-        dilation: tuple[int, int],
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        pad: tuple[int, ...],
+        dilation: tuple[int, ...],
     ) -> tuple[tuple[int, ...], dict[str, Any]]:
         settings = {"kernel_shape": kernel, "strides": stride, "pads": [*pad, *pad], "dilations": dilation}
         return (out, into, *kernel), settings
 
-    one, none = (1, 1), (0, 0)
+    one, none = (1,) * len(kernel), (0,) * len(kernel)
     if option is None:
-        return [conv(outputs, inputs, (height, width), (sh, sw), (ph, pw), (dh, dw))]
+        return [conv(outputs, inputs, *whole)]
     kind, rank = option
     if kind == "svd":
-        return [conv(rank, inputs, one, (sh, sw), (ph, pw), one), conv(outputs, rank, one, one, none, one)]
+        return [conv(rank, inputs, *whole), conv(outputs, rank, one, one, none, one)]
     if kind == "spatial":
+        (height, width), (sh, sw), (ph, pw), (dh, dw) = whole
         first = conv(rank, inputs, (height, 1), (sh, 1), (ph, 0), (dh, 1))
         return [first, conv(outputs, rank, (1, width), (1, sw), (0, pw), (1, dw))]
     inner, outer = min(rank, inputs), min(rank, outputs)  # a side with fewer channels keeps them all
-    core = conv(outer, inner, (height, width), (sh, sw), (ph, pw), (dh, dw))
+    core = conv(outer, inner, *whole)
     return [conv(inner, inputs, one, one, none, one), core, conv(outputs, outer, one, one, none, one)]
 
 

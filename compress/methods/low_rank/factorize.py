@@ -1,6 +1,7 @@
 """Low-rank factors of one layer: their structure, and their best weights.
 
-``svd``       a linear or 1x1 layer W becomes two, W ~ (U sqrt(S)) (sqrt(S) V^T)  (PELA, paper 40).
+``svd``       a linear or 1x1 layer W becomes two, W ~ (U sqrt(S)) (sqrt(S) V^T)  (PELA, paper 40). A convolution of one or
+              three dimensions too: the first factor has its kernel, the second is 1x1 (Zhang et al. 2016, section 3.1).
 ``spatial``   a k x k convolution becomes k x 1 then 1 x k (Jaderberg et al. 2014, scheme 2), by SVD.
 ``tucker2``   a k x k convolution becomes 1x1, k x k, 1x1 over fewer channels (Kim et al. 2016), by HOSVD. One rank stands
               both sides; a side with fewer channels keeps them all.
@@ -11,14 +12,18 @@ Grouped and transposed convolutions have no factors here.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 Kind = Literal["svd", "spatial", "tucker2"]
-Layer = nn.Linear | nn.Conv2d
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Layer = nn.Linear | Convolution
+LAYERS = (nn.Linear, *CONVOLUTIONS)
 
 
 def factor_kinds(layer: nn.Module) -> tuple[Kind, ...]:
@@ -26,16 +31,17 @@ def factor_kinds(layer: nn.Module) -> tuple[Kind, ...]:
     if isinstance(layer, nn.Linear):
         return ("svd",)
     if (
-        not isinstance(layer, nn.Conv2d)
+        not isinstance(layer, CONVOLUTIONS)
         or layer.groups != 1
         or layer.padding_mode != "zeros"
         or isinstance(layer.padding, str)
     ):
         return ()
-    height, width = layer.kernel_size
-    if (height, width) == (1, 1):
+    if set(layer.kernel_size) == {1}:
         return ("svd",)
-    return ("spatial", "tucker2") if height > 1 and width > 1 else ()
+    if not isinstance(layer, nn.Conv2d):
+        return ("svd", "tucker2")
+    return ("spatial", "tucker2") if min(layer.kernel_size) > 1 else ()
 
 
 def count_macs(layer: Layer, kind: Kind | None, rank: int, pixels: int = 1) -> float:
@@ -43,26 +49,27 @@ def count_macs(layer: Layer, kind: Kind | None, rank: int, pixels: int = 1) -> f
     if isinstance(layer, nn.Linear):
         both = layer.in_features * layer.out_features
         return both if kind is None else rank * (layer.in_features + layer.out_features)
-    (height, width), inputs, outputs = layer.kernel_size, layer.in_channels, layer.out_channels
-    sh, sw = layer.stride
+    inputs, outputs, places = layer.in_channels, layer.out_channels, math.prod(layer.kernel_size)
     if kind is None:
-        return pixels * inputs * outputs * height * width
+        return pixels * inputs * outputs * places
     if kind == "svd":
-        return pixels * rank * (inputs + outputs)
+        return pixels * rank * (inputs * places + outputs)
     if kind == "spatial":  # the first factor keeps the full width
-        return pixels * rank * (inputs * height * sw + outputs * width)
+        return pixels * rank * (inputs * layer.kernel_size[0] * layer.stride[1] + outputs * layer.kernel_size[1])
     inner, outer = _sides(layer, rank)
-    return pixels * (sh * sw * inner * inputs + inner * outer * height * width + outer * outputs)
+    return pixels * (math.prod(layer.stride) * inner * inputs + inner * outer * places + outer * outputs)
 
 
 def largest_rank(layer: Layer, kind: Kind) -> int:
     """Return the rank from which on the factors are the layer itself; a larger one has no meaning."""
     if isinstance(layer, nn.Linear):
         return min(layer.in_features, layer.out_features)
-    (height, width), inputs, outputs = layer.kernel_size, layer.in_channels, layer.out_channels
+    inputs, outputs = layer.in_channels, layer.out_channels
     if kind == "svd":
-        return min(inputs, outputs)
-    return min(inputs * height, outputs * width) if kind == "spatial" else max(inputs, outputs)
+        return min(inputs * math.prod(layer.kernel_size), outputs)
+    if kind == "spatial":
+        return min(inputs * layer.kernel_size[0], outputs * layer.kernel_size[1])
+    return max(inputs, outputs)
 
 
 def is_buildable(layer: Layer, kind: Kind, rank: int) -> bool:
@@ -88,7 +95,7 @@ def _smallest_input(layer: Layer) -> tuple[int, ...]:
     return (layer.in_channels, *spans)
 
 
-def _sides(layer: nn.Conv2d, rank: int) -> tuple[int, int]:
+def _sides(layer: Convolution, rank: int) -> tuple[int, int]:
     """Return the inner channels of ``tucker2``: behind its first factor, and before its last one."""
     return min(rank, layer.in_channels), min(rank, layer.out_channels)
 
@@ -100,22 +107,22 @@ def build_factors(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
             nn.Linear(layer.in_features, rank, bias=False),
             nn.Linear(rank, layer.out_features, bias=layer.bias is not None),
         )
-    (sh, sw), (ph, pw), (dh, dw) = layer.stride, _pair(layer.padding), layer.dilation
     inputs, outputs, bias = layer.in_channels, layer.out_channels, layer.bias is not None
-    height, width = layer.kernel_size
+    make: Any = next(kind_of for kind_of in CONVOLUTIONS if isinstance(layer, kind_of))
+    kernel = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     if kind == "svd":
-        first = nn.Conv2d(inputs, rank, 1, (sh, sw), (ph, pw), bias=False)
-        return nn.Sequential(first, nn.Conv2d(rank, outputs, 1, bias=bias))
+        return nn.Sequential(make(inputs, rank, *kernel, bias=False), make(rank, outputs, 1, bias=bias))
     if kind == "spatial":
+        (height, width), (sh, sw), (ph, pw), (dh, dw) = (_pair(each) for each in kernel)
         return nn.Sequential(
             nn.Conv2d(inputs, rank, (height, 1), (sh, 1), (ph, 0), (dh, 1), bias=False),
             nn.Conv2d(rank, outputs, (1, width), (1, sw), (0, pw), (1, dw), bias=bias),
         )
     inner, outer = _sides(layer, rank)
     return nn.Sequential(
-        nn.Conv2d(inputs, inner, 1, bias=False),
-        nn.Conv2d(inner, outer, (height, width), (sh, sw), (ph, pw), (dh, dw), bias=False),
-        nn.Conv2d(outer, outputs, 1, bias=bias),
+        make(inputs, inner, 1, bias=False),
+        make(inner, outer, *kernel, bias=False),
+        make(outer, outputs, 1, bias=bias),
     )
 
 
@@ -141,7 +148,8 @@ def relative_error(layer: Layer, kind: Kind, rank: int) -> float:
     elif kind == "spatial":
         again = torch.einsum("orw,rih->oihw", tensors[1][:, :, 0], tensors[0][..., 0])
     else:
-        again = torch.einsum("or,rshw,si->oihw", tensors[2].flatten(1), tensors[1], tensors[0].flatten(1))
+        core = torch.einsum("or,rsk,si->oik", tensors[2].flatten(1), tensors[1].flatten(2), tensors[0].flatten(1))
+        again = core.reshape(weight.shape)
     return float((weight - again).norm() / weight.norm())
 
 
@@ -169,8 +177,8 @@ def _spatial(weight: Tensor, rank: int) -> list[Tensor]:
 def _tucker2(weight: Tensor, rank: int) -> list[Tensor]:
     left = torch.linalg.svd(weight.flatten(1), full_matrices=False)[0][:, :rank]
     right = torch.linalg.svd(weight.transpose(0, 1).flatten(1), full_matrices=False)[0][:, :rank]
-    core = torch.einsum("oihw,or,is->rshw", weight, left, right)
-    return [right.T[:, :, None, None], core, left[:, :, None, None]]
+    core = torch.einsum("oik,or,is->rsk", weight.flatten(2), left, right)
+    return [right.T, core, left]
 
 
 def _pair(padding: tuple[int, ...] | str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 from torch import nn
 
-from compress.methods.low_rank.factorize import Kind, build_factors
+from compress.methods.low_rank.factorize import LAYERS, Kind, build_factors
 
 
 @final
@@ -24,7 +24,7 @@ class Factorise:
         for path, (kind, rank) in self.layers.items():
             owner, _, leaf = path.rpartition(".")
             layer = module.get_submodule(path)
-            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            assert isinstance(layer, LAYERS)
             setattr(module.get_submodule(owner), leaf, build_factors(layer, kind, rank))
         return module
 

@@ -79,8 +79,8 @@ def _layers(graph: Graph, placement: Placement, scales: Scales) -> Iterator[_Lay
             continue
         value = torch.from_numpy(graph.constant(node.input[1]).astype(np.float32))
         axis, scale = placed[node.input[1]].axis, torch.from_numpy(scales.weights[node.input[1]])
-        if value.dim() not in (2, 4) or (value.dim() == 4 and node.op_type != "Conv"):
-            continue
+        if value.dim() > 4 or (value.dim() > 2 and node.op_type != "Conv"):
+            continue  # of three dimensions it would unfold more than memory holds
         turned = value.movedim(axis, 0)
         groups = int(attribute(node, "group", 1))
         flat = turned.reshape(groups, len(turned) // groups, -1)
@@ -129,12 +129,24 @@ def _columns(values: Tensor, node: onnx.NodeProto, groups: int) -> Tensor:
     if node.op_type != "Conv":
         samples = values.t() if attribute(node, "transA", 0) else values
         return samples.reshape(1, len(values), -1, samples.shape[-1])
-    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
+    if values.dim() == 3:  # of one dimension: as of two, of height 1
+        values = values.unsqueeze(2)
+    kernel, dilation, stride, pads = _sides(node)
+    top, left, bottom, right = pads
     padded = functional.pad(values, (left, right, top, bottom))
-    kernel = attribute(node, "kernel_shape")
-    dilation, stride = attribute(node, "dilations", [1, 1]), attribute(node, "strides", [1, 1])
     unfolded = functional.unfold(padded, kernel, dilation, 0, stride)
     return unfolded.reshape(len(values), groups, -1, unfolded.shape[-1]).permute(1, 0, 3, 2)
+
+
+def _sides(node: onnx.NodeProto) -> tuple[tuple[int, ...], ...]:
+    """Return kernel, dilations and strides of height and width, and pads before and behind both."""
+    kernel = tuple(attribute(node, "kernel_shape"))
+    sides = len(kernel)
+    dilation, stride = (tuple(attribute(node, name, [1] * sides)) for name in ("dilations", "strides"))
+    pads = tuple(attribute(node, "pads", [0] * 2 * sides))
+    if sides == 1:
+        return (1, *kernel), (1, *dilation), (1, *stride), (0, pads[0], 0, pads[1])
+    return kernel, dilation, stride, pads
 
 
 def _rounded(sums: _Moments, limit: int) -> Tensor:

@@ -20,6 +20,8 @@ def test_which_layers_have_factors():
     assert factor_kinds(nn.Conv2d(4, 4, 1)) == ("svd",)
     assert factor_kinds(nn.Conv2d(4, 4, 3)) == ("spatial", "tucker2")
     assert factor_kinds(nn.Conv2d(4, 4, 3, groups=4)) == ()
+    assert factor_kinds(nn.Conv1d(4, 4, 1)) == factor_kinds(nn.Conv3d(4, 4, 1)) == ("svd",)
+    assert factor_kinds(nn.Conv1d(4, 4, 3)) == factor_kinds(nn.Conv3d(4, 4, 3)) == ("svd", "tucker2")
     assert factor_kinds(nn.Conv2d(4, 4, 3, padding_mode="reflect")) == ()
     assert factor_kinds(nn.BatchNorm2d(4)) == ()
 
@@ -35,11 +37,16 @@ LAYERS = [
     nn.Conv2d(3, 24, 8, stride=8),  # patches
     nn.Conv2d(16, 2, 3),  # few outputs
     nn.Conv2d(4, 1, 3),
+    nn.Conv1d(6, 9, 1, stride=2),
+    nn.Conv1d(6, 9, 5, stride=2, padding=3, dilation=2),
+    nn.Conv3d(3, 5, (3, 2, 1), stride=(1, 2, 1), padding=(1, 0, 0)),
 ]
 
 
 def inputs_of(layer):
-    return torch.randn(2, layer.in_features) if isinstance(layer, nn.Linear) else torch.randn(2, layer.in_channels, 17, 17)
+    if isinstance(layer, nn.Linear):
+        return torch.randn(2, layer.in_features)
+    return torch.randn(2, layer.in_channels, *[17] * len(layer.kernel_size))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
