@@ -68,4 +68,11 @@ def _trial(trial: TrialRecord, point: Point, is_best: bool) -> dict[str, Any]:
 
 
 def _figures(point: Point) -> dict[str, Any]:
-    return {"form": point.form, "ms": point.latency_ms, "accuracy": point.accuracy, "kib": point.stored_bytes / 1024}
+    bounds = {"low": point.low_ms, "high": point.high_ms}
+    return {
+        "form": point.form,
+        "ms": point.latency_ms,
+        **bounds,
+        "accuracy": point.accuracy,
+        "kib": point.stored_bytes / 1024,
+    }

@@ -22,14 +22,17 @@ class Point:
 
     Attributes:
         accuracy: the metric on validation.
-        latency_ms: median, as a share of the teacher's in the same race times the teacher's own, so that trials of other
-            hours compare.
+        latency_ms: the teacher's median, times the share of its least time that this form's is in the same race: trials of
+            other hours compare, and what others do on the machine hardly counts.
+        low_ms, high_ms: between what it lies by the rounds of that race.
         stored_bytes: of the model in a bundle; ``size_bytes``: of the engine.
     """
 
     form: str
     accuracy: float
     latency_ms: float
+    low_ms: float
+    high_ms: float
     stored_bytes: int
     size_bytes: int
 

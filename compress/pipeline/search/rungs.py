@@ -2,8 +2,8 @@
 
 A trial is stopped where it can no longer reach the front, by what other trials and the untouched teacher have shown:
 
-- before training, latency and size are known: where another point is as fast and as small, and as accurate as anything has
-  been, this one can at best be its equal;
+- before training, latency and size are known: where another point is as small, as accurate as anything has been, and faster
+  by all rounds of both races, this one cannot be better;
 - after a tenth of the epochs, the accuracy too: what it can still win is bounded by the most that a finished trial won
   from there.
 """
@@ -18,8 +18,6 @@ from typing import final
 from compress.report.search_record import Point
 
 TENTH = 0.1
-SURE = 1.02
-"""Another point has to be faster by this factor to be called faster: latencies are measured."""
 LEAST_GAINS = 3
 """Finished trials whose gains bound that of others."""
 
@@ -62,6 +60,10 @@ class Limits:
                 found[name] = getattr(point, name) / limit - 1
         return found
 
+    def is_surely_slower(self, point: Point) -> bool:
+        """Whether a point is over the time by each round of its race."""
+        return self.latency_ms is not None and point.low_ms > self.latency_ms
+
     def faults(self, point: Point) -> tuple[str, ...]:
         """Say what is over the limits."""
         return tuple(
@@ -73,7 +75,10 @@ class Limits:
 
 def why_stop_untrained(point: Point, finished: Sequence[Finished], limits: Limits, objectives: Sequence[str]) -> str:
     """Say why a trial stops before training; empty where it goes on. The point's accuracy counts for nothing yet."""
-    over = [fault for fault in limits.faults(point) if not fault.startswith("accuracy")]
+    names = (
+        ("latency_ms", "size_bytes", "stored_bytes") if limits.is_surely_slower(point) else ("size_bytes", "stored_bytes")
+    )
+    over = [fault for fault in limits.faults(point) if fault.startswith(names)]
     if over:
         return f"over the budget before any training: {'; '.join(over)}"
     ceiling = max((each.point.accuracy for each in finished), default=math.inf)
@@ -108,7 +113,7 @@ def _dominator(point: Point, ceiling: float, finished: Sequence[Finished], objec
         other = each.point
         is_no_worse = {
             "accuracy": other.accuracy >= ceiling,
-            "latency": SURE * other.latency_ms <= point.latency_ms,
+            "latency": other.high_ms <= point.low_ms,
             "size": other.stored_bytes <= point.stored_bytes,
         }
         if all(is_no_worse[objective] for objective in objectives):

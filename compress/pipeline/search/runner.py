@@ -25,6 +25,8 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 UNTRAINED = 0.0
+Timed = tuple[float, float, float]
+"""Milliseconds, and the least and the most by the rounds of a race."""
 
 
 @final
@@ -56,9 +58,8 @@ class TrialRunner:
         forms = evaluator.forms(teacher)
         self._reference, self.task = evaluator.first_forms(teacher)[0], builder.task
         with evaluator.pool.open():
-            raced = evaluator.race(forms, self._seconds)
-            self._reference_ms = raced[self._reference].p50 or math.inf
-            times = {variant: latency.p50 or math.inf for variant, latency in raced.items()}
+            self._reference_ms = evaluator.race(forms, self._seconds)[self._reference].p50 or math.inf
+            times = self._times(forms, evaluator)
             self.free = tuple(self._point(variant, times[variant], evaluator) for variant in forms)
         best = {is_int8: _fastest(times, is_int8=is_int8) for is_int8 in (True, False)}
         self.forms = tuple(form for form in best.values() if form)
@@ -93,10 +94,7 @@ class TrialRunner:
                 made = builder.attempt(cheaper, made, teacher, evaluator.target(made))
         with evaluator.pool.open():
             variants = self._variants(made, evaluator, runtimes)
-            raced = evaluator.race([self._reference, *variants], self._seconds)
-            own_ms = raced[self._reference].p50 or math.inf
-            factor = self._reference_ms / own_ms
-            times = {variant: factor * (raced[variant].p50 or math.inf) for variant in variants}
+            times = self._times(variants, evaluator)
             order = sorted(variants, key=lambda variant: times[variant])
             if share == UNTRAINED:
                 return self._point(order[0], times[order[0]], evaluator, judged=False)
@@ -127,11 +125,25 @@ class TrialRunner:
             )
         return found or every
 
-    def _point(self, variant: Variant, latency_ms: float, evaluator: Evaluator, *, judged: bool = True) -> Point:
+    def _times(self, variants: Sequence[Variant], evaluator: Evaluator) -> dict[Variant, Timed]:
+        """Race forms against the teacher's first one; return milliseconds, and between what they lie."""
+        every = list(dict.fromkeys([self._reference, *variants]))
+        raced, times = evaluator.race(every, self._seconds), {}
+        for variant in variants:
+            share = raced[variant].min / raced[self._reference].min
+            least, most = evaluator.faster(self._reference, variant, every, self._seconds)
+            bounds = sorted([share, 1 / most, 1 / least])
+            times[variant] = (self._reference_ms * share, self._reference_ms * bounds[0], self._reference_ms * bounds[-1])
+        return times
+
+    def _point(self, variant: Variant, timed: Timed, evaluator: Evaluator, *, judged: bool = True) -> Point:
+        latency_ms, low_ms, high_ms = timed
         return Point(
             form=variant.form,
             accuracy=evaluator.judge(variant, "validation").metric.value if judged else 0.0,
             latency_ms=latency_ms,
+            low_ms=low_ms,
+            high_ms=high_ms,
             stored_bytes=evaluator.stored_bytes(variant),
             size_bytes=evaluator.size_bytes(variant),
         )
@@ -161,7 +173,7 @@ def has_tenth(stages: Sequence[Stage], share: float) -> bool:
     return any(with_share(stage, share) != stage for stage in stages)
 
 
-def _fastest(times: dict[Variant, float], *, is_int8: bool) -> str:
+def _fastest(times: dict[Variant, Timed], *, is_int8: bool) -> str:
     """Return the fastest form in integers, or not; empty where there is none."""
     found = [variant for variant in times if (variant.precision == "int8") == is_int8]
     return min(found, key=lambda variant: times[variant]).form if found else ""

@@ -12,7 +12,8 @@ from compress.report.search_record import DeviceFront, Point, SearchReport, Tria
 
 
 def point(accuracy, latency_ms, stored=2048):
-    return Point(form="openvino int8", accuracy=accuracy, latency_ms=latency_ms, stored_bytes=stored, size_bytes=stored)
+    times = {"latency_ms": latency_ms, "low_ms": latency_ms - 0.1, "high_ms": latency_ms + 0.1}
+    return Point(form="openvino int8", accuracy=accuracy, **times, stored_bytes=stored, size_bytes=stored)
 
 
 def trial(number, accuracy, latency_ms, state="finished", **more):

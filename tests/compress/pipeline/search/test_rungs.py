@@ -7,7 +7,9 @@ BOTH = ("accuracy", "latency")
 
 
 def point(accuracy, latency_ms, stored=1000):
-    return Point(form="openvino int8", accuracy=accuracy, latency_ms=latency_ms, stored_bytes=stored, size_bytes=stored)
+    """A point of a race whose rounds were within a hundredth."""
+    times = {"latency_ms": latency_ms, "low_ms": 0.99 * latency_ms, "high_ms": 1.01 * latency_ms}
+    return Point(form="openvino int8", accuracy=accuracy, **times, stored_bytes=stored, size_bytes=stored)
 
 
 def finished(number, accuracy, latency_ms, gain=None, stored=1000):
@@ -25,6 +27,7 @@ def test_before_training_latency_alone_can_rule_a_trial_out():
         "trial 0 is as accurate as anything yet (97.00)"
     )
     assert why_stop_untrained(point(0.0, 1.1, stored=500), best, LIMITS, (*BOTH, "size")) == "", "smaller"
+    assert why_stop_untrained(point(0.0, 3.02), [], LIMITS, BOTH) == "", "over the time, within what can be measured"
     assert "latency_ms 3.5, the budget allows 3" in why_stop_untrained(point(0.0, 3.5), [], LIMITS, BOTH)
     assert why_stop_untrained(point(0.0, 2.0), [], LIMITS, BOTH) == "", "nothing is known yet"
 
