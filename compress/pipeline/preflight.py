@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
+from torch import nn
 
 from compress.methods.distillation.label_teacher import add_label_channel, append_labels
 from compress.methods.distillation.loss_specs import needs_labels, needs_unmixed
@@ -152,7 +154,24 @@ class Preflight:
             told = describe(self._example)
             raise UserError(f"does not take the data's inputs of shape {told}: {str(error).splitlines()[0]}") from error
         self._task.check_outputs(outputs, self._data)
+        self._check_ids(module)
         capture(module, self._example)
+
+    def _check_ids(self, module: nn.Module) -> None:
+        """Raise ``UserError`` where the data holds ids that the module does not take: a tokenizer of another model."""
+        ends = self._shared.id_ranges
+        if not isinstance(self._example, Mapping) or not ends:
+            return
+        example = {name: tensor.clone() for name, tensor in self._example.items()}
+        for name, (low, high) in ends.items():
+            example[name].flatten()[0], example[name].flatten()[-1] = low, high
+        try:
+            with torch.no_grad():
+                call(module, example)
+        except (IndexError, RuntimeError) as error:
+            told = ", ".join(f"{name} from {low} to {high}" for name, (low, high) in ends.items())
+            reason = str(error).splitlines()[0]
+            raise UserError(f"does not take all ids of the data, {told}: {reason}; is the tokenizer the model's?") from error
 
     def _file(self, path: Path) -> None:
         model = from_onnx.read(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
 import numpy as np
+import torch
 from torch import nn
 
 from compress.data import Samples, Splits
@@ -17,6 +19,9 @@ from compress.pipeline.cache_keys import PACKAGES, code_key
 from compress.recipe.spec import Recipe
 from compress.tasks import Task
 from compress.training.trainer import Trainer
+
+IDS = (torch.int32, torch.int64)
+CHUNK = 512
 
 
 @final
@@ -40,6 +45,19 @@ class RunContext:
         """Return the inputs of two samples as the model takes them."""
         example: ModelInputs = as_tensors(self.data.train.load(np.arange(2)).inputs)
         return example
+
+    @cached_property
+    def id_ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the largest id of each integer input by name, over all splits; empty where there is none."""
+        ranges: dict[str, tuple[int, int]] = {}
+        names = [n for n, tensor in self.example.items() if tensor.dtype in IDS] if isinstance(self.example, Mapping) else []
+        for samples in (self.data.train, self.data.validation, self.data.test) if names else ():
+            for batch in samples.batches(CHUNK):
+                for name in names:
+                    low, high = int(batch.inputs[name].min()), int(batch.inputs[name].max())
+                    before = ranges.get(name, (low, high))
+                    ranges[name] = min(low, before[0]), max(high, before[1])
+        return ranges
 
     def judge(self, module: nn.Module, samples: Samples) -> float:
         """Evaluate a module in fp32 by the task's metric; larger is better."""

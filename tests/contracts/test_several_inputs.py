@@ -156,3 +156,17 @@ def test_golden_samples_of_other_names_are_refused(tmp_path):
     np.savez(tmp_path / "both.npz", input=images["left"], **golden.pack(images, outputs))
     with pytest.raises(ValueError, match="holds no samples with their outputs"):
         golden.check(session, tmp_path / "both.npz")
+
+
+def test_ids_that_the_model_has_no_row_for_are_told_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESS_STEPS", str(tmp_path / "steps"))
+    inputs, labels = texts(60)
+    inputs["input_ids"][-1, -1] = 51  # the model knows 50
+    splits = compress.split_arrays(dict.fromkeys(("train", "validation", "test"), (inputs, labels)), calibration=8)
+    with pytest.raises(UserError) as told:
+        compress.run(teacher="tests.several_inputs:text", data=splits, out=tmp_path / "run")
+    assert (
+        "does not take all ids of the data, input_ids from 0 to 51, attention_mask from 0 to 1: index out of range"
+        in str(told.value)
+    )
+    assert "is the tokenizer the model's?" in str(told.value)
