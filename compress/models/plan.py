@@ -41,6 +41,7 @@ class Operation(Protocol):
 
 
 OPERATIONS = {
+    "fold": "compress.methods.reparameterisation.operations:Fold",
     "narrow": "compress.methods.pruning.operations:Narrow",
     "remove": "compress.methods.pruning.operations:Remove",
     "factorise": "compress.methods.low_rank.operations:Factorise",

@@ -57,6 +57,11 @@ class CachedModel:
         return found
 
     @property
+    def seconds(self) -> float:
+        """Seconds that making it took, before its branches were folded."""
+        return float(self.step.facts.get("seconds", self.step.seconds))
+
+    @property
     def packed(self) -> bool:
         """Whether its weights are indices of few points, and are stored so."""
         return bool(self.step.facts.get("packed", False))

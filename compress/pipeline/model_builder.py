@@ -18,11 +18,14 @@ from compress.execution.progress import Progress, timed
 from compress.methods.cost_model import CostModel
 from compress.methods.distillation.loss_specs import loss_modules
 from compress.methods.distillation.weight_inheritance import inherit_weights
+from compress.methods.packing.operations import Pack
 from compress.methods.quantization import calibration_checks, calibration_selection
 from compress.methods.quantization.calibration_selection import TeacherOutputs
 from compress.methods.quantization.observer import Observer
 from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import ModuleQuantizer
+from compress.methods.reparameterisation.branches import fold_branches, has_branches
+from compress.methods.reparameterisation.operations import Fold
 from compress.models import plan as surgery
 from compress.models import trust
 from compress.models.hub.fill import fill
@@ -81,6 +84,7 @@ class ModelBuilder:
         self.observer = Observer(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
         self._progress = progress
         self._pool = self.data.calibration
+        self._branched: dict[str, CachedModel] = {}
 
     def check(self) -> None:
         """Check the recipe in seconds, before hours of work; raises ``UserError`` with everything that does not fit."""
@@ -95,14 +99,42 @@ class ModelBuilder:
         return self._shared.example
 
     def teacher(self) -> CachedModel:
-        """Build the teacher: its weights loaded, or trained on labels alone."""
+        """Build the teacher: its weights loaded, or trained on labels alone; its branches folded then."""
         spec = self.recipe.teacher
         if spec.is_onnx:
             return self._teacher_file(Path(spec.model))
         plan, found = teacher_plan(spec), self.recipe.names.get("teacher")
         if found is not None:
-            return self.teachers.published(plan, found)
-        return self.teachers.trained(plan) if spec.weights is None else self.teachers.loaded(plan, spec.weights)
+            return self.folded(self.teachers.published(plan, found))
+        made = self.teachers.trained(plan) if spec.weights is None else self.teachers.loaded(plan, spec.weights)
+        return self.folded(made)
+
+    def folded(self, made: CachedModel) -> CachedModel:
+        """Fold the branches of a model, as it is measured, pruned and shipped; itself where it has none.
+
+        A stage that trains branches (``Stage.trains_branches``) goes on from what was given here.
+        """
+        if made.is_onnx or any(isinstance(each, Fold | Quantize | Pack) for each in made.artifact.plan.operations):
+            return made
+        if not has_branches(made.artifact.module):
+            return made
+
+        def make(folder: Path) -> dict[str, Any]:
+            fold, module, notes = fold_branches(made.artifact.module, self.example)
+            plan = made.artifact.plan if fold is None else made.artifact.plan.followed_by(fold)
+            surgery.save(folder, plan, module)
+            for note in notes:
+                self._progress.say(f"  {note}")
+            return {**made.step.facts, "notes": [*made.step.facts["notes"], *notes], "seconds": made.seconds}
+
+        decided = {"model": made.step.key, "data": self.data_key, "code": code_key(fold_branches)}
+        folded = CachedModel(self._cache.step("fold", decided, make))
+        self._branched[folded.step.key] = made
+        return folded
+
+    def branched(self, made: CachedModel) -> CachedModel:
+        """Return the model that ``made`` was folded of; itself where it was not."""
+        return self._branched.get(made.step.key, made)
 
     def baselines(self) -> list[tuple[str, CachedModel]]:
         """Build the models that are free to take, by the names of their rows."""
@@ -177,7 +209,7 @@ class ModelBuilder:
             return model_facts()
 
         decided = {"plan": plan.as_json(), "code": model_key(plan), "seed": self.recipe.seed}
-        return CachedModel(self._cache.step("candidate", decided, make))
+        return self.folded(CachedModel(self._cache.step("candidate", decided, make)))
 
     def check_student(self, spec: StudentSpec) -> None:
         """Check a student that a search chose; raises ``UserError`` with everything that does not fit."""
@@ -197,7 +229,7 @@ class ModelBuilder:
                 notes = (f"weights of {found.about}", *fill(module, found, self.data.classes).notes)
             elif spec.inherits:
                 between = None if spec.between is None else Plan(factory=spec.model, arguments=spec.between).build()
-                notes = inherit_weights(module, teacher.artifact.module, between, self.example)
+                notes = inherit_weights(module, self.branched(teacher).artifact.module, between, self.example)
             surgery.save(folder, plan, module)
             self._progress.say("  student: " + "; ".join(notes))
             return model_facts(notes=notes)
@@ -210,13 +242,14 @@ class ModelBuilder:
                 "teacher": teacher.step.key,
                 "how": code_key(inherit_weights),
             }
-        return CachedModel(self._cache.step("student", decided, make))
+        return self.folded(CachedModel(self._cache.step("student", decided, make)))
 
     def attempt(
         self, stage: Stage, start: CachedModel, teacher: CachedModel, target: CostModel | None = None
     ) -> CachedModel:
-        """Try ``stage`` on ``start``, whose costs on the device ``target`` knows."""
+        """Try ``stage`` on ``start``, whose costs on the device ``target`` knows; the result has its branches folded."""
         self.teachers.check_mirrored(teacher, self.data.calibration)
+        start = self.branched(start) if stage.trains_branches else start
         decided = {
             "stage": stage.name,
             "fields": stage.fields(),
@@ -241,7 +274,7 @@ class ModelBuilder:
             told = {"choices": [asdict(choice) for choice in result.choices], "about": result.about}
             return {**facts, **told, "packed": result.artifact.packed}
 
-        return CachedModel(self._cache.step(stage.name, decided, make, together=True))
+        return self.folded(CachedModel(self._cache.step(stage.name, decided, make, together=True)))
 
     def as_exported(self, made: CachedModel) -> Callable[[Any], list[Any]]:
         """Return the reference of an engine's outputs: ``reference``, and what the task has written behind the model."""

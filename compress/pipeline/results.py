@@ -120,7 +120,7 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant)
         params=parameters,
         macs=macs,
         parity=judged.parity,
-        seconds=variant.made.step.seconds if entry.kind != "student" else None,
+        seconds=variant.made.seconds if entry.kind != "student" else None,
         reason=attempt.decision.reason if attempt else None,
         notes=(*(variant.made.notes if attempt else ()), *([judged.parted] if judged.parted else ()), *_left(packed)),
         choices=variant.made.choices if attempt else (),

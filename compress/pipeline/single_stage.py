@@ -13,6 +13,7 @@ from torch import nn
 from compress.data import Samples, Splits
 from compress.execution.progress import Progress
 from compress.methods.quantization.post_training import ModuleQuantizer
+from compress.methods.reparameterisation.branches import fold_branches, has_branches
 from compress.models import given
 from compress.models.inputs import ModelInputs, as_arrays, as_tensors, call, name_faults
 from compress.models.plan import Plan
@@ -58,7 +59,11 @@ def apply_stage(
                 outputs=Path(scratch) / "outputs",
                 quantization=ModuleQuantizer(integer_recipe(profile), example, samples),
             )
-            return run_stage(stage, Artifact(plan=Plan(factory=reference), module=start), context, seed)[0]
+            fold, folded, notes = fold_branches(start, example) if has_branches(start) else (None, start, ())
+            for note in notes:
+                progress.say(f"  {note}")
+            plan = Plan(factory=reference, operations=() if fold is None else (fold,))
+            return run_stage(stage, Artifact(plan=plan, module=folded), context, seed)[0]
     finally:
         given.forget(reference)
 

@@ -203,6 +203,8 @@ class Stage(ABC):
     name: ClassVar[str]
     excludes: ClassVar[Mapping[str, str]] = {}
     """Stages that cannot stand in the same recipe, and why."""
+    trains_branches: ClassVar[bool] = False
+    """Whether it starts from a model whose branches are not folded yet, as they are trained side by side."""
     is_last: ClassVar[bool] = False
     """Whether no stage can follow it in a recipe."""
     most_softenings: ClassVar[int] = 2

@@ -46,6 +46,7 @@ class Distill(TrainedStage):
     """
 
     name = "distill"
+    trains_branches = True
 
     epochs: Annotated[int, Ge(1)] = 30
     learning_rate: Annotated[float, Gt(0)] = 0.1
