@@ -43,27 +43,29 @@ def run(
 
     RECIPE is a TOML file or a built-in recipe's name (digits).
     """
-    from compress.api import run as api
     from compress.execution import distributed
     from compress.execution.progress import StreamProgress
-    from compress.report.table import table
 
     if dry_run:
         click.echo(json.dumps(_dry(recipe, device, until), indent=1))
         return 0
     progress = StreamProgress(None if distributed.is_main() else io.StringIO())
-    report = api.run(
-        recipe,
-        device=device,
-        out=out,
-        trial=trial,
-        join=join,
-        until=until,
-        lock_clocks=lock_clocks,
-        quiet_seconds=quiet_seconds,
-        measure_again=measure_again,
-        progress=progress,
-    )
+    with progress.keep_telling():
+        with progress.doing("loading PyTorch"):
+            from compress.api import run as api
+            from compress.report.table import table
+        report = api.run(
+            recipe,
+            device=device,
+            out=out,
+            trial=trial,
+            join=join,
+            until=until,
+            lock_clocks=lock_clocks,
+            quiet_seconds=quiet_seconds,
+            measure_again=measure_again,
+            progress=progress,
+        )
     if not distributed.is_main():
         return 0
     if as_json:

@@ -28,12 +28,22 @@ from typing import Any, final
 
 from compress.execution import distributed
 from compress.execution.locks import locked
-from compress.execution.progress import Progress
+from compress.execution.progress import Progress, doing
 from deploy.files import sha256, sync, sync_tree
 from profiles.errors import UserError
 
 FACTS = "step.json"
 UNFINISHED = "unfinished"
+DOING = {
+    "check-data": "reading every sample once",
+    "check-model": "checking that a model takes the data and exports",
+    "engine": "building an engine",
+    "export": "exporting to ONNX",
+    "judged": "evaluating an engine",
+    "post-training": "quantising without training",
+    "race": "opening engines and timing them",
+}
+"""What is said of a step that takes long, by its kind; of others the kind itself."""
 MANIFEST = "manifest.json"
 MAKE_IT = "the recipe has changed, or the gate decides otherwise by the new times: run without it to make what is missing"
 
@@ -172,7 +182,8 @@ class StepCache:
         _clear(part)
         started = time.perf_counter()
         try:
-            facts = dict(make(part) or {})
+            with doing(self._progress, DOING.get(kind, kind)):
+                facts = dict(make(part) or {})
         except BaseException:
             _clear(part)
             with contextlib.suppress(OSError):

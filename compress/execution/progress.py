@@ -6,10 +6,12 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TextIO, TypeVar, final
 
-QUIET_SECONDS = 10.0
+from compress.execution.heartbeat import Voice
+
+QUIET_SECONDS = 5.0
 Item = TypeVar("Item")
 
 
@@ -32,23 +34,27 @@ class Progress(Protocol):
 
 @final
 class _Task:
-    """A bar of rich's on a terminal or in a notebook; elsewhere a line at most every ten seconds, and one at the end."""
+    """A bar of rich's on a terminal or in a notebook; elsewhere a line at most every five seconds, and one at the end."""
 
-    def __init__(self, stream: TextIO, name: str, total: int, done: int, *, notebook: bool = False) -> None:
-        self._notebook, self._has_bar = notebook, notebook or stream.isatty()
-        self._stream, self._name, self._total, self._done, self._first = stream, name, max(total, 1), done, done
+    def __init__(self, voice: Voice, name: str, total: int, done: int, *, notebook: bool = False) -> None:
+        self._notebook, self._has_bar = notebook, notebook or voice.stream.isatty()
+        self._voice, self._name, self._total, self._done, self._first = voice, name, max(total, 1), done, done
         self._started = self._spoke = time.monotonic()
         self._said = done
         self._note = ""
 
     def __enter__(self) -> _Task:
+        self._told = self._voice.doing(self._name)
+        self._told.__enter__()
         if self._has_bar:
             self._open_bar()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._told.__exit__(None, None, None)
         if self._has_bar:
             self._bar.stop()
+            self._voice.bars -= 1
         elif error[0] is None and self._spoke != self._started and self._said != self._done:
             self._print()
 
@@ -73,17 +79,18 @@ class _Task:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        console = Console() if self._notebook else Console(file=self._stream)
+        console = Console() if self._notebook else Console(file=self._voice.stream)
         self._bar = RichProgress(*columns, console=console, transient=True)
         self._id = self._bar.add_task(self._name, total=self._total, completed=self._done, note="")
         self._bar.start()
+        self._voice.bars += 1
 
     def _print(self) -> None:
         self._said = self._done
         elapsed = time.monotonic() - self._started
         speed = (self._done - self._first) / elapsed if elapsed > 0 else 0.0
         left = (self._total - self._done) / speed if speed else float("nan")
-        print(f"  {self._name}: {self._done}/{self._total}, {left:.0f} s left  {self._note}", file=self._stream, flush=True)
+        self._voice.say(f"  {self._name}: {self._done}/{self._total}, {left:.0f} s left  {self._note}".rstrip())
 
 
 @final
@@ -91,13 +98,21 @@ class StreamProgress:
     """Progress on a stream, standard error by default; with ``notebook``, bars are rich's widgets."""
 
     def __init__(self, stream: TextIO | None = None, *, notebook: bool = False) -> None:
-        self._stream, self._notebook = stream or sys.stderr, notebook
+        self._voice, self._notebook = Voice(stream or sys.stderr), notebook
 
     def say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        self._voice.say(line)
+
+    def doing(self, what: str) -> AbstractContextManager[None]:
+        """Have ``what`` told, for a block, when nothing else is said for a while."""
+        return self._voice.doing(what)
+
+    def keep_telling(self) -> AbstractContextManager[None]:
+        """Say at least every five seconds, for a block, what is being done."""
+        return self._voice.keep_telling()
 
     def task(self, name: str, total: int, done: int = 0) -> _Task:
-        return _Task(self._stream, name, total, done, notebook=self._notebook)
+        return _Task(self._voice, name, total, done, notebook=self._notebook)
 
 
 def progress_here() -> StreamProgress:
@@ -119,6 +134,16 @@ def follow(bar: Bar) -> Callable[[int, int], None]:
         at = done
 
     return show
+
+
+def doing(progress: Progress, what: str) -> AbstractContextManager[None]:
+    """Have ``what`` told, for a block, when nothing else is said for a while; a display of one's own need not know how."""
+    return progress.doing(what) if isinstance(progress, StreamProgress) else nullcontext()
+
+
+def keep_telling(progress: Progress) -> AbstractContextManager[None]:
+    """Say at least every five seconds, for a block, what is being done; a display of one's own need not know how."""
+    return progress.keep_telling() if isinstance(progress, StreamProgress) else nullcontext()
 
 
 @contextmanager

@@ -32,6 +32,7 @@ NEUTRAL = {
     "compress.cli": "parses arguments and prints",
     "compress.api": "turns arguments into a recipe, which is in the key itself",
     "compress.report": "shows results that are made",
+    "compress.execution.heartbeat": "shows what is being done",
     "compress.execution.progress": "shows how far work is",
     "compress.execution.locks": "keeps writers apart",
     "compress.execution.cache": "stores results as they are; keys with other digests are other keys",

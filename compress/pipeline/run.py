@@ -15,7 +15,7 @@ from pathlib import Path
 from compress.execution import distributed
 from compress.execution.cache import StepCache, check_writable
 from compress.execution.locks import only_writer
-from compress.execution.progress import Progress
+from compress.execution.progress import Progress, doing, keep_telling
 from compress.models import plan
 from compress.pipeline import bundle, operating_points
 from compress.pipeline import student_search as searching
@@ -63,7 +63,7 @@ def run(
     options = RaceOptions(quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=measure_again)
     chain = until_stage(recipe, until)
     check_writable(out)
-    with only_writer(out):
+    with only_writer(out), keep_telling(progress):
         cache = StepCache(steps, progress, trains=not measure_again)
         return _run(recipe, chain, profile, device, out, cache, progress, options)
 
@@ -144,10 +144,13 @@ def _run(
     cargo = bundle.collect(best, evaluator, builder, chosen)
     if distributed.is_main():
         report.write(out)
-        html.write(report, out)
+        with doing(progress, "drawing the report"):
+            html.write(report, out)
         if not standing.is_onnx:
             plan.copy_saved(standing.step.folder, out / plan.FOLDER)
-        progress.say(bundle.signature(out / "bundle", bundle.bundle(out / "bundle", cargo, report, profile)))
+        with doing(progress, "writing the bundle"):
+            written = bundle.bundle(out / "bundle", cargo, report, profile)
+        progress.say(bundle.signature(out / "bundle", written))
     distributed.wait()
     took = time.perf_counter() - started
     outside = took - cache.seconds_making
