@@ -10,9 +10,9 @@ from typing import Any
 import onnx
 
 from deploy.latency.bench import onnx_fault
-from deploy.latency.roofline import CLASSES, Estimate, estimate, kernels
+from deploy.latency.roofline import CLASSES, Estimate, Kernel, estimate, kernels
 from profiles.device import DeviceProfile
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, one_line, unknown
 
 COLUMNS = (*CLASSES, "overhead")
 
@@ -56,7 +56,7 @@ def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, 
     by_model: dict[str, list[Estimate]] = {str(model): [] for model in models}
     reasons: list[str] = []
     for model in models:
-        work = kernels(onnx.load(str(model), load_external_data=False))
+        work = _kernels(model)
         for runtime, each in selected:
             try:
                 by_model[str(model)].append(estimate(work, profile, runtime, each))
@@ -65,6 +65,21 @@ def estimates(models: Sequence[Path], profile: DeviceProfile, only: str | None, 
     if not any(by_model.values()):
         raise UserError(*reasons)
     return Estimates(device=profile.name, by_model=by_model, reasons=tuple(reasons))
+
+
+def _kernels(model: Path) -> list[Kernel]:
+    """Read the kernels of a foreign file.
+
+    Raises:
+        UserError: its graph lacks what they are counted from.
+    """
+    try:
+        return kernels(onnx.load(str(model), load_external_data=False))
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged graph anything may come
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        raise UserError(f"{model}: cannot be estimated, its graph is damaged or without shapes ({reason})") from error
 
 
 def table(result: Estimates) -> str:

@@ -13,7 +13,11 @@ from onnx import helper
 from compress.models.foreign import load_foreign
 from deploy.export.from_onnx import first_outputs, read
 from deploy.latency.bench import onnx_fault
+from deploy.latency.estimates import estimates
+from profiles.device import load
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes
+
+BOARD = load("raspberry-pi-5")
 
 
 @functools.cache
@@ -43,7 +47,7 @@ def test_checkpoints_of_pytorch(form, tmp_path):
         load_foreign(file)
 
     assert check(given, content) == ()
-    for _ in range(inputs(60)):
+    for _ in range(inputs(30)):
         check(given, repickled(content, rnd) if form == "pickle in a zip" else mutated_bytes(content, rnd))
 
 
@@ -69,9 +73,14 @@ def test_onnx_files(tmp_path):
         file.write_bytes(content)
         first_outputs(read(file), np.ones((2, 4), np.float32))
 
-    assert check(bench, content) == check(teacher, content) == ()
-    for number in range(inputs(40)):
+    def estimate(content):
+        file.write_bytes(content)
+        estimates([file], BOARD, None, None)
+
+    assert check(bench, content) == check(teacher, content) == check(estimate, content) == ()
+    for number in range(inputs(16)):
         mutated = mutated_bytes(content, rnd)
         check(bench, mutated)
+        check(estimate, mutated)
         if number % 2 == 0:
             check(teacher, mutated)

@@ -33,7 +33,7 @@ def test_models_that_a_run_left(tmp_path):
     plan, weights = ((tmp_path / name).read_bytes() for name in (plans.PLAN, plans.WEIGHTS))
     rnd, table = generator("surgery"), json.loads(plan)
     assert check(compress.load, tmp_path) == ()
-    for number in range(inputs(100)):
+    for number in range(inputs(40)):
         as_plan = number % 2
         (tmp_path / plans.PLAN).write_bytes(mutated_json(table, rnd, number) if as_plan else plan)
         (tmp_path / plans.WEIGHTS).write_bytes(weights if as_plan else mutated_bytes(weights[:4000], rnd) + weights[4000:])

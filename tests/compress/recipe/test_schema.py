@@ -131,7 +131,7 @@ def test_what_is_wrong_in_a_profile_by_the_schema_is_told_by_the_reader(table, t
 def test_an_editor_underlines_nothing_that_can_be_read(of, table, tmp_path):
     rnd = generator(f"schema {of}")
     assert is_valid(of, table)
-    for _ in range(inputs(40)):
+    for _ in range(inputs(20)):
         mutated = mutated_table(table, rnd)
         assert is_valid(of, mutated) or not is_read(of, mutated, tmp_path), mutated
 
