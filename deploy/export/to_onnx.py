@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
+from deploy.export.converted import CONVERTED
 from deploy.onnx_graph.graph import FX_NODE, drop_unused_constants, use_global_pools
 from profiles.errors import UserError
 
@@ -73,7 +74,7 @@ def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
     only the name of each node's module and of its node in the program.
     """
     with silence_exporter():
-        model: onnx.ModelProto = _convert(program).model_proto
+        model = CONVERTED.take(program) or _convert(program).model_proto
     _clean(model)
     return model
 
@@ -168,7 +169,9 @@ def _decompose(program: ExportedProgram) -> ExportedProgram:
 
     Converting that one again keeps every name (a test holds the exporter to it).
     """
-    decomposed: ExportedProgram = _convert(program).exported_program
+    converted = _convert(program)
+    decomposed: ExportedProgram = converted.exported_program
+    CONVERTED.keep(decomposed, converted)
     return decomposed
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import deploy.export.to_onnx as exporter
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import FX_NODE
 from profiles.errors import UserError
@@ -41,6 +42,27 @@ def test_names_are_the_programs_and_stay_when_converted_again(example):
     owners = [p.value for n in first.graph.node for p in n.metadata_props if p.key == FX_NODE]
     assert len(owners) == len(first.graph.node)
     assert set(owners) <= nodes
+
+
+def test_what_was_converted_to_capture_a_program_is_used_and_is_what_converting_it_again_gives(example, monkeypatch):
+    program = capture(small_model(), [example])
+    conversions = []
+    convert = exporter._convert
+    monkeypatch.setattr(exporter, "_convert", lambda given: conversions.append(1) or convert(given))
+    first = to_onnx(program)
+    assert conversions == []
+    again = to_onnx(program)
+    assert first.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
+    assert conversions == [1]
+
+
+def test_a_program_whose_weights_changed_since_is_converted_as_it_is_now(example):
+    program = capture(small_model(), [example])
+    name = next(name for name in program.state_dict if name.endswith("linear.weight"))
+    with torch.no_grad():
+        program.state_dict[name].mul_(2)
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in to_onnx(program).graph.initializer}
+    assert any(np.array_equal(value, program.state_dict[name].detach().numpy()) for value in weights.values())
 
 
 def test_the_exporters_table_of_operators_is_made_once_and_torch_is_left_as_it_was(example, monkeypatch):
