@@ -50,10 +50,11 @@ class Group:
     def step(self, multiple: int) -> int:
         """Channels of which the group has a multiple after a cut.
 
-        A channel that is several of every layer's, as a head is, counts as so many.
+        A channel that is several of every layer's, as a head is, counts as so many, and alone where it is no fewer than
+        the multiple: what is computed within a head is as wide as before.
         """
         each = min((slices.indices.shape[1] for slices in self.slices if slices.weighs), default=1)
-        return math.lcm(math.lcm(multiple, each) // each, self.parts)
+        return math.lcm(1 if each >= multiple else math.lcm(multiple, each) // each, self.parts)
 
     def kept_by(self, tensors: Mapping[str, Mapping[str, list[int]]]) -> list[int]:
         """List the channels that stay when tensors keep only these indices by dimension."""

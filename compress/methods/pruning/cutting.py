@@ -6,7 +6,7 @@ Channels are cut as ``Narrow`` operations, which alone change a model, so a repl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -18,20 +18,24 @@ from compress.methods.pruning.operations import Narrow
 from compress.methods.pruning.proof import Proof
 from compress.models.inputs import ModelInputs
 
+Stated = tuple[str, str, int | None]
+"""A number that a module states about itself: its path, the attribute, and the place if that is a tuple."""
 Dropped = Mapping[str, list[int]]
 """Channels that go, by the root of their group."""
 
 
-def build_narrow(module: nn.Module, groups: Sequence[Group], dropped: Dropped, *, counted: bool = True) -> Narrow:
+def build_narrow(
+    module: nn.Module, groups: Sequence[Group], dropped: Dropped, uncounted: Collection[tuple[str, str]] = ()
+) -> Narrow:
     """Build the operation that drops channels by root.
 
     Args:
         module: whole; groups of what it lacks by now are passed over.
-        counted: whether attributes of the model's own code that count these channels are changed too.
+        uncounted: paths and attributes that only seem to count these channels, and are left as they are.
     """
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     gone: dict[str, dict[int, set[int]]] = {}
-    fewer: Counter[tuple[str, str, int | None]] = Counter()
+    fewer: dict[Stated, Counter[bytes]] = {}
     convolutions: Counter[str] = Counter()
     for group in groups:
         lost = dropped.get(group.root, [])
@@ -44,8 +48,10 @@ def build_narrow(module: nn.Module, groups: Sequence[Group], dropped: Dropped, *
                 if slices.groups:
                     path = slices.tensor.rpartition(".")[0]
                     convolutions[path] += len(lost) * slices.indices.shape[1]
-        for count in group.counts if counted else ():
-            fewer[count.path, count.attribute, count.place] += int(count.each[lost].sum())
+        for count in group.counts:
+            if (count.path, count.attribute) not in uncounted:
+                axes = fewer.setdefault((count.path, count.attribute, count.place), Counter())
+                axes[count.axis] += int(count.each[lost].sum())
     kept = {
         name: {
             str(axis): [i for i in range(tensors[name].shape[axis]) if i not in at] for axis, at in sorted(by_axis.items())
@@ -53,7 +59,8 @@ def build_narrow(module: nn.Module, groups: Sequence[Group], dropped: Dropped, *
         for name, by_axis in gone.items()
         if any(by_axis.values())
     }
-    return Narrow(tensors=kept, attributes=_attributes(module, tensors, kept, convolutions, fewer))
+    less = {stated: max(axes.values()) for stated, axes in fewer.items()}
+    return Narrow(tensors=kept, attributes=_attributes(module, tensors, kept, convolutions, less))
 
 
 def _attributes(
@@ -61,7 +68,7 @@ def _attributes(
     tensors: Mapping[str, Tensor],
     kept: Mapping[str, Mapping[str, list[int]]],
     convolutions: Mapping[str, int],
-    fewer: Mapping[tuple[str, str, int | None], int],
+    fewer: Mapping[Stated, int],
 ) -> dict[str, dict[str, Any]]:
     """Collect what modules state about themselves after a cut and did not before."""
     stated: dict[str, dict[str, Any]] = {}
@@ -151,7 +158,7 @@ def cut_channels(
     module: nn.Module, example: ModelInputs, groups: Sequence[Group], dropped: Dropped
 ) -> tuple[Narrow | None, tuple[str, ...]]:
     """Cut channels by root. A group that cannot be cut without changing more than its channels is left whole and named."""
-    proof = Proof(module, example, lambda roots, counted: _operation(module, groups, dropped, roots, counted))
+    proof = _proof(module, example, groups, dropped)
     proof.add([root for root, channels in dropped.items() if channels])
     return proof.operation, proof.notes
 
@@ -162,13 +169,18 @@ def separable_groups(
     """Select the groups that can lose ``multiple`` channels and nothing else, with notes on the others."""
     wide = {g.root: g for g in groups if len(g.importance) > g.step(multiple)}
     dropped = {root: least_important(group, _most(group, multiple)) for root, group in wide.items()}
-    proof = Proof(module, example, lambda roots, counted: _operation(module, groups, dropped, roots, counted))
+    proof = _proof(module, example, groups, dropped)
     proof.add(list(wide))
     return [group for root, group in wide.items() if root in proof.able], proof.notes
 
 
-def _operation(module: nn.Module, groups: Sequence[Group], dropped: Dropped, roots: Sequence[str], counted: bool) -> Narrow:
-    return build_narrow(module, groups, {root: dropped[root] for root in roots}, counted=counted)
+def _proof(module: nn.Module, example: Tensor, groups: Sequence[Group], dropped: Dropped) -> Proof:
+    by_root = {group.root: group for group in groups}
+
+    def build(roots: Sequence[str], uncounted: Collection[tuple[str, str]]) -> Narrow:
+        return build_narrow(module, groups, {root: dropped[root] for root in roots}, uncounted)
+
+    return Proof(module, example, build, {r: {(c.path, c.attribute) for c in g.counts} for r, g in by_root.items()})
 
 
 def _most(group: Group, multiple: int) -> int:

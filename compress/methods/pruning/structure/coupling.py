@@ -46,12 +46,14 @@ class Count:
     """A number of channels that a module states about itself, in an attribute (at a place in it, if it is a tuple).
 
     Attributes:
+        axis: of which axis it is the size: all that is on it, told apart from others.
         each: as how many the number counts each channel of a set; (channels,).
     """
 
     path: str
     attribute: str
     place: int | None
+    axis: bytes
     each: Ids
 
 
@@ -206,18 +208,26 @@ def _parts(follower: Follower, units: Ids) -> int:
 
 def _counts(follower: Follower, module: nn.Module, units: Ids) -> tuple[Count, ...]:
     """Find the attributes by which a module's code counts channels: those as large as an axis that it asked for."""
-    found: dict[tuple[str, str, int | None], Count] = {}
+    found: dict[tuple[str, str, int | None, bytes], Count] = {}
     for each in follower.shaped:
         core = follower.units.core(each.ids)
         for axis in varying(core):
             along = core.movedim(axis, 0).reshape(core.shape[axis], -1)[:, 0].numpy()
-            if not np.isin(along, units).any():
+            if not np.isin(along, units).any() or _holds_samples(along, follower.samples):
                 continue
             counted = (along[None] == units[:, None]).sum(axis=1)
             for attribute, place in _stating(module.get_submodule(each.path), len(along)):
-                key = (each.path, attribute, place)
-                found.setdefault(key, Count(path=each.path, attribute=attribute, place=place, each=counted))
+                count = Count(path=each.path, attribute=attribute, place=place, axis=along.tobytes(), each=counted)
+                found.setdefault((each.path, attribute, place, count.axis), count)
     return tuple(found.values())
+
+
+def _holds_samples(along: Ids, samples: int) -> bool:
+    """Return whether an axis is the samples and the channels in one: no attribute is as large, whatever the samples."""
+    if samples < 2 or len(along) % samples:
+        return False
+    rows = along.reshape(samples, -1)
+    return bool((rows == rows[:1]).all())
 
 
 def _stating(layer: nn.Module, size: int) -> list[tuple[str, int | None]]:

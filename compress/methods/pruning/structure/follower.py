@@ -20,8 +20,6 @@ from compress.methods.pruning.structure import rules
 from compress.methods.pruning.structure.facts import Beside, Call, Grouped, Shaped, Weight
 from compress.methods.pruning.structure.ran import Ran
 from compress.methods.pruning.structure.units import Units, varying
-from compress.models.inputs import ModelInputs, tensors
-from compress.models.inputs import call as call_module
 from compress.models.layers import flat_tensors
 
 OUTPUT = "an output of the model would lose them"
@@ -46,6 +44,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.depthwise: dict[str, Tensor] = {}
         self.calls: list[Call] = []
         self.outputs: set[int] = set()
+        self.samples = 1
         self._known: dict[Any, Tensor] = {}
         self._views: dict[Any, tuple[str, tuple[Tensor, ...]]] = {}
         self._makers: dict[Any, int] = {}
@@ -56,7 +55,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for name, tensor in self._tensors.items():
             self._named[_key(tensor)] = name
 
-    def run(self, module: nn.Module, inputs: ModelInputs) -> None:
+    def run(self, module: nn.Module, inputs: Tensor) -> None:
         """Run the module, in evaluation mode; its outputs must stay."""
 
         def left(*_: Any) -> None:
@@ -72,10 +71,11 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        self._alive += tensors(inputs)
+        self._alive.append(inputs)
+        self.samples = len(inputs)
         try:
             with torch.no_grad(), self:
-                outputs = flat_tensors(call_module(module, inputs))
+                outputs = flat_tensors(module(inputs))
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             for handle in handles:
