@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.methods.pruning.channels import Group, rank_groups
-from compress.methods.pruning.cutting import build_narrow
 from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.methods.pruning.narrowing import build_narrow
 from compress.models.inputs import ModelInputs
 
 State = Mapping[str, Tensor]

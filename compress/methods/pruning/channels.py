@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from compress.methods.cost_model import Coupling
+from compress.methods.pruning.counting import settle_counts
 from compress.methods.pruning.families import find_families
 from compress.methods.pruning.importance import Scorer, l2
 from compress.methods.pruning.structure.coupling import ChannelSet, Count, Slices, find_structure
@@ -111,6 +112,7 @@ def rank_groups(
     scaled = [
         replace(g, importance=g.importance / (mean if mean > 0 else 1.0)) for g, mean in zip(groups, means, strict=True)
     ]
+    scaled = settle_counts(work, example, scaled, lambda g: least_important(g, len(g.importance) - g.parts))
     return scaled, tuple(f"{path} keeps its channels: {reason}" for path, reason in structure.fixed.items())
 
 

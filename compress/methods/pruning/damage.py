@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from compress.execution.progress import Progress, count_progress
 from compress.methods.pruning.channels import Group, least_important
-from compress.methods.pruning.cutting import build_narrow
+from compress.methods.pruning.narrowing import build_narrow
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.reconstruct import reconstruct
 from compress.models.inputs import ModelInputs, call

@@ -20,6 +20,8 @@ from compress.methods.pruning.structure import rules
 from compress.methods.pruning.structure.facts import Beside, Call, Grouped, Shaped, Weight
 from compress.methods.pruning.structure.ran import Ran
 from compress.methods.pruning.structure.units import Units, varying
+from compress.models.inputs import ModelInputs, count, tensors
+from compress.models.inputs import call as call_module
 from compress.models.layers import flat_tensors
 
 OUTPUT = "an output of the model would lose them"
@@ -55,7 +57,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for name, tensor in self._tensors.items():
             self._named[_key(tensor)] = name
 
-    def run(self, module: nn.Module, inputs: Tensor) -> None:
+    def run(self, module: nn.Module, inputs: ModelInputs) -> None:
         """Run the module, in evaluation mode; its outputs must stay."""
 
         def left(*_: Any) -> None:
@@ -71,11 +73,11 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        self._alive.append(inputs)
-        self.samples = len(inputs)
+        self._alive += tensors(inputs)
+        self.samples = count(inputs)
         try:
             with torch.no_grad(), self:
-                outputs = flat_tensors(module(inputs))
+                outputs = flat_tensors(call_module(module, inputs))
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             for handle in handles:

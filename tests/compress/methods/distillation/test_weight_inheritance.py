@@ -5,7 +5,7 @@ import torch
 
 from compress.methods.distillation.weight_inheritance import inherit_weights, map_by_depth
 from compress.methods.pruning.channels import rank_groups
-from compress.methods.pruning.cutting import build_narrow
+from compress.methods.pruning.narrowing import build_narrow
 from compress.models import resnet
 from tests.conftest import randomise_batch_norms
 from tests.zoo import ViT

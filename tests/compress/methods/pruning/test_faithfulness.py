@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from compress.methods.pruning.channels import Group, least_important, rank_groups
-from compress.methods.pruning.cutting import build_narrow, cut, cut_channels
+from compress.methods.pruning.cutting import cut, cut_channels
 from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.methods.pruning.narrowing import build_narrow
 from compress.methods.pruning.operations import Narrow
 
 
