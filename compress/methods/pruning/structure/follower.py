@@ -153,7 +153,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         view = self.view(tensor)
         if view is not None:
             return self._of_elements(*view)
-        return torch.zeros(1, dtype=torch.int64).expand(tensor.shape)
+        return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
 
     def core(self, tensor: Tensor) -> Tensor:
         """Return the units of a tensor, of size 1 along axes where they are alike."""
