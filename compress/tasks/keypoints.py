@@ -77,8 +77,9 @@ class Keypoints(Task):
         tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
         given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
         heatmaps = len(given) == 4 and given[:2] == (2, points)
-        flat = len(given) in (2, 3) and given[0] == 2 and math.prod(given[1:]) in (2 * points, 3 * points)
-        if not heatmaps and not flat:
+        places = len(given) == 3 and given[:2] == (2, points) and given[2] in (2, 3)
+        flat = given in ((2, 2 * points), (2, 3 * points))
+        if not heatmaps and not places and not flat:
             words = f"heatmaps (2, {points}, rows, columns) or places (2, {points}, 2 or 3), flat or not"
             raise UserError(f"gives {given} for two samples; keypoints of {points} points reads {words}")
 
@@ -110,7 +111,7 @@ class Keypoints(Task):
         found: list[npt.NDArray[np.float64]] = []
         targets: list[npt.NDArray[Any]] = []
         for batch in samples.batches(CHUNK):
-            found += list(self.read(predict(batch.inputs)[0], batch.targets[:, -1, 1:]))
+            found += list(self.read(predict(batch.inputs)[0], batch.targets[:, -1, 1:], batch.targets.shape[1] - 1))
             targets += list(batch.targets)
         points = len(targets[0]) - 1
         sigmas = self._sigmas or (tuple(s / 10 for s in COCO_SIGMAS) if points == 17 else (USUAL_SIGMA,) * points)
@@ -123,19 +124,19 @@ class Keypoints(Task):
             name=self.metric, value=100 * float(precision.mean()), unit=self.unit, samples=len(samples), others=others
         )
 
-    def read(self, output: npt.NDArray[Any], sides: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def read(self, output: npt.NDArray[Any], sides: npt.NDArray[Any], points: int) -> npt.NDArray[np.float64]:
         """Decode heatmaps or places to points (samples, points, 3): x and y in pixels of the input, and how sure.
 
         Args:
             output: of the model, as the class describes.
             sides: width and height of each input, (samples, 2).
+            points: how many there are.
         """
         values = np.asarray(output, np.float64)
         sides = np.asarray(sides, np.float64)[:, None]
         if values.ndim != 4:
-            size = 3 if values[0].size % 3 == 0 and (values.ndim == 2 or values.shape[2] == 3) else 2
-            places = values.reshape(len(values), -1, size)
-            sure = 1 / (1 + np.exp(-places[..., 2:])) if size == 3 else np.ones((*places.shape[:2], 1))
+            places = values.reshape(len(values), points, -1)
+            sure = 1 / (1 + np.exp(-places[..., 2:])) if places.shape[2] == 3 else np.ones((len(values), points, 1))
             return np.concatenate([places[..., :2] * sides, sure], axis=2)
         rows, columns = values.shape[2:]
         best = values.reshape(*values.shape[:2], -1).argmax(axis=2)

@@ -31,9 +31,9 @@ def heatmaps(points, rows=16, columns=32, spread=1.5):
 
 
 def test_heatmaps_are_read_to_a_quarter_of_a_place():
-    found = Keypoints().read(heatmaps(POINTS)[None], np.array([[32, 16]]))
+    found = Keypoints().read(heatmaps(POINTS)[None], np.array([[32, 16]]), 3)
     np.testing.assert_allclose(found[0, :2, :2], POINTS[:2, :2], atol=1e-6)
-    coarse = Keypoints().read(heatmaps(POINTS + np.array([1.0, 0, 0]), 8, 16)[None], np.array([[32, 16]]))
+    coarse = Keypoints().read(heatmaps(POINTS + np.array([1.0, 0, 0]), 8, 16)[None], np.array([[32, 16]]), 3)
     np.testing.assert_allclose(coarse[0, :2, :2], POINTS[:2, :2] + [1.0, 0], atol=0.51)
     assert (coarse[0, :2, 2] > 0.9).all()
 
@@ -42,10 +42,10 @@ def test_places_are_shares_of_the_sides_flat_or_not():
     places = POINTS.copy()
     places[:, :2] /= (32, 16)
     places[:, 2] = 0.0
-    for given in (places[None], places[None].reshape(1, 9), places[None, :, :2]):
-        found = Keypoints().read(given, np.array([[32, 16]]))
+    for given in (places[None], places[None].reshape(1, 9), places[None, :, :2], places[None, :, :2].reshape(1, 6)):
+        found = Keypoints().read(given, np.array([[32, 16]]), 3)
         np.testing.assert_allclose(found[0, :, :2], POINTS[:, :2], atol=1e-5)
-    assert Keypoints().read(places[None], np.array([[32, 16]]))[0, 0, 2] == 0.5
+    assert Keypoints().read(places[None], np.array([[32, 16]]), 3)[0, 0, 2] == 0.5
 
 
 def test_the_loss_of_what_is_right_and_of_what_says_nothing():
@@ -98,6 +98,8 @@ def test_what_does_not_fit_is_told():
         task.check_outputs(right, data)
     with pytest.raises(UserError, match=r"gives \(2, 4, 4, 8\) for two samples; keypoints of 3 points reads heatmaps"):
         task.check_outputs(torch.zeros(2, 4, 4, 8), data)
+    with pytest.raises(UserError, match=r"gives \(2, 2, 3\)"):
+        task.check_outputs(torch.zeros(2, 2, 3), data)
     with pytest.raises(UserError, match="sigmas has a number for each point, 3; given: 1"):
         Keypoints(sigmas=[0.1]).check(data)
     bad = samples([TARGET[1:], TARGET[1:]])
