@@ -58,12 +58,12 @@ def find_sounds(root: Path, names: str, table: str, columns: tuple[str, str, str
     sounds: list[LabelledSound] = []
     for file in files:
         fields: Mapping[str, str] = {}
-        if pattern is not None:
-            match = pattern.fullmatch(Path(file).stem)
-            if match is None:
+        if pattern:
+            found = _fields(Path(file).stem, pattern)
+            if found is None:
                 faults.append(f"data: {root / file} has no name of the form {names}")
                 continue
-            fields = match.groupdict()
+            fields = found
         labels = _labels(file, fields, labelled, parts[file][1])
         if labels is None:
             where = f"{table} has no row for it" if table else "it is in no folder of a class"
@@ -110,15 +110,34 @@ def _parts(root: Path, files: Sequence[str]) -> dict[str, tuple[str, Sequence[st
     return found
 
 
-def _pattern(names: str, faults: list[str]) -> re.Pattern[str] | None:
+def _pattern(names: str, faults: list[str]) -> list[str]:
+    """Split the form of names into text, field, text, field and so on, text at both ends; empty where there is none."""
     if not names:
-        return None
+        return []
     fields = FIELD.findall(names)
     if not fields or len(set(fields)) < len(fields):
         faults.append(f"data: names has fields, each once, such as {{label}}_{{speaker}}_{{take}}; given: {names!r}")
+        return []
+    return FIELD.split(names)
+
+
+def _fields(name: str, pattern: Sequence[str]) -> dict[str, str] | None:
+    """Read the fields of a name, each as short as can be and of one character at least; None where it has another form.
+
+    In one pass: a regular expression of several fields takes time with a power of the name's length.
+    """
+    at, last = len(pattern[0]), len(pattern) - 2
+    if not name.startswith(pattern[0]):
         return None
-    plain = FIELD.split(names)
-    return re.compile("".join(f"(?P<{text}>.+?)" if n % 2 else re.escape(text) for n, text in enumerate(plain)))
+    fields: dict[str, str] = {}
+    for place in range(1, len(pattern), 2):
+        text = pattern[place + 1]
+        rest = len(name) - len(text) if name.endswith(text) else -1
+        end = name.find(text, at + 1) if place < last else rest
+        if end <= at:
+            return None
+        fields[pattern[place]], at = name[at:end], end + len(text)
+    return fields
 
 
 def _table(file: Path, file_column: str, label_column: str, separator: str, faults: list[str]) -> dict[str, list[str]]:

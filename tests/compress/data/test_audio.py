@@ -1,6 +1,8 @@
 """Recordings: every way to label them, other rates and channels, augmentation as sound; what is wrong in a line each."""
 
+import itertools
 import math
+import re
 import wave
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from compress.data import recordings
 from compress.data.audio import audio
+from compress.data.audio_files import FIELD, _fields
 from compress.data.audio_transforms import AudioPreprocessing, augment_sounds, place
 from compress.data.recordings import read_head, read_sound, resampled
 from profiles.errors import UserError
@@ -234,3 +237,15 @@ def test_spectra_in_place_of_sound(spoken):
     loudest = inputs[:, 0].mean(axis=2).argmax(axis=1)
     assert (loudest[:2] > loudest[2:]).all() and splits.preprocessing["log_mel"]["mels"] == 16
     assert math.isclose(float(inputs.min()), -2.3, abs_tol=0.5)
+
+
+def test_fields_of_names_are_those_of_the_regular_expression():
+    """Of short names over two letters and a separator, all; and a name that a regular expression would take years for."""
+    for form in ("{a}_{b}", "{a}_{b}_{c}", "x{a}{b}_", "{a}__{b}y", "_{a}", "{a}x_{b}_x"):
+        pattern = FIELD.split(form)
+        regex = re.compile("".join(f"(?P<{text}>.+?)" if n % 2 else re.escape(text) for n, text in enumerate(pattern)))
+        for letters in itertools.chain.from_iterable(itertools.product("xy_", repeat=length) for length in range(8)):
+            match = regex.fullmatch("".join(letters))
+            assert _fields("".join(letters), pattern) == (match and match.groupdict()), (form, letters)
+    many = FIELD.split("_".join(f"{{f{number}}}" for number in range(30)) + "!")
+    assert _fields("_" * 250, many) is None
