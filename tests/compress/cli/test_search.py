@@ -78,6 +78,7 @@ def test_two_processes_search_one_is_killed_and_a_point_of_the_front_is_run(reci
     out, err = finish(start(recipe, "run", "small.toml", "--trial", str(number), "--join", words[5], "--json"))
     report = json.loads(out)
     assert report["recipe"]["name"] == f"small-trial-{number}"
-    assert [stage["use"] for stage in report["recipe"]["stages"]] == front["trials"][number]["stages"]
+    (trial,) = [trial for trial in front["trials"] if trial["number"] == number]
+    assert [stage["use"] for stage in report["recipe"]["stages"]] == trial["stages"]
     assert (recipe / f"runs/small-trial-{number}-cpu/bundle/manifest.json").is_file()
     assert (recipe / "runs/small-search/search.html").is_file()
