@@ -33,6 +33,8 @@ from deploy.files import sha256
 from profiles.errors import UserError
 
 LABELLED = "labelled.safetensors"
+LARGEST_FINE_RATE = 0.02
+"""Of SGD, for weights that are trained already."""
 MOST_LOST = 1.0
 """Points of the task's metric that teachers may lose by looking twice before it is refused."""
 
@@ -74,6 +76,11 @@ class Teachers:
         if not shared.task.has_labels(shared.data.train):
             raise UserError(f"teacher {found.pin.model}: {'; '.join(made.notes)}, and the training data has no labels")
         shared.progress.say(f"  the teacher is trained on from these weights, for {self._spec.epochs} epochs")
+        if self._spec.optimizer == "sgd" and self._spec.learning_rate > LARGEST_FINE_RATE:
+            rate = self._spec.learning_rate
+            shared.progress.say(
+                f"  warning: a learning_rate of {rate:g} overwrites them; {LARGEST_FINE_RATE:g} or less keeps them"
+            )
         return self.trained(plan, made)
 
     def published_key(self, found: Found) -> dict[str, Any]:

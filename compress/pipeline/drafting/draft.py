@@ -81,7 +81,11 @@ def draft(asked: Asked, out: Path) -> Draft:
         UserError: the model, the data and the device do not go together, or one of them cannot be read.
     """
     data = guess_data(asked.data, asked.size, _size_of(asked.model))
-    example = torch.from_numpy(data.splits.train.load(np.arange(min(TIMED_SAMPLES, len(data.splits.train)))).inputs)
+    given = data.splits.train.load(np.arange(min(TIMED_SAMPLES, len(data.splits.train)))).inputs
+    if isinstance(given, Mapping):
+        fact = f"--data {asked.data}: it gives {len(given)} inputs ({', '.join(given)}), of which nothing is guessed yet"
+        raise UserError(f"{fact}; write the recipe by hand, docs/recipes.md tells how")
+    example = torch.from_numpy(given)
     model = guess_model(asked.model, asked.weights, data.task, data.classes, example.shape[1], random=asked.random)
     module = _module(model, data, example)
     normalisation, why = _normalisation(model, data, module)
@@ -94,7 +98,7 @@ def draft(asked: Asked, out: Path) -> Draft:
         if seconds
         else Trainings(teacher=1, student=0, prune=0, quantize=0, epoch_seconds=0.0)
     )
-    batch = choose_batch(len(data.splits.train), data.task, min(example.shape[2:]))
+    batch = choose_batch(len(data.splits.train), data.task, min(example.shape[2:], default=1))
     writer = _Writer(asked, data, model, trainings, batch, choose_optimisation(module, data.task, batch), out)
     text = writer.text(normalisation, why)
     parse(parse_toml(text, str(out)), name=out.stem, source=str(out))

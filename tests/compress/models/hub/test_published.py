@@ -162,6 +162,28 @@ def test_transformers_weights_are_the_published_ones(hub):
     assert fill(made, found, ("cat", "dog", "eel")).notes == ()
     pixels = torch.randn(2, 3, 16, 16)
     assert torch.allclose(made(pixels), module(pixels).logits, atol=1e-6)
+    text = transformers.BertConfig(**small, vocab_size=50, id2label={0: "no", 1: "yes"})
+    texts = transformers.BertForSequenceClassification(text).eval()
+    told = {**text.to_dict(), "architectures": ["BertForSequenceClassification"]}
+    files = {"config.json": json.dumps(told).encode(), "tokenizer.json": b"{}"}
+    hub.commit("me/bert", {**files, "model.safetensors": save(texts.state_dict())})
+    found = find("hf:me/bert")
+    assert found.arguments["head"] == "text" and found.facts.about["tokenizer"]["source"] == "me/bert"
+    reader = built(found)
+    assert fill(reader, found, ("no", "yes")).fresh == ()
+    ids, mask = torch.randint(0, 50, (2, 7)), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    assert torch.allclose(reader(input_ids=ids, attention_mask=mask), texts(ids, mask).logits, atol=1e-6)
+    told = {**text.to_dict(), "architectures": ["BertModel"]}
+    state = {name.removeprefix("bert."): tensor for name, tensor in texts.state_dict().items() if name.startswith("bert.")}
+    hub.commit("me/encoder", {**files, "config.json": json.dumps(told).encode(), "model.safetensors": save(state)})
+    found = find("hf:me/encoder")
+    assert found.arguments["head"] == "embedding"
+    encoder = built(found)
+    assert fill(encoder, found, ()).fresh == ()
+    words = texts.bert(ids, mask).last_hidden_state
+    mean = (words * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    made = encoder(input_ids=ids, attention_mask=mask)
+    assert torch.allclose(made, torch.nn.functional.normalize(mean, dim=-1), atol=1e-6)
     narrow = find("hf:me/vit", {"num_labels": 2})
     made = built(narrow)
     assert fill(made, narrow, ("eel", "cat")).fresh == ()
