@@ -19,6 +19,7 @@ from compress.methods.cost_model import CostModel
 from compress.methods.distillation.loss_specs import loss_modules
 from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.methods.packing.operations import Pack
+from compress.methods.pruning.attempts import Attempts
 from compress.methods.quantization import calibration_checks, calibration_selection
 from compress.methods.quantization.calibration_selection import TeacherOutputs
 from compress.methods.quantization.observer import Observer
@@ -85,6 +86,7 @@ class ModelBuilder:
         self._progress = progress
         self._pool = self.data.calibration
         self._branched: dict[str, CachedModel] = {}
+        self._attempts: tuple[str, Attempts] = ("", Attempts())
 
     def check(self) -> None:
         """Check the recipe in seconds, before hours of work; raises ``UserError`` with everything that does not fit."""
@@ -264,7 +266,7 @@ class ModelBuilder:
             decided |= {"target": target.key}
 
         def make(folder: Path) -> dict[str, Any]:
-            context = self._context(teacher, folder / UNFINISHED, target)
+            context = self._context(teacher, folder / UNFINISHED, target, self._attempts_at(start))
             result, _ = run_stage(stage, start.artifact, context, self.recipe.seed)
             surgery.save(folder, result.artifact.plan, result.artifact.module)
             quantize = next((o for o in result.artifact.plan.operations if isinstance(o, Quantize)), None)
@@ -299,7 +301,13 @@ class ModelBuilder:
         """Return a key of what the task decides: its loss, its metric, and how it reads outputs."""
         return self._shared.task_key()
 
-    def _context(self, teacher: CachedModel, folder: Path, target: CostModel | None) -> Context:
+    def _attempts_at(self, start: CachedModel) -> Attempts:
+        """Return what attempts at a model found; of the last model that was started from."""
+        if self._attempts[0] != start.step.key:
+            self._attempts = (start.step.key, Attempts())
+        return self._attempts[1]
+
+    def _context(self, teacher: CachedModel, folder: Path, target: CostModel | None, attempts: Attempts) -> Context:
         module, calibration = self.teachers.frozen(teacher), self.data.calibration
         recipe, price = integer_recipe(self.profile), None if target is None else target.in_float
         taught = self.teachers.key(teacher, calibration)
@@ -317,6 +325,7 @@ class ModelBuilder:
             engine_teachers=self.teachers.engine_teachers(module, calibration),
             quantization=ModuleQuantizer(recipe, self.example, calibration, self.observer, price),
             target=target,
+            attempts=attempts,
         )
 
 

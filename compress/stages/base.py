@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -21,6 +21,7 @@ from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.objective import LossSpec, Objective
 from compress.methods.distillation.query_budget import QueriedSignals
 from compress.methods.packing.operations import Pack
+from compress.methods.pruning.attempts import Attempts
 from compress.methods.quantization.operations import Quantize
 from compress.methods.quantization.post_training import PostTraining, QuantizedModel
 from compress.models.checkpoint import load_tensors, save_tensors
@@ -80,6 +81,7 @@ class Context:
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
         target: what the starting model costs on the device; None where there is none to ask.
         quantization: quantises a float module without training for the profile's first integer runtime.
+        attempts: what earlier attempts at the same starting model found out.
         answering: makes what is asked in the teacher's place; None for the teacher itself.
     """
 
@@ -95,6 +97,7 @@ class Context:
     quantization: Callable[[nn.Module, PostTraining], QuantizedModel]
     target: CostModel | None = None
     engine_teachers: EngineTeachers | None = None
+    attempts: Attempts = field(default_factory=Attempts)
 
     def train(
         self,

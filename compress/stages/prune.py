@@ -17,6 +17,7 @@ from compress.methods.allocation import Allocation
 from compress.methods.choice import Choice
 from compress.methods.cost_model import Costs
 from compress.methods.pruning import budget
+from compress.methods.pruning.attempts import Attempts
 from compress.methods.pruning.blocks import removable_blocks
 from compress.methods.pruning.channels import Group, find_couplings, least_important, match_name, rank_groups
 from compress.methods.pruning.compensate import compensate
@@ -102,6 +103,11 @@ class Prune(TrainedStage):
         return "threshold" if self.importance in COMPARABLE else "share"
 
     @property
+    def _alike(self) -> Prune:
+        """Return what milder attempts have in common with this one."""
+        return replace(self, ratio=0.5, speed_up=2.0, latency_ms=0.0)
+
+    @property
     def asks_target(self) -> bool:
         return self.has_budget and self.by in ("latency", "uniform")
 
@@ -125,7 +131,7 @@ class Prune(TrainedStage):
             raise UserError(*faults)
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
-        groups, unfollowed = self._rank(artifact.module, context)
+        groups, unfollowed = context.attempts.once("ranking", self._alike, lambda: self._rank(artifact.module, context))
         self._check_names(groups)
         if not self.has_budget:
             return self._by_ratio(artifact, context, groups, unfollowed)
@@ -147,44 +153,49 @@ class Prune(TrainedStage):
         own = {name: 1 - (1 - share) ** (1 / self.rounds) for name, share in self.groups.items()}
         now = replace(artifact, module=self._sparse(artifact, context))
         kept = dict.fromkeys((group.root for group in start), 1.0)
+        widths: dict[str, int] = {}
         notes: tuple[str, ...] = ()
         for turn in range(self.rounds):
             groups = list(start) if turn == 0 and not self.sparse_epochs else self._rank(now.module, context)[0]
             operation, notes = cut(now.module, context.example, groups, ratio, multiple, own, by=self._ratio_by)
             if operation is None:
                 break
-            kept = _still_kept(kept, groups, operation)
+            kept, widths = _still_kept(kept, groups, operation), widths | _widths(groups, operation)
             now, more_notes = self.apply_cut(now, operation, now.module, context)
             notes = (*notes, *more_notes)
             now, more_notes = self._recovered(now, context, turn)
             notes = (*more_notes, *notes)
         if not now.plan.operations[len(artifact.plan.operations) :]:
             return StageResult(artifact=artifact, notes=(*notes, *unfollowed) or ("no group has channels to spare",))
-        widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
         choices = [_choice(group, widths.get(group.root, len(group.importance)), kept[group.root]) for group in start]
         return StageResult(artifact=now, notes=(*notes, *unfollowed), choices=tuple(choices), about=f"ratio {self.ratio:g}")
 
     def _by_budget(
         self, artifact: Artifact, context: Context, start: Sequence[Group], unfollowed: tuple[str, ...]
     ) -> StageResult:
-        space, able, notes = self.search_space(artifact, context, start)
+        space, able, notes = context.attempts.once(
+            "search space", self._alike, lambda: self.search_space(artifact, context, start)
+        )
         now_cost, goal = space.costs.now, self.latency_ms or space.costs.now / self.speed_up
         if goal >= now_cost:
             return StageResult(artifact=artifact, notes=(f"the model takes {now_cost:.3f} {space.costs.unit} already",))
         aim = budget.target_cost(space, able, goal, evenly=self.by == "uniform")  # out of reach? say so before any training
         now = replace(artifact, module=self._sparse(artifact, context))
         kept = dict.fromkeys((group.root for group in able), 1.0)
+        widths: dict[str, int] = {}
         removed: list[str] = []
         for turn in range(self.rounds):
-            groups = [group for group in self._rank(now.module, context)[0] if group.root in space.couplings]
+            untouched = turn == 0 and not self.sparse_epochs
+            groups = able if untouched else [g for g in self._rank(now.module, context)[0] if g.root in space.couplings]
             share = now_cost * (aim / now_cost) ** ((turn + 1) / self.rounds)
-            chosen, cost = self.allocate(space, now, context, groups, removed, share)
+            attempts = context.attempts if untouched else Attempts()
+            chosen, cost = self.allocate(space, now, context, groups, removed, share, attempts)
             removed += chosen.removed
             now, operation, more_notes = self.apply_allocation(now, chosen, groups, context)
-            kept, notes = _still_kept(kept, groups, operation), (*notes, *more_notes)
+            kept, widths = _still_kept(kept, groups, operation), widths | _widths(groups, operation)
+            notes = (*notes, *more_notes)
             now, more_notes = self._recovered(now, context, turn)
             notes = (*more_notes, *notes)
-        widths = {group.root: len(group.importance) for group in self._rank(now.module, context)[0]}
         choices = budget.list_choices(space, able, widths, {**kept, **dict.fromkeys(removed, 0.0)})
         notes = (*notes, *_missed(space.costs, cost, goal), *unfollowed)
         about = f"{space.costs.about}; what was chosen takes {_cost_text(space.costs, cost)}"
@@ -222,24 +233,34 @@ class Prune(TrainedStage):
         groups: Sequence[Group],
         removed: Sequence[str],
         share: float,
+        attempts: Attempts | None = None,
     ) -> tuple[Allocation, float]:
-        """Allocate widths and blocks within ``share`` of the cost's unit, with the cost, measured whole for latency."""
+        """Allocate widths and blocks within ``share`` of the cost's unit, with the cost, measured whole for latency.
+
+        Of all that was measured within it, in earlier ``attempts`` at the same model too, the least harmful is taken.
+        """
+        once = partial((attempts or Attempts()).once, decided_by=self._alike)
         propose = partial(budget.allocate_widths, space, groups, removed)
         if self.worth == "importance" or self.by == "uniform":
             propose_evenly = partial(propose, evenly=self.by == "uniform")
             return budget.best_within(budget.measure_allocations(propose_evenly, space.costs, removed, share), share)
         samples = _spread(context)
         blocks = [block for block in space.blocks if block not in removed]
-        alone = measure_damages(now.module, groups, budget.allowed_widths(space, groups), blocks, samples, context.progress)
+        widths = budget.allowed_widths(space, groups)
+        alone = once("damage", make=lambda: measure_damages(now.module, groups, widths, blocks, samples, context.progress))
         sums = [alone.weighted(*how) for how in (SUMS if blocks else CHANNELS)]
         damage = joint_damage(now.module, samples)
 
-        def damage_of(chosen: Allocation) -> float:
+        def measured(chosen: Allocation) -> float:
             whole, operation, _ = _operations(now, chosen, groups, context)
             return damage(whole.module if operation is None else cut_copy(whole.module, operation, now.module, samples))
 
+        def damage_of(chosen: Allocation) -> float:
+            return once(f"damage of {sorted(chosen.widths.items())} {sorted(chosen.removed)}", make=lambda: measured(chosen))
+
+        earlier: list[tuple[Allocation, float]] = once("measured", make=list)
         proposals = [cache(partial(propose, damages=each, evenly=False)) for each in sums]
-        return least_damaging(proposals, damage_of, space.costs, removed, share, context.progress)
+        return least_damaging(proposals, damage_of, space.costs, removed, share, context.progress, earlier)
 
     def _floor(self, group: Group, multiple: int) -> int:
         name = match_name(list(self.groups), group)
@@ -335,6 +356,11 @@ def _choice(group: Group, after: int, kept: float) -> Choice:
     return Choice(
         name=group.root, kind="group", family=group.family, before=before, after=after, kept=kept, bought=None, unit=""
     )
+
+
+def _widths(groups: Sequence[Group], operation: Narrow | None) -> dict[str, int]:
+    """Count the channels of each group that stay."""
+    return {group.root: len(group.kept_by(operation.tensors if operation else {})) for group in groups}
 
 
 def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: Narrow | None) -> dict[str, float]:

@@ -24,6 +24,7 @@ def least_damaging(
     removed: Sequence[str],
     share: float,
     progress: Progress | None = None,
+    earlier: list[tuple[Allocation, float]] | None = None,
 ) -> tuple[Allocation, float]:
     """Select the allocation of least ``damage`` within ``share``, and its cost; where none is within, the cheapest.
 
@@ -32,6 +33,7 @@ def least_damaging(
 
     Args:
         removed: blocks that are gone already.
+        earlier: what was measured for other budgets, with its cost; what is measured now is added.
 
     Raises:
         OutOfReachError: none is within the budget by the sum.
@@ -42,6 +44,9 @@ def least_damaging(
         for proposal in count_progress(progress, "allocations timed whole", last)
         for each in budget.measure_allocations(proposal, costs, removed, share)
     ]
+    if earlier is not None:
+        earlier += seen
+        seen = earlier
     within = [each for each in _different(seen) if each[1] <= share]
     return min(within, key=lambda each: damage(each[0])) if within else budget.best_within(seen, share)
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from compress.execution.progress import StreamProgress
 from compress.methods.allocation import Allocation
+from compress.methods.pruning.attempts import Attempts
 from compress.methods.pruning.blocks import removable_blocks
 from compress.methods.pruning.channels import find_couplings, rank_groups
 from compress.methods.pruning.compensate import compensate
@@ -21,6 +22,7 @@ from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.sparse import scale_subgradient, sparsity_penalty
 from compress.models import plan
 from compress.pipeline.device_costs import DeviceCostModel
+from compress.stages import prune
 from compress.stages.base import Artifact
 from compress.stages.prune import Prune
 from compress.stages.runner import run_stage
@@ -167,6 +169,27 @@ def test_own_thresholds_with_a_ratio(given):
     result = run(given, ratio=0.5, groups={"stage/1": 0.0})
     assert all(c.before == c.after for c in result.choices if c.family == "stage/1")
     assert any(c.before > c.after for c in result.choices)
+
+
+def test_a_softened_attempt_measures_nothing_again(given, monkeypatch):
+    """Ranking, search and damages are those of the harsher one; the answer is that of a fresh attempt."""
+    harsh, made = Prune(epochs=0, by="macs", speed_up=2.0, depth=False), []
+    for name in ("rank_groups", "separable_groups", "measure_damages"):
+        monkeypatch.setattr(prune, name, counted(made, name, getattr(prune, name)))
+    run_stage(harsh, *given, 0)
+    assert sorted(made) == ["measure_damages", "rank_groups", "separable_groups"]
+    softened = run_stage(harsh.softer(), *given, 0)[0]
+    assert len(made) == 3
+    alone = run_stage(harsh.softer(), given[0], dataclasses.replace(given[1], attempts=Attempts()), 0)[0]
+    assert len(made) == 6 and softened.choices == alone.choices
+
+
+def counted(calls, name, function):
+    def call(*arguments, **options):
+        calls.append(name)
+        return function(*arguments, **options)
+
+    return call
 
 
 def test_what_is_out_of_reach_is_said_before_training(given):

@@ -60,3 +60,14 @@ def test_where_the_sum_is_far_off_the_least_harmful_of_all_that_were_timed_is_ta
     costs = Costs(unit="ms", terms=(), fixed=0.0, now=16.0, least=0.0, about="by hand", measured=measured)
     chosen, taken = least_damaging([step], lambda each: harms[each.widths["a"]], costs, (), 12.0)
     assert chosen.widths == {"a": 9} and taken == 6.0
+
+
+def test_what_an_earlier_attempt_measured_is_taken_where_it_does_less_harm():
+    """Asked for 12 ms now, 11 ms with harm 0.4 are found; the attempt at 10 ms had measured 9 ms with harm 0.1."""
+    harms, earlier = {11: 0.4, 9: 0.1, 14: 0.0}, [(cut_to(14), 14.0), (cut_to(9), 9.0)]
+    costs = Costs(
+        unit="ms", terms=(), fixed=0.0, now=16.0, least=0.0, about="by hand", measured=lambda widths, _: widths["a"] / 16
+    )
+    chosen, taken = least_damaging([lambda _: cut_to(11)], lambda c: harms[c.widths["a"]], costs, (), 11.2, None, earlier)
+    assert (chosen.widths, taken) == ({"a": 9}, 9.0)
+    assert {each.widths["a"] for each, _ in earlier} == {14, 9, 11}
