@@ -24,6 +24,7 @@ NAMES = (
     "cifar",
     "whitening",
     "detection",
+    "yolo11",
     "tasks",
     "fastestdet",
     "ship",

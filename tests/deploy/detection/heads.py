@@ -20,13 +20,13 @@ class Distances(nn.Module):
         bins: 1 for distances themselves, as YOLO26.
     """
 
-    def __init__(self, decoded=True, bins=16):
+    def __init__(self, decoded=True, bins=16, classes=CLASSES):
         super().__init__()
         self.decoded, self.bins = decoded, bins
         self.stem = nn.Sequential(conv(3, 8, 2), conv(8, 16, 2), conv(16, 16, 2))
         self.down = nn.ModuleList([conv(16, 16, 2), conv(16, 16, 2)])
         self.boxes = nn.ModuleList(nn.Sequential(conv(16, 16), nn.Conv2d(16, 4 * bins, 1)) for _ in STRIDES)
-        self.scores = nn.ModuleList(nn.Sequential(conv(16, 16), nn.Conv2d(16, CLASSES, 1)) for _ in STRIDES)
+        self.scores = nn.ModuleList(nn.Sequential(conv(16, 16), nn.Conv2d(16, classes, 1)) for _ in STRIDES)
         if bins > 1:
             self.mean = nn.Conv2d(bins, 1, 1, bias=False).requires_grad_(False)
             self.mean.weight.data[:] = torch.arange(bins, dtype=torch.float).view(1, bins, 1, 1)
