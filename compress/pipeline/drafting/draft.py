@@ -162,14 +162,26 @@ def _normalisation(model: ModelGuess, data: DataGuess, module: nn.Module | None)
 
 def _predictor(model: ModelGuess, module: nn.Module | None) -> Predict | None:
     if model.is_onnx:
-        session = onnx_session(_file(Path(model.model)))
-        return lambda inputs: session(inputs)[0]
+        return _file_predictor(_file(Path(model.model)))
     if module is None:
         return None
 
     def predict(inputs: Any) -> Any:
         with torch.no_grad():
             return module(torch.from_numpy(inputs)).numpy()
+
+    return predict
+
+
+def _file_predictor(model: Any) -> Predict:
+    """Predict by a foreign ONNX file; its first samples in a process with limits, before it runs in this one."""
+    sessions: list[Predict] = []
+
+    def predict(inputs: Any) -> Any:
+        if not sessions:
+            from_onnx.first_outputs(model, inputs[:2])
+            sessions.append(onnx_session(model))
+        return sessions[0](inputs)[0]
 
     return predict
 
