@@ -163,7 +163,7 @@ class DeviceCostModel:
         form = EngineConfig(
             device=self._device, plan=plan, recipe=recipe, key=f"{plan.engine}-{precision}-{digest(decided)[:20]}"
         )
-        return Stopwatch(form, self._folder)
+        return Stopwatch(form, self._folder, say=self._progress.say)
 
 
 def _timed(table: LatencyTable, form: str, measured: Measured) -> Costs:

@@ -124,6 +124,7 @@ def _run(
         rows=tuple(rows),
         scale=scale,
         refused=list_refused(teacher, evaluator),
+        agreement=builder.task.agreement,
         verdict=conclude(
             rows,
             recipe.budget,

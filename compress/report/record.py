@@ -158,6 +158,7 @@ class Report:
         rows: the first is the teacher's reference row.
         warnings: what to know before believing the verdict.
         scale: of the task's metric; a point is a hundredth of it.
+        agreement: what of a row's parity the table shows, as fits the task.
         refused: what has no row since the runtime does not take it.
         notes: what was chosen on the way: how outputs are read, score thresholds after int8.
     """
@@ -171,6 +172,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     scale: float = 100.0
     refused: tuple[Refused, ...] = ()
+    agreement: Literal["top1_agreement", "cosine", "max_abs"] = "top1_agreement"
     notes: tuple[str, ...] = ()
 
     def row(self, name: str) -> Row:

@@ -13,6 +13,11 @@ from compress.report.record import Report, Row, Verdict
 from deploy.packing.packed_file import describe
 
 LEAST_WIDTH = 116
+PARITY = {
+    "top1_agreement": "top-1 the same as the module's",
+    "cosine": "cosine with the module's",
+    "max_abs": "largest difference from the module's",
+}
 KINDS = {"baseline": "FREE", "stage": "STAGES", "student": "RESULT"}
 
 
@@ -104,7 +109,7 @@ def _table(report: Report) -> Table:
         padding=(0, 1, 0, 0),
         title=f"{report.recipe['name']} on {report.device['title']} "
         f"(batch {batch}, {threads} thread{'s' if threads > 1 else ''}; accuracy on test, latency interleaved, "
-        "parity: top-1 the same as the module's)",
+        f"parity: {PARITY[report.agreement]})",
         title_justify="left",
     )
     metric = report.teacher.metric
@@ -147,10 +152,22 @@ def _cells(number: int, row: Row, report: Report) -> list[str]:
         f"{teacher.p50 / row.p50:.2f}x",
         *(["-" if row.energy_mj is None else f"{row.energy_mj:.1f}"] if report.metered else []),
         f"{row.size_bytes / 1024:.0f}",
-        f"{100 * row.parity.top1_agreement:.1f} %",
+        _parity(row, report.agreement),
         row.decision or "",
     ]
     return [f"[bold green]{cell}[/bold green]" for cell in cells] if row.name == report.verdict.best else cells
+
+
+def _parity(row: Row, agreement: str) -> str:
+    """Show how alike the engine's outputs are to the module's, by what fits the task."""
+    value = getattr(row.parity, agreement)
+    return (
+        f"{100 * value:.1f} %"
+        if agreement == "top1_agreement"
+        else f"{value:.5f}"
+        if agreement == "cosine"
+        else f"{value:.2g}"
+    )
 
 
 def _title(row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,10 @@ class Task(ABC):
     unit: ClassVar[str]
     scale: ClassVar[float | None] = None
     """Largest value of the metric, a hundred points; without one, 100 where the unit is per cent and 1 elsewhere."""
+
+    agreement: ClassVar[Literal["top1_agreement", "cosine", "max_abs"]] = "cosine"
+    """What a report shows of how alike the outputs of an engine and of its module are: the share of places with the same
+    largest class, their cosine, or their largest difference (``deploy.measure.parity.Parity``)."""
 
     stage_losses: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """What stages learn from where the recipe names no ``losses``: ``distill``, and ``recovery`` for all others; each as a

@@ -31,6 +31,7 @@ class Classification(Task):
 
     metric = "top1"
     unit = "%"
+    agreement = "top1_agreement"
 
     def check(self, splits: Splits) -> list[str]:
         faults: list[str] = []

@@ -30,6 +30,7 @@ class Entities(Task):
 
     metric = "F1"
     unit = "%"
+    agreement = "top1_agreement"
     stage_losses = {
         "distill": ("task", {"use": "kd", "weight": 1.0}),
         "recovery": ({"use": "task", "weight": 0.1}, {"use": "kd", "weight": 0.9}),

@@ -46,6 +46,7 @@ class Restoration(Task):
 
     metric = "PSNR"
     unit = "dB"
+    agreement = "max_abs"
     scale = MOST_DB
     stage_losses = {"distill": ("task", "l1"), "recovery": ("task", "l1")}
 

@@ -38,6 +38,7 @@ class Segmentation(Task):
 
     metric = "mIoU"
     unit = "%"
+    agreement = "top1_agreement"
 
     def __init__(self, *, class_weights: Sequence[float] = ()) -> None:
         if any(weight <= 0 for weight in class_weights):

@@ -6,6 +6,7 @@ golden.npz holds ``input`` of shape (samples, ...), or ``input.NAME`` for each i
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from deploy.measure.parity import parity
 INPUT = "input"
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
 """By precision: rounding and another processor's kernels stay above it by far, a wrong build does not."""
+MOST_BYTES = 1_000_000
+"""Of golden.npz: a bundle is sent to many devices."""
 MOST_FLIPS = {"fp32": 0.0}
 OTHER_FLIPS = 1 / 16
 """Fraction of samples whose largest output may be another one: a tie may fall either way, except in fp32."""
@@ -50,6 +53,32 @@ def pack(inputs: Inputs, outputs: Sequence[npt.NDArray[Any]]) -> dict[str, npt.N
     """Return the arrays of golden.npz."""
     given = {f"{INPUT}.{name}": a for name, a in inputs.items()} if isinstance(inputs, Mapping) else {INPUT: inputs}
     return {**given, **{_name(i): output for i, output in enumerate(outputs)}}
+
+
+def fitting(arrays: Mapping[str, npt.NDArray[Any]], most_bytes: int = MOST_BYTES) -> bytes:
+    """Return golden.npz of as many first samples as ``most_bytes`` hold, deflated; of one at least, however large.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(size=(16, 1000))
+        >>> content = fitting({"input": noise, "output": np.ones((16, 2))}, 50_000)
+        >>> len(content) <= 50_000, len(np.load(io.BytesIO(content))["input"])
+        (True, 6)
+    """
+    samples = min((len(array) for array in arrays.values()), default=0)
+    while True:
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **{name: array[:samples] for name, array in arrays.items()})  # type: ignore[arg-type]
+        size = stream.tell()
+        if size <= most_bytes or samples <= 1:
+            return stream.getvalue()
+        samples = max(min(samples - 1, int(samples * most_bytes / size)), 1)
+
+
+def normal_difference(precision: str) -> str:
+    """Say which difference from the golden outputs is normal, for all of a model's outputs together."""
+    least, most = LEAST_COSINE[precision], MOST_FLIPS.get(precision, OTHER_FLIPS)
+    flips = "no sample" if most == 0 else f"one sample in {1 / most:.0f}"
+    return f"each output has a cosine of {least:g} or more with the golden one, and {flips} another largest class"
 
 
 def check(session: Session, golden: Path) -> GoldenCheck:

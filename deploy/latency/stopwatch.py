@@ -15,6 +15,7 @@ import onnx
 
 from deploy.devices import Device
 from deploy.engines import BuildPlan
+from deploy.files import write_atomically
 from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph
 from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.qdq.insert import Scales, activation_scale, insert, weight_scales
@@ -24,6 +25,8 @@ from profiles.quantization import QuantizationRecipe
 
 SECONDS, PASSES, AT_ONCE = 0.03, 8, 64
 RANGE = 4.0
+MOST_NAMED = 5
+"""Damaged lines that are named."""
 
 Progress = Callable[[int, int], None]
 
@@ -60,8 +63,14 @@ class Time:
 class Stopwatch:
     """Timing of models on an engine; every time is kept in a file for all runs."""
 
-    def __init__(self, form: EngineConfig, folder: Path, progress: Progress = lambda done, total: None) -> None:
-        self._form, self._progress = form, progress
+    def __init__(
+        self,
+        form: EngineConfig,
+        folder: Path,
+        progress: Progress = lambda done, total: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._form, self._progress, self._say = form, progress, say
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{form.key}.jsonl"
 
@@ -86,8 +95,14 @@ class Stopwatch:
     def _cached(self) -> dict[str, Time]:
         if not self._file.exists():
             return {}
-        entries = [_entry(line) for line in self._file.read_text(errors="replace").splitlines()]
-        return {entry[0]: entry[1] for entry in entries if entry is not None}
+        lines = self._file.read_text(errors="replace").splitlines()
+        read = [(number, line, _entry(line)) for number, line in enumerate(lines, 1)]
+        if damaged := [number for number, _, entry in read if entry is None]:
+            # Taken out, or what is appended would go on with a line that was cut.
+            write_atomically(self._file, "".join(f"{line}\n" for _, line, entry in read if entry is not None).encode())
+            told = ", ".join(map(str, damaged[:MOST_NAMED])) + (", ..." if len(damaged) > MOST_NAMED else "")
+            self._say(f"  {self._file}: damaged in line {told}; what stood there is timed again")
+        return {entry[0]: entry[1] for _, _, entry in read if entry is not None}
 
     def _timed(self, models: Mapping[str, Callable[[], onnx.ModelProto]], passes: int) -> dict[str, Time]:
         with tempfile.TemporaryDirectory() as scratch, RemoteWorker(self._form.device) as worker:

@@ -37,6 +37,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "gate": ("compress/pipeline/gate.py", ("tests/compress/pipeline/test_gate.py",)),
     "verdict": ("compress/pipeline/verdict.py", ("tests/compress/report/test_record.py",)),
+    "load": ("deploy/measure/load.py", ("tests/deploy/measure/test_load.py",)),
+    "paired": ("compress/pipeline/paired.py", ("tests/compress/pipeline/test_paired.py",)),
     "keys": ("compress/pipeline/cache_keys.py", ("tests/compress/pipeline/test_cache_keys.py",)),
     "allocation": ("compress/methods/allocation.py", ("tests/compress/methods/test_allocation.py",)),
     "plan": ("compress/models/plan.py", ("tests/compress/models",)),

@@ -105,7 +105,7 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
     report.write(tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["schema"] == 1
-    parts = "schema recipe device environment budget rows verdict warnings scale refused notes"
+    parts = "schema recipe device environment budget rows verdict warnings scale refused agreement notes"
     assert set(data) == set(parts.split())
     assert set(data["budget"]) == {"accuracy_drop_points", "latency_ms_p50", "size_mib", "stored_mib"}
     names = (
@@ -334,3 +334,18 @@ def test_a_smaller_model_that_is_free_stands_among_the_free_rows_and_may_be_the_
     assert verdict.fastest_float == TEACHER.name, "of the teacher itself"
     worse = replace(small, validation=80.0, metric=replace(small.metric, value=80.0))
     assert conclude([TEACHER, FREE, worse, STUDENT], Budget(accuracy_drop_points=1.0)).best == STUDENT.name
+
+
+@pytest.mark.parametrize(
+    ("agreement", "shown", "about"),
+    [
+        ("top1_agreement", "75.0 %", "top-1 the same as the module's"),
+        ("cosine", "0.98765", "cosine with the module's"),
+        ("max_abs", "0.013", "largest difference from the module's"),
+    ],
+)
+def test_parity_is_shown_as_it_fits_the_task(report, agreement, shown, about):
+    parity = Parity(max_abs=0.0126, cosine=0.987654, top1_agreement=0.75, samples=5)
+    alike = replace(report, agreement=agreement, rows=tuple(replace(r, parity=parity) for r in report.rows))
+    assert shown in str(alike) and f"parity: {about}" in str(alike)
+    assert ("top-1 agrees" in html(alike)) == (agreement == "top1_agreement")

@@ -1,9 +1,11 @@
 """Kept times: what was measured is read back, what is damaged is not."""
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.latency.stopwatch import Time, _entry, _line
+from deploy.latency.stopwatch import Stopwatch, Time, _entry, _line
 
 TIME = Time(least_ms=0.125, p50_ms=0.25)
 
@@ -20,3 +22,15 @@ def test_a_damaged_line_is_no_time(at, bit):
     damaged = (line[:at] + bytes([line[at] ^ 1 << bit]) + line[at + 1 :]).decode(errors="replace")
     assert _entry(damaged) in (None, ("conv 3x3", TIME))
     assert _entry(line.decode()[: at + 1] if at + 1 < len(line) else "") is None
+
+
+def test_damaged_lines_are_named_and_taken_out_so_that_what_is_appended_is_whole(tmp_path):
+    said = []
+    watch = Stopwatch(SimpleNamespace(key="form"), tmp_path, say=said.append)
+    kept = tmp_path / "form.jsonl"
+    kept.write_text(_line("a", TIME) + _line("b", TIME).replace("0.125", "0.165") + _line("c", TIME) + _line("d", TIME)[:30])
+    assert watch._cached() == {"a": TIME, "c": TIME}
+    assert said == [f"  {kept}: damaged in line 2, 4; what stood there is timed again"]
+    with kept.open("a") as file:
+        file.write(_line("b", TIME))
+    assert watch._cached() == {"a": TIME, "b": TIME, "c": TIME} and len(said) == 1
