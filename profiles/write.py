@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from profiles.device import DeviceProfile, load, names, stated_facts
 from profiles.facts import Facts
 from profiles.figures import Figure, PowerMode
+from profiles.runtimes import ORDER, runtime_on
 
-ORDER = ("tensorrt", "openvino", "onnxruntime", "ncnn", "mnn", "litert", "executorch", "ort-mobile")
-"""Where several runtimes were found, the order in which they are as a rule faster; files for phones are not for a board."""
-RECIPES = {
-    "tensorrt": (("tensorrt", ()),),
-    "executorch": (("xnnpack", ()),),
-    "ncnn": (("ncnn", ()),),
-    "mnn": (("mnn", ()),),
-    "litert": (("xnnpack", ()),),
-    "ort-mobile": (("arm-dotprod", ("asimddp",)),),
-    "openvino": (("x86-vnni", ("avx512_vnni", "avx_vnni")), ("x86-no-vnni", ("x86_64", "AMD64"))),
-    "onnxruntime": (
-        ("ort-x86-vnni", ("avx512_vnni", "avx_vnni")),
-        ("ort-x86-no-vnni", ("x86_64", "AMD64")),
-        ("arm-dotprod", ("asimddp",)),
-    ),
-}
-"""Q/DQ recipes of each engine, and the flags of which one is needed; the first that fits is written."""
 TELLING = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx512_bf16", "avx512_fp16"}
 TELLING |= {"amx_bf16", "amx_int8", "asimd", "fphp", "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16"}
 """Of a processor's flags those that decide what a runtime can do well."""
-ARITHMETIC = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"asimdhp", "avx512_fp16"}}
-"""Flags of which a CPU has one where it computes in a half precision."""
 MEMORY_RATIO = (0.6, 1.05)
 """What a board shows of its nominal memory."""
 
@@ -58,12 +40,17 @@ def known_board(device: Facts) -> DeviceProfile | None:
     return load(min(near)[1], device) if near else None
 
 
-def profile_toml(name: str, device: Facts, found: list[DetectedRuntime], where: str) -> str:
+def profile_toml(
+    name: str, device: Facts, found: list[DetectedRuntime], where: str, raced: Mapping[str, str] | None = None
+) -> str:
     """Format a profile for ``device`` with the runtimes ``found``.
 
     Args:
         where: the device's address, for the reader.
+        raced: what a race said of each runtime, the fastest first; without it they stand in the order of ``ORDER``.
     """
+    raced = raced or {}
+    order = (*raced, *(engine for engine in ORDER if engine not in raced))
     like = known_board(device)
     arm = device.arch in ("aarch64", "arm64")
     lines = [f"# {name}: written by `compress profiles new` from what {where} said. Edit it as you like, and use it as"]
@@ -74,8 +61,10 @@ def profile_toml(name: str, device: Facts, found: list[DetectedRuntime], where: 
     lines += _jetpack(device)
     lines += ["", *_board(device)]
     supported = [runtime for runtime in found if runtime.engine != "ort-mobile" or device.system.startswith("Android")]
-    for runtime in sorted(supported, key=lambda r: (*ORDER, r.engine).index(r.engine)):
-        lines += ["", *_runtime(runtime, device, like)]
+    if raced:
+        lines += ["", "# In the order of a race on this device; a run races its own network again (docs/devices.md)."]
+    for runtime in sorted(supported, key=lambda r: (*order, r.engine).index(r.engine)):
+        lines += ["", *_runtime(runtime, device, like, raced.get(runtime.engine, ""))]
     if not found:
         lines += ["", "# No runtime was found: install one there, and ask again (compress doctor says how)."]
     for unit, figures in _units(device, name, like).items():
@@ -107,25 +96,18 @@ def _board(device: Facts) -> Iterator[str]:
     yield f"flags = {_list(sorted(device.flags & TELLING))}"
 
 
-def _runtime(runtime: DetectedRuntime, device: Facts, like: DeviceProfile | None) -> Iterator[str]:
-    before = next((r for r in like.runtimes if r.engine == runtime.engine), None) if like else None
-    recipes = RECIPES.get(runtime.engine, ())
-    recipe = next((name for name, needs in recipes if not needs or device.flags.intersection(needs)), None)
-    precisions = before.precisions if before else runtime.precisions
-    on_cpu = runtime.engine != "tensorrt" and (before is None or before.unit == "cpu")
-    lacking = {p for p, flags in ARITHMETIC.items() if on_cpu and not device.flags & flags}
-    left = [p for p in precisions if p not in lacking and (p != "int8" or recipe)]
-    yield "[[runtime]]"
-    yield f"engine = {_text(runtime.engine)}  # {runtime.version or 'version not told'} when this was written"
-    if before and before.unit != "cpu":
-        yield f"unit = {_text(before.unit)}"
-    elif runtime.engine == "tensorrt":
-        yield 'unit = "gpu"'
-    yield f"precisions = {_list(left)}  # in order of preference"
-    if recipe:
-        yield f"quantization = [{_text(recipe)}]"
-    if before and before.estimate:
-        yield f"estimate = [{_text(before.estimate)}]"
+def _runtime(found: DetectedRuntime, device: Facts, like: DeviceProfile | None, said: str) -> Iterator[str]:
+    before = next((r for r in like.runtimes if r.engine == found.engine), None) if like else None
+    runtime = runtime_on(found.engine, found.precisions, device, before)
+    yield f"[[runtime]]{f'  # {said}' if said else ''}"
+    yield f"engine = {_text(runtime.engine)}  # {found.version or 'version not told'} when this was written"
+    if runtime.unit != "cpu":
+        yield f"unit = {_text(runtime.unit)}"
+    yield f"precisions = {_list(list(runtime.precisions))}  # in order of preference"
+    if runtime.quantization:
+        yield f"quantization = [{_text(runtime.quantization)}]"
+    if runtime.estimate:
+        yield f"estimate = [{_text(runtime.estimate)}]"
 
 
 def _units(device: Facts, name: str, like: DeviceProfile | None) -> dict[str, dict[str, Figure]]:

@@ -38,6 +38,7 @@ def run(
     calibration: Mapping[str, Any] | None = None,
     name: str | None = None,
     device: str = "cpu",
+    engines: Sequence[str] | None = None,
     out: str | Path | None = None,
     trial: int | None = None,
     join: str | None = None,
@@ -61,6 +62,7 @@ def run(
         measure, calibration: what a recipe has under these names.
         name: of the run; the teacher's class in lower case without one.
         device: ``PROFILE[@URL]``.
+        engines: the runtimes to race, in the place of the profile's.
         out: where report, model and bundle go; ``runs/NAME-PROFILE`` without one.
         trial: of a search of the recipe, whose recipe is run in its place; ``join`` is the search's storage.
         until: the last stage to run.
@@ -92,7 +94,12 @@ def run(
         >>> report.verdict.best in [row.name for row in report.rows]
         True
     """
-    how: dict[str, Any] = {"lock_clocks": lock_clocks, "measure_again": measure_again, "quiet_seconds": quiet_seconds}
+    how: dict[str, Any] = {
+        "engines": engines,
+        "lock_clocks": lock_clocks,
+        "measure_again": measure_again,
+        "quiet_seconds": quiet_seconds,
+    }
     asked: dict[str, Any] = {"teacher": teacher, "data": data, "stages": stages, "student": student, "measure": measure}
     budget = {
         "accuracy_drop_points": accuracy_drop_points,
@@ -141,7 +148,9 @@ def _recipe(given: str, trial: int | None, device: str, join: str | None) -> Rec
     return trial_recipe(given, trial, device, join)
 
 
-def resolve(recipe: Callable[[], Recipe], device: str) -> tuple[Recipe, ResolvedTarget]:
+def resolve(
+    recipe: Callable[[], Recipe], device: str, engines: Sequence[str] | None = None
+) -> tuple[Recipe, ResolvedTarget]:
     """Find out what is asked and where; the faults of both come together.
 
     Raises:
@@ -154,7 +163,7 @@ def resolve(recipe: Callable[[], Recipe], device: str) -> tuple[Recipe, Resolved
     except UserError as error:
         faults += error.faults
     try:
-        target = resolve_target(device)
+        target = resolve_target(device, engines)
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if asked is None:
@@ -174,12 +183,13 @@ def _run(
     until: str | None,
     progress: Progress | None,
     *,
+    engines: Sequence[str] | None,
     lock_clocks: bool,
     quiet_seconds: float | None,
     measure_again: bool,
 ) -> Report:
     progress = progress or progress_here()
-    asked, target = resolve(recipe, device)
+    asked, target = resolve(recipe, device, engines)
     if quiet_seconds is not None:
         asked = replace(asked, measure=replace(asked.measure, quiet_seconds=quiet_seconds))
     target.tell_warnings(progress.say)

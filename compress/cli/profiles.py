@@ -11,6 +11,7 @@ import click
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
+    from compress.pipeline.runtime_race import RuntimeRace
     from deploy.engines import Affinity
     from profiles.device import DeviceProfile
     from profiles.figures import PowerMode
@@ -24,8 +25,11 @@ NEW = "new"
 @click.option("--device", "-d", default="local", show_default=True, metavar="URL", help="With new: the board to ask.")
 @click.option("--out", type=click.Path(path_type=Path), help="With new: the file to write. [NEW_NAME.toml]")
 @click.option("--force", is_flag=True, help="With new: replace the file.")
+@click.option("--race/--no-race", default=True, show_default=True, help="With new: order the runtimes by a race there.")
 @click.option("--json", "as_json", is_flag=True, help="One profile as JSON.")
-def profiles(name: str | None, new_name: str | None, device: str, out: Path | None, force: bool, as_json: bool) -> int:
+def profiles(
+    name: str | None, new_name: str | None, device: str, out: Path | None, force: bool, race: bool, as_json: bool
+) -> int:
     """List the devices, explain one, or make one.
 
     \b
@@ -34,7 +38,7 @@ def profiles(name: str | None, new_name: str | None, device: str, out: Path | No
     compress profiles new NAME --device ssh://user@host    ask a board, write NAME.toml
     """
     if name == NEW:
-        return _new(new_name, device, out, force)
+        return _new(new_name, device, out, force, race=race)
     if new_name is not None:
         raise UserError(f"one profile at a time: {name}, {new_name}; a new one is made by: compress profiles new {new_name}")
     if name is None:
@@ -129,11 +133,10 @@ def _releases(profile: DeviceProfile) -> list[str]:
     return lines
 
 
-def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
+def _new(name: str | None, url: str, out: Path | None, force: bool, *, race: bool) -> int:
     from compress.pipeline.target import device_facts
     from deploy.devices import device
     from deploy.engines import engine
-    from deploy.files import write_atomically
     from profiles.device import load
     from profiles.write import DetectedRuntime, known_board, profile_toml
 
@@ -148,22 +151,22 @@ def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
     there = device(url.removeprefix("@"))
     try:
         about, usable = device_facts(there)
+        found = [
+            DetectedRuntime(engine=each, version=able["version"], precisions=engine(each).precisions)
+            for each, able in usable.items()
+            if able["score"] > 0
+        ]
+        path.write_text(profile_toml(name, about, found, url))
+        if race and len(found) > 1:
+            from compress.execution.progress import StreamProgress
+            from compress.pipeline.runtime_race import race_runtimes
+
+            versions = {runtime.engine: runtime.version for runtime in found}
+            raced = race_runtimes(there, load(str(path), about), versions, StreamProgress())
+            path.write_text(profile_toml(name, about, found, url, raced.remarks()))
+            click.echo(_told(raced), err=True)
     finally:
         there.close()
-    found = [
-        DetectedRuntime(engine=each, version=able["version"], precisions=engine(each).precisions)
-        for each, able in usable.items()
-        if able["score"] > 0
-    ]
-    content = profile_toml(name, about, found, url).encode()
-    try:
-        if force:
-            write_atomically(path, content)
-        else:
-            with path.open("xb") as file:  # another may have written it since
-                file.write(content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); give --out FILE") from None
     if found:
         load(str(path), about)
     like = known_board(about)
@@ -171,6 +174,13 @@ def _new(name: str | None, url: str, out: Path | None, force: bool) -> int:
         click.echo(f"it is a {like.title}: figures of profile {like.name} were taken over, with their sources", err=True)
     click.echo(path)
     return 0
+
+
+def _told(raced: RuntimeRace) -> str:
+    (engine, precision), p50_ms = next(iter(raced.p50_ms.items()))
+    lead = "" if raced.interval is None else ", {:.2f} to {:.2f} times as fast as the next runtime".format(*raced.interval)
+    doubts = f"; not a clean measurement: {'; '.join(raced.doubts)}" if raced.doubts else ""
+    return f"fastest in the race: {engine} in {precision}, {p50_ms:.3f} ms{lead}{doubts}"
 
 
 def _affinities() -> dict[str, Affinity]:

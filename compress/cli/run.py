@@ -15,6 +15,7 @@ OVER_BUDGET = 3
 @click.command()
 @click.argument("recipe", default="digits")
 @click.option("--device", "-d", default="cpu", show_default=True, metavar="PROFILE[@URL]", help="What to compress for.")
+@click.option("--engines", metavar="NAME,...", help="The runtimes to race, in the place of the profile's.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the report and the bundle go. [runs/RECIPE-DEVICE]")
 @click.option(
     "--trial", type=click.IntRange(0), metavar="N", help="The recipe of that trial of a search, in RECIPE's place."
@@ -29,6 +30,7 @@ OVER_BUDGET = 3
 def run(
     recipe: str,
     device: str,
+    engines: str | None,
     out: Path | None,
     trial: int | None,
     join: str | None,
@@ -46,8 +48,9 @@ def run(
     from compress.execution import distributed
     from compress.execution.progress import StreamProgress
 
+    named = None if engines is None else [name.strip() for name in engines.split(",") if name.strip()]
     if dry_run:
-        click.echo(json.dumps(_dry(recipe, device, until), indent=1))
+        click.echo(json.dumps(_dry(recipe, device, until, named), indent=1))
         return 0
     progress = StreamProgress(None if distributed.is_main() else io.StringIO())
     with progress.keep_telling():
@@ -57,6 +60,7 @@ def run(
         report = api.run(
             recipe,
             device=device,
+            engines=named,
             out=out,
             trial=trial,
             join=join,
@@ -87,7 +91,7 @@ def _state(bundle: Path, *, within_budget: bool) -> str:
     return f"is {' and '.join(faults)}: not ready to ship" if faults else "is ready to ship"
 
 
-def _dry(recipe: str, device: str, until: str | None) -> dict[str, object]:
+def _dry(recipe: str, device: str, until: str | None, engines: list[str] | None) -> dict[str, object]:
     """Describe what a run would do."""
     from compress.api import run as api
     from compress.pipeline.run import until_stage
@@ -95,7 +99,7 @@ def _dry(recipe: str, device: str, until: str | None) -> dict[str, object]:
     from compress.recipe.parse import load
     from deploy.engines import engine
 
-    asked, target = api.resolve(lambda: load(recipe), device)
+    asked, target = api.resolve(lambda: load(recipe), device, engines)
     target.tell_warnings(partial(click.echo, err=True))
     versions, plans = runtime_versions(target.device), []
     for runtime in target.profile.runtimes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -13,6 +13,7 @@ from deploy.devices.local import Local
 from deploy.engines import engine, engines
 from profiles.device import DeviceProfile, Facts, contradictions, facts, load, with_engines
 from profiles.errors import UserError
+from profiles.runtimes import with_named
 
 
 @final
@@ -34,11 +35,15 @@ class ResolvedTarget:
             say(f"warning: {warning}")
 
 
-def resolve(given: str) -> ResolvedTarget:
+def resolve(given: str, engines_named: Sequence[str] | None = None) -> ResolvedTarget:
     """Find the profile and the device of ``PROFILE[@URL]``; PROFILE is a name, or the path of a profile of the user's own.
 
+    Args:
+        engines_named: the runtimes to take in the place of the profile's, in that order; those that are not there are
+            told among the warnings.
+
     Raises:
-        UserError: no such profile or device, the device has another architecture, or no runtime of the profile can run.
+        UserError: no such profile, engine or device, the device has another architecture, or no runtime can run.
         DeviceError: the device cannot be reached.
     """
     name, _, url = given.partition("@")
@@ -49,8 +54,12 @@ def resolve(given: str) -> ResolvedTarget:
         place = "this machine" if isinstance(there, Local) else there.url
         warnings = tuple(contradictions(name, device_is, place))
         profile = load(name, device_is)
+        if engines_named is not None:
+            profile = with_named(profile, engines_named, {each: engine(each).precisions for each in engines()}, device_is)
         able = {engine_name: (fact["score"] >= 0, fact["reason"]) for engine_name, fact in usable.items()}
         able |= {runtime: (False, why) for runtime, why in _unmade(profile, usable).items() if able[runtime][0]}
+        if engines_named is not None:
+            warnings += tuple(f"{each} is left out: {able[each][1]}" for each in engines_named if not able[each][0])
         return ResolvedTarget(profile=with_engines(profile, able), device=there, warnings=warnings)
     except UserError:
         there.close()

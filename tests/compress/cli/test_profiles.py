@@ -34,7 +34,7 @@ def test_the_list_says_what_runs_here(capsys):
 
 
 def test_a_new_profile_of_this_machine_is_used_and_not_overwritten(compress_here, tmp_path, small_recipe):
-    done = compress_here("profiles", "new", "mine", "--device", "local")
+    done = compress_here("profiles", "new", "mine", "--device", "local", "--no-race")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "mine.toml"
     made = device.load(str(tmp_path / "mine.toml"))
