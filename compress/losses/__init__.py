@@ -59,7 +59,7 @@ LOSSES: dict[str, str] = {
     "two_passes": "compress.losses.passes:two_passes",
     "boxes": "compress.losses.boxes:boxes",
     "sides": "compress.losses.boxes:sides",
-    "queries": "compress.losses.boxes:queries",
+    "matched_queries": "compress.losses.boxes:matched_queries",
     # outputs that are no class scores
     "l1": "compress.losses.regression:l1",
     "l2": "compress.losses.regression:l2",

@@ -32,7 +32,7 @@ def sides(
     temperature: Temperature = 10.0,
     sharpness: float = 2.0,
 ) -> Tensor:
-    """Compute KL of the distributions of a box's sides, student against teacher (LD, Zheng et al. 2022, equation 4).
+    """Compute KL of the distributions of a box's sides, student against teacher (LD, Zheng et al. 2022).
 
     T^2 * mean over the four sides of KL(softmax(t / T) || softmax(s / T)), weighted over places by the teacher's largest
     class probability (sigmoid) to the power ``sharpness``: how sure the teacher is of an edge, which its box does not
@@ -48,7 +48,7 @@ def sides(
     return temperature**2 * (weight * apart).sum() / weight.sum().clamp(min=TINY)
 
 
-def queries(
+def matched_queries(
     student_logits: Tensor,
     teacher_logits: Tensor,
     student_boxes: Tensor,
@@ -58,8 +58,7 @@ def queries(
     sharpness: float = 1.0,
     rest: float = 0.1,
 ) -> Tensor:
-    """Compute KL of scores and ``box_weight`` times 1 - GIoU over matched queries (DETRDistill, Chang et al. 2023,
-    section 3.2).
+    """Compute KL of scores and ``box_weight`` times 1 - GIoU over matched queries (DETRDistill, Chang et al. 2023).
 
     The teacher's surest query takes the student's that is nearest in scores and box, then the next of those that are
     left: one to one, so that it does not matter in which order a model answers, or how many queries it has; the paper
@@ -123,7 +122,7 @@ def _check_places(student: Tensor, teacher: Tensor, loss: str) -> None:
     if student.shape[1:] != teacher.shape[1:]:
         raise UserError(
             f"loss {loss}: compares places one by one, and the student gives {tuple(student.shape)}, the teacher "
-            f"{tuple(teacher.shape)}; take the loss 'queries', which matches them"
+            f"{tuple(teacher.shape)}; take the loss 'matched_queries'"
         )
 
 

@@ -96,7 +96,7 @@ def load(folder: Path) -> Decoding:
         data = json.loads(path.read_bytes())
         priors = read_array(folder / PRIORS) if (folder / PRIORS).is_file() else None
         return _parsed(data, priors)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         reason = one_line(f"{type(error).__name__}: {error}", 120)
         raise UserError(f"{path}: does not say how outputs are read ({reason}); get the bundle again") from None
 

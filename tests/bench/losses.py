@@ -82,7 +82,7 @@ LEFT_OUT = {
     "bce_kd": "scores of detection",
     "boxes": "detection",
     "sides": "detection",
-    "queries": "detection",
+    "matched_queries": "detection",
     "aspects": "answers to questions about CIFAR's images are not there",
     "token_relations": "a batch's maps as tokens: for transformers",
     "visible_tokens": "for transformers",

@@ -12,7 +12,7 @@ import torch
 
 from compress.losses import LOSSES
 from compress.losses.adversary import Meal
-from compress.losses.boxes import boxes, queries, sides
+from compress.losses.boxes import boxes, matched_queries, sides
 from compress.losses.branches import Ofa
 from compress.losses.codes import Codebook
 from compress.losses.confidence import collaborative, fer, mdcs, open_set
@@ -290,7 +290,7 @@ def of_sides(folder):
         yield found, t * t * apart
 
 
-def of_queries(folder):
+def of_matched_queries(folder):
     """The student answers in the other order. Scores: the teacher 3/4 and 1/2 sure; the student 1/2 and 1/2, so a KL of
     the first.
     Boxes: the first is apart by half its width (GIoU 1/3), the second is right."""
@@ -301,7 +301,7 @@ def of_queries(folder):
     for box_weight, rest in ((2.0, 0.1), (1.0, 0.5)):
         weights = [rest + (1 - rest) * sure for sure in (0.75, 0.5)]
         expected = (weights[0] * apart + box_weight * 0.75 * (2 / 3)) / sum(weights)
-        yield queries(student, teacher, boxes_, wanted, box_weight=box_weight, rest=rest), expected
+        yield matched_queries(student, teacher, boxes_, wanted, box_weight=box_weight, rest=rest), expected
 
 
 def of_l1(folder):

@@ -27,7 +27,7 @@ ZERO = {
         "taid",
         "boxes",
         "sides",
-        "queries",
+        "matched_queries",
         "mdcs",
         "collaborative",
         "open_set",
@@ -172,7 +172,7 @@ def test_zero_when_the_student_is_its_teacher(name, options):
     inputs = [x.requires_grad_() for x in learnt(reads, taken)]
     found = loss(*taken)
     assert abs(float(found.detach())) < 1e-6
-    if name not in ("boxes", "queries"):  # a corner that touches has a slope to each side
+    if name not in ("boxes", "matched_queries"):  # a corner that touches has a slope to each side
         slopes = torch.autograd.grad(found, inputs, allow_unused=True)
         assert all(slope is None or slope.abs().max() < 1e-5 for slope in slopes)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.losses.boxes import boxes, match_queries, queries, sides
+from compress.losses.boxes import boxes, match_queries, matched_queries, sides
 from compress.losses.logits import bce_kd
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.tasks.detection import Detection
@@ -60,8 +60,8 @@ DISTILLED = {
     "yolo: pairs of distances": (bce_kd, boxes),
     "yolo_anchors": (bce_kd, boxes),
     "yolox": (bce_kd, boxes),
-    "detr": (queries,),
-    "detr: none as a class": (queries,),
+    "detr": (matched_queries,),
+    "detr: none as a class": (matched_queries,),
     "ssd": (bce_kd, boxes),
 }
 
@@ -97,14 +97,14 @@ def test_queries_are_matched_whatever_their_order_and_number():
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     read = [detection.logits([logits, boxes_]), detection.signals([logits, boxes_])["boxes"]]
     shuffled = [each[:, order] for each in read]
-    assert queries(shuffled[0], read[0], shuffled[1], read[1]).item() == pytest.approx(0, abs=1e-5)
+    assert matched_queries(shuffled[0], read[0], shuffled[1], read[1]).item() == pytest.approx(0, abs=1e-5)
     fewer = [each[:, [7, 2, 5]] for each in read]
-    assert queries(fewer[0], read[0], fewer[1], read[1]).item() == pytest.approx(0, abs=1e-5)
-    more = queries(read[0], fewer[0], read[1], fewer[1])
+    assert matched_queries(fewer[0], read[0], fewer[1], read[1]).item() == pytest.approx(0, abs=1e-5)
+    more = matched_queries(read[0], fewer[0], read[1], fewer[1])
     assert more.item() == pytest.approx(0, abs=1e-5), "those that are left say nothing already"
     loud = read[0].clone()
     loud[:, 0] = 3.0
-    assert queries(loud, fewer[0], read[1], fewer[1]) > 0.1
+    assert matched_queries(loud, fewer[0], read[1], fewer[1]) > 0.1
     pairs = match_queries(shuffled[0], read[0], shuffled[1], read[1])
     assert order[pairs[0, 7]] == 7 and order[pairs[0, 2]] == 2
     assert sorted(pairs[0].tolist()) == list(range(20))
@@ -119,7 +119,7 @@ def test_a_query_of_no_number_leaves_the_others_theirs():
 
 
 def test_places_that_cannot_be_compared_are_told():
-    with pytest.raises(UserError, match="loss boxes: compares places one by one.*take the loss 'queries'"):
+    with pytest.raises(UserError, match="loss boxes: compares places one by one.*take the loss 'matched_queries'"):
         boxes(torch.zeros(1, 3, 4), torch.zeros(1, 4, 4), torch.zeros(1, 4, 2))
     with pytest.raises(UserError, match="loss sides: "):
         sides(torch.zeros(1, 3, 4, 16), torch.zeros(1, 3, 4, 8), torch.zeros(1, 3, 2))

@@ -13,6 +13,7 @@ from deploy.detection.base import Head
 from deploy.detection.decode import Decoding, load
 from profiles.errors import UserError
 from tests.deploy.detection.test_readers import FACTS, FORMS, NAMED, is_right
+from tests.fuzz.mutations import check, generator, inputs, mutated_table
 
 CLASSES = ("RBC", "WBC", "Platelets")
 
@@ -101,3 +102,19 @@ def test_no_decode_and_wrong_priors_are_told(tmp_path):
         np.save(tmp_path / decode.PRIORS, priors)
         with pytest.raises(UserError, match="does not say how outputs are read"):
             load(tmp_path)
+
+
+def test_mutated_decodes_are_read_or_one_line_and_never_make_detections_of_no_number(tmp_path):
+    rnd, outputs = generator("decode"), {head: outputs_of(head) for head in READERS}
+
+    def read(table):
+        (tmp_path / decode.FILE).write_text(json.dumps(table))
+        found = load(tmp_path)
+        for rows in found.detect(outputs[found.head]):
+            assert np.isfinite(rows).all() and (rows[:, 0] < len(found.classes)).all()
+
+    for head in READERS:
+        written(tmp_path, decoding(head))
+        assert check(read, decoding(head).as_json()) == ()
+        for _ in range(inputs(30)):
+            check(read, mutated_table(decoding(head).as_json(), rnd))
