@@ -14,7 +14,7 @@ from compress.pipeline.target import resolve, runtime_versions
 from compress.report.timings import Timings
 from deploy.latency.bench import variants
 from deploy.measure.load import default_quiet_s
-from deploy.measure.timing import ROUNDS, summarise
+from deploy.measure.timing import ROUNDS, ratio_interval, summarise
 from deploy.worker.client import RemoteWorker
 from deploy.worker.patience import Patience
 from deploy.worker.race import locked_clocks, race
@@ -72,6 +72,9 @@ def bench(
         name: summarise(times, batch=opened[name]["batch"], threads=opened[name]["threads"])
         for name, times in raced.times.items()
     }
-    for doubt in raced.doubts:
-        progress.say(f"WARNING: not a clean measurement: {doubt}")
-    return Timings(latencies=latencies, doubts=raced.doubts)
+    if raced.doubts:
+        progress.say(f"WARNING: not a clean measurement: {'; '.join(raced.doubts)}")
+    rounds = {name: times.medians() for name, times in raced.times.items()}
+    first = rounds[next(iter(rounds))]
+    speedups = {name: ratio_interval(first, each) for name, each in rounds.items()}
+    return Timings(latencies=latencies, doubts=raced.doubts, speedups=speedups)

@@ -33,6 +33,15 @@ def test_scores_that_are_no_right_or_wrong_are_resampled():
     assert (low, high) == (pytest.approx(0.1 - 0.0196, abs=2e-3), pytest.approx(0.1 + 0.0196, abs=2e-3))
 
 
+def test_every_sample_may_be_drawn():
+    """One of ten differs, by a half: the first, or the last."""
+    for place in (0, 9):
+        teacher = np.zeros(10)
+        teacher[place] = 0.5
+        low, high = drop_interval(teacher, np.zeros(10))
+        assert low == 0 and 0.1 <= high <= 0.2, "0, 1, 2, 3 times of ten, on average once"
+
+
 def test_how_many_samples_tell():
     """Two points to either side at 100 samples: a point takes four times as many."""
     assert samples_needed((-1.0, 3.0), 100, 1.0) == 400

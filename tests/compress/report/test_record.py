@@ -9,6 +9,7 @@ from compress.recipe.spec import Budget
 from compress.report.html import html, pareto
 from compress.report.record import Report, Row, read
 from compress.report.table import table
+from compress.report.timings import Timings
 from compress.tasks import Metric
 from deploy.measure.parity import Parity
 from deploy.measure.timing import Times, summarise
@@ -349,3 +350,12 @@ def test_parity_is_shown_as_it_fits_the_task(report, agreement, shown, about):
     alike = replace(report, agreement=agreement, rows=tuple(replace(r, parity=parity) for r in report.rows))
     assert shown in str(alike) and f"parity: {about}" in str(alike)
     assert ("top-1 agrees" in html(alike)) == (agreement == "top1_agreement")
+
+
+def test_a_bench_shows_between_what_each_speed_up_lies():
+    latencies = {
+        "a": summarise(Times([1.0] * 11), batch=1, threads=1),
+        "b": summarise(Times([0.5] * 11), batch=1, threads=1),
+    }
+    shown = str(Timings(latencies=latencies, speedups={"a": (1.0, 1.0), "b": (0.9, 8.1)})).splitlines()
+    assert shown[1].endswith("1.00x") and shown[2].endswith("2.00x  0.90x to 8.10x")

@@ -361,7 +361,9 @@ def test_a_worker_there_gives_what_one_here_gives_though_it_is_cut_all_the_time(
             worker.open(tmp_path / there.url[:3] / "engine")
             worker.warm({"input": inputs})
             outputs[there.url] = worker.infer({"input": inputs})["output"]
-            assert len(worker.time(0.1)) >= 11
+            timed = worker.time(0.1)
+            assert len(timed) >= 11 and timed.load.wall_s >= 0.1 and timed.load.others_s is not None
+            assert worker.conditions().load_average is not None and worker.look(0.05).wall_s >= 0.05
     assert len((board.folder / "cuts").read_text().split()) < 4, "it was cut often"
     np.testing.assert_array_equal(outputs["local"], outputs["ssh://board"])
     np.testing.assert_allclose(outputs["local"], inputs.reshape(5, 256) @ tiny_weights(), rtol=1e-5)
