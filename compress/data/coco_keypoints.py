@@ -19,6 +19,7 @@ from compress.data.transforms import make_normalise
 from profiles.errors import UserError, one_line
 
 SIDES = ("left", "right")
+MOST_PIXELS, LEAST_SIDE_PX = 2**31, 1.0
 
 
 @checked_options("data: coco_keypoints")
@@ -122,7 +123,7 @@ def _figures(
             continue
         try:
             points, box = _points(entry["keypoints"], count), _box(entry["bbox"])
-            area = float(entry.get("area") or box[2] * box[3])
+            area = _area(entry.get("area"), box)
         except (ValueError, TypeError) as error:
             faults.append(f"data: {file}: a figure of {pictures[image]['file_name']}: {one_line(str(error), 200)}")
             continue
@@ -140,15 +141,26 @@ def _points(given: Any, count: int) -> Any:
         held = f"{len(given)}, without visibilities?" if isinstance(given, list) else f"a {type(given).__name__}"
         raise ValueError(f"{wanted}; given: {held}")
     points = np.array(given, np.float64).reshape(count, 3)
-    if not np.isfinite(points).all() or not np.isin(points[:, 2], (0, 1, 2)).all():
+    if not (np.abs(points) < MOST_PIXELS).all() or not np.isin(points[:, 2], (0, 1, 2)).all():
         raise ValueError(f"{wanted}; a visibility is 0 (not labelled), 1 (hidden) or 2 (seen)")
     return points
+
+
+def _area(given: Any, box: tuple[float, float, float, float]) -> float:
+    """Return a figure's area in square pixels; that of its box where it states none."""
+    if not given:
+        return box[2] * box[3]
+    area = float(given)
+    if not 0 < area < MOST_PIXELS**2:
+        raise ValueError(f"area is above 0; given: {str(given)[:80]}")
+    return area
 
 
 def _box(given: Any) -> tuple[float, float, float, float]:
     if not isinstance(given, list) or len(given) != 4:
         raise ValueError(f"bbox is [x, y, width, height]; given: {str(given)[:80]}")
     x, y, width, height = (float(value) for value in given)
-    if not np.isfinite([x, y]).all() or not 0 < min(width, height) <= max(width, height) < np.inf:
-        raise ValueError(f"bbox has a width and a height above 0; given: {str(given)[:80]}")
+    if not max(abs(x), abs(y)) < MOST_PIXELS or not LEAST_SIDE_PX <= min(width, height) <= max(width, height) < MOST_PIXELS:
+        words = f"bbox has a width and a height of {LEAST_SIDE_PX:g} pixel or more"
+        raise ValueError(f"{words}; given: {str(given)[:80]}")
     return x, y, width, height

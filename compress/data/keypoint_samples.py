@@ -175,7 +175,7 @@ class KeypointSamples(Samples):
             given, stated = (f"{wide}x{high}" for wide, high in (image.size, figure.size))
             return [f"data: {path} is of {given} pixels, and its annotation says {stated}; points would be off"]
         # averaged down by whole pixels first: bilinear alone would leave most of a large image out
-        less = max(1, int(abs(np.linalg.det(made[:, :2])) ** -0.5))
+        less = max(1, min(int(abs(np.linalg.det(made[:, :2])) ** -0.5), *image.size))
         image = image.reduce(less) if less > 1 else image
         back = np.linalg.inv(made[:, :2])
         origin = -back @ made[:, 2] / less

@@ -19,7 +19,7 @@ from PIL import Image
 from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
 from compress.data.box_samples import first_faults, room
 from compress.data.box_transforms import BoxPreprocessing, fit_image, move_images, vary_colour
-from compress.data.decoding import TURNS, UNREADABLE, orientation_of, reason, upright
+from compress.data.decoding import TURNS, UNREADABLE, Size, orientation_of, reason, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Bytes
 from profiles.errors import UserError
@@ -37,8 +37,11 @@ class MaskStore(ABC):
     """Masks by number. Subclasses are final."""
 
     @abstractmethod
-    def read(self, index: int) -> Labels:
-        """Read the labels of an image in its own size.
+    def read(self, index: int, sizes: Sequence[Size]) -> Labels:
+        """Read the labels of an image, in a size of its own.
+
+        Args:
+            sizes: of the image as shown and as stored, of which the mask should have one.
 
         Raises:
             UserError: the mask cannot be read, or has values that are no class.
@@ -90,7 +93,7 @@ class MaskCache:
         except UNREADABLE as error:
             return [f"data: {path} cannot be decoded ({reason(error, path)}); remove or replace it"]
         try:
-            labels = self._masks.read(index)
+            labels = self._masks.read(index, (image.size, stored))
         except UserError as error:
             return error.faults
         if labels.shape[::-1] != image.size and labels.shape[::-1] == stored and orientation in TURNS:

@@ -12,7 +12,7 @@ from PIL import Image
 from compress.data.base import Indices, Splits
 from compress.data.box_samples import PARTS, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.decoding import UNREADABLE, read_names, reason
+from compress.data.decoding import UNREADABLE, Size, read_names, reason
 from compress.data.fingerprints import file_digests
 from compress.data.mask_samples import Labels, MaskStore, mask_splits
 from compress.data.mask_values import UNKNOWN, LabelValues, Value
@@ -124,7 +124,7 @@ class _Files(MaskStore):
     def __init__(self, root: Path, names: Sequence[str], key: LabelValues) -> None:
         self._root, self._names, self._key = root, names, key
 
-    def read(self, index: int) -> Labels:
+    def read(self, index: int, sizes: Sequence[Size]) -> Labels:
         path = self._root / self._names[index]
         try:
             with Image.open(path) as picture:

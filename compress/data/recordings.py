@@ -31,6 +31,8 @@ LOBES, ROLL_OFF = 6, 0.99
 MOST_KERNEL = 2**24
 """Numbers in a resampling filter; 44.1 to 16 kHz has 76 thousand, two rates without a common divisor have more."""
 
+MOST_RATE, MOST_CHANNELS = 2**20, 1024
+
 Sound = npt.NDArray[np.float32]
 
 
@@ -64,11 +66,17 @@ def read_head(path: Path) -> Head | str:
     try:
         if _by_itself(path):
             with wave.open(str(path), "rb") as file:
-                return Head(rate=file.getframerate(), channels=file.getnchannels(), frames=file.getnframes())
+                return _head(file.getframerate(), file.getnchannels(), file.getnframes())
         about = _soundfile(path).info(str(path))
-        return Head(rate=int(about.samplerate), channels=int(about.channels), frames=int(about.frames))
+        return _head(int(about.samplerate), int(about.channels), int(about.frames))
     except BROKEN as error:
         return unreadable(path, error)
+
+
+def _head(rate: int, channels: int, frames: int) -> Head:
+    if not 0 < rate <= MOST_RATE or not 0 < channels <= MOST_CHANNELS or frames < 0:
+        raise ValueError(f"its head says {rate} Hz, {channels} channels and {frames} samples")
+    return Head(rate=rate, channels=channels, frames=frames)
 
 
 def read_sound(path: Path) -> Sound:
@@ -81,8 +89,10 @@ def read_sound(path: Path) -> Sound:
         samples: Sound = _soundfile(path).read(str(path), dtype="float32", always_2d=True)[0]
         return samples
     with wave.open(str(path), "rb") as file:
-        width, channels = file.getsampwidth(), file.getnchannels()
-        data = file.readframes(file.getnframes())
+        width, channels, frames = file.getsampwidth(), file.getnchannels(), file.getnframes()
+        data = file.readframes(frames)
+    if len(data) < frames * width * channels:
+        raise ValueError(f"it breaks off after {len(data) // (width * channels)} of {frames} samples")
     return _numbers(data, width).reshape(-1, channels)
 
 

@@ -78,7 +78,7 @@ def change(root, **fields):
     [
         ({"keypoints": [1, 2] * 5}, r"keypoints is x, y and visibility of each of 5 points, 15 numbers; given: 10, without"),
         ({"keypoints": [1, 2, 7] * 5}, r"a visibility is 0 \(not labelled\), 1 \(hidden\) or 2 \(seen\)"),
-        ({"bbox": [1, 2, 0, 3]}, "bbox has a width and a height above 0"),
+        ({"bbox": [1, 2, 0, 3]}, "bbox has a width and a height of 1 pixel or more"),
         ({"image_id": 99}, "a figure is of the picture 99, which is not in images"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from compress.data.box_transforms import BoxPreprocessing
-from compress.data.coco_masks import coco_masks
+from compress.data.coco_masks import _drawn, coco_masks
 from compress.data.mask_samples import NONE, augment_with_labels, fit_labels
 from compress.data.masks import VOC_CLASSES, masks
 from compress.data.transforms import Normalise
@@ -201,3 +201,19 @@ def test_a_changed_mask_changes_the_fingerprint(tmp_path):
     assert key() == before and key(ignore=[7]) != before
     Image.fromarray(labels_of((0, 0, 1, 1))).save(tmp_path / "train/labels/0.png")
     assert key() != before
+
+
+def test_run_lengths_are_those_of_pycocotools(tmp_path):
+    """Counts as text, which pycocotools writes, and as numbers, which it reads."""
+    from pycocotools import mask
+
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.98):
+        drawn = (rng.random((40, 57)) < share).astype(np.uint8)
+        written = mask.encode(np.asfortranarray(drawn))
+        text = {"size": [40, 57], "counts": written["counts"].decode()}
+        np.testing.assert_array_equal(_drawn(text, 40, 57), drawn)
+        numbers = np.diff(np.flatnonzero(np.diff(drawn.T.reshape(-1), prepend=0, append=2)), prepend=0).tolist()
+        np.testing.assert_array_equal(_drawn({"size": [40, 57], "counts": numbers}, 40, 57), drawn)
+    with pytest.raises(ValueError, match="not those of 2280 pixels"):
+        _drawn({"size": [40, 57], "counts": [5, 10**12]}, 40, 57)
