@@ -36,6 +36,37 @@ def test_what_the_recipe_cannot_have_is_said_before_anything_is_done(recipe, com
     assert done.returncode == 2 and "no search was kept" in done.stderr
 
 
+ONE_RUNTIME = """
+title = "one runtime, floats alone"
+threads = 1
+channel_multiple = 8
+[[runtime]]
+engine = "onnxruntime"
+precisions = ["fp32"]
+"""
+
+
+@pytest.mark.slow
+def test_a_small_search_leaves_its_front(recipe, compress_here, monkeypatch):
+    monkeypatch.setenv("COMPRESS_QUIET_SECONDS", "0")
+    plain = SMALL_RECIPE.format(epochs=1, budget=100.0)
+    plain = plain[: plain.rindex("[[stage]]")]  # distillation alone, whose one epoch has no tenth
+    (recipe / "tiny.toml").write_text(plain + '[search]\n"student.width" = { choices = [0.5, 0.25] }\n')
+    (recipe / "one.toml").write_text(ONE_RUNTIME)
+    done = compress_here("search", "tiny.toml", "--device", "one.toml", "--trials", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    (front,) = json.loads(done.stdout)["fronts"]
+    first, second = front["trials"]
+    assert first["values"] == {"student.width": 0.5} and first["state"] == "finished", "the recipe itself comes first"
+    assert "width = 0.5" in first["recipe"] and first["point"]["low_ms"] <= first["point"]["latency_ms"]
+    assert second["values"] == {"student.width": 0.25} or second["reason"] == "the same as trial 0"
+    assert [point["form"] for point in front["free"]] == ["onnxruntime fp32"]
+    page = (recipe / "runs/tiny-search/search.html").read_text()
+    assert "const DATA" in page and json.loads((recipe / "runs/tiny-search/search.json").read_text())["name"] == "tiny"
+    again = compress_here("search", "tiny.toml", "--device", "one.toml", "--trials", "2", "--json")
+    assert json.loads(again.stdout)["fronts"] == [front] and "trial 2:" not in again.stderr, "nothing is done again"
+
+
 def start(folder, *words):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COMPRESS_QUIET_SECONDS": "0"}
     command = [sys.executable, "-m", "compress", *words]
