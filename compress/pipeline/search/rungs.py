@@ -81,6 +81,8 @@ def why_stop_untrained(point: Point, finished: Sequence[Finished], limits: Limit
     over = [fault for fault in limits.faults(point) if fault.startswith(names)]
     if over:
         return f"over the budget before any training: {'; '.join(over)}"
+    if set(objectives) == {"accuracy"}:
+        return ""  # of that nothing is known yet
     ceiling = max((each.point.accuracy for each in finished), default=math.inf)
     by = _dominator(point, ceiling, finished, objectives)
     return (

@@ -30,6 +30,7 @@ def test_before_training_latency_alone_can_rule_a_trial_out():
     assert why_stop_untrained(point(0.0, 3.02), [], LIMITS, BOTH) == "", "over the time, within what can be measured"
     assert "latency_ms 3.5, the budget allows 3" in why_stop_untrained(point(0.0, 3.5), [], LIMITS, BOTH)
     assert why_stop_untrained(point(0.0, 2.0), [], LIMITS, BOTH) == "", "nothing is known yet"
+    assert why_stop_untrained(point(0.0, 2.0), best, LIMITS, ("accuracy",)) == "", "time is no objective"
 
 
 def test_after_a_tenth_the_most_that_any_won_bounds_what_can_be_won():
