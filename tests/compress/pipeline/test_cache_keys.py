@@ -98,6 +98,16 @@ def test_a_users_own_module_is_followed_within_its_folder_and_its_package(tmp_pa
     sys.modules.pop("own", None)
 
 
+def test_what_is_installed_is_not_followed_to_its_neighbours(tmp_path, monkeypatch):
+    """Beside a module of a package index lie all others."""
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    monkeypatch.syspath_prepend(str(installed))
+    (installed / "loose_installed.py").write_text("import loose_neighbour\n")
+    (installed / "loose_neighbour.py").write_text("HELP = 1\n")
+    assert [name for name, _ in closure(["loose_installed"])] == ["loose_installed"]
+
+
 def test_what_is_remembered_is_used_and_a_damaged_memory_is_read_past(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cache_keys, "_MEMORY", cache_keys._Memory())
