@@ -63,11 +63,11 @@ class CascadeReport:
             times = self.times[name]
             figures = " ".join(f"{value:>9.3f}" for value in (times.mean, times.p50, times.p90, times.worst))
             lines.append(f"{name:>10} {self.accuracy[name]:>8.2f} {figures}   {given}")
-        low, middle, high = self.drop
+        low, middle, high = (-bound for bound in reversed(self.drop))
         lines += [
             f"the large model answers where the margin is below {self.margin:.4f}: {100 * self.went_on:.1f} % of the "
             f"{self.samples} samples of test ({100 * self.went_on_validation:.1f} % of validation, where it was chosen)",
-            f"mean time {self.mean_share:.2f} of the large model's; {middle:+.2f} points below it (between {low:+.2f} and "
+            f"mean time {self.mean_share:.2f} of the large model's; {middle:+.2f} points beside it (between {low:+.2f} and "
             f"{high:+.2f})",
             "the worst case is the sum of both",
         ]

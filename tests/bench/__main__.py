@@ -18,6 +18,7 @@ from tests.bench.record import load, measured, save
 NAMES = (
     "spine",
     "search",
+    "cascade",
     "latency",
     "loader",
     "squeezenet",
