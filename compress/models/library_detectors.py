@@ -34,6 +34,10 @@ class UltralyticsDetector(nn.Module):
         self._whole = (whole,)  # in a tuple: its modules are ``model``'s, and no others of this one
         self._last: tuple[Any, tuple[int, int]] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: not the last pass, whose tensors are of this module's graph."""
+        return {**self.__dict__, "_last": None}
+
     def train(self, mode: bool = True) -> UltralyticsDetector:
         """Set the mode of all layers; the head's own, which says whether it decodes, stays as in training."""
         super().train(mode)
@@ -80,6 +84,10 @@ class QueriesDetector(nn.Module):
         super().__init__()
         self.model = model
         self._last: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: not the last pass, whose tensors are of this module's graph."""
+        return {**self.__dict__, "_last": None}
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels (samples, channels, height, width) to logits (samples, queries, classes) and boxes (samples,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
@@ -147,17 +147,19 @@ class Detection(Task):
     def loss_of(self, module: nn.Module) -> Callable[[Any, Tensor], Tensor]:
         """Return the loss on labels: the own one, or with ``loss = "model"`` that of a module from a library.
 
+        A module that was captured, as quantised training does, has the library's no more, and learns by the own one.
+
         Raises:
             UserError: the module has none.
         """
-        if self._loss == "own":
-            return self.loss
         found: Callable[[Any, Tensor], Tensor] | None = getattr(module, "task_loss", None)
+        if self._loss == "own" or any(isinstance(part, fx.GraphModule) for part in module.modules()):
+            return self.loss
         if found is None:
             raise UserError(
                 f"[task] loss = 'model': {type(module).__name__} has no task_loss(outputs, targets); models of "
-                "ultralytics: and of transformers: with head = 'boxes' have one until they are quantised. Use "
-                "loss = 'own', or losses that read no labels"
+                "ultralytics: and of transformers: with head = 'boxes' have one. Use loss = 'own', or losses that read no "
+                "labels"
             )
         return found
 

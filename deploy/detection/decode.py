@@ -61,10 +61,12 @@ class Decoding:
         """
         found = [np.asarray(each, np.float32) for each in outputs]
         name = choose(self.head, [each.shape for each in found], self.facts)
-        reading = reader(name).read(found, self.facts)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no number is no detection
+            reading = reader(name).read(found, self.facts)
+            scores = reading.scores
         least = np.array(self.thresholds, np.float32) if least_score is None else least_score
         overlap = self.most_overlap if reader(name).suppresses else None
-        pairs = zip(reading.boxes, reading.scores, strict=True)
+        pairs = zip(reading.boxes, scores, strict=True)
         return [detections(box, score, least_score=least, most_overlap=overlap) for box, score in pairs]
 
     def as_json(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Detectors of libraries, where they are installed: raw outputs that are read to the library's own boxes, and its loss."""
 
+import copy
 import importlib.util
 
 import numpy as np
@@ -59,6 +60,12 @@ def test_a_yolo_is_read_to_its_own_boxes_and_has_its_own_loss(name):
     loss.backward()
     assert loss > 0 and all(p.grad is None or torch.isfinite(p.grad).all() for p in module.parameters())
     assert torch.isfinite(module.task_loss(module(images), torch.full((2, 1, 5), -1.0)))
+    twin = copy.deepcopy(module.eval())
+    with torch.no_grad():
+        before = module(images)[1].clone()
+        for part in twin.model.parameters():
+            part.zero_()
+        assert twin(images)[1].abs().max() == 0 and torch.equal(module(images)[1], before), "a copy is one of its own"
     with pytest.raises(UserError, match="its head is Segment, and detectors' are read"):
         factory("ultralytics:yolo11n-seg")(classes=3)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from compress.losses.boxes import boxes, match_queries, matched_queries, sides
 from compress.losses.logits import bce_kd
@@ -147,6 +147,12 @@ def test_a_models_own_loss_is_asked_for_by_name_and_missed_where_it_is_not_there
     assert value.item() == pytest.approx(module.said[0].square().mean().item())
     with pytest.raises(UserError, match=r"loss = 'model': Linear has no task_loss\(outputs, targets\)"):
         task(loss="model").loss_of(nn.Linear(1, 1))
+
+
+def test_a_captured_model_learns_by_the_tasks_own_loss():
+    """Quantised training has a graph of the library's model, without its methods."""
+    graph, detection = fx.symbolic_trace(nn.Identity()), task(loss="model")
+    assert detection.loss_of(graph) == detection.loss
 
 
 def test_a_loss_of_distributions_on_a_head_without_them_is_told():
