@@ -75,11 +75,17 @@ def list_entries(
     return found
 
 
-def list_refused(teacher: CachedModel, evaluator: Evaluator) -> tuple[Refused, ...]:
-    """List the rows that are not there since a runtime refused the model, with its reason."""
+def list_refused(titled: Sequence[tuple[str, CachedModel]], evaluator: Evaluator) -> tuple[Refused, ...]:
+    """List the rows that are not there since a runtime refused the model, with its reason.
+
+    Args:
+        titled: models by their rows' titles; of several titles of a model the first counts.
+    """
+    title_by_key = {made.step.key: title for title, made in reversed(titled)}
     return tuple(
-        Refused(name="teacher" if v.made is teacher else "student", engine=v.engine, precision=v.precision, reason=reason)
+        Refused(name=title_by_key[v.made.step.key], engine=v.engine, precision=v.precision, reason=reason)
         for v, reason in evaluator.refused.items()
+        if v.made.step.key in title_by_key
     )
 
 

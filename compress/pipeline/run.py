@@ -128,7 +128,9 @@ def _run(
         budget=recipe.budget,
         rows=tuple(rows),
         scale=scale,
-        refused=list_refused(teacher, evaluator),
+        refused=list_refused(
+            [("teacher", teacher), *baselines, *((a.name, a.made) for a in attempts), ("student", standing)], evaluator
+        ),
         agreement=builder.task.agreement,
         verdict=conclude(
             rows,
