@@ -68,8 +68,8 @@ def init(
         drop_points=drop_points,
         random=random,
     )
-    made = draft(asked, out)
     progress = StreamProgress(None)
+    made = draft(asked, out, progress.say)
     for guess in made.guesses:
         progress.say(f"guess: {guess}")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,11 @@ from torch import nn
 
 from compress.models.checkpoint import WeightsSpec, load_into
 from compress.models.foreign import read_checkpoint
+from compress.models.hub.fetch import Say
 from compress.models.hub.records import kind_of
 from compress.models.plan import make
 from compress.pipeline.drafting.data_guess import DataGuess, guess_data
-from compress.pipeline.drafting.model_guess import ModelGuess, guess_model, published_facts
+from compress.pipeline.drafting.model_guess import ModelGuess, Published, guess_model, published
 from compress.pipeline.drafting.normalisation import Predict, guess_normalisation, takes_normalisation
 from compress.pipeline.drafting.text import Entry, table
 from compress.pipeline.drafting.trainings import (
@@ -74,19 +75,20 @@ class Draft:
     guesses: tuple[str, ...]
 
 
-def draft(asked: Asked, out: Path) -> Draft:
-    """Draft the recipe that is to lie at ``out``.
+def draft(asked: Asked, out: Path, say: Say = lambda _: None) -> Draft:
+    """Draft the recipe that is to lie at ``out``; ``say`` is told what is fetched, of names of a hub alone.
 
     Raises:
         UserError: the model, the data and the device do not go together, or one of them cannot be read.
     """
-    data = guess_data(asked.data, asked.size, _size_of(asked.model))
+    named = published(asked.model, say) if kind_of(asked.model) else None
+    data = guess_data(asked.data, asked.size, _size_of(asked.model, named))
     given = data.splits.train.load(np.arange(min(TIMED_SAMPLES, len(data.splits.train)))).inputs
     if isinstance(given, Mapping):
         fact = f"--data {asked.data}: it gives {len(given)} inputs ({', '.join(given)}), of which nothing is guessed yet"
         raise UserError(f"{fact}; write the recipe by hand, docs/recipes.md tells how")
     example = torch.from_numpy(given)
-    model = guess_model(asked.model, asked.weights, data.task, data.classes, example.shape[1], random=asked.random)
+    model = guess_model(asked.model, asked.weights, data.task, data.classes, example.shape[1], named, random=asked.random)
     module = _module(model, data, example)
     normalisation, why = _normalisation(model, data, module)
     seconds = 0.0 if module is None else step_seconds(module, example) * len(data.splits.train)
@@ -105,15 +107,13 @@ def draft(asked: Asked, out: Path) -> Draft:
     return Draft(text=text, guesses=tuple(writer.guesses(why)))
 
 
-def _size_of(model: str) -> int | list[int] | None:
+def _size_of(model: str, named: Published | None) -> int | list[int] | None:
     """Return the input's size that a model has of its own, in pixels; None where it has none that is known."""
     if model.endswith(".onnx") and Path(model).is_file():
         shape = _file(Path(model)).graph.input[0].type.tensor_type.shape.dim
         sides = [int(dim.dim_value) for dim in list(shape)[2:]]
         return (sides[0] if sides[0] == sides[1] else sides) if len(sides) == 2 and min(sides) > 0 else None
-    if kind_of(model) not in ("timm", "torchvision"):
-        return None
-    size = published_facts(model)[0].size
+    size = None if named is None else named.facts.size
     return None if size is None else size[0] if size[0] == size[1] else list(size)
 
 
@@ -124,14 +124,14 @@ def _file(path: Path) -> Any:
 
 
 def _module(model: ModelGuess, data: DataGuess, example: torch.Tensor) -> nn.Module | None:
-    """Build the model with its own weights where it has a file of them; None where that is for the run.
+    """Build the model, with its weights where it has a file of them; None for a file without source code.
 
     Raises:
         UserError: it does not take the data, or does not answer what the task reads.
     """
-    if model.is_onnx or kind_of(model.model) == "hf":
+    if model.is_onnx:
         return None
-    module = make(model.model, model.arguments).eval()
+    module = make(model.factory or model.model, {**model.base, **model.arguments}).eval()
     if model.weights:
         load_into(module, read_checkpoint(WeightsSpec(file=model.weights)).state, model.weights)
     task: Task = load_object(tasks()[data.task])()

@@ -14,9 +14,11 @@ from torch import Tensor
 from compress.models.checkpoint import COUNTER, WeightsSpec, without_prefix
 from compress.models.factory import factory, library
 from compress.models.foreign import read_checkpoint
-from compress.models.hub import timm_names, torchvision_names
+from compress.models.hub import hub_names, timm_names, torchvision_names
+from compress.models.hub.fetch import Say
 from compress.models.hub.fill import matching_rows
-from compress.models.hub.records import ModelFacts, kind_of
+from compress.models.hub.records import ModelFacts
+from compress.models.hub.resolve import Resolver
 from compress.models.plan import make
 from profiles.errors import UserError
 
@@ -37,6 +39,7 @@ class ModelGuess:
         pretrained: whether its published weights are taken.
         learns: whether it is to be trained before it teaches.
         scaled: whether its factory makes it narrower by ``width``.
+        factory, base: what a name is built by, and with which arguments beside; empty where ``model`` says it.
     """
 
     model: str
@@ -45,7 +48,8 @@ class ModelGuess:
     pretrained: bool = False
     learns: bool = False
     scaled: bool = False
-    facts: ModelFacts = field(default_factory=ModelFacts)
+    factory: str = ""
+    base: Mapping[str, Any] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -54,23 +58,48 @@ class ModelGuess:
         return self.model.endswith(".onnx")
 
 
-def published_facts(reference: str) -> tuple[ModelFacts, int]:
-    """Return what comes with a library's published weights and their number of classes, without fetching them.
+@final
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Published weights of a name.
+
+    Attributes:
+        outputs: their number of classes; 0 where there are none.
+        factory, arguments: what the model is built by.
+        count: the argument for the number of classes.
+    """
+
+    facts: ModelFacts = field(default_factory=ModelFacts)
+    outputs: int = 0
+    factory: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    count: str = "num_classes"
+
+
+def published(reference: str, say: Say) -> Published:
+    """Return what is known of the published weights of a name; of the libraries' own without fetching any.
 
     Raises:
-        UserError: there is no such model, with the nearest names.
+        UserError: there is no such model, with the nearest names; or the hub cannot be reached.
     """
     kind, _, name = reference.partition(":")
+    if kind == "hf":
+        found = Resolver(recipe=None, say=say).model(reference, {}, "")
+        count = "num_classes" if found.factory.startswith("timm:") else hub_names.CLASSES
+        return Published(
+            facts=found.facts, outputs=found.outputs, factory=found.factory, arguments=found.arguments, count=count
+        )
+    factory(reference)
     if kind == "timm":
-        factory(reference)
         settings = factory_settings(name)
-        return timm_names.facts_of(settings), int(settings.get("num_classes", 0)) if settings else 0
-    if kind == "torchvision":
-        factory(reference)
-        listed = library("torchvision.models").get_model_weights(name)
-        entry = listed.DEFAULT if len(listed) else None
-        return (torchvision_names.facts_of(entry), len(entry.meta.get("categories") or ())) if entry else (ModelFacts(), 0)
-    return ModelFacts(), 0
+        outputs = int(settings.get("num_classes", 0))
+        return Published(facts=timm_names.facts_of(settings), outputs=outputs, factory=reference)
+    listed = library("torchvision.models").get_model_weights(name)
+    if not len(listed):
+        return Published(factory=reference)
+    entry = listed.DEFAULT
+    outputs = len(entry.meta.get("categories") or ())
+    return Published(facts=torchvision_names.facts_of(entry), outputs=outputs, factory=reference)
 
 
 def factory_settings(name: str) -> dict[str, Any]:
@@ -83,13 +112,21 @@ def factory_settings(name: str) -> dict[str, Any]:
 
 
 def guess_model(
-    given: str, weights: str, task: str, classes: Sequence[str], channels: int, *, random: bool = False
+    given: str,
+    weights: str,
+    task: str,
+    classes: Sequence[str],
+    channels: int,
+    named: Published | None = None,
+    *,
+    random: bool = False,
 ) -> ModelGuess:
     """Find out how a recipe names a model.
 
     Args:
         given: a name, a factory, a checkpoint or an ONNX file; empty for the product's own model of the task.
         weights: a checkpoint for it; empty for none.
+        named: what is known of its published weights, where it is a name of them.
         random: whether published weights are left alone.
 
     Raises:
@@ -107,8 +144,8 @@ def guess_model(
         return ModelGuess(model=given)
     if path.is_file() and (path.suffix in SUFFIXES or ":" not in given):
         return identify(path, channels)
-    if kind_of(given):
-        return _named(given, weights, task, classes, channels, random=random)
+    if named is not None:
+        return _named(given, named, weights, task, classes, channels, random=random)
     call = factory(given)
     arguments = _arguments(call, len(classes), channels)
     why = {"model": "trained here, on labels, as it has no weights"} if not weights else {}
@@ -118,29 +155,26 @@ def guess_model(
     )
 
 
-def _named(given: str, weights: str, task: str, classes: Sequence[str], channels: int, *, random: bool) -> ModelGuess:
+def _named(
+    given: str, named: Published, weights: str, task: str, classes: Sequence[str], channels: int, *, random: bool
+) -> ModelGuess:
     if task != "classification":
-        raise UserError(f"{given} answers with classes, and the data is for {task}; leave the model out for {OWN[task]}")
-    kind = kind_of(given)
-    facts, outputs = published_facts(given)
-    if weights or random or (kind != "hf" and not outputs):
+        fact = f"{given}: of names, those of classifiers alone are guessed, and the data is for {task}"
+        raise UserError(f"{fact}; leave the model out for {OWN.get(task, 'one of yours')}, or write the recipe by hand")
+    planes = {} if channels == 3 or not named.factory.startswith("timm:") else {"in_chans": channels}
+    built: dict[str, Any] = {"factory": named.factory, "base": named.arguments}
+    if weights or random or not named.outputs:
         why = "random weights, as asked" if random else "" if weights else "random weights: none are published for it"
-        arguments = {"num_classes": len(classes), **({} if channels == 3 or kind != "timm" else {"in_chans": channels})}
+        arguments = {named.count: len(classes), **planes}
         told = {"model": f"{why}; trained here, on labels"} if why else {}
-        return ModelGuess(model=given, arguments=arguments, weights=weights, learns=not weights, why=told)
-    if kind == "hf":
-        why = "its weights come when it runs; where their classes are others, say num_labels or num_classes in arguments"
-        return ModelGuess(model=given, pretrained=True, why={"model": why})
-    arguments = {} if outputs == len(classes) else {"num_classes": len(classes)}
-    if channels != 3 and kind == "timm":
-        arguments["in_chans"] = channels
-    fits = matching_rows(classes, facts.labels) is not None or outputs == len(classes)
-    why = (
-        f"the head's rows for the data's classes, by name, of the {outputs} that the weights have"
-        if fits
-        else (f"published weights of {outputs} classes, none of which the data's are by name: its head is trained here")
-    )
-    return ModelGuess(model=given, arguments=arguments, pretrained=True, learns=not fits, facts=facts, why={"model": why})
+        return ModelGuess(model=given, arguments=arguments, weights=weights, learns=not weights, why=told, **built)
+    outputs, labels = named.outputs, named.facts.labels
+    fits = matching_rows(classes, labels) is not None or outputs == len(classes)
+    why = f"the head's rows for the data's classes, by name, of the {outputs} that the weights have"
+    if not fits:
+        why = f"published weights of {outputs} classes, none of which the data's are by name: its head is trained here"
+    arguments = {**({} if outputs == len(classes) else {named.count: len(classes)}), **planes}
+    return ModelGuess(model=given, arguments=arguments, pretrained=True, learns=not fits, why={"model": why}, **built)
 
 
 def _arguments(call: Any, classes: int, channels: int) -> dict[str, Any]:

@@ -10,18 +10,19 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 from compress.models import resnet, unet
 from compress.pipeline.drafting.data_guess import guess_data
 from compress.pipeline.drafting.draft import Asked, draft
-from compress.pipeline.drafting.model_guess import guess_model, identify
+from compress.pipeline.drafting.model_guess import Published, guess_model, identify
 from compress.pipeline.drafting.text import table, toml
 from compress.pipeline.drafting.trainings import choose_batch, choose_optimisation, plan_trainings
 from compress.recipe.parse import load
 from profiles.errors import UserError
 from profiles.toml import parse_toml
+from tests.compress.models.hub.conftest import hub  # noqa: F401  # a fixture
 from tests.conftest import ROOT
 
 
@@ -142,8 +143,9 @@ def test_factories_are_told_the_classes_by_their_own_name():
         guess_model("", "", "classification", ("a",), 3)
     with pytest.raises(UserError, match=r"none.onnx: no such file"):
         guess_model("none.onnx", "", "classification", ("a",), 3)
-    with pytest.raises(UserError, match="answers with classes, and the data is for detection"):
-        guess_model("timm:resnet18", "", "detection", ("a",), 3)
+    named = Published(factory="timm:resnet18", outputs=1000)
+    with pytest.raises(UserError, match=r"the data is for detection; leave the model out for compress.models:detector"):
+        guess_model("timm:resnet18", "", "detection", ("a",), 3, named)
 
 
 def test_time_is_shared_among_trainings():
@@ -277,3 +279,22 @@ def test_the_recipe_that_init_writes_runs(flowers, tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode in (0, 3), done.stderr
     assert (tmp_path / "runs/resnet20-cpu/bundle/manifest.json").is_file()
+
+
+def test_a_name_of_the_hub_brings_its_size_and_classes(hub, flowers, tmp_path):  # noqa: F811
+    timm = pytest.importorskip("timm")
+    settings = {"input_size": [3, 96, 96], "mean": [0.5] * 3, "std": [0.2] * 3, "classifier": "fc", "first_conv": "conv1"}
+    labels = ["cat", "dark", "light"]
+    config = {"architecture": "test_resnet", "num_classes": 3, "pretrained_cfg": settings, "label_names": labels}
+    weights = save(timm.create_model("test_resnet", num_classes=3).state_dict())
+    hub.commit("me/net", {"config.json": json.dumps(config).encode(), "model.safetensors": weights})
+    recipe, made = written(Asked(data=str(flowers), model="hf:me/net", minutes=5), tmp_path)
+    assert (
+        recipe.teacher.model == "hf:me/net" and recipe.teacher.pretrained and recipe.teacher.arguments == {"num_classes": 2}
+    )
+    assert recipe.data.arguments["size"] == 96 and recipe.stages[0].name == "prune"
+    assert any("by name, of the 3 that the weights have" in guess for guess in made.guesses)
+    recipe, _ = written(Asked(data=str(flowers), model="timm:test_resnet", minutes=5, random=True), tmp_path)
+    assert recipe.teacher.weights is None and not recipe.teacher.pretrained and recipe.data.arguments["size"] == 160
+    with pytest.raises(UserError, match="no repository 'me/nett' on the hub.*the nearest are me/net"):
+        draft(Asked(data=str(flowers), model="hf:me/nett"), tmp_path / "x.toml")
