@@ -47,8 +47,10 @@ from compress.stages.quantize import integer_recipe
 from compress.stages.runner import run_stage
 from compress.tasks import Task
 from compress.training.trainer import Trainer
+from deploy.engines.inputs import as_feed
 from deploy.export import from_onnx
 from deploy.files import sha256
+from deploy.onnx_graph.fixed_sizes import fix_sizes
 from deploy.onnx_graph.run import onnx_session
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
@@ -182,14 +184,18 @@ class ModelBuilder:
 
         def make(folder: Path) -> dict[str, Any]:
             model, note = from_onnx.read(path), ""
+            feed = as_feed(as_arrays(self.example), [given.name for given in model.graph.input])
+            sizes = fix_sizes(model, {name: tuple(array.shape[1:]) for name, array in feed.items()})
             if asked is not None and not asked.in_graph:
                 model, note = decode_graph.cut(model, as_arrays(self.example), asked)
             onnx.save(model, str(folder / MODEL))
-            return model_facts(notes=(note,) if note else ())
+            told = f"free sizes are those of the data: {'; '.join(sizes)}" if sizes else ""
+            return model_facts(notes=tuple(each for each in (note, told) if each))
 
-        decided: dict[str, Any] = {"model": sha256(path), "code": code_key(from_onnx)}
+        decided: dict[str, Any] = {"model": sha256(path), "code": code_key(from_onnx, fix_sizes)}
+        decided["inputs"] = describe(self.example)
         if asked is not None:
-            decided |= {"task": self.task_key(), "cut": code_key(decode_graph), "inputs": describe(self.example)}
+            decided |= {"task": self.task_key(), "cut": code_key(decode_graph)}
         return CachedModel(self._cache.step("teacher", decided, make))
 
     def fresh(self, plan: Plan) -> CachedModel:

@@ -1,0 +1,42 @@
+"""Free sizes of a model's inputs, fixed to those of the data: engines are built for fixed shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+
+def fix_sizes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Fix the free sizes of inputs, all but the batch, in place; shapes inside are inferred anew.
+
+    A size that several inputs share by name is fixed in all of them, and in what the model gives.
+
+    Args:
+        shapes: of one sample of each input.
+
+    Returns:
+        What was fixed, an input a line: ``input_ids: tokens = 48``.
+    """
+    named: dict[str, int] = {}
+    told: list[str] = []
+    for value in model.graph.input:
+        dimensions = value.type.tensor_type.shape.dim[1:]
+        fixed = []
+        for axis, (dimension, size) in enumerate(zip(dimensions, shapes.get(value.name, ()), strict=False), start=1):
+            if dimension.dim_value:
+                continue
+            if dimension.dim_param:
+                named[dimension.dim_param] = size
+            fixed.append(f"{dimension.dim_param or f'size {axis}'} = {size}")
+            dimension.dim_value = size
+        if fixed:
+            told.append(f"{value.name}: {', '.join(fixed)}")
+    if told:
+        for value in model.graph.output:
+            for dimension in value.type.tensor_type.shape.dim[1:]:
+                if dimension.dim_param in named:
+                    dimension.dim_value = named[dimension.dim_param]
+        del model.graph.value_info[:]
+        model.CopyFrom(onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True))
+    return told
