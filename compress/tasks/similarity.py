@@ -24,12 +24,13 @@ TINY = 1e-12
 class Similarity(Task):
     """Similarity of sentences: an embedding a sample, (samples, width); targets (samples, 2), a pair's number and its score.
 
-    The metric is Spearman's correlation of the cosine of a pair's embeddings with its score, 0 where it is negative (the
-    figure of the STS Benchmark). There is no loss on labels: students learn the teacher's embeddings.
+    The metric is Spearman's correlation of the cosine of a pair's embeddings with its score, times 100, 0 where it is
+    negative (the figure of the STS Benchmark). There is no loss on labels: students learn the teacher's embeddings.
     """
 
     metric = "spearman"
     unit = ""
+    scale = 100.0
     stage_losses = {
         "distill": ({"use": "l2", "weight": 100.0}, {"use": "rkd", "weight": 1.0}),
         "recovery": ({"use": "l2", "weight": 100.0},),
@@ -81,8 +82,8 @@ class Similarity(Task):
         embeddings, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         pairs = _pairs(targets[:, 0])
         rank = spearman(cosines(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]]), targets[pairs[:, 0], 1])
-        others = {} if rank >= 0 else {"spearman itself": rank}
-        return Metric(name=self.metric, value=max(rank, 0.0), unit=self.unit, samples=len(pairs), others=others)
+        others = {} if rank >= 0 else {"spearman itself": 100 * rank}
+        return Metric(name=self.metric, value=100 * max(rank, 0.0), unit=self.unit, samples=len(pairs), others=others)
 
 
 def _pairs(numbers: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
