@@ -169,15 +169,22 @@ def test_a_teacher_that_has_seen_validation_is_suspected():
 
 @pytest.mark.parametrize(
     ("validation", "test", "samples", "told"),
-    [(99.0, 93.0, 100, False), (99.0, 93.0, 1000, True), (93.5, 93.0, 10**6, False)],
+    [
+        (99.0, 93.0, 100, False),
+        (99.0, 93.0, 1000, True),
+        (94.9, 93.0, 10**6, False),
+        (95.1, 93.0, 10**6, True),
+    ],
 )
 def test_the_difference_of_two_splits_is_told_where_their_samples_show_it(validation, test, samples, told):
-    """Pooled share 0.96: the error is 2.77 points at 100 samples each, 0.88 at 1000; 6 points are 2.2 or 6.8 errors."""
+    """Pooled share 0.96: the error is 2.77 points at 100 samples each, 0.88 at 1000; 6 points are 2.2 or 6.8 errors.
+    Of a million, 2 points are told.
+    """
     one = row("teacher/openvino/fp32", "baseline", test, validation, 1.0)
     one = replace(one, metric=replace(one.metric, samples=samples), validation_samples=samples)
     found = find_warnings([one])
     assert bool(found) == told
-    if told:
+    if told and samples == 1000:
         assert "6.8 standard errors apart" in found[0]
     assert find_warnings([one], is_trained_here=True) == ()
 
