@@ -144,7 +144,7 @@ batch_size = 8
     ("model", "arguments", "epochs", "least"),
     [
         ("unet", "{ widths = [16, 32, 32], stride = 2, classes = 5 }", 24, 60),
-        ("vgg", "{ widths = [16, 32, 64, 64], blocks = [1, 1, 1, 1], classes = 10 }", 40, 5),
+        ("vgg", "{ widths = [16, 32, 64, 64], blocks = [1, 1, 1, 1], classes = 10 }", 40, 25),
     ],
 )
 def test_a_run_with_heatmaps_and_one_with_places(compress_cli, tmp_path, model, arguments, epochs, least):
