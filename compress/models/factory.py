@@ -29,7 +29,7 @@ from torch import nn
 
 from compress.models import given
 from compress.models.heads import Embedding, Logits, TextLogits
-from compress.models.library_detectors import QueriesDetector, ultralytics_detector
+from compress.models.library_detectors import QueriesDetector, quietly, ultralytics_detector
 from profiles.errors import UserError, unknown
 from profiles.tables import load_object
 
@@ -177,7 +177,8 @@ def _transformers(name: str) -> Callable[..., Any]:
 
 
 def _ultralytics(name: str) -> Callable[..., Any]:
-    library("ultralytics")
+    with quietly():
+        library("ultralytics")
 
     def build(**arguments: Any) -> nn.Module:
         return _built(f"ultralytics:{name}", ultralytics_detector, {"name": name, **arguments})

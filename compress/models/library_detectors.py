@@ -6,8 +6,11 @@ licence (AGPL-3.0 of ultralytics, say) is between it and who installs it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any, final
 
 import torch
@@ -120,15 +123,27 @@ def centres_and_sizes(corners: Tensor) -> Tensor:
     return torch.cat([(corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]], dim=-1)
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Hold ultralytics, while the context is open, to standard error and to this machine.
+
+    Reports go to standard output, and its logger writes to what that is when it is imported. It would look for updates,
+    and send what is used.
+    """
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
 def ultralytics_detector(name: str, *, classes: int = 80, channels: int = 3) -> nn.Module:
     """Build a detector of ultralytics by the name of its structure, with random weights.
 
     Args:
         name: such as ``yolo11n``; structures that segment or find keypoints have heads of their own, which are not read.
     """
-    os.environ.setdefault("YOLO_OFFLINE", "true")  # it would look for updates, and send what is used
-    tasks = importlib.import_module("ultralytics.nn.tasks")
-    whole = tasks.DetectionModel(f"{name}.yaml", ch=channels, nc=classes, verbose=False)
+    with quietly():
+        tasks = importlib.import_module("ultralytics.nn.tasks")
+        whole = tasks.DetectionModel(f"{name}.yaml", ch=channels, nc=classes, verbose=False)
     head = type(whole.model[-1]).__name__
     if not head.endswith("Detect"):
         raise ValueError(f"its head is {head}, and detectors' are read")

@@ -11,8 +11,7 @@ from deploy.detection.base import Head, Reader, Reading, Shapes, map_fault
 
 @final
 class Own(Reader):
-    """The built-in detector's: at each place the distances to a box's sides in strides, before softplus, and class
-    logits."""
+    """At each place the distances to a box's sides in strides, before softplus, and class logits."""
 
     gives = "a map of 4 + classes channels for each stride"
 

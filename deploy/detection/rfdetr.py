@@ -11,8 +11,7 @@ from deploy.detection.detr import MOST_QUERIES, order, scaled
 
 @final
 class RfDetr(Reader):
-    """Logits (samples, queries, classes + 1), of which the last means nothing, and boxes (samples, queries, 4) as
-    ``detr``."""
+    """Logits (samples, queries, classes + 1), the last without meaning, and boxes as ``detr``."""
 
     gives = "logits, one more than classes, and boxes of queries"
     suppresses = False

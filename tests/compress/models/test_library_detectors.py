@@ -2,6 +2,9 @@
 
 import copy
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from compress.models.library_detectors import centres_and_sizes
 from deploy.detection.base import Head
 from deploy.detection.choose import choose, reader
 from profiles.errors import UserError
+from tests.conftest import ROOT
 
 SIZE = (96, 128)
 FACTS = Head(classes=3, size=SIZE)
@@ -68,6 +72,16 @@ def test_a_yolo_is_read_to_its_own_boxes_and_has_its_own_loss(name):
         assert twin(images)[1].abs().max() == 0 and torch.equal(module(images)[1], before), "a copy is one of its own"
     with pytest.raises(UserError, match="its head is Segment, and detectors' are read"):
         factory("ultralytics:yolo11n-seg")(classes=3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("ultralytics"), reason="ultralytics is not installed")
+def test_what_the_library_prints_does_not_go_where_reports_go():
+    code = "from compress.models.factory import factory; factory('ultralytics:yolo11n')(classes=3)"
+    search = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    command = [sys.executable, "-c", f"import sys; sys.path += {sys.path!r}; {code}"]
+    done = subprocess.run(command, env=search, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.slow
