@@ -5,6 +5,13 @@ from __future__ import annotations
 from profiles.facts import Facts
 
 OLDEST_PYTHON = (3, 10)
+WHEELS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "ai-edge-litert", "executorch": "executorch"}
+MADE_BY = {
+    "ncnn": "pip install 'edge-compress[ncnn]'",
+    "mnn": "pip install 'edge-compress[mnn]'",
+    "litert": "pip install 'edge-compress[litert]'",
+}
+"""Runtimes with files of their own: what a device needs, and what the host needs that makes the files."""
 
 
 def remedy(engine: str, device: Facts) -> str:
@@ -14,7 +21,9 @@ def remedy(engine: str, device: Facts) -> str:
     if engine == "onnxruntime" and device.l4t:
         return "pip install onnxruntime runs on the CPU; PyPI has no GPU build for Jetson: there the GPU is tensorrt's"
     if engine == "openvino" and _is_arm(device):
-        return "openvino is made for x86; on Arm onnxruntime is as a rule faster"
+        return "pip install openvino: its aarch64 wheel runs fp32 and int8 (glibc 2.35 or newer: Debian 12, Ubuntu 22.04)"
+    if engine in MADE_BY:
+        return f"to run it: pip install {WHEELS[engine]}; to make its files, on the host: {MADE_BY[engine]}"
     if engine == "executorch" and device.system.startswith("Android"):
         return (
             "on a phone the app brings it: the AAR org.pytorch:executorch-android, or an executor_runner built with the NDK"

@@ -18,7 +18,11 @@ RECIPES = {
     "mnn": (("mnn", ()),),
     "litert": (("xnnpack", ()),),
     "ort-mobile": (("arm-dotprod", ("asimddp",)),),
-    "openvino": (("x86-vnni", ("avx512_vnni", "avx_vnni")), ("x86-no-vnni", ("x86_64", "AMD64"))),
+    "openvino": (
+        ("x86-vnni", ("avx512_vnni", "avx_vnni")),
+        ("x86-no-vnni", ("x86_64", "AMD64")),
+        ("arm-dotprod", ("asimddp",)),
+    ),
     "onnxruntime": (
         ("ort-x86-vnni", ("avx512_vnni", "avx_vnni")),
         ("ort-x86-no-vnni", ("x86_64", "AMD64")),

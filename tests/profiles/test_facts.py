@@ -130,7 +130,9 @@ def test_peaks_by_hand():
         ("tensorrt", {}, "no Jetson Linux is here"),
         ("tensorrt", {"arch": "x86_64"}, "needs an NVIDIA GPU"),
         ("onnxruntime", {"l4t": "36.4.3"}, "PyPI has no GPU build for Jetson"),
-        ("openvino", {}, "on Arm onnxruntime is as a rule faster"),
+        ("openvino", {}, "glibc 2.35 or newer"),
+        ("ncnn", {}, "to run it: pip install ncnn; to make its files, on the host: pip install 'edge-compress[ncnn]'"),
+        ("litert", {"arch": "x86_64"}, "to run it: pip install ai-edge-litert"),
         ("executorch", {"system": "Android 14"}, "AAR"),
     ],
 )
