@@ -35,6 +35,7 @@ NAMES = (
     "answer",
     "select",
     "latency_table",
+    "shares",
     "pruning",
     "recovery",
     "low_rank",

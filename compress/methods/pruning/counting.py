@@ -15,7 +15,7 @@ from torch import nn
 from compress.methods.pruning.faithfulness import find_unfaithfulness
 from compress.methods.pruning.narrowing import build_narrow
 from compress.methods.pruning.structure.coupling import Count
-from compress.models.inputs import ModelInputs
+from compress.models.inputs import ModelInputs, rows
 
 if TYPE_CHECKING:
     from compress.methods.pruning.channels import Group
@@ -32,6 +32,7 @@ def settle_counts(
     Args:
         lose_one: the least that a group may lose.
     """
+    example = rows(example, slice(1))
     known: dict[frozenset[Kind], frozenset[Kind]] = {}
     settled: list[Group] = []
     for group in groups:

@@ -1,0 +1,102 @@
+"""What a quarter of each group's channels is of one network's parameters; run by ``EDGE_ZOO``'s Python.
+
+``python -m tests.bench.shares_of NETWORK ours`` prints JSON; ``theirs``: of Torch-Pruning, asked for the same, rounded to 8.
+Each is run on a small network before it is timed: what either imports at first is no part of the comparison.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.methods.pruning.channels import rank_groups
+from compress.methods.pruning.cutting import cut
+from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.methods.pruning.operations import Narrow
+from compress.models.layers import flat_tensors
+
+RATIO, MULTIPLE = 0.25, 8
+
+
+def build(network: str) -> tuple[nn.Module, Tensor]:
+    """Build ``LIBRARY:NAME``, or ``LIBRARY:NAME:SIZE`` of the input's side."""
+    library, name, *size = network.split(":")
+    torch.manual_seed(0)
+    if library == "torchvision":
+        import torchvision
+
+        module = getattr(torchvision.models, name)(weights=None)
+    elif library == "ultralytics":
+        from ultralytics import YOLO
+
+        module = YOLO(f"{name}.yaml").model.float()
+    else:
+        import timm
+
+        module = timm.create_model(name)
+    side = int(size[0]) if size else 224
+    return module.eval(), torch.randn(2, 3, side, side)
+
+
+def ours(module: nn.Module, example: Tensor) -> dict[str, Any]:
+    """Cut by ours: the share that goes, processor seconds, groups left whole, and whether replay and masking agree."""
+    started = time.process_time()
+    groups, _ = rank_groups(module, example)
+    operation, notes = cut(module, example, groups, RATIO, MULTIPLE)
+    seconds = time.process_time() - started
+    assert operation is not None
+    small = operation.apply(copy.deepcopy(module))
+    again = Narrow.from_json(json.loads(json.dumps(vars(operation)))).apply(copy.deepcopy(module))
+    with torch.no_grad():
+        pairs = zip(flat_tensors(small(example)), flat_tensors(again(example)), strict=True)
+        equal = all(torch.equal(one, other) for one, other in pairs)
+    faithful = not find_unfaithfulness(module, operation, example)
+    return {"share": _share(small, module), "seconds": seconds, "whole": len(notes), "equal": equal, "faithful": faithful}
+
+
+def theirs(module: nn.Module, example: Tensor) -> dict[str, Any]:
+    """Cut by Torch-Pruning: the share that goes and processor seconds."""
+    import torch_pruning as tp
+
+    before = copy.deepcopy(module)
+    heads = [m for m in module.modules() if 1000 in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))]
+    attention = {m.qkv: m.num_heads for m in module.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")}
+    options: dict[str, Any] = {"num_heads": attention} if attention else {}
+    started = time.process_time()
+    importance = tp.importance.GroupMagnitudeImportance(p=2)
+    tp.pruner.MagnitudePruner(
+        module, example, importance, pruning_ratio=RATIO, ignored_layers=heads, round_to=MULTIPLE, **options
+    ).step()
+    seconds = time.process_time() - started
+    with torch.no_grad():
+        module(example)
+    return {"share": _share(module, before), "seconds": seconds}
+
+
+def _share(small: nn.Module, whole: nn.Module) -> float:
+    sizes = [sum(p.numel() for p in module.parameters()) for module in (small, whole)]
+    return 1 - sizes[0] / sizes[1]
+
+
+def _tried(method: Callable[[nn.Module, Tensor], dict[str, Any]], network: str) -> dict[str, Any]:
+    try:
+        return method(*build(network))
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"}
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    ways: dict[str, Callable[[nn.Module, Tensor], dict[str, Any]]] = {"ours": ours, "theirs": theirs}
+    way = ways[sys.argv[2]]
+    way(nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Conv2d(32, 1000, 3)).eval(), torch.randn(2, 3, 8, 8))
+    print(json.dumps(_tried(way, sys.argv[1])))
