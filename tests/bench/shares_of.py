@@ -1,17 +1,18 @@
-"""What a quarter of each group's channels is of one network's parameters; run by ``EDGE_ZOO``'s Python.
+"""What a quarter of each group's channels is of networks' parameters; run by ``EDGE_ZOO``'s Python.
 
-``python -m tests.bench.shares_of NETWORK ours`` prints JSON; ``theirs``: of Torch-Pruning, asked for the same, rounded to 8.
-Each is run on a small network before it is timed: what either imports at first is no part of the comparison.
+``python -m tests.bench.shares_of SECONDS NETWORK ...`` prints a line of JSON for each by ours and by Torch-Pruning, which is
+asked for the same, rounded to 8. Each is made in a process of its own, that is ended after so many seconds.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from compress.methods.pruning.operations import Narrow
 from compress.models.layers import flat_tensors
 
 RATIO, MULTIPLE = 0.25, 8
+Way = Callable[[nn.Module, Tensor], dict[str, Any]]
 
 
 def build(network: str) -> tuple[nn.Module, Tensor]:
@@ -86,17 +88,36 @@ def _share(small: nn.Module, whole: nn.Module) -> float:
     return 1 - sizes[0] / sizes[1]
 
 
-def _tried(method: Callable[[nn.Module, Tensor], dict[str, Any]], network: str) -> dict[str, Any]:
+def _tried(method: Way, network: str, answers: Any) -> None:
+    warnings.filterwarnings("ignore")
     try:
-        return method(*build(network))
+        answers.send(method(*build(network)))
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"}
+        answers.send({"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"})
+
+
+def _within(seconds: float, method: Way, network: str) -> dict[str, Any]:
+    """Run a method in a process of its own that is ended when it takes longer."""
+    processes = multiprocessing.get_context("fork")
+    answers, question = processes.Pipe(duplex=False)
+    process = processes.Process(target=_tried, args=(method, network, question))
+    process.start()
+    found: dict[str, Any] = answers.recv() if answers.poll(seconds) else {"error": f"not done after {seconds:g} s"}
+    process.kill()
+    process.join()
+    return found
+
+
+def main(seconds: float, networks: Sequence[str]) -> None:
+    """Print what each network loses by each way. Both run on a small one first: what is imported then is not timed."""
+    torch.set_num_threads(1)
+    for method in (ours, theirs):
+        small = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Conv2d(32, 1000, 3))
+        method(small.eval(), torch.randn(2, 3, 8, 8))
+    for network in networks:
+        found = {method.__name__: _within(seconds, method, network) for method in (ours, theirs)}
+        print(json.dumps({"network": network, **found}), flush=True)
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
-    ways: dict[str, Callable[[nn.Module, Tensor], dict[str, Any]]] = {"ours": ours, "theirs": theirs}
-    way = ways[sys.argv[2]]
-    way(nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Conv2d(32, 1000, 3)).eval(), torch.randn(2, 3, 8, 8))
-    print(json.dumps(_tried(way, sys.argv[1])))
+    main(float(sys.argv[1]), sys.argv[2:])
