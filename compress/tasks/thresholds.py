@@ -72,8 +72,9 @@ def choose_thresholds(
 ) -> tuple[ClassThreshold, ...]:
     """Choose for each class the threshold at which ``shipped`` is as precise as ``reference`` is at ``threshold``.
 
-    Of those, the one with the fewest detections that finds as many objects as the reference did; where none does, the
-    one that finds most; where none is as precise, the most precise one.
+    ``threshold`` itself where precision and recall are no less there. Else the one with the fewest detections that finds
+    as many objects as the reference did; where none does, the one that finds most; where none is as precise, the most
+    precise one.
 
     Args:
         truth: of each sample (objects, 5), [label, x1, y1, x2, y2], label -1 for none.
@@ -120,6 +121,9 @@ def _threshold(reference: Judged, shipped: Judged, threshold: float) -> float:
     if not len(shipped.scores):
         return threshold
     precision, recall, _ = reference.at(threshold)
+    same = shipped.at(threshold)
+    if same[0] >= precision - ROUNDING and same[1] >= recall - ROUNDING:
+        return threshold
     lasts = np.flatnonzero(np.append(shipped.scores[1:] < shipped.scores[:-1], True))  # of equal scores all are shown
     found = np.cumsum(shipped.right)[lasts]
     precisions, recalls = found / (lasts + 1), found / max(shipped.objects, 1)

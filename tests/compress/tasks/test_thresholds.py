@@ -21,6 +21,12 @@ def test_the_same_model_keeps_its_threshold():
     assert _threshold(FLOAT, FLOAT, 0.4) == 0.4
 
 
+def test_a_threshold_that_is_still_good_stays_though_another_is_better():
+    """The wrong one at .6 is gone: precision 1 at .4, and all that was found is."""
+    better = judged([0.9, 0.8, 0.5], [1, 1, 1], 5)
+    assert _threshold(FLOAT, better, 0.4) == 0.4
+
+
 def test_scores_that_int8_halved_get_half_the_threshold():
     """Shown from between .25 and .15 on: four detections again, three right."""
     halved = judged(FLOAT.scores / 2, FLOAT.right, 5)
