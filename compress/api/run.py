@@ -112,7 +112,7 @@ def run(
         beside = [key for key, value in asked.items() if value is not None]
         if beside:
             raise UserError(f"{SOURCE}: a recipe says it all; leave out {', '.join(beside)}, or the recipe")
-        return _run(lambda: _recipe(str(recipe), trial, device, join), device, out, until, progress, **how)
+        return _run(lambda: recipe_of(str(recipe), trial, device, join), device, out, until, progress, **how)
     if trial is not None:
         raise UserError(f"{SOURCE}: trial = {trial} is of a search of a recipe; give that recipe")
     missing = [f"{SOURCE}: {key} is missing; or give a recipe" for key in ("teacher", "data") if asked[key] is None]
@@ -140,7 +140,12 @@ def run(
         return _run(objects, device, out, until, progress, **how)
 
 
-def _recipe(given: str, trial: int | None, device: str, join: str | None) -> Recipe:
+def recipe_of(given: str, trial: int | None, device: str, join: str | None) -> Recipe:
+    """Read a recipe, or that of a trial of its search on a device.
+
+    Raises:
+        UserError: there is none, or it has faults.
+    """
     if trial is None:
         return load_recipe(given)
     from compress.api.search import trial_recipe

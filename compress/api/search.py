@@ -10,12 +10,12 @@ from compress.execution.cache import steps_folder
 from compress.execution.progress import Progress, progress_here
 from compress.pipeline.search import records
 from compress.pipeline.search import search as pipeline
+from compress.pipeline.search.space import space_of, without_search
 from compress.pipeline.search.study import HEARTBEAT_S, import_optuna
 from compress.pipeline.target import resolve
 from compress.recipe.parse import parse, read_table
 from compress.recipe.spec import Recipe
 from compress.report.search_record import SearchReport
-from profiles.toml import parse_toml
 
 TRIALS = 30
 
@@ -87,8 +87,9 @@ def trial_recipe(recipe: str, number: int, device: str, join: str | None = None,
     Raises:
         UserError: there is no such search or trial.
     """
-    _, name, source = read_table(recipe)
+    table, name, source = read_table(recipe)
     url = join or pipeline.study_url(Path(folder) if folder is not None else search_folder(name))
-    text = records.trial_recipe(url, name, device, number)
-    made = parse(parse_toml(text, f"trial {number}"), name=name, source=source)
+    base = without_search(table)
+    space = space_of(pipeline.spec_of(table, source), base, resolve(device).profile)
+    made = parse(records.trial_table(url, name, device, number, base, space), name=name, source=source)
     return replace(made, name=f"{name}-trial-{number}")

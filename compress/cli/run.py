@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from compress.recipe.spec import Recipe
 
 OVER_BUDGET = 3
 
@@ -50,7 +55,9 @@ def run(
 
     named = None if engines is None else [name.strip() for name in engines.split(",") if name.strip()]
     if dry_run:
-        click.echo(json.dumps(_dry(recipe, device, until, named), indent=1))
+        from compress.api import run as api
+
+        click.echo(json.dumps(_dry(partial(api.recipe_of, recipe, trial, device, join), device, until, named), indent=1))
         return 0
     progress = StreamProgress(None if distributed.is_main() else io.StringIO())
     with progress.keep_telling():
@@ -91,15 +98,14 @@ def _state(bundle: Path, *, within_budget: bool) -> str:
     return f"is {' and '.join(faults)}: not ready to ship" if faults else "is ready to ship"
 
 
-def _dry(recipe: str, device: str, until: str | None, engines: list[str] | None) -> dict[str, object]:
+def _dry(recipe: Callable[[], Recipe], device: str, until: str | None, engines: list[str] | None) -> dict[str, object]:
     """Describe what a run would do."""
     from compress.api import run as api
     from compress.pipeline.run import until_stage
     from compress.pipeline.target import runtime_versions
-    from compress.recipe.parse import load
     from deploy.engines import engine
 
-    asked, target = api.resolve(lambda: load(recipe), device, engines)
+    asked, target = api.resolve(recipe, device, engines)
     target.tell_warnings(partial(click.echo, err=True))
     versions, plans = runtime_versions(target.device), []
     for runtime in target.profile.runtimes:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.pipeline.search.runner import TrialRunner
-from compress.pipeline.search.space import without_search
+from compress.pipeline.search.space import put, without_search
 from compress.pipeline.search.study import find_study
-from compress.recipe.search import Dimension, SearchSpec
+from compress.recipe.search import STAGES, Dimension, SearchSpec
 from compress.report.search_record import DeviceFront, Point, TrialRecord
 from profiles.errors import UserError
+from profiles.toml import shown
 
 if TYPE_CHECKING:
     import optuna
@@ -70,23 +72,45 @@ def recipe_toml(table: Mapping[str, Any], number: int, source: str) -> str:
     return f"{about}\n{tomli_w.dumps(without_search(table))}"
 
 
-def trial_recipe(url: str, name: str, device: str, number: int) -> str:
-    """Return the recipe of a trial of a search, as TOML.
+def trial_table(
+    url: str, name: str, device: str, number: int, base: Mapping[str, Any], space: Sequence[Dimension]
+) -> dict[str, Any]:
+    """Return the table of a trial's recipe: its values, put into the user's own recipe.
+
+    Others may write to a storage that is shared: of it nothing counts but values that the user's own space has.
 
     Raises:
-        UserError: there is no such search, or no such trial.
+        UserError: there is no such search or trial, or it has values that the space has not.
     """
     study = find_study(url, f"{name} on {device}")
-    recipes = {trial.number: trial.user_attrs.get("recipe") for trial in study.get_trials(deepcopy=False)}
-    known = [str(each) for each, recipe in recipes.items() if recipe]
-    if str(number) not in known:
-        raise UserError(f"--trial {number}: the search of {name} on {device} has trials {', '.join(known) or '(none)'}")
-    return str(recipes[number])
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if trial.params}
+    if number not in trials:
+        known = ", ".join(map(str, trials)) or "(none)"
+        raise UserError(f"--trial {number}: the search of {name} on {device} has trials {known}")
+    values, by_key = decoded(trials[number].params), {dimension.key: dimension for dimension in space}
+    faults = [
+        f"--trial {number}: {key} = {shown(value)} is not in the recipe's [search]; has the recipe changed since?"
+        for key, value in values.items()
+        if key not in by_key or not by_key[key].holds(value)
+    ]
+    if faults:
+        raise UserError(*faults)
+    table = copy.deepcopy(dict(base))
+    for key in sorted(values, key=lambda key: key != STAGES):
+        put(table, key, values[key])
+    return without_search(table)
 
 
 def decoded(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return a trial's parameters as values of a recipe."""
-    return {key: json.loads(value) if isinstance(value, str) else value for key, value in params.items()}
+    return {key: _value(value) for key, value in params.items()}
+
+
+def _value(coded: Any) -> Any:
+    try:
+        return json.loads(coded) if isinstance(coded, str) else coded
+    except (ValueError, RecursionError):
+        return coded
 
 
 def coded(values: Mapping[str, Any], space: Sequence[Dimension]) -> dict[str, Any]:
