@@ -20,6 +20,7 @@ NAMES = (
     "search",
     "cascade",
     "latency",
+    "runtimes",
     "loader",
     "squeezenet",
     "cifar",
