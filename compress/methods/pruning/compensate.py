@@ -30,7 +30,8 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
         batches: calibration inputs.
 
     Returns:
-        Paths of layers that lost inputs and have neither a bias nor a batch norm behind them, so that nothing was shifted.
+        Paths of layers that lost inputs and where nothing was shifted: they have neither a bias nor a batch norm behind
+        them, or are not called themselves.
     """
     lost = find_consumers(whole, operation)
     given = iter(batches)
@@ -38,10 +39,13 @@ def compensate(whole: nn.Module, cut: nn.Module, operation: Narrow, batches: Ite
     norms, means = following_norms(whole, lost, rows(first, slice(1))), _means(whole, lost, chain([first], given))
     left: list[str] = []
     for path, dropped in lost.items():
+        if path not in means:  # not called: another layer reads its weight, as attention does of its projection
+            left.append(path)
+            continue
         layer = whole.get_submodule(path)
         assert isinstance(layer, Layer)
         weight = layer.weight.detach().double()
-        sums = weight.flatten(2).sum(2) if weight.dim() == 4 else weight
+        sums = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
         shift = sums[:, dropped] @ means[path][dropped]
         kept = operation.tensors[f"{path}.weight"].get("0")
         shift = shift if kept is None else shift[torch.tensor(kept)]
@@ -56,7 +60,7 @@ def _means(module: nn.Module, paths: Iterable[str], batches: Iterable[ModelInput
 
     def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            axis = 1 if isinstance(layer, nn.Conv2d) else given[0].dim() - 1
+            axis = given[0].dim() - 1 if isinstance(layer, nn.Linear) else 1
             total = given[0].detach().double().movedim(axis, 0).flatten(1).mean(1) * len(given[0])
             totals[path] = totals.get(path, torch.zeros_like(total)) + total
 

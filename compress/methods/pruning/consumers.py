@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from compress.methods.pruning.operations import Narrow
 from compress.models.inputs import ModelInputs, call
 
-Layer = nn.Conv2d | nn.Linear
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 Hooks = Mapping[str, Callable[..., Any]]
 """By the path of the layer."""
 

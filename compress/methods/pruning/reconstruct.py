@@ -110,7 +110,7 @@ class _Fit:
     @property
     def layer(self) -> nn.Conv2d | nn.Linear:
         layer = self.cut.get_submodule(self.path)
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
         return layer
 
     def can_make_up(self, batches: Sequence[ModelInputs]) -> bool:
