@@ -125,7 +125,7 @@ def tasks() -> int:
     """List the tasks, the data sources with their options, and the outputs of detectors that are read."""
     from compress.recipe.parse import sources
     from compress.recipe.parse import tasks as table
-    from deploy.detection.choose import readers
+    from deploy.processing.detection.choose import readers
     from profiles.tables import load_object
 
     for heading, found in (("tasks", table()), ("data", sources()), ("heads of detection", readers())):

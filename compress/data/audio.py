@@ -18,7 +18,7 @@ from compress.data.base import Splits, assign_splits
 from compress.data.box_samples import first_faults
 from compress.data.options import Positive, Seed, checked_options
 from compress.data.recordings import SUFFIXES, Head, is_sound, read_heads
-from deploy.samples.log_mel import LogMel
+from deploy.processing.log_mel import LogMel
 from profiles.errors import UserError
 
 NOTHING: Mapping[str, Mapping[str, Sequence[str]]] = {}
@@ -68,7 +68,7 @@ def audio(
         file_column, label_column: its columns; a label is the class, or with ``separator`` any number of tags.
         separator: between tags; targets are then (samples, classes) of 0 and 1, for the task ``tagging``.
         classes: names in the order of the labels; without, all that occur in train, in order.
-        log_mel: fields of ``deploy.samples.log_mel.LogMel`` but for the rate: spectra (1, mels, frames) in place of
+        log_mel: fields of ``deploy.processing.log_mel.LogMel`` but for the rate: spectra (1, mels, frames) in place of
             recordings, for a model that has no front end.
         resample: whether recordings of another rate are brought to ``rate``; an error otherwise.
         least_seconds: a shorter recording is an error.

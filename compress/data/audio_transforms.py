@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.recordings import Sound
-from deploy.samples.log_mel import LogMel, to_hz, to_mel
+from deploy.processing.log_mel import LogMel, to_hz, to_mel
 from profiles.errors import UserError
 
 QUIETEST = 1e-4

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from compress.data.base import Splits, array_splits, assign_splits
 from compress.data.options import Count, Seed, checked_options
 from compress.data.transforms import make_normalise, statistics
-from deploy.foreign.npz import ArraysError, array_names, read_arrays
+from deploy.files.npz import ArraysError, array_names, read_arrays
 from profiles.errors import UserError, one_line
 
 PARTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}

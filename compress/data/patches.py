@@ -18,7 +18,7 @@ from compress.data.box_samples import first_faults
 from compress.data.decoding import UNREADABLE, reason, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Normalise
-from deploy.foreign.npz import read_array
+from deploy.files.npz import read_array
 from profiles.errors import UserError
 
 WHITE = 255.0

@@ -15,7 +15,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy.foreign.npz import ArraysError, read_array
+from deploy.files.npz import ArraysError, read_array
 from profiles.errors import UserError
 
 VOCABULARY = (

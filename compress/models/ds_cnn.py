@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy.samples.log_mel import CENTRE, FLOOR, SPREAD, LogMel
+from deploy.processing.log_mel import CENTRE, FLOOR, SPREAD, LogMel
 
 
 @final
@@ -96,7 +96,7 @@ def ds_cnn(
         width: factor on ``channels``, in steps of 8.
         depth: factor on ``blocks``, at least one staying.
         front_end: whether the model takes recordings; without it takes what ``log_mel`` of the data makes of them.
-        window_ms, hop_ms, mels, low_hz, high_hz: of the front end, as ``deploy.samples.log_mel.LogMel`` has them.
+        window_ms, hop_ms, mels, low_hz, high_hz: of the front end, as ``deploy.processing.log_mel.LogMel`` has them.
     """
     settings = LogMel(rate=rate, window_ms=window_ms, hop_ms=hop_ms, mels=mels, low_hz=low_hz, high_hz=high_hz)
     scaled = max(8, 8 * round(channels * width / 8))

@@ -1,6 +1,6 @@
 """Checkpoints of others: the state dict in a trainer's file, found by content.
 
-PyTorch's own format is read in a process of its own (``deploy.foreign.confined``): a crafted file can hang its reader, or
+PyTorch's own format is read in a process of its own (``deploy.files.confined``): a crafted file can hang its reader, or
 take all memory, though no code of it is run. What is read comes back as safetensors. A safetensors file is read here:
 nothing in it expands, and its header is bounded.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from compress.models.checkpoint import WeightsSpec, load_tensors, save_tensors, some_names
 from compress.models.file_kinds import AGAIN, checkpoint_kind, zip_fault
-from deploy.foreign.confined import ConfinedError, Limits, call
+from deploy.files.confined import ConfinedError, Limits, call
 from profiles.errors import UserError, unknown
 
 WRAPPERS = (

@@ -23,9 +23,9 @@ from compress.tasks.thresholds import ClassThreshold
 from deploy.bundle import bundle as bundles
 from deploy.bundle.golden import pack
 from deploy.bundle.manifest import Manifest, Target
-from deploy.detection.decode import Decoding
 from deploy.engines import BuildPlan
 from deploy.engines.base import load_plan
+from deploy.processing.detection.decode import Decoding
 from profiles.device import DeviceProfile
 
 GOLDEN_SAMPLES = 16

@@ -39,8 +39,7 @@ NEUTRAL = {
     "compress.pipeline.cache_keys": "names results",
     "profiles.errors": "words of errors, after which there is no result",
     "profiles.remedies": "words of errors, after which there is no result",
-    "deploy.files": "writes bytes as they are",
-    "deploy.foreign": "gives what a file holds as it is, or nothing",
+    "deploy.files": "writes bytes as they are; gives what a file holds as it is, or nothing",
 }
 """Modules and packages that can change no number, and why. The ``__init__`` of a package is followed where something is
 imported from it: otherwise it only lists names."""

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import torch
 
-from deploy.detection.base import AskedHead
-from deploy.detection.choose import AUTO, choose, reader
 from deploy.engines.inputs import Inputs
 from deploy.export.decode import MOST_BRANCHES, attach, cut_at, last_layers
 from deploy.onnx_graph.run import onnx_session
+from deploy.processing.detection.base import AskedHead
+from deploy.processing.detection.choose import AUTO, choose, reader
 from profiles.errors import UserError
 
 BOXES_PX, SCORES = 0.05, 1e-3

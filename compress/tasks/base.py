@@ -17,8 +17,8 @@ from profiles.errors import UserError
 
 if TYPE_CHECKING:
     from compress.tasks.thresholds import ClassThreshold
-    from deploy.detection.base import AskedHead
-    from deploy.detection.decode import Decoding
+    from deploy.processing.detection.base import AskedHead
+    from deploy.processing.detection.decode import Decoding
 
 Predict = Callable[[Inputs], list[npt.NDArray[Any]]]
 """Inputs of shape (samples, ...), or several by name, to the model's raw outputs, in order: a module, an engine here, an

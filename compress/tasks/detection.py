@@ -21,10 +21,10 @@ from compress.tasks.base import Metric, Predict, Task
 from compress.tasks.box_checks import check_boxes
 from compress.tasks.precision import CHUNK, METRIC, UNIT, Detections, average_precision
 from compress.tasks.thresholds import ClassThreshold, choose_thresholds
-from deploy.detection.base import YOLO_ANCHORS, AskedHead, Head, Reading, Shapes
-from deploy.detection.choose import AUTO, choose, describe, reader, readers
-from deploy.detection.decode import Decoding, as_priors
-from deploy.foreign.npz import read_array
+from deploy.files.npz import read_array
+from deploy.processing.detection.base import YOLO_ANCHORS, AskedHead, Head, Reading, Shapes
+from deploy.processing.detection.choose import AUTO, choose, describe, reader, readers
+from deploy.processing.detection.decode import Decoding, as_priors
 from profiles.errors import UserError, unknown
 
 IN_GRAPH = "corners"
@@ -52,7 +52,7 @@ class Detection(Task):
     alone.
 
     Args:
-        head: how outputs are read, a name of ``deploy.detection.READERS``; ``auto`` chooses by their shapes.
+        head: how outputs are read, a name of ``deploy.processing.detection.READERS``; ``auto`` chooses by their shapes.
         strides: pixels of the input that a cell of each map covers.
         anchors: of heads with anchors, their width and height in pixels, for each stride; YOLOv5's.
         priors: of SSD, a .npy file of the corners of its prior boxes in pixels, (priors, 4).

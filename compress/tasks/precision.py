@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from compress.data import Samples
 from compress.tasks.base import Metric, Predict
-from deploy.detection.suppression import MOST_DETECTIONS, Detections, detections, suppress
+from deploy.processing.detection.suppression import MOST_DETECTIONS, Detections, detections, suppress
 
 __all__ = ["CHUNK", "METRIC", "UNIT", "Decode", "Detections", "average_precision", "detections", "suppress"]
 

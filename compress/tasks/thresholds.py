@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.detection.suppression import Detections
+from deploy.processing.detection.suppression import Detections
 
 LEAST_OBJECTS = 20
 """Objects of a class, and detections of the float model, below which its threshold is chosen over all classes."""

@@ -7,7 +7,8 @@
     preprocessing.json  what was done to a sample before the model saw it
     profile.json        the device it was proven on
     report.json         what was measured
-    decode.json         of a detector: how its outputs become boxes (deploy/detection), and decode.md: the lines that do so
+    decode.json         of a detector: how its outputs become boxes (deploy/processing/detection)
+    decode.md           of a detector: the lines that do so
     priors.npy          where its reader needs them
     README.md           how to run it without this product
     manifest.json       version, target, size and SHA-256 of each file (deploy/bundle/manifest.py)
@@ -38,11 +39,11 @@ from deploy.bundle import target as targets
 from deploy.bundle.golden import GoldenCheck
 from deploy.bundle.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, Target
 from deploy.bundle.model_file import model_file
-from deploy.detection import decode, standalone
-from deploy.detection.decode import Decoding
 from deploy.engines import BuildPlan, engine
 from deploy.files import UnsafeNameError, sha256, write_atomically
 from deploy.packing import packed_file
+from deploy.processing.detection import decode, standalone
+from deploy.processing.detection.decode import Decoding
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 

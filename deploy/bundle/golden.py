@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from deploy.engines import Session
 from deploy.engines.inputs import Inputs, as_feed, count, padded
-from deploy.foreign.npz import ArraysError, read_arrays
+from deploy.files.npz import ArraysError, read_arrays
 from deploy.measure.parity import parity
 
 INPUT = "input"

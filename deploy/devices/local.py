@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, final
 
 from deploy.devices.base import CompletedCommand, Device, DeviceError
-from deploy.foreign.confined import python_environment
+from deploy.files.confined import python_environment
 
 
 @final

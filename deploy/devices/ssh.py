@@ -28,7 +28,7 @@ from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, to_chunks
 from deploy.devices.base import CompletedCommand, Device, DeviceError
 from deploy.files import UnsafeNameError, name_fault, safe_path, sha256
-from deploy.foreign.confined import python_environment
+from deploy.files.confined import python_environment
 from profiles.errors import UserError
 
 CONNECT_S = 15

@@ -14,10 +14,10 @@ import onnx
 from onnx import compose
 from onnx.utils import Extractor
 
-from deploy.detection.base import Head
-from deploy.detection.choose import reader
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
+from deploy.processing.detection.base import Head
+from deploy.processing.detection.choose import reader
 from deploy.qdq.placement import COMPUTE, is_expectation
 
 if TYPE_CHECKING:

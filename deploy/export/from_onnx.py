@@ -1,6 +1,6 @@
 """Foreign ONNX files: reading, and conversion to the form that exported models have.
 
-A foreign file is read, converted and first run in a process of its own (``deploy.foreign.confined``): libraries in C++ parse
+A foreign file is read, converted and first run in a process of its own (``deploy.files.confined``): libraries in C++ parse
 it, and folding its constants or running it may take any time and memory.
 """
 
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from deploy.engines.inputs import Inputs, as_feed, describe
 from deploy.export.to_onnx import IR_VERSION, OPSET, silence_exporter
 from deploy.files import name_fault
-from deploy.foreign.confined import ConfinedError, Limits, call
+from deploy.files.confined import ConfinedError, Limits, call
 from deploy.onnx_graph.graph import drop_unused_constants, use_global_pools
 from profiles.errors import UserError, one_line
 

@@ -11,7 +11,7 @@ import numpy as np
 from deploy.engines import BuildPlan, ExportFormat, engine, export_format, exports
 from deploy.engines.base import PLAN_FILE
 from deploy.engines.exports import ONNX
-from deploy.foreign.confined import ConfinedError, Limits, call
+from deploy.files.confined import ConfinedError, Limits, call
 from deploy.worker.client import RemoteWorker
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, unknown
@@ -62,7 +62,7 @@ def variants(
 def onnx_fault(path: Path) -> str | None:
     """Return why ``path`` is no ONNX model, judged without its weights; None where it is one.
 
-    It is read in a process of its own first (``deploy.foreign.confined``).
+    It is read in a process of its own first (``deploy.files.confined``).
     """
     try:
         asked = {"file": str(path.absolute())}

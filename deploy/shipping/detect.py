@@ -16,9 +16,9 @@ import numpy.typing as npt
 from deploy.bundle import bundle, manifest
 from deploy.bundle.golden import run
 from deploy.bundle.model_file import model_file
-from deploy.detection import decode
 from deploy.engines import EngineError, engine
-from deploy.foreign.npz import ArraysError, read_array
+from deploy.files.npz import ArraysError, read_array
+from deploy.processing.detection import decode
 from profiles.errors import UserError
 
 CHUNK = 16

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from deploy.board.relay import JOB_GONE, LOST, NOTICE
 from deploy.devices import Device, DeviceError
 from deploy.engines.base import BuildPlan, EngineError
-from deploy.foreign.npz import ArraysError, read_arrays
+from deploy.files.npz import ArraysError, read_arrays
 from deploy.measure.conditions import Conditions
 from deploy.measure.load import Load
 from deploy.measure.timing import Times

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploy.detection.base import Head
-from deploy.detection.choose import reader
+from deploy.processing.detection.base import Head
+from deploy.processing.detection.choose import reader
 
 
 class Whole(nn.Module):

@@ -13,10 +13,10 @@ from compress.methods.distillation.objective import VOCABULARY
 from compress.stages import STAGES
 from compress.stages.base import Stage
 from compress.tasks import TASKS, Task
-from deploy.detection import READERS
-from deploy.detection.base import Reader
 from deploy.devices import DEVICES, Device
 from deploy.engines import ENGINES, EXPORTS, Engine, ExportFormat
+from deploy.processing.detection import READERS
+from deploy.processing.detection.base import Reader
 from profiles.tables import load_object
 from tests.conftest import ROOT
 
@@ -27,7 +27,7 @@ FOLDERS = {
     "compress/data": (DATA, None),
     "deploy/engines": (ENGINES, Engine),
     "deploy/devices": (DEVICES, Device),
-    "deploy/detection": (READERS, Reader),
+    "deploy/processing/detection": (READERS, Reader),
 }
 HELPERS = {
     "compress/data": {
@@ -57,7 +57,7 @@ HELPERS = {
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},
     "deploy/engines": {"build_record", "cuda", "exports", "inputs"},
-    "deploy/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
+    "deploy/processing/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
 

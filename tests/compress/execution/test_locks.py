@@ -11,7 +11,7 @@ import time
 import pytest
 
 from compress.execution.locks import LOCK, HeldError, locked, only_writer
-from deploy.foreign.confined import python_environment
+from deploy.files.confined import python_environment
 from profiles.errors import UserError
 
 HOLDER = """

@@ -14,7 +14,7 @@ from safetensors.torch import save as safetensors_bytes
 from compress.models.checkpoint import WeightsSpec, load_into
 from compress.models.foreign import load_foreign, read_checkpoint
 from compress.recipe.parse import parse
-from deploy.foreign.confined import Limits
+from deploy.files.confined import Limits
 from profiles.errors import UserError
 from tests.conftest import small_model
 

@@ -7,8 +7,8 @@ from compress.methods.pruning.structure.coupling import find_structure
 from compress.models import ds_cnn
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.run import onnx_session
+from deploy.processing.log_mel import LogMel
 from deploy.qdq.placement import place
-from deploy.samples.log_mel import LogMel
 from profiles.quantization import QUANTIZATION
 
 SMALL = {"rate": 8000, "mels": 16, "channels": 16, "blocks": 1, "classes": 3}

@@ -13,8 +13,8 @@ import torch
 from compress.models import library_detectors
 from compress.models.factory import factory
 from compress.models.library_detectors import centres_and_sizes
-from deploy.detection.base import Head
-from deploy.detection.choose import choose, reader
+from deploy.processing.detection.base import Head
+from deploy.processing.detection.choose import choose, reader
 from profiles.errors import UserError
 from tests.conftest import ROOT
 

@@ -22,7 +22,7 @@ from deploy.export.to_onnx import capture, to_onnx
 from profiles.device import load as load_profile
 from tests import squares
 from tests.conftest import ROOT
-from tests.deploy.detection import heads
+from tests.deploy.processing.detection import heads
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from compress.methods.distillation.objective import Objective, parse_losses
 from compress.tasks.detection import Detection
 from profiles.errors import UserError
 from tests.compress.tasks.test_detection import Boxed, splits
-from tests.deploy.detection import test_readers as forms
+from tests.deploy.processing.detection import test_readers as forms
 
 BOUND = {"strides": forms.STRIDES}
 

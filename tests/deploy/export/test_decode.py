@@ -10,15 +10,15 @@ import torch
 from compress.data import Batch, Samples
 from compress.methods.quantization.post_training import PostTraining, quantize_model
 from compress.pipeline.decode_graph import cut, write_in
-from deploy.detection.base import YOLO_ANCHORS, AskedHead, Head
-from deploy.detection.choose import choose, reader
 from deploy.export.decode import last_layers
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
 from deploy.onnx_graph.run import onnx_session
+from deploy.processing.detection.base import YOLO_ANCHORS, AskedHead, Head
+from deploy.processing.detection.choose import choose, reader
 from deploy.qdq.placement import place
 from profiles.quantization import QUANTIZATION
-from tests.deploy.detection.heads import CLASSES, SIZE, Anchored, Distances, Queries, made
+from tests.deploy.processing.detection.heads import CLASSES, SIZE, Anchored, Distances, Queries, made
 
 FACTS = Head(classes=CLASSES, size=(SIZE, SIZE))
 INPUTS = np.random.default_rng(0).normal(size=(8, 3, SIZE, SIZE)).astype(np.float32)

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.bundle import bundle as bundles
 from deploy.bundle import golden
-from deploy.detection.base import Head
-from deploy.detection.decode import Decoding
 from deploy.engines import engine
+from deploy.processing.detection.base import Head
+from deploy.processing.detection.decode import Decoding
 from profiles.device import load as load_profile
 from tests.conftest import ROOT
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from deploy.detection.arrays import constant, corners_of, library, softmax
-from deploy.detection.base import Head, Reader, Reading, Shapes
+from deploy.processing.detection.arrays import constant, corners_of, library, softmax
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes
 
 VARIANCES = (0.1, 0.2)
 """Of offsets of the centre and of the log of the size (Liu et al. 2016; torchvision's weights 10 and 5)."""

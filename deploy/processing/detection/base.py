@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from deploy.detection.arrays import log_odds, sigmoid
+from deploy.processing.detection.arrays import log_odds, sigmoid
 
 Shapes = Sequence[tuple[int, ...]]
 """Shapes of a model's outputs in their order, the number of samples first."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from deploy.detection.arrays import corners_of, library
-from deploy.detection.base import Head, Reader, Reading, Shapes
+from deploy.processing.detection.arrays import corners_of, library
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes
 
 MASKS = 32
 """Coefficients of a mask behind the classes, in a model that gives prototypes of masks too."""

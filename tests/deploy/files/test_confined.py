@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from deploy.foreign import confined
-from deploy.foreign.confined import ConfinedError, Limits, call, python_environment
+from deploy.files import confined
+from deploy.files.confined import ConfinedError, Limits, call, python_environment
 from profiles.errors import UserError
 
-HERE = "tests.deploy.foreign.test_confined"
+HERE = "tests.deploy.files.test_confined"
 LIMITS = Limits(memory_bytes=2**29, cpu_s=1, wall_s=600.0)
 BRIEF = replace(LIMITS, wall_s=1.0)
 
@@ -123,7 +123,7 @@ def test_threads_get_their_own_answers():
 
 def test_the_server_ends_with_the_process_that_started_it():
     code = (
-        "import os, signal; from deploy.foreign import confined; from deploy.foreign.confined import *\n"
+        "import os, signal; from deploy.files import confined; from deploy.files.confined import *\n"
         f"call('{HERE}:answer', dict(value=1), Limits(memory_bytes=2**29, cpu_s=1, wall_s=2.0))\n"
         f"print(confined._SERVERS['{HERE}']._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -7,8 +7,8 @@ from typing import Any, final
 
 import numpy as np
 
-from deploy.detection.arrays import constant, library
-from deploy.detection.base import Head, Reader, Reading, Shapes
+from deploy.processing.detection.arrays import constant, library
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes
 
 MOST_ROWS = 1000
 

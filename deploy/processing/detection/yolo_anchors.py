@@ -7,8 +7,8 @@ from typing import Any, final
 
 import numpy as np
 
-from deploy.detection.arrays import constant, corners_of, library, sigmoid
-from deploy.detection.base import Head, Reader, Reading, Shapes
+from deploy.processing.detection.arrays import constant, corners_of, library, sigmoid
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes
 
 
 @final

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from deploy.detection.arrays import constant, corners_around, flatten_maps, map_places, softplus
-from deploy.detection.base import Head, Reader, Reading, Shapes, map_fault
+from deploy.processing.detection.arrays import constant, corners_around, flatten_maps, map_places, softplus
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes, map_fault
 
 
 @final

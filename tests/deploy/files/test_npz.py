@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from deploy.foreign.npz import MOST_ARRAYS, ArraysError, array_names, read_array, read_arrays
+from deploy.files.npz import MOST_ARRAYS, ArraysError, array_names, read_array, read_arrays
 
 
 def npy(kind, shape, content=b"", version=1):

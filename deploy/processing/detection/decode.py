@@ -11,10 +11,10 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.detection.base import Head
-from deploy.detection.choose import choose, reader, readers
-from deploy.detection.suppression import Detections, detections
-from deploy.foreign.npz import read_array
+from deploy.files.npz import read_array
+from deploy.processing.detection.base import Head
+from deploy.processing.detection.choose import choose, reader, readers
+from deploy.processing.detection.suppression import Detections, detections
 from profiles.errors import UserError, one_line
 
 SCHEMA = 1

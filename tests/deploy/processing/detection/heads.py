@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from deploy.detection.arrays import map_places
+from deploy.processing.detection.arrays import map_places
 
 STRIDES, CLASSES, SIZE = (8, 16, 32), 3, 64
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from deploy.samples.log_mel import CENTRE, FLOOR, FULL_SCALE, SPREAD, LogMel, to_hz, to_mel
+from deploy.processing.log_mel import CENTRE, FLOOR, FULL_SCALE, SPREAD, LogMel, to_hz, to_mel
 from profiles.errors import UserError
 
 

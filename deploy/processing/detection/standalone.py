@@ -6,7 +6,7 @@ import ast
 from importlib.util import find_spec
 from pathlib import Path
 
-from deploy.detection.choose import readers
+from deploy.processing.detection.choose import readers
 
 TEXT = """# From outputs to detections
 
@@ -65,7 +65,12 @@ def text(head: str) -> str:
     """Return decode.md for a reader of the table."""
     module, _, name = readers()[head].partition(":")
     names: dict[str, None] = {}
-    for needed in ("deploy.detection.arrays", "deploy.detection.base", "deploy.detection.suppression", module):
+    for needed in (
+        "deploy.processing.detection.arrays",
+        "deploy.processing.detection.base",
+        "deploy.processing.detection.suppression",
+        module,
+    ):
         _add(needed, names)
     parts = [_definitions(each) for each in names]
     return TEXT.format(head=head, code="\n\n".join([IMPORTS.rstrip("\n"), *parts]) + DETECT.replace("{reader}", name))
@@ -74,7 +79,7 @@ def text(head: str) -> str:
 def _add(module: str, names: dict[str, None]) -> None:
     """Add a module of readers to ``names``, those that it imports before it."""
     for node in ast.parse(_source(module)).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deploy.detection."):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deploy.processing.detection."):
             _add(str(node.module), names)
     names.setdefault(module)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from deploy.detection.base import Head, Reader, Reading, Shapes
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes
 
 
 @final

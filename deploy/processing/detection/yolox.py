@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from deploy.detection.arrays import constant, corners_of, flatten_maps, library, map_places, sigmoid
-from deploy.detection.base import Head, Reader, Reading, Shapes, map_fault
+from deploy.processing.detection.arrays import constant, corners_of, flatten_maps, library, map_places, sigmoid
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes, map_fault
 
 LARGEST_POWER = 20.0
 """Of e: a side longer than any picture."""

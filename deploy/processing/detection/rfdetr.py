@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from deploy.detection.base import Head, Reader, Reading, Shapes
-from deploy.detection.detr import MOST_QUERIES, order, scaled
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes
+from deploy.processing.detection.detr import MOST_QUERIES, order, scaled
 
 
 @final

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.detection import READERS
-from deploy.detection.base import Head, Reader, Shapes
+from deploy.processing.detection import READERS
+from deploy.processing.detection.base import Head, Reader, Shapes
 from profiles.errors import UserError
 from profiles.tables import look_up, with_entry_points
 

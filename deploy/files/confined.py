@@ -1,6 +1,6 @@
 """Readers of foreign files in a process of their own, with limits of memory and time: what kills one is one line here.
 
-``call`` asks a server for it, ``python -m deploy.foreign.confined MODULE``, which has imported the reader's module, and what
+``call`` asks a server for it, ``python -m deploy.files.confined MODULE``, which has imported the reader's module, and what
 that names in ``IMPORTED_BY_READERS``, and forks for each call: the imports, seconds for torch, are paid once. The server
 ends after ``IDLE_S`` without a call, or with the process that started it.
 """
@@ -112,7 +112,7 @@ class _Server:
     def __init__(self, module: str) -> None:
         self.owner = os.getpid()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.foreign.confined", module],
+            [sys.executable, "-m", "deploy.files.confined", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -7,8 +7,8 @@ from typing import Any, final
 
 import numpy as np
 
-from deploy.detection.arrays import constant, corners_around, flatten_maps, library, map_places, softmax
-from deploy.detection.base import Head, Reader, Reading, Shapes, map_fault
+from deploy.processing.detection.arrays import constant, corners_around, flatten_maps, library, map_places, softmax
+from deploy.processing.detection.base import Head, Reader, Reading, Shapes, map_fault
 
 USUAL_BINS = 16
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.detection import READERS
-from deploy.detection.arrays import corners_of, log_odds, map_places, sigmoid, softmax, softplus
-from deploy.detection.base import Head
-from deploy.detection.choose import choose, describe, reader
-from deploy.detection.decode import Decoding
+from deploy.processing.detection import READERS
+from deploy.processing.detection.arrays import corners_of, log_odds, map_places, sigmoid, softmax, softplus
+from deploy.processing.detection.base import Head
+from deploy.processing.detection.choose import choose, describe, reader
+from deploy.processing.detection.decode import Decoding
 from profiles.errors import UserError
 
 SIZE, STRIDES, CLASSES = (64, 64), (8, 16, 32), 3

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from deploy.detection import READERS, decode, standalone
-from deploy.detection.base import Head
-from deploy.detection.decode import Decoding, load
+from deploy.processing.detection import READERS, decode, standalone
+from deploy.processing.detection.base import Head
+from deploy.processing.detection.decode import Decoding, load
 from profiles.errors import UserError
-from tests.deploy.detection.test_readers import FACTS, FORMS, NAMED, is_right
+from tests.deploy.processing.detection.test_readers import FACTS, FORMS, NAMED, is_right
 from tests.fuzz.mutations import check, generator, inputs, mutated_table
 
 CLASSES = ("RBC", "WBC", "Platelets")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from deploy.samples.tiles import run_in_tiles
+from deploy.processing.tiles import run_in_tiles
 
 
 @pytest.fixture(scope="module")
