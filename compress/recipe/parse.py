@@ -340,6 +340,9 @@ def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
 def _model(reference: str, folder: Path) -> str:
     if reference.endswith(".onnx"):
         return str(_path(reference, folder))
+    library, _, saved = reference.partition(":")
+    if library == "transformers" and ("/" in saved or "$" in saved):  # a model that was saved, no configuration's name
+        return f"{library}:{_path(saved, folder)}"
     return factory.relative_to(reference, folder)
 
 

@@ -221,3 +221,29 @@ def test_every_fault_of_baselines_is_named():
     assert "'resnet20' names a row; a name that is free" in faults and "'teacher' names a row" in faults
     assert "unknown key 'widht'" in faults and "a:c sha256: of the file that weights names" in faults
     assert "models" in "\n".join(faults_of(f"{GOOD}[baselines]\nmodels = 3"))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("transformers:$PLACE/minilm", "transformers:/there/minilm"),
+        ("transformers:models/minilm", "transformers:/recipes/models/minilm"),
+        ("transformers:/saved/minilm", "transformers:/saved/minilm"),
+        ("transformers:bert", "transformers:bert"),
+    ],
+)
+def test_a_saved_model_of_transformers_is_found_from_the_recipes_folder(given, found, monkeypatch):
+    monkeypatch.setenv("PLACE", "/there")
+    text = TEXT_OF_A_SAVED_MODEL.replace("MODEL", given)
+    assert recipe.parse(tomllib.loads(text), name="r", source="/recipes/r.toml").teacher.model == found
+
+
+TEXT_OF_A_SAVED_MODEL = """
+[task]
+kind = "classification"
+data = "digits"
+[teacher]
+model = "MODEL"
+arguments = { head = "text" }
+weights = "/there/model.safetensors"
+"""
