@@ -86,6 +86,10 @@ def quantize(
     if ranges not in get_args(Ranges) or not isinstance(biases, bool):
         words = f"ranges is one of {', '.join(get_args(Ranges))}, biases true or false"
         raise UserError(f"quantize: without labels to judge by, {words}; given: {ranges!r}, {biases!r}")
+    from compress.methods.quantization.fake_quantize import QuantizedProgram
+
+    if isinstance(module, QuantizedProgram):
+        raise UserError("quantize: the module is quantised already; give the float module that it was made from")
     settings = {"ranges": ranges, "weights": weights, "equalise": equalise, "rounding": rounding, "biases": biases}
     return _alone("quantize", settings, module, samples, device, progress)
 
@@ -141,6 +145,8 @@ def export(module: nn.Module, path: str | Path, samples: Arrays) -> Path:
     from deploy.export.to_onnx import capture, to_onnx
     from deploy.qdq.insert import insert
 
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"export: {Path(path).parent}: no such folder; make it first")
     example = as_tensors(wrap_samples(samples).load(np.arange(2)).inputs)
     if isinstance(module, QuantizedProgram):
         plain = to_onnx(module.float_program())

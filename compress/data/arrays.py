@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.base import Splits, array_splits, assign_splits
+from compress.data.base import NamedSamples, Splits, array_splits, assign_splits
 from compress.data.transforms import Normalise, statistics
 from deploy.engines.inputs import Inputs, count
 from profiles.errors import UserError
@@ -84,6 +84,9 @@ def _pair(name: str, part: Any) -> Pair:
         words = "a Splits, a pair (inputs, labels) or a PyTorch dataset"
         raise UserError(f"data: {name} is {words}; given: a {type(part).__name__}")
     if isinstance(inputs, Mapping):
+        if labels.ndim < 1:
+            raise UserError(f"data: {name}: labels are (samples, ...); given: {labels.shape}")
+        NamedSamples(inputs, labels)  # says what is wrong with them
         return inputs, labels
     if len(inputs) != len(labels) or inputs.dtype == object or labels.dtype == object:
         raise UserError(f"data: {name}: as many labels as inputs, both numbers; given: {inputs.shape} and {labels.shape}")

@@ -20,6 +20,8 @@ Indices = npt.NDArray[np.int64]
 INPUT_TYPES = tuple(np.dtype(kind) for kind in ("float32", "float64", "int32", "int64", "bool"))
 """Types of inputs by name: values; ids; masks."""
 
+RESERVED = ("self", "file", "allow_pickle", "args", "kwds", "input", "output")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -152,6 +154,7 @@ class NamedSamples(Samples):
         self, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any], classes: tuple[str, ...] = ()
     ) -> None:
         self.classes = classes
+        inputs, labels = {name: np.asarray(array) for name, array in inputs.items()}, np.asarray(labels)
         faults = _misnamed(inputs, labels)
         if faults:
             raise UserError(*faults)
@@ -180,6 +183,8 @@ def _misnamed(inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) 
     for name, array in inputs.items():
         if not (isinstance(name, str) and name.isidentifier()):
             faults.append(f"data: inputs are named as the parameters of the model's forward; given: {name!r}")
+        elif name in RESERVED or name.startswith("output_"):
+            faults.append(f"data: no input is called {name}, which files have a use of their own for; rename the parameter")
         if array.dtype not in INPUT_TYPES or array.ndim < 1:
             allowed = ", ".join(str(kind) for kind in INPUT_TYPES)
             faults.append(f"data: input {name} is an array (samples, ...) of {allowed}; given: {array.dtype} {array.shape}")

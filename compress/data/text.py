@@ -168,7 +168,11 @@ def _given(train: Path, validation: Path | None, test: Path | None) -> dict[str,
 def _classes(columns: Any) -> tuple[str, ...]:
     """Return the names of classes, whole numbers in their order, other names in that of the alphabet."""
     names = {name for column in columns for name in column}
-    return tuple(sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)))
+    return tuple(sorted(names, key=lambda name: (not _is_number(name), int(name) if _is_number(name) else 0, name)))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) < 19
 
 
 def _numbers(file: Path, values: Sequence[str]) -> npt.NDArray[np.float64]:

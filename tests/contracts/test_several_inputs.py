@@ -170,3 +170,29 @@ def test_ids_that_the_model_has_no_row_for_are_told_before_anything_is_trained(t
         in str(told.value)
     )
     assert "is the tokenizer the model's?" in str(told.value)
+
+
+def test_a_boolean_mask_and_a_table_of_one_reach_the_engines(tmp_path):
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(16, 16)
+
+        def forward(self, values, mask=None):
+            return self.layer(values if mask is None else values.masked_fill(~mask, 0.0))
+
+    random = np.random.default_rng(0)
+    one = {"values": random.normal(size=(20, 16)).astype(np.float32)}
+    both = {**one, "mask": random.random((20, 16)) < 0.5}
+    for number, inputs in enumerate((one, both)):
+        path = compress.export(compress.quantize(Masked(), inputs), tmp_path / f"{number}.onnx", inputs)
+        session = opened(path, "onnxruntime", "int8", tmp_path / str(number))
+        assert {spec.name: spec.dtype for spec in session.inputs} == {n: str(a.dtype) for n, a in inputs.items()}
+        assert golden.run(session, inputs)[0].shape == (20, 16)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"file": 5}, {"output_1": 5}, {"x": 4}])
+def test_tables_that_will_not_do_are_told_where_they_are_given(wrong):
+    inputs = {name: np.zeros((count, 2), np.float32) for name, count in wrong.items()}
+    with pytest.raises(UserError):
+        compress.split_arrays({"train": (inputs, np.zeros(5, np.int64))})

@@ -41,11 +41,16 @@ def check_calibration(samples: Samples, shapes: InputShapes) -> tuple[str, ...]:
 def _misfits(inputs: Inputs, shapes: InputShapes) -> list[str]:
     """Say where samples are of another shape or type than the model takes."""
     if isinstance(inputs, Mapping) or isinstance(shapes, Mapping):
-        wanted = shapes if isinstance(shapes, Mapping) else {ONE: InputShape(shapes, "float32")}
+        only = next(iter(inputs)) if isinstance(inputs, Mapping) and len(inputs) == 1 else ONE
+        wanted = shapes if isinstance(shapes, Mapping) else {only: InputShape(shapes, "float32")}
         given = by_name(inputs) if isinstance(inputs, Mapping) or len(wanted) > 1 else {next(iter(wanted)): inputs}
         if set(given) != set(wanted):
             return [f"calibration: the samples have {', '.join(given)}; the model takes {', '.join(wanted)}"]
-        return [fault for name, each in wanted.items() for fault in _misfit(given[name], each, f"input {name}")]
+        return [
+            fault
+            for name, each in wanted.items()
+            for fault in _misfit(given[name], each, f"input {name}" if len(wanted) > 1 else "")
+        ]
     return _misfit(inputs, InputShape(shapes, "float32"), "")
 
 

@@ -22,6 +22,7 @@ from compress.methods.quantization.calibration_checks import check_calibration
 from compress.methods.quantization.observer import Observer, sample_inputs
 from compress.methods.quantization.operations import Quantize
 from compress.models.inputs import InputShape, InputShapes, ModelInputs
+from deploy.engines.inputs import ONE
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
 from deploy.qdq.bias_correction import correct_biases
@@ -162,8 +163,8 @@ def _input_shapes(model: onnx.ModelProto) -> InputShapes:
     types = {given.name: given.type.tensor_type for given in model.graph.input if given.name not in constants}
     shapes = {name: tuple(d.dim_value for d in each.shape.dim[1:]) for name, each in types.items()}
     kinds = {name: str(onnx.helper.tensor_dtype_to_np_dtype(each.elem_type)) for name, each in types.items()}
-    if len(shapes) == 1 and set(kinds.values()) == {"float32"}:
-        return next(iter(shapes.values()))
+    if list(shapes) == [ONE] and kinds[ONE] == "float32":
+        return shapes[ONE]
     return {name: InputShape(shapes[name], kinds[name]) for name in shapes}
 
 
