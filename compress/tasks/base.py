@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from compress.data import Batch, Samples, Splits
+from compress.models.layers import flat_tensors
 from deploy.engines.inputs import Inputs
 from profiles.errors import UserError
 
@@ -57,6 +58,26 @@ def readable_batches(samples: Samples, size: int, faults: list[str]) -> Iterator
                 return
         else:
             yield batch
+
+
+def split_faults(splits: Splits, look: Callable[[str, Samples], Sequence[str]]) -> list[str]:
+    """List what ``look`` finds in each of the four splits, given their names; what two share is said once."""
+    faults: list[str] = []
+    for name in ("train", "calibration", "validation", "test"):
+        samples: Samples = getattr(splits, name)
+        faults += look(name, samples) if len(samples) else [f"data: the {name} split is empty; every split needs samples"]
+    return list(dict.fromkeys(faults))  # calibration is part of train
+
+
+def first_output(outputs: Any) -> Tensor:
+    """Return the first tensor of a module's outputs: a tensor, a tuple or a table of them."""
+    return flat_tensors(outputs)[0]
+
+
+def first_shape(outputs: Any) -> tuple[int, ...] | str:
+    """Return the shape of the first tensor of a module's outputs; the name of their type where there is none."""
+    tensors = flat_tensors(outputs)
+    return tuple(tensors[0].shape) if tensors else type(outputs).__name__
 
 
 class Task(ABC):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from compress.data import Samples, Splits
-from compress.tasks.base import readable_batches
+from compress.tasks.base import readable_batches, split_faults
 from compress.tasks.precision import CHUNK
+from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 
@@ -16,18 +17,11 @@ def check_boxes(splits: Splits) -> None:
     Raises:
         UserError: everything that is wrong, at once.
     """
-    faults: list[str] = []
-    parts = {"train": splits.train, "calibration": splits.calibration}
-    parts |= {"validation": splits.validation, "test": splits.test}
-    for name, samples in parts.items():
-        faults += _faults_of(name, samples, len(splits.classes))
-    if faults:
-        raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+    if faults := split_faults(splits, lambda name, samples: _faults_of(name, samples, len(splits.classes))):
+        raise UserError(*faults)
 
 
 def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
-    if len(samples) == 0:
-        return [f"data: the {name} split is empty; every split needs samples"]
     unreadable: list[str] = []
     seen: set[int] = set()
     outside = 0
@@ -35,7 +29,7 @@ def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
         if batch.targets.ndim != 3 or batch.targets.shape[2] != 5:
             words = "detection reads boxes of shape (samples, most, 5), [label, x1, y1, x2, y2]"
             return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
-        if not np.isfinite(batch.inputs).all() or not np.isfinite(batch.targets).all():
+        if not_finite(batch.inputs) or not np.isfinite(batch.targets).all():
             return [f"data: the {name} split holds NaN or infinity"]
         real = batch.targets[batch.targets[..., 0] >= 0]
         seen |= {int(label) for label in np.unique(real[:, 0])}

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task, readable_batches
+from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
 from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
@@ -34,19 +33,15 @@ class Classification(Task):
     agreement = "top1_agreement"
 
     def check(self, splits: Splits) -> list[str]:
-        faults: list[str] = []
         told: list[str] = []
-        parts = {"train": splits.train, "calibration": splits.calibration}
-        parts |= {"validation": splits.validation, "test": splits.test}
-        for name, samples in parts.items():
-            if len(samples) == 0:
-                faults.append(f"data: the {name} split is empty; every split needs samples")
-                continue
-            theirs, seen = _faults_of(name, samples, len(splits.classes))
-            faults += theirs
-            told += _missing(name, seen, splits.classes)
-        if faults:
-            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+
+        def look(name: str, samples: Samples) -> list[str]:
+            faults, seen = _faults_of(name, samples, len(splits.classes))
+            told.extend(_missing(name, seen, splits.classes))
+            return faults
+
+        if faults := split_faults(splits, look):
+            raise UserError(*faults)
         return told
 
     def has_labels(self, samples: Samples) -> bool:
@@ -54,8 +49,7 @@ class Classification(Task):
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
         expected = (2, len(splits.classes))
-        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        given = first_shape(outputs)
         if given != expected:
             raise UserError(f"gives {given} for two samples; classification of {expected[1]} classes reads {expected}")
 
@@ -66,8 +60,7 @@ class Classification(Task):
 
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs: a tensor, a tuple or a table of them."""
-        logits: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-        return logits
+        return first_output(outputs)
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         return self.evaluate_samples(predict, samples)[0]

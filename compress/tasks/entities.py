@@ -8,10 +8,9 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task, readable_batches
+from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
 from profiles.errors import UserError
 
 CHUNK = 64
@@ -37,20 +36,16 @@ class Entities(Task):
     }
 
     def check(self, splits: Splits) -> None:
-        faults: list[str] = []
-        for name in ("train", "calibration", "validation", "test"):
-            faults += _faults_of(name, getattr(splits, name), splits.classes)
-        if faults:
-            raise UserError(*dict.fromkeys(faults))
+        if faults := split_faults(splits, lambda name, samples: _faults_of(name, samples, splits.classes)):
+            raise UserError(*faults)
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
-        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
         tokens = splits.train.load(np.arange(1)).targets.shape[1]
         expected = (2, tokens, len(splits.classes))
-        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        given = first_shape(outputs)
         if given != expected:
             raise UserError(f"gives {given} for two samples; {expected[2]} tags of {tokens} tokens are read from {expected}")
 
@@ -62,8 +57,7 @@ class Entities(Task):
 
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs."""
-        logits: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-        return logits
+        return first_output(outputs)
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         names = samples.classes
@@ -101,8 +95,6 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def _faults_of(name: str, samples: Samples, classes: Sequence[str]) -> list[str]:
-    if len(samples) == 0:
-        return [f"data: the {name} split is empty; every split needs samples"]
     unreadable: list[str] = []
     tagged = 0
     for batch in readable_batches(samples, CHUNK, unreadable):

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task, readable_batches
+from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 CHUNK = 64
@@ -62,20 +62,16 @@ class Keypoints(Task):
         points = len(splits.classes)
         if self._sigmas and len(self._sigmas) != points:
             faults.append(f"[task] sigmas has a number for each point, {points}; given: {len(self._sigmas)}")
-        parts = {"train": splits.train, "calibration": splits.calibration}
-        parts |= {"validation": splits.validation, "test": splits.test}
-        for name, samples in parts.items():
-            faults += _faults_of(name, samples, points)
+        faults += split_faults(splits, lambda name, samples: _faults_of(name, samples, points))
         if faults:
-            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+            raise UserError(*faults)
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets[:, :-1, 2] > 0).any() for batch in samples.batches(CHUNK))
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
         points = len(splits.classes)
-        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        given = first_shape(outputs)
         heatmaps = len(given) == 4 and given[:2] == (2, points)
         places = len(given) == 3 and given[:2] == (2, points) and given[2] in (2, 3)
         flat = given in ((2, 2 * points), (2, 3 * points))
@@ -162,8 +158,7 @@ class Keypoints(Task):
         return (-squares / (2 * self._spread**2)).exp()
 
     def _first(self, outputs: Any) -> Tensor:
-        given: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-        return given
+        return first_output(outputs)
 
 
 def _precision(
@@ -201,15 +196,13 @@ def _precision(
 
 
 def _faults_of(name: str, samples: Samples, points: int) -> list[str]:
-    if len(samples) == 0:
-        return [f"data: the {name} split is empty; every split needs samples"]
     unreadable: list[str] = []
     labelled = 0
     for batch in readable_batches(samples, CHUNK, unreadable):
         if batch.targets.shape[1:] != (points + 1, 3):
             words = f"keypoints reads (samples, {points + 1}, 3): a row a point, and area, width and height"
             return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
-        if not np.isfinite(batch.inputs).all() or not np.isfinite(batch.targets).all():
+        if not_finite(batch.inputs) or not np.isfinite(batch.targets).all():
             return [f"data: the {name} split holds NaN or infinity"]
         if not np.isin(batch.targets[:, :-1, 2], (0, 1, 2)).all() or (batch.targets[:, -1] <= 0).any():
             return [f"data: the {name} split has visibilities other than 0, 1 and 2, or areas and sides of 0"]

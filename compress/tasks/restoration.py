@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task, readable_batches
+from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 CHUNK = 16
@@ -65,18 +65,12 @@ class Restoration(Task):
         self._error, self._peak, self._border, self._luminance = error, peak, border, luminance
 
     def check(self, splits: Splits) -> None:
-        faults: list[str] = []
-        parts = {"train": splits.train, "calibration": splits.calibration}
-        parts |= {"validation": splits.validation, "test": splits.test}
-        for name, samples in parts.items():
-            faults += self._faults_of(name, samples)
-        if faults:
-            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+        if faults := split_faults(splits, self._faults_of):
+            raise UserError(*faults)
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
         expected = (2, *splits.train.load(np.arange(1)).targets.shape[1:])
-        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        given = first_shape(outputs)
         if given != expected:
             raise UserError(f"gives {given} for two samples; restoration of these targets reads {expected}")
 
@@ -95,8 +89,7 @@ class Restoration(Task):
 
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs, for losses on values (l1, l2, huber); there are no class scores."""
-        values: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-        return values
+        return first_output(outputs)
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         ratios: list[float] = []
@@ -127,15 +120,13 @@ class Restoration(Task):
         return inner
 
     def _faults_of(self, name: str, samples: Samples) -> list[str]:
-        if len(samples) == 0:
-            return [f"data: the {name} split is empty; every split needs samples"]
         unreadable: list[str] = []
         above, known = -np.inf, 0
         for batch in readable_batches(samples, CHUNK, unreadable):
             if batch.targets.ndim != 4 or batch.targets.dtype.kind != "f":
                 words = "restoration reads float values (samples, channels, height, width)"
                 return [f"data: the {name} split has targets of {batch.targets.dtype} {batch.targets.shape}; {words}"]
-            if not np.isfinite(batch.inputs).all() or np.isinf(batch.targets).any():
+            if not_finite(batch.inputs) or np.isinf(batch.targets).any():
                 return [f"data: the {name} split holds NaN in an input, or infinity"]
             there = batch.targets[~np.isnan(batch.targets)]
             above, known = max(above, float(there.max(initial=-np.inf))), known + there.size

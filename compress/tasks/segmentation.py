@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task, readable_batches
+from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 CHUNK = 16
@@ -50,20 +50,16 @@ class Segmentation(Task):
         classes = len(splits.classes)
         if self._weights and len(self._weights) != classes:
             faults.append(f"[task] class_weights has a number for each class, {classes}; given: {len(self._weights)}")
-        parts = {"train": splits.train, "calibration": splits.calibration}
-        parts |= {"validation": splits.validation, "test": splits.test}
-        for name, samples in parts.items():
-            faults += _faults_of(name, samples, classes)
+        faults += split_faults(splits, lambda name, samples: _faults_of(name, samples, classes))
         if faults:
-            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+            raise UserError(*faults)
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
         height, width = splits.train.load(np.arange(1)).targets.shape[1:]
-        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        given = first_shape(outputs)
         wanted = (2, len(splits.classes), height, width)
         fits = len(given) == 4 and given[:2] == wanted[:2] and given[2] <= height and given[3] <= width
         if not fits:
@@ -127,8 +123,7 @@ def _mean(ious: npt.NDArray[np.float64]) -> float:
 
 
 def _first(outputs: Any) -> Tensor:
-    logits: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-    return logits
+    return first_output(outputs)
 
 
 def _enlarged(logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -139,8 +134,6 @@ def _enlarged(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
-    if len(samples) == 0:
-        return [f"data: the {name} split is empty; every split needs samples"]
     unreadable: list[str] = []
     seen: set[int] = set()
     for batch in readable_batches(samples, CHUNK, unreadable):
@@ -149,7 +142,7 @@ def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
             words = f"segmentation reads a whole number for each pixel of the input, {(len(batch.inputs), *sizes[1])}"
             given = f"{batch.targets.dtype} of shape {batch.targets.shape}"
             return [f"data: the {name} split has targets of {given}; {words}"]
-        if not np.isfinite(batch.inputs).all():
+        if not_finite(batch.inputs):
             return [f"data: the {name} split holds NaN or infinity"]
         seen |= {int(label) for label in np.unique(batch.targets)}
     if unreadable:

@@ -7,10 +7,9 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task, readable_batches
+from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
 from profiles.errors import UserError
 
 CHUNK = 256
@@ -37,35 +36,15 @@ class Similarity(Task):
     }
 
     def check(self, splits: Splits) -> None:
-        faults: list[str] = []
-        for name in ("train", "calibration", "validation", "test"):
-            samples: Samples = getattr(splits, name)
-            if len(samples) == 0:
-                faults.append(f"data: the {name} split is empty; every split needs samples")
-                continue
-            unreadable: list[str] = []
-            numbers: list[npt.NDArray[Any]] = []
-            for batch in readable_batches(samples, CHUNK, unreadable):
-                if batch.targets.ndim != 2 or batch.targets.shape[1] != 2:
-                    words = "a pair's number and its score, (samples, 2)"
-                    unreadable.append(
-                        f"data: the {name} split has targets of shape {batch.targets.shape}; similarity: {words}"
-                    )
-                    break
-                numbers.append(batch.targets[:, 0])
-            faults += unreadable
-            if not unreadable and name in ("validation", "test") and _pairs(np.concatenate(numbers)).shape[0] < LEAST_PAIRS:
-                faults.append(f"data: the {name} split has less than {LEAST_PAIRS} whole pairs; models are judged on them")
-        if faults:
-            raise UserError(*dict.fromkeys(faults))
+        if faults := split_faults(splits, _faults_of):
+            raise UserError(*faults)
 
     def has_labels(self, samples: Samples) -> bool:
         return False
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
-        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
-        if not tensors or tensors[0].dim() != 2:
+        given = first_shape(outputs)
+        if len(given) != 2 or isinstance(given, str):
             raise UserError(f"gives {given} for two samples; similarity reads an embedding of each, (2, width)")
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
@@ -74,8 +53,7 @@ class Similarity(Task):
 
     def logits(self, outputs: Any) -> Tensor:
         """Return the embeddings, the first tensor of the outputs."""
-        embeddings: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-        return embeddings
+        return first_output(outputs)
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
@@ -84,6 +62,19 @@ class Similarity(Task):
         rank = spearman(cosines(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]]), targets[pairs[:, 0], 1])
         others = {} if rank >= 0 else {"spearman itself": 100 * rank}
         return Metric(name=self.metric, value=100 * max(rank, 0.0), unit=self.unit, samples=len(pairs), others=others)
+
+
+def _faults_of(name: str, samples: Samples) -> list[str]:
+    faults: list[str] = []
+    numbers: list[npt.NDArray[Any]] = []
+    for batch in readable_batches(samples, CHUNK, faults):
+        if batch.targets.ndim != 2 or batch.targets.shape[1] != 2:
+            words = "a pair's number and its score, (samples, 2)"
+            return [f"data: the {name} split has targets of shape {batch.targets.shape}; similarity: {words}"]
+        numbers.append(batch.targets[:, 0])
+    if not faults and name in ("validation", "test") and len(_pairs(np.concatenate(numbers))) < LEAST_PAIRS:
+        faults.append(f"data: the {name} split has less than {LEAST_PAIRS} whole pairs; models are judged on them")
+    return faults
 
 
 def _pairs(numbers: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from compress.data import Samples, Splits
-from compress.tasks.base import Metric, Predict, Task, readable_batches
+from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 CHUNK = 256
@@ -35,21 +35,15 @@ class Tagging(Task):
     }
 
     def check(self, splits: Splits) -> None:
-        faults: list[str] = []
-        parts = {"train": splits.train, "calibration": splits.calibration}
-        parts |= {"validation": splits.validation, "test": splits.test}
-        for name, samples in parts.items():
-            faults += _faults_of(name, samples, len(splits.classes))
-        if faults:
-            raise UserError(*dict.fromkeys(faults))  # calibration is part of train
+        if faults := split_faults(splits, lambda name, samples: _faults_of(name, samples, len(splits.classes))):
+            raise UserError(*faults)
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
         expected = (2, len(splits.classes))
-        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        given = tuple(tensors[0].shape) if tensors else type(outputs).__name__
+        given = first_shape(outputs)
         if given != expected:
             raise UserError(f"gives {given} for two samples; tagging of {expected[1]} classes reads {expected}")
 
@@ -63,8 +57,7 @@ class Tagging(Task):
 
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs."""
-        logits: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-        return logits
+        return first_output(outputs)
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
@@ -91,15 +84,13 @@ def average_precision(scores: npt.NDArray[Any], there: npt.NDArray[np.bool_]) ->
 
 
 def _faults_of(name: str, samples: Samples, classes: int) -> list[str]:
-    if len(samples) == 0:
-        return [f"data: the {name} split is empty; every split needs samples"]
     unreadable: list[str] = []
     tags = 0
     for batch in readable_batches(samples, CHUNK, unreadable):
         if batch.targets.shape[1:] != (classes,):
             words = f"tagging reads 0 or 1 for each class, (samples, {classes})"
             return [f"data: the {name} split has targets of shape {batch.targets.shape}; {words}"]
-        if not np.isfinite(batch.inputs).all() or not np.isfinite(batch.targets).all():
+        if not_finite(batch.inputs) or not np.isfinite(batch.targets).all():
             return [f"data: the {name} split holds NaN or infinity"]
         if ((batch.targets > 1) | ((batch.targets < 0) & (batch.targets != -1))).any():
             return [f"data: the {name} split has targets outside 0 to 1; -1 stands for none"]

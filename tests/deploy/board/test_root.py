@@ -88,7 +88,7 @@ def linked(name, target):
 
 
 for name in (*FOLDERS, "code", "venv", "put", "made", roots.MARKER):
-    CASES[f"{name} is a link"] = linked(name, "theirs/work" if name != roots.MARKER else "theirs/work/thesis.tex")
+    CASES[f"{name} is a link"] = linked(name, "theirs/jobs" if name != roots.MARKER else "theirs/jobs/thesis.tex")
     CASES[f"{name} is a dangling link"] = linked(name, "gone")
 
 

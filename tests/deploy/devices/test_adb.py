@@ -78,6 +78,6 @@ def test_a_folder_that_is_not_ours_is_refused_and_left_as_it_is(phone, tmp_path,
     for use in uses:
         with pytest.raises(UserError, match="is not used, and nothing in it was removed"):
             use()
-    phone.forget(f"{tmp_path / 'phone'}/made/../work/x")
-    phone.forget(f"{tmp_path / 'phone'}/made/work/x")
+    phone.forget(f"{tmp_path / 'phone'}/made/../jobs/x")
+    phone.forget(f"{tmp_path / 'phone'}/made/jobs/x")
     assert {path: held for path, held in snapshot(tmp_path).items() if not path.endswith("/log")} == before
