@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import getpass
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, final
@@ -27,13 +23,11 @@ from deploy.board import install, lock, root, ssh_errors
 from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, to_chunks
 from deploy.devices.base import CompletedCommand, Device, DeviceError
+from deploy.devices.ssh_connection import SharedConnection, is_dead_here
 from deploy.files import UnsafeNameError, name_fault, safe_path, sha256
 from deploy.files.confined import python_environment
 from profiles.errors import UserError
 
-CONNECT_S = 15
-ALIVE_S, ALIVE_COUNT = 15, 4
-PERSIST_S = 60
 SHELL_S, SHELL_ATTEMPTS = 180.0, 3
 CUT = 255
 """ssh's own exit code: what it ran may have ended or not."""
@@ -49,8 +43,7 @@ class SSH(Device):
     def __init__(self, url: str) -> None:
         self._address = Address.read(url)
         self.url = self._address.url
-        self._folder: Path | None = None
-        self._alive: IO[str] | None = None
+        self._connection = SharedConnection(self._address)
         self._contact: install.ProbeResult | None = None
         self._link: Link | None = None
         self._lock = threading.RLock()
@@ -159,13 +152,9 @@ class SSH(Device):
                         self._link.once("release")
                 self._link.close()
                 self._link, self._holds = None, False
-            if keep_connection or self._folder is None:
-                return
-            folder, self._folder, self._contact = self._folder, None, None
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                command = [*self._ssh(folder), "-O", "exit", "--", self._address.host]
-                subprocess.run(command, capture_output=True, timeout=10, check=False)
-            shutil.rmtree(folder, ignore_errors=True)
+            if not keep_connection and self._connection.folder is not None:
+                self._contact = None
+                self._connection.close()
 
     @property
     def _python(self) -> str:
@@ -201,7 +190,7 @@ class SSH(Device):
         try:
             link.once("lock")
         except RefusedError as error:
-            if error.kind != "lock" or not _is_dead_here(error.owner):
+            if error.kind != "lock" or not is_dead_here(error.owner):
                 raise
             link.once("lock", instead_of=error.owner)
 
@@ -292,7 +281,7 @@ class SSH(Device):
 
     def _start_agent(self) -> subprocess.Popen[bytes]:
         assert self._contact is not None
-        words = ["-m", "deploy.board", "agent", self._contact.root, self._lock_folder, self._owner, _user_name()]
+        words = ["-m", "deploy.board", "agent", self._contact.root, self._lock_folder, self._connection.owner, _user_name()]
         return subprocess.Popen(
             self._command(self._on_board(words)),
             stdin=subprocess.PIPE,
@@ -313,63 +302,10 @@ class SSH(Device):
 
     def _command(self, words: str) -> list[str]:
         """Return the local command that runs the shell words ``words`` on the board."""
-        return [*self._ssh(self._connected()), "--", self._address.host, words]
-
-    def _ssh(self, folder: Path) -> list[str]:
-        config, address = os.environ.get("EDGE_SSH_CONFIG"), self._address
-        options = {
-            "BatchMode": "yes",
-            "ConnectTimeout": CONNECT_S,
-            "ServerAliveInterval": ALIVE_S,
-            "ServerAliveCountMax": ALIVE_COUNT,
-            "ControlMaster": "no",
-            "ControlPath": folder / "c",
-            "ControlPersist": PERSIST_S,
-            "RequestTTY": "no",
-            "RemoteCommand": "none",
-        }
-        return [
-            "ssh",
-            *(["-F", config] if config else []),
-            *(f"-o{name}={value}" for name, value in options.items()),
-            *(["-p", str(address.port)] if address.port else []),
-            *(["-l", address.user] if address.user else []),
-        ]
-
-    def _connected(self) -> Path:
-        """Return the folder of the shared connection, made when there is none; a broken one is replaced.
-
-        Raises:
-            LinkError: ssh cannot connect; its last words.
-        """
         with self._lock:
-            if self._folder is None:
-                # A socket's path has room for a hundred bytes; a temporary folder of the user's may be longer.
-                self._folder = Path(tempfile.mkdtemp(prefix="edge-compress-", dir="/tmp"))
-                self._owner = f"{os.uname().nodename} {self._folder} {uuid.uuid4().hex[:8]}"
-                self._alive = (self._folder / "alive").open("w")
-                fcntl.flock(self._alive, fcntl.LOCK_EX)
+            if self._connection.folder is None:
                 atexit.register(self.close)
-            if not (self._folder / "c").exists():
-                self._start_master(self._folder)
-            return self._folder
-
-    def _start_master(self, folder: Path) -> None:
-        options = ["-oControlMaster=yes", "-f", "-N", "--", self._address.host]
-        command = [word for word in self._ssh(folder) if word != "-oControlMaster=no"] + options
-        with (folder / "words").open("w+b") as words:
-            try:
-                process = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, timeout=4 * CONNECT_S, check=False
-                )
-            except subprocess.TimeoutExpired:
-                raise LinkError(f"Connection timed out after {4 * CONNECT_S} s") from None
-            except FileNotFoundError:
-                raise UserError("no ssh on this machine; install OpenSSH's client") from None
-            words.seek(0)
-            output = words.read().decode(errors="replace").strip()
-        if process.returncode:
-            raise LinkError(output or f"ssh exited with {process.returncode}")
+            return self._connection.command(words)
 
     def _raise_if_final(self, words: str) -> None:
         """Raise an error that trying again cannot mend."""
@@ -407,20 +343,6 @@ def _files(folder: Path) -> list[Path]:
 
 def _user_name() -> str:
     return f"{getpass.getuser()} on {os.uname().nodename} (process {os.getpid()})"
-
-
-def _is_dead_here(owner: str) -> bool:
-    """Return whether ``owner`` is an ended process of this machine: its folder is left, and its file is not locked."""
-    parts = owner.split(" ")
-    if len(parts) != 3 or parts[0] != os.uname().nodename:
-        return False
-    try:
-        with (Path(parts[1]) / "alive").open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    shutil.rmtree(parts[1], ignore_errors=True)
-    return True
 
 
 def _space_hint(stderr: str) -> str:

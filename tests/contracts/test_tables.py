@@ -56,6 +56,7 @@ HELPERS = {
     "compress/tasks": {"assignment", "precision", "evaluate", "box_checks", "thresholds"},
     "compress/losses": {"adapters"},
     "compress/stages": {"trained", "runner"},
+    "deploy/devices": {"ssh_connection"},
     "deploy/engines": {"build_record", "cuda", "exports", "inputs"},
     "deploy/processing/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
 }

@@ -116,7 +116,9 @@ def _ship_and_cut(freight: LoadedBundle, there: Destination, way: ShipOptions, a
 def _kill_connection(there: Device) -> None:
     assert isinstance(there, SSH)
     for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "ssh" and any(str(there._folder) in word for word in process.info["cmdline"] or []):
+        if process.info["name"] == "ssh" and any(
+            str(there._connection.folder) in word for word in process.info["cmdline"] or []
+        ):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 

@@ -269,8 +269,8 @@ def test_a_run_that_was_killed_here_does_not_block_the_next(board):
     """Its folder is left with a lock that nobody holds."""
     first = board.device()
     first.run(["true"])
-    os.close(os.dup(first._alive.fileno()))
-    first._alive.close()  # what the end of its process does
+    os.close(os.dup(first._connection.alive.fileno()))
+    first._connection.alive.close()  # what the end of its process does
     assert board.device().run(["echo", "mine"]).stdout == "mine\n"
     first._holds = False
 

@@ -141,7 +141,7 @@ def test_what_ssh_refuses_is_told_with_what_to_do(server, there, monkeypatch):
 @pytest.mark.slow
 def test_no_connection_and_no_folder_is_left_after_close(there):
     there.run(["true"])
-    folder = there._folder
+    folder = there._connection.folder
     there.close()
     assert not folder.exists()
     assert subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, check=False).stdout == b""
@@ -216,7 +216,7 @@ def test_a_board_whose_connection_is_cut_again_and_again(board, model, tmp_path)
             found = subprocess.run(["pgrep", "-x", "ssh"], capture_output=True, text=True, check=False).stdout
             for pid in map(int, found.split()):
                 with contextlib.suppress(OSError):
-                    if str(board._folder) in Path(f"/proc/{pid}/cmdline").read_text():
+                    if str(board._connection.folder) in Path(f"/proc/{pid}/cmdline").read_text():
                         os.kill(pid, signal.SIGKILL)
 
     cutter = threading.Thread(target=saw)
