@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Annotated, Any, Literal, final
 
-import torch
 from annotated_types import Ge, Gt, Le, Lt
-from torch import Tensor, nn
+from torch import nn
 
 from compress.methods.allocation import Allocation
 from compress.methods.choice import Choice
@@ -22,21 +21,19 @@ from compress.methods.pruning.blocks import removable_blocks
 from compress.methods.pruning.channels import Group, find_couplings, least_important, match_name, rank_groups
 from compress.methods.pruning.compensate import compensate
 from compress.methods.pruning.cutting import cut, cut_channels, separable_groups
-from compress.methods.pruning.damage import CHANNELS, SUMS, cut_copy, damage_sample_count, joint_damage, measure_damages
+from compress.methods.pruning.damage import CHANNELS, SUMS, cut_copy, joint_damage, measure_damages
 from compress.methods.pruning.importance import BY_FAMILY, COMPARABLE, IMPORTANCES
 from compress.methods.pruning.operations import Narrow, Remove
 from compress.methods.pruning.proposals import least_damaging
-from compress.methods.pruning.reconstruct import fit_sample_count, reconstruct
+from compress.methods.pruning.reconstruct import reconstruct
+from compress.methods.pruning.samples import calibration_inputs, damage_inputs, fit_batches, importance_batches
 from compress.methods.pruning.sparse import sparsity_penalty
-from compress.models.inputs import ModelInputs, as_tensors, sample_values
 from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import TrainedStage
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 MILDEST, MILDEST_SPEED_UP = 0.05, 1.1
-SAMPLES, BATCH = 512, 64
-"""Training samples that importance is measured on."""
 
 
 @final
@@ -244,7 +241,7 @@ class Prune(TrainedStage):
         if self.worth == "importance" or self.by == "uniform":
             propose_evenly = partial(propose, evenly=self.by == "uniform")
             return budget.best_within(budget.measure_allocations(propose_evenly, space.costs, removed, share), share)
-        samples = _spread(context)
+        samples = damage_inputs(context.data.calibration, context.example)
         blocks = [block for block in space.blocks if block not in removed]
         widths = budget.allowed_widths(space, groups)
         alone = once("damage", make=lambda: measure_damages(now.module, groups, widths, blocks, samples, context.progress))
@@ -283,10 +280,12 @@ class Prune(TrainedStage):
         if operation is not None:
             module = operation.apply(module)
             if self.compensate:
-                compensate(now.module, module, operation, calibration_inputs(context))
+                compensate(now.module, module, operation, calibration_inputs(context.data.calibration))
         left: tuple[str, ...] = ()
         if self.reconstruct:
-            left = reconstruct(whole, module, operation, fit_batches(context), progress=context.progress)
+            left = reconstruct(
+                whole, module, operation, fit_batches(context.data.calibration, context.example), progress=context.progress
+            )
         why = "is not fitted anew after the cut: it runs more than once, reads too much, or is of a class of its own"
         cut_artifact = replace(now, module=module) if operation is None else now.changed(operation, module)
         return cut_artifact, tuple(f"{path} {why}" for path in left)
@@ -315,7 +314,7 @@ class Prune(TrainedStage):
         return rank_groups(
             module,
             context.example,
-            lambda work: measure(work, _batches(context), context.task.loss),
+            lambda work: measure(work, importance_batches(context.data.train), context.task.loss),
             comparable=self.importance in COMPARABLE,
         )
 
@@ -376,29 +375,3 @@ def _still_kept(kept: Mapping[str, float], groups: Sequence[Group], operation: N
 def _kept_whole(block: str, groups: Mapping[str, float]) -> bool:
     """Return whether the recipe says that nothing under a path may be cut."""
     return any(share == 0 and fnmatch.fnmatchcase(block, name.removesuffix(".*")) for name, share in groups.items())
-
-
-def _batches(context: Context) -> Iterator[tuple[ModelInputs, Tensor]]:
-    """Yield training samples from all over the split, not augmented."""
-    for batch in context.data.train.evenly_spaced_batches(SAMPLES, BATCH):
-        yield as_tensors(batch.inputs), torch.from_numpy(batch.targets)
-
-
-def _spread(context: Context) -> ModelInputs:
-    """Load calibration inputs from all over the split, as many as damage is measured on."""
-    samples = context.data.calibration
-    count = damage_sample_count(sample_values(context.example))
-    spread: ModelInputs = as_tensors(next(samples.evenly_spaced_batches(count, count)).inputs)
-    return spread
-
-
-def fit_batches(context: Context) -> list[ModelInputs]:
-    """Load calibration inputs from all over the split, as many as layers are fitted on, in batches."""
-    count = fit_sample_count(sample_values(context.example))
-    return [as_tensors(batch.inputs) for batch in context.data.calibration.evenly_spaced_batches(count, BATCH)]
-
-
-def calibration_inputs(context: Context) -> Iterator[ModelInputs]:
-    """Yield the calibration inputs."""
-    for batch in context.data.calibration.batches(BATCH):
-        yield as_tensors(batch.inputs)

@@ -15,7 +15,6 @@ writer would make is refused. Decoding needs numpy alone.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,22 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.packing.indices import MOST_BITS, Floats, PackedTensor, even_points, pack_indices, quantize_weight
+from deploy.packing.packed_layout import ARRAYS, RAW, assemble, deflate, inflate, parse
 
 FILE = "model.packed"
-FORMAT = "edge-compress packed model 2"
-ARRAYS = {
-    "points": "<f4",
-    "low": "<f4",
-    "span": "<f4",
-    "scales": "<f4",
-    "indices": "u1",
-    "rest": "u1",
-}
-DTYPES = {"<f4": "F32", "u1": "U8"}
 PARTS = ("indices", "codes", "points", "scales", "integers", "rest", "header")
-LONGEST_HEADER = 100 << 20
-RAW = -zlib.MAX_WBITS
-"""Of a DEFLATE stream without zlib's header and checksum."""
 KEYS = {"name", "at", "shape", "bits", "bucket", "even", "code", "bytes", "axes", "form"}
 INT8_KEYS = {"axis", "limit", "scales", "scales_at"}
 Form = Literal["float32", "float16", "int8"]
@@ -155,7 +142,7 @@ def write(model: bytes, stored_weights: Sequence[StoredWeight]) -> bytes:
     for stored in ordered:
         entries.append(_append(stored, columns))
     columns["rest"].append(zlib.compress(_rest(model, ordered), 9))
-    content = _assemble(len(model), entries, {name: b"".join(parts) for name, parts in columns.items()})
+    content = assemble(len(model), entries, {name: b"".join(parts) for name, parts in columns.items()})
     if read(content) != model:
         raise ValueError("the packed file does not decode to the model")
     return content
@@ -167,13 +154,13 @@ def read(content: bytes) -> bytes:
     Raises:
         ValueError: it is no packed file of this version.
     """
-    size, entries, arrays = _parse(content)
+    size, entries, arrays = parse(content)
     stored_weights = _read_weights(entries, arrays)
     places = _places(stored_weights)
     rest_size = size - sum(end - start for start, end, _ in places)
     if rest_size < 0 or (places and places[-1][1] > size):
         raise ValueError("its weights are larger than the file, or lie outside it")
-    rest = _inflate(arrays["rest"].tobytes(), rest_size, zlib.MAX_WBITS, "rest")
+    rest = inflate(arrays["rest"].tobytes(), rest_size, zlib.MAX_WBITS, "rest")
     parts, at, before = [], 0, 0
     for start, end, weight in places:
         parts += [rest[at : at + start - before], weight]
@@ -187,7 +174,7 @@ def size_breakdown(content: bytes) -> SizeBreakdown:
     Raises:
         ValueError: it is no packed file of this version.
     """
-    size, entries, arrays = _parse(content)
+    size, entries, arrays = parse(content)
     stored_weights = _read_weights(entries, arrays)
     bytes_of = {name: array.nbytes for name, array in arrays.items()}
     return SizeBreakdown(
@@ -208,7 +195,7 @@ def size_breakdown(content: bytes) -> SizeBreakdown:
 def _append(stored: StoredWeight, columns: dict[str, list[bytes]]) -> dict[str, Any]:
     """Append a weight's arrays, and return its entry."""
     packed = stored.packed
-    deflated = _deflate(packed.symbols().tobytes())
+    deflated = deflate(packed.symbols().tobytes())
     shorter = len(deflated) < len(packed.indices)
     if not packed.uniform:
         columns["points"].append(_bytes(packed.points, "<f4"))
@@ -248,7 +235,7 @@ def _read_weight(entry: Mapping[str, Any], reader: _ArrayReader) -> StoredWeight
     number = int(np.prod(shape))
     indices = reader.take("indices", entry["bytes"]).tobytes()
     if entry["code"] == "deflate":
-        symbols = np.frombuffer(_inflate(indices, number, RAW, f"indices of {entry['name']}"), np.uint8)
+        symbols = np.frombuffer(inflate(indices, number, RAW, f"indices of {entry['name']}"), np.uint8)
         if symbols.max() >= 2**bits:
             raise ValueError(f"{entry['name']}: index {symbols.max()} of {2**bits} points")
         indices = pack_indices(symbols, bits)
@@ -334,72 +321,6 @@ def _places(stored_weights: Sequence[StoredWeight]) -> list[tuple[int, int, byte
     if any(before[1] > after[0] for before, after in pairwise(places)):
         raise ValueError("two weights overlap")
     return places
-
-
-def _assemble(size: int, entries: list[dict[str, Any]], arrays: Mapping[str, bytes]) -> bytes:
-    offsets: dict[str, Any] = {}
-    at = 0
-    for name, kind in ARRAYS.items():
-        end = at + len(arrays[name])
-        shape = [len(arrays[name]) // np.dtype(kind).itemsize]
-        offsets[name] = {"dtype": DTYPES[kind], "shape": shape, "data_offsets": [at, end]}
-        at = end
-    metadata = {"format": FORMAT, "size": str(size), "weights": _json(entries)}
-    header = _json({"__metadata__": metadata, **offsets}).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + b"".join(arrays[name] for name in ARRAYS)
-
-
-def _parse(content: bytes) -> tuple[int, list[Mapping[str, Any]], dict[str, npt.NDArray[Any]]]:
-    """Parse size of the decoded file, entries and arrays; only the header that ``write`` makes of them is accepted."""
-    length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or length > min(LONGEST_HEADER, len(content) - 8):
-        raise ValueError("it ends within its header")
-    try:
-        header = json.loads(content[8 : 8 + length])
-        metadata, size = header["__metadata__"], int(header["__metadata__"]["size"])
-        version = str(metadata["format"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError("its header is not that of a packed model") from None
-    if version != FORMAT:
-        raise ValueError(f"it is {version[:60]!r}, and this version reads {FORMAT!r} alone; export the model again")
-    try:
-        entries = json.loads(metadata["weights"])
-        spans = {name: header[name]["data_offsets"] for name in ARRAYS}
-        parts = {name: content[8 + length + start : 8 + length + end] for name, (start, end) in spans.items()}
-        known = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
-        canonical = known and _assemble(size, entries, parts) == content
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError("its header is not that of a packed model") from None
-    if not canonical:
-        raise ValueError(f"it is not the one form of {FORMAT!r}")
-    return size, entries, {name: np.frombuffer(parts[name], kind) for name, kind in ARRAYS.items()}
-
-
-def _deflate(content: bytes) -> bytes:
-    """Compress by Huffman codes alone: indices of weights repeat in no pattern."""
-    stream = zlib.compressobj(9, zlib.DEFLATED, RAW, 9, zlib.Z_HUFFMAN_ONLY)
-    return stream.compress(content) + stream.flush()
-
-
-def _inflate(packed: bytes, size: int, window_bits: int, name: str) -> bytes:
-    """Decompress ``packed`` into ``size`` bytes, never more.
-
-    Raises:
-        ValueError: it is damaged, or holds another number of bytes.
-    """
-    stream = zlib.decompressobj(window_bits)
-    try:
-        content = stream.decompress(packed, size + 1)
-    except zlib.error as error:
-        raise ValueError(f"the {name} is damaged: {error}") from None
-    if len(content) != size or not stream.eof or stream.unused_data:
-        raise ValueError(f"the {name} is not {size} bytes")
-    return content
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _bytes(array: npt.NDArray[Any], kind: str) -> bytes:

@@ -44,6 +44,7 @@ HELPERS = {
         "text_files",
         "tokens",
         "keypoint_samples",
+        "image_folders",
         "mask_samples",
         "paired_files",
         "patches",

@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.data import DATA, Splits
 from compress.data.decoding import Header, is_image, read_header, read_text
-from compress.data.images import FOLDERS
+from compress.data.image_folders import FOLDERS
 from compress.recipe.parse import instantiate
 from compress.recipe.spec import Use
 from profiles.errors import UserError, unknown
