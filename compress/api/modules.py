@@ -147,7 +147,10 @@ def export(module: nn.Module, path: str | Path, samples: Arrays) -> Path:
 
     if not Path(path).absolute().parent.is_dir():
         raise UserError(f"export: {Path(path).parent}: no such folder; make it first")
-    example = as_tensors(wrap_samples(samples).load(np.arange(2)).inputs)
+    given = wrap_samples(samples)
+    if len(given) < 2:
+        raise UserError(f"export: two samples or more are needed, so that their number stays free; given: {len(given)}")
+    example = as_tensors(given.load(np.arange(2)).inputs)
     if isinstance(module, QuantizedProgram):
         plain = to_onnx(module.float_program())
         model = insert(plain, module.placement, module.scales(), module.recipe)

@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from compress.data.base import NamedSamples, Splits, array_splits, assign_splits
 from compress.data.transforms import Normalise, statistics
-from deploy.engines.inputs import Inputs, count
+from deploy.engines.inputs import Inputs, count, describe
 from profiles.errors import UserError
 
 Pair = tuple[Inputs, npt.NDArray[Any]]
 PARTS = ("train", "validation", "test")
+MOST_CLASSES = 100_000
 
 
 def split_arrays(
@@ -51,6 +52,8 @@ def split_arrays(
     if unknown or "train" not in parts:
         raise UserError(f"data: its parts are train, and validation and test where there are; given: {', '.join(parts)}")
     pairs = {name: _pair(name, part) for name, part in parts.items()}
+    if faults := _unlike(pairs):
+        raise UserError(*faults)
     counts = {name: count(inputs) for name, (inputs, _) in pairs.items()}
     chosen = assign_splits(
         counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=pairs["train"][1]
@@ -64,10 +67,24 @@ def split_arrays(
     return array_splits(pairs, chosen, classes=names, normalise=normalise)
 
 
+def _unlike(pairs: Mapping[str, Pair]) -> list[str]:
+    """Say which parts have other inputs than train: names, shapes of a sample, types."""
+    wanted = describe(pairs["train"][0])
+    return [
+        f"data: the inputs of {name} are {describe(inputs)}; those of train are {wanted}"
+        for name, (inputs, _) in pairs.items()
+        if describe(inputs) != wanted
+    ]
+
+
 def _numbered(labels: npt.NDArray[Any]) -> tuple[str, ...]:
     """Names of classes by their numbers, where the labels are class numbers."""
-    whole = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels)
-    return tuple(str(number) for number in range(int(labels.max()) + 1)) if whole else ()
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels):
+        return ()
+    most = int(labels.max()) + 1
+    if most > max(MOST_CLASSES, len(labels)):
+        raise UserError(f"data: labels are class numbers from 0 on; the largest is {most - 1}, of {len(labels)} samples")
+    return tuple(str(number) for number in range(most))
 
 
 def _pair(name: str, part: Any) -> Pair:
@@ -96,7 +113,12 @@ def _pair(name: str, part: Any) -> Pair:
 
 def _arrays(inputs: Any) -> Inputs:
     """Make arrays of inputs: one, or a table by name."""
-    return {name: np.asarray(each) for name, each in inputs.items()} if isinstance(inputs, Mapping) else np.asarray(inputs)
+    try:
+        return (
+            {name: np.asarray(each) for name, each in inputs.items()} if isinstance(inputs, Mapping) else np.asarray(inputs)
+        )
+    except ValueError as error:
+        raise UserError(f"data: inputs are arrays of one shape a sample ({error})") from None
 
 
 def _stacked(samples: Sequence[Any]) -> Any:

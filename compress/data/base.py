@@ -20,6 +20,7 @@ Indices = npt.NDArray[np.int64]
 INPUT_TYPES = tuple(np.dtype(kind) for kind in ("float32", "float64", "int32", "int64", "bool"))
 """Types of inputs by name: values; ids; masks."""
 
+ENDINGS = ("_scale", "_zero_point", "_quantized", "_dequantized")
 RESERVED = ("self", "file", "allow_pickle", "args", "kwds", "input", "output")
 
 
@@ -190,6 +191,12 @@ def _misnamed(inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) 
             faults.append(f"data: input {name} is an array (samples, ...) of {allowed}; given: {array.dtype} {array.shape}")
         elif len(array) != len(labels):
             faults.append(f"data: input {name} has {len(array)} samples, and there are {len(labels)} labels")
+        elif array.dtype == np.float64 and (np.abs(array[np.isfinite(array)]) > np.finfo(np.float32).max).any():
+            faults.append(f"data: input {name} has numbers beyond those of float32")
+        if stem := next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), ""):
+            faults += [f"data: inputs {stem} and {name}: files call what belongs to {stem} so; rename one"] * (
+                stem in inputs
+            )
     return faults
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ def read_columns(file: Path, columns: Sequence[Column]) -> list[list[str]]:
         UserError: no such file, of another suffix, not UTF-8, too large, rows that are shorter than the first, or columns
             that are not there, with those that are.
     """
+    assert columns, "at least one column"
     rows = _json_lines(file, columns) if file.suffix == ".jsonl" else _separated(file, columns)
     if not rows:
         raise UserError(f"data: {file} has no rows")
@@ -45,13 +48,13 @@ def read_conll(file: Path) -> list[tuple[list[str], list[str]]]:
     sentences: list[tuple[list[str], list[str]]] = []
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate([*_text(file).splitlines(), ""], start=1):
+    for number, line in enumerate([*_lines(file), ""], start=1):
         fields = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or line.startswith("-DOCSTART-"):
             if words:
                 sentences.append((words, tags))
             words, tags = [], []
-        elif len(fields) < 2:
+        elif len(fields) < 2 or not fields[0].strip() or not fields[-1].strip():
             raise UserError(
                 f"data: {file}: line {number} has no tag: a word and its tag, a tab between; given: {line[:60]!r}"
             )
@@ -67,11 +70,12 @@ def _separated(file: Path, columns: Sequence[Column]) -> list[list[str]]:
     if file.suffix not in (".csv", ".tsv", ".txt"):
         raise UserError(f"data: {file}: tables of texts are .csv, .tsv or .jsonl")
     csv.field_size_limit(MOST_FIELD)
-    lines = _text(file).splitlines(keepends=True)
+    delimiter = "," if file.suffix == ".csv" else "\t"
     try:
-        rows = [row for row in csv.reader(lines, delimiter="," if file.suffix == ".csv" else "\t") if row]
+        # strict: a quote that is never closed would take the rows behind it into one field
+        rows = [row for row in csv.reader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True) if row]
     except csv.Error as error:
-        raise UserError(f"data: {file}: not a table ({error})") from None
+        raise UserError(f"data: {file}: not a table ({error}); fields with quotes are in quotes, each doubled") from None
     named = any(isinstance(column, str) for column in columns)
     header = rows[0] if named and rows else []
     places = [_place(file, column, header, len(rows[0]) if rows else 0) for column in columns]
@@ -95,7 +99,7 @@ def _place(file: Path, column: Column, header: Sequence[str], width: int) -> int
 
 def _json_lines(file: Path, columns: Sequence[Column]) -> list[list[str]]:
     rows: list[list[str]] = []
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(_lines(file), start=1):
         if not line.strip():
             continue
         try:
@@ -107,12 +111,36 @@ def _json_lines(file: Path, columns: Sequence[Column]) -> list[list[str]]:
         missing = [str(column) for column in columns if column not in row]
         if missing:
             raise UserError(f"data: {file}: line {number} has no {', '.join(missing)}; it has {', '.join(row)[:200]}")
-        rows.append([_as_text(row[str(column)]) for column in columns])
+        values = [_as_text(row[str(column)]) for column in columns]
+        wrong = [str(column) for column, value in zip(columns, values, strict=True) if value is None]
+        if wrong:
+            fact = f"{', '.join(wrong)} is neither a text that UTF-8 has letters for nor a number"
+            raise UserError(f"data: {file}: line {number}: {fact}")
+        rows.append([value for value in values if value is not None])
     return rows
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _as_text(value: Any) -> str | None:
+    """Return a value as text; None for what is neither text nor a finite number."""
+    if isinstance(value, str):
+        return value if _is_encodable(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _is_encodable(text: str) -> bool:
+    """Return whether a text has no half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a file; other separators than line feeds are letters of a text."""
+    return [line.removesuffix("\r") for line in _text(file).split("\n")]
 
 
 def _text(file: Path) -> str:

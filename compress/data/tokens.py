@@ -53,6 +53,9 @@ class Tokenizer:
             self._tokenizer: Any = library.Tokenizer.from_str(content.decode())
         except Exception as error:  # the library's own class of errors is Exception
             raise UserError(f"data: tokenizer {file}: not a tokenizer ({str(error).splitlines()[0][:120]})") from None
+        marks = self._tokenizer.num_special_tokens_to_add(True)
+        if length <= marks:
+            raise UserError(f"data: length = {length} has no room for words beside {marks} marks; take a greater one")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length=length)  # by the library, which keeps the marks at both ends
         self._fill = self._filling()

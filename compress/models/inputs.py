@@ -91,8 +91,11 @@ def name_faults(module: nn.Module, inputs: ModelInputs) -> list[str]:
     faults = []
     if missing := sorted(needs - inputs.keys()):
         faults.append(f"needs {', '.join(missing)}, which the data does not give; the data has {', '.join(inputs)}")
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters) and (extra := sorted(inputs.keys() - takes)):
-        faults.append(f"does not take {', '.join(extra)}, which the data gives; it takes {', '.join(sorted(takes))}")
+    if extra := ", ".join(sorted(inputs.keys() - takes)):
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            faults.append(f"takes {extra} by ** alone, which is not exported; name them in its forward")
+        else:
+            faults.append(f"does not take {extra}, which the data gives; it takes {', '.join(sorted(takes))}")
     return faults
 
 

@@ -181,7 +181,7 @@ def _read(file: Path, say: Callable[[str], None]) -> tuple[dict[str, Tensor], di
     try:
         tensors, about = load_tensors(file)
         whole = about.pop(DIGEST, None) == _digest(tensors, about)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if whole:
         return tensors, about

@@ -74,7 +74,7 @@ class TeacherCache:
         row = self._row(place)
         self._checksums[row] = 0
         for name, value in signals.items():
-            parts = {name: value} if isinstance(value, Tensor) else {f"{name}.{i:02}": v for i, v in enumerate(value)}
+            parts = {name: value} if isinstance(value, Tensor) else {f"{name}.{i:04}": v for i, v in enumerate(value)}
             for key, tensor in parts.items():
                 array = self._open(key, tuple(tensor.shape), np.dtype(np.float16))
                 array[row] = tensor.detach().float().cpu().numpy()

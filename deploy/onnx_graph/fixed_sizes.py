@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import onnx
 
+from profiles.errors import UserError
+
 
 def fix_sizes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Fix the free sizes of inputs, all but the batch, in place; shapes inside are inferred anew.
@@ -14,6 +16,9 @@ def fix_sizes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> 
 
     Args:
         shapes: of one sample of each input.
+
+    Raises:
+        UserError: inputs that share a size by name are given different ones.
 
     Returns:
         What was fixed, an input a line: ``input_ids: tokens = 48``.
@@ -26,8 +31,10 @@ def fix_sizes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> 
         for axis, (dimension, size) in enumerate(zip(dimensions, shapes.get(value.name, ()), strict=False), start=1):
             if dimension.dim_value:
                 continue
-            if dimension.dim_param:
-                named[dimension.dim_param] = size
+            if dimension.dim_param and named.setdefault(dimension.dim_param, size) != size:
+                other = named[dimension.dim_param]
+                words = f"share the size {dimension.dim_param}, and the data gives {other} and {size}"
+                raise UserError(f"the model's inputs {words}")
             fixed.append(f"{dimension.dim_param or f'size {axis}'} = {size}")
             dimension.dim_value = size
         if fixed:

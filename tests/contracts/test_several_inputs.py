@@ -191,8 +191,40 @@ def test_a_boolean_mask_and_a_table_of_one_reach_the_engines(tmp_path):
         assert golden.run(session, inputs)[0].shape == (20, 16)
 
 
-@pytest.mark.parametrize("wrong", [{}, {"file": 5}, {"output_1": 5}, {"x": 4}])
+@pytest.mark.parametrize("wrong", [{}, {"file": 5}, {"output_1": 5}, {"x": 4}, {"x": 5, "x_scale": 5}])
 def test_tables_that_will_not_do_are_told_where_they_are_given(wrong):
     inputs = {name: np.zeros((count, 2), np.float32) for name, count in wrong.items()}
     with pytest.raises(UserError):
         compress.split_arrays({"train": (inputs, np.zeros(5, np.int64))})
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"train": ({"x": np.full((5, 2), 1e300)}, np.zeros(5, int))}, "numbers beyond those of float32"),
+        ({"train": ({"x": [[1], [1, 2]]}, np.zeros(2, int))}, "arrays of one shape a sample"),
+        ({"train": (np.zeros((50, 2), np.float32), np.array([0, 10**12] * 25))}, "the largest is 1000000000000"),
+        (
+            {
+                "train": ({"x": np.zeros((50, 3))}, np.arange(50) % 2),
+                "test": (np.zeros((9, 3), np.float32), np.arange(9) % 2),
+            },
+            "the inputs of test are (3,); those of train are x float64 (3,)",
+        ),
+    ],
+)
+def test_data_that_will_not_do_is_told_where_it_is_given(parts, told):
+    with pytest.raises(UserError) as error:
+        compress.split_arrays(parts)
+    assert told in str(error.value)
+
+
+def test_inputs_by_stars_alone_and_a_single_sample_are_told(tmp_path):
+    class Starred(torch.nn.Module):
+        def forward(self, **inputs):
+            return inputs["x"] * 2
+
+    with pytest.raises(UserError, match=r"takes x by \*\* alone, which is not exported"):
+        compress.quantize(Starred(), {"x": np.zeros((4, 3), np.float32)})
+    with pytest.raises(UserError, match="two samples or more are needed"):
+        compress.export(pair(), tmp_path / "p.onnx", {name: array[:1] for name, array in pairs(4)[0].items()})

@@ -105,6 +105,8 @@ def test_a_tag_is_at_the_first_token_of_its_word(tmp_path, tokenizer):
         ("caf\xe9,label\n", {}, "not UTF-8 (byte 3); save it as UTF-8"),
         ("text,label\nx,y\n", {"inputs": ["ids"]}, "inputs are of input_ids, attention_mask, token_type_ids; given: ids"),
         ("text,label\nx,y\n", {"length": 1}, "length"),
+        ("text,label\nx,y\n", {"length": 3}, "length = 3 has no room for words beside 3 marks"),
+        ('text,label\na,"1\nb,2\nc,3\n', {}, "not a table (unexpected end of data)"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_told(content, options, told, tmp_path, tokenizer):
@@ -120,3 +122,21 @@ def test_other_files_for_a_tokenizer_are_told(tmp_path):
         text(train=file, tokenizer=tmp_path / "none")
     with pytest.raises(UserError, match="not a tokenizer"):
         text(train=file, tokenizer=file)
+
+
+def test_letters_that_others_take_for_line_ends_are_letters(tmp_path, tokenizer):
+    (tmp_path / "t.csv").write_text("text,label\na\x85cat,1\ncat\u2028,2\n", newline="")
+    found = text(train=tmp_path / "t.csv", validation=tmp_path / "t.csv", test=tmp_path / "t.csv", tokenizer=tokenizer)
+    assert len(found.test) == 2 and found.classes == ("1", "2")
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", '{"x": 1}', '"\\ud800"', "true"])
+def test_what_is_no_text_of_a_line_is_told(value, tmp_path, tokenizer):
+    (tmp_path / "t.jsonl").write_text(f'{{"text": "a", "label": 1}}\n{{"text": "cat", "label": {value}}}\n')
+    with pytest.raises(UserError, match="line 2: label is neither a text that UTF-8 has letters for nor a number"):
+        text(train=tmp_path / "t.jsonl", tokenizer=tokenizer)
+
+
+def test_classes_that_look_like_numbers_are_names(tmp_path, tokenizer):
+    file = table(tmp_path / "t.csv", [["text", "label"], ["a", "\u00b2"], ["a", "9" * 30], ["a", "10"], ["a", "9"]])
+    assert text(train=file, validation=file, test=file, tokenizer=tokenizer).classes == ("9", "10", "9" * 30, "\u00b2")

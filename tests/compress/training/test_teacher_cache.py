@@ -32,6 +32,12 @@ def test_what_is_kept_is_read_and_what_is_not_is_not(tmp_path):
     assert [f.shape for f in found["teacher_features"]] == [(16, 2, 3, 3), (16, 4, 1, 1)]
 
 
+def test_many_signals_come_back_in_their_order(tmp_path):
+    kept = make(tmp_path)
+    kept.keep(Place(0, 0, 0), {"teacher_features": [torch.full((2,), float(number)) for number in range(102)]})
+    assert [int(each[0]) for each in kept.read(Place(0, 0, 0))["teacher_features"]] == list(range(102))
+
+
 @pytest.mark.parametrize("losses", [["kd"], ["kd", "attention"]])
 def test_the_teacher_is_run_once_for_each_batch_that_repeats(losses, tmp_path, data, quiet, example):
     teacher = Counted(small_model(5, width=1.0))

@@ -1,9 +1,11 @@
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper
 
 from deploy.onnx_graph.fixed_sizes import fix_sizes
+from profiles.errors import UserError
 
 
 def model():
@@ -45,3 +47,8 @@ def test_what_is_fixed_already_stays():
     before = made.SerializeToString(deterministic=True)
     assert fix_sizes(made, {"values": (9, 3), "mask": (9, 1), "beside": (4,)}) == []
     assert made.SerializeToString(deterministic=True) == before
+
+
+def test_a_size_that_two_inputs_share_has_one_value():
+    with pytest.raises(UserError, match="share the size tokens, and the data gives 7 and 9"):
+        fix_sizes(model(), {"values": (7, 3), "mask": (9, 1), "beside": (5,)})
