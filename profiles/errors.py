@@ -37,6 +37,11 @@ MOST_LINE = 500
 """Characters of an error's line."""
 
 
+def first_line(error: BaseException, most: int = 120) -> str:
+    """Return the first line of what an error says, at most so long; its class where it says nothing."""
+    return one_line((str(error).strip().splitlines() or [type(error).__name__])[0], most)
+
+
 def one_line(text: str, most: int = MOST_LINE) -> str:
     """Return ``text`` as one printable line of at most ``most`` characters; the middle of a longer one is left out."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.transforms import Normalise, random_mirror, random_shift
-from deploy.engines.inputs import Inputs, rows
+from deploy.engines.inputs import Inputs, digest, rows
 from profiles.errors import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -171,11 +171,8 @@ class NamedSamples(Samples):
         return Batch(rows(self.inputs, indices), self.labels[indices])
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for name, array in [*self.inputs.items(), ("", self.labels)]:
-            digest.update(repr((name, array.shape, str(array.dtype))).encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        content = digest({**self.inputs, "": self.labels})
+        return hashlib.sha256(f"{content} {self.classes}".encode()).hexdigest()  # names decide what a tag is
 
 
 def _misnamed(inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> list[str]:
@@ -235,9 +232,10 @@ class Splits:
     notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """Hash the content of all four."""
+        """Hash the content of all four, and the names of the classes."""
         parts = (self.train, self.calibration, self.validation, self.test)
-        return hashlib.sha256("".join(part.fingerprint() for part in parts).encode()).hexdigest()
+        contents = [*(part.fingerprint() for part in parts), repr(self.classes)]
+        return hashlib.sha256("".join(contents).encode()).hexdigest()
 
 
 def split_indices(count: int, fractions: tuple[float, ...], seed: int) -> list[Indices]:
@@ -341,6 +339,7 @@ def array_splits(
             samples[name] = ArraySamples(
                 images, labels, shift=shift if trained else 0, mirror=mirror and trained, normalise=normalise
             )
+        samples[name].classes = classes  # for what a metric says of each
     about = {} if normalise is None else normalise.as_json()
     first = parts["train"][0]
     size = {} if isinstance(first, Mapping) else {"size": list(first.shape[-2:])}

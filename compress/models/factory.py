@@ -30,7 +30,7 @@ from torch import nn
 from compress.models import given
 from compress.models.heads import Embedding, Logits, TextLogits
 from compress.models.library_detectors import QueriesDetector, quietly, ultralytics_detector
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, first_line, unknown
 from profiles.tables import load_object
 
 
@@ -111,7 +111,7 @@ def library(package: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise UserError(f"models of {root} need it installed; pip install 'edge-compress[{root}]' ({error})") from None
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"{root} is installed but does not import: {_first_line(error)}") from None
+        raise UserError(f"{root} is installed but does not import: {first_line(error, 300)}") from None
 
 
 def _built(reference: str, make: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
@@ -119,11 +119,9 @@ def _built(reference: str, make: Callable[..., nn.Module], arguments: Mapping[st
     try:
         return make(**arguments)
     except Exception as error:
-        raise UserError(f"{reference}: {type(error).__name__}: {_first_line(error)}; given: {dict(arguments)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0][:300]
+        raise UserError(
+            f"{reference}: {type(error).__name__}: {first_line(error, 300)}; given: {dict(arguments)}"
+        ) from error
 
 
 def _torchvision(name: str) -> Callable[..., Any]:

@@ -6,10 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.execution.cache import Step, StepCache
 from compress.execution.locks import only_writer
@@ -20,6 +18,7 @@ from compress.report import html
 from compress.report.record import Report, Row, read
 from deploy.bundle import golden
 from deploy.devices import device
+from deploy.engines.inputs import count, rows
 from deploy.measure.load import default_quiet_s
 from deploy.worker.pool import WorkerPool
 from profiles.errors import UserError
@@ -45,7 +44,10 @@ def measure_rows_again(
     engines = _engines(report, steps)
     if not (run / GOLDEN).is_file():
         raise UserError(f"{run}: no {GOLDEN}, whose inputs the engines would be timed on; {WITHOUT}")
-    inputs = golden.read(run / GOLDEN)["input"]
+    try:
+        inputs, _ = golden.unpack(golden.read(run / GOLDEN))
+    except ValueError as error:
+        raise UserError(f"{run}: {error}; {WITHOUT}") from None
     there = device(report.rows[0].runs_on)
     with only_writer(run):
         pool = WorkerPool(there)
@@ -57,7 +59,7 @@ def measure_rows_again(
             progress,
             device_key=device_key(there.url, facts["device"]),
             setting=setting,
-            feed=lambda samples: _first(inputs, samples),
+            feed=lambda samples: rows(inputs, np.arange(samples) % count(inputs)),  # from the first on again
             options=RaceOptions(
                 quiet_seconds=default_quiet_s() if quiet_seconds is None else quiet_seconds,
                 lock_clocks=lock_clocks,
@@ -106,8 +108,3 @@ def _engines(report: Report, steps: Path) -> dict[str, Step]:
         named = "of an earlier version's report" if "" in missing else f"of its rows (such as {missing[0]})"
         raise UserError(f"{steps}: the engines {named} are not there; {WITHOUT}")
     return {key: Step(folder=steps / key, key=key, facts={}, seconds=0.0, fresh=False) for key in keys}
-
-
-def _first(inputs: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
-    """Return so many inputs, from the first on again where there are fewer."""
-    return inputs[np.arange(samples) % len(inputs)]

@@ -24,7 +24,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -39,7 +40,7 @@ from deploy.bundle import target as targets
 from deploy.bundle.golden import GoldenCheck
 from deploy.bundle.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, Target
 from deploy.bundle.model_file import model_file
-from deploy.engines import BuildPlan, engine
+from deploy.engines import BuildPlan, Session, engine
 from deploy.files import UnsafeNameError, sha256, write_atomically
 from deploy.packing import packed_file
 from deploy.processing.detection import decode, standalone
@@ -244,6 +245,18 @@ def verify(folder: Path) -> GoldenCheck:
         EngineError: the runtime refused the model.
         ValueError: the engine's outputs cannot be compared with the golden ones.
     """
+    with opened(folder) as session:
+        return goldens.check(session, folder / "golden.npz")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Session]:
+    """Check every file of a bundle, build its engine here and open it. The signature is not checked.
+
+    Raises:
+        UserError: as ``verify``.
+        EngineError: the runtime refused the model.
+    """
     contents, _, _ = manifests.read(folder)
     manifests.check_files(folder, contents)
     plan = load_plan(folder)
@@ -254,7 +267,7 @@ def verify(folder: Path) -> GoldenCheck:
     with tempfile.TemporaryDirectory() as scratch:
         with model_file(folder, contents, plan) as model:
             runtime.build(model, plan, Path(scratch))
-        return goldens.check(runtime.open(Path(scratch), plan), folder / "golden.npz")
+        yield runtime.open(Path(scratch), plan)
 
 
 def load_plan(folder: Path) -> BuildPlan:

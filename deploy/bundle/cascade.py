@@ -9,17 +9,15 @@ The margin of an answer is the difference of its two largest probabilities, from
 from __future__ import annotations
 
 import json
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.bundle import manifest as manifests
-from deploy.bundle.bundle import load_plan
-from deploy.bundle.model_file import model_file
-from deploy.engines import Session, engine
+from deploy.bundle.bundle import opened
+from deploy.engines import Session
 from deploy.files import write_atomically
 from profiles.errors import UserError
 
@@ -48,12 +46,15 @@ def write(folder: Path, margin: float) -> None:
 class Cascade:
     """Two engines that answer as one, a sample at a time.
 
+    Args:
+        kept: holds what the engines were opened from, as long as this is there.
+
     Attributes:
         asked, went_on: samples so far, and those of them that the large model answered.
     """
 
-    def __init__(self, small: Session, large: Session, margin: float) -> None:
-        self._small, self._large, self._margin = small, large, margin
+    def __init__(self, small: Session, large: Session, margin: float, kept: ExitStack | None = None) -> None:
+        self._small, self._large, self._margin, self._kept = small, large, margin, kept
         self.asked = self.went_on = 0
 
     def __call__(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -80,16 +81,6 @@ def load(folder: Path) -> Cascade:
         margin = float(json.loads((folder / FILE).read_text())["margin"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{folder}: no {FILE} with a margin ({type(error).__name__}); this is no cascade") from None
-    small, large = (_opened(folder / name) for name in (SMALL, LARGE))
-    return Cascade(small, large, margin)
-
-
-def _opened(bundle: Path) -> Session:
-    contents, _, _ = manifests.read(bundle)
-    manifests.check_files(bundle, contents)
-    plan = load_plan(bundle)
-    runtime = engine(plan.engine)
-    with tempfile.TemporaryDirectory() as scratch:
-        with model_file(bundle, contents, plan) as model:
-            runtime.build(model, plan, Path(scratch))
-        return runtime.open(Path(scratch), plan)
+    with ExitStack() as stack:
+        small, large = (stack.enter_context(opened(folder / name)) for name in (SMALL, LARGE))
+        return Cascade(small, large, margin, stack.pop_all())

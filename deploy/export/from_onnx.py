@@ -20,7 +20,7 @@ from deploy.export.to_onnx import IR_VERSION, OPSET, silence_exporter
 from deploy.files import name_fault
 from deploy.files.confined import ConfinedError, Limits, call
 from deploy.onnx_graph.graph import drop_unused_constants, use_global_pools
-from profiles.errors import UserError, one_line
+from profiles.errors import UserError, first_line
 
 IMPORTED_BY_READERS = ("onnxscript.optimizer", "onnxscript.rewriter")
 CONVERTING = {"copies": 12, "base_s": 60, "bytes_a_second": 1_000_000}
@@ -78,7 +78,7 @@ def convert(file: str, named: str, cleaned: str) -> None:
     except (MemoryError, UserError):
         raise
     except Exception as error:  # protobuf's and the checker's errors share no base class
-        raise UserError(f"model {named}: not an ONNX model ({_line(error)})") from None
+        raise UserError(f"model {named}: not an ONNX model ({first_line(error, 200)})") from None
     _check_supported(model, Path(named))
     try:
         with silence_exporter():
@@ -86,7 +86,7 @@ def convert(file: str, named: str, cleaned: str) -> None:
     except MemoryError:
         raise
     except Exception as error:  # of a graph that the checker lets pass anything may come
-        raise UserError(f"model {named}: cannot be converted to opset {OPSET} ({_line(error)})") from None
+        raise UserError(f"model {named}: cannot be converted to opset {OPSET} ({first_line(error, 200)})") from None
     Path(cleaned).write_bytes(content)
 
 
@@ -158,12 +158,8 @@ def run_once(model: str, inputs: str, outputs: str) -> None:
     except Exception as error:  # ONNX Runtime's errors share no base class
         if "bad_alloc" in str(error) or "Failed to allocate memory" in str(error):
             raise MemoryError from None
-        raise UserError(f"cannot be run on inputs {describe(batch)} ({_line(error)})") from None
+        raise UserError(f"cannot be run on inputs {describe(batch)} ({first_line(error, 200)})") from None
     np.savez(outputs, *results)
-
-
-def _line(error: Exception) -> str:
-    return one_line(str(error).strip().partition("\n")[0], 200) or type(error).__name__
 
 
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:

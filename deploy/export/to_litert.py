@@ -10,7 +10,6 @@ Run as ``python -m deploy.export.to_litert PROGRAM MODEL`` it is that process.
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from deploy.engines.base import EngineError
 from deploy.export.program_pairs import QuantizationSpec, define_operators, example_inputs, quantize
 from deploy.export.to_onnx import input_names, silence_exporter, to_graph_module
+from deploy.files.confined import python_environment
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,11 +49,7 @@ def to_litert(program: ExportedProgram, batch: int, integers: QuantizationSpec |
                 quantize(graph, integers, constants=False)
             torch.export.save(torch.export.export(graph.eval(), example_inputs(program, batch)), given)
         command = [sys.executable, "-m", "deploy.export.to_litert", str(given), str(made)]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "JAX_PLATFORMS": "cpu",
-        }
+        environment = {**python_environment(), "JAX_PLATFORMS": "cpu"}
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_S, env=environment

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.latency.segments import COMPUTE, split_at_cuts, split_by_layer
 from deploy.onnx_graph.fixed_batch import fix_batch
 from deploy.onnx_graph.graph import NEVER_NEGATIVE, Graph, attribute, drop_unused_constants
+from profiles.errors import first_line
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 LEAST_MAP = 4
@@ -147,7 +148,7 @@ class Template:
             once, twice = self._inferred({name: axis.width - 1}), self._inferred({name: axis.width - 2})
         except Exception as error:  # whatever shape inference trips over
             del self.axes[name]
-            self.unfollowed[name] = f"the exported graph has its width written into it ({_line(error)})"
+            self.unfollowed[name] = f"the exported graph has its width written into it ({first_line(error)})"
             return
         for tensor, before in self._base.items():
             for dimension, (full, less, least) in enumerate(zip(before, once[tensor], twice[tensor], strict=True)):
@@ -350,7 +351,3 @@ def _set(node: onnx.NodeProto, name: str, value: int) -> None:
     for field in node.attribute:
         if field.name == name:
             field.i = value
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

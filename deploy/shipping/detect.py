@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deploy.bundle import bundle, manifest
+from deploy.bundle import bundle
 from deploy.bundle.golden import run
-from deploy.bundle.model_file import model_file
-from deploy.engines import EngineError, engine
+from deploy.engines import EngineError
 from deploy.files.npz import ArraysError, read_array
 from deploy.processing.detection import decode
 from profiles.errors import UserError
@@ -55,14 +53,9 @@ def lines(folder: Path, inputs: Path) -> Iterator[str]:
         EngineError: the runtime refused the model.
         ValueError: the inputs are not of the model's shape.
     """
-    contents, _, _ = manifest.read(folder)
-    manifest.check_files(folder, contents)
-    decoding, plan = decode.load(folder), bundle.load_plan(folder)
     samples = _samples(inputs)
-    with tempfile.TemporaryDirectory() as scratch:
-        with model_file(folder, contents, plan) as model:
-            engine(plan.engine).build(model, plan, Path(scratch))
-        session = engine(plan.engine).open(Path(scratch), plan)
+    with bundle.opened(folder) as session:
+        decoding = decode.load(folder)
         for start in range(0, len(samples), CHUNK):
             for found in decoding.detect(run(session, samples[start : start + CHUNK])):
                 yield json.dumps({"detections": [_row(decoding, row) for row in found]})

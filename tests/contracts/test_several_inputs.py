@@ -1,5 +1,6 @@
 """Models with several inputs: every step, every engine, and the bundle, as with one."""
 
+import io
 import json
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 
 import compress
 from compress.data.base import NamedSamples
+from compress.execution.progress import StreamProgress
 from compress.methods.quantization.post_training import calibrate
 from compress.models.inputs import InputShape, call
 from compress.models.plan import PLAN, Plan
+from compress.pipeline.remeasure import measure_rows_again
 from deploy.bundle import golden
 from deploy.engines import engine
 from deploy.export import from_onnx
@@ -92,6 +95,8 @@ def test_a_whole_run_and_what_it_leaves(tmp_path, monkeypatch):
     )
     assert {row.engine for row in report.rows} == {"openvino", "onnxruntime"}
     assert all(row.parity.cosine > 0.99 for row in report.rows)
+    again = measure_rows_again(tmp_path / "run", tmp_path / "steps", StreamProgress(io.StringIO()), quiet_seconds=0)
+    assert [row.name for row in again.rows] == [row.name for row in report.rows], "timed on the bundle's own inputs"
     student = compress.load(tmp_path / "run", trust=True)
     assert student(**as_tensors(texts(3)[0])).shape == (3, 3)
     arrays = np.load(tmp_path / "run/bundle/golden.npz")

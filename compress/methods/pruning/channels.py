@@ -23,6 +23,7 @@ from compress.methods.pruning.families import find_families
 from compress.methods.pruning.importance import Scorer, l2
 from compress.methods.pruning.structure.coupling import ChannelSet, Count, Slices, find_structure
 from compress.models.inputs import ModelInputs, rows
+from profiles.errors import first_line
 
 LEAST_SAMPLES = 2
 """Samples that the channels are followed on."""
@@ -87,7 +88,9 @@ def rank_groups(
     try:
         structure = find_structure(work, example)
     except Exception as error:  # whatever the model trips over, it is left whole
-        return [], (f"no channel is cut: the model does not run on its example ({first_line(error)})",)
+        return [], (
+            f"no channel is cut: the model does not run on its example ({type(error).__name__}: {first_line(error)})",
+        )
     scorer = l2(work, (), lambda *_: torch.zeros(())) if measure is None else measure(work)
     families = find_families(work, structure, example)
     groups: list[Group] = []
@@ -189,8 +192,3 @@ def share_ratio(
         name = match_name(list(ratios), group)
         sets.setdefault((name, group.family if by_family and name is None else ""), []).append(group)
     return [(ratio if name is None else ratios[name], members) for (name, _), members in sets.items()]
-
-
-def first_line(error: Exception) -> str:
-    """Say an error in a line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"

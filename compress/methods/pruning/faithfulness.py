@@ -27,6 +27,7 @@ from torch.nn.modules.conv import _ConvNd
 from compress.methods.pruning.operations import Narrow
 from compress.models.inputs import ModelInputs, call, doubled
 from compress.models.layers import flat_tensors
+from profiles.errors import first_line
 
 TOLERANCE, FAINT = 1e-6, 1e-2
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -56,7 +57,7 @@ def find_unfaithfulness(module: nn.Module, operation: Narrow, example: ModelInpu
     try:
         actual = comparison.of_cut(doubled(example))
     except Exception as error:
-        return f"the model does not run without some of them ({_line(error)})"
+        return f"the model does not run without some of them ({type(error).__name__}: {first_line(error)})"
     expected = comparison.of_silenced(doubled(example))
     if [tuple(t.shape) for t in actual] != [tuple(t.shape) for t in expected]:
         return LOST_OUTPUT
@@ -229,7 +230,3 @@ def _silence(module: nn.Module, operation: Narrow) -> None:
             dropped = sorted(set(range(state[path].shape[int(dimension)])) - set(indices))
             neutral = 1.0 if path.endswith("running_var") else 0.0
             state[path].data.index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"

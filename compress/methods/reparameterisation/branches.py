@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compress.methods.reparameterisation.operations import METHODS, Fold, fold_one
 from compress.models.inputs import ModelInputs, call
 from compress.models.layers import BATCH_NORMS, flat_tensors
+from profiles.errors import first_line
 
 LARGEST_ERROR = 1e-4
 """Of the largest output: how far outputs may move."""
@@ -114,7 +115,7 @@ def _tried(part: nn.Module, method: str, given: Any, named: Any) -> tuple[nn.Mod
         with torch.no_grad():
             error = _error(part(*given, **named), made(*given, **named))
     except Exception as failure:  # whatever a method of that name does
-        return None, (str(failure).splitlines() or [type(failure).__name__])[0][:120]
+        return None, first_line(failure)
     layers, norms = ([_count(m, kinds) for m in (part, made)] for kinds in (LAYERS, BATCH_NORMS))
     if layers[1] > layers[0] or (layers[1] == layers[0] and norms[1] >= norms[0]):
         return None, ""  # nothing is merged; or batch norms alone are folded, as an export does

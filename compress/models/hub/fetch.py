@@ -13,7 +13,7 @@ from typing import Any, final
 
 from compress.models.hub.records import Pin, PinnedFile
 from deploy.files import sha256
-from profiles.errors import UserError, one_line
+from profiles.errors import UserError, first_line, one_line
 
 Say = Callable[[str], None]
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -113,7 +113,7 @@ def open_repository(model: str, name: str, revision: str, held: Pin | None, want
             f"{model}: {name} has no revision {revision!r}; its revisions: {_page(name)}/commits/main"
         ) from error
     except errors.HFValidationError as error:
-        raise UserError(f"{model}: no name of a repository ({_first(error)}); write it as hf:OWNER/NAME") from error
+        raise UserError(f"{model}: no name of a repository ({first_line(error, 160)}); write it as hf:OWNER/NAME") from error
     except Exception as error:  # no way to the hub
         return _cached(model, name, revision, wanted, say, error)
     siblings = about.siblings or []
@@ -163,12 +163,12 @@ def _not_fetched(model: str, repository: str, file: str, error: Exception) -> st
         return _unreachable(model, repository, error)
     if isinstance(error, errors.EntryNotFoundError):
         return f"{model}: {repository} has no file {file}; {_page(repository)} lists what it has"
-    return f"{model}: {file} of {repository} did not arrive ({_first(error)}); run again, it goes on from there"
+    return f"{model}: {file} of {repository} did not arrive ({first_line(error, 160)}); run again, it goes on from there"
 
 
 def _unreachable(model: str, repository: str, error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    fact = f"{model}: {_endpoint()} cannot be reached ({_first(cause)}), and {repository} is not in the cache"
+    fact = f"{model}: {_endpoint()} cannot be reached ({first_line(cause, 160)}), and {repository} is not in the cache"
     return f"{fact}; connect once, or `hf download {repository}` elsewhere and copy ~/.cache/huggingface, or give weights"
 
 
@@ -201,10 +201,6 @@ def _endpoint() -> str:
 
 def _page(name: str) -> str:
     return f"{_endpoint()}/{name}"
-
-
-def _first(error: Exception) -> str:
-    return one_line((str(error).strip().splitlines() or [type(error).__name__])[0], 160)
 
 
 def _hub() -> ModuleType:

@@ -17,7 +17,7 @@ from compress.models.hub import fetch, timm_names
 from compress.models.hub.fetch import Repository, Say, open_repository
 from compress.models.hub.records import Found, ModelFacts, Pin
 from compress.models.hub.timm_names import numbers
-from profiles.errors import UserError
+from profiles.errors import UserError, first_line
 
 CLASSES = "num_labels"
 CONFIG, PROCESSOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
@@ -91,7 +91,7 @@ def published(found: Found, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
     except UserError:
         raise
     except Exception as error:  # whatever is wrong inside, no user reads its traceback
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        words = first_line(error, 300)
         raise UserError(f"{found.pin.model}: transformers does not load the weights: {words}") from error
     missing = sorted(told["missing_keys"])
     if missing:

@@ -14,7 +14,7 @@ from compress.models.hub import fetch
 from compress.models.hub.address import fetch_published
 from compress.models.hub.fetch import Repository, Say, open_repository
 from compress.models.hub.records import Found, ModelFacts, Pin
-from profiles.errors import UserError
+from profiles.errors import UserError, first_line
 
 CLASSES = "num_classes"
 CROPS = {"center": "centre", "border": "centre", "squash": "none"}
@@ -105,7 +105,7 @@ def published(found: Found, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         module = timm.create_model(name, pretrained=True, pretrained_cfg=settings, num_classes=found.outputs, **own)
     except Exception as error:  # whatever is wrong inside, no user reads its traceback
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        words = first_line(error, 300)
         raise UserError(f"{found.pin.model}: timm does not load the weights ({words}); given: {own}") from error
     return dict(module.state_dict())
 

@@ -17,7 +17,7 @@ from compress.models.hub.address import fetch_published
 from compress.models.hub.fetch import Say
 from compress.models.hub.records import Found, ModelFacts, Pin
 from compress.models.hub.timm_names import INTERPOLATIONS, imagenet_labels, numbers
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, first_line, unknown
 
 CLASSES = "num_classes"
 
@@ -65,7 +65,7 @@ def published(found: Found, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         except UserError:
             raise
         except Exception as error:  # whatever is wrong inside, no user reads its traceback
-            words = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            words = first_line(error, 300)
             raise UserError(f"{found.pin.model}: torchvision does not load the weights ({words}); given: {own}") from error
     return dict(module.state_dict())
 

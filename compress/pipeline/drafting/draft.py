@@ -34,7 +34,7 @@ from compress.recipe.parse import parse, tasks
 from compress.tasks import Task
 from deploy.export import from_onnx
 from deploy.onnx_graph.run import onnx_session
-from profiles.errors import UserError
+from profiles.errors import UserError, first_line
 from profiles.tables import load_object
 from profiles.toml import parse_toml
 
@@ -139,7 +139,7 @@ def _module(model: ModelGuess, data: DataGuess, example: torch.Tensor) -> nn.Mod
         with torch.no_grad():
             outputs = module(example[:2])
     except Exception as error:
-        words = (str(error).splitlines() or [type(error).__name__])[0]
+        words = first_line(error)
         raise UserError(
             f"{model.model} does not take inputs of shape {tuple(example.shape[1:])}: {words}; try --size"
         ) from error

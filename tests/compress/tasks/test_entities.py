@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import compress
 from compress.data.base import NamedSamples, Splits
 from compress.tasks.entities import Entities, entities
 from profiles.errors import UserError
@@ -63,3 +64,16 @@ def test_tags_that_are_none_are_told():
         Entities().check_outputs(
             torch.zeros(2, 5), Splits(train=whole, calibration=whole, validation=whole, test=whole, classes=TAGS)
         )
+
+
+def test_names_given_with_arrays_reach_the_metric_and_the_key():
+    """Of equal arrays the names of the tags decide what an entity is."""
+    tags = np.tile([[0, 1, 2, 0]], (40, 1))
+    made = [
+        compress.split_arrays({"train": ({"ids": np.zeros((40, 4), np.int64)}, tags)}, classes=names, calibration=4)
+        for names in (("O", "B-x", "I-x"), ("O", "B-x", "B-y"))
+    ]
+    found = [Entities().evaluate(lambda inputs: [np.eye(3)[tags[: len(inputs["ids"])]]], each.test) for each in made]
+    assert [metric.value for metric in found] == [100.0, 100.0]
+    assert made[0].test.fingerprint() != made[1].test.fingerprint()
+    assert made[0].fingerprint() != made[1].fingerprint()
