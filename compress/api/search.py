@@ -81,14 +81,14 @@ def search_folder(name: str) -> Path:
     return Path("runs") / f"{name}-search"
 
 
-def trial_recipe(recipe: str, number: int, device: str, join: str | None = None, folder: str | Path | None = None) -> Recipe:
+def trial_recipe(recipe: str, number: int, device: str, join: str | None = None) -> Recipe:
     """Return the recipe of a trial of a search of ``recipe`` on ``device``, named ``NAME-trial-NUMBER``.
 
     Raises:
         UserError: there is no such search or trial.
     """
     table, name, source = read_table(recipe)
-    url = join or pipeline.study_url(Path(folder) if folder is not None else search_folder(name))
+    url = join or pipeline.study_url(search_folder(name))
     base = without_search(table)
     space = space_of(pipeline.spec_of(table, source), base, resolve(device).profile)
     made = parse(records.trial_table(url, name, device, number, base, space), name=name, source=source)

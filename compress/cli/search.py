@@ -41,6 +41,7 @@ def search(
     """
     from compress.api import search as api
     from compress.execution.progress import StreamProgress
+    from compress.pipeline.search.search import study_url
 
     found = api.search(
         recipe,
@@ -55,5 +56,7 @@ def search(
     )
     click.echo(json.dumps(found.as_json(), indent=1, default=dict) if as_json else found)
     folder = out or api.search_folder(found.name)
-    click.echo(f"{folder / 'search.html'} is the picture; `compress run {recipe} --trial N` makes a point of it.", err=True)
+    kept = join or (study_url(folder) if out else "")
+    point = f"compress run {recipe} --trial N{f' --join {kept}' if kept else ''}"
+    click.echo(f"{folder / 'search.html'} is the picture; `{point}` makes a point of it.", err=True)
     return 0

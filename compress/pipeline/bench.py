@@ -54,8 +54,7 @@ def bench(
     """
     progress = progress or progress_here()
     target = resolve(device)
-    for warning in target.warnings:
-        progress.say(f"warning: {warning}")
+    target.tell_warnings(progress.say)
     profile = replace(target.profile, threads=threads) if threads else target.profile
     files, versions = [Path(model) for model in models], runtime_versions(target.device)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:

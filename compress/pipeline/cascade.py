@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data import Samples
-from compress.execution.progress import Progress, progress_here
+from compress.execution.cache import check_writable
+from compress.execution.locks import only_writer
+from compress.execution.progress import Progress, keep_telling, progress_here
 from compress.pipeline.check.accuracy import answer
 from compress.pipeline.check.compare import built, feed_of
-from compress.pipeline.check.intervals import paired_difference
 from compress.pipeline.check.labelled import of_recipe, of_runs
 from compress.pipeline.check.sides import Side, open_side
-from compress.pipeline.check.timing import NEW, OLD, race_once
+from compress.pipeline.check.timing import race_once
+from compress.pipeline.paired import drop_interval
 from compress.pipeline.target import resolve, runtime_versions
 from compress.report.cascade_record import CascadeReport, Times
 from compress.tasks.classification import Classification
@@ -28,7 +30,6 @@ from deploy.bundle.cascade import LARGE, SMALL, margins
 from deploy.measure.timing import ROUNDS
 from profiles.errors import UserError
 
-EACH_BOUND = 0.975
 ALL = 2.0
 """No margin is as large: all samples go on."""
 RACES = 2
@@ -61,7 +62,9 @@ def cascade(
     progress, target = progress or progress_here(), resolve(device)
     target.tell_warnings(progress.say)
     versions = runtime_versions(target.device)
-    with ExitStack() as stack:
+    if out is not None:
+        check_writable(Path(out))
+    with keep_telling(progress), ExitStack() as stack:
         two = {
             name: open_side(Path(given), target.profile, versions, stack) for name, given in ((SMALL, small), (LARGE, large))
         }
@@ -83,16 +86,18 @@ def cascade(
         calls: dict[str, list[float]] = {SMALL: [], LARGE: []}
         doubts: dict[str, None] = {}
         block_s = seconds / RACES / ROUNDS / len(two)
+        feed = feed_of(data.test)
         with progress.task("cascade: races", RACES) as bar:
             for _ in range(RACES):
-                raced = race_once({OLD: engines[SMALL], NEW: engines[LARGE]}, target.device, feed_of(data.test), block_s)
-                calls[SMALL] += raced.times[OLD].called
-                calls[LARGE] += raced.times[NEW].called
+                raced = race_once(engines, target.device, feed, block_s)
+                for name, times in raced.times.items():
+                    calls[name] += times.called
                 doubts |= dict.fromkeys(raced.doubts)
                 bar.advance(1)
     found = _report(two, device, task.metric, task.unit, margin, validation["margin"], test, calls, tuple(doubts))
     if out is not None:
-        _write(two, Path(out), margin)
+        with only_writer(Path(out)):
+            _write(two, Path(out), margin)
     return found
 
 
@@ -145,8 +150,7 @@ def _report(
 ) -> CascadeReport:
     goes_on = test["margin"] < margin
     both = np.where(goes_on, test[LARGE], test[SMALL])
-    lost, won = int((test[LARGE] > both).sum()), int((both > test[LARGE]).sum())
-    drop = paired_difference(lost, won, len(both), EACH_BOUND)
+    low, high = drop_interval(test[LARGE], both)
     share = float(goes_on.mean())
     own = {name: compose(times, times, 0.0) for name, times in calls.items()}
     return CascadeReport(
@@ -162,7 +166,7 @@ def _report(
             name: 100 * float(right.mean())
             for name, right in ((SMALL, test[SMALL]), (LARGE, test[LARGE]), ("cascade", both))
         },
-        drop=(100 * drop.low, 100 * drop.middle, 100 * drop.high),
+        drop=(100 * low, 100 * float(test[LARGE].mean() - both.mean()), 100 * high),
         times={**own, "cascade": compose(calls[SMALL], calls[LARGE], share)},
         samples=len(both),
         doubts=doubts,

@@ -10,10 +10,9 @@ from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
 from compress.pipeline.gate import Interval, ModelMetrics, points, undecided, within_accuracy
-from compress.pipeline.paired import drop_interval
+from compress.pipeline.paired import drop_in_points
 from compress.recipe.spec import Budget
 from deploy.measure.timing import Latency
-from profiles.errors import UserError
 
 GATE_LONGER = (1, 4)
 """How many times ``gate_seconds`` a stage is raced, the next only where the rounds of the one before do not agree."""
@@ -55,9 +54,7 @@ class Comparer:
 
     def __init__(self, teacher: CachedModel, evaluator: Evaluator, budget: Budget, scale: float, seconds: float) -> None:
         self._evaluator, self._budget, self._scale, self._seconds = evaluator, budget, scale, seconds
-        forms = evaluator.willing(evaluator.forms(teacher))
-        if not forms:
-            raise UserError("no runtime of the profile takes the teacher", *evaluator.refused.values())
+        self._teacher_forms = forms = evaluator.required_forms(teacher)
         self._reference = evaluator.judge(forms[0], "validation")
         self._engines = _rivals(forms, evaluator, seconds)
 
@@ -83,29 +80,48 @@ class Comparer:
         ]
         latencies, speedup, doubts = raced(before, after, self._evaluator, self._seconds, self._may_ship)
         judged = self._evaluator.judge(after[0], "validation")
-        drop = None
-        if judged.scores is not None and self._reference.scores is not None:
-            low, high = drop_interval(self._reference.scores, judged.scores)
-            drop = (100 * low, 100 * high)
         return Comparison(
             before=self._metrics(before, latencies, standing),
             after=self._metrics(after, latencies, made),
             speedup=speedup,
-            drop=drop,
+            drop=drop_in_points(self._reference.scores, judged.scores),
             samples=judged.metric.samples,
             doubts=doubts,
         )
 
+    def fastest_lines(self) -> list[str]:
+        """Say on which runtime the untouched teacher is fastest within the budget's accuracy, and by how much, in a line.
+
+        The race is the gate's own, timed once; nothing is said where one runtime alone takes the model.
+        """
+        forms, evaluator = self._teacher_forms, self._evaluator
+        if len({variant.engine for variant in forms}) < 2:
+            return []
+        latencies = evaluator.race(forms, self._seconds)
+        by_time = sorted(forms, key=lambda variant: latencies[variant].p50 or float("inf"))
+        allowed = [variant for variant in by_time if self._keeps(variant)]
+        best = allowed[0]
+        other = next((variant for variant in allowed if variant.engine != best.engine), None)
+        if other is None:
+            return [f"{best.form} alone keeps the budget's accuracy: {latencies[best].p50:.3f} ms"]
+        low, high = evaluator.faster(other, best, forms, self._seconds)
+        return [
+            f"of {len(forms)} forms {best.form} is the fastest within the budget's accuracy: {latencies[best].p50:.3f} ms, "
+            f"{low:.2f} to {high:.2f} times as fast as {other.form}, the fastest elsewhere"
+        ]
+
     def _forms(self, made: CachedModel) -> list[Variant]:
         """List the forms of a model on the runtimes that may be the fastest; all of them where it has none there."""
-        forms = self._evaluator.willing(self._evaluator.forms(made))
+        forms = self._evaluator.forms(made)
         return [v for v in forms if v.engine in self._engines or v.engine == forms[0].engine]
 
     def _may_ship(self, variant: Variant) -> bool:
         """Decide whether a form keeps the budget's accuracy, or may yet: training wins int8 back on the first runtime."""
         first = self._evaluator.profile.runtimes[0].engine
-        if variant.engine == first:
-            return True
+        return variant.engine == first or self._keeps(variant)
+
+    def _keeps(self, variant: Variant) -> bool:
+        """Return whether a form keeps the budget's accuracy."""
         accuracy = self._evaluator.judge(variant, "validation").metric.value
         return within_accuracy(points(self.teacher_accuracy - accuracy, self._scale), self._budget)
 

@@ -37,7 +37,7 @@ from deploy.measure.parity import Parity, parity
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
 from profiles.device import DeviceProfile
-from profiles.errors import one_line
+from profiles.errors import UserError, one_line
 from profiles.quantization import QUANTIZATION
 
 PARTING_SAMPLES = 4
@@ -117,7 +117,25 @@ class Evaluator:
         )
 
     def forms(self, made: CachedModel) -> list[Variant]:
-        """List every runtime and precision of the profile that a model can take.
+        """List every runtime and precision of the profile that takes a model; their engines are built.
+
+        Why a runtime does not is said once, and kept in ``refused``.
+        """
+        return [variant for variant in self._possible(made) if self._takes(variant)]
+
+    def required_forms(self, made: CachedModel) -> list[Variant]:
+        """List the forms of a model that must have one.
+
+        Raises:
+            UserError: no runtime of the profile takes it; with the reason of each.
+        """
+        if not (found := self.forms(made)):
+            reasons = [f"{variant.form}: {reason}" for variant, reason in self.refused.items() if variant.made == made]
+            raise UserError("no runtime of the profile takes the teacher", *reasons)
+        return found
+
+    def _possible(self, made: CachedModel) -> list[Variant]:
+        """List the forms that a model can have.
 
         A float model's int8 is post-training; a model trained in int8 has no float form, and no form on a
         runtime that computes with other integers.
@@ -136,22 +154,18 @@ class Evaluator:
         """List the forms on the profile's first runtime."""
         return [v for v in self.forms(made) if v.engine == self.profile.runtimes[0].engine]
 
-    def willing(self, variants: Sequence[Variant]) -> list[Variant]:
-        """Keep the variants whose runtime takes the model; why another does not is said once, and kept in ``refused``."""
-        kept: list[Variant] = []
-        for variant in variants:
-            if variant in self.refused:
-                continue
-            try:
-                self.built(variant)
-            except EngineError as error:
-                if distributed.count() > 1:
-                    raise  # the other processes wait for the engine
-                self.refused[variant] = one_line(str(error), MOST_REASON)
-                self._progress.say(f"  left out: {variant.form}: {self.refused[variant]}")
-            else:
-                kept.append(variant)
-        return kept
+    def _takes(self, variant: Variant) -> bool:
+        if variant in self.refused:
+            return False
+        try:
+            self.built(variant)
+        except EngineError as error:
+            if distributed.count() > 1:
+                raise  # the other processes wait for the engine
+            self.refused[variant] = one_line(str(error), MOST_REASON)
+            self._progress.say(f"  left out: {variant.form}: {self.refused[variant]}")
+            return False
+        return True
 
     def built(self, variant: Variant) -> Step:
         """Build the engine of a variant on the device."""

@@ -28,7 +28,7 @@ def choose(
         return ()
     floats = [v for v in evaluator.forms(best.made) if v.precision != "int8"]
     own = [v for v in floats if v.engine == best.engine]
-    reference = (own or floats or evaluator.first_forms(teacher))[0]
+    reference = (own or floats or evaluator.required_forms(teacher))[0]
     samples = builder.data.validation
     decided = {
         "engines": [evaluator.built(variant).key for variant in (reference, best)],

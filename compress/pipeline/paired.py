@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.pipeline.check.intervals import paired_difference
+from compress.pipeline.intervals import paired_difference
 
 EACH_BOUND = 0.975
 RESAMPLES = 2000
@@ -38,6 +38,14 @@ def drop_interval(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> tuple
     chosen = np.random.default_rng(0).integers(0, len(difference), (RESAMPLES, len(difference)))
     low, high = np.quantile(difference[chosen].mean(axis=1), (1 - EACH_BOUND, EACH_BOUND))
     return float(low), float(high)
+
+
+def drop_in_points(reference: npt.NDArray[Any] | None, other: npt.NDArray[Any] | None) -> tuple[float, float] | None:
+    """Return the interval of the drop below the reference in points; None where the metric is no mean over samples."""
+    if reference is None or other is None:
+        return None
+    low, high = drop_interval(reference, other)
+    return 100 * low, 100 * high
 
 
 def samples_needed(interval: tuple[float, float], samples: int, least: float) -> int:

@@ -94,7 +94,7 @@ class Races:
         pool: of workers that nothing is timed on; cleared before a race.
         device_key: the device's facts that decide a latency; ``setting`` is how it was set when the run began.
         feed: gives so many first samples of the data.
-        again: time everything once more, whatever is kept.
+        options: how races are timed.
     """
 
     def __init__(

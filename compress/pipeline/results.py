@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compress.pipeline.cached_model import CachedModel
-from compress.pipeline.evaluator import Evaluation, Evaluator
+from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import PackedExport, Variant
 from compress.pipeline.gate import Decision
-from compress.pipeline.paired import drop_interval
+from compress.pipeline.paired import drop_in_points
 from compress.report.record import Refused, Row
 from compress.stages.base import Stage
 from deploy.measure.timing import Latency
-from profiles.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +50,8 @@ def list_entries(
 ) -> list[Entry]:
     """List teacher, baselines and student in every form, each attempt as trained and in the form that was compared."""
 
-    def forms(made: CachedModel) -> list[Variant]:
-        return evaluator.willing(evaluator.forms(made))
-
-    found = [Entry(title="teacher", kind="baseline", variant=v) for v in forms(teacher)]
-    if not found:
-        reasons = [f"{v.form}: {reason}" for v, reason in evaluator.refused.items()]
-        raise UserError("no runtime of the profile takes the teacher", *reasons)
+    forms = evaluator.forms
+    found = [Entry(title="teacher", kind="baseline", variant=v) for v in evaluator.required_forms(teacher)]
     for name, made in baselines:
         found += [Entry(title=name, kind="baseline", variant=v) for v in forms(made)]
     for attempt in attempts:
@@ -132,16 +126,8 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant)
         choices=variant.made.choices if attempt else (),
         about=variant.made.about if attempt else "",
         raced_as=evaluator.raced_as(variant),
-        drop_interval=None if variant == teacher else _drop(judged, evaluator.judge(teacher, "test")),
+        drop_interval=None if variant == teacher else drop_in_points(evaluator.judge(teacher, "test").scores, judged.scores),
     )
-
-
-def _drop(judged: Evaluation, teacher: Evaluation) -> tuple[float, float] | None:
-    """Return the interval of the drop below the teacher in points; None where the metric is no mean over samples."""
-    if judged.scores is None or teacher.scores is None:
-        return None
-    low, high = drop_interval(teacher.scores, judged.scores)
-    return 100 * low, 100 * high
 
 
 def _left(packed: PackedExport | None) -> list[str]:

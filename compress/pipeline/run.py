@@ -27,7 +27,6 @@ from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import describe_teacher
 from compress.pipeline.races import RaceOptions
 from compress.pipeline.results import Attempt, list_entries, list_refused, measure_rows, raced_speedup
-from compress.pipeline.runtime_race import tell_fastest
 from compress.pipeline.verdict import conclude, find_warnings, not_clean
 from compress.recipe.spec import Recipe
 from compress.report import html
@@ -105,9 +104,7 @@ def _run(
         progress.say("measuring the teacher")
         with evaluator.pool.open():
             comparer = Comparer(teacher, evaluator, recipe.budget, builder.task.full_scale, recipe.measure.gate_seconds)
-            for line in tell_fastest(
-                teacher, evaluator, recipe.budget, builder.task.full_scale, recipe.measure.gate_seconds
-            ):
+            for line in comparer.fastest_lines():
                 progress.say(f"  {line}")
     for stage in chain:
         attempts += _try(stage, start, standing, teacher, builder, evaluator, comparer, progress)

@@ -1,13 +1,12 @@
-"""The race of runtimes: one model in every form that a device's runtimes have, timed in turns.
+"""The race of runtimes for a new profile: a small network of ours in every form that a device's runtimes have.
 
-A run races its own teacher (the gate then goes on with the fastest runtimes, ``compress.pipeline.comparison``); a new
-profile has none yet, and takes its order from a small network of ours.
+A run races its own teacher instead (``compress.pipeline.comparison``).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -19,15 +18,12 @@ from compress.data.base import ArraySamples
 from compress.execution.progress import Progress
 from compress.methods.quantization import post_training
 from compress.models.resnet import resnet20
-from compress.pipeline.cached_model import CachedModel
-from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import capture_program
-from compress.pipeline.gate import points, within_accuracy
 from compress.pipeline.races import timed
-from compress.recipe.spec import Budget
 from deploy.devices import Device
 from deploy.engines import BuildPlan, EngineError, engine
 from deploy.export.to_onnx import capture, to_onnx
+from deploy.measure.load import default_quiet_s
 from deploy.measure.timing import Latency, ratio_interval
 from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.worker.client import RemoteWorker
@@ -97,15 +93,11 @@ def race_runtimes(
                 progress.say(f"  left out: {form}: {refused[runtime.engine, precision]}")
         if not folders:
             raise UserError("no runtime takes the network of the race", *refused.values())
-        patience = Patience(QUIET_SECONDS, progress.say)
+        patience = Patience(min(QUIET_SECONDS, default_quiet_s()), progress.say)
         facts = timed(
             folders, device, seconds, lambda count: samples.load(np.arange(count)).inputs, patience, False, progress
         )
     return _result(facts, refused)
-
-
-def _feed(samples: ArraySamples) -> Callable[[int], Any]:
-    return lambda count: samples.load(np.arange(count)).inputs
 
 
 def _forms(profile: DeviceProfile, versions: Mapping[str, str]) -> Iterator[tuple[Runtime, str, BuildPlan]]:
@@ -141,30 +133,3 @@ def _result(facts: Mapping[str, Any], refused: Mapping[tuple[str, str], str]) ->
         refused=dict(refused),
         doubts=tuple(facts["conditions"]["doubts"]),
     )
-
-
-def tell_fastest(teacher: CachedModel, evaluator: Evaluator, budget: Budget, scale: float, seconds: float) -> list[str]:
-    """Say on which runtime the untouched teacher is fastest within the budget's accuracy, and by how much, in a line.
-
-    The race is the gate's own, timed once; nothing is said where one runtime alone takes the model.
-    """
-    forms = evaluator.willing(evaluator.forms(teacher))
-    if len({variant.engine for variant in forms}) < 2:
-        return []
-    latencies = evaluator.race(forms, seconds)
-    by_time = sorted(forms, key=lambda variant: latencies[variant].p50 or float("inf"))
-    reference = evaluator.judge(forms[0], "validation").metric.value
-
-    def keeps(variant: Any) -> bool:
-        return within_accuracy(points(reference - evaluator.judge(variant, "validation").metric.value, scale), budget)
-
-    allowed = [variant for variant in by_time if keeps(variant)]
-    best = allowed[0]
-    other = next((variant for variant in allowed if variant.engine != best.engine), None)
-    if other is None:
-        return [f"{best.form} alone keeps the budget's accuracy: {latencies[best].p50:.3f} ms"]
-    low, high = evaluator.faster(other, best, forms, seconds)
-    return [
-        f"of {len(forms)} forms {best.form} is the fastest within the budget's accuracy: {latencies[best].p50:.3f} ms, "
-        f"{low:.2f} to {high:.2f} times as fast as {other.form}, the fastest elsewhere"
-    ]

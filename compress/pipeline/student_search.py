@@ -125,7 +125,7 @@ class _Judge:
         assert recipe.student.search is not None
         self._recipe, self._asked, self._seconds = recipe, recipe.student.search, recipe.measure.gate_seconds
         self._builder, self._evaluator, self._cache = builder, evaluator, cache
-        first = evaluator.willing(evaluator.first_forms(teacher)) or evaluator.willing(evaluator.forms(teacher))
+        first = evaluator.first_forms(teacher) or evaluator.required_forms(teacher)
         times = evaluator.race(first, self._seconds)
         self.form = min(first, key=lambda variant: times[variant].p50 or math.inf)
         self.teacher_ms = times[first[0]].p50 or math.inf

@@ -15,7 +15,7 @@ OBJECTIVES: tuple[Objective, ...] = ("accuracy", "latency", "size")
 SAMPLERS = ("tpe", "nsga2")
 PRUNERS = ("none", "median", "halving")
 STAGES, RUNTIMES = "stages", "runtimes"
-SETTINGS = ("objectives", "sampler", "pruner", STAGES, RUNTIMES)
+SETTINGS = ("objectives", "sampler", "pruner")
 
 
 @final
@@ -110,9 +110,7 @@ def parse_search(given: Any, source: str, faults: list[str]) -> SearchSpec | Non
             f'{where} pruner: Optuna stops trials of one objective only; write objectives = ["accuracy"], or leave it out'
         )
     dimensions = [
-        _dimension(key, value, f"{where} {key}", faults)
-        for key, value in _flat(given).items()
-        if key not in ("objectives", "sampler", "pruner")
+        _dimension(key, value, f"{where} {key}", faults) for key, value in _flat(given).items() if key not in SETTINGS
     ]
     if len(faults) > begun:
         return None

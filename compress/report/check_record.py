@@ -71,7 +71,7 @@ class Check:
 
     @property
     def answer(self) -> Answer:
-        """Return ``worse`` where one finding is, else ``cannot tell`` where one is, else ``fine``."""
+        """Return the gravest answer of the findings, in the order of ``EXIT_CODES``."""
         return max((finding.answer for finding in self.findings), key=list(EXIT_CODES).index)
 
     @property

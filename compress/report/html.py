@@ -137,7 +137,7 @@ def stages(report: Report) -> str:
         axes.set_xlim(min(ends) - room, max(ends) + room)
         axes.set_yticks(range(len(steps)))
         axes.set_yticklabels([])
-    names = [f"{_title(after)}\n{after.decision}, {after.precision}" for _, after in steps]
+    names = [f"{after.title}\n{after.decision}, {after.precision}" for _, after in steps]
     panels[0].set_yticklabels(names)
     return _svg(figure)
 
@@ -175,7 +175,7 @@ def _before_after(report: Report) -> list[tuple[Row, Row]]:
     attempts: dict[str, list[Row]] = {}
     for row in report.rows:
         if row.kind == "stage":
-            attempts.setdefault(_title(row), []).append(row)
+            attempts.setdefault(row.title, []).append(row)
     for rows in attempts.values():
         after = min(rows, key=lambda r: r.p50)
         same_form = [r for r in standing if (r.engine, r.precision) == (after.engine, after.precision)]
@@ -229,10 +229,6 @@ def _plain_ticks(axes: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _title(row: Row) -> str:
-    return row.name.split("/")[0]
 
 
 def _svg(figure: Any) -> str:

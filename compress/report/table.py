@@ -171,7 +171,7 @@ def _parity(row: Row, agreement: str) -> str:
 
 
 def _title(row: Row) -> str:
-    title = row.name.split("/")[0]
+    title = row.title
     free = row.precision == "int8" and (row.kind == "baseline" or row.stage not in (None, "quantize"))
     return f"{title} (post-training)" if free else title
 
@@ -180,5 +180,5 @@ def _one_a_stage(report: Report) -> list[Row]:
     seen: dict[str, Row] = {}
     for row in report.rows:
         if row.kind == "stage":
-            seen.setdefault(row.name.split("/")[0], row)
+            seen.setdefault(row.title, row)
     return list(seen.values())

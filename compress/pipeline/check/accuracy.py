@@ -21,7 +21,8 @@ import numpy.typing as npt
 from compress.data import Batch, Samples
 from compress.data.base import Indices
 from compress.execution.progress import Bar, Progress
-from compress.pipeline.check.intervals import Interval, mcnemar, paired_difference
+from compress.pipeline.check.sides import GOLDEN
+from compress.pipeline.intervals import Interval, mcnemar, paired_difference
 from compress.report.check_record import Finding
 from compress.tasks import Metric, Task
 from deploy.bundle import golden
@@ -54,7 +55,7 @@ class Answers:
 def answer(engine: Path, device: Device, task: Task, samples: Samples, progress: Progress, name: str) -> Answers:
     """Run a built engine on every sample of a split, and evaluate it."""
     parts: list[list[npt.NDArray[Any]]] = []
-    with RemoteWorker(device) as worker, progress.task(f"check: {name} model", len(samples)) as bar:
+    with RemoteWorker(device) as worker, progress.task(f"answers of the {name} model", len(samples)) as bar:
         predict = _Recorder(worker, input_names(worker.open(engine)), parts, bar)
         metric, scores = task.evaluate_samples(predict, samples)
     task.check_metric(metric)
@@ -93,7 +94,7 @@ def compare_answers(
 
 def compare_golden(folder: Path, engine: Path, device: Device, precision: str, most_less: float) -> Finding:
     """Compare a new engine's outputs with the golden ones of the old model's bundle in ``folder``."""
-    arrays = golden.read(folder / "golden.npz")
+    arrays = golden.read(folder / GOLDEN)
     inputs, expected = golden.unpack(arrays)
     with RemoteWorker(device) as worker:
         got = list(worker.infer(as_feed(inputs, input_names(worker.open(engine)))).values())

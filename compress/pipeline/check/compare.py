@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data import Samples
-from compress.execution.progress import Progress, progress_here
+from compress.execution.progress import Progress, keep_telling, progress_here
 from compress.pipeline.check import kept
 from compress.pipeline.check.accuracy import answer, compare_answers, compare_golden
 from compress.pipeline.check.labelled import Labelled, of_recipe, of_runs
@@ -72,7 +72,7 @@ def check(
     target = resolve(device)
     target.tell_warnings(progress.say)
     versions = runtime_versions(target.device)
-    with ExitStack() as stack:
+    with keep_telling(progress), ExitStack() as stack:
         two, labelled = _sides(old, new, target, versions, recipe, stack, engine, precision)
         if two[OLD] is None:
             progress.say(f"no model called {two[NEW].name!r} was kept for {target.profile.name}: nothing to compare with")

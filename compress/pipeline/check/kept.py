@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from compress.execution.locks import only_writer
 from compress.pipeline.check.sides import Side
 from compress.report.check_record import Check
 from deploy.files import write_atomically
@@ -32,6 +33,12 @@ def last(device: str, name: str) -> Path | None:
 def keep(device: str, side: Side, check: Check | None) -> Path:
     """Keep a copy of a model as the last of its name on a device, and beside it what was found; return its folder."""
     folder = _folder(device, side.name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder.parent):
+        return _replace(folder, side, check)
+
+
+def _replace(folder: Path, side: Side, check: Check | None) -> Path:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The two models of a check: ONNX files, bundles, and runs by the bundle of their best row."""
+"""The two models of a check or a cascade: ONNX files, bundles, and runs by the bundle of their best row."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.execution.progress import Progress
-from compress.pipeline.check.intervals import Interval, mean_interval, values_needed
+from compress.pipeline.intervals import Interval, mean_interval, values_needed
 from compress.report.check_record import Answer, Finding
 from deploy.devices import Device
 from deploy.measure.timing import ROUNDS, Times

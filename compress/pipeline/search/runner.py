@@ -55,9 +55,10 @@ class TrialRunner:
         builder.check()
         teacher = builder.teacher()
         builder.choose_calibration(teacher)
-        forms = evaluator.forms(teacher)
-        self._reference, self.task = evaluator.first_forms(teacher)[0], builder.task
+        self.task = builder.task
         with evaluator.pool.open():
+            forms = evaluator.required_forms(teacher)
+            self._reference = forms[0]
             self._reference_ms = evaluator.race(forms, self._seconds)[self._reference].p50 or math.inf
             times = self._times(forms, evaluator)
             self.free = tuple(self._point(variant, times[variant], evaluator) for variant in forms)

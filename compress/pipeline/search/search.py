@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.execution.cache import StepCache, check_writable, digest
-from compress.execution.progress import Progress
+from compress.execution.progress import Progress, keep_telling
 from compress.pipeline.races import RaceOptions
 from compress.pipeline.search.records import coded, device_front
 from compress.pipeline.search.runner import TrialRunner
@@ -61,24 +61,25 @@ def search(
     recipe, cache = as_recipe(base, name, source), StepCache(steps, progress)
     until = math.inf if hours is None else time.monotonic() + 3600 * hours
     fronts: list[DeviceFront] = []
-    for device, target in targets:
-        progress.say(f"searching {name} on {device}")
-        space = space_of(spec, base, target.profile)
-        check_space(space, base, name, source)
-        decided = {"base": base, "spec": spec.as_json(), "space": [repr(dimension) for dimension in space]}
-        url, title = join or study_url(out), f"{name} on {device}"
-        seed = None if join else recipe.seed
-        study = open_study(url, title, spec, seed, digest(decided), heartbeat_s=heartbeat_s)
-        quiet = recipe.measure.quiet_seconds if quiet_seconds is None else quiet_seconds
-        runner = TrialRunner(recipe, target.profile, target.device, cache, progress, RaceOptions(quiet_seconds=quiet))
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(own_values(space, base, recipe), skip_if_exists=True)
-            for done in (trial for earlier in fronts for trial in earlier.front):
-                study.enqueue_trial(coded(done.values, space), skip_if_exists=True)
-        show = partial(_show, name, out, tuple(fronts), partial(device_front, study, device, runner, spec))
-        run_trial = Trials(study, runner, space, base, spec, name, source, progress)
-        work(study, partial(_run, run_trial, show), trials, until, progress.say)
-        fronts.append(show())
+    with keep_telling(progress):
+        for device, target in targets:
+            progress.say(f"searching {name} on {device}")
+            space = space_of(spec, base, target.profile)
+            check_space(space, base, name, source)
+            decided = {"base": base, "spec": spec.as_json(), "space": [repr(dimension) for dimension in space]}
+            url, title = join or study_url(out), f"{name} on {device}"
+            seed = None if join else recipe.seed
+            study = open_study(url, title, spec, seed, digest(decided), heartbeat_s=heartbeat_s)
+            quiet = recipe.measure.quiet_seconds if quiet_seconds is None else quiet_seconds
+            runner = TrialRunner(recipe, target.profile, target.device, cache, progress, RaceOptions(quiet_seconds=quiet))
+            if not study.get_trials(deepcopy=False):
+                study.enqueue_trial(own_values(space, base, recipe), skip_if_exists=True)
+                for done in (trial for earlier in fronts for trial in earlier.front):
+                    study.enqueue_trial(coded(done.values, space), skip_if_exists=True)
+            show = partial(_show, name, out, tuple(fronts), partial(device_front, study, device, runner, spec))
+            run_trial = Trials(study, runner, space, base, spec, name, source, progress)
+            work(study, partial(_run, run_trial, show), trials, until, progress.say)
+            fronts.append(show())
     return SearchReport(name=name, fronts=tuple(fronts))
 
 

@@ -228,7 +228,7 @@ def find_study(url: str, name: str) -> optuna.Study:
     library = import_optuna()
     file = url.removeprefix("sqlite:///")
     if url.startswith("sqlite:///") and not Path(file).is_file():
-        raise UserError(f"no search was kept in {file}; name its folder with --out, or its storage with --join")
+        raise UserError(f"no search was kept in {file}; name its storage with --join, such as sqlite:///FOLDER/study.db")
     try:
         found: optuna.Study = library.load_study(study_name=name, storage=_storage(url, HEARTBEAT_S))
         return found

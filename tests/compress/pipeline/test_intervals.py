@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compress.pipeline.check.intervals import (
+from compress.pipeline.intervals import (
     Interval,
     mcnemar,
     mean_interval,

@@ -11,8 +11,6 @@ from typing import Literal, final
 
 import numpy as np
 
-Verdict = Literal["fine", "worse", "cannot tell"]
-
 
 @final
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Interval:
     middle: float
     high: float
 
-    def against(self, limit: float) -> Verdict:
+    def against(self, limit: float) -> Literal["fine", "worse", "cannot tell"]:
         """Judge a figure that may be at most ``limit``; larger is worse.
 
         Example:
