@@ -33,6 +33,8 @@ def run(
     latency_ms_p50: float | None = None,
     size_mib: float | None = None,
     stored_mib: float | None = None,
+    peak_mib: float | None = None,
+    load_ms: float | None = None,
     seed: int = 0,
     measure: Mapping[str, float] | None = None,
     calibration: Mapping[str, Any] | None = None,
@@ -57,8 +59,8 @@ def run(
             ``train``, ``validation`` and ``test``, or what a recipe's ``data`` may be.
         stages: in order, such as ``[compress.Distill(student=small), compress.Quantize()]``.
         student: as in ``Distill``; for runs that begin with another stage.
-        accuracy_drop_points, latency_ms_p50, size_mib, stored_mib: the budget: points of the metric below the teacher,
-            milliseconds, MiB of the engine, MiB in the bundle.
+        accuracy_drop_points, latency_ms_p50, size_mib, stored_mib, peak_mib, load_ms: the budget: points of the metric below
+            the teacher, milliseconds, MiB of the engine, MiB in the bundle, MiB resident at once, milliseconds of loading.
         measure, calibration: what a recipe has under these names.
         name: of the run; the teacher's class in lower case without one.
         device: ``PROFILE[@URL]``.
@@ -106,6 +108,8 @@ def run(
         "latency_ms_p50": latency_ms_p50,
         "size_mib": size_mib,
         "stored_mib": stored_mib,
+        "peak_mib": peak_mib,
+        "load_ms": load_ms,
     }
     asked |= {"calibration": calibration, "name": name, **budget}
     if recipe is not None:

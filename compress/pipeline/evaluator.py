@@ -33,6 +33,7 @@ from deploy.engines import BuildPlan, EngineError, engine
 from deploy.engines.inputs import Inputs, as_feed, digest, input_names, rows
 from deploy.export.divergence import LEAST_COSINE, first_divergence
 from deploy.export.structure import structure_digest
+from deploy.measure.footprint import Footprint
 from deploy.measure.parity import Parity, parity
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
@@ -280,6 +281,10 @@ class Evaluator:
     def energy_mj(self, variant: Variant) -> float | None:
         """Return the millijoules of one inference of a variant that raced; None where the device has no power rails."""
         return self._races.energy_mj(self._raced_as.get(variant) or self.built(variant))
+
+    def footprint(self, variant: Variant) -> Footprint:
+        """Return what holding the engine of a variant that raced costs: memory, loading, first inference."""
+        return self._races.footprint(self._raced_as[variant])
 
     def doubts(self, variants: Sequence[Variant], seconds: float) -> tuple[str, ...]:
         """Say why that race of ``variants`` is not a clean measurement; empty when it is."""

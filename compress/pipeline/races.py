@@ -14,6 +14,7 @@ from compress.execution.progress import Progress, follow
 from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device
 from deploy.engines.inputs import Inputs, as_feed, input_names
+from deploy.measure.footprint import Footprint
 from deploy.measure.load import LOOK_S, default_quiet_s
 from deploy.measure.timing import ROUNDS, Latency, ratio_interval, summarise
 from deploy.worker.client import RemoteWorker
@@ -65,6 +66,10 @@ class RaceResult:
         """Return the latency of one engine, in milliseconds."""
         return Latency(**self._facts["latency_ms"][engine.key])
 
+    def footprint(self, engine: Step) -> Footprint:
+        """Return what holding one engine costs: memory, loading, first inference."""
+        return Footprint(**self._facts["footprints"][engine.key])
+
     def ratio(self, one: Step, other: Step) -> tuple[float, float]:
         """Return the interval of how many times faster ``other`` is than ``one``, by their rounds."""
         rounds = self._facts["rounds_ms"]
@@ -114,6 +119,7 @@ class Races:
         self._feed, self._options = feed, options
         self._patience = Patience(options.quiet_seconds, progress.say)
         self._energy_mj: dict[str, float] = {}
+        self._footprints: dict[str, Footprint] = {}
         self._results: dict[str, RaceResult] = {}
 
     def run(self, engines: Collection[Step], seconds: float) -> RaceResult:
@@ -125,6 +131,7 @@ class Races:
             self._results[known] = RaceResult(self._run(engine_by_key, seconds, decided).facts)
         result = self._results[known]
         self._energy_mj |= result.conditions["energy_mj"]
+        self._footprints |= {key: result.footprint(engine) for key, engine in engine_by_key.items()}
         return result
 
     def _run(self, engine_by_key: Mapping[str, Step], seconds: float, decided: Mapping[str, Any]) -> Step:
@@ -151,6 +158,10 @@ class Races:
         """Return the millijoules of one inference of an engine that raced; None where the device has no power rails."""
         return self._energy_mj.get(engine.key)
 
+    def footprint(self, engine: Step) -> Footprint:
+        """Return what holding an engine that raced costs: memory, loading, first inference."""
+        return self._footprints[engine.key]
+
     def _timed(self, engines: Mapping[str, Step], seconds: float) -> dict[str, Any]:
         self._pool.clear()
         folders = {key: engine.folder / "engine" for key, engine in engines.items()}
@@ -169,19 +180,25 @@ def timed(
     """Race the engines in folders, by name; return what ``RaceResult`` reads."""
     with ExitStack() as stack:
         stack.enter_context(locked_clocks(device, lock=lock_clocks))
-        workers, sessions = {}, {}
+        workers, sessions, first_ms = {}, {}, {}
         for key, folder in sorted(folders.items()):
             worker = stack.enter_context(RemoteWorker(device))
             sessions[key] = worker.open(folder)
             samples = sessions[key]["inputs"][0]["shape"][0]
-            worker.warm(as_feed(feed(samples), input_names(sessions[key])))
+            first_ms[key] = worker.warm(as_feed(feed(samples), input_names(sessions[key])))
             workers[key] = worker
         with progress.task(f"measure {len(workers)} engines", ROUNDS) as bar:
             raced = race(workers, seconds, follow(bar), patience)
+        peak_mib = {key: worker.peak_mib() for key, worker in workers.items()}
+    costs = {
+        key: Footprint(peak_mib=peak_mib[key], load_ms=opened["load_ms"], first_ms=first_ms[key])
+        for key, opened in sessions.items()
+    }
     sizes = {key: {"batch": s["batch"], "threads": s["threads"]} for key, s in sessions.items()}
     latencies = {key: asdict(summarise(times, **sizes[key])) for key, times in raced.times.items()}
     rounds = {key: times.medians() for key, times in raced.times.items()}
-    return {"latency_ms": latencies, "rounds_ms": rounds, "conditions": raced.conditions()}
+    footprints = {key: asdict(cost) for key, cost in costs.items()}
+    return {"latency_ms": latencies, "rounds_ms": rounds, "footprints": footprints, "conditions": raced.conditions()}
 
 
 def _counting(kept: Sequence[Step]) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,8 @@ def _timed(report: Report, engines: dict[str, Step], raced: RaceResult) -> Repor
 
 def _row(row: Row, engines: dict[str, Step], raced: RaceResult) -> Row:
     energy_mj = raced.conditions["energy_mj"].get(row.raced_as)
-    return replace(row, latency_ms=raced.latency(engines[row.raced_as]), energy_mj=energy_mj)
+    engine = engines[row.raced_as]
+    return replace(row, latency_ms=raced.latency(engine), energy_mj=energy_mj, **asdict(raced.footprint(engine)))
 
 
 def _engines(report: Report, steps: Path) -> dict[str, Step]:

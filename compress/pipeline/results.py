@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from compress.pipeline.cached_model import CachedModel
@@ -126,6 +126,7 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant)
         choices=variant.made.choices if attempt else (),
         about=variant.made.about if attempt else "",
         raced_as=evaluator.raced_as(variant),
+        **asdict(evaluator.footprint(variant)),
         drop_interval=None if variant == teacher else drop_in_points(evaluator.judge(teacher, "test").scores, judged.scores),
     )
 

@@ -272,9 +272,13 @@ class Budget:
         latency_ms_p50: median latency of one inference on the device, in milliseconds.
         size_mib: size of the engine, in MiB.
         stored_mib: size of the model in the bundle, in MiB; smaller than the engine's where weights are packed.
+        peak_mib: memory of a process that holds the engine, in MiB: the most that is resident at once.
+        load_ms: time until the engine is loaded in a fresh process, in milliseconds.
     """
 
     accuracy_drop_points: float = 1.0
     latency_ms_p50: float | None = None
     size_mib: float | None = None
     stored_mib: float | None = None
+    peak_mib: float | None = None
+    load_ms: float | None = None

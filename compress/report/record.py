@@ -38,6 +38,9 @@ class Row:
         stored_bytes: of the model in a bundle; ``packed`` says what they are for where its weights are indices.
         drop_interval: of the metric's drop below the teacher's in points, by the same test samples, 95 of 100 cases; None
             where the metric is no mean over samples.
+        peak_mib: the most MiB that were resident in a fresh process that opened this engine alone and ran it, Python and the
+            runtime included; None where the device does not tell.
+        load_ms: that opening it took there, the import of its runtime included; ``first_ms`` its first inference.
         raced_as: key of the built engine that was timed for it; engines that are equal but for their weights share one.
         choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
         seconds: that making the model took (training included), None where another row has it.
@@ -68,6 +71,9 @@ class Row:
     validation_samples: int | None = None
     drop_interval: tuple[float, float] | None = None
     raced_as: str = ""
+    peak_mib: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return the row's figures as one level of plain data, units in the names."""
@@ -86,6 +92,9 @@ class Row:
             "p99_ms": latency.p99,
             "min_ms": latency.min,
             "energy_mj": self.energy_mj,
+            "peak_mib": self.peak_mib,
+            "load_ms": self.load_ms,
+            "first_ms": self.first_ms,
             "size_bytes": self.size_bytes,
             "stored_bytes": self.stored_bytes,
             "params": self.params,

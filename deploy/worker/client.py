@@ -80,7 +80,7 @@ class RemoteWorker:
         return result
 
     def open(self, folder: Path) -> dict[str, Any]:
-        """Open the engine in ``folder``."""
+        """Open the engine in ``folder``; return its ``inputs``, ``batch``, ``threads`` and ``load_ms``."""
         return self._call("open", folder=self._device.put(folder))
 
     def infer(self, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -98,12 +98,17 @@ class RemoteWorker:
             except ArraysError as error:
                 raise EngineError(f"the worker on {self._device.url} sent outputs in a file that {error}") from None
 
-    def warm(self, feed: dict[str, npt.NDArray[Any]]) -> None:
-        """Bind the first batch of ``feed`` as the input of ``time``."""
+    def warm(self, feed: dict[str, npt.NDArray[Any]]) -> float:
+        """Bind the first batch of ``feed`` as the input of ``time`` and run it; return the milliseconds of that run."""
         with tempfile.TemporaryDirectory() as scratch:
             inputs = Path(scratch) / "inputs.npz"
             np.savez(inputs, **feed)  # type: ignore[arg-type]
-            self._call("warm", inputs=self._device.put(inputs))
+            return float(self._call("warm", inputs=self._device.put(inputs))["first_ms"])
+
+    def peak_mib(self) -> float | None:
+        """Return the most MiB that were resident in the worker at once; None where the device does not tell."""
+        most: float | None = self._call("peak")["peak_mib"]
+        return most
 
     def time(self, seconds: float) -> Times:
         """Time single inferences in one warmed block of about ``seconds``."""

@@ -28,7 +28,7 @@ from deploy.engines.base import load_plan, save_plan, size_bytes
 from deploy.engines.cuda import detect_compute_capability
 from deploy.engines.inputs import padded
 from deploy.files import FULL
-from deploy.measure import clocks, conditions, load
+from deploy.measure import clocks, conditions, footprint, load
 from deploy.measure.timing import time_block
 from profiles.device import facts
 from profiles.errors import UserError, one_line
@@ -39,6 +39,7 @@ REQUESTS = (
     "open",
     "infer",
     "warm",
+    "peak",
     "time",
     "time_models",
     "conditions",
@@ -72,11 +73,14 @@ class Worker:
         return {"seconds": time.perf_counter() - started, "size_bytes": size_bytes(out)}
 
     def open(self, folder: str) -> dict[str, Any]:
-        """Open an engine's folder."""
+        """Open an engine's folder; the first time in a process, ``load_ms`` has the import of the runtime in it."""
         plan = load_plan(Path(folder))
         self._session = None  # two at once may be more than a board holds
+        started = time.perf_counter()
         self._session = engine(plan.engine).open(Path(folder), plan)
-        return {"inputs": [asdict(spec) for spec in self._session.inputs], "batch": plan.batch, "threads": plan.threads}
+        load_ms = 1000 * (time.perf_counter() - started)
+        inputs = [asdict(spec) for spec in self._session.inputs]
+        return {"inputs": inputs, "batch": plan.batch, "threads": plan.threads, "load_ms": load_ms}
 
     def infer(self, inputs: str, outputs: str) -> dict[str, Any]:
         """Run every sample of an .npz of inputs, batch by batch; the outputs go to another .npz."""
@@ -93,11 +97,17 @@ class Worker:
         return {"samples": total}
 
     def warm(self, inputs: str) -> dict[str, Any]:
-        """Bind the first batch of an .npz as the input of ``time``."""
+        """Bind the first batch of an .npz as the input of ``time``, and run it once."""
         session = self._opened()
         with np.load(inputs, allow_pickle=False) as stored:
             session.bind(padded({s.name: stored[s.name] for s in session.inputs}, 0, session.inputs[0].shape[0]))
-        return {}
+        started = time.perf_counter()
+        session.run()
+        return {"first_ms": 1000 * (time.perf_counter() - started)}
+
+    def peak(self) -> dict[str, Any]:
+        """Return the most MiB that were resident in this process at once."""
+        return {"peak_mib": footprint.peak_mib()}
 
     def time(self, seconds: float) -> dict[str, Any]:
         """Time one warmed block of single inferences."""

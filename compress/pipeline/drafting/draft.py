@@ -276,7 +276,9 @@ class _Writer:
 
     def _budget(self) -> str:
         entries: list[Entry] = [("accuracy_drop_points", self.asked.drop_points, "below the teacher, at most")]
-        entries.append(("", None, "latency_ms_p50 = 5.0; size_mib = 2.0: where the device asks for it"))
+        entries.append(
+            ("", None, "latency_ms_p50 = 5.0; size_mib = 2.0; peak_mib = 100; load_ms = 500: where the device asks for it")
+        )
         return table("[budget]", entries)
 
     def _training(self, rate: float) -> list[Entry]:
