@@ -21,7 +21,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -57,14 +57,12 @@ class Step:
         key: what the step is known by to those that build on it.
         facts: what its maker said of it.
         seconds: that making it took, then.
-        fresh: whether this run made it.
     """
 
     folder: Path
     key: str
     facts: Mapping[str, Any]
     seconds: float
-    fresh: bool
 
 
 @final
@@ -84,7 +82,6 @@ class StepCache:
     def __init__(self, root: Path, progress: Progress, *, trains: bool = True) -> None:
         self.root, self._progress, self._trains = root, progress, trains
         self.seconds_making = self.seconds_checking = 0.0
-        self._made: set[str] = set()
         self.asked: set[str] = set()
         self.made: set[str] = set()
         self._sound: set[str] = set()
@@ -114,11 +111,10 @@ class StepCache:
             if together and not self._trains:
                 raise UserError(f"{kind}: not there, and --measure-again trains nothing; {MAKE_IT}")
             if distributed.is_main():
-                with self._locked(key):
+                with locked(self.root / f"{key}.lock", lambda owner: self._say_waits(key, owner)):  # one maker each
                     if not self._is_sound(key):
                         self._set_aside(folder)
                         self._make(kind, key, folder, decided_by, make)
-                        self._made.add(key)
                         self.made.add(key)
                         self._sound.add(key)
             elif together:
@@ -134,8 +130,7 @@ class StepCache:
 
     def _read(self, key: str) -> Step:
         stored = json.loads((self.root / key / FACTS).read_text())
-        made = key in self._made
-        return Step(folder=self.root / key, key=key, facts=stored["facts"], seconds=stored["seconds"], fresh=made)
+        return Step(folder=self.root / key, key=key, facts=stored["facts"], seconds=stored["seconds"])
 
     def _is_sound(self, key: str) -> bool:
         """Whether a step is there whole; checked once a process, and told where it is damaged."""
@@ -199,13 +194,8 @@ class StepCache:
         part.rename(folder)
         sync(self.root)
 
-    @contextlib.contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        """Hold the lock of a step: one maker each; the lock goes with the process, however it ends."""
-        with locked(
-            self.root / f"{key}.lock", lambda owner: self._progress.say(f"  waiting: {key} is being made by {owner}")
-        ):
-            yield
+    def _say_waits(self, key: str, owner: str) -> None:
+        self._progress.say(f"  waiting: {key} is being made by {owner}")
 
 
 def step_fault(folder: Path) -> str:

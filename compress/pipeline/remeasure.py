@@ -108,4 +108,4 @@ def _engines(report: Report, steps: Path) -> dict[str, Step]:
     if missing:
         named = "of an earlier version's report" if "" in missing else f"of its rows (such as {missing[0]})"
         raise UserError(f"{steps}: the engines {named} are not there; {WITHOUT}")
-    return {key: Step(folder=steps / key, key=key, facts={}, seconds=0.0, fresh=False) for key in keys}
+    return {key: Step(folder=steps / key, key=key, facts={}, seconds=0.0) for key in keys}

@@ -24,8 +24,10 @@ def test_a_step_is_made_once(tmp_path, quiet):
         return {"answer": 42}
 
     for fresh in (True, False):
-        step = StepCache(tmp_path, quiet).step("kind", {"a": 1}, make)
-        assert (step.fresh, step.facts["answer"], (step.folder / "x").read_text()) == (fresh, 42, "content")
+        cache = StepCache(tmp_path, quiet)
+        step = cache.step("kind", {"a": 1}, make)
+        assert (step.facts["answer"], (step.folder / "x").read_text()) == (42, "content")
+        assert cache.asked == {step.key} and cache.made == ({step.key} if fresh else set())
     assert len(made) == 1
 
 
@@ -71,8 +73,9 @@ StepCache(Path(sys.argv[1]), StreamProgress(io.StringIO())).step("k", {}, make)
 def test_killed_while_making_nothing_half_made_is_read(tmp_path, quiet):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
-    step = StepCache(tmp_path, quiet).step("k", {}, lambda folder: (folder / "big").write_text("whole") and None)
-    assert step.fresh
+    cache = StepCache(tmp_path, quiet)
+    step = cache.step("k", {}, lambda folder: (folder / "big").write_text("whole") and None)
+    assert cache.made == {step.key}
     assert (step.folder / "big").read_text() == "whole"
 
 
@@ -124,7 +127,8 @@ def test_a_full_disk_keeps_old_steps_and_says_so_in_a_line(tmp_path, quiet):
     assert full.stderr.count("\n") == 1
     names = [p.name for p in tmp_path.iterdir() if p.is_dir()]
     assert [n.split("-")[0] for n in names] == ["old"]
-    assert not StepCache(tmp_path, quiet).step("old", {}, lambda folder: None).fresh
+    cache = StepCache(tmp_path, quiet)
+    assert cache.step("old", {}, lambda folder: None) and not cache.made
 
 
 def test_comments_and_docstrings_do_not_change_a_hash_and_code_does():
@@ -206,7 +210,8 @@ def test_a_step_damaged_anywhere_is_named_set_aside_and_made_anew(tmp_path, quie
         assert whole.name in said[-1] and f"kept as {whole.name}.damaged-{number + 1}" in said[-1], how
         assert "\n" not in said[-1]
     (whole / "beside").write_text("x")
-    assert not StepCache(tmp_path, quiet).step("kind", {"a": 1}, make).fresh
+    StepCache(tmp_path, quiet).step("kind", {"a": 1}, make)
+    assert len(made) == 51
 
 
 def test_a_step_of_an_earlier_version_is_made_anew(tmp_path, quiet, monkeypatch):
@@ -214,7 +219,9 @@ def test_a_step_of_an_earlier_version_is_made_anew(tmp_path, quiet, monkeypatch)
     monkeypatch.setattr(quiet, "say", said.append, raising=False)
     step = StepCache(tmp_path, quiet).step("kind", {}, make_files)
     (step.folder / MANIFEST).unlink()
-    assert StepCache(tmp_path, quiet).step("kind", {}, make_files).fresh
+    cache = StepCache(tmp_path, quiet)
+    step = cache.step("kind", {}, make_files)
+    assert cache.made == {step.key}
     assert "it has no manifest.json" in said[0]
 
 
@@ -224,5 +231,5 @@ def test_a_step_is_checked_once_in_a_run(tmp_path, quiet, monkeypatch):
     monkeypatch.setattr("compress.execution.cache.step_fault", lambda folder: checked.append(folder) or "")
     cache = StepCache(tmp_path, quiet)
     for _ in range(3):
-        assert not cache.step("kind", {}, make_files).fresh
+        assert cache.step("kind", {}, make_files) and not cache.made
     assert len(checked) == 1 and cache.seconds_checking >= 0

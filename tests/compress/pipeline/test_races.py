@@ -24,7 +24,7 @@ def built(tmp_path):
     plan = engine("onnxruntime").plan(load_profile("cpu"), "fp32", engine("onnxruntime").affinity().version)
     with RemoteWorker(device("local")) as worker:
         worker.build(tiny_onnx(tmp_path / "model.onnx"), plan, tmp_path / "step/engine")
-    return Step(folder=tmp_path / "step", key="engine-1", facts={}, seconds=0.0, fresh=True)
+    return Step(folder=tmp_path / "step", key="engine-1", facts={}, seconds=0.0)
 
 
 @pytest.fixture
