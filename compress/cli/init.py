@@ -45,6 +45,7 @@ def init(
     """
     from compress.execution.progress import StreamProgress
     from compress.pipeline.drafting.draft import Asked, draft
+    from compress.pipeline.target import with_address
     from profiles.device import load
 
     asks = sys.stdin.isatty() and sys.stderr.isatty()
@@ -74,7 +75,9 @@ def init(
         progress.say(f"guess: {guess}")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(made.text, "utf-8")
-    click.echo(f"{out} is written; next: compress run {out} --device {device}")
+    click.echo(f"{out} is written; next: compress run {out} --device {with_address(device)}")
+    if with_address(device) != device:
+        click.echo("ADDRESS is ssh://USER@BOARD, or adb://SERIAL of a phone")
     return 0
 
 

@@ -11,17 +11,22 @@ import click
 
 
 @click.command()
+@click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with the defaults.")
-def stages(as_json: bool) -> int:
-    """List the stages and their settings."""
+def stages(name: str | None, as_json: bool) -> int:
+    """List the stages and their settings; or those of the stage NAME."""
     from compress.stages import stages as table
+    from profiles.errors import UserError, unknown
     from profiles.tables import load_object
 
+    if name is not None and name not in table():
+        raise UserError(unknown("stage", name, table()))
+    shown = table() if name is None else {name: table()[name]}
     if as_json:
-        made = {name: load_object(reference)() for name, reference in table().items()}
+        made = {name: load_object(reference)() for name, reference in shown.items()}
         click.echo(json.dumps({name: stage.fields() for name, stage in made.items()}, indent=1))
         return 0
-    for name, reference in table().items():
+    for name, reference in shown.items():
         first_line, fields = _stage(reference)
         click.echo(f"{name}: {first_line}")
         for key, value in fields.items():

@@ -48,7 +48,8 @@ def run(
 ) -> int:
     """Take a checkpoint to a measured, gated student and a bundle.
 
-    RECIPE is a TOML file or a built-in recipe's name (digits).
+    RECIPE is a TOML file or a built-in recipe's name: digits, which is also what is run without one (handwritten digits,
+    a few minutes).
     """
     from compress.execution import distributed
     from compress.execution.progress import StreamProgress

@@ -66,6 +66,17 @@ def resolve(given: str, engines_named: Sequence[str] | None = None) -> ResolvedT
         raise
 
 
+def with_address(given: str) -> str:
+    """Complete a profile of another architecture than this machine's with an address to fill in.
+
+    Example:
+        On x86, ``pixel-8`` gives ``pixel-8@ADDRESS``; ``cpu`` and ``pixel-8@adb://SERIAL`` stay as they are.
+    """
+    name, _, url = given.partition("@")
+    elsewhere = load(name).arch and facts().arch not in load(name).arch
+    return f"{name}@ADDRESS" if elsewhere and not url else given
+
+
 def _unmade(profile: DeviceProfile, usable: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the runtimes whose files this host cannot make, with what it lacks; the device may well run them."""
     reasons: dict[str, str] = {}

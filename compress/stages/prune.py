@@ -34,6 +34,8 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 MILDEST, MILDEST_SPEED_UP = 0.05, 1.1
+MET_SHARE = 0.8
+"""Of a ratio, by which it counts as reached: widths are rounded to multiples either way."""
 
 
 @final
@@ -164,8 +166,20 @@ class Prune(TrainedStage):
             notes = (*more_notes, *notes)
         if not now.plan.operations[len(artifact.plan.operations) :]:
             return StageResult(artifact=artifact, notes=(*notes, *unfollowed) or ("no group has channels to spare",))
+        notes = (*notes, *self._shortfall(start, widths, multiple))
         choices = [_choice(group, widths.get(group.root, len(group.importance)), kept[group.root]) for group in start]
         return StageResult(artifact=now, notes=(*notes, *unfollowed), choices=tuple(choices), about=f"ratio {self.ratio:g}")
+
+    def _shortfall(self, start: Sequence[Group], widths: Mapping[str, int], multiple: int) -> tuple[str, ...]:
+        """Say where clearly less went than ``ratio`` asks, as widths that are multiples and groups left whole make it."""
+        before = sum(len(group.importance) for group in start)
+        gone = 1 - sum(widths.get(group.root, len(group.importance)) for group in start) / before
+        if self.groups or gone >= MET_SHARE * self.ratio:
+            return ()
+        most = 1 - sum(min(group.step(multiple), len(group.importance)) for group in start) / before
+        return (
+            f"ratio {self.ratio:g} is asked and {gone:.2f} of the channels went; multiples of {multiple} allow {most:.2f}",
+        )
 
     def _by_budget(
         self, artifact: Artifact, context: Context, start: Sequence[Group], unfollowed: tuple[str, ...]

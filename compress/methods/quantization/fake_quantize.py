@@ -103,6 +103,10 @@ class QuantizedProgram(nn.Module):
         """Run the program on its inputs with fake quantisation."""
         return self.graph(*inputs, **named)
 
+    def __repr__(self) -> str:
+        """Say in a line what is quantised; ``graph`` prints the program."""
+        return f"QuantizedProgram({len(self._weights)} weights and {len(self._activations)} activations in int8)"
+
     def adopt(self, tensors: Mapping[str, npt.NDArray[Any]], scales: Scales) -> None:
         """Load weights and biases by name, and the weights' scales; names that the program has not are ignored."""
         own = dict(self.graph.named_parameters())

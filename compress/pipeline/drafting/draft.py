@@ -30,6 +30,7 @@ from compress.pipeline.drafting.trainings import (
     plan_trainings,
     step_seconds,
 )
+from compress.pipeline.target import with_address
 from compress.recipe.parse import parse, tasks
 from compress.tasks import Task
 from deploy.export import from_onnx
@@ -201,7 +202,7 @@ class _Writer:
 
     def text(self, normalisation: Mapping[str, Any], why: str) -> str:
         """Return the recipe."""
-        command = f"compress run {self.out.name} --device {self.asked.device}"
+        command = f"compress run {self.out.name} --device {with_address(self.asked.device)}"
         head = f"# A first recipe, written by compress init: every guess says what it rests on. Run it with\n#     {command}"
         parts = [head, *self._data(normalisation, why), self._teacher()]
         if not self.model.is_onnx:

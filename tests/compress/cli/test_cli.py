@@ -47,6 +47,7 @@ def test_a_run_starts_without_torchs_compiler():
         (("profiles",), "cpu"),
         (("profiles", "cpu"), "openvino: fp32"),
         (("stages",), "prune: "),
+        (("stages", "pack"), "pack: "),
         (("engines",), "onnxruntime"),
         (("losses",), "kd             Compute KL of softened class probabilities"),
         (("tasks",), "digits"),

@@ -171,6 +171,16 @@ def test_own_thresholds_with_a_ratio(given):
     assert any(c.before > c.after for c in result.choices)
 
 
+def test_a_ratio_that_the_multiples_do_not_allow_is_told(given):
+    """Each group keeps one multiple of 8 at the least, so a ratio of 0.99 is out of reach, and one of 0.5 is not."""
+    result = run(given, ratio=0.99)
+    before, after = (sum(getattr(c, name) for c in result.choices) for name in ("before", "after"))
+    least = 8 * len(result.choices)
+    told = f"ratio 0.99 is asked and {1 - after / before:.2f} of the channels went; multiples of 8 allow {1 - least / before:.2f}"
+    assert told in result.notes
+    assert not any("is asked and" in note for note in run(given, ratio=0.5).notes), "what is reached is not told"
+
+
 def test_a_softened_attempt_measures_nothing_again(given, monkeypatch):
     """Ranking, search and damages are those of the harsher one; the answer is that of a fresh attempt."""
     harsh, made = Prune(epochs=0, by="macs", speed_up=2.0, depth=False), []

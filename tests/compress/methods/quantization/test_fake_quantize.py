@@ -66,6 +66,12 @@ def test_it_runs_as_the_module_does_but_for_rounding(program, context):
     assert not torch.equal(ours, plain)
 
 
+def test_it_is_shown_in_a_line(program):
+    """The small model has three layers with weights."""
+    weights = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in small_model().modules())
+    assert repr(program[0]).startswith(f"QuantizedProgram({weights} weights and ") and "\n" not in repr(program[0])
+
+
 def test_what_was_trained_is_what_runs(program, context):
     """Train a step, export, and compare the engine's integers with the fake-quantised module."""
     module = program[0]

@@ -19,7 +19,10 @@ from compress.pipeline.drafting.draft import Asked, draft
 from compress.pipeline.drafting.model_guess import Published, guess_model, identify
 from compress.pipeline.drafting.text import table, toml
 from compress.pipeline.drafting.trainings import choose_batch, choose_optimisation, plan_trainings
+from compress.pipeline.target import with_address
 from compress.recipe.parse import load
+from profiles.device import facts
+from profiles.device import load as load_profile
 from profiles.errors import UserError
 from profiles.toml import parse_toml
 from tests.compress.models.hub.conftest import hub  # noqa: F401  # a fixture
@@ -249,6 +252,12 @@ def test_models_that_do_not_take_or_answer_what_the_data_has(flowers, tmp_path):
 def colour(classes=4):
     """A model of three channels."""
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+
+
+def test_a_board_is_named_with_an_address_to_fill_in():
+    own, other = sorted(("x86-avx2", "jetson-orin-nano-8gb"), key=lambda name: facts().arch not in load_profile(name).arch)
+    assert with_address(other) == f"{other}@ADDRESS"
+    assert [with_address(name) for name in (own, "cpu", f"{other}@ssh://me@desk")] == [own, "cpu", f"{other}@ssh://me@desk"]
 
 
 def test_init_asks_nothing_without_a_terminal_and_overwrites_nothing(flowers, tmp_path, compress_here):
