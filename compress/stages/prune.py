@@ -177,9 +177,7 @@ class Prune(TrainedStage):
         if self.groups or gone >= MET_SHARE * self.ratio:
             return ()
         most = 1 - sum(min(group.step(multiple), len(group.importance)) for group in start) / before
-        return (
-            f"ratio {self.ratio:g} is asked and {gone:.2f} of the channels went; multiples of {multiple} allow {most:.2f}",
-        )
+        return (f"ratio {self.ratio:g} is asked, {gone:.2f} of the channels went; multiples of {multiple} allow {most:.2f}",)
 
     def _by_budget(
         self, artifact: Artifact, context: Context, start: Sequence[Group], unfollowed: tuple[str, ...]
