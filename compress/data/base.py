@@ -48,14 +48,30 @@ def evenly_spaced(length: int, most: int) -> Indices:
     return np.unique(np.linspace(0, length - 1, min(most, length)).astype(np.int64))
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Augmentation of training images, as one can go on with it where the images are stored elsewhere.
+
+    Attributes:
+        shift: largest shift in pixels.
+        mirror: whether half of the images are mirrored.
+    """
+
+    shift: int = 0
+    mirror: bool = False
+
+
 class Samples(ABC):
     """One split. Subclasses are final.
 
     Attributes:
         classes: names of the classes where the samples know them, for what a metric says of each.
+        augmentation: of its images when it is loaded augmented, as near as ``Augmentation`` says it.
     """
 
     classes: tuple[str, ...] = ()
+    augmentation: Augmentation = Augmentation()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -113,6 +129,7 @@ class ArraySamples(Samples):
         # cross-entropy of torch takes labels of int64 only
         self.images, self.labels = images, labels.astype(np.int64, copy=False) if labels.dtype.kind in "iu" else labels
         self._shift, self._mirror, self._fill, self._normalise = shift, mirror, fill, normalise
+        self.augmentation = Augmentation(shift=shift, mirror=mirror)
 
     def __len__(self) -> int:
         return len(self.images)

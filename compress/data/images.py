@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
+from compress.data.base import Augmentation, Batch, Indices, Samples, Splits, assign_splits
 from compress.data.decoding import (
     GAP,
     UNREADABLE,
@@ -46,6 +46,9 @@ AUGMENT = ("crop", "shift", "none")
 CROPS = ("centre", "none")
 MOST_SIDE = 2**16
 """Pixels of the longest side of an input."""
+
+CROPPED_SHIFT = 8
+"""A stored image that was cropped at random before is shifted by up to its side over this."""
 
 NAMED = 5
 """Damaged files of a batch that an error names."""
@@ -133,6 +136,8 @@ class ImageSamples(Samples):
         assert len(indices) == len(labels)
         self.labels = labels
         self._shelf, self._indices, self._view = shelf, indices, view
+        shifts = {"shift": view.shift, "crop": min(view.size) // CROPPED_SHIFT}
+        self.augmentation = Augmentation(shift=shifts.get(view.augment, 0), mirror=view.mirror)
         self._content = ""
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ class Subset(Samples):
 
     def __init__(self, samples: Samples, indices: Indices) -> None:
         self._samples, self.indices, self.classes = samples, indices, samples.classes
+        self.augmentation = samples.augmentation
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -6,14 +6,14 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from compress import __version__
-from compress.pipeline import signing_keys
+from compress.pipeline import recovery, signing_keys
 from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
 from compress.pipeline.model_builder import ModelBuilder
@@ -41,6 +41,7 @@ class BundleContents:
     golden: dict[str, npt.NDArray[Any]]
     preprocessing: Mapping[str, Any]
     decoding: Decoding | None = None
+    extras: Mapping[str, Path] = field(default_factory=dict)
 
 
 def collect(
@@ -64,7 +65,15 @@ def collect(
         golden=pack(inputs, outputs),
         preprocessing={**builder.data.preprocessing, "classes": list(builder.data.classes), **stated(builder.recipe)},
         decoding=decoding,
+        extras=_extras(builder),
     )
+
+
+def _extras(builder: ModelBuilder) -> dict[str, Path]:
+    """List the recovery set, where the recipe wants it in the bundle."""
+    spec, found = builder.recipe.recovery, builder.recovery
+    carried = spec is not None and spec.bundle and found is not None and found.file is not None
+    return {recovery.FILE: found.file} if carried and found and found.file else {}
 
 
 def bundle(folder: Path, load: BundleContents, report: Report, profile: DeviceProfile) -> Manifest:
@@ -82,6 +91,7 @@ def bundle(folder: Path, load: BundleContents, report: Report, profile: DevicePr
         preprocessing=load.preprocessing,
         report=json.dumps(report.as_json(), indent=1, default=dict).encode(),
         decoding=load.decoding,
+        extras=load.extras,
         target=_target(load.plan, report.environment),
         versions=_versions(report.environment),
         signer=signing_keys.signer(key) if key else None,

@@ -17,6 +17,7 @@ from compress.execution.cache import UNFINISHED, StepCache, digest
 from compress.execution.progress import Progress, timed
 from compress.methods.cost_model import CostModel
 from compress.methods.distillation.loss_specs import loss_modules
+from compress.methods.distillation.query_budget import QueriedSignals
 from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.methods.packing.operations import Pack
 from compress.methods.pruning.attempts import Attempts
@@ -37,6 +38,7 @@ from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
 from compress.pipeline.names import resolve_names
 from compress.pipeline.preflight import Preflight
+from compress.pipeline.recovery import Recovery, choose, source_of
 from compress.pipeline.run_context import RunContext
 from compress.pipeline.teachers import Teachers
 from compress.recipe.parse import instantiate, sources, tasks
@@ -87,6 +89,7 @@ class ModelBuilder:
         self.observer = Observer(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
         self._progress = progress
         self._pool = self.data.calibration
+        self.recovery: Recovery | None = None
         self._branched: dict[str, CachedModel] = {}
         self._attempts: tuple[str, Attempts] = ("", Attempts())
 
@@ -153,12 +156,31 @@ class ModelBuilder:
         """Whether the teacher learned from the training split here, rather than elsewhere."""
         return self.recipe.teacher.weights is None and not teacher.is_onnx and not teacher.step.facts.get("published", False)
 
+    def choose_recovery(self, teacher: CachedModel) -> None:
+        """Make the small set that stages train on; ``data.train`` and ``data.calibration`` are of it from here on.
+
+        Raises:
+            UserError: the set cannot be made of the data and the teacher.
+        """
+        spec = self.recipe.recovery
+        if spec is None or self.recovery is not None:
+            return
+        source = source_of(self._shared, self.data, self.teachers.frozen(teacher), self.teachers.shares(teacher))
+        self.recovery = choose(spec, source, self._shared, self.teachers.key(teacher, self._pool))
+        for note in self.recovery.notes:
+            self._progress.say(f"  {note}")
+        self._pool = self.recovery.calibration if self.recovery.file else self._pool
+        self.data = replace(self.data, train=self.recovery.samples, calibration=self._pool)
+
     def choose_calibration(self, teacher: CachedModel) -> None:
         """Select the calibration samples as the recipe asks, or synthesise them; ``data.calibration`` is those from here on.
+
+        Where the recipe has a recovery set they are of that.
 
         Raises:
             UserError: labels, outputs or batch norms that the choice needs are not there.
         """
+        self.choose_recovery(teacher)
         spec = self.recipe.calibration
         if spec.select == "all":
             return
@@ -266,8 +288,10 @@ class ModelBuilder:
             "profile": stage.key(self.profile),
             "calibration": self.data.calibration.fingerprint(),
             "validation": self.data.validation.fingerprint(),
-            **self._shared.training_key(type(stage), *_loss_modules(stage)),
+            **self._shared.training_key(type(stage), *_loss_modules(stage), samples=self.data.train),
         }
+        if self._answers is not None:
+            decided["answers"] = "stored"
         if stage.asks_target and target is not None:
             decided |= {"target": target.key}
 
@@ -307,6 +331,10 @@ class ModelBuilder:
         """Return a key of what the task decides: its loss, its metric, and how it reads outputs."""
         return self._shared.task_key()
 
+    @property
+    def _answers(self) -> QueriedSignals | None:
+        return None if self.recovery is None else self.recovery.answers
+
     def _attempts_at(self, start: CachedModel) -> Attempts:
         """Return what attempts at a model found; of the last model that was started from."""
         if self._attempts[0] != start.step.key:
@@ -332,6 +360,7 @@ class ModelBuilder:
             quantization=ModuleQuantizer(recipe, self.example, calibration, self.observer, price),
             target=target,
             attempts=attempts,
+            answers=self._answers,
         )
 
 

@@ -15,7 +15,9 @@ from compress.methods.distillation.loss_specs import needs_labels, needs_unmixed
 from compress.models.checkpoint import checkpoint_path
 from compress.models.inputs import as_arrays, as_tensors, call, describe, name_faults
 from compress.models.plan import Plan
+from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import model_key
+from compress.pipeline.recovery import preflight_faults
 from compress.pipeline.run_context import RunContext
 from compress.recipe.spec import BaselineSpec, teacher_plan
 from compress.recipe.student import StudentSpec, student_plan
@@ -46,6 +48,8 @@ class Preflight:
         for line in checked.facts["told"]:
             self._shared.progress.say(f"data: {line}")
         if self._recipe.teacher.is_onnx:
+            if self._recipe.recovery is not None:
+                raise UserError("[recovery]: an .onnx file has no teacher's source code and nothing trains; leave it out")
             self._check_onnx(Path(self._recipe.teacher.model), decided)
             if faults := [fault for spec in self._recipe.baselines for fault in self._baseline(spec, decided)]:
                 raise UserError(*faults)
@@ -60,7 +64,25 @@ class Preflight:
             faults += self._baseline(baseline, decided)
         if not self._recipe.student.same_as_teacher and self._recipe.student.search is None:
             faults += self._faults("student", student_plan(self._recipe.student), decided)
+        faults += [] if faults else self._recovery(decided)
         if faults:
+            raise UserError(*faults)
+
+    def _recovery(self, decided: dict[str, Any]) -> list[str]:
+        """List why the set that stages are to train on cannot be made."""
+        spec = self._recipe.recovery
+        if spec is None or spec.set is None:
+            return []
+        try:
+            code = code_key(type(spec.set), preflight_faults)
+            about = {**decided, "set": spec.set.decided_by, "code": code}
+            self._cache.step("check-recovery", about, lambda folder: self._check_recovery())
+        except UserError as error:
+            return [*error.faults]
+        return []
+
+    def _check_recovery(self) -> None:
+        if faults := preflight_faults(self._shared, teacher_plan(self._recipe.teacher).build()):
             raise UserError(*faults)
 
     def _baseline(self, spec: BaselineSpec, decided: dict[str, Any]) -> list[str]:

@@ -145,7 +145,8 @@ def _run(
     chosen = operating_points.choose(best, teacher, evaluator, builder, cache)
     read_as = builder.describe(teacher)
     told = thresholds.describe(chosen, len(builder.data.validation)) if chosen else ""
-    report = replace(report, notes=tuple(note for note in (read_as, told) if note))
+    of_set = () if builder.recovery is None else builder.recovery.notes
+    report = replace(report, notes=tuple(note for note in (*of_set, read_as, told) if note))
     cargo = bundle.collect(best, evaluator, builder, chosen)
     if distributed.is_main():
         report.write(out)

@@ -68,13 +68,19 @@ class RunContext:
         use, code = self.recipe.task, code_key(type(self.task), *self.task.modules())
         return digest({"kind": use.use, "arguments": dict(use.arguments), "code": code})
 
-    def training_key(self, *roots: Any) -> dict[str, Any]:
-        """Return what decides a training besides its starting model; ``roots`` are its stage and its losses."""
+    def training_key(self, *roots: Any, samples: Samples | None = None) -> dict[str, Any]:
+        """Return what decides a training besides its starting model.
+
+        Args:
+            roots: its stage and its losses.
+            samples: that it is on; the training split by default.
+        """
+        train = self.data.train if samples is None else samples
         return {
-            "data": self.data.train.fingerprint(),
+            "data": train.fingerprint(),
             "task": self.task_key(),
             "seed": self.recipe.seed,
             "numerics": self.trainer.numerics,
-            "code": code_key(Trainer, type(self.data.train), *roots),
+            "code": code_key(Trainer, type(train), *roots),
             "versions": versions(*PACKAGES),
         }

@@ -211,6 +211,11 @@ class Teachers:
             told |= {"teachers": teachers, "mirrored": spec.mirrored, "how": how}
         return digest({"teacher": teacher.step.key, **told}) if told else teacher.step.key
 
+    def shares(self, teacher: CachedModel) -> list[tuple[nn.Module, float]]:
+        """Return a frozen copy of each teacher with its share."""
+        made = [(teacher, self._spec.share), *zip(self.also(), (a.share for a in self._spec.also), strict=True)]
+        return [(copy.deepcopy(each.artifact.module).eval().requires_grad_(False), share) for each, share in made]
+
     def check_mirrored(self, teacher: CachedModel, calibration: Samples) -> None:
         """Refuse teachers that looking twice makes worse: of a digit, a mirror image means something else."""
         if not self._spec.mirrored:

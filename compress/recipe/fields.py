@@ -51,7 +51,7 @@ def _validated(adapter: TypeAdapter[Any], known: Mapping[str, Any]) -> Any:
 
 
 def _fault(detail: Any, where: str) -> str:
-    key = ".".join(str(part).removesuffix("_") for part in detail["loc"]) or "?"
+    key = ".".join(str(part).removesuffix("_") for part in detail["loc"])
     words = str(detail["msg"]).removeprefix("Value error, ")
     given = "" if "Value error" in detail["msg"] else f"; given: {shown(detail['input'])}"
-    return f"{where} {key}: {words}{given}"
+    return f"{f'{where} {key}'.rstrip()}: {words}{given}"

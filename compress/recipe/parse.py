@@ -21,6 +21,7 @@ from compress.models import (
 from compress.models.checkpoint import WeightsSpec
 from compress.models.hub.records import check_names, is_address
 from compress.recipe.fields import build, keys
+from compress.recipe.recovery import parse_recovery
 from compress.recipe.search import parse_search
 from compress.recipe.spec import (
     AlsoSpec,
@@ -31,6 +32,7 @@ from compress.recipe.spec import (
     Measure,
     Plain,
     Recipe,
+    RecoveryTable,
     TaskTable,
     TeacherSpec,
     Use,
@@ -51,6 +53,7 @@ TABLES: dict[str, Any] = {
     "budget": Budget,
     "measure": Measure,
     "calibration": CalibrationSpec,
+    "recovery": RecoveryTable,
     "baselines": Baselines,
 }
 """The tables of a recipe, by what each is read into; beside them ``[[stage]]`` and the fields of ``Plain``."""
@@ -123,6 +126,13 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     if "search" in table:
         parse_search(table["search"], source, faults)
     baselines = _baselines(table.get("baselines", {}), source, faults)
+    recovery = parse_recovery(
+        table.get("recovery"),
+        lambda given, where: _use(given, "data", sources(), where, source, faults),
+        chain,
+        source,
+        faults,
+    )
     if faults:
         raise UserError(*faults)
     assert task and data and teacher and student and budget and measure and calibration and plain
@@ -140,6 +150,7 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         stages=tuple(stage for stage in chain if stage is not None),
         trackers=plain.trackers,
         baselines=baselines,
+        recovery=recovery,
     )
 
 

@@ -16,6 +16,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from compress.data.options import hints_of, parameters_of
+from compress.methods.condensation import SETS
 from compress.methods.distillation.loss_specs import LossSpec, losses, weights
 from compress.recipe import parse
 from compress.recipe.fields import keys
@@ -54,6 +55,11 @@ def recipe_schema() -> Schema:
         described = tables["task"]["properties"][name]["description"]
         tables["task"]["properties"][name] = {**_named(table, definitions), "description": described}
     tables["student"]["oneOf"] = [{"required": ["from"]}, {"required": ["model"]}]
+    described = tables["recovery"]["properties"]["set"]["description"]
+    sets = [_used(name, _record(load_object(given), definitions)) for name, given in SETS.items()]
+    tables["recovery"]["properties"]["set"] = {"oneOf": sets, "description": described}
+    named = _named(parse.sources(), definitions)
+    tables["recovery"]["properties"]["unlabelled"] |= named
     plain = _record(Plain, definitions)["properties"]
     plain["trackers"]["items"] = {"enum": sorted(parse.TRACKERS)}
     stage = {

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, final
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from pydantic import Field, TypeAdapter
 
+from compress.methods.condensation.base import RecoverySet
 from compress.methods.quantization.calibration_selection import CalibrationSpec
 from compress.models.checkpoint import WeightsSpec
 from compress.models.hub.records import Found
@@ -201,12 +202,57 @@ class TeacherSpec(Training):
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class RecoveryTable:
+    """[recovery] as it is written: the small set that stages train on in place of the training split.
+
+    Attributes:
+        set: what the set is made of; without it the training split itself, for pictures beside it.
+        unlabelled: a data source of pictures without labels, such as those of the site, that are mixed with the set.
+        share: of the samples of an epoch that are such pictures.
+        answers: whose answers the student learns from: the ``teacher``'s, asked on every image as it is shown, or those
+            ``stored`` with the set, when losses may read ``teacher_logits`` of the teacher alone.
+        bundle: whether the bundle carries the set, so that it can be calibrated on again where it is.
+    """
+
+    set: Named | None = None
+    unlabelled: Named | None = None
+    share: Annotated[float, Ge(0), Lt(1)] = 0.0
+    answers: Literal["teacher", "stored"] = "teacher"
+    bundle: bool = False
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RecoverySpec:
+    """[recovery] as it is understood; ``RecoveryTable`` explains each.
+
+    Attributes:
+        set: None for the training split itself.
+    """
+
+    set: RecoverySet | None = None
+    unlabelled: Use | None = None
+    share: float = 0.0
+    answers: Literal["teacher", "stored"] = "teacher"
+    bundle: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the table as plain data."""
+        beside: dict[str, Any] = {"share": self.share, "answers": self.answers, "bundle": self.bundle}
+        if self.unlabelled is not None:
+            beside["unlabelled"] = {"use": self.unlabelled.use, **self.unlabelled.arguments}
+        return {"set": None if self.set is None else {"use": self.set.use, **_asdict(self.set)}, **beside}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything a run is asked to do, on whatever device.
 
     Attributes:
         names: what names of models and weights stood for, by role: "teacher", "also 0", "baseline 0", "student";
             empty before they are resolved (``compress.pipeline.names``).
+        recovery: the small set that stages train on; None for the training split.
     """
 
     name: str
@@ -223,6 +269,7 @@ class Recipe:
     trackers: tuple[str, ...] = ()
     baselines: tuple[BaselineSpec, ...] = ()
     names: Mapping[str, Found] = field(default_factory=dict)
+    recovery: RecoverySpec | None = None
 
     @property
     def factories(self) -> tuple[str, ...]:
@@ -248,6 +295,7 @@ class Recipe:
                     "calibration": _asdict(self.calibration),
                     "baselines": [_asdict(each) for each in self.baselines],
                     "stages": [{"use": s.name, **s.fields()} for s in self.stages],
+                    **({} if self.recovery is None else {"recovery": self.recovery.as_json()}),
                     **({"names": {role: _asdict(found.pin) for role, found in self.names.items()}} if self.names else {}),
                 }
             )

@@ -83,6 +83,7 @@ class Context:
         quantization: quantises a float module without training for the profile's first integer runtime.
         attempts: what earlier attempts at the same starting model found out.
         answering: makes what is asked in the teacher's place; None for the teacher itself.
+        answers: what the teacher said of the training split, where that is stored with it and it is not asked again.
     """
 
     task: Task
@@ -98,6 +99,7 @@ class Context:
     target: CostModel | None = None
     engine_teachers: EngineTeachers | None = None
     attempts: Attempts = field(default_factory=Attempts)
+    answers: QueriedSignals | None = None
 
     def train(
         self,
@@ -167,7 +169,7 @@ class Context:
             folder,
             validate=self._validate,
             outputs=self.outputs / objective.teacher_key(schedule.teacher_inputs),
-            answers=answers,
+            answers=self.answers if answers is None else answers,
         )
         return objective.parts.cpu()
 

@@ -8,6 +8,8 @@ import pytest
 
 from compress.data import DATA
 from compress.losses import LOSSES
+from compress.methods.condensation import SETS
+from compress.methods.condensation.base import RecoverySet
 from compress.methods.distillation.loss_specs import loss_inputs
 from compress.methods.distillation.objective import VOCABULARY
 from compress.stages import STAGES
@@ -25,6 +27,7 @@ FOLDERS = {
     "compress/tasks": (TASKS, Task),
     "compress/losses": (LOSSES, None),
     "compress/data": (DATA, None),
+    "compress/methods/condensation": (SETS, RecoverySet),
     "deploy/engines": (ENGINES, Engine),
     "deploy/devices": (DEVICES, Device),
     "deploy/processing/detection": (READERS, Reader),
@@ -56,6 +59,7 @@ HELPERS = {
     },
     "compress/tasks": {"assignment", "precision", "evaluate", "box_checks", "thresholds"},
     "compress/losses": {"adapters"},
+    "compress/methods/condensation": {"labels", "making", "sizes", "soft_labels", "stored", "stored_samples"},
     "compress/stages": {"trained", "runner"},
     "deploy/devices": {"ssh_connection"},
     "deploy/engines": {"build_record", "cuda", "exports", "inputs"},
