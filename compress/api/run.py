@@ -4,21 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from compress.api.objects import SOURCE, Data, Model, data_entry, default_name, given_modules
 from compress.api.stage_settings import StageSettings, stage_entry
 from compress.execution.cache import steps_folder
 from compress.execution.progress import Progress, progress_here
 from compress.pipeline import run as pipeline
-from compress.pipeline.target import ResolvedTarget
+from compress.pipeline import several_devices
 from compress.pipeline.target import resolve as resolve_target
 from compress.recipe.parse import load as load_recipe
 from compress.recipe.parse import parse
 from compress.recipe.spec import Recipe
+from compress.report.devices_record import DevicesReport
 from compress.report.record import Report
 from profiles.errors import UserError
+
+DEVICES = "devices"
+"""What the folder of a run on several devices is called, in a profile's place."""
+T = TypeVar("T")
+
+
+@overload
+def run(
+    recipe: str | Path | None = ...,
+    *,
+    teacher: Model | None = ...,
+    data: Data | None = ...,
+    stages: Sequence[StageSettings | str | Mapping[str, Any]] | None = ...,
+    student: Model | None = ...,
+    task: str | Mapping[str, Any] = ...,
+    accuracy_drop_points: float | None = ...,
+    latency_ms_p50: float | None = ...,
+    size_mib: float | None = ...,
+    stored_mib: float | None = ...,
+    seed: int = ...,
+    measure: Mapping[str, float] | None = ...,
+    calibration: Mapping[str, Any] | None = ...,
+    name: str | None = ...,
+    device: str = ...,
+    engines: Sequence[str] | None = ...,
+    out: str | Path | None = ...,
+    trial: int | None = ...,
+    join: str | None = ...,
+    until: str | None = ...,
+    lock_clocks: bool = ...,
+    quiet_seconds: float | None = ...,
+    measure_again: bool = ...,
+    progress: Progress | None = ...,
+) -> Report: ...
+
+
+@overload
+def run(
+    recipe: str | Path | None = ...,
+    *,
+    teacher: Model | None = ...,
+    data: Data | None = ...,
+    stages: Sequence[StageSettings | str | Mapping[str, Any]] | None = ...,
+    student: Model | None = ...,
+    task: str | Mapping[str, Any] = ...,
+    accuracy_drop_points: float | None = ...,
+    latency_ms_p50: float | None = ...,
+    size_mib: float | None = ...,
+    stored_mib: float | None = ...,
+    seed: int = ...,
+    measure: Mapping[str, float] | None = ...,
+    calibration: Mapping[str, Any] | None = ...,
+    name: str | None = ...,
+    device: list[str] | tuple[str, ...],
+    engines: Sequence[str] | None = ...,
+    out: str | Path | None = ...,
+    trial: int | None = ...,
+    join: str | None = ...,
+    until: str | None = ...,
+    lock_clocks: bool = ...,
+    quiet_seconds: float | None = ...,
+    measure_again: bool = ...,
+    train_each: bool = ...,
+    progress: Progress | None = ...,
+) -> DevicesReport: ...
 
 
 def run(
@@ -39,7 +106,7 @@ def run(
     measure: Mapping[str, float] | None = None,
     calibration: Mapping[str, Any] | None = None,
     name: str | None = None,
-    device: str = "cpu",
+    device: str | list[str] | tuple[str, ...] = "cpu",
     engines: Sequence[str] | None = None,
     out: str | Path | None = None,
     trial: int | None = None,
@@ -48,8 +115,9 @@ def run(
     lock_clocks: bool = False,
     quiet_seconds: float | None = None,
     measure_again: bool = False,
+    train_each: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Report | DevicesReport:
     """Take a model to a measured, gated student and a bundle, from a recipe or from objects.
 
     Args:
@@ -63,14 +131,15 @@ def run(
             the teacher, milliseconds, MiB of the engine, MiB in the bundle, MiB resident at once, milliseconds of loading.
         measure, calibration: what a recipe has under these names.
         name: of the run; the teacher's class in lower case without one.
-        device: ``PROFILE[@URL]``.
+        device: ``PROFILE[@URL]``, or several: what they share is made once, and the result is a ``DevicesReport``.
         engines: the runtimes to race, in the place of the profile's.
-        out: where report, model and bundle go; ``runs/NAME-PROFILE`` without one.
+        out: where report, model and bundle go; ``runs/NAME-PROFILE`` without one, ``runs/NAME-devices`` of several.
         trial: of a search of the recipe, whose recipe is run in its place; ``join`` is the search's storage.
         until: the last stage to run.
         lock_clocks: hold the device's clocks while it measures.
         quiet_seconds: how long a race waits for a device that others use; without, as the recipe says, else 60.
         measure_again: time again what exists, and train nothing.
+        train_each: of several devices, each trains a student of its own where one of an earlier device would do.
         progress: where it tells how far it is; standard error, or the notebook's output.
 
     Returns:
@@ -101,6 +170,7 @@ def run(
         "lock_clocks": lock_clocks,
         "measure_again": measure_again,
         "quiet_seconds": quiet_seconds,
+        "train_each": train_each,
     }
     asked: dict[str, Any] = {"teacher": teacher, "data": data, "stages": stages, "student": student, "measure": measure}
     budget = {
@@ -144,7 +214,7 @@ def run(
         return _run(objects, device, out, until, progress, **how)
 
 
-def recipe_of(given: str, trial: int | None, device: str, join: str | None) -> Recipe:
+def recipe_of(given: str, trial: int | None, device: str | Sequence[str], join: str | None) -> Recipe:
     """Read a recipe, or that of a trial of its search on a device.
 
     Raises:
@@ -152,18 +222,18 @@ def recipe_of(given: str, trial: int | None, device: str, join: str | None) -> R
     """
     if trial is None:
         return load_recipe(given)
+    if not isinstance(device, str):
+        raise UserError(f"--trial {trial} is of the search on one device; given: {', '.join(device)}")
     from compress.api.search import trial_recipe
 
     return trial_recipe(given, trial, device, join)
 
 
-def resolve(
-    recipe: Callable[[], Recipe], device: str, engines: Sequence[str] | None = None
-) -> tuple[Recipe, ResolvedTarget]:
+def resolve(recipe: Callable[[], Recipe], where: Callable[[], T]) -> tuple[Recipe, T]:
     """Find out what is asked and where; the faults of both come together.
 
     Raises:
-        UserError: everything wrong with the recipe and the device.
+        UserError: everything wrong with the recipe and the devices.
     """
     faults: list[str] = []
     asked: Recipe | None = None
@@ -172,12 +242,12 @@ def resolve(
     except UserError as error:
         faults += error.faults
     try:
-        target = resolve_target(device, engines)
+        found = where()
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if asked is None:
         raise UserError(*faults)
-    return asked, target
+    return asked, found
 
 
 def default_folder(recipe: str, profile: str) -> Path:
@@ -187,7 +257,7 @@ def default_folder(recipe: str, profile: str) -> Path:
 
 def _run(
     recipe: Callable[[], Recipe],
-    device: str,
+    device: str | Sequence[str],
     out: str | Path | None,
     until: str | None,
     progress: Progress | None,
@@ -196,21 +266,29 @@ def _run(
     lock_clocks: bool,
     quiet_seconds: float | None,
     measure_again: bool,
-) -> Report:
+    train_each: bool,
+) -> Report | DevicesReport:
     progress = progress or progress_here()
-    asked, target = resolve(recipe, device, engines)
-    if quiet_seconds is not None:
-        asked = replace(asked, measure=replace(asked.measure, quiet_seconds=quiet_seconds))
-    target.tell_warnings(progress.say)
-    folder = Path(out) if out is not None else default_folder(asked.name, target.profile.name)
-    return pipeline.run(
-        asked,
-        target.profile,
-        target.device,
-        folder,
-        steps_folder(),
-        progress,
-        until,
-        lock_clocks=lock_clocks,
-        measure_again=measure_again,
-    )
+    how = {"lock_clocks": lock_clocks, "measure_again": measure_again}
+    if isinstance(device, str):
+        asked, target = resolve(recipe, partial(resolve_target, device, engines))
+        asked = _quieted(asked, quiet_seconds)
+        target.tell_warnings(progress.say)
+        folder = Path(out) if out is not None else default_folder(asked.name, target.profile.name)
+        return pipeline.run(asked, target.profile, target.device, folder, steps_folder(), progress, until, **how)
+    if not device:
+        raise UserError("device: one or more of PROFILE[@URL]; given: none")
+    asked, devices = resolve(recipe, partial(several_devices.resolve_all, device, engines))
+    asked = _quieted(asked, quiet_seconds)
+    for each in devices:
+        if each.target is not None:
+            each.target.tell_warnings(progress.say)
+    folder = Path(out) if out is not None else default_folder(asked.name, DEVICES)
+    return several_devices.run(asked, devices, folder, steps_folder(), progress, until, train_each=train_each, **how)
+
+
+def _quieted(recipe: Recipe, quiet_seconds: float | None) -> Recipe:
+    """Return the recipe with another time to wait for a quiet device, where one is given."""
+    if quiet_seconds is None:
+        return recipe
+    return replace(recipe, measure=replace(recipe.measure, quiet_seconds=quiet_seconds))

@@ -73,6 +73,8 @@ class StepCache:
         trains: whether steps that train may be made; else one that is not there is a fault of the user's.
 
     Attributes:
+        seconds_making, seconds_training, seconds_checking: spent on steps that were not there, on those of them that train,
+            and on checking those that were.
         asked, made: keys of the steps that were asked for, and of those that were not there; the user may clear both.
 
     Raises:
@@ -81,7 +83,7 @@ class StepCache:
 
     def __init__(self, root: Path, progress: Progress, *, trains: bool = True) -> None:
         self.root, self._progress, self._trains = root, progress, trains
-        self.seconds_making = self.seconds_checking = 0.0
+        self.seconds_making = self.seconds_training = self.seconds_checking = 0.0
         self.asked: set[str] = set()
         self.made: set[str] = set()
         self._sound: set[str] = set()
@@ -114,7 +116,8 @@ class StepCache:
                 with locked(self.root / f"{key}.lock", lambda owner: self._say_waits(key, owner)):  # one maker each
                     if not self._is_sound(key):
                         self._set_aside(folder)
-                        self._make(kind, key, folder, decided_by, make)
+                        seconds = self._make(kind, key, folder, decided_by, make)
+                        self.seconds_training += seconds if together else 0.0
                         self.made.add(key)
                         self._sound.add(key)
             elif together:
@@ -172,7 +175,8 @@ class StepCache:
         folder: Path,
         decided_by: Mapping[str, Any],
         make: Callable[[Path], Mapping[str, Any] | None],
-    ) -> None:
+    ) -> float:
+        """Make a step; return the seconds that it took."""
         part = folder.with_name(f"{key}.part")
         _clear(part)
         started = time.perf_counter()
@@ -193,6 +197,7 @@ class StepCache:
         sync_tree(part)
         part.rename(folder)
         sync(self.root)
+        return seconds
 
     def _say_waits(self, key: str, owner: str) -> None:
         self._progress.say(f"  waiting: {key} is being made by {owner}")

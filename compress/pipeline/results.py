@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from compress.pipeline.cached_model import CachedModel
@@ -18,23 +18,53 @@ from deploy.measure.timing import Latency
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """Attempt of a stage and the gate's decision; ``form`` is the fastest form that was compared."""
+    """Attempt of a stage and the gate's decision.
+
+    Attributes:
+        start: key of the model that it was made of.
+        form: the fastest form that was compared.
+        lender: device that made it, where that is another.
+    """
 
     name: str
     stage: Stage
+    start: str
     made: CachedModel
     decision: Decision
     form: str | None
+    lender: str = ""
+
+    def is_of(self, stage: Stage, start: CachedModel) -> bool:
+        """Whether it is a device's own, of ``stage`` in whatever setting, at ``start``."""
+        return self.stage.name == stage.name and self.start == start.step.key and not self.lender
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """Student of another device, with the title of its rows here.
+
+    Attributes:
+        model: key of the float model that it is, or was quantised from.
+    """
+
+    title: str
+    made: CachedModel
+    model: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Row before it is measured."""
+    """Row before it is measured.
+
+    Attributes:
+        quantized_from: key of the float model that its model was quantised from by a stage; empty for others.
+    """
 
     title: str
     kind: Literal["baseline", "stage", "student"]
     variant: Variant
     attempt: Attempt | None = None
+    quantized_from: str = ""
 
     @property
     def name(self) -> str:
@@ -47,8 +77,9 @@ def list_entries(
     attempts: Sequence[Attempt],
     standing: CachedModel,
     evaluator: Evaluator,
+    guests: Sequence[Guest] = (),
 ) -> list[Entry]:
-    """List teacher, baselines and student in every form, each attempt as trained and in the form that was compared."""
+    """List teacher, baselines and students in every form, each attempt as trained and in the form that was compared."""
 
     forms = evaluator.forms
     found = [Entry(title="teacher", kind="baseline", variant=v) for v in evaluator.required_forms(teacher)]
@@ -66,7 +97,22 @@ def list_entries(
             engines = {v.engine for v in forms(standing)}
             others = [v for v in forms(before[-1]) if v.precision != "int8" or v.engine not in engines]
             found += [Entry(title="student before quantize", kind="student", variant=v) for v in others]
-    return found
+    shown_already = {entry.variant.made.step.key for entry in found if entry.kind != "stage"}
+    for guest in guests:
+        if guest.made.step.key not in shown_already:
+            found += [Entry(title=guest.title, kind="student", variant=v) for v in forms(guest.made)]
+    floats = {a.made.step.key: a.start for a in attempts if a.made.recipe is not None}
+    floats |= {guest.made.step.key: guest.model for guest in guests if guest.made.recipe is not None}
+    return [replace(entry, quantized_from=floats.get(entry.variant.made.step.key, "")) for entry in found]
+
+
+def guest_models(device: str, attempts: Sequence[Attempt], standing: CachedModel) -> list[Guest]:
+    """List what other devices may take of a device: its student, and the float model that it was quantised from."""
+    title = f"student of {device}"
+    before = next((a.start for a in attempts if a.made == standing and standing.recipe is not None), "")
+    float_models = [a.made for a in attempts if a.made.step.key == before]
+    found = [Guest(title=title, made=standing, model=before or standing.step.key)]
+    return [*found, *(Guest(title=f"{title} before quantize", made=made, model=before) for made in float_models[:1])]
 
 
 def list_refused(titled: Sequence[tuple[str, CachedModel]], evaluator: Evaluator) -> tuple[Refused, ...]:
@@ -127,6 +173,7 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant)
         about=variant.made.about if attempt else "",
         raced_as=evaluator.raced_as(variant),
         **asdict(evaluator.footprint(variant)),
+        model=entry.quantized_from or variant.made.step.key,
         drop_interval=None if variant == teacher else drop_in_points(evaluator.judge(teacher, "test").scores, judged.scores),
     )
 

@@ -9,8 +9,10 @@ the report's rows are judged on test.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import final
 
 from compress.execution import distributed
 from compress.execution.cache import StepCache, check_writable
@@ -20,13 +22,13 @@ from compress.models import plan
 from compress.pipeline import bundle, operating_points
 from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
-from compress.pipeline.comparison import Comparer, Comparison
+from compress.pipeline.comparison import Comparer
 from compress.pipeline.evaluator import Evaluator, host_environment
-from compress.pipeline.gate import Decision, decide
+from compress.pipeline.gating import Gating
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import describe_teacher
 from compress.pipeline.races import RaceOptions
-from compress.pipeline.results import Attempt, list_entries, list_refused, measure_rows, raced_speedup
+from compress.pipeline.results import Attempt, Entry, Guest, list_entries, list_refused, measure_rows, raced_speedup
 from compress.pipeline.verdict import conclude, find_warnings, not_clean
 from compress.recipe.spec import Recipe
 from compress.report import html
@@ -36,8 +38,6 @@ from compress.tasks import thresholds
 from deploy.devices import Device
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
-
-MOST_NOTES = 4
 
 
 def run(
@@ -60,25 +60,76 @@ def run(
     Raises:
         UserError: what does not fit; or another process writes to ``out``.
     """
-    options = RaceOptions(quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=measure_again)
     chain = until_stage(recipe, until)
+    options = race_options(recipe, lock_clocks=lock_clocks, again=measure_again)
     check_writable(out)
     with only_writer(out), keep_telling(progress):
-        cache = StepCache(steps, progress, trains=not measure_again)
-        return _run(recipe, chain, profile, device, out, cache, progress, options)
+        cache, started = StepCache(steps, progress, trains=not measure_again), time.perf_counter()
+        report = finish(develop(recipe, chain, profile, device, cache, progress, options, out), out).report
+        tell_end(cache, started, progress)
+        return report
 
 
-def _run(
+def race_options(recipe: Recipe, *, lock_clocks: bool, again: bool) -> RaceOptions:
+    """Return how a run's races are held."""
+    return RaceOptions(quiet_seconds=recipe.measure.quiet_seconds, lock_clocks=lock_clocks, again=again)
+
+
+def tell_end(cache: StepCache, started: float, progress: Progress) -> None:
+    """Say how long a run took, and what of it was no step."""
+    took = time.perf_counter() - started
+    checking = f"{cache.seconds_checking:.1f} s of it to check kept ones"
+    progress.say(f"done in {took:.0f} s; {took - cache.seconds_making:.1f} s outside its steps, {checking}")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Developed:
+    """The models of a run on a device, gated there; its rows are not measured yet.
+
+    Attributes:
+        recipe: its names resolved, its student found.
+        standing: the student after the last accepted stage; the teacher where it is the teacher and none was.
+    """
+
+    recipe: Recipe
+    builder: ModelBuilder
+    evaluator: Evaluator
+    cache: StepCache
+    progress: Progress
+    teacher: CachedModel
+    baselines: Sequence[tuple[str, CachedModel]]
+    attempts: Sequence[Attempt]
+    standing: CachedModel
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finished:
+    """A run on a device with its report; ``entries`` are the rows' models."""
+
+    developed: Developed
+    entries: Sequence[Entry]
+    report: Report
+
+
+def develop(
     recipe: Recipe,
-    chain: tuple[Stage, ...],
+    chain: Sequence[Stage],
     profile: DeviceProfile,
     device: Device,
-    out: Path,
     cache: StepCache,
     progress: Progress,
     options: RaceOptions,
-) -> Report:
-    started = time.perf_counter()
+    out: Path,
+    earlier: Sequence[Developed] = (),
+) -> Developed:
+    """Build the teacher, and try each stage of ``chain`` on the device.
+
+    Args:
+        out: where trackers write.
+        earlier: on other devices: what their stages made is judged here first, since it costs no training.
+    """
     builder = ModelBuilder(recipe, profile, cache, progress, tracked=out / "trackers")
     recipe = builder.recipe  # its names resolved
     evaluator = Evaluator(builder, device, profile, cache, progress, options)
@@ -106,18 +157,56 @@ def _run(
             comparer = Comparer(teacher, evaluator, recipe.budget, builder.task.full_scale, recipe.measure.gate_seconds)
             for line in comparer.fastest_lines():
                 progress.say(f"  {line}")
+        gating = Gating(teacher=teacher, builder=builder, evaluator=evaluator, comparer=comparer, progress=progress)
     for stage in chain:
-        attempts += _try(stage, start, standing, teacher, builder, evaluator, comparer, progress)
+        attempts += gating.attempts(stage, start, standing, lent(stage, start, profile, earlier))
         if attempts[-1].decision.verdict == "accepted":
             standing = attempts[-1].made
         start = standing  # rejected: the run goes on from before the stage
+    return Developed(
+        recipe=recipe,
+        builder=builder,
+        evaluator=evaluator,
+        cache=cache,
+        progress=progress,
+        teacher=teacher,
+        baselines=baselines,
+        attempts=attempts,
+        standing=standing,
+    )
 
+
+def lent(
+    stage: Stage, start: CachedModel, profile: DeviceProfile, earlier: Sequence[Developed]
+) -> list[tuple[str, Attempt]]:
+    """List attempts of ``stage`` at the same model on other devices, with the device's name, where the device decides it."""
+    found: dict[str, tuple[str, Attempt]] = {}
+    for other in earlier:
+        if not stage.asks_target and stage.key(profile) == stage.key(other.builder.profile):
+            continue  # the stage makes the same here
+        for attempt in other.attempts:
+            if attempt.is_of(stage, start):
+                found.setdefault(attempt.made.step.key, (other.builder.profile.name, attempt))
+    return list(found.values())
+
+
+def finish(developed: Developed, out: Path, guests: Sequence[Guest] = ()) -> Finished:
+    """Measure every row, and write report, model and bundle to ``out``.
+
+    Args:
+        guests: students of other devices, which get rows here too.
+    """
+    builder, evaluator, progress, recipe = developed.builder, developed.evaluator, developed.progress, developed.recipe
+    teacher, standing, profile = developed.teacher, developed.standing, developed.builder.profile
+    check_writable(out)
     progress.say("measuring every row on the engines")
-    found = list_entries(teacher, baselines, attempts, standing, evaluator)
+    entries = list_entries(teacher, developed.baselines, developed.attempts, standing, evaluator, guests)
     seconds, scale = recipe.measure.seconds, builder.task.full_scale
     with evaluator.pool.open():
-        rows = measure_rows(found, evaluator, seconds)
-    doubts = evaluator.doubts([entry.variant for entry in found], seconds)
+        rows = measure_rows(entries, evaluator, seconds)
+    doubts = evaluator.doubts([entry.variant for entry in entries], seconds)
+    tried = [(attempt.name, attempt.made) for attempt in developed.attempts]
+    others = [(guest.title, guest.made) for guest in guests]
     report = Report(
         recipe=recipe.as_json(),
         device=profile.as_json(),
@@ -126,14 +215,14 @@ def _run(
         rows=tuple(rows),
         scale=scale,
         refused=list_refused(
-            [("teacher", teacher), *baselines, *((a.name, a.made) for a in attempts), ("student", standing)], evaluator
+            [("teacher", teacher), *developed.baselines, *tried, ("student", standing), *others], evaluator
         ),
         agreement=builder.task.agreement,
         verdict=conclude(
             rows,
             recipe.budget,
             scale=scale,
-            speedup=lambda one, other: raced_speedup(found, evaluator, seconds, one, other),
+            speedup=lambda one, other: raced_speedup(entries, evaluator, seconds, one, other),
             is_quiet=not doubts,
         ),
         warnings=(
@@ -141,8 +230,8 @@ def _run(
             *not_clean(doubts, evaluator.url),
         ),
     )
-    best = next(entry.variant for entry in found if entry.name == report.verdict.best)
-    chosen = operating_points.choose(best, teacher, evaluator, builder, cache)
+    best = next(entry.variant for entry in entries if entry.name == report.verdict.best)
+    chosen = operating_points.choose(best, teacher, evaluator, builder, developed.cache)
     read_as = builder.describe(teacher)
     told = thresholds.describe(chosen, len(builder.data.validation)) if chosen else ""
     of_set = () if builder.recovery is None else builder.recovery.notes
@@ -158,11 +247,7 @@ def _run(
             written = bundle.bundle(out / "bundle", cargo, report, profile)
         progress.say(bundle.signature(out / "bundle", written))
     distributed.wait()
-    took = time.perf_counter() - started
-    outside = took - cache.seconds_making
-    checking = f"{cache.seconds_checking:.1f} s of it to check kept ones"
-    progress.say(f"done in {took:.0f} s; {outside:.1f} s outside its steps, {checking}")
-    return report
+    return Finished(developed=developed, entries=entries, report=report)
 
 
 def students(
@@ -184,57 +269,3 @@ def until_stage(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
     if until not in names:
         raise UserError(f"--until {until}: the recipe has no such stage; it has {', '.join(names) or 'none'}")
     return recipe.stages[: names.index(until) + 1]
-
-
-def _try(
-    stage: Stage,
-    start: CachedModel,
-    standing: CachedModel,
-    teacher: CachedModel,
-    builder: ModelBuilder,
-    evaluator: Evaluator,
-    comparer: Comparer,
-    progress: Progress,
-) -> list[Attempt]:
-    """Try ``stage`` and, while the gate says that it cost too much, milder settings of it."""
-    attempts: list[Attempt] = []
-    setting: Stage | None = stage
-    while setting is not None:
-        name = stage.name if not attempts else f"{stage.name} {len(attempts) + 1}"
-        progress.say(name)
-        made = builder.attempt(setting, start, teacher, evaluator.target(start))
-        for note in made.notes[:MOST_NOTES]:
-            progress.say(f"  {note}")
-        if len(made.notes) > MOST_NOTES:
-            progress.say(f"  and {len(made.notes) - MOST_NOTES} more parts left alone; the report names them")
-        milder = setting.softer() if len(attempts) < stage.most_softenings else None
-        with evaluator.pool.open():
-            compared = comparer.compare(made, standing)
-            decision = _judge(made, compared, builder, comparer.teacher_accuracy, can_soften=milder is not None)
-        form = compared.after.form if compared else None
-        attempts.append(Attempt(name=name, stage=setting, made=made, decision=decision, form=form))
-        progress.say(f"  {decision.verdict}: {decision.reason}")
-        setting = milder if decision.verdict == "softened" else None
-    return attempts
-
-
-def _judge(
-    made: CachedModel, compared: Comparison | None, builder: ModelBuilder, teacher: float, *, can_soften: bool
-) -> Decision:
-    if compared is None and made.changed:
-        return Decision(verdict="rejected", reason="no runtime of the profile takes it")
-    if compared is None:
-        return Decision(verdict="rejected", reason="; ".join(["left the model as it was", *made.notes[:2]]))
-    decision = decide(
-        compared.before,
-        compared.after,
-        teacher,
-        builder.recipe.budget,
-        can_soften=can_soften,
-        speedup=compared.speedup,
-        scale=builder.task.full_scale,
-        drop_interval=compared.drop,
-        samples=compared.samples,
-    )
-    doubt = f"; timed in doubt: {compared.doubts[0]}" if compared.doubts else ""
-    return replace(decision, reason=decision.reason + doubt)

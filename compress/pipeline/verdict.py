@@ -64,6 +64,12 @@ def conclude(
     )
 
 
+def fitting_rows(rows: Sequence[Row], budget: Budget, *, scale: float) -> list[Row]:
+    """List the rows that may ship and are within the whole budget on validation; the first is the teacher's reference."""
+    choices = [row for row in rows if row.kind != "stage"]
+    return [row for row in _allowed(choices, rows[0], budget, scale) if not _over_cost(row, budget)]
+
+
 def not_clean(doubts: Sequence[str], url: str) -> tuple[str, ...]:
     """Return the warning that the rows' latencies are in doubt; none without doubts."""
     return (f"{NOT_CLEAN}: while measuring on {url}, {'; '.join(doubts)}",) if doubts else ()

@@ -44,6 +44,7 @@ class Row:
         raced_as: key of the built engine that was timed for it; engines that are equal but for their weights share one.
         choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
         seconds: that making the model took (training included), None where another row has it.
+        model: key of the float model that it is, or that a stage quantised it from; the same on every device.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Row:
     peak_mib: float | None = None
     load_ms: float | None = None
     first_ms: float | None = None
+    model: str = ""
 
     def flat(self) -> dict[str, Any]:
         """Return the row's figures as one level of plain data, units in the names."""

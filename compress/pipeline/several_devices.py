@@ -1,0 +1,165 @@
+"""One recipe on several devices: what they share is made once, one report for all, a bundle each.
+
+A device that fails costs the others nothing: it is told, and the same command goes on with it later.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, final
+
+from compress.execution import distributed
+from compress.execution.cache import StepCache, check_writable
+from compress.execution.locks import only_writer
+from compress.execution.progress import Progress, keep_telling
+from compress.pipeline.results import Guest, guest_models
+from compress.pipeline.run import Developed, develop, finish, race_options, tell_end, until_stage
+from compress.pipeline.shared_model import one_for_all
+from compress.pipeline.target import ResolvedTarget, resolve
+from compress.recipe.spec import Recipe
+from compress.report.devices_record import DevicesReport
+from compress.report.record import Report
+from compress.stages.runner import StageError
+from deploy.devices import DeviceError
+from deploy.engines import EngineError
+from profiles.errors import UserError, one_line
+
+FAILURES = (DeviceError, EngineError, StageError, UserError)
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AskedDevice:
+    """A device of a run.
+
+    Attributes:
+        name: of its folder and column: the profile's, with the address where two have that profile.
+        target: None where it cannot be reached; ``fault`` says why.
+    """
+
+    name: str
+    target: ResolvedTarget | None
+    fault: str = ""
+
+
+def resolve_all(given: Sequence[str], engines: Sequence[str] | None = None) -> list[AskedDevice]:
+    """Find the profiles and devices of each ``PROFILE[@URL]``; one that cannot be reached is kept with the reason.
+
+    Raises:
+        UserError: what is wrong with what was given, of all at once.
+        DeviceError: none can be reached.
+    """
+    faults = [f"--device {text}: named twice" for text in sorted({t for t in given if given.count(t) > 1})]
+    names, found, lost = _names(given), [], []
+    for text in dict.fromkeys(given):
+        try:
+            found.append(AskedDevice(name=names[text], target=resolve(text, engines)))
+        except DeviceError as error:
+            lost.append(error)
+            found.append(AskedDevice(name=names[text], target=None, fault=one_line(str(error))))
+        except UserError as error:
+            faults += error.faults
+    if faults:
+        raise UserError(*faults)
+    if len(lost) == len(found):
+        raise lost[0]
+    return found
+
+
+def run(
+    recipe: Recipe,
+    devices: Sequence[AskedDevice],
+    out: Path,
+    steps: Path,
+    progress: Progress,
+    until: str | None = None,
+    *,
+    lock_clocks: bool = False,
+    measure_again: bool = False,
+    train_each: bool = False,
+) -> DevicesReport:
+    """Run ``recipe`` for each device; leave ``devices.json``, ``devices.html`` and a folder a device in ``out``.
+
+    Args:
+        train_each: whether a device trains a student of its own where one of an earlier device would do.
+
+    Raises:
+        UserError, DeviceError, EngineError, StageError: what the first device failed with, where all failed.
+    """
+    options, chain = race_options(recipe, lock_clocks=lock_clocks, again=measure_again), until_stage(recipe, until)
+    check_writable(out)
+    faults = {each.name: each.fault for each in devices if each.target is None}
+    errors: list[Exception] = []
+    training_s: dict[str, float] = {}
+    developed: dict[str, Developed] = {}
+    reports: dict[str, Report] = {}
+    with only_writer(out), keep_telling(progress):
+        cache, started = StepCache(steps, progress, trains=not measure_again), time.perf_counter()
+
+        def tried(name: str, work: Callable[[], T]) -> T | None:
+            before = cache.seconds_training
+            try:
+                return work()
+            except FAILURES as error:
+                if distributed.count() > 1:
+                    raise  # the other processes wait for this one
+                faults[name] = one_line(str(error))
+                errors.append(error)
+                progress.say(f"{name} failed: {faults[name]}")
+                return None
+            finally:
+                training_s[name] = training_s.get(name, 0.0) + cache.seconds_training - before
+
+        for name, fault in faults.items():
+            progress.say(f"{name} is left out: {fault}")
+        for each in devices:
+            if (target := each.target) is None:
+                continue
+            progress.say(f"for {each.name}")
+            earlier = () if train_each else tuple(developed.values())
+            there = (target.profile, target.device, cache, progress, options, out / each.name)
+            made = tried(each.name, partial(develop, recipe, chain, *there, earlier))
+            if made is not None:
+                developed[each.name] = made
+        for name, own in developed.items():
+            progress.say(f"on {name}")
+            finished = tried(name, partial(finish, own, out / name, _guests(name, developed)))
+            if finished is not None:
+                reports[name] = finished.report
+        if not reports:
+            raise errors[0]
+        report = DevicesReport(
+            name=recipe.name, reports=reports, faults=faults, training_s=training_s, one_for_all=one_for_all(reports)
+        )
+        if distributed.is_main():
+            report.write(out)
+        tell_end(cache, started, progress)
+    return report
+
+
+def _guests(name: str, developed: dict[str, Developed]) -> list[Guest]:
+    """List the students of the other devices that are not a device's own too."""
+    own, found = developed[name], dict[str, Guest]()
+    for other, made in developed.items():
+        if other != name and made.standing != own.standing and made.standing != made.teacher:
+            for guest in guest_models(other, made.attempts, made.standing):
+                found.setdefault(guest.made.step.key, guest)
+    return list(found.values())
+
+
+def _names(given: Sequence[str]) -> dict[str, str]:
+    """Name each device by its profile; by its address too where several have the same profile."""
+    profiles = {text: Path(text.partition("@")[0]).name.removesuffix(".toml") for text in given}
+    names: dict[str, str] = {}
+    for text, profile in profiles.items():
+        is_one = list(profiles.values()).count(profile) == 1
+        address = re.sub(r"[^A-Za-z0-9.]+", "-", text.partition("@")[2] or "local").strip("-")
+        name = profile if is_one else f"{profile}-{address}"
+        names[text] = name if name not in names.values() else f"{name}-{len(names)}"
+    return names
