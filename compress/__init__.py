@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from compress.pipeline.bench import bench as bench
     from compress.pipeline.check.compare import check as check
     from compress.report.check_record import Check as Check
+    from compress.report.devices_record import DevicesReport as DevicesReport
     from compress.report.record import Report as Report
     from compress.report.timings import Timings as Timings
     from profiles.errors import UserError as UserError
 
 NAMES = {
     "Check": "compress.report.check_record",
+    "DevicesReport": "compress.report.devices_record",
     "Distill": "compress.api.stage_settings",
     "LowRank": "compress.api.stage_settings",
     "Pack": "compress.api.stage_settings",
