@@ -1,4 +1,4 @@
-# make demo | test | fuzz | bench | bench-losses | mutants | docs | lint. Everything runs in .venv, made from pinned constraints.
+# make demo | test | fuzz | bench | bench-losses | mutants | zoo | docs | lint. Everything runs in .venv, made from pinned constraints.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[digits,dev]'
 	touch $@
 
-.PHONY: install demo test fuzz bench bench-losses mutants docs lint clean
+.PHONY: install demo test fuzz bench bench-losses mutants zoo docs lint clean
 install: $(VENV)/.installed
 
 demo: install
@@ -38,6 +38,20 @@ bench-losses: install
 mutants: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ARGS)
 
+# Sixty architectures of libraries through every stage, in as many goes as it takes; writes docs/zoo.md. ARGS="--only yolo"
+# Their environment is .zoo; ZOO=PYTHON names another that has the libraries.
+ZOO_ENVIRONMENT := .zoo
+ZOO ?= $(ZOO_ENVIRONMENT)/bin/python
+ZOO_LIBRARIES := torch==2.14.1 torchvision==0.29.1 torch-pruning segmentation-models-pytorch ultralytics
+$(ZOO_ENVIRONMENT)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ZOO_ENVIRONMENT)
+	grep -viE '^(torch|torchvision|triton|nvidia.*)==' constraints.txt > $(ZOO_ENVIRONMENT)/constraints.txt
+	$(ZOO_ENVIRONMENT)/bin/python -m pip install -q -c $(ZOO_ENVIRONMENT)/constraints.txt -e '.[torchvision,hf]' $(ZOO_LIBRARIES)
+	touch $@
+
+zoo: $(if $(filter $(ZOO_ENVIRONMENT)/%,$(ZOO)),$(ZOO_ENVIRONMENT)/.installed)
+	OMP_NUM_THREADS=1 $(ZOO) -m tests.zoo $(ARGS)
+
 # The documents and docstrings as a searchable site in site/; a link that leads nowhere ends it.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
@@ -49,4 +63,4 @@ lint: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build site *.egg-info
+	rm -rf $(VENV) $(ZOO_ENVIRONMENT) build site *.egg-info

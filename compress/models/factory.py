@@ -166,7 +166,9 @@ def _transformers(name: str) -> Callable[..., Any]:
 
         def configured(**settings: Any) -> nn.Module:
             auto, settings = transformers_head(settings)
-            module: nn.Module = auto.from_config(transformers.AutoConfig.for_model(name, **settings))
+            config = transformers.AutoConfig.for_model(name, **settings)
+            config.architectures = config.architectures or []  # a kind with several classes (DeiT) looks through them
+            module: nn.Module = auto.from_config(config)
             return module
 
         return wrap(_built(f"transformers:{name}", configured, arguments))

@@ -68,7 +68,10 @@ class QuantizeStage(TrainedStage):
 
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         quantized, chosen = self._quantised(artifact.module, context)
-        module = quantized.quantize.apply(copy_module(artifact))
+        if quantized.program is None:
+            module = quantized.quantize.apply(copy_module(artifact))
+        else:  # captured already, which is most of the work
+            module = quantized.quantize.apply_to_program(quantized.program)
         assert isinstance(module, QuantizedProgram)
         module.adopt(quantized.tensors(), quantized.scales)
         recovery_notes = self.recover(module, context) if self.attempt == "trained" else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from torch import nn
 
@@ -13,6 +13,11 @@ from deploy.export.to_onnx import capture
 from deploy.qdq.insert import Scales
 from deploy.qdq.placement import Activation, Placement, Weight
 from profiles.quantization import QUANTIZATION
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from compress.methods.quantization.fake_quantize import QuantizedProgram
 
 
 @final
@@ -34,9 +39,12 @@ class Quantize:
 
     def apply(self, module: nn.Module) -> nn.Module:
         """Capture ``module`` as a program with fake quantisers."""
+        return self.apply_to_program(capture(module, zeros(self.input_shape)))
+
+    def apply_to_program(self, program: ExportedProgram) -> QuantizedProgram:
+        """Put fake quantisers into a captured program; it stays as it is."""
         from compress.methods.quantization.fake_quantize import QuantizedProgram
 
-        program = capture(module, zeros(self.input_shape))
         scales = Scales(activations=self.activations, weights={})
         return QuantizedProgram(program, self.placement, scales, QUANTIZATION[self.recipe])
 

@@ -7,8 +7,8 @@ It needs no training and no labels, so it stands in every report as what is free
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from deploy.qdq.placement import NO_LAYERS, place
 from deploy.qdq.sensitivity import sensitivities
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION, QuantizationRecipe
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 SENSED = 16
 """Samples on which each layer's own cost is measured, a run of the model each."""
@@ -72,11 +75,16 @@ class PostTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedModel:
-    """Result of post-training quantisation: float ``model``, weights as they will be rounded, biases corrected."""
+    """Result of post-training quantisation: float ``model``, weights as they will be rounded, biases corrected.
+
+    Attributes:
+        program: float, what ``model`` was exported from, where it was exported for this.
+    """
 
     model: onnx.ModelProto
     quantize: Quantize
     scales: Scales
+    program: ExportedProgram | None = None
 
     def onnx(self) -> onnx.ModelProto:
         """Return the model with Q/DQ pairs and int8 weights."""
@@ -263,11 +271,14 @@ class ModuleQuantizer:
     ) -> None:
         self._recipe, self._example, self._samples = recipe, example, samples
         self._observer, self._price = observer, price
-        self._last: tuple[nn.Module, onnx.ModelProto] | None = None
+        self._last: tuple[nn.Module, ExportedProgram, onnx.ModelProto] | None = None
 
     def __call__(self, module: nn.Module, options: PostTraining) -> QuantizedModel:
         """Quantise ``module``, which must not change between calls."""
         assert self._recipe is not None, "the quantize stage has asked for a runtime with int8"
         if self._last is None or self._last[0] is not module:
-            self._last = module, to_onnx(capture(module, self._example))
-        return quantize_model(self._last[1], self._samples, self._recipe, options, self._observer, self._price)
+            program = capture(module, self._example)
+            self._last = module, program, to_onnx(program)
+        _, program, model = self._last
+        quantized = quantize_model(model, self._samples, self._recipe, options, self._observer, self._price)
+        return replace(quantized, program=program)

@@ -1,0 +1,24 @@
+"""Limits of a process: so much processor time, so much memory."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from typing import Any, NoReturn
+
+GRACE_S, MEMORY_BYTES = 20, 10 << 30
+
+
+class OutOfTimeError(BaseException):
+    """The processor time of a process is used up; no error that a step may answer for."""
+
+
+def limit(seconds: int) -> None:
+    """End this process after so much processor time, by an exception first, and hold it to ``MEMORY_BYTES``."""
+
+    def late(*_: Any) -> NoReturn:
+        raise OutOfTimeError(f"not done after {seconds} s of processor time")
+
+    signal.signal(signal.SIGXCPU, late)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + GRACE_S))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
