@@ -5,7 +5,7 @@ from __future__ import annotations
 from profiles.facts import Facts
 
 OLDEST_PYTHON = (3, 10)
-WHEELS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "ai-edge-litert", "executorch": "executorch"}
+WHEELS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "ai-edge-litert"}
 MADE_BY = {
     "ncnn": "pip install 'edge-compress[ncnn]'",
     "mnn": "pip install 'edge-compress[mnn]'",

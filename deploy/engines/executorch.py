@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, as_contiguous, check_feed
 from deploy.engines.exports import ExportFormat
+from deploy.engines.inputs import numbered
 from profiles.device import DeviceProfile
 
 PTE_EXAMPLE = """
@@ -96,7 +97,7 @@ class _ExecuTorchSession(Session):
         tensors = [metadata.input_tensor_meta(index) for index in range(metadata.num_inputs())]
         self.inputs = tuple(
             TensorSpec(
-                name=names[index] if names else _name("input", index),
+                name=names[index] if names else numbered("input", index),
                 shape=tuple(tensor.sizes()),
                 dtype=DTYPES[tensor.dtype()],
             )
@@ -113,7 +114,7 @@ class _ExecuTorchSession(Session):
         self._results = list(self._method.execute(self._bound))
 
     def outputs(self) -> dict[str, npt.NDArray[Any]]:
-        return {_name("output", index): np.array(result.numpy()) for index, result in enumerate(self._results)}
+        return {numbered("output", index): np.array(result.numpy()) for index, result in enumerate(self._results)}
 
 
 def _input_names(program: Any) -> list[str]:
@@ -122,11 +123,6 @@ def _input_names(program: Any) -> list[str]:
         return []
     (letters,) = program.load_method(NAMES).execute([])
     return [str(name) for name in json.loads(bytes(letters.tolist()))]
-
-
-def _name(stem: str, index: int) -> str:
-    """Return the name of an input or output in the ONNX file of the same program, of which a ``.pte`` file keeps none."""
-    return stem if index == 0 else f"{stem}_{index}"
 
 
 @contextlib.contextmanager

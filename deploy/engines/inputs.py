@@ -20,6 +20,14 @@ ONE = "input"
 """Name of the only input of a model, where it needs one: in an ONNX file, in a bundle."""
 
 
+def numbered(stem: str, index: int) -> str:
+    """Return the name of the input or output at ``index`` of a program that names none: ``input``, ``input_1`` ...
+
+    So they are called in the ONNX file; files of other formats keep no names, or have others of their own.
+    """
+    return stem if index == 0 else f"{stem}_{index}"
+
+
 def by_name(inputs: Inputs) -> dict[str, Array]:
     """Return inputs by name; a single one is called ``input``."""
     return dict(inputs) if isinstance(inputs, Mapping) else {ONE: inputs}

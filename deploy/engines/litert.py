@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, as_contiguous, check_feed
 from deploy.engines.exports import ExportFormat
+from deploy.engines.inputs import numbered
 from profiles.device import DeviceProfile
 
 LITERT_EXAMPLE = """
@@ -92,7 +93,7 @@ class _LiteRTSession(Session):
         self._results = interpreter.get_output_details()
         self.inputs = tuple(
             TensorSpec(
-                name=_name("input", index),
+                name=numbered("input", index),
                 shape=tuple(int(size) for size in source["shape"]),
                 dtype="float32" if _grid(source) else np.dtype(source["dtype"]).name,
             )
@@ -112,7 +113,7 @@ class _LiteRTSession(Session):
         self._floats = [_dequantized(self._interpreter.get_tensor(each["index"]), each) for each in self._results]
 
     def outputs(self) -> dict[str, npt.NDArray[Any]]:
-        return {_name("output", index): np.array(value) for index, value in enumerate(self._floats)}
+        return {numbered("output", index): np.array(value) for index, value in enumerate(self._floats)}
 
 
 def _grid(tensor: dict[str, Any]) -> tuple[float, int] | None:
@@ -136,11 +137,6 @@ def _dequantized(array: npt.NDArray[Any], tensor: dict[str, Any]) -> npt.NDArray
         return array
     floats: npt.NDArray[Any] = (array.astype(np.float32) - np.float32(grid[1])) * np.float32(grid[0])
     return floats
-
-
-def _name(stem: str, index: int) -> str:
-    """Return the name of an input or output in the ONNX file of the same program; a ``.tflite`` file has its own."""
-    return stem if index == 0 else f"{stem}_{index}"
 
 
 def _number(name: str) -> int:

@@ -17,7 +17,7 @@ from deploy.engines.exports import ExportFormat
 from profiles.device import DeviceProfile
 
 FILE = "model.mnn"
-PRECISION = {"fp32": "high", "fp16": "low", "bf16": "low_bf16", "int8": "high"}
+PRECISION = {"fp32": "high", "fp16": "low", "int8": "high"}
 """MNN's word for what it computes floats in; ``low`` is half precision where the processor has its arithmetic."""
 MNN_EXAMPLE = """
 With MNN alone:

@@ -9,7 +9,6 @@ single axis and reduces over all).
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from deploy.engines.base import EngineError
+from deploy.export.converter import run_converter
 from deploy.onnx_graph.graph import Graph, attribute, drop_unused_constants
 from profiles.errors import UserError
 
@@ -44,21 +44,12 @@ def convert(model: onnx.ModelProto, *, half: bool = False) -> tuple[str, bytes]:
     program = executable()
     shapes = [_one_sample(value) for value in Graph(model).model.graph.input if value.name in Graph(model).inputs]
     with tempfile.TemporaryDirectory() as scratch:
-        onnx.save(rewrite(model), str(Path(scratch) / "model.onnx"))
+        folder = Path(scratch)
+        onnx.save(rewrite(model), str(folder / "model.onnx"))
         command = [str(program), "model.onnx", f"inputshape={','.join(shapes)}", f"fp16={int(half)}"]
-        try:
-            done = subprocess.run(
-                command, cwd=scratch, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_S
-            )
-        except subprocess.TimeoutExpired:
-            raise EngineError(f"pnnx was not done with the model after {LONGEST_S:.0f} s") from None
-        param, weights = Path(scratch) / "model.ncnn.param", Path(scratch) / "model.ncnn.bin"
-        if done.returncode != 0 or not param.exists() or not weights.exists():
-            words = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise EngineError(
-                f"pnnx cannot convert the model (exit {done.returncode}): {(words or ['it said nothing'])[-1]}"
-            )
-        return param.read_text(), weights.read_bytes()
+        param, weights = "model.ncnn.param", "model.ncnn.bin"
+        run_converter("pnnx", command, folder, [param, weights], longest_s=LONGEST_S)
+        return (folder / param).read_text(), (folder / weights).read_bytes()
 
 
 def executable() -> Path:

@@ -10,13 +10,13 @@ Run as ``python -m deploy.export.to_litert PROGRAM MODEL`` it is that process.
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.engines.base import EngineError
+from deploy.export.converter import run_converter
 from deploy.export.program_pairs import QuantizationSpec, define_operators, example_inputs, quantize
 from deploy.export.to_onnx import input_names, silence_exporter, to_graph_module
 from deploy.files.confined import python_environment
@@ -50,16 +50,7 @@ def to_litert(program: ExportedProgram, batch: int, integers: QuantizationSpec |
             torch.export.save(torch.export.export(graph.eval(), example_inputs(program, batch)), given)
         command = [sys.executable, "-m", "deploy.export.to_litert", str(given), str(made)]
         environment = {**python_environment(), "JAX_PLATFORMS": "cpu"}
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_S, env=environment
-            )
-        except subprocess.TimeoutExpired:
-            raise EngineError(f"litert-torch was not done with the model after {LONGEST_S:.0f} s") from None
-        if done.returncode != 0 or not made.exists():
-            words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            last = words[-1] if words else "it said nothing"
-            raise EngineError(f"LiteRT cannot convert the model (exit {done.returncode}): {last[:300]}")
+        run_converter("LiteRT", command, made.parent, [made.name], longest_s=LONGEST_S, environment=environment)
         return made.read_bytes()
 
 

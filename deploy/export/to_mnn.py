@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from deploy.engines.base import EngineError
+from deploy.export.converter import run_converter
 from deploy.onnx_graph.graph import Graph, attribute, drop_unused_constants
 from deploy.qdq.strip import IntegerLayer, StrippedModel, strip
 from profiles.errors import UserError
 
 CONVERT = "import sys; import _tools; _tools.mnnconvert(sys.argv)"
+MADE = "model.mnn"
+FILES = ("-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", MADE, "--bizCode", "edge")
 FUSED = frozenset({"Relu", "Clip"})
 PIXEL, FLAT = "edge-compress/pixel", "edge-compress/flat"
 """Names of shapes; no model has them."""
@@ -132,21 +132,6 @@ def _convert(model: onnx.ModelProto, *options: str, scales: dict[str, Any] | Non
         if scales is not None:
             (folder / "scales.json").write_text(json.dumps(scales))
             options = (*options, "--compressionParamsFile", "scales.json")
-        done = _run([*options], folder)
-        made = folder / "model.mnn"
-        if done.returncode != 0 or not made.exists():
-            words = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            last = words[-1] if words else "it said nothing"
-            raise EngineError(f"MNN cannot convert the model (exit {done.returncode}): {last}")
-        return made.read_bytes()
-
-
-def _run(options: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    files = ["-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", "model.mnn", "--bizCode", "edge"]
-    command = [sys.executable, "-c", CONVERT, *files, *options]
-    try:
-        return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_S
-        )
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"MNN was not done with the model after {LONGEST_S:.0f} s") from None
+        command = [sys.executable, "-c", CONVERT, *FILES, *options]
+        run_converter("MNN", command, folder, [MADE], longest_s=LONGEST_S)
+        return (folder / MADE).read_bytes()

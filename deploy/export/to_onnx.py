@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx
 
+from deploy.engines.inputs import numbered
 from deploy.export.converted import CONVERTED
 from deploy.onnx_graph.graph import FX_NODE, drop_unused_constants, use_global_pools
 from profiles.errors import UserError
@@ -222,7 +223,7 @@ def _input_names(in_spec: Any, count: int) -> list[str]:
 
 
 def _names(stem: str, count: int) -> list[str]:
-    return [stem if index == 0 else f"{stem}_{index}" for index in range(count)]
+    return [numbered(stem, index) for index in range(count)]
 
 
 def _takes_args(module: torch.nn.Module) -> bool:

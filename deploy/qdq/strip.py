@@ -21,7 +21,6 @@ class IntegerLayer:
 
     Attributes:
         node: name of its ONNX node.
-        input: the float tensor that it reads.
         weight: int8 weight in the file's layout.
         weight_scale: of each output channel, (channels,).
         axis: the output-channel axis of ``weight``.
@@ -29,7 +28,6 @@ class IntegerLayer:
     """
 
     node: str
-    input: str
     weight: npt.NDArray[np.int8]
     weight_scale: Floats
     axis: int
@@ -103,12 +101,10 @@ def _layers(
         if len(node.input) < 2 or node.input[0] not in sources or node.input[1] not in weights:
             continue
         integers, weight_scale, axis = weights[node.input[1]]
-        source = sources[node.input[0]]
-        scale, zero_point = activations[source]
+        scale, zero_point = activations[sources[node.input[0]]]
         found.append(
             IntegerLayer(
                 node=node.name,
-                input=source,
                 weight=integers,
                 weight_scale=weight_scale,
                 axis=axis,

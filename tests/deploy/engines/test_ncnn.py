@@ -42,7 +42,6 @@ def floats(*values):
 def integer(values, scale, *, input_scale):
     return IntegerLayer(
         node="n",
-        input="x",
         weight=np.asarray(values, np.int8).reshape(len(scale), -1, 1, 1),
         weight_scale=np.asarray(scale, np.float32),
         axis=0,
