@@ -60,6 +60,7 @@ RUNTIME: Fields = {
     ),
     "unit": Field(kind="text", about="The part of the device that it runs on, a name of the profile's units.", usual="cpu"),
     "estimate": Field(kind="chosen", about="What an estimate of it is calibrated on, of data/estimates.toml."),
+    "options": Field(kind="table", about="Options of the runtime's own, by their names there: of an execution provider."),
 }
 LEAST_MEMORY = 0.6
 """Of its nominal memory a board shows less: carve-outs of the GPU and the firmware."""
@@ -75,6 +76,7 @@ class Runtime:
         quantization: name of its Q/DQ recipe; None where it has no int8.
         unit: the part of the device that it runs on, a name of the profile's units.
         estimate: what an estimate of it is calibrated on, a name of ``data/estimates.toml``; None where nothing is known.
+        options: of the runtime's own; an engine that takes none leaves them.
     """
 
     engine: str
@@ -82,6 +84,7 @@ class Runtime:
     quantization: str | None
     unit: str = "cpu"
     estimate: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,4 +304,5 @@ def _runtime(where: str, entry: Mapping[str, Any], device: Facts, faults: list[s
         precisions=precisions,
         quantization=recipes[0] if recipes else None,
         estimate=next(iter(names["estimate"]), None),
+        options=dict(values["options"] or {}),
     )

@@ -20,9 +20,9 @@ class Field:
     """One key of a table.
 
     Attributes:
-        kind: ``texts`` is a text or a list of texts; ``whole`` a whole number; ``chosen`` a list of names, or of tables
-            ``{name = "...", needs = [...]}`` that count where the processor has one of those flags; ``any`` is checked
-            by whoever reads it.
+        kind: ``texts`` is a text or a list of texts; ``table`` texts by name; ``whole`` a whole number; ``chosen`` a list of
+            names, or of tables ``{name = "...", needs = [...]}`` that count where the processor has one of those flags;
+            ``any`` is checked by whoever reads it.
         about: what it says, in a line.
         usual: where it is not there.
         least, most: bounds of a number.
@@ -31,7 +31,7 @@ class Field:
         required: whether a table without it is wrong.
     """
 
-    kind: Literal["text", "texts", "whole", "number", "flag", "chosen", "any"]
+    kind: Literal["text", "texts", "table", "whole", "number", "flag", "chosen", "any"]
     about: str
     usual: Any = None
     least: float = 0
@@ -48,6 +48,9 @@ class Field:
             texts = [value] if isinstance(value, str) else value
             right = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
             return "" if right else "is a text or a list of texts"
+        if self.kind == "table":
+            right = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+            return "" if right else 'is a table of texts, { name = "value" }'
         if self.kind == "flag":
             return "" if isinstance(value, bool) else "is true or false"
         if self.kind == "chosen":

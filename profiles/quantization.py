@@ -122,6 +122,14 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         why="XNNPACK's kernels take s8 activations with a zero point and s8 per-channel weights, and make s8; "
         "it discourages u8",
     ),
+    "qnn": QuantizationRecipe(
+        activation="uint8",
+        activation_symmetric=False,
+        integer_results=LAYERS,
+        integer_operators=ORT_OPERATORS,
+        why="ONNX Runtime's page of QNN: u8 activations, s8 weights by channel, a pair around each operator, or the NPU "
+        "leaves it to the CPU; not run here",
+    ),
     "ncnn": QuantizationRecipe(
         activation="int8",
         activation_symmetric=True,

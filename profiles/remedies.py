@@ -12,6 +12,17 @@ MADE_BY = {
     "litert": "pip install 'edge-compress[litert]'",
 }
 """Runtimes with files of their own: what a device needs, and what the host needs that makes the files."""
+PROVIDERS = {
+    "onnxruntime-cuda": "pip install onnxruntime-gpu, with CUDA and cuDNN, in the place of onnxruntime",
+    "onnxruntime-tensorrt": "pip install onnxruntime-gpu, with CUDA and TensorRT, in the place of onnxruntime",
+    "onnxruntime-openvino": "pip install onnxruntime-ep-openvino on Intel's hardware, beside onnxruntime",
+    "onnxruntime-qnn": "pip install onnxruntime-qnn on Qualcomm's devices (Linux, Windows on Arm), beside onnxruntime",
+    "onnxruntime-coreml": "pip install onnxruntime on a Mac has it; on iOS the app's build",
+    "onnxruntime-nnapi": "the app brings it: the AAR com.microsoft.onnxruntime:onnxruntime-android",
+    "onnxruntime-xnnpack": "no wheel on PyPI has it: builds for Android and iOS have, and one of your own (--use_xnnpack)",
+    "onnxruntime-directml": "pip install onnxruntime-directml on Windows, in the place of onnxruntime",
+}
+"""What brings ONNX Runtime's execution providers."""
 
 
 def remedy(engine: str, device: Facts) -> str:
@@ -20,6 +31,8 @@ def remedy(engine: str, device: Facts) -> str:
         return _tensorrt(device)
     if engine == "onnxruntime" and device.l4t:
         return "pip install onnxruntime runs on the CPU; PyPI has no GPU build for Jetson: there the GPU is tensorrt's"
+    if engine in PROVIDERS:
+        return PROVIDERS[engine]
     if engine == "openvino" and _is_arm(device):
         return "pip install openvino: its aarch64 wheel runs fp32 and int8 (glibc 2.35 or newer: Debian 12, Ubuntu 22.04)"
     if engine in MADE_BY:

@@ -17,6 +17,14 @@ RECIPES = {
     "ncnn": (("ncnn", ()),),
     "mnn": (("mnn", ()),),
     "litert": (("xnnpack", ()),),
+    "onnxruntime-tensorrt": (("tensorrt", ()),),
+    "onnxruntime-xnnpack": (("xnnpack", ()),),
+    "onnxruntime-qnn": (("qnn", ()),),
+    "onnxruntime-coreml": (("arm-dotprod", ()),),
+    "onnxruntime-nnapi": (("arm-dotprod", ()),),
+    "onnxruntime-directml": (("x86-vnni", ()),),
+    "openvino-gpu": (("x86-vnni", ()),),
+    "openvino-npu": (("x86-vnni", ()),),
     "ort-mobile": (("arm-dotprod", ("asimddp",)),),
     "openvino": (
         ("x86-vnni", ("avx512_vnni", "avx_vnni")),
@@ -29,7 +37,20 @@ RECIPES = {
         ("arm-dotprod", ("asimddp",)),
     ),
 }
+RECIPES["onnxruntime-openvino"] = RECIPES["openvino"]
 """Q/DQ recipes of each engine, and the flags of which one is needed; the first that fits is taken."""
+UNITS = {
+    "tensorrt": "gpu",
+    "onnxruntime-cuda": "gpu",
+    "onnxruntime-tensorrt": "gpu",
+    "onnxruntime-directml": "gpu",
+    "openvino-gpu": "gpu",
+    "openvino-npu": "npu",
+    "onnxruntime-qnn": "npu",
+    "onnxruntime-coreml": "npu",
+    "onnxruntime-nnapi": "npu",
+}
+"""The part of a device that an engine runs on, where not its CPU."""
 ARITHMETIC = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"asimdhp", "avx512_fp16"}}
 """Flags of which a CPU has one where it computes in a half precision."""
 
@@ -49,7 +70,7 @@ def runtime_on(engine: str, precisions: Sequence[str], device: Facts, before: Ru
     """
     recipes = RECIPES.get(engine, ())
     recipe = next((name for name, needs in recipes if not needs or device.flags.intersection(needs)), None)
-    unit = before.unit if before else "gpu" if engine == "tensorrt" else "cpu"
+    unit = before.unit if before else UNITS.get(engine, "cpu")
     lacking = {p for p, flags in ARITHMETIC.items() if unit == "cpu" and not device.flags & flags}
     had = before.precisions if before else precisions
     return Runtime(
@@ -58,6 +79,7 @@ def runtime_on(engine: str, precisions: Sequence[str], device: Facts, before: Ru
         quantization=recipe,
         unit=unit,
         estimate=before.estimate if before else None,
+        options=before.options if before else {},
     )
 
 

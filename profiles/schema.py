@@ -56,6 +56,8 @@ def _of_kind(field: Field, text: dict[str, Any]) -> dict[str, Any]:
         return text
     if field.kind == "texts":
         return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    if field.kind == "table":
+        return {"type": "object", "additionalProperties": {"type": "string"}}
     if field.kind == "flag":
         return {"type": "boolean"}
     if field.kind == "chosen":

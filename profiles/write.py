@@ -106,6 +106,8 @@ def _runtime(found: DetectedRuntime, device: Facts, like: DeviceProfile | None, 
     yield f"precisions = {_list(list(runtime.precisions))}  # in order of preference"
     if runtime.quantization:
         yield f"quantization = [{_text(runtime.quantization)}]"
+    if runtime.options:
+        yield f"options = {{ {', '.join(f'{_text(key)} = {_text(value)}' for key, value in runtime.options.items())} }}"
     if runtime.estimate:
         yield f"estimate = [{_text(runtime.estimate)}]"
 

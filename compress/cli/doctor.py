@@ -52,9 +52,9 @@ def doctor(device: str) -> int:
             click.echo(f"{package:<15} {_version(package)}")
     for name, able in usable.items():
         state = f"can run, version {able['version']}" if able["score"] >= 0 else f"cannot run: {able['reason']}"
-        click.echo(f"engine {name:<12} {state}")
+        click.echo(f"engine {name:<20} {state}")
         if able["score"] < 0 and (words := remedy(name, there)):
-            click.echo(f"{'':<20}there: {words}")
+            click.echo(f"{'':<28}there: {words}")
         for fact, value in able.get("machine", {}).items():
             click.echo(f"    {fact:<20} {value or 'unknown'}")
     if device == "local":

@@ -59,9 +59,9 @@ def engines() -> int:
     for name in table():
         able = engine(name).affinity()
         state = f"{able.version}, {', '.join(engine(name).precisions)}" if able.score >= 0 else f"cannot run: {able.reason}"
-        click.echo(f"{name:<14} {state}")
+        click.echo(f"{name:<20} {state}")
         if able.score < 0 and (words := remedy(name, here)):
-            click.echo(f"{'':<14} to get it: {words}")
+            click.echo(f"{'':<20} to get it: {words}")
     return 0
 
 

@@ -290,6 +290,10 @@ class Evaluator:
         """Say why that race of ``variants`` is not a clean measurement; empty when it is."""
         return self._raced(variants, seconds)[1].doubts
 
+    def remark(self, variant: Variant) -> str:
+        """Say what of a variant's engine runs elsewhere than its name says; empty where nothing does."""
+        return str(self.built(variant).facts.get("remark", ""))
+
     def size_bytes(self, variant: Variant) -> int:
         """Return the bytes of a variant's built engine."""
         return int(self.built(variant).facts["size_bytes"])

@@ -29,7 +29,7 @@ from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import describe_teacher
 from compress.pipeline.races import RaceOptions
 from compress.pipeline.results import Attempt, Entry, Guest, list_entries, list_refused, measure_rows, raced_speedup
-from compress.pipeline.verdict import conclude, find_warnings, not_clean
+from compress.pipeline.verdict import conclude, find_warnings, not_clean, ran_elsewhere
 from compress.recipe.spec import Recipe
 from compress.report import html
 from compress.report.record import Report
@@ -228,6 +228,7 @@ def finish(developed: Developed, out: Path, guests: Sequence[Guest] = ()) -> Fin
         warnings=(
             *find_warnings(rows, scale=scale, is_trained_here=builder.trains_teacher(teacher)),
             *not_clean(doubts, evaluator.url),
+            *ran_elsewhere([(entry.name, evaluator.remark(entry.variant)) for entry in entries]),
         ),
     )
     best = next(entry.variant for entry in entries if entry.name == report.verdict.best)

@@ -75,6 +75,18 @@ def not_clean(doubts: Sequence[str], url: str) -> tuple[str, ...]:
     return (f"{NOT_CLEAN}: while measuring on {url}, {'; '.join(doubts)}",) if doubts else ()
 
 
+def ran_elsewhere(remarks: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return a warning for each row of which a runtime ran a part elsewhere than it was asked to; rows alike as one.
+
+    Args:
+        remarks: names of rows, with what their engines say of it; empty where nothing ran elsewhere.
+    """
+    rows: dict[str, list[str]] = {}
+    for name, remark in remarks:
+        rows.setdefault(remark, []).append(name)
+    return tuple(f"{', '.join(names)}: {remark}" for remark, names in rows.items() if remark)
+
+
 def find_warnings(rows: Sequence[Row], *, scale: float = 100.0, is_trained_here: bool = False) -> tuple[str, ...]:
     """List what a reader should know before believing the verdict.
 

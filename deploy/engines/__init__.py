@@ -12,7 +12,17 @@ from profiles.tables import look_up, with_entry_points
 
 ENGINES: dict[str, str] = {
     "openvino": "deploy.engines.openvino:OpenVINO",
+    "openvino-gpu": "deploy.engines.openvino:OpenVINOGPU",
+    "openvino-npu": "deploy.engines.openvino:OpenVINONPU",
     "onnxruntime": "deploy.engines.onnxruntime:ONNXRuntime",
+    "onnxruntime-cuda": "deploy.engines.ort_providers:OrtCuda",
+    "onnxruntime-tensorrt": "deploy.engines.ort_providers:OrtTensorRT",
+    "onnxruntime-openvino": "deploy.engines.ort_providers:OrtOpenVINO",
+    "onnxruntime-qnn": "deploy.engines.ort_providers:OrtQnn",
+    "onnxruntime-coreml": "deploy.engines.ort_providers:OrtCoreML",
+    "onnxruntime-nnapi": "deploy.engines.ort_providers:OrtNnapi",
+    "onnxruntime-xnnpack": "deploy.engines.ort_providers:OrtXnnpack",
+    "onnxruntime-directml": "deploy.engines.ort_providers:OrtDirectML",
     "ort-mobile": "deploy.engines.ort_mobile:ORTMobile",
     "executorch": "deploy.engines.executorch:ExecuTorch",
     "ncnn": "deploy.engines.ncnn:Ncnn",

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.engines.exports import ExportFormat, export_format
+from deploy.engines.placement import FILE as PLACEMENT_FILE
 from profiles.device import DeviceProfile
 from profiles.errors import one_line
 from profiles.fields import MOST_NUMBER
@@ -163,9 +164,8 @@ class Engine(ABC):
         if importlib.util.find_spec(self.package) is None:
             remedy = self.install_hint or f"pip install {self.package}"
             return Affinity(score=-1, reason=f"{self.package} is not installed; {remedy}")
-        try:
-            version = importlib.metadata.version(self.package)
-        except importlib.metadata.PackageNotFoundError:
+        version = package_version(self.package)
+        if not version:
             return Affinity(score=-1, reason=f"a folder named {self.package} is in the way of the package; rename it")
         if why := self.obstacle():
             return Affinity(score=-1, reason=why, version=version)
@@ -178,6 +178,10 @@ class Engine(ABC):
     def machine(self) -> dict[str, str]:
         """Return the facts about this machine on which a built engine depends besides the runtime's version."""
         return {}
+
+    def remark(self, folder: Path, plan: BuildPlan) -> str:
+        """Say what of the engine in ``folder`` runs elsewhere than the engine's name says; empty where nothing does."""
+        return ""
 
     @abstractmethod
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
@@ -200,6 +204,15 @@ class Engine(ABC):
         """
 
 
+def package_version(package: str) -> str:
+    """Return the version of a package by its name for import; its wheel may have another one (``onnxruntime-gpu``)."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        wheels = importlib.metadata.packages_distributions().get(package, ())
+        return next((importlib.metadata.version(wheel) for wheel in wheels), "")
+
+
 def save_plan(folder: Path, plan: BuildPlan) -> None:
     """Write ``plan`` beside its engine."""
     (folder / PLAN_FILE).write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
@@ -219,8 +232,8 @@ def load_plan(folder: Path) -> BuildPlan:
 
 
 def size_bytes(folder: Path) -> int:
-    """Sum the bytes of the engine in ``folder``, without its plan and record."""
-    descriptions = (PLAN_FILE, RECORD_FILE)
+    """Sum the bytes of the engine in ``folder``, without what describes it."""
+    descriptions = (PLAN_FILE, RECORD_FILE, PLACEMENT_FILE)
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.name not in descriptions)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +22,10 @@ DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
+CPU = "CPUExecutionProvider"
+FOR_INT8 = {"disabled_optimizers": "MatMulAddFusion"}
+"""Once the batch is known, ONNX Runtime makes a float Gemm of a product of tokens and the bias behind it, Q/DQ pairs or not,
+and converts its weights at each inference: 2.8 against 0.9 ms for three layers of a BERT of width 192 (least of forty)."""
 
 
 @final
@@ -34,7 +38,12 @@ class ONNXRuntime(Engine):
 
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
         return BuildPlan(
-            engine=self.name, precision=precision, batch=profile.batch, threads=profile.threads, version=version
+            engine=self.name,
+            precision=precision,
+            batch=profile.batch,
+            threads=profile.threads,
+            version=version,
+            options=FOR_INT8 if precision == "int8" else {},
         )
 
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
@@ -45,13 +54,22 @@ class ONNXRuntime(Engine):
         return ONNXRuntimeSession(open_session(folder / "model.onnx", plan))
 
 
-def open_session(model: Path, plan: BuildPlan) -> Any:
-    """Open ``model`` as an ``InferenceSession`` on the CPU, its batch fixed.
+def on_cpu(runtime: Any, options: Any) -> list[Any]:
+    """Return the providers of a session on the CPU."""
+    return [CPU]
+
+
+def open_session(model: Path, plan: BuildPlan, providers: Callable[[Any, Any], list[Any] | None] = on_cpu) -> Any:
+    """Open ``model`` as an ``InferenceSession``, its batch fixed.
+
+    Args:
+        providers: given the runtime and the session's options, returns the execution providers in order of preference, or
+            adds them to the options and returns None.
 
     Raises:
         EngineError: the runtime refused the model.
     """
-    return _create_session(model, plan, None, {})
+    return _create_session(model, plan, None, providers)
 
 
 def save_optimized(model: Path, plan: BuildPlan, target: Path) -> None:
@@ -60,26 +78,29 @@ def save_optimized(model: Path, plan: BuildPlan, target: Path) -> None:
     Raises:
         EngineError: the runtime refused the model.
     """
-    _create_session(model, plan, target, plan.options)
+    _create_session(model, plan, target, on_cpu)
 
 
-def _create_session(model: Path, plan: BuildPlan, target: Path | None, entries: Mapping[str, str]) -> Any:
+def _create_session(
+    model: Path, plan: BuildPlan, target: Path | None, providers: Callable[[Any, Any], list[Any] | None]
+) -> Any:
     import onnxruntime as ort
 
     ort.set_default_logger_severity(3)
-    providers = ["CPUExecutionProvider"]
     try:
-        probe = ort.InferenceSession(str(model), _options(ort, 1), providers)
+        probe = ort.InferenceSession(str(model), _options(ort, 1), [CPU])
         options = _options(ort, plan.threads)
         for source in probe.get_inputs():
             if source.shape and isinstance(source.shape[0], str):
                 options.add_free_dimension_override_by_name(source.shape[0], plan.batch)
         if target is not None:
             options.optimized_model_filepath = str(target)
-        for key in sorted(k for k in entries if k.startswith("session.")):
-            options.add_session_config_entry(key, entries[key])
-        disabled = entries.get("disabled_optimizers", "").split()
-        return ort.InferenceSession(str(model), options, providers, disabled_optimizers=disabled or None)
+            for key in sorted(k for k in plan.options if k.startswith("session.")):
+                options.add_session_config_entry(key, plan.options[key])
+        disabled = plan.options.get("disabled_optimizers", "").split()
+        return ort.InferenceSession(str(model), options, providers(ort, options), disabled_optimizers=disabled or None)
+    except EngineError:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise EngineError(f"ONNX Runtime {plan.version} refused the model: {error}") from error
 

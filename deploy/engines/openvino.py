@@ -1,4 +1,5 @@
-"""OpenVINO on CPUs: the ONNX file itself is the engine; batch and precision are fixed when it is opened.
+"""OpenVINO on CPUs, and on Intel's GPUs and NPUs: the ONNX file itself is the engine; batch and precision are fixed when it
+is opened.
 
 Its own format would keep the int8 weights too, but spends 20 times the weights of a small network on text.
 """
@@ -7,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy.typing as npt
 
@@ -16,24 +18,42 @@ from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, T
 from profiles.device import DeviceProfile
 
 # Without a hint OpenVINO takes bf16 on processors that have it: an "fp32" row would silently not be fp32.
-HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
-@final
-class OpenVINO(Engine):
-    """OpenVINO on CPUs, for one stream with the latency hint."""
+class OpenVINOEngine(Engine):
+    """OpenVINO on one kind of device, with the latency hint.
 
-    name = "openvino"
+    Attributes:
+        device: OpenVINO's name of it.
+        files: of the driver of such a device on Linux, one of which is there where it is.
+        driver: what brings the device, for a message.
+    """
+
     package = "openvino"
-    precisions = ("fp32", "bf16", "int8")
+    device: ClassVar[str]
+    files: ClassVar[str] = ""
+    driver: ClassVar[str] = ""
 
+    @final
+    def obstacle(self) -> str:
+        if self.device == "CPU":
+            return ""
+        if sys.platform == "linux" and not any(Path("/dev").glob(self.files)):
+            return f"no {self.device} that OpenVINO could use is here (/dev/{self.files}); {self.driver}"
+        found = import_openvino().Core().available_devices
+        if any(name.partition(".")[0] == self.device for name in found):
+            return ""
+        return f"OpenVINO finds no {self.device} here, but {', '.join(found) or 'nothing'}; {self.driver}"
+
+    @abstractmethod
+    def options(self, profile: DeviceProfile, precision: str) -> dict[str, str]:
+        """Return the options of a build."""
+
+    @final
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
-        options = {
-            "INFERENCE_PRECISION_HINT": HINT[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": str(profile.threads),
-            "NUM_STREAMS": "1",
-        }
+        asked = next((runtime.options for runtime in profile.runtimes if runtime.engine == self.name), {})
+        options = {**self.options(profile, precision), **asked}
         return BuildPlan(
             engine=self.name,
             precision=precision,
@@ -43,12 +63,63 @@ class OpenVINO(Engine):
             options=options,
         )
 
+    @final
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
         shutil.copyfile(model, folder / "model.onnx")
-        _compiled(folder, plan)
+        compiled = _compiled(folder, plan, self.device)
+        ran_on = {str(name).partition(".")[0] for name in compiled.get_property("EXECUTION_DEVICES")}
+        if ran_on != {self.device}:
+            raise EngineError(f"OpenVINO {plan.version} put the model on {', '.join(sorted(ran_on))}, not on {self.device}")
 
+    @final
     def open(self, folder: Path, plan: BuildPlan) -> Session:
-        return _OpenVINOSession(_compiled(folder, plan))
+        return _OpenVINOSession(_compiled(folder, plan, self.device))
+
+
+@final
+class OpenVINO(OpenVINOEngine):
+    """OpenVINO on CPUs, for one stream with the latency hint."""
+
+    name = "openvino"
+    precisions = ("fp32", "bf16", "int8")
+    device = "CPU"
+
+    def options(self, profile: DeviceProfile, precision: str) -> dict[str, str]:
+        return {
+            "INFERENCE_PRECISION_HINT": HINT[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": str(profile.threads),
+            "NUM_STREAMS": "1",
+        }
+
+
+@final
+class OpenVINOGPU(OpenVINOEngine):
+    """OpenVINO on Intel's GPUs, for one stream with the latency hint."""
+
+    name = "openvino-gpu"
+    precisions = ("fp16", "fp32", "int8")
+    device = "GPU"
+    files = "dri/renderD*"
+    driver = "its driver is intel-opencl-icd (Debian, Ubuntu)"
+
+    def options(self, profile: DeviceProfile, precision: str) -> dict[str, str]:
+        hint = "f16" if precision == "int8" else HINT[precision]  # of what stays float beside integers
+        return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+
+
+@final
+class OpenVINONPU(OpenVINOEngine):
+    """OpenVINO on Intel's NPUs, which compute floats in halves."""
+
+    name = "openvino-npu"
+    precisions = ("fp16", "int8")
+    device = "NPU"
+    files = "accel/accel*"
+    driver = "its driver is intel-driver-compiler-npu and intel-level-zero-npu, of github.com/intel/linux-npu-driver"
+
+    def options(self, profile: DeviceProfile, precision: str) -> dict[str, str]:
+        return {"INFERENCE_PRECISION_HINT": "f16", "PERFORMANCE_HINT": "LATENCY"}
 
 
 def import_openvino() -> Any:
@@ -75,12 +146,12 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _compiled(folder: Path, plan: BuildPlan) -> Any:
+def _compiled(folder: Path, plan: BuildPlan, device: str) -> Any:
     core = import_openvino().Core()
     try:
         network = core.read_model(str(folder / "model.onnx"))
         network.reshape({port: _fixed(port.partial_shape, plan.batch) for port in network.inputs})
-        return core.compile_model(network, "CPU", dict(plan.options))
+        return core.compile_model(network, device, dict(plan.options))
     except RuntimeError as error:
         raise EngineError(f"OpenVINO {plan.version} refused the model: {_last_line(error)}") from error
 

@@ -1,7 +1,8 @@
 """ONNX Runtime's own format for phones: a ``.ort`` file, optimised here once and read by builds without ONNX.
 
 It is made for Arm whatever machine makes it: the blocked layout of x86 is left out, and s8 Q/DQ pairs become s8
-kernels, as ``onnxruntime.tools.convert_onnx_models_to_ort --target_platform arm`` has it. That tool keeps a free batch
+kernels, as ``onnxruntime.tools.convert_onnx_models_to_ort --target_platform arm`` has it (and no float Gemm is made of an
+integer product of tokens: ``deploy.engines.onnxruntime``). That tool keeps a free batch
 size, which a ``.ort`` file cannot be given afterwards; hence the options here. On x86 it gives the right outputs, and its s8
 kernels are many times slower than u8 ones: its latency is to be measured on Arm only.
 """
@@ -16,7 +17,11 @@ from deploy.engines.onnxruntime import ONNXRuntimeSession, open_session, save_op
 from profiles.device import DeviceProfile
 
 MODEL = "model.ort"
-FOR_ARM = {"session.save_model_format": "ORT", "session.qdqisint8allowed": "1", "disabled_optimizers": "NchwcTransformer"}
+FOR_ARM = {
+    "session.save_model_format": "ORT",
+    "session.qdqisint8allowed": "1",
+    "disabled_optimizers": "NchwcTransformer MatMulAddFusion",
+}
 
 
 @final

@@ -68,9 +68,11 @@ class Worker:
         decided, out = BuildPlan(**plan), Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        engine(decided.engine).build(Path(model), decided, out)
+        runtime = engine(decided.engine)
+        runtime.build(Path(model), decided, out)
         save_plan(out, decided)
-        return {"seconds": time.perf_counter() - started, "size_bytes": size_bytes(out)}
+        seconds = time.perf_counter() - started
+        return {"seconds": seconds, "size_bytes": size_bytes(out), "remark": runtime.remark(out, decided)}
 
     def open(self, folder: str) -> dict[str, Any]:
         """Open an engine's folder; the first time in a process, ``load_ms`` has the import of the runtime in it."""

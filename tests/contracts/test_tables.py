@@ -62,7 +62,7 @@ HELPERS = {
     "compress/methods/condensation": {"labels", "making", "sizes", "soft_labels", "stored", "stored_samples"},
     "compress/stages": {"trained", "runner"},
     "deploy/devices": {"ssh_connection"},
-    "deploy/engines": {"build_record", "cuda", "exports", "inputs"},
+    "deploy/engines": {"build_record", "cuda", "exports", "inputs", "placement"},
     "deploy/processing/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""

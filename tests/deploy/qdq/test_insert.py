@@ -122,11 +122,12 @@ def test_products_of_tokens_stay_integers_in_onnxruntime_once_the_batch_is_fixed
     found = post_training.quantize_model(plain, samples, "ort-x86-no-vnni", post_training.PostTraining())
     recipe = replace(QUANTIZATION["ort-x86-no-vnni"], spreads_biases=spreads)
     onnx.save(insert(found.model, found.quantize.placement, found.scales, recipe), str(tmp_path / "m.onnx"))
-    engine = ONNXRuntime()
-    save_optimized(tmp_path / "m.onnx", engine.plan(load_profile("cpu"), "int8", ""), tmp_path / "fused.onnx")
-    kinds = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
-    assert kinds.count("MatMulIntegerToFloat") == (2 if spreads else 0)
-    assert kinds.count("Gemm") == (0 if spreads else 2), "without the rule the runtime makes float ones"
+    plan = ONNXRuntime().plan(load_profile("cpu"), "int8", "")
+    for options, integers in ((plan.options, 2), ({}, 2 if spreads else 0)):
+        save_optimized(tmp_path / "m.onnx", replace(plan, options=options), tmp_path / "fused.onnx")
+        kinds = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+        assert kinds.count("MatMulIntegerToFloat") == integers
+        assert kinds.count("Gemm") == 2 - integers, "left to itself the runtime makes float ones"
 
 
 def test_a_placed_tensor_without_a_scale_is_refused():
