@@ -15,6 +15,7 @@ from compress.execution.progress import Progress, progress_here
 from compress.pipeline import run as pipeline
 from compress.pipeline import several_devices
 from compress.pipeline.target import resolve as resolve_target
+from compress.pipeline.target import resolve_all
 from compress.recipe.parse import load as load_recipe
 from compress.recipe.parse import parse
 from compress.recipe.spec import Recipe
@@ -278,7 +279,7 @@ def _run(
         return pipeline.run(asked, target.profile, target.device, folder, steps_folder(), progress, until, **how)
     if not device:
         raise UserError("device: one or more of PROFILE[@URL]; given: none")
-    asked, devices = resolve(recipe, partial(several_devices.resolve_all, device, engines))
+    asked, devices = resolve(recipe, partial(resolve_all, device, engines))
     asked = _quieted(asked, quiet_seconds)
     for each in devices:
         if each.target is not None:

@@ -10,9 +10,10 @@ from compress.execution.cache import steps_folder
 from compress.execution.progress import Progress, progress_here
 from compress.pipeline.search import records
 from compress.pipeline.search import search as pipeline
+from compress.pipeline.search.requirements import check_installed
 from compress.pipeline.search.space import space_of, without_search
-from compress.pipeline.search.study import HEARTBEAT_S, import_optuna
-from compress.pipeline.target import resolve
+from compress.pipeline.search.study import HEARTBEAT_S
+from compress.pipeline.target import resolve, resolve_all
 from compress.recipe.parse import parse, read_table
 from compress.recipe.spec import Recipe
 from compress.report.search_record import SearchReport
@@ -32,7 +33,7 @@ def search(
     heartbeat_s: int = HEARTBEAT_S,
     progress: Progress | None = None,
 ) -> SearchReport:
-    """Search recipes like ``recipe`` for the front of accuracy, latency and size on each device.
+    """Search recipes like ``recipe`` for the front of accuracy and costs on each device.
 
     Args:
         recipe: a TOML file, or the name of a built-in recipe; its [search] says what varies.
@@ -52,27 +53,29 @@ def search(
             ...
         profiles.errors.UserError: recipe my.toml: no such file
     """
-    import_optuna()
+    check_installed()
     progress = progress or progress_here()
     table, name, source = read_table(str(recipe))
     parse(table, name=name, source=source)
-    targets = []
-    for device in devices:
-        targets.append((device, resolve(device)))
-        targets[-1][1].tell_warnings(progress.say)
+    asked = resolve_all(devices)
+    for each in asked:
+        if each.target is not None:
+            each.target.tell_warnings(progress.say)
     return pipeline.search(
         table,
         name,
         source,
-        targets,
+        asked,
         Path(out) if out is not None else search_folder(name),
         steps_folder(),
         progress,
-        trials=TRIALS if trials is None and hours is None else trials,
-        hours=hours,
-        join=join,
-        quiet_seconds=quiet_seconds,
-        heartbeat_s=heartbeat_s,
+        pipeline.SearchLimits(
+            trials=TRIALS if trials is None and hours is None else trials,
+            hours=hours,
+            join=join,
+            quiet_seconds=quiet_seconds,
+            heartbeat_s=heartbeat_s,
+        ),
     )
 
 
@@ -87,6 +90,7 @@ def trial_recipe(recipe: str, number: int, device: str, join: str | None = None)
     Raises:
         UserError: there is no such search or trial.
     """
+    check_installed()
     table, name, source = read_table(recipe)
     url = join or pipeline.study_url(search_folder(name))
     base = without_search(table)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+FAILED = 1
+
 
 @click.command()
 @click.argument("recipe", default="digits")
@@ -35,7 +37,7 @@ def search(
     heartbeat: int,
     as_json: bool,
 ) -> int:
-    """Search RECIPE's [search] space, or the one that follows from it, for the front of accuracy, latency and size.
+    """Search RECIPE's [search] space, or the one that follows from it, for the front of accuracy and costs.
 
     `compress run RECIPE --trial N` makes a point of it with everything that a run does.
     """
@@ -59,4 +61,4 @@ def search(
     kept = join or (study_url(folder) if out else "")
     point = f"compress run {recipe} --trial N{f' --join {kept}' if kept else ''}"
     click.echo(f"{folder / 'search.html'} is the picture; `{point}` makes a point of it.", err=True)
-    return 0
+    return FAILED if found.faults else 0

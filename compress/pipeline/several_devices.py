@@ -5,13 +5,11 @@ A device that fails costs the others nothing: it is told, and the same command g
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, final
+from typing import TypeVar
 
 from compress.execution import distributed
 from compress.execution.cache import StepCache, check_writable
@@ -20,7 +18,7 @@ from compress.execution.progress import Progress, keep_telling
 from compress.pipeline.results import Guest, guest_models
 from compress.pipeline.run import Developed, develop, finish, race_options, tell_end, until_stage
 from compress.pipeline.shared_model import one_for_all
-from compress.pipeline.target import ResolvedTarget, resolve
+from compress.pipeline.target import AskedDevice
 from compress.recipe.spec import Recipe
 from compress.report.devices_record import DevicesReport
 from compress.report.record import Report
@@ -31,45 +29,6 @@ from profiles.errors import UserError, one_line
 
 FAILURES = (DeviceError, EngineError, StageError, UserError)
 T = TypeVar("T")
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class AskedDevice:
-    """A device of a run.
-
-    Attributes:
-        name: of its folder and column: the profile's, with the address where two have that profile.
-        target: None where it cannot be reached; ``fault`` says why.
-    """
-
-    name: str
-    target: ResolvedTarget | None
-    fault: str = ""
-
-
-def resolve_all(given: Sequence[str], engines: Sequence[str] | None = None) -> list[AskedDevice]:
-    """Find the profiles and devices of each ``PROFILE[@URL]``; one that cannot be reached is kept with the reason.
-
-    Raises:
-        UserError: what is wrong with what was given, of all at once.
-        DeviceError: none can be reached.
-    """
-    faults = [f"--device {text}: named twice" for text in sorted({t for t in given if given.count(t) > 1})]
-    names, found, lost = _names(given), [], []
-    for text in dict.fromkeys(given):
-        try:
-            found.append(AskedDevice(name=names[text], target=resolve(text, engines)))
-        except DeviceError as error:
-            lost.append(error)
-            found.append(AskedDevice(name=names[text], target=None, fault=one_line(str(error))))
-        except UserError as error:
-            faults += error.faults
-    if faults:
-        raise UserError(*faults)
-    if len(lost) == len(found):
-        raise lost[0]
-    return found
 
 
 def run(
@@ -151,15 +110,3 @@ def _guests(name: str, developed: dict[str, Developed]) -> list[Guest]:
             for guest in guest_models(other, made.attempts, made.standing):
                 found.setdefault(guest.made.step.key, guest)
     return list(found.values())
-
-
-def _names(given: Sequence[str]) -> dict[str, str]:
-    """Name each device by its profile; by its address too where several have the same profile."""
-    profiles = {text: Path(text.partition("@")[0]).name.removesuffix(".toml") for text in given}
-    names: dict[str, str] = {}
-    for text, profile in profiles.items():
-        is_one = list(profiles.values()).count(profile) == 1
-        address = re.sub(r"[^A-Za-z0-9.]+", "-", text.partition("@")[2] or "local").strip("-")
-        name = profile if is_one else f"{profile}-{address}"
-        names[text] = name if name not in names.values() else f"{name}-{len(names)}"
-    return names

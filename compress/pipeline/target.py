@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, final
 
 from compress.execution import distributed
-from deploy.devices import Device, device
+from deploy.devices import Device, DeviceError, device
 from deploy.devices.local import Local
 from deploy.engines import engine, engines
 from profiles.device import DeviceProfile, Facts, contradictions, facts, load, with_engines
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 from profiles.runtimes import with_named
 
 
@@ -75,6 +77,59 @@ def with_address(given: str) -> str:
     name, _, url = given.partition("@")
     elsewhere = load(name).arch and facts().arch not in load(name).arch
     return f"{name}@ADDRESS" if elsewhere and not url else given
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AskedDevice:
+    """One of the devices of a run or a search.
+
+    Attributes:
+        given: ``PROFILE[@URL]``.
+        name: of its folder and column: the profile's, with the address where two have that profile.
+        target: None where it cannot be reached; ``fault`` says why.
+    """
+
+    given: str
+    name: str
+    target: ResolvedTarget | None
+    fault: str = ""
+
+
+def resolve_all(given: Sequence[str], engines: Sequence[str] | None = None) -> list[AskedDevice]:
+    """Find the profiles and devices of each ``PROFILE[@URL]``; one that cannot be reached is kept with the reason.
+
+    Raises:
+        UserError: what is wrong with what was given, of all at once.
+        DeviceError: none can be reached.
+    """
+    faults = [f"--device {text}: named twice" for text in sorted({t for t in given if given.count(t) > 1})]
+    names, found, lost = _names(given), [], []
+    for text in dict.fromkeys(given):
+        try:
+            found.append(AskedDevice(given=text, name=names[text], target=resolve(text, engines)))
+        except DeviceError as error:
+            lost.append(error)
+            found.append(AskedDevice(given=text, name=names[text], target=None, fault=one_line(str(error))))
+        except UserError as error:
+            faults += error.faults
+    if faults:
+        raise UserError(*faults)
+    if len(lost) == len(found):
+        raise lost[0]
+    return found
+
+
+def _names(given: Sequence[str]) -> dict[str, str]:
+    """Name each device by its profile; by its address too where several have the same profile."""
+    profiles = {text: Path(text.partition("@")[0]).name.removesuffix(".toml") for text in given}
+    names: dict[str, str] = {}
+    for text, profile in profiles.items():
+        is_one = list(profiles.values()).count(profile) == 1
+        address = re.sub(r"[^A-Za-z0-9.]+", "-", text.partition("@")[2] or "local").strip("-")
+        name = profile if is_one else f"{profile}-{address}"
+        names[text] = name if name not in names.values() else f"{name}-{len(names)}"
+    return names
 
 
 def _unmade(profile: DeviceProfile, usable: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -10,8 +10,8 @@ from typing import Any, Literal, final
 from profiles.errors import unknown
 from profiles.toml import shown
 
-Objective = Literal["accuracy", "latency", "size"]
-OBJECTIVES: tuple[Objective, ...] = ("accuracy", "latency", "size")
+Objective = Literal["accuracy", "latency", "size", "memory", "energy"]
+OBJECTIVES: tuple[Objective, ...] = ("accuracy", "latency", "size", "memory", "energy")
 SAMPLERS = ("tpe", "nsga2")
 PRUNERS = ("none", "median", "halving")
 STAGES, RUNTIMES = "stages", "runtimes"
@@ -61,7 +61,8 @@ class SearchSpec:
 
     Attributes:
         dimensions: what varies; without any a space follows from the recipe and the profile.
-        objectives: what makes the front; ``latency`` and ``size`` (of the model in the bundle) are wanted small.
+        objectives: what makes the front; all but ``accuracy`` are wanted small: ``latency``, ``size`` (of the model in the
+            bundle), ``memory`` (the peak of a process that holds the engine) and ``energy`` (where there are power rails).
         sampler: of Optuna: ``tpe`` or ``nsga2``.
         pruner: of Optuna, for accuracy alone: ``median`` or ``halving`` stops trials after a tenth of the epochs.
     """

@@ -6,10 +6,10 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, final
 
+from compress.report.picture import templates
 from compress.report.record import JSON_FILE, Report, Row
 from deploy.files import write_atomically
 
@@ -79,11 +79,8 @@ class DevicesReport:
 
     def html(self) -> str:
         """Render a page with a column a device; it links the devices' own reports."""
-        from jinja2 import Environment, StrictUndefined
-
-        template = resources.files("compress.report").joinpath("devices.html.j2").read_text()
-        page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
-        return page.render(report=self, each=self.each(), shared=self.shared(), told=self.verdict())
+        page = templates().get_template("devices.html.j2")
+        return str(page.render(report=self, each=self.each(), shared=self.shared(), told=self.verdict()))
 
     def verdict(self) -> list[str]:
         """Write the outcome in sentences."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from compress.methods.choice import summary
+from compress.report import picture
 from compress.report.record import Report, Row
+from compress.report.rows_picture import pareto, rows_picture
 from deploy.files import write_atomically
 from deploy.packing.packed_file import describe
 
@@ -26,23 +27,27 @@ def write(report: Report, out: Path) -> None:
 
 
 def html(report: Report) -> str:
-    """Render the page; pictures are SVG inside it."""
-    from jinja2 import Environment, StrictUndefined
-
+    """Render the page; pictures are SVG inside it, and where plotly is installed that of the rows is interactive."""
     from compress.report.table import verdict
 
-    template = resources.files("compress.report").joinpath("report.html.j2").read_text()
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
-    return page.render(
-        report=report,
-        teacher=report.teacher,
-        verdict=verdict(report).strip().splitlines(),
-        trade_off=trade_off(report),
-        stages=stages(report),
-        choices=choices,
-        summary=summary,
-        stored=describe,
+    is_interactive = picture.has_plotly()
+    page = (
+        picture.templates()
+        .get_template("report.html.j2")
+        .render(
+            plotly=picture.plotly_script() if is_interactive else "",
+            data=picture.as_script(rows_picture(report)) if is_interactive else "",
+            report=report,
+            teacher=report.teacher,
+            verdict=verdict(report).strip().splitlines(),
+            trade_off=trade_off(report),
+            stages=stages(report),
+            choices=choices,
+            summary=summary,
+            stored=describe,
+        )
     )
+    return str(page)
 
 
 def fragment(report: Report) -> str:
@@ -56,15 +61,6 @@ def fragment(report: Report) -> str:
     print_report(report, console)
     style = "white-space:pre; overflow-x:auto; line-height:1.25; font-family:monospace"
     return str(console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>'))
-
-
-def pareto(rows: list[Row]) -> list[Row]:
-    """Return the rows that no other row beats in both latency and metric, fastest first."""
-    front: list[Row] = []
-    for row in sorted(rows, key=lambda r: (r.p50, -r.metric.value)):
-        if not front or row.metric.value > front[-1].metric.value:
-            front.append(row)
-    return front
 
 
 def trade_off(report: Report) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from compress.report.picture import as_script, plotly_script, templates
 from compress.report.search_record import DeviceFront, Point, SearchReport, TrialRecord, describe
 from deploy.files import write_atomically
-from profiles.errors import UserError
 
 PAGE = "search.html"
-FOLDER = Path(__file__).parent
+KINDS = {
+    "free": ("free: the untouched teacher", "#5b6770", "diamond"),
+    "stopped": ("stopped", "#c9a227", "x-thin-open"),
+    "finished": ("finished", "#6f8fb3", "circle"),
+    "front": ("on the front", "#0f766e", "circle"),
+}
+"""Words, colour and symbol of each kind of points."""
 
 
 def write(report: SearchReport, out: Path) -> None:
@@ -20,23 +25,11 @@ def write(report: SearchReport, out: Path) -> None:
 
 
 def page(report: SearchReport) -> str:
-    """Render a search as HTML.
-
-    Raises:
-        UserError: plotly is not installed.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise UserError("compress search needs plotly: pip install 'edge-compress[search]'") from None
-    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
-    data = {"name": report.name, "fronts": [_front(front) for front in report.fronts]}
-    # Within a script of HTML a text may hold anything but the end of the script.
-    text = json.dumps(data, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
-    template = environment.get_template("search.html.j2")
-    return template.render(name=report.name, plotly=get_plotlyjs(), data=text, fronts=report.fronts)
+    """Render a search as HTML; plotly is installed."""
+    fronts = [_front(front) for front in report.fronts]
+    data = as_script({"name": report.name, "split": "validation", "kinds": KINDS, "fronts": fronts})
+    template = templates().get_template("search.html.j2")
+    return str(template.render(report=report, plotly=plotly_script(), data=data))
 
 
 def _front(front: DeviceFront) -> dict[str, Any]:
@@ -48,7 +41,7 @@ def _front(front: DeviceFront) -> dict[str, Any]:
         "metric": front.metric,
         "unit": front.unit,
         "least": front.least_accuracy,
-        "budget_ms": front.latency_budget_ms,
+        "start_ms": front.latency_budget_ms,
         "points": points,
     }
 
@@ -56,7 +49,7 @@ def _front(front: DeviceFront) -> dict[str, Any]:
 def _free(point: Point, front: DeviceFront) -> dict[str, Any]:
     allowed = point.accuracy >= front.least_accuracy
     about = {"kind": "free", "name": "the untouched teacher", "done": "nothing: no training", "reason": "", "recipe": ""}
-    return {**about, **_figures(point), "allowed": allowed, "number": None}
+    return {**about, **_figures(point), "allowed": allowed, "number": None, "is_choice": True, "on_front": False}
 
 
 def _trial(trial: TrialRecord, point: Point, is_best: bool) -> dict[str, Any]:
@@ -64,7 +57,9 @@ def _trial(trial: TrialRecord, point: Point, is_best: bool) -> dict[str, Any]:
     about = {"kind": kind, "name": f"trial {trial.number}", "done": describe(trial), "number": trial.number}
     told = {"reason": trial.reason or "; ".join(trial.faults), "recipe": trial.recipe}
     figures = {**_figures(point), **({} if trial.share else {"accuracy": None})}
-    return {**about, **told, **figures, "allowed": trial.state == "finished" and not trial.faults}
+    is_done = trial.state == "finished"
+    marks = {"allowed": is_done and not trial.faults, "is_choice": is_done, "on_front": kind == "front"}
+    return {**about, **told, **figures, **marks}
 
 
 def _figures(point: Point) -> dict[str, Any]:
@@ -75,4 +70,6 @@ def _figures(point: Point) -> dict[str, Any]:
         **bounds,
         "accuracy": point.accuracy,
         "kib": point.stored_bytes / 1024,
+        "peak_mib": point.peak_mib,
+        "energy_mj": point.energy_mj,
     }

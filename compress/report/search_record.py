@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -26,6 +27,7 @@ class Point:
             other hours compare, and what others do on the machine hardly counts.
         low_ms, high_ms: between what it lies by the rounds of that race.
         stored_bytes: of the model in a bundle; ``size_bytes``: of the engine.
+        peak_mib, load_ms: of a fresh process that holds the engine; energy_mj: of an inference. None where not measured.
     """
 
     form: str
@@ -35,6 +37,9 @@ class Point:
     high_ms: float
     stored_bytes: int
     size_bytes: int
+    peak_mib: float | None = None
+    load_ms: float | None = None
+    energy_mj: float | None = None
 
 
 @final
@@ -107,28 +112,35 @@ class DeviceFront:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SearchReport:
-    """A search: one front a device."""
+    """A search: one front a device; ``faults`` says why a device has none, or an unfinished one."""
 
     name: str
     fronts: tuple[DeviceFront, ...]
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain data."""
         fronts = [{**asdict(f), "front": [t.number for t in f.front], "reused": f.reused} for f in self.fronts]
-        return {"schema": SCHEMA, "name": self.name, "fronts": fronts}
+        return {"schema": SCHEMA, "name": self.name, "fronts": fronts, "faults": dict(self.faults)}
 
     def write(self, out: Path) -> None:
         """Write ``search.json``."""
         write_atomically(out / JSON_FILE, json.dumps(self.as_json(), indent=1, default=dict).encode())
 
     def __str__(self) -> str:
-        return "\n\n".join(_table(front) for front in self.fronts)
+        failed = [f"{device} failed: {fault}" for device, fault in self.faults.items()]
+        return "\n\n".join([*(_table(front) for front in self.fronts), *failed])
 
 
 def costs_of(point: Point, objectives: Sequence[str]) -> tuple[float, ...]:
-    """Return what is wanted small of a point, in the order of ``objectives``."""
+    """Return what is wanted small of a point, in the order of ``objectives``; infinite where it was not measured."""
     costs = {"accuracy": -point.accuracy, "latency": point.latency_ms, "size": float(point.stored_bytes)}
+    costs |= {"memory": _or_infinite(point.peak_mib), "energy": _or_infinite(point.energy_mj)}
     return tuple(costs[objective] for objective in objectives)
+
+
+def _or_infinite(cost: float | None) -> float:
+    return math.inf if cost is None else cost
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -140,7 +152,7 @@ def _table(front: DeviceFront) -> str:
     lines = [
         f"{front.device}: {len(states)} trials, {states.count('finished')} finished, {states.count('stopped')} stopped; "
         f"{100 * front.reused:.0f} % of the steps they asked for were there already",
-        f"{'trial':>8} {front.metric:>8} {'p50 ms':>9} {'stored KiB':>11}  form, and what was done",
+        f"{'trial':>8} {front.metric:>8} {'p50 ms':>9} {'stored KiB':>11} {'peak MiB':>9} {'mJ':>6}  form, what was done",
     ]
     for point in sorted(front.free, key=lambda p: p.latency_ms):
         lines.append(_line("free", point, "the untouched teacher", is_over=point.accuracy < front.least_accuracy))
@@ -153,7 +165,8 @@ def _table(front: DeviceFront) -> str:
 
 def _line(number: str, point: Point, words: str, *, is_over: bool) -> str:
     mark = " (!)" if is_over else ""
-    figures = f"{point.accuracy:>8.2f} {point.latency_ms:>9.3f} {point.stored_bytes / 1024:>11.0f}"
+    peak, energy = ("-" if cost is None else f"{cost:.1f}" for cost in (point.peak_mib, point.energy_mj))
+    figures = f"{point.accuracy:>8.2f} {point.latency_ms:>9.3f} {point.stored_bytes / 1024:>11.0f} {peak:>9} {energy:>6}"
     return f"{number:>8} {figures}  {point.form}{mark}: {words}"
 
 

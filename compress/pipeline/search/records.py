@@ -58,15 +58,9 @@ def device_front(study: optuna.Study, device: str, runner: TrialRunner, spec: Se
 
 
 def recipe_toml(table: Mapping[str, Any], number: int, source: str) -> str:
-    """Return a trial's recipe as TOML.
+    """Return a trial's recipe as TOML."""
+    import tomli_w
 
-    Raises:
-        UserError: tomli-w is not installed.
-    """
-    try:
-        import tomli_w
-    except ImportError:
-        raise UserError("compress search needs tomli-w: pip install 'edge-compress[search]'") from None
     file = Path(source).name
     about = f"# Trial {number} of the search of {file}; paths in it begin where {file} lies."
     return f"{about}\n{tomli_w.dumps(without_search(table))}"

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from compress.report.search_record import Point
+from compress.report.search_record import Point, costs_of
 
 TENTH = 0.1
+SURE = ("size_bytes", "stored_bytes", "peak_mib")
+"""What a trial costs is known of these before it is trained, whatever else runs on the device."""
 LEAST_GAINS = 3
 """Finished trials whose gains bound that of others."""
 
@@ -50,14 +52,16 @@ class Limits:
     latency_ms: float | None = None
     size_bytes: float | None = None
     stored_bytes: float | None = None
+    peak_mib: float | None = None
+    load_ms: float | None = None
 
     def excesses(self, point: Point) -> dict[str, float]:
-        """Return by how much a point is over each limit, as a share of it; 0 or less is within."""
+        """Return by how much a point is over each limit, as a share of it; 0 or less is within, what is unknown is not."""
         found = {"accuracy": (self.accuracy - point.accuracy) / max(abs(self.accuracy), 1e-9)}
-        for name in ("latency_ms", "size_bytes", "stored_bytes"):
-            limit = getattr(self, name)
+        for name in ("latency_ms", *SURE, "load_ms"):
+            limit, cost = getattr(self, name), getattr(point, name)
             if limit is not None:
-                found[name] = getattr(point, name) / limit - 1
+                found[name] = 1.0 if cost is None else cost / limit - 1
         return found
 
     def is_surely_slower(self, point: Point) -> bool:
@@ -67,7 +71,7 @@ class Limits:
     def faults(self, point: Point) -> tuple[str, ...]:
         """Say what is over the limits."""
         return tuple(
-            f"{name} {getattr(point, name):.4g}, the budget allows {getattr(self, name):.4g}"
+            f"{name} {_shown(getattr(point, name))}, the budget allows {getattr(self, name):.4g}"
             for name, excess in self.excesses(point).items()
             if excess > 0
         )
@@ -75,9 +79,7 @@ class Limits:
 
 def why_stop_untrained(point: Point, finished: Sequence[Finished], limits: Limits, objectives: Sequence[str]) -> str:
     """Say why a trial stops before training; empty where it goes on. The point's accuracy counts for nothing yet."""
-    names = (
-        ("latency_ms", "size_bytes", "stored_bytes") if limits.is_surely_slower(point) else ("size_bytes", "stored_bytes")
-    )
+    names = ("latency_ms", *SURE) if limits.is_surely_slower(point) else SURE
     over = [fault for fault in limits.faults(point) if fault.startswith(names)]
     if over:
         return f"over the budget before any training: {'; '.join(over)}"
@@ -117,10 +119,16 @@ def _dominator(point: Point, ceiling: float, finished: Sequence[Finished], objec
             "accuracy": other.accuracy >= ceiling,
             "latency": other.high_ms <= point.low_ms,
             "size": other.stored_bytes <= point.stored_bytes,
+            "memory": costs_of(other, ["memory"]) <= costs_of(point, ["memory"]),
+            "energy": costs_of(other, ["energy"]) <= costs_of(point, ["energy"]),
         }
         if all(is_no_worse[objective] for objective in objectives):
             return each
     return None
+
+
+def _shown(cost: float | None) -> str:
+    return "unknown" if cost is None else f"{cost:.4g}"
 
 
 def _costs(point: Point) -> str:

@@ -25,6 +25,10 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
 UNTRAINED = 0.0
+WHY_NOT = {
+    "memory": "its system does not tell the peak of a process",
+    "energy": "it has no power rails that can be read",
+}
 Timed = tuple[float, float, float]
 """Milliseconds, and the least and the most by the rounds of a race."""
 
@@ -70,7 +74,25 @@ class TrialRunner:
             latency_ms=budget.latency_ms_p50,
             size_bytes=None if budget.size_mib is None else budget.size_mib * 2**20,
             stored_bytes=None if budget.stored_mib is None else budget.stored_mib * 2**20,
+            peak_mib=budget.peak_mib,
+            load_ms=budget.load_ms,
         )
+
+    def check(self, objectives: Sequence[str]) -> None:
+        """Check that the device measures what a search looks for.
+
+        Raises:
+            UserError: it has no power rails, or does not tell how much memory a process takes.
+        """
+        first = self.free[0]
+        lacking = [name for name, cost in (("memory", first.peak_mib), ("energy", first.energy_mj)) if cost is None]
+        faults = [
+            f"[search] objectives: {name} is not measured on {self._device.url}: {WHY_NOT[name]}; leave it out"
+            for name in lacking
+            if name in objectives
+        ]
+        if faults:
+            raise UserError(*faults)
 
     def run(self, recipe: Recipe, share: float, runtimes: str | None = None) -> Point:
         """Make the model of a recipe with a share of its epochs, 0 for no training, and measure it.
@@ -139,6 +161,7 @@ class TrialRunner:
 
     def _point(self, variant: Variant, timed: Timed, evaluator: Evaluator, *, judged: bool = True) -> Point:
         latency_ms, low_ms, high_ms = timed
+        footprint = evaluator.footprint(variant)
         return Point(
             form=variant.form,
             accuracy=evaluator.judge(variant, "validation").metric.value if judged else 0.0,
@@ -147,6 +170,9 @@ class TrialRunner:
             high_ms=high_ms,
             stored_bytes=evaluator.stored_bytes(variant),
             size_bytes=evaluator.size_bytes(variant),
+            peak_mib=footprint.peak_mib,
+            load_ms=footprint.load_ms,
+            energy_mj=evaluator.energy_mj(variant),
         )
 
 

@@ -42,15 +42,9 @@ class Stopped(Exception):  # noqa: N818  # no error: a trial that ends early
 
 
 def import_optuna() -> Any:
-    """Import Optuna, quiet.
+    """Import Optuna, quiet."""
+    import optuna
 
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise UserError("compress search needs optuna: pip install 'edge-compress[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Heartbeats and grouped sampling are called experimental; what we ask of them is tested here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
@@ -81,6 +82,7 @@ class Trials:
         if tenth is not None:
             trial.set_user_attr("gain", point.accuracy - tenth.accuracy)
         costs = dict(zip(objectives, costs_of(point, objectives), strict=True))
+        self._stop("; ".join(f"{name} was not measured" for name, cost in costs.items() if math.isinf(cost)))
         return [-cost if objective == "accuracy" else cost for objective, cost in costs.items()]
 
     def _measured(self, trial: optuna.Trial, recipe: Recipe, share: float, runtimes: str | None) -> Point:

@@ -36,6 +36,13 @@ def test_what_the_recipe_cannot_have_is_said_before_anything_is_done(recipe, com
     assert done.returncode == 2 and "no search was kept" in done.stderr
 
 
+def test_what_a_search_needs_is_told_before_anything_is_resolved(recipe, compress_here, monkeypatch):
+    monkeypatch.setattr("compress.pipeline.search.requirements.find_spec", lambda module: None)
+    for words in (("search", "small.toml", "--device", "nowhere"), ("run", "small.toml", "--trial", "3")):
+        done = compress_here(*words)
+        assert done.returncode == 2 and "needs optuna, plotly, tomli-w: pip install" in done.stderr
+
+
 ONE_RUNTIME = """
 title = "one runtime, floats alone"
 threads = 1
@@ -61,10 +68,23 @@ def test_a_small_search_leaves_its_front(recipe, compress_here, monkeypatch):
     assert "width = 0.5" in first["recipe"] and first["point"]["low_ms"] <= first["point"]["latency_ms"]
     assert second["values"] == {"student.width": 0.25} or second["reason"] == "the same as trial 0"
     assert [point["form"] for point in front["free"]] == ["onnxruntime fp32"]
+    assert first["point"]["peak_mib"] > 1 and first["point"]["load_ms"] > 0 and first["point"]["energy_mj"] is None
     page = (recipe / "runs/tiny-search/search.html").read_text()
     assert "const DATA" in page and json.loads((recipe / "runs/tiny-search/search.json").read_text())["name"] == "tiny"
     again = compress_here("search", "tiny.toml", "--device", "one.toml", "--trials", "2", "--json")
     assert json.loads(again.stdout)["fronts"] == [front] and "trial 2:" not in again.stderr, "nothing is done again"
+    text = (recipe / "tiny.toml").read_text().replace("[search]", '[search]\nobjectives = ["accuracy", "energy"]')
+    (recipe / "rails.toml").write_text(text)
+    done = compress_here("search", "rails.toml", "--device", "one.toml", "--trials", "2")
+    assert done.returncode == 2 and "energy is not measured on local: it has no power rails" in done.stderr
+    lost = "arm64@ssh://nobody@127.0.0.1:9"
+    memory = (recipe / "rails.toml").read_text().replace('"energy"', '"memory"')
+    (recipe / "memory.toml").write_text(memory)
+    done = compress_here("search", "memory.toml", "--device", lost, "--device", "one.toml", "--trials", "2", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and list(found["faults"]) == [lost]
+    assert [front["device"] for front in found["fronts"]] == ["one.toml"]
+    assert found["fronts"][0]["objectives"] == ["accuracy", "memory"] and found["fronts"][0]["front"]
 
 
 def start(folder, *words):

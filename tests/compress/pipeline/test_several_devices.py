@@ -10,7 +10,7 @@ import compress
 from compress.pipeline.gate import ModelMetrics
 from compress.pipeline.gating import Gating
 from compress.pipeline.results import Attempt
-from compress.pipeline.several_devices import _names, resolve_all
+from compress.pipeline.target import _names, resolve_all
 from compress.recipe.spec import Budget
 from compress.stages.prune import Prune
 from deploy.devices import DeviceError

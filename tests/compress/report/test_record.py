@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from deploy.measure.parity import Parity
 from deploy.measure.timing import Times, summarise
 from deploy.packing.packed_file import SizeBreakdown
 from profiles.errors import UserError
+from tests.browser import shown
 
 
 def row(name, kind, test, validation, p50, size=1000, stage=None, decision=None, precision="fp32"):
@@ -138,18 +140,54 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
 
 
 def test_the_page_is_self_contained_and_escapes(report):
-    page = html(report)
+    page = own_part(html(report))
     assert page.count("<svg") == 2
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
-    assert "<script" not in page
     assert "<img" not in page
     assert "because &lt;it&gt; was faster" in page
 
 
+def own_part(page):
+    """The page less Plotly's own script."""
+    return re.sub(r"<script>/\*\*.*?</script>", "", page, count=1, flags=re.DOTALL)
+
+
+def test_the_picture_holds_every_row_and_no_text_ends_its_script(report):
+    pytest.importorskip("plotly")
+    hostile = replace(TRIED, reason="</script><b>it & that</b>")
+    page = own_part(html(replace(report, rows=(TEACHER, FREE, hostile, STUDENT))))
+    (told,) = re.findall(r"const DATA = (.*);", page)
+    assert "</script>" not in told
+    (front,) = json.loads(told)["fronts"]
+    by_name = {(p["name"], p["form"]): p for p in front["points"]}
+    assert len(by_name) == 4 and front["least"] == 97.0
+    student, tried = by_name["student", "openvino int8"], by_name["prune", "openvino fp32"]
+    assert student["done"].startswith("the best row; 4.00x") and student["on_front"] and student["is_choice"]
+    assert tried["reason"].startswith("accepted: </script>") and not tried["is_choice"] and not tried["on_front"]
+
+
+def test_without_plotly_the_picture_is_drawn(report, monkeypatch):
+    monkeypatch.setattr("compress.report.picture.has_plotly", lambda: False)
+    page = html(report)
+    assert page.count("<svg") == 2 and "<script" not in page
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_row_within_the_slider(report, tmp_path):
+    pytest.importorskip("plotly")
+    text = shown(html(report), tmp_path)
+    assert 'data-picked="student"' in text and "97.40 %, 0.250 ms, 1 KiB" in text, "the best row is picked at first"
+    text = shown(html(report), tmp_path, 'slider.value = 1000; slider.dispatchEvent(new Event("input"));')
+    assert 'data-picked="teacher"' in text and "98.00 %, 1.000 ms" in text
+    click = "document.querySelector('.plot').emit('plotly_click', { points: [{ x: 0.5 }] });"
+    assert 'data-picked="teacher"' in (text := shown(html(report), tmp_path, click)) and "97.90 %, 0.500 ms" in text
+
+
 def test_the_same_report_gives_the_same_page(report):
-    assert html(report) == html(report)
+    assert own_part(html(report)) == own_part(html(report))
 
 
 def test_the_table_says_it_all(report):
@@ -271,7 +309,7 @@ def test_what_a_stage_chose_is_in_json_text_and_picture(report, tmp_path):
     assert "stage/1: 32 -> 24 channels in 2 groups, 88 % kept, 0.200 ms" in text
     assert "taken out: layer1.1, 0.125 ms" in text
     assert "(measured on <it>)" in text
-    page = html(told)
+    page = own_part(html(told))
     assert page.count("<svg") == 3
     assert "measured on &lt;it&gt;" in page and "layer1.1" in page
 

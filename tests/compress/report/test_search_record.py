@@ -1,14 +1,17 @@
 """The front of a search, and its page."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from compress.report.search_page import page
-from compress.report.search_record import DeviceFront, Point, SearchReport, TrialRecord
+from compress.report.search_record import DeviceFront, Point, SearchReport, TrialRecord, costs_of
+from tests.browser import shown
 
 
 def point(accuracy, latency_ms, stored=2048):
@@ -63,8 +66,8 @@ def test_the_front_is_what_no_other_beats_equals_once():
 def test_the_table_has_the_free_rows_and_the_front():
     text = str(SearchReport(name="my", fronts=(made(*TRIALS),)))
     assert "6 trials, 5 finished, 1 stopped; 60 %" in text
-    assert re.search(r"4 +85.00 +1.000 +2  openvino int8 \(!\): prune; prune.ratio = 0.4", text)
-    assert re.search(r"free +97.00 +4.000 +2  openvino int8: the untouched teacher", text)
+    assert re.search(r"4 +85.00 +1.000 +2 +- +-  openvino int8 \(!\): prune; prune.ratio = 0.4", text)
+    assert re.search(r"free +97.00 +4.000 +2 +- +-  openvino int8: the untouched teacher", text)
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +101,15 @@ def test_the_slider_picks_the_most_accurate_within_budget_and_time(html):
 
 @pytest.mark.slow
 def test_a_browser_shows_the_point_and_its_recipe(html, tmp_path):
-    browser = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium here")
-    moves = """<script>
-const slider = document.querySelector("input");
-slider.value = 700; slider.dispatchEvent(new Event("input"));
-</script>"""
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"{moves}</body>"))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"]
-    done = subprocess.run(
-        [*command, f"file://{tmp_path}/page.html"], capture_output=True, text=True, check=True, timeout=300
-    )
-    text = done.stdout[done.stdout.rindex("<section") :]
+    text = shown(html, tmp_path, 'slider.value = 700; slider.dispatchEvent(new Event("input"));')
     assert 'data-picked="trial 0"' in text and "my-trial-0.toml" in text and "data:application/toml" in text
     assert "seed = 0" in text
+
+
+def test_memory_and_energy_are_objectives_where_they_were_measured():
+    lean = replace(TRIALS[2], point=replace(TRIALS[2].point, peak_mib=40.0, energy_mj=1.5))
+    heavy = replace(TRIALS[1], point=replace(TRIALS[1].point, peak_mib=60.0))
+    front = made(TRIALS[0], heavy, lean, objectives=("accuracy", "memory"))
+    assert [t.number for t in front.front] == [2, 1], "trial 0 has no memory, so that it beats nothing"
+    assert costs_of(heavy.point, ("memory", "energy")) == (60.0, math.inf)
+    assert "40.0    1.5  openvino int8" in str(SearchReport(name="my", fronts=(front,), faults={"board": "gone"}))

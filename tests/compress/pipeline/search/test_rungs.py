@@ -1,5 +1,7 @@
 """When a trial stops, by hand."""
 
+from dataclasses import replace
+
 from compress.pipeline.search.rungs import Finished, Limits, why_stop_at_tenth, why_stop_untrained
 from compress.report.search_record import Point
 
@@ -40,6 +42,23 @@ def test_after_a_tenth_the_most_that_any_won_bounds_what_can_be_won():
     assert why_stop_at_tenth(point(89.1, 1.1), known, LIMITS, BOTH) == "", "97.1 would be the most accurate"
     assert why_stop_at_tenth(point(80.0, 0.4), known, LIMITS, BOTH).endswith("the budget asks for 90.00"), "88 at most"
     assert why_stop_at_tenth(point(60.0, 1.1), known[:2], LIMITS, BOTH) == "", "two gains bound nothing"
+
+
+def test_memory_is_known_before_training_and_what_is_unknown_is_over_its_limit():
+    lean, heavy = (replace(point(0.0, 1.0), peak_mib=mib) for mib in (50.0, 80.0))
+    limits = Limits(accuracy=90.0, peak_mib=64.0, load_ms=100.0)
+    assert why_stop_untrained(lean, [], limits, BOTH) == ""
+    assert "peak_mib 80, the budget allows 64" in why_stop_untrained(heavy, [], limits, BOTH)
+    assert "peak_mib unknown, the budget allows 64" in why_stop_untrained(point(0.0, 1.0), [], limits, BOTH)
+    assert limits.excesses(replace(lean, load_ms=150.0, accuracy=90.0)) == {
+        "accuracy": 0.0,
+        "peak_mib": 50 / 64 - 1,
+        "load_ms": 0.5,
+    }
+    best = [Finished(name="trial 0", point=replace(point(97.0, 0.5), peak_mib=60.0))]
+    both = ("accuracy", "memory")
+    assert why_stop_untrained(lean, best, limits, both) == "", "it takes less memory"
+    assert why_stop_untrained(replace(lean, peak_mib=61.0), best, limits, both).startswith("trial 0 is as accurate")
 
 
 def test_excesses_are_shares_of_the_limits():
