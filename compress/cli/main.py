@@ -40,6 +40,7 @@ COMMANDS = {
     "tasks": "compress.cli.listing:tasks",
     "schema": "compress.cli.schema:schema",
     "teachers": "compress.cli.teachers:teachers",
+    "condense": "compress.cli.condense:condense",
     "doctor": "compress.cli.doctor:doctor",
 }
 HELP = {
@@ -64,6 +65,7 @@ HELP = {
     "tasks": "List the tasks and data sources.",
     "schema": "Print the JSON Schema of a recipe or a profile, for editors.",
     "teachers": "Rank a recipe's teachers by how well they fit the data.",
+    "condense": "Make a small set that stands for a recipe's training data, in one file.",
     "doctor": "Show versions, hardware, runtimes, and why one is missing.",
 }
 

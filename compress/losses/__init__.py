@@ -39,6 +39,7 @@ LOSSES: dict[str, str] = {
     "dist": "compress.losses.logits:dist",
     "bd_kd": "compress.losses.logits:bd_kd",
     "dkd": "compress.losses.decoupled:dkd",
+    "dbr": "compress.losses.distances:dbr",
     "nkd": "compress.losses.decoupled:nkd",
     "top_k_ld": "compress.losses.decoupled:top_k_ld",
     "ofa": "compress.losses.branches:Ofa",

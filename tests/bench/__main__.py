@@ -39,6 +39,7 @@ NAMES = (
     "shares",
     "pruning",
     "recovery",
+    "condensation",
     "low_rank",
     "pruning_trained",
     "pruning_detector",

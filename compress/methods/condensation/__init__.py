@@ -9,6 +9,9 @@ from __future__ import annotations
 SETS: dict[str, str] = {
     "subset": "compress.methods.condensation.subset:SubsetSet",
     "random": "compress.methods.condensation.random_subset:RandomSet",
+    "synthesised": "compress.methods.condensation.synthesised:SynthesisedSet",
+    "match": "compress.methods.condensation.match:MatchSet",
+    "compensated": "compress.methods.condensation.compensators:CompensatedSet",
     "file": "compress.methods.condensation.set_file:FileSet",
 }
 

@@ -60,6 +60,7 @@ class Draft:
         inputs: (stored, ...) as the model takes them.
         targets: a row a sample, the tiles and compensators of an image one after another; -1 or NaN where there is none.
         tiles: samples a side of each stored image: 2 for four in one.
+        mirror: whether training mirrors the samples, whatever the data's augmentation is.
         compensators: (m, ...), each added to every sample in its turn; in the model's units.
         notes: for the report.
     """
@@ -67,6 +68,7 @@ class Draft:
     inputs: Inputs
     targets: Array
     tiles: int = 1
+    mirror: bool = False
     compensators: npt.NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
 

@@ -32,13 +32,14 @@ def make_set(spec: RecoverySet, source: SetSource, task: str) -> tuple[StoredSet
     """
     draft = spec.make(source)
     normalise = normalise_of(source.preprocessing, draft.inputs)
+    augmentation = asdict(source.samples.augmentation)
     facts = {
         **identity(source, task, draft.inputs),
         "use": spec.use,
         "tiles": draft.tiles,
         "labels": "none",
         "normalise": None if normalise is None else asdict(normalise),
-        "augmentation": asdict(source.samples.augmentation),
+        "augmentation": {**augmentation, "mirror": augmentation["mirror"] or draft.mirror},
         "settings": spec.decided_by,
         "seed": source.seed,
     }

@@ -18,12 +18,12 @@ from profiles.errors import UserError
 MIB = 2**20
 
 
-def stored_count(spec: RecoverySet, source: SetSource, *, tiles: int = 1, copies: int = 1) -> int:
+def stored_count(spec: RecoverySet, source: SetSource, *, tiles: int = 1, compensators: int = 0) -> int:
     """Return how many inputs a set of that size stores, as many of each class where samples have one.
 
     Args:
         tiles: samples a side of each input.
-        copies: samples of each tile; each copy has a compensator of the size of an input in half precision.
+        compensators: images in half precision, with each of which there is a sample of each tile.
 
     Raises:
         UserError: not one of each class would fit.
@@ -34,9 +34,10 @@ def stored_count(spec: RecoverySet, source: SetSource, *, tiles: int = 1, copies
         return spec.samples
     assert spec.size_mib is not None
     values, form, row = _sizes(spec, source)
-    compensators = 0 if copies == 1 else copies * 2 * values
-    each = row["input"] + tiles**2 * copies * (row["target"] + bytes_a_sample(form, max(len(source.classes), 1)))
-    count = int((spec.size_mib * MIB - ENVELOPE_BYTES - compensators) // each)
+    each = row["input"] + tiles**2 * max(compensators, 1) * (
+        row["target"] + bytes_a_sample(form, max(len(source.classes), 1))
+    )
+    count = int((spec.size_mib * MIB - ENVELOPE_BYTES - compensators * 2 * values) // each)
     least = max(len(source.classes), 1)
     if count < least:
         fact = f"[recovery] set: size_mib = {spec.size_mib:g} holds {max(count, 0)} inputs of {each:,} bytes"

@@ -5,7 +5,8 @@ Cai et al. 2020 (ZeroQ, equation 3). They give ranges; nothing is trained or jud
 
 from __future__ import annotations
 
-from typing import Any
+from types import TracebackType
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,31 +25,55 @@ def synthesize(
     Raises:
         UserError: the module has no batch norm with statistics.
     """
-    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
-    if not norms:
+    if not batch_norms(module):
         raise UserError("calibration samples cannot be made from batch norms: the model has none; give samples")
     training, asked = module.training, [p.requires_grad for p in module.parameters()]
     module.eval().requires_grad_(False)
-    apart: list[Tensor] = []
-    handles = [norm.register_forward_pre_hook(lambda norm, given: apart.append(_apart(norm, given[0]))) for norm in norms]
     inputs = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed)).requires_grad_(True)
     optimizer = torch.optim.Adam([inputs], learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     try:
-        for _ in range(steps):
-            apart.clear()
-            module(inputs)
-            optimizer.zero_grad()
-            torch.stack(apart).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+        with StatisticsGap(module) as gap:
+            for _ in range(steps):
+                module(inputs)
+                optimizer.zero_grad()
+                gap.taken().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
     finally:
-        for handle in handles:
-            handle.remove()
         module.train(training)
         for parameter, wanted in zip(module.parameters(), asked, strict=True):
             parameter.requires_grad_(wanted)
     return np.asarray(inputs.detach().numpy(), np.float32)
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """List the batch norms of a module that have statistics."""
+    return [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
+
+
+@final
+class StatisticsGap:
+    """Distance of a batch's statistics from the running ones of every batch norm, as a context manager."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._norms, self._apart = batch_norms(module), list[Tensor]()
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> StatisticsGap:
+        for norm in self._norms:
+            self._handles.append(norm.register_forward_pre_hook(lambda n, given: self._apart.append(_apart(n, given[0]))))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def taken(self) -> Tensor:
+        """Return the sum over batch norms in the forward passes since it was taken last; a scalar."""
+        total = torch.stack(self._apart).sum()
+        self._apart.clear()
+        return total
 
 
 def _apart(norm: Any, given: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from compress.losses.codes import Codebook
 from compress.losses.confidence import collaborative, fer, mdcs, open_set
 from compress.losses.controller import Tgeo
 from compress.losses.decoupled import dkd, nkd, top_k_ld
+from compress.losses.distances import dbr
 from compress.losses.embeddings import Align, MiAlpha, Nd, mutual_information_bound
 from compress.losses.features import BlockMse, Cwd, Dsi, Hcl, attention
 from compress.losses.fusion import Transkd
@@ -536,6 +537,15 @@ def of_mi_alpha(folder):
         loss.student.weight.copy_(torch.eye(2))
         loss.teacher.weight.copy_(torch.eye(2))
     yield loss(student, teacher), -float(mutual_information_bound(doubles([10, 0], [6, 8]), 0.5))
+
+
+def of_dbr(folder):
+    """The first sample's label is the third class; the other has none."""
+    entropies = [-math.log(p[0][2]) for p in (OURS, THEIRS)]
+    lengths = [math.sqrt(p[0][0] ** 2 + p[0][1] ** 2 + (1 - p[0][2]) ** 2) for p in (OURS, THEIRS)]
+    for euclidean in (0.5, 3.0):
+        expected = (entropies[0] - entropies[1]) ** 2 + euclidean * (lengths[0] - lengths[1]) ** 2
+        yield dbr(S, T, HALF_KNOWN, euclidean=euclidean), expected
 
 
 def of_align(folder):

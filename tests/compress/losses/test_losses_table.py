@@ -23,6 +23,7 @@ ZERO = {
         "dist",
         "bd_kd",
         "dkd",
+        "dbr",
         "top_k_ld",
         "taid",
         "boxes",

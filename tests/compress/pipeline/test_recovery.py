@@ -12,6 +12,7 @@ from compress.execution.cache import StepCache
 from compress.execution.progress import StreamProgress
 from compress.methods.condensation.stored import load as load_set
 from compress.methods.condensation.stored_samples import StoredSamples
+from compress.pipeline.bundle import _extras
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.run import run
 from compress.recipe.parse import parse
@@ -166,6 +167,15 @@ def test_losses_that_look_inside_do_not_go_with_stored_answers():
         recipe({"set": {"use": "random", "per_class": 3}, "answers": "stored"}, stage=[{"use": "prune", "losses": ["cwd"]}])
 
 
+@pytest.mark.parametrize(("bundled", "names"), [(True, ["recovery.npz"]), (False, [])])
+def test_the_bundle_carries_the_set_where_that_is_asked(steps, bundled, names):
+    builder, teacher = built(recipe({"set": {"use": "random", "per_class": 3}, "bundle": bundled}), steps)
+    builder.choose_recovery(teacher)
+    assert [*_extras(builder)] == names
+    assert all(path.read_bytes() == builder.recovery.file.read_bytes() for path in _extras(builder).values())
+
+
+@pytest.mark.slow
 def test_a_whole_run_tells_the_sets_bytes_and_bundles_it(tmp_path, quiet):
     asked = recipe({"set": {"use": "subset", "per_class": 8}, "bundle": True}, stage=[], measure=SHORT)
     report = run(asked, load_profile("cpu"), device("local"), tmp_path / "out", tmp_path / "steps", quiet)
