@@ -1,4 +1,4 @@
-"""Reading of TOML by the standard library, or by tomli on Python 3.10."""
+"""Reading of TOML by the standard library; on a board with Python 3.10 by tomli, where it is there."""
 
 from __future__ import annotations
 

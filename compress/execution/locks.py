@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -13,12 +12,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from compress.execution import distributed
 from profiles.errors import UserError, one_line
 
 LOCK = ".writer.lock"
+POLL_S = 0.02
 MOST_COMMAND = 120
 """Characters of a command line that are shown."""
 
@@ -40,14 +42,15 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator
     Raises:
         HeldError: another process, or another thread of this one, holds it.
     """
-    file = _taken(path, waiting)
+    lock = _taken(path, waiting)
     try:
-        with contextlib.suppress(OSError):  # a full disk
-            _write_owner(file)
+        with contextlib.suppress(OSError):  # a full disk; Windows lets nobody write to a locked file
+            _write_owner(path)
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: who waits for this file finds that it is no longer there
-        file.close()
+        with contextlib.suppress(OSError):  # while it is held: who waits finds that it is no longer there. Windows: it stays
+            path.unlink()
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -71,46 +74,37 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def _taken(path: Path, waiting: Callable[[str], None] | None) -> IO[str]:
-    """Open and lock the file; again where the one that was waited for has been removed."""
-    while True:
-        file = path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if isinstance(error, BlockingIOError):
-                owner = _owner(file)
-                if waiting is None:
-                    file.close()
-                    raise HeldError(owner) from None
-                waiting(owner)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            elif error.errno not in UNSUPPORTED:
-                file.close()
-                raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
+def _taken(path: Path, waiting: Callable[[str], None] | None) -> FileLock:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        owner = _owner(path)
+        if waiting is None:
+            raise HeldError(owner) from None
+        waiting(owner)
+        lock.acquire(poll_interval=POLL_S)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    return lock
 
 
-def _write_owner(file: IO[str]) -> None:
+def _write_owner(path: Path) -> None:
     command = " ".join(shlex.quote(each) for each in [Path(sys.argv[0]).name, *sys.argv[1:]])
     owner = {"pid": os.getpid(), "host": platform.node(), "since": time.time(), "command": command[:1000]}
-    file.truncate(0)
-    file.write(json.dumps(owner))
-    file.flush()
+    path.write_text(json.dumps(owner))
 
 
-def _owner(file: IO[str]) -> str:
+def _owner(path: Path) -> str:
     """Word who holds a lock, from what its file says."""
-    file.seek(0)
     try:
-        held: dict[str, Any] = json.loads(file.read(4096))
+        with path.open() as file:
+            held: dict[str, Any] = json.loads(file.read(4096))
         seconds = max(0, int(time.time() - float(held["since"])))
         age = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
         where = "" if held["host"] == platform.node() else f" on {one_line(str(held['host']), 60)}"
         command = one_line(str(held["command"]), MOST_COMMAND)
         return f"process {int(held['pid'])}{where} ({command}), for {age}"
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "another process"

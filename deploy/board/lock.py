@@ -7,9 +7,9 @@ beat is old, or of another boot, is nobody's. It lies in /tmp, for a board may h
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
+import platform
 import threading
 import time
 from collections.abc import Iterator
@@ -105,7 +105,7 @@ class Lock:
         with contextlib.suppress(FileExistsError), self._file.open("x") as new_file:
             os.fchmod(new_file.fileno(), 0o666)
         with self._file.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _hold(file, shared=False)
             yield file
 
 
@@ -113,10 +113,17 @@ def read(folder: Path) -> LockRecord | None:
     """Read the lock, stale or not; None when there is none."""
     try:
         with (folder / FILE).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            _hold(file, shared=True)
             return _parsed(file)
     except OSError:
         return None
+
+
+def _hold(file: IO[str], *, shared: bool) -> None:
+    """Lock an open file until it is closed. Boards are POSIX; on hosts that are not, this module is only imported."""
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 def _parsed(file: IO[str]) -> LockRecord | None:
@@ -132,7 +139,7 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return os.uname().nodename
+        return platform.node()
 
 
 def _duration(seconds: float) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -79,12 +80,14 @@ class SharedConnection:
 
     def _connected(self) -> Path:
         """Return the folder of the connection, made when there is none; a broken one is replaced."""
+        if sys.platform == "win32":
+            raise UserError("no connection to a board from Windows: its OpenSSH shares none (ControlMaster); use WSL")
         if self.folder is None:
             # A socket's path has room for a hundred bytes; a temporary folder of the user's may be longer.
             self.folder = Path(tempfile.mkdtemp(prefix="edge-compress-", dir="/tmp"))
-            self.owner = f"{os.uname().nodename} {self.folder} {uuid.uuid4().hex[:8]}"
+            self.owner = f"{platform.node()} {self.folder} {uuid.uuid4().hex[:8]}"
             self.alive = (self.folder / "alive").open("w")
-            fcntl.flock(self.alive, fcntl.LOCK_EX)
+            _lock(self.alive)
         if not (self.folder / "c").exists():
             self._start_master(self.folder)
         return self.folder
@@ -107,14 +110,25 @@ class SharedConnection:
             raise LinkError(output or f"ssh exited with {process.returncode}")
 
 
+def _lock(file: IO[str]) -> None:
+    """Lock an open file until it is closed.
+
+    Raises:
+        OSError: another process has it.
+    """
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def is_dead_here(owner: str) -> bool:
     """Return whether ``owner`` is an ended process of this machine: its folder is left, and its file is not locked."""
     parts = owner.split(" ")
-    if len(parts) != 3 or parts[0] != os.uname().nodename:
+    if len(parts) != 3 or parts[0] != platform.node():
         return False
     try:
         with (Path(parts[1]) / "alive").open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
     except OSError:
         return False
     shutil.rmtree(parts[1], ignore_errors=True)

@@ -2,7 +2,8 @@
 
 ``call`` asks a server for it, ``python -m deploy.files.confined MODULE``, which has imported the reader's module, and what
 that names in ``IMPORTED_BY_READERS``, and forks for each call: the imports, seconds for torch, are paid once. The server
-ends after ``IDLE_S`` without a call, or with the process that started it.
+ends after ``IDLE_S`` without a call, or with the process that started it. Where processes cannot fork (Windows), each call
+is a process that imports for itself, and its limit is its time alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -34,6 +34,9 @@ OUT_OF_MEMORY = 77
 """Exit code of a reader that ran out of memory."""
 
 MOST_REPLY_BYTES = 2**22
+TOO_LONG = f"says more than {MOST_REPLY_BYTES:,} bytes of itself"
+ONCE = "once"
+"""Argument of a process that answers one request."""
 
 
 class ConfinedError(Exception):
@@ -84,8 +87,9 @@ def call(reader: str, arguments: Mapping[str, Any], limits: Limits) -> Any:
         ConfinedError: it was ended by a limit or by itself.
     """
     request = json.dumps({"reader": reader, "arguments": dict(arguments), "limits": asdict(limits)})
+    module = reader.partition(":")[0]
     with _LOCK:
-        reply = json.loads(_asked(reader.partition(":")[0], request, limits.wall_s))
+        reply = json.loads((_asked if hasattr(os, "fork") else _asked_once)(module, request, limits.wall_s))
     if "ok" in reply:
         return reply["ok"]
     if "user" in reply:
@@ -105,6 +109,10 @@ def python_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"}
 
 
+def _environment() -> dict[str, str]:
+    return {**python_environment(), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
 @final
 class _Server:
     """A server of readers; of the process that started it alone."""
@@ -116,7 +124,7 @@ class _Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**python_environment(), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            env=_environment(),
             start_new_session=True,
         )
 
@@ -172,6 +180,25 @@ def _asked(module: str, request: str, wall_s: float) -> bytes:
     raise RuntimeError(f"the server of readers of {module} ended without a word")
 
 
+def _asked_once(module: str, request: str, wall_s: float) -> bytes:
+    """Ask a process that answers one request."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.files.confined", module, ONCE],
+            input=request.encode() + b"\n",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            check=False,
+            timeout=IMPORT_S + wall_s,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfinedError(f"takes longer than {IMPORT_S + wall_s:.0f} s to be read") from None
+    if len(done.stdout) > MOST_REPLY_BYTES:
+        return json.dumps({"ended": TOO_LONG}).encode()
+    return done.stdout or json.dumps({"ended": f"ends the process that reads it (exit {done.returncode})"}).encode()
+
+
 def serve(module: str, requests: IO[bytes], replies: int) -> None:
     """Answer requests, one a line, until there are no more or none has come for ``IDLE_S``."""
     failed = ""
@@ -202,7 +229,7 @@ def _answer(request: dict[str, Any]) -> bytes:
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if len(reply) > MOST_REPLY_BYTES:
-        return json.dumps({"ended": f"says more than {MOST_REPLY_BYTES:,} bytes of itself"}).encode()
+        return json.dumps({"ended": TOO_LONG}).encode()
     if status == 0 and reply:
         return reply
     return json.dumps({"ended": _how(os.waitstatus_to_exitcode(status), Limits(**request["limits"]))}).encode()
@@ -213,26 +240,36 @@ def _read(request: dict[str, Any], writing: int) -> None:
     code = 1
     try:
         _limit(Limits(**request["limits"]))
-        reply: dict[str, Any] = {"ok": load_object(request["reader"])(**request["arguments"])}
+        _write(writing, json.dumps(_reply(request)).encode())
         code = 0
-    except MemoryError:
-        os._exit(OUT_OF_MEMORY)
-    except UserError as error:
-        reply, code = {"user": list(error.faults)}, 0
-    except OSError as error:
-        reply, code = {"system": [error.errno, error.strerror]}, 0
-    except BaseException:
-        reply, code = {"bug": traceback.format_exc()[-20_000:]}, 0
-    try:
-        _write(writing, json.dumps(reply).encode())
     except MemoryError:
         code = OUT_OF_MEMORY
     finally:
         os._exit(code)
 
 
+def _reply(request: dict[str, Any]) -> dict[str, Any]:
+    """Call the reader, and return what it returned or raised.
+
+    Raises:
+        MemoryError: as the reader.
+    """
+    try:
+        return {"ok": load_object(request["reader"])(**request["arguments"])}
+    except MemoryError:
+        raise
+    except UserError as error:
+        return {"user": list(error.faults)}
+    except OSError as error:
+        return {"system": [error.errno, error.strerror]}
+    except BaseException:
+        return {"bug": traceback.format_exc()[-20_000:]}
+
+
 def _limit(limits: Limits) -> None:
     """Set the limits of this process; its memory counts from what it has now."""
+    import resource
+
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
     bounds = [(resource.RLIMIT_CPU, limits.cpu_s), (resource.RLIMIT_CORE, 0)]
@@ -278,7 +315,10 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    serve(sys.argv[1], requests, replies)
+    if ONCE in sys.argv[2:]:
+        _write(replies, json.dumps(_reply(json.loads(requests.readline()))).encode() + b"\n")
+    else:
+        serve(sys.argv[1], requests, replies)
 
 
 if __name__ == "__main__":

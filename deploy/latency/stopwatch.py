@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import final
 
 import onnx
+from filelock import FileLock
 
 from deploy.devices import Device
 from deploy.engines import BuildPlan
@@ -83,8 +83,7 @@ class Stopwatch:
         Raises:
             EngineError: the runtime refuses a model.
         """
-        with self._file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self._file.with_suffix(".lock")):
             cached = self._cached()
             missing = [name for name in models if name not in cached]
             for start in range(0, len(missing), AT_ONCE):

@@ -9,12 +9,11 @@ tell is None, never zero.
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 MOST_OTHERS = 0.1
 """Share of the machine's cores that other processes may use while something is timed; 0 to 0.03 were seen on a quiet one."""
@@ -23,6 +22,7 @@ MOST_STOLEN = 0.02
 MOST_INTERRUPTIONS_PER_S = 150.0
 """How often the timed process may be interrupted: ResNet-20 on one or two of two quiet cores was 1 to 110 times a second,
 beside one process that computes 240 to 440 times."""
+Number = TypeVar("Number", int, float)
 LOOK_S = 0.3
 QUIET_S = 60.0
 QUIET_VARIABLE = "COMPRESS_QUIET_SECONDS"
@@ -39,12 +39,12 @@ class Usage:
     Attributes:
         busy_s, stolen_s: of all cores together; None where /proc/stat cannot be read.
         own_s: processor time of this process, all its threads.
-        interruptions: involuntary context switches of this process.
+        interruptions: involuntary context switches of this process; None where the system does not count them (Windows).
     """
 
     wall_s: float
     own_s: float
-    interruptions: int
+    interruptions: int | None
     busy_s: float | None = None
     stolen_s: float | None = None
 
@@ -57,12 +57,12 @@ class Load:
     Attributes:
         others_s: processor time of all other processes, over all cores; None where the machine does not tell.
         stolen_s: time that a hypervisor gave to other machines; None where the machine does not tell.
-        interruptions: involuntary context switches of the timed process.
+        interruptions: involuntary context switches of the timed process; None where the system does not count them.
     """
 
     wall_s: float = 0.0
     cores: int = 1
-    interruptions: int = 0
+    interruptions: int | None = None
     others_s: float | None = None
     stolen_s: float | None = None
 
@@ -71,7 +71,7 @@ class Load:
         return Load(
             wall_s=self.wall_s + other.wall_s,
             cores=max(self.cores, other.cores),
-            interruptions=self.interruptions + other.interruptions,
+            interruptions=_sum(self.interruptions, other.interruptions),
             others_s=_sum(self.others_s, other.others_s),
             stolen_s=_sum(self.stolen_s, other.stolen_s),
         )
@@ -87,7 +87,7 @@ class Load:
         if self.stolen_s is not None and self.stolen_s > MOST_STOLEN * self.cores * self.wall_s:
             share = 100 * self.stolen_s / (self.cores * self.wall_s)
             reasons.append(f"{share:.0f} % of the time was taken by other virtual machines")
-        if self.interruptions > MOST_INTERRUPTIONS_PER_S * self.wall_s:
+        if self.interruptions is not None and self.interruptions > MOST_INTERRUPTIONS_PER_S * self.wall_s:
             reasons.append(f"what was timed was interrupted {self.interruptions / self.wall_s:.0f} times a second")
         return tuple(reasons)
 
@@ -102,15 +102,25 @@ def default_quiet_s() -> float:
 
 def read_usage(root: Path = Path("/")) -> Usage:
     """Read the counters of the machine whose files are below ``root``, and of this process."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
+    own_s, interruptions = _own()
     ticks = _ticks(root)
     return Usage(
         wall_s=time.perf_counter(),
-        own_s=own.ru_utime + own.ru_stime,
-        interruptions=own.ru_nivcsw,
+        own_s=own_s,
+        interruptions=interruptions,
         busy_s=None if ticks is None else sum(ticks[name] for name in BUSY),
         stolen_s=None if ticks is None else ticks["steal"],
     )
+
+
+def _own() -> tuple[float, int | None]:
+    """Return the processor seconds of this process, and how often it was interrupted."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return time.process_time(), None
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime, own.ru_nivcsw
 
 
 def load_between(before: Usage, after: Usage, cores: int | None = None) -> Load:
@@ -124,7 +134,9 @@ def load_between(before: Usage, after: Usage, cores: int | None = None) -> Load:
     return Load(
         wall_s=after.wall_s - before.wall_s,
         cores=cores or os.cpu_count() or 1,
-        interruptions=after.interruptions - before.interruptions,
+        interruptions=None
+        if before.interruptions is None or after.interruptions is None
+        else after.interruptions - before.interruptions,
         others_s=others,
         stolen_s=stolen,
     )
@@ -156,5 +168,7 @@ def _ticks(root: Path) -> dict[str, float] | None:
     return dict(zip(COLUMNS, seconds, strict=False)) if name == "cpu" and len(seconds) >= len(COLUMNS) else None
 
 
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None and other is None else (one or 0.0) + (other or 0.0)
+def _sum(one: Number | None, other: Number | None) -> Number | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
