@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.methods.pruning.faithfulness import Checker
 from compress.methods.pruning.narrowing import build_narrow
 from compress.methods.pruning.structure.coupling import Count
 from compress.models.inputs import ModelInputs, rows
@@ -32,25 +33,25 @@ def settle_counts(
     Args:
         lose_one: the least that a group may lose.
     """
-    example = rows(example, slice(1))
+    checker = cache(lambda: Checker(module, rows(example, slice(1))))
     known: dict[frozenset[Kind], frozenset[Kind]] = {}
     settled: list[Group] = []
     for group in groups:
         kinds = frozenset(_kind(module, count) for count in group.counts)
         if kinds and kinds not in known:
-            known[kinds] = next(_faithful(module, example, group, kinds, lose_one(group)), frozenset())
+            known[kinds] = next(_faithful(module, checker(), group, kinds, lose_one(group)), frozenset())
         others = known.get(kinds, frozenset())
         settled.append(_without(module, group, others) if others else group)
     return settled
 
 
 def _faithful(
-    module: nn.Module, example: ModelInputs, group: Group, kinds: frozenset[Kind], lost: list[int]
+    module: nn.Module, checker: Checker, group: Group, kinds: frozenset[Kind], lost: list[int]
 ) -> Iterator[frozenset[Kind]]:
     """Yield what may be left as it is."""
     for left in (frozenset[Kind](), *(frozenset([kind]) for kind in sorted(kinds)), kinds):
         operation = build_narrow(module, [_without(module, group, left)], {group.root: lost})
-        if not find_unfaithfulness(module, operation, example):
+        if checker.find_fault(operation) is None:
             yield left
 
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import copy
 import math
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -42,6 +44,15 @@ APART = (_ConvNd, nn.Linear, _BatchNorm, nn.Embedding, nn.Dropout, nn.Identity, 
 LOST_OUTPUT = "an output of the model would lose them"
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why a cut would change more than the channels it takes, and the module in which that shows; empty if in none."""
+
+    reason: str
+    path: str = ""
+
+
 def find_unfaithfulness(module: nn.Module, operation: Narrow, example: ModelInputs) -> str:
     """Find the reason why a cut would change more than the channels it takes; empty when it does not.
 
@@ -49,23 +60,37 @@ def find_unfaithfulness(module: nn.Module, operation: Narrow, example: ModelInpu
         module: the whole model; it is left as it is.
         example: a batch of inputs.
     """
-    whole = copy.deepcopy(module).double().eval()
-    _vary(whole)
-    small = operation.apply(copy.deepcopy(whole))
-    _silence(whole, operation)
-    comparison = _Comparison(small, whole, operation)
-    try:
-        actual = comparison.of_cut(doubled(example))
-    except Exception as error:
-        return f"the model does not run without some of them ({type(error).__name__}: {first_line(error)})"
-    expected = comparison.of_silenced(doubled(example))
-    if [tuple(t.shape) for t in actual] != [tuple(t.shape) for t in expected]:
-        return LOST_OUTPUT
-    if comparison.reason:
-        return comparison.reason
-    if all(_near(ours, theirs) for ours, theirs in zip(actual, expected, strict=True)):
-        return ""
-    return f"the channels that stay would give something else, first seen {comparison.first or 'at the outputs'}"
+    fault = Checker(module, example).find_fault(operation)
+    return "" if fault is None else fault.reason
+
+
+@final
+class Checker:
+    """Checks of cuts of one model: its copy in float64 is made once, and what a cut leaves alone is shared with it."""
+
+    def __init__(self, module: nn.Module, example: ModelInputs) -> None:
+        self._whole = copy.deepcopy(module).double().eval()
+        _vary(self._whole)
+        self._inputs = doubled(example)
+
+    def find_fault(self, operation: Narrow) -> Fault | None:
+        """Find out why a cut would change more than the channels it takes; None when it does not."""
+        small = operation.apply(_copy_sharing(self._whole, {}))
+        comparison = _Comparison(small, _silenced(self._whole, operation), operation)
+        try:
+            actual = comparison.of_cut(self._inputs)
+        except Exception as error:
+            reason = f"the model does not run without some of them ({type(error).__name__}: {first_line(error)})"
+            return Fault(reason=reason, path=_raising(small, error))
+        expected = comparison.of_silenced(self._inputs)
+        if [tuple(t.shape) for t in actual] != [tuple(t.shape) for t in expected]:
+            return Fault(reason=LOST_OUTPUT)
+        if comparison.reason:
+            return Fault(reason=comparison.reason, path=comparison.path)
+        if all(_near(ours, theirs) for ours, theirs in zip(actual, expected, strict=True)):
+            return None
+        where = f"in what {comparison.path} reads" if comparison.path else "at the outputs"
+        return Fault(reason=f"the channels that stay would give something else, first seen {where}", path=comparison.path)
 
 
 @final
@@ -77,7 +102,7 @@ class _Comparison:
         self._given: dict[tuple[str, int], Tensor] = {}
         self._calls: Counter[str] = Counter()
         self.reason = ""
-        self.first = ""
+        self.path = ""
 
     def of_cut(self, inputs: ModelInputs) -> list[Tensor]:
         """Run the cut model and return its outputs."""
@@ -144,12 +169,13 @@ class _Comparison:
             reason = _uneven(path, layer.num_groups, kept, output.shape[dimension])
         else:
             reason = _unlike(path, layer, self._operation, inputs, alone, dimension)
-        self.reason = self.reason or reason
+        if reason and not self.reason:
+            self.reason, self.path = reason, path
         return torch.zeros_like(output).index_copy(dimension, index, alone)
 
     def _see(self, path: str, same: bool) -> None:
-        if not same and not self.first:
-            self.first = f"in what {path} reads"
+        if not same and not self.path:
+            self.path = path
 
 
 def _one_to_one(given: tuple[Any, ...], output: Any) -> bool:
@@ -222,11 +248,28 @@ def _vary(module: nn.Module) -> None:
             values += spread * (least + (1 - least) * torch.rand(values.shape, generator=drawn, dtype=values.dtype))
 
 
-def _silence(module: nn.Module, operation: Narrow) -> None:
-    """Set the channels that ``operation`` drops to zero, in place."""
+def _silenced(module: nn.Module, operation: Narrow) -> nn.Module:
+    """Copy a model with the channels that ``operation`` drops set to zero; what it leaves alone is shared."""
     state: Mapping[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    silenced: dict[int, Tensor] = {}
     for path, kept in operation.tensors.items():
+        values = state[path].detach().clone()
         for dimension, indices in kept.items():
-            dropped = sorted(set(range(state[path].shape[int(dimension)])) - set(indices))
+            dropped = sorted(set(range(values.shape[int(dimension)])) - set(indices))
             neutral = 1.0 if path.endswith("running_var") else 0.0
-            state[path].data.index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
+            values.index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
+        silenced[id(state[path])] = nn.Parameter(values) if isinstance(state[path], nn.Parameter) else values
+    return _copy_sharing(module, silenced)
+
+
+def _copy_sharing(module: nn.Module, others: Mapping[int, Tensor]) -> nn.Module:
+    """Copy a model that shares its parameters and buffers, but for those that have ``others`` in their place."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): others.get(id(tensor), tensor) for tensor in tensors})
+
+
+def _raising(module: nn.Module, error: Exception) -> str:
+    """Return the path of the innermost module in whose code an error was raised."""
+    paths = {id(each): path for path, each in module.named_modules()}
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((paths[id(owner)] for owner in reversed(owners) if id(owner) in paths), "")

@@ -1,4 +1,8 @@
-"""Which of several cuts can be made together: proved at once, and where that fails by halves."""
+"""Which of several cuts can be made together: proved at once, and where that fails in parts.
+
+Where a check fails it says in which module. Cuts of tensors in there are set apart first: the others are then proved at
+once. Where that does not tell, cuts are halved.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import final
 
 from torch import nn
 
-from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.methods.pruning.faithfulness import Checker, Fault
 from compress.methods.pruning.operations import Narrow
 from compress.models.inputs import ModelInputs
 
@@ -25,8 +29,9 @@ class Proof:
     """
 
     def __init__(self, module: nn.Module, example: ModelInputs, build: Build) -> None:
-        self._module, self._example, self._build = module, example, build
+        self._checker, self._build = Checker(module, example), build
         self._reasons: dict[str, str] = {}
+        self._tensors: dict[str, tuple[str, ...]] = {}
         self.able: list[str] = []
         self.operation: Narrow | None = None
 
@@ -36,21 +41,33 @@ class Proof:
         return tuple(f"{root} keeps its channels: {reason}" for root, reason in self._reasons.items())
 
     def add(self, roots: Sequence[str]) -> None:
-        """Add those of ``roots`` that can be cut beside all others: all at once, where that fails by halves."""
+        """Add those of ``roots`` that can be cut beside all others: all at once, where that fails in parts."""
         if not roots:
             return
-        reason, operation = self._why_not([*self.able, *roots])
-        if not reason:
+        fault, operation = self._check([*self.able, *roots])
+        if fault is None:
             self.able, self.operation = [*self.able, *roots], operation
         elif len(roots) == 1:
-            alone = self._why_not(roots)[0] if self.able else reason
-            self._reasons[roots[0]] = alone or f"beside the others that are cut, {reason}"
+            alone = self._check(roots)[0] if self.able else fault
+            self._reasons[roots[0]] = f"beside the others that are cut, {fault.reason}" if alone is None else alone.reason
         else:
-            half = len(roots) // 2
-            self.add(roots[:half])
-            self.add(roots[half:])
+            for part in self._parts(roots, fault):
+                self.add(part)
 
-    def _why_not(self, roots: Sequence[str]) -> tuple[str, Narrow | None]:
-        """Return the reason why roots cannot be cut together, empty when they can; and their cut."""
+    def _parts(self, roots: Sequence[str], fault: Fault) -> tuple[Sequence[str], Sequence[str]]:
+        """Part cuts that cannot all be made: those that have no tensor where the fault shows first; or by halves."""
+        near = [root for root in roots if fault.path and self._has_tensors_in(fault.path, root)]
+        if near and len(near) < len(roots):
+            return [root for root in roots if root not in near], near
+        half = len(roots) // 2
+        return roots[:half], roots[half:]
+
+    def _has_tensors_in(self, path: str, root: str) -> bool:
+        if root not in self._tensors:
+            self._tensors[root] = tuple(self._build([root]).tensors)
+        return any(name.startswith(f"{path}.") for name in self._tensors[root])
+
+    def _check(self, roots: Sequence[str]) -> tuple[Fault | None, Narrow]:
+        """Return why roots cannot be cut together, None when they can; and their cut."""
         operation = self._build(roots)
-        return find_unfaithfulness(self._module, operation, self._example), operation
+        return self._checker.find_fault(operation), operation

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from compress.methods.pruning.channels import Group, least_important, rank_groups
 from compress.methods.pruning.cutting import cut, cut_channels
-from compress.methods.pruning.faithfulness import find_unfaithfulness
+from compress.methods.pruning.faithfulness import Checker, find_unfaithfulness
 from compress.methods.pruning.narrowing import build_narrow
 from compress.methods.pruning.operations import Narrow
 
@@ -279,23 +279,63 @@ class FixedView(nn.Module):
         )
 
 
-def test_one_bad_group_of_many_is_found_by_halves(monkeypatch):
+@pytest.fixture
+def checks(monkeypatch):
+    """The cuts that were checked."""
+    cuts, check = [], Checker.find_fault
+
+    def counted(checker, operation):
+        cuts.append(operation)
+        return check(checker, operation)
+
+    monkeypatch.setattr(Checker, "find_fault", counted)
+    return cuts
+
+
+def test_one_bad_group_of_many_is_found_by_halves(checks):
     """Of 32 groups: all, then two halves at each of five levels: 11 proofs, and one of the bad one alone."""
-    module, example = FixedView(32, {13}).eval(), torch.randn(3, 8)
-    calls = []
-
-    def counted(*arguments):
-        calls.append(1)
-        return find_unfaithfulness(*arguments)
-
-    monkeypatch.setattr("compress.methods.pruning.proof.find_unfaithfulness", counted)
+    module, example = FixedView(32, {13}).eval(), torch.randn(5, 8)
     groups = rank_groups(module, example)[0]
     operation, notes = cut_channels(module, example, groups, {f"up.{i}": list(range(8)) for i in range(32)})
     assert {p for p in operation.tensors if p.startswith("up.") and p.endswith("weight")} == {
         f"up.{i}.weight" for i in range(32) if i != 13
     }
-    assert [note.split()[0] for note in notes] == ["up.13"] and len(calls) == 12
+    assert [note.split()[0] for note in notes] == ["up.13"] and len(checks) == 12
     assert build_narrow(module, groups, {"up.0": [0]}).tensors["down.0.weight"] == {"1": list(range(1, 24))}
+
+
+class Hidden(nn.Module):
+    """A layer between two, and perhaps a size written into the forward pass."""
+
+    def __init__(self, fixed):
+        super().__init__()
+        self.fixed, self.up, self.down = fixed, nn.Linear(8, 24), nn.Linear(24, 8)
+
+    def forward(self, x):
+        hidden = self.up(x)
+        return x + self.down(hidden.view(-1, 24) if self.fixed else hidden)
+
+
+def test_a_bad_group_is_looked_for_in_the_module_that_fails(checks):
+    """Of 32: all, all but that of the module whose code fails, that one beside the others, that one alone."""
+    module = nn.Sequential(*(Hidden(i == 13) for i in range(32))).eval()
+    example = torch.randn(3, 8)
+    groups = [group for group in rank_groups(module, example)[0] if group.root.endswith(".up")]
+    operation, notes = cut_channels(module, example, groups, {f"{i}.up": list(range(8)) for i in range(32)})
+    assert [note.split()[0] for note in notes] == ["13.up"] and len(checks) == 4
+    assert len([path for path in operation.tensors if path.endswith("up.weight")]) == 31
+
+
+def test_a_check_leaves_the_model_and_its_tensors_alone():
+    module = nn.Sequential(nn.Linear(8, 24), nn.LayerNorm(24), nn.Linear(24, 4)).eval()
+    before = copy.deepcopy(module.state_dict())
+    checker = Checker(module, torch.randn(2, 8))
+    groups = rank_groups(module, torch.randn(2, 8))[0]
+    operation = build_narrow(module, groups, {"0": [0, 5]})
+    assert checker.find_fault(operation) is None
+    assert checker.find_fault(swapped(operation, "2.weight", "1")) is not None
+    assert checker.find_fault(operation) is None
+    assert all(torch.equal(tensor, module.state_dict()[name]) for name, tensor in before.items())
 
 
 def test_a_group_in_parts_loses_multiples_of_them():

@@ -11,9 +11,9 @@ from compress.methods.pruning.cutting import cut
 from compress.methods.pruning.narrowing import build_narrow
 from compress.models import plan as surgery
 from compress.models.plan import Plan
-from tests import zoo
 from tests.compress.methods.pruning import structures
 from tests.conftest import count_parameters, randomise_batch_norms
+from tests.zoo import small as zoo
 
 OUTPUT = "an output of the model would lose them"
 LEAST = {
