@@ -53,12 +53,23 @@ print(sorted(m for m in ("torch", "onnx", "onnxruntime", "openvino", "executorch
 """
 
 
+PICTURES = (
+    "pictures",
+    "resizing",
+    "figures",
+    *(f"preprocessing.{name}" for name in ("image", "fitted", "figure", "patch", "pixels")),
+)
+"""What reads pictures, of deploy.processing: these take Pillow beside numpy, where a model of pictures is served."""
+
+
 def device_modules():
     for package in DEVICE_SIDE:
         for path in sorted((ROOT / package).rglob("*.py")):
             relative = str(path.relative_to(ROOT))
             if not relative.startswith(HOST_ONLY) and not relative.endswith("__main__.py"):
-                yield relative.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+                name = relative.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+                if name not in {f"deploy.processing.{own}" for own in PICTURES}:
+                    yield name
 
 
 def test_the_device_side_needs_numpy_alone():

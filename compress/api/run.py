@@ -103,6 +103,7 @@ def run(
     stored_mib: float | None = None,
     peak_mib: float | None = None,
     load_ms: float | None = None,
+    total_ms: float | None = None,
     seed: int = 0,
     measure: Mapping[str, float] | None = None,
     calibration: Mapping[str, Any] | None = None,
@@ -128,8 +129,9 @@ def run(
             ``train``, ``validation`` and ``test``, or what a recipe's ``data`` may be.
         stages: in order, such as ``[compress.Distill(student=small), compress.Quantize()]``.
         student: as in ``Distill``; for runs that begin with another stage.
-        accuracy_drop_points, latency_ms_p50, size_mib, stored_mib, peak_mib, load_ms: the budget: points of the metric below
-            the teacher, milliseconds, MiB of the engine, MiB in the bundle, MiB resident at once, milliseconds of loading.
+        accuracy_drop_points, latency_ms_p50, size_mib, stored_mib, peak_mib, load_ms, total_ms: the budget: points of the
+            metric below the teacher, milliseconds, MiB of the engine, in the bundle, and resident at once, milliseconds of
+            loading, and from a raw sample to its answer.
         measure, calibration: what a recipe has under these names.
         name: of the run; the teacher's class in lower case without one.
         device: ``PROFILE[@URL]``, or several: what they share is made once, and the result is a ``DevicesReport``.
@@ -181,6 +183,7 @@ def run(
         "stored_mib": stored_mib,
         "peak_mib": peak_mib,
         "load_ms": load_ms,
+        "total_ms": total_ms,
     }
     asked |= {"calibration": calibration, "name": name, **budget}
     if recipe is not None:

@@ -17,6 +17,7 @@ from compress.data.base import Batch, Indices, Samples
 from compress.data.box_samples import first_faults
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.recordings import BROKEN, Sound, read_head, read_sound, resampled, unreadable
+from deploy.processing.raws import Raw
 from profiles.errors import UserError
 
 
@@ -93,6 +94,9 @@ class AudioSamples(Samples):
             part = sound[first : first + view.samples]
             noises[row, : len(part)] = part
         return noises
+
+    def raw(self, index: int) -> Raw:
+        return Raw(value=(self._held.root / self._held.names[int(self._indices[index])]).read_bytes())
 
     def fingerprint(self) -> str:
         if not self._content:

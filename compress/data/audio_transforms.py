@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compress.data.recordings import Sound
 from deploy.processing.log_mel import LogMel, to_hz, to_mel
+from deploy.processing.sound import place_at
 from profiles.errors import UserError
 
 QUIETEST = 1e-4
@@ -76,7 +77,13 @@ class AudioPreprocessing:
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the fields of ``Splits.preprocessing``."""
-        about: dict[str, Any] = {"rate": self.rate, "seconds": self.seconds, "channels": "their mean", "full_scale": 1.0}
+        about: dict[str, Any] = {
+            "use": "recording",
+            "rate": self.rate,
+            "seconds": self.seconds,
+            "channels": "their mean",
+            "full_scale": 1.0,
+        }
         about |= {"shorter": "silence around it", "longer": "its middle"}
         if self.log_mel is not None:
             about["log_mel"] = vars(self.log_mel)
@@ -90,12 +97,11 @@ def place(sound: Sound, result: Sound, view: AudioPreprocessing, draw: float | N
         draw: from 0 to 1: how much earlier or later it begins, or which part of a longer one is taken; None for the middle.
     """
     spare = len(result) - len(sound)
-    first = spare // 2
-    if draw is not None:
-        first = -round(draw * -spare) if spare < 0 else first + round((2 * draw - 1) * view.shift_s * view.rate)
-    begin, end = max(0, first), min(len(result), first + len(sound))
-    if begin < end:
-        result[begin:end] = sound[begin - first : end - first]
+    if draw is None:
+        place_at(sound, result, spare // 2)
+    else:
+        moved = spare // 2 + round((2 * draw - 1) * view.shift_s * view.rate)
+        place_at(sound, result, -round(draw * -spare) if spare < 0 else moved)
 
 
 def augment_sounds(sounds: Sound, noises: Sound, view: AudioPreprocessing, augment: np.random.Generator) -> Sound:

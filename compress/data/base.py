@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from compress.data.transforms import Normalise, random_mirror, random_shift
 from deploy.engines.inputs import Inputs, digest, rows
+from deploy.processing.pictures import png
+from deploy.processing.raws import Raw
 from profiles.errors import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -84,6 +86,10 @@ class Samples(ABC):
     def fingerprint(self) -> str:
         """Hash the content, cheaply enough for every start."""
 
+    def raw(self, index: int) -> Raw | None:
+        """Return a sample as an application has it: a file's bytes, a text, an array; None where that is not known."""
+        return None
+
     @final
     def evenly_spaced_batches(self, most: int, size: int) -> Iterator[Batch]:
         """Iterate over at most ``most`` evenly spaced samples, not augmented, in batches of ``size``."""
@@ -107,7 +113,7 @@ class ArraySamples(Samples):
 
     Augmentation shifts each image by up to ``shift`` pixels and mirrors it when ``mirror``. Pixels that come in are
     ``fill``, a value of the images as they are held: for uint8 images black before normalisation, which is what the
-    usual CIFAR recipe pads with.
+    usual CIFAR recipe pads with. ``originals`` are uint8 images (samples, channels, ...) that float images were made of.
 
     Raises:
         UserError: images and labels of different lengths, or images that ``normalise`` does not fit.
@@ -122,6 +128,7 @@ class ArraySamples(Samples):
         mirror: bool = False,
         fill: float = 0,
         normalise: Normalise | None = None,
+        originals: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         faults = _misfits(images, labels, normalise)
         if faults:
@@ -130,6 +137,7 @@ class ArraySamples(Samples):
         self.images, self.labels = images, labels.astype(np.int64, copy=False) if labels.dtype.kind in "iu" else labels
         self._shift, self._mirror, self._fill, self._normalise = shift, mirror, fill, normalise
         self.augmentation = Augmentation(shift=shift, mirror=mirror)
+        self._originals = originals if originals is not None or images.dtype != np.uint8 else images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -141,6 +149,11 @@ class ArraySamples(Samples):
             if self._mirror:
                 random_mirror(images, augment)
         return Batch(images if self._normalise is None else self._normalise(images), self.labels[indices])
+
+    def raw(self, index: int) -> Raw:
+        """Return an image as a PNG; an array where that is all there is."""
+        originals = self._originals
+        return Raw(value=self.images[index] if originals is None else png(np.moveaxis(originals[index], 0, 2)))
 
     def fingerprint(self) -> str:
         settings = (self.images.shape, str(self.images.dtype), self._shift, self._mirror, self._fill, self._normalise)
@@ -158,6 +171,7 @@ class NamedSamples(Samples):
         inputs: an array (samples, ...) for each name: floats, integer ids, boolean masks. Float64 becomes float32.
         labels: (samples, ...).
         classes: their names.
+        raws: the samples as an application has them, such as texts.
 
     Raises:
         UserError: no inputs, names that are no Python names, arrays of other types, or of different lengths; all of them.
@@ -169,9 +183,13 @@ class NamedSamples(Samples):
     """
 
     def __init__(
-        self, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any], classes: tuple[str, ...] = ()
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        labels: npt.NDArray[Any],
+        classes: tuple[str, ...] = (),
+        raws: Sequence[Any] = (),
     ) -> None:
-        self.classes = classes
+        self.classes, self._raws = classes, raws
         inputs, labels = {name: np.asarray(array) for name, array in inputs.items()}, np.asarray(labels)
         faults = _misnamed(inputs, labels)
         if faults:
@@ -186,6 +204,10 @@ class NamedSamples(Samples):
 
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
         return Batch(rows(self.inputs, indices), self.labels[indices])
+
+    def raw(self, index: int) -> Raw:
+        """Return a sample as it came; its arrays by name where that is all there is."""
+        return Raw(value=self._raws[index] if self._raws else {name: array[index] for name, array in self.inputs.items()})
 
     def fingerprint(self) -> str:
         content = digest({**self.inputs, "": self.labels})
@@ -236,7 +258,8 @@ class Splits:
     Attributes:
         classes: names of the classes, in the order of the labels; empty for tasks without.
         preprocessing: what was done to a sample before the model sees it (size, mean, deviation, colour order), for
-            whoever feeds the engine; goes into the bundle.
+            whoever feeds the engine; goes into the bundle. ``use`` names a part of ``deploy.processing.preprocessing``.
+        files: that it names, by their names in a bundle: a tokenizer.
         notes: what was left out of the data, and why; said when a run starts.
     """
 
@@ -246,6 +269,7 @@ class Splits:
     test: Samples
     classes: tuple[str, ...]
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
@@ -357,7 +381,15 @@ def array_splits(
                 images, labels, shift=shift if trained else 0, mirror=mirror and trained, normalise=normalise
             )
         samples[name].classes = classes  # for what a metric says of each
-    about = {} if normalise is None else normalise.as_json()
     first = parts["train"][0]
-    size = {} if isinstance(first, Mapping) else {"size": list(first.shape[-2:])}
-    return Splits(**samples, classes=classes, preprocessing={**size, **about})
+    if normalise is not None and not isinstance(first, Mapping):
+        about = whole_image_json((first.shape[-2], first.shape[-1]), normalise)
+    else:
+        about = {"use": "array", **({} if isinstance(first, Mapping) else {"size": list(first.shape[-2:])})}
+    return Splits(**samples, classes=classes, preprocessing=about)
+
+
+def whole_image_json(size: tuple[int, int], normalise: Normalise) -> dict[str, Any]:
+    """Describe images that are held at the input's size; others are resized to it whole."""
+    about = {"use": "image", "size": list(size), "crop": "none", "interpolation": "bilinear, antialiased"}
+    return {**about, **normalise.as_json()}

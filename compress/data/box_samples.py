@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ from compress.data.decoding import UNREADABLE, Header, frames_note, read_headers
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Bytes
 from deploy.files import allocate
+from deploy.processing.raws import Raw
 from profiles.errors import UserError
 
 IN_MEMORY_BYTES = 2**30
@@ -87,6 +88,10 @@ class ImageCache:
             raise UserError(*first_faults(faults))
         return self._pixels[indices]
 
+    def content(self, index: int) -> bytes:
+        """Return the file of an image."""
+        return (self._root / self.drawn[index].file).read_bytes()
+
     def digests(self, indices: Indices) -> list[str]:
         """Hash the content of each image."""
         names = [self.drawn[index].file for index in indices]
@@ -124,6 +129,9 @@ class BoxSamples(Samples):
         if augment is not None:
             pixels, boxes = augment_with_boxes(pixels, boxes, self._view, augment)
         return Batch(self._view.normalise(np.moveaxis(pixels, 3, 1)), boxes)
+
+    def raw(self, index: int) -> Raw:
+        return Raw(value=self._held.content(int(self._indices[index])))
 
     def fingerprint(self) -> str:
         if not self._content:
@@ -165,7 +173,9 @@ def box_splits(
     counts = {part: len(drawn) for part, drawn in kept.items()}
     chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
     held = {part: ImageCache(root, drawn, view) for part, drawn in kept.items()}
-    samples = {name: BoxSamples(held[part], indices, view, classes) for name, (part, indices) in chosen.items()}
+    samples: dict[str, Any] = {
+        name: BoxSamples(held[part], indices, view, classes) for name, (part, indices) in chosen.items()
+    }
     all_notes = [*notes, *orientation_notes]
     all_notes += [f"{dropped} boxes without extent inside their picture were dropped"] if dropped else []
     return Splits(**samples, classes=classes, preprocessing=view.as_json(), notes=tuple(all_notes))

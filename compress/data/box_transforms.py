@@ -17,17 +17,15 @@ from PIL import Image
 from compress.data.fingerprints import thread_pool
 from compress.data.options import Sides, as_sides
 from compress.data.transforms import Bytes, Normalise, make_normalise
+from deploy.processing.resizing import FILL as FILL
+from deploy.processing.resizing import RESIZE, fit, fitted
 from profiles.errors import UserError
 
 Boxes = npt.NDArray[np.float32]
 """(boxes, 5), or (samples, most, 5) with label -1 in rows that only fill up."""
 
-RESIZE = ("plain", "letterbox")
 USUAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Mean and deviation unless given: detectors mostly take pixels from 0 to 1."""
-
-FILL = 114
-"""The grey around letterboxed and moved pictures."""
 
 LEAST_SIDE_PX = 1.0
 """A box not wider or not higher than this, once it is cut to its picture, is none: a click without a drag."""
@@ -81,17 +79,12 @@ class BoxPreprocessing:
 
     def fit(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return factors across and down, and offsets from left and top, from image pixels to input pixels."""
-        down, across = self.size[0] / height, self.size[1] / width
-        if self.resize == "plain":
-            return across, down, 0.0, 0.0
-        factor = min(across, down)
-        wide, high = max(1, round(width * factor)), max(1, round(height * factor))
-        return wide / width, high / height, (self.size[1] - wide) // 2, (self.size[0] - high) // 2
+        return fit(self.size, self.resize, width, height)
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the fields of ``Splits.preprocessing``."""
         kind = "bilinear, antialiased" if self.antialias else "bilinear"
-        about: dict[str, Any] = {"size": list(self.size), "resize": self.resize, "interpolation": kind}
+        about: dict[str, Any] = {"use": "fitted", "size": list(self.size), "resize": self.resize, "interpolation": kind}
         if self.resize == "letterbox":
             about |= {"fill": FILL, "placed": "centre"}
         return {**about, **self.normalise.as_json()}
@@ -107,21 +100,7 @@ def make_box_preprocessing(
 
 def fit_image(picture: Image.Image, view: BoxPreprocessing) -> Bytes:
     """Resize an upright image to the input: uint8 (height, width, channels)."""
-    channels = view.normalise.channels
-    across, down, left, top = view.fit(*picture.size)
-    wide, high = round(across * picture.width), round(down * picture.height)
-    small = _shrunk(picture, wide, high, antialias=view.antialias)
-    result = np.full((*view.size, channels), FILL, np.uint8)
-    result[int(top) : int(top) + high, int(left) : int(left) + wide] = np.asarray(small).reshape(high, wide, channels)
-    return result
-
-
-def _shrunk(picture: Image.Image, width: int, height: int, *, antialias: bool) -> Image.Image:
-    if antialias:
-        return picture.resize((width, height), Image.Resampling.BILINEAR)
-    across, down = picture.width / width, picture.height / height
-    back = (across, 0, 0, 0, down, 0)
-    return picture.transform((width, height), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
+    return fitted(picture, view.size, view.normalise.channels, view.resize, antialias=view.antialias)
 
 
 def augment_with_boxes(

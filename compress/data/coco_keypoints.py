@@ -82,7 +82,7 @@ def coco_keypoints(
     sizes = {part: len(found) for part, found in figures.items()}
     chosen = assign_splits(sizes, validation=validation, test=test, calibration=calibration, seed=seed)
     plain = replace(view, mirror=False, turn=0.0, zoom=0.0, move=0.0, colour=0.0)
-    samples = {
+    samples: dict[str, Any] = {
         name: KeypointSamples(
             root, [figures[part][i] for i in indices], view if name == "train" else plain, points, mirror_pairs(points)
         )

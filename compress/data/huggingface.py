@@ -16,6 +16,7 @@ from compress.data.base import Indices, Splits, assign_splits
 from compress.data.images import ImagePreprocessing, ImageStore, image_splits
 from compress.data.options import Seed, Sides, as_sides, checked_options
 from compress.data.transforms import IMAGENET, make_normalise
+from deploy.processing.pictures import png
 from profiles.errors import UserError, one_line
 
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -190,12 +191,23 @@ class _Rows(ImageStore):
             for index, value in zip(indices, held, strict=True)
         ]
 
+    def content(self, index: int) -> bytes:
+        return _file_of(self._rows[[index]][self._column][0], self._places)
+
     def digests(self, indices: Indices) -> list[str]:
         hashes: list[str] = []
         for start in range(0, len(indices), ROWS):
             held = self._rows[indices[start : start + ROWS].tolist()][self._column]
             hashes += [hashlib.sha256(_content(value, self._places)).hexdigest() for value in held]
         return hashes
+
+
+def _file_of(value: Any, places: Sequence[Path]) -> bytes:
+    """Return a picture's file; an array as a PNG."""
+    if isinstance(value, dict):
+        return _content(value, places)
+    array = np.asarray(value, np.uint8)
+    return png(array.reshape(*array.shape[:2], -1))
 
 
 def _opened(value: Any, places: Sequence[Path]) -> Image.Image:

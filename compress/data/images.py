@@ -15,13 +15,10 @@ from PIL import Image
 
 from compress.data.base import Augmentation, Batch, Indices, Samples, Splits, assign_splits
 from compress.data.decoding import (
-    GAP,
     UNREADABLE,
     animation_notes,
     other_files_note,
     reason,
-    shown_size,
-    upright,
 )
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.image_folders import find_images
@@ -38,8 +35,9 @@ from compress.data.transforms import (
     random_draws,
     random_mirror,
     random_shift,
-    resize_crop,
 )
+from deploy.processing.raws import Raw
+from deploy.processing.resizing import decoded
 from profiles.errors import UserError
 
 AUGMENT = ("crop", "shift", "none")
@@ -113,7 +111,7 @@ class ImagePreprocessing:
         resize: dict[str, Any] = {"crop": self.crop, "interpolation": f"{self.interpolation}, antialiased"}
         if self.crop == "centre":
             resize = {"short_side": self.resized_to, **resize}
-        return {"size": list(self.size), **resize, **self.normalise.as_json()}
+        return {"use": "image", "size": list(self.size), **resize, **self.normalise.as_json()}
 
 
 class ImageStore(ABC):
@@ -126,6 +124,10 @@ class ImageStore(ABC):
     @abstractmethod
     def digests(self, indices: Indices) -> list[str]:
         """Hash the content of each image."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """Return the file of an image."""
 
 
 @final
@@ -189,6 +191,9 @@ class ImageSamples(Samples):
             raise UserError(*bad[:NAMED], *more)
         return images
 
+    def raw(self, index: int) -> Raw:
+        return Raw(value=self._shelf.content(int(self._indices[index])))
+
     def fingerprint(self) -> str:
         if not self._content:
             digest = hashlib.sha256(repr(self._view).encode())
@@ -196,29 +201,6 @@ class ImageSamples(Samples):
             digest.update("".join(self._shelf.digests(self._indices)).encode())
             self._content = digest.hexdigest()
         return self._content
-
-
-def decoded(
-    picture: Image.Image,
-    size: tuple[int, int],
-    channels: int,
-    box: Callable[[int, int], Box],
-    interpolation: str = "bilinear",
-) -> Bytes:
-    """Decode a part of an opened image as (channels, height, width), by the rules of ``compress.data.decoding``.
-
-    Args:
-        box: from the image's width and height to the part that is wanted.
-    """
-    rows, columns = size
-    width, height = shown_size(picture)
-    left, top, right, bottom = box(width, height)
-    needed = int(width * columns / (right - left) * GAP), int(height * rows / (bottom - top) * GAP)
-    image = upright(picture, channels, at_least=needed)
-    shrunk = (image.width / width, image.height / height)
-    part = (left * shrunk[0], top * shrunk[1], right * shrunk[0], bottom * shrunk[1])
-    pixels: Bytes = np.asarray(resize_crop(image, size, part, interpolation))
-    return np.moveaxis(pixels.reshape(rows, columns, channels), 2, 0)
 
 
 @checked_options("data: images")
@@ -328,3 +310,6 @@ class _Files(ImageStore):
         names = [self._names[index] for index in indices]
         known = file_digests(self._root, names)
         return [known[name] for name in names]
+
+    def content(self, index: int) -> bytes:
+        return (self._root / self._names[index]).read_bytes()

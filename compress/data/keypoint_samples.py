@@ -18,6 +18,8 @@ from compress.data.box_transforms import FILL, vary_colour
 from compress.data.decoding import UNREADABLE, reason, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Bytes, Normalise
+from deploy.processing.figures import cut_figure
+from deploy.processing.raws import Raw
 from profiles.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -85,7 +87,12 @@ class FigurePreprocessing:
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the fields of ``Splits.preprocessing``."""
-        about = {"size": list(self.size), "padding": self.padding, "resize": "in proportion, around the figure's box"}
+        about = {
+            "use": "figure",
+            "size": list(self.size),
+            "padding": self.padding,
+            "resize": "in proportion, around the figure's box",
+        }
         return {**about, "fill": FILL, "interpolation": "bilinear", **self.normalise.as_json()}
 
 
@@ -152,6 +159,10 @@ class KeypointSamples(Samples):
             vary_colour(pixels, 1 + view.colour * (2 * draws[:, 5:] - 1))
         return Batch(view.normalise(np.moveaxis(pixels, 3, 1)), targets)
 
+    def raw(self, index: int) -> Raw:
+        figure = self.figures[index]
+        return Raw(value=(self._root / figure.file).read_bytes(), box=figure.box)
+
     def _target(self, figure: Figure, made: Array, *, inside: bool) -> Array:
         """A figure's target; ``inside``: what the input does not show is not labelled."""
         mirrored = np.linalg.det(made[:, :2]) < 0
@@ -174,18 +185,7 @@ class KeypointSamples(Samples):
         if image.size != figure.size:
             given, stated = (f"{wide}x{high}" for wide, high in (image.size, figure.size))
             return [f"data: {path} is of {given} pixels, and its annotation says {stated}; points would be off"]
-        # averaged down by whole pixels first: bilinear alone would leave most of a large image out
-        less = max(1, min(int(abs(np.linalg.det(made[:, :2])) ** -0.5), *image.size))
-        image = image.reduce(less) if less > 1 else image
-        back = np.linalg.inv(made[:, :2])
-        origin = -back @ made[:, 2] / less
-        back = back / less
-        coefficients = (*back[0], origin[0], *back[1], origin[1])
-        fill = FILL if result.shape[2] == 1 else (FILL,) * 3
-        wanted = self._view.size[::-1]
-        bilinear = Image.Resampling.BILINEAR
-        cut = image.transform(wanted, Image.Transform.AFFINE, coefficients, bilinear, fillcolor=fill)
-        result[:] = np.asarray(cut).reshape(result.shape)
+        result[:] = cut_figure(image, made, self._view.size, self._view.normalise.channels)
         return []
 
     def fingerprint(self) -> str:

@@ -22,6 +22,7 @@ from compress.data.box_transforms import BoxPreprocessing, fit_image, move_image
 from compress.data.decoding import TURNS, UNREADABLE, Size, orientation_of, reason, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Bytes
+from deploy.processing.raws import Raw
 from profiles.errors import UserError
 
 NONE = 255
@@ -77,6 +78,10 @@ class MaskCache:
             raise UserError(*first_faults(faults))
         return self._pixels[indices], self._labels[indices]
 
+    def content(self, index: int) -> bytes:
+        """Return the file of an image."""
+        return (self._root / self.files[index]).read_bytes()
+
     def digests(self, indices: Indices) -> list[str]:
         """Hash the content of each image and its mask."""
         names = [self.files[index] for index in indices]
@@ -127,6 +132,9 @@ class MaskSamples(Samples):
         targets = labels.astype(np.int64)
         targets[labels == NONE] = -1
         return Batch(self._view.normalise(np.moveaxis(pixels, 3, 1)), targets)
+
+    def raw(self, index: int) -> Raw:
+        return Raw(value=self._held.content(int(self._indices[index])))
 
     def fingerprint(self) -> str:
         if not self._content:

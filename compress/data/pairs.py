@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from compress.data.base import Splits, assign_splits
 from compress.data.box_samples import PARTS, first_faults
@@ -95,7 +96,7 @@ def pairs(
     if faults:
         raise UserError(*first_faults(faults))
     chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
-    samples = {name: PatchSamples(stores[part], indices, view) for name, (part, indices) in chosen.items()}
+    samples: dict[str, Any] = {name: PatchSamples(stores[part], indices, view) for name, (part, indices) in chosen.items()}
     about = dict(view.as_json()) | ({"step": step} if step else {"white": 1.0})
     return Splits(**samples, classes=(), preprocessing=about, notes=tuple(notes))
 

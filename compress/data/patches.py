@@ -19,6 +19,9 @@ from compress.data.decoding import UNREADABLE, reason, upright
 from compress.data.fingerprints import file_digests, thread_pool
 from compress.data.transforms import Normalise
 from deploy.files.npz import read_array
+from deploy.processing.normalisation import normalise_shares
+from deploy.processing.pictures import png
+from deploy.processing.raws import Raw
 from profiles.errors import UserError
 
 WHITE = 255.0
@@ -61,7 +64,7 @@ class PatchPreprocessing:
 
     def as_json(self) -> Mapping[str, Any]:
         """Return the fields of ``Splits.preprocessing``."""
-        return {"size": list(self.size), "enlarge": self.enlarge, **self.normalise.as_json()}
+        return {"use": "patch", "size": list(self.size), "enlarge": self.enlarge, **self.normalise.as_json()}
 
 
 class PairStore(ABC):
@@ -122,7 +125,13 @@ class PatchSamples(Samples):
             raise UserError(*first_faults(faults))
         pairs = [each for each in found if isinstance(each, tuple)]
         inputs, targets = (np.moveaxis(np.stack(side), 3, 1) for side in zip(*pairs, strict=True))
-        return Batch(_normalised(inputs, self._view.normalise), np.ascontiguousarray(targets))
+        return Batch(normalise_shares(inputs, self._view.normalise), np.ascontiguousarray(targets))
+
+    def raw(self, index: int) -> Raw:
+        """Return the input patch of a sample as a PNG."""
+        number = int(self._indices[index])
+        given, _ = self._patch(number, *self._held.read(number, np.random.default_rng(int(index))), None)
+        return Raw(value=png(np.round(np.float32(WHITE) * given).astype(np.uint8)))
 
     def _patch(
         self, number: int, given: Pixels, wanted: Pixels, draw: npt.NDArray[np.float64] | None
@@ -262,11 +271,3 @@ def read_numbers(path: Path) -> Pixels:
         raise UserError(f"data: {path} holds {numbers.dtype} of shape {numbers.shape}; numbers (height, width) are read")
     read: Pixels = numbers.reshape(*numbers.shape[:2], -1).astype(np.float32)
     return read
-
-
-def _normalised(inputs: Pixels, normalise: Normalise) -> Pixels:
-    """Normalise images (samples, channels, height, width) whose white is 1, as ``Normalise`` does bytes."""
-    ordered = inputs[:, ::-1] if normalise.order == "bgr" else inputs
-    mean, deviation = (np.array(each, np.float32).reshape(-1, 1, 1) for each in (normalise.mean, normalise.deviation))
-    result: Pixels = np.ascontiguousarray((ordered * np.float32(normalise.scale) - mean) / deviation, dtype=np.float32)
-    return result

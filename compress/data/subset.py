@@ -7,6 +7,7 @@ from typing import final
 import numpy as np
 
 from compress.data.base import Batch, Indices, Samples
+from deploy.processing.raws import Raw
 
 
 @final
@@ -22,6 +23,9 @@ class Subset(Samples):
 
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
         return self._samples.load(self.indices[indices], augment)
+
+    def raw(self, index: int) -> Raw | None:
+        return self._samples.raw(int(self.indices[index]))
 
     def fingerprint(self) -> str:
         return f"{self._samples.fingerprint()}-{self.indices.tolist()}"

@@ -13,8 +13,8 @@ from annotated_types import Ge, Le
 from compress.data.base import NamedSamples, Splits, assign_splits
 from compress.data.options import Seed, checked_options
 from compress.data.text_files import Column, read_columns, read_conll
-from compress.data.tokens import INPUTS, Tokenizer
 from deploy.engines.inputs import rows
+from deploy.processing.tokens import FILE, INPUTS, Tokenizer
 from profiles.errors import UserError
 
 Length = Annotated[int, Ge(2), Le(8192)]
@@ -22,7 +22,8 @@ Length = Annotated[int, Ge(2), Le(8192)]
 
 NONE = "none"
 OUTSIDE = "O"
-Labelled = tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[Any]]
+Labelled = tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[Any], Sequence[Any]]
+"""Inputs by name, labels, and the texts."""
 
 
 @checked_options("data: text")
@@ -64,15 +65,17 @@ def text(
     parts: dict[str, Labelled] = {}
     for name, table in tables.items():
         labels = [numbers[each] for each in table[texts]] if classes else [-1] * len(table[0])
-        parts[name] = reader.encode(table[0], table[1] if texts == 2 else None), np.array(labels, np.int64)
+        second_texts = table[1] if texts == 2 else None
+        raws = list(table[0]) if second_texts is None else [list(pair) for pair in zip(table[0], second_texts, strict=True)]
+        parts[name] = reader.encode(table[0], second_texts), np.array(labels, np.int64), raws
     chosen = assign_splits(
-        {name: len(labels) for name, (_, labels) in parts.items()},
+        {name: len(labels) for name, (_, labels, _) in parts.items()},
         validation=held_out_validation,
         test=held_out_test,
         calibration=calibration,
         seed=seed,
     )
-    return _splits(parts, chosen, classes, reader)
+    return _splits(parts, chosen, classes, reader, {"use": "text", "pairs": texts == 2})
 
 
 @checked_options("data: sentence_pairs")
@@ -107,16 +110,17 @@ def sentence_pairs(
     for name, (ours, theirs, scores) in tables.items():
         both = [sentence for pair in zip(ours, theirs, strict=True) for sentence in pair]
         values = np.repeat(_numbers(files[name], scores), 2)
-        parts[name] = reader.encode(both), np.stack([np.arange(len(both)) // 2, values], axis=1).astype(np.float64)
+        targets = np.stack([np.arange(len(both)) // 2, values], axis=1).astype(np.float64)
+        parts[name] = reader.encode(both), targets, both
     pairs = assign_splits(
-        {name: len(scores) // 2 for name, (_, scores) in parts.items()},
+        {name: len(scores) // 2 for name, (_, scores, _) in parts.items()},
         validation=held_out_validation,
         test=held_out_test,
         calibration=calibration // 2,
         seed=seed,
     )
     chosen = {name: (part, np.repeat(2 * each, 2) + np.tile([0, 1], len(each))) for name, (part, each) in pairs.items()}
-    return _splits(parts, chosen, (), reader)
+    return _splits(parts, chosen, (), reader, {"use": "text", "pairs": False})
 
 
 @checked_options("data: conll")
@@ -149,15 +153,16 @@ def conll(
     for name, part in sentences.items():
         arrays, words = reader.encode_words([words for words, _ in part])
         tags = [np.array([*(numbers[tag] for tag in tags), -1]) for _, tags in part]  # the last is of word -1: none
-        parts[name] = arrays, np.stack([own[row] for own, row in zip(tags, words, strict=True)]).astype(np.int64)
+        targets = np.stack([own[row] for own, row in zip(tags, words, strict=True)]).astype(np.int64)
+        parts[name] = arrays, targets, [list(words) for words, _ in part]
     chosen = assign_splits(
-        {name: len(tags) for name, (_, tags) in parts.items()},
+        {name: len(tags) for name, (_, tags, _) in parts.items()},
         validation=held_out_validation,
         test=held_out_test,
         calibration=calibration,
         seed=seed,
     )
-    return _splits(parts, chosen, classes, reader)
+    return _splits(parts, chosen, classes, reader, {"use": "words"})
 
 
 def _given(train: Path, validation: Path | None, test: Path | None) -> dict[str, Path]:
@@ -194,11 +199,13 @@ def _splits(
     chosen: Mapping[str, tuple[str, npt.NDArray[np.int64]]],
     classes: tuple[str, ...],
     reader: Tokenizer,
+    used: Mapping[str, Any],
 ) -> Splits:
     samples: dict[str, Any] = {}
     for name, (part, indices) in chosen.items():
-        arrays, labels = parts[part]
-        samples[name] = NamedSamples(rows(arrays, indices), labels[indices], classes)
-    total = sum(len(labels) for _, labels in parts.values())
+        arrays, labels, raws = parts[part]
+        samples[name] = NamedSamples(rows(arrays, indices), labels[indices], classes, [raws[index] for index in indices])
+    total = sum(len(labels) for _, labels, _ in parts.values())
     notes = (f"{reader.cut} of {total} texts are longer than {reader.length} tokens, and cut",) if reader.cut else ()
-    return Splits(**samples, classes=classes, preprocessing=reader.as_json(), notes=notes)
+    about, files = {**used, **reader.as_json()}, {FILE: reader.content}
+    return Splits(**samples, classes=classes, preprocessing=about, files=files, notes=notes)

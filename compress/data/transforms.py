@@ -7,94 +7,26 @@ the whole batch before a picture is opened, so that neither its size nor the ord
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from compress.data.options import Sides, as_sides
-from profiles.errors import UserError
-
-Bytes = npt.NDArray[np.uint8]
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels."""
+from deploy.processing.normalisation import Bytes as Bytes
+from deploy.processing.normalisation import Normalise as Normalise
+from deploy.processing.resizing import INTERPOLATIONS as INTERPOLATIONS
+from deploy.processing.resizing import Box as Box
+from deploy.processing.resizing import centre_box as centre_box
+from deploy.processing.resizing import resize_crop as resize_crop
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of red, green and blue (or of grey), white being 1."""
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-ORDERS = ("rgb", "bgr")
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "nearest": Image.Resampling.NEAREST,
-}
-"""How images are resized; all but the last average over what they shrink."""
 ATTEMPTS = 10
 LEAST_RATIO, MOST_RATIO = 3 / 4, 4 / 3
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Normalise:
-    """Normalisation of bytes: (byte * scale / 255 - mean) / deviation, channel by channel.
-
-    Attributes:
-        mean, deviation: a value for each of the model's channels, 3 or 1 for grey, in their order; white is ``scale``.
-        order: of the model's channels, "rgb" or "bgr"; images are held as rgb.
-        scale: what white is before the mean is taken off: 1, or 255 for models of Caffe's kind.
-
-    Raises:
-        UserError: any of them is not of that kind.
-    """
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    order: str = "rgb"
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        faults: list[str] = []
-        if len(self.mean) != len(self.deviation) or len(self.mean) not in (1, 3):
-            given = f"{len(self.mean)} and {len(self.deviation)}"
-            faults.append(f"data: mean and deviation have a value for each channel, 3 or 1 for grey; given: {given} values")
-        if not all(math.isfinite(value) for value in self.mean):
-            faults.append(f"data: mean is made of finite numbers; given: {list(self.mean)}")
-        elif any(value > self.scale for value in self.mean) and self.scale > 0:
-            words = f"mean is at most what white is, {self.scale:g} (scale); for means up to 255 say scale = 255"
-            faults.append(f"data: {words}; given: {list(self.mean)}")
-        if not all(math.isfinite(value) and value > 0 for value in self.deviation):
-            faults.append(f"data: deviation is made of numbers above 0; given: {list(self.deviation)}")
-        if self.order not in ORDERS:
-            faults.append(f"data: order is one of {', '.join(ORDERS)}; given: {self.order!r}")
-        if not 0 < self.scale < math.inf:
-            faults.append(f"data: scale is what white is, 1 or 255; given: {self.scale!r}")
-        if faults:
-            raise UserError(*faults)
-
-    @property
-    def channels(self) -> int:
-        """Number of channels, 3 or 1."""
-        return len(self.mean)
-
-    def __call__(self, images: Bytes) -> npt.NDArray[np.float32]:
-        """Float32 of the same shape (..., C, H, W)."""
-        deviation = np.array(self.deviation).reshape(-1, 1, 1)
-        factor = (self.scale / 255 / deviation).astype(np.float32)
-        offset = (np.array(self.mean).reshape(-1, 1, 1) / deviation).astype(np.float32)
-        ordered = images[..., ::-1, :, :] if self.order == "bgr" else images
-        result: npt.NDArray[np.float32] = np.multiply(ordered, factor, dtype=np.float32, order="C")
-        result -= offset
-        return result
-
-    def as_json(self) -> Mapping[str, Any]:
-        """Return the fields of ``Splits.preprocessing``."""
-        order = self.order if self.channels == 3 else "grey"
-        return {"mean": list(self.mean), "deviation": list(self.deviation), "order": order, "scale": self.scale}
 
 
 def make_normalise(
@@ -204,27 +136,3 @@ def random_box(width: int, height: int, least_area: float, draws: npt.NDArray[np
     wide, high = max(1, min(width, round(height * most))), max(1, min(height, round(width / least)))
     left, top = (width - wide) // 2, (height - high) // 2
     return (left, top, left + wide, top + high)
-
-
-def centre_box(width: int, height: int, size: Sides, short_side: int) -> Box:
-    """Return the part of an image that is left when it is resized and ``size`` is cut from its middle.
-
-    The image is resized in proportion until it covers ``size``, enlarged so that its shorter side is ``short_side``. The
-    part is in pixels of the image: resizing it is resizing and then cropping, in one pass, to the pixel.
-    """
-    rows, columns = as_sides(size)
-    enlarged = short_side / min(rows, columns)
-    if width * rows <= height * columns:  # the width is what just covers
-        wide = round(columns * enlarged)
-        high = int(wide * height / width)
-    else:
-        high = round(rows * enlarged)
-        wide = int(high * width / height)
-    left, top = round((wide - columns) / 2), round((high - rows) / 2)
-    across, down = width / wide, height / high
-    return (left * across, top * down, (left + columns) * across, (top + rows) * down)
-
-
-def resize_crop(image: Image.Image, size: Sides, box: Box, interpolation: str = "bilinear") -> Image.Image:
-    """Resize the box of an image to ``size``, height and width, by one of ``INTERPOLATIONS``; antialiased."""
-    return image.resize(as_sides(size)[::-1], INTERPOLATIONS[interpolation], box=box)

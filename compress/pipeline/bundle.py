@@ -18,6 +18,7 @@ from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import stated
+from compress.pipeline.whole_path import RAWS, WholePath
 from compress.report.record import Report
 from compress.tasks.thresholds import ClassThreshold
 from deploy.bundle import bundle as bundles
@@ -25,10 +26,14 @@ from deploy.bundle.golden import pack
 from deploy.bundle.manifest import Manifest, Target
 from deploy.engines import BuildPlan
 from deploy.engines.base import load_plan
+from deploy.processing import whole
+from deploy.processing.detection import decode
 from deploy.processing.detection.decode import Decoding
 from profiles.device import DeviceProfile
 
-GOLDEN_SAMPLES = 16
+GOLDEN_SAMPLES = RAWS
+GIVEN = (whole.BEFORE_FILE, decode.FILE, decode.PRIORS)
+"""Files of a bundle that say more than a path needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,7 @@ class BundleContents:
     preprocessing: Mapping[str, Any]
     decoding: Decoding | None = None
     extras: Mapping[str, Path] = field(default_factory=dict)
+    path: WholePath = WholePath()
 
 
 def collect(
@@ -58,7 +64,9 @@ def collect(
     decoding = builder.task.decoding(outputs)
     if decoding is not None and thresholds:
         decoding = replace(decoding, thresholds=tuple(each.threshold for each in thresholds))
+    path = evaluator.whole_path(best, "test")
     return BundleContents(
+        path=path,
         model=evaluator.model_path(best),
         packed=packed.file if packed else None,
         plan=load_plan(evaluator.built(best).folder / "engine"),
@@ -89,6 +97,8 @@ def bundle(folder: Path, load: BundleContents, report: Report, profile: DevicePr
         profile=profile,
         golden=load.golden,
         preprocessing=load.preprocessing,
+        path_files={name: content for name, content in load.path.files.items() if name not in GIVEN},
+        raws=load.path.raws,
         report=json.dumps(report.as_json(), indent=1, default=dict).encode(),
         decoding=load.decoding,
         extras=load.extras,

@@ -13,11 +13,10 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 
 from compress.data import Samples
 from compress.execution import distributed
-from compress.execution.cache import Step, StepCache, versions
+from compress.execution.cache import Step, StepCache
 from compress.execution.progress import Progress
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
@@ -26,6 +25,7 @@ from compress.pipeline.exports import MODEL, Exporter, PackedExport, Variant
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.races import RaceOptions, RaceResult, Races, device_key, facts_and_setting
 from compress.pipeline.recorded_engine import RecordedEngine
+from compress.pipeline.whole_path import WholePath, whole_path
 from compress.tasks import Metric, Predict
 from deploy.devices import Device
 from deploy.devices.local import Local
@@ -35,6 +35,7 @@ from deploy.export.divergence import LEAST_COSINE, first_divergence
 from deploy.export.structure import structure_digest
 from deploy.measure.footprint import Footprint
 from deploy.measure.parity import Parity, parity
+from deploy.measure.path_times import PathLatency
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
 from profiles.device import DeviceProfile
@@ -86,6 +87,8 @@ class Evaluator:
         self.pool = WorkerPool(device)
         self.refused: dict[Variant, str] = {}
         self._raced_as: dict[Variant, Step] = {}
+        self._paths_of: dict[tuple[tuple[Variant, ...], float], dict[str, WholePath]] = {}
+        self._whole_paths: dict[tuple[str, str | None], WholePath] = {}
         self._files = Exporter(builder, profile, cache)
         facts, setting = distributed.from_main(facts_and_setting(self.pool) if distributed.is_main() else ({}, {}))
         self.environment: dict[str, Any] = facts
@@ -246,6 +249,33 @@ class Evaluator:
         engines, result = self._raced(variants, seconds)
         return {variant: result.latency(engine) for variant, engine in engines.items()}
 
+    def race_paths(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, Latency]:
+        """Race as ``race`` does, and time the whole paths too, from raw samples of validation to answers."""
+        engines = self._sharing({variant: self.built(variant) for variant in variants})
+        paths: dict[str, WholePath] = {}
+        for variant, step in engines.items():
+            if step.key not in paths and (path := self.whole_path(variant, "validation")).files:
+                paths[step.key] = path
+        self._paths_of[tuple(variants), seconds] = paths
+        return self.race(variants, seconds)
+
+    def whole_path(self, variant: Variant, split: str) -> WholePath:
+        """Describe what is before and after a variant's engine, with raw samples of a split."""
+        task, samples = self._builder.task, getattr(self._builder.data, split)
+        decoding = None
+        if task.asked_head() is not None:
+            decoding = task.decoding(self.infer(variant, self.sample_feed(samples, 1)))
+        key = split, None if decoding is None else decoding.head
+        if key not in self._whole_paths:
+            self._whole_paths[key] = whole_path(self._builder.data, task, samples, decoding)
+            if why_not := self._whole_paths[key].why_not:
+                self._progress.say(f"  the whole path, from raw samples to answers, is not timed: {why_not}")
+        return self._whole_paths[key]
+
+    def path_ms(self, variant: Variant) -> PathLatency | None:
+        """Return the latency of the whole path of a variant that raced; None where it was not timed."""
+        return self._races.path_ms(self._raced_as[variant])
+
     def faster(self, one: Variant, other: Variant, variants: Sequence[Variant], seconds: float) -> tuple[float, float]:
         """Return the interval of how many times faster ``other`` is than ``one`` in that race of ``variants``."""
         engines, result = self._raced(variants, seconds)
@@ -253,7 +283,7 @@ class Evaluator:
 
     def _raced(self, variants: Sequence[Variant], seconds: float) -> tuple[dict[Variant, Step], RaceResult]:
         engines = self._sharing({variant: self.built(variant) for variant in variants})
-        result = self._races.run(engines.values(), seconds)
+        result = self._races.run(engines.values(), seconds, self._paths_of.get((tuple(variants), seconds)))
         self.environment["conditions"] = result.conditions
         self._raced_as |= engines
         return engines, result
@@ -363,14 +393,3 @@ def _alike(agreement: Parity, variant: Variant) -> bool:
 
 def _same_numbers(one: str | None, other: str) -> bool:
     return one is not None and QUANTIZATION[one].numbers() == QUANTIZATION[other].numbers()
-
-
-def host_environment() -> dict[str, Any]:
-    """Describe this machine beside a measurement: package versions, threads, frequency governor."""
-    packages = ("torch", "onnx", "onnxruntime", "openvino", "brevitas", "numpy")
-    return {"versions": versions(*packages), "torch_threads": torch.get_num_threads(), "governor": _governor()}
-
-
-def _governor() -> str | None:
-    file = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return file.read_text().strip() if file.exists() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -12,16 +13,22 @@ from compress.execution import distributed
 from compress.execution.cache import Step, StepCache, digest
 from compress.execution.progress import Progress, follow
 from compress.pipeline.cache_keys import code_key
+from compress.pipeline.whole_path import WholePath
 from deploy.devices import Device
 from deploy.engines.inputs import Inputs, as_feed, input_names
 from deploy.measure.footprint import Footprint
 from deploy.measure.load import LOOK_S, default_quiet_s
+from deploy.measure.path_times import PathLatency, path_latency_from
 from deploy.measure.timing import ROUNDS, Latency, ratio_interval, summarise
 from deploy.worker.client import RemoteWorker
 from deploy.worker.patience import Patience
 from deploy.worker.pool import WorkerPool
 from deploy.worker.race import locked_clocks, race
+from deploy.worker.whole_path import race_paths
+from profiles.errors import UserError
 
+PATH_SHARE = 0.5
+"""Of the time that an engine is timed for, what its whole path is timed for after it."""
 MOST_TRIES = 3
 """Races of the same engines that are timed under doubt before the newest is taken for good."""
 
@@ -69,6 +76,11 @@ class RaceResult:
     def footprint(self, engine: Step) -> Footprint:
         """Return what holding one engine costs: memory, loading, first inference."""
         return Footprint(**self._facts["footprints"][engine.key])
+
+    def path_ms(self, engine: Step) -> PathLatency | None:
+        """Return the latency of an engine's whole path, in milliseconds; None where it was not timed."""
+        found = self._facts["path_ms"].get(engine.key)
+        return None if found is None else path_latency_from(found)
 
     def ratio(self, one: Step, other: Step) -> tuple[float, float]:
         """Return the interval of how many times faster ``other`` is than ``one``, by their rounds."""
@@ -120,28 +132,48 @@ class Races:
         self._patience = Patience(options.quiet_seconds, progress.say)
         self._energy_mj: dict[str, float] = {}
         self._footprints: dict[str, Footprint] = {}
+        self._path_ms: dict[str, PathLatency] = {}
         self._results: dict[str, RaceResult] = {}
 
-    def run(self, engines: Collection[Step], seconds: float) -> RaceResult:
-        """Time engines in turns, ``seconds`` of each; equal ones run once, and a race that was run is not run again."""
+    def run(self, engines: Collection[Step], seconds: float, paths: Mapping[str, WholePath] | None = None) -> RaceResult:
+        """Time engines in turns, ``seconds`` of each; equal ones run once, and a race that was run is not run again.
+
+        Args:
+            paths: what is around each engine, by its key; those that have it are timed from raw samples to answers too.
+        """
         engine_by_key = {engine.key: engine for engine in engines}
-        decided = {"engines": sorted(engine_by_key), "seconds": seconds, **self._decided_by, "code": code_key(race)}
+        decided = {
+            "engines": sorted(engine_by_key),
+            "seconds": seconds,
+            **self._decided_by,
+            "code": code_key(race, race_paths),
+        }
+        if paths:
+            decided["paths"] = {key: path.key() for key, path in sorted(paths.items())}
         known = digest(decided)
         if known not in self._results:
-            self._results[known] = RaceResult(self._run(engine_by_key, seconds, decided).facts)
+            self._results[known] = RaceResult(self._run(engine_by_key, seconds, decided, paths or {}).facts)
         result = self._results[known]
         self._energy_mj |= result.conditions["energy_mj"]
+        self._path_ms |= {key: path for key, engine in engine_by_key.items() if (path := result.path_ms(engine))}
         self._footprints |= {key: result.footprint(engine) for key, engine in engine_by_key.items()}
         return result
 
-    def _run(self, engine_by_key: Mapping[str, Step], seconds: float, decided: Mapping[str, Any]) -> Step:
+    def _run(
+        self,
+        engine_by_key: Mapping[str, Step],
+        seconds: float,
+        decided: Mapping[str, Any],
+        paths: Mapping[str, WholePath],
+    ) -> Step:
         kept: list[Step] = []
         while (step := self._cache.find("race", {**decided, "number": len(kept)})) is not None:
             kept.append(step)
         if kept and not self._options.again and (_is_clean(_counting(kept)) or not self._may_be_clean(kept)):
             return _counting(kept)
         number = {"number": len(kept)}
-        kept.append(self._cache.step("race", {**decided, **number}, lambda folder: self._timed(engine_by_key, seconds)))
+        timing = lambda folder: self._timed(engine_by_key, seconds, paths)  # noqa: E731
+        kept.append(self._cache.step("race", {**decided, **number}, timing))
         return _counting(kept)
 
     def _may_be_clean(self, kept: Sequence[Step]) -> bool:
@@ -158,14 +190,18 @@ class Races:
         """Return the millijoules of one inference of an engine that raced; None where the device has no power rails."""
         return self._energy_mj.get(engine.key)
 
+    def path_ms(self, engine: Step) -> PathLatency | None:
+        """Return the latency of the whole path of an engine that raced; None where it was not timed."""
+        return self._path_ms.get(engine.key)
+
     def footprint(self, engine: Step) -> Footprint:
         """Return what holding an engine that raced costs: memory, loading, first inference."""
         return self._footprints[engine.key]
 
-    def _timed(self, engines: Mapping[str, Step], seconds: float) -> dict[str, Any]:
+    def _timed(self, engines: Mapping[str, Step], seconds: float, paths: Mapping[str, WholePath]) -> dict[str, Any]:
         self._pool.clear()
-        folders = {key: engine.folder / "engine" for key, engine in engines.items()}
-        return timed(folders, self._device, seconds, self._feed, self._patience, self._options.lock_clocks, self._progress)
+        folders, lock = {key: engine.folder / "engine" for key, engine in engines.items()}, self._options.lock_clocks
+        return timed(folders, self._device, seconds, self._feed, self._patience, lock, self._progress, paths)
 
 
 def timed(
@@ -176,8 +212,9 @@ def timed(
     patience: Patience,
     lock_clocks: bool,
     progress: Progress,
+    paths: Mapping[str, WholePath] | None = None,
 ) -> dict[str, Any]:
-    """Race the engines in folders, by name; return what ``RaceResult`` reads."""
+    """Race the engines in folders, by name, and after them their whole paths; return what ``RaceResult`` reads."""
     with ExitStack() as stack:
         stack.enter_context(locked_clocks(device, lock=lock_clocks))
         workers, sessions, first_ms = {}, {}, {}
@@ -190,6 +227,7 @@ def timed(
         with progress.task(f"measure {len(workers)} engines", ROUNDS) as bar:
             raced = race(workers, seconds, follow(bar), patience)
         peak_mib = {key: worker.peak_mib() for key, worker in workers.items()}
+        path_ms = _timed_paths(workers, paths or {}, seconds * PATH_SHARE, progress)
     costs = {
         key: Footprint(peak_mib=peak_mib[key], load_ms=opened["load_ms"], first_ms=first_ms[key])
         for key, opened in sessions.items()
@@ -198,7 +236,30 @@ def timed(
     latencies = {key: asdict(summarise(times, **sizes[key])) for key, times in raced.times.items()}
     rounds = {key: times.medians() for key, times in raced.times.items()}
     footprints = {key: asdict(cost) for key, cost in costs.items()}
-    return {"latency_ms": latencies, "rounds_ms": rounds, "footprints": footprints, "conditions": raced.conditions()}
+    facts = {"latency_ms": latencies, "rounds_ms": rounds, "footprints": footprints, "path_ms": path_ms}
+    return {**facts, "conditions": raced.conditions()}
+
+
+def _timed_paths(
+    workers: Mapping[str, RemoteWorker], paths: Mapping[str, WholePath], seconds: float, progress: Progress
+) -> dict[str, Any]:
+    """Time the whole paths of opened workers that have one, in turns; what cannot be timed is told and left out."""
+    described: dict[str, RemoteWorker] = {}
+    for key, path in paths.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            path.write(Path(scratch))
+            try:
+                workers[key].describe(Path(scratch))
+                workers[key].time_path(0)
+            except UserError as error:
+                progress.say(f"  the whole path is not timed: {error}")
+                return {}
+        described[key] = workers[key]
+    if not described:
+        return {}
+    with progress.task("measure whole paths", ROUNDS) as bar:
+        found = race_paths(described, seconds, follow(bar))
+    return {key: asdict(latency) for key, latency in found.items()}
 
 
 def _counting(kept: Sequence[Step]) -> Step:

@@ -14,6 +14,7 @@ from compress.execution.locks import only_writer
 from compress.execution.progress import Progress
 from compress.pipeline.races import RaceOptions, RaceResult, Races, device_key, facts_and_setting
 from compress.pipeline.verdict import NOT_CLEAN, conclude, not_clean
+from compress.pipeline.whole_path import kept_path
 from compress.report import html
 from compress.report.record import Report, Row, read
 from deploy.bundle import golden
@@ -66,7 +67,9 @@ def measure_rows_again(
                 again=True,
             ),
         )
-        raced = races.run(list(engines.values()), float(report.recipe["measure"]["seconds"]))
+        path = kept_path(run / "bundle")
+        paths = {} if path is None else {row.raced_as: path for row in report.rows if row.path_ms is not None}
+        raced = races.run(list(engines.values()), float(report.recipe["measure"]["seconds"]), paths)
         timed = _timed(report, engines, raced)
         timed.write(run)
         html.write(timed, run)
@@ -98,7 +101,8 @@ def _timed(report: Report, engines: dict[str, Step], raced: RaceResult) -> Repor
 def _row(row: Row, engines: dict[str, Step], raced: RaceResult) -> Row:
     energy_mj = raced.conditions["energy_mj"].get(row.raced_as)
     engine = engines[row.raced_as]
-    return replace(row, latency_ms=raced.latency(engine), energy_mj=energy_mj, **asdict(raced.footprint(engine)))
+    costs = asdict(raced.footprint(engine))
+    return replace(row, latency_ms=raced.latency(engine), energy_mj=energy_mj, path_ms=raced.path_ms(engine), **costs)
 
 
 def _engines(report: Report, steps: Path) -> dict[str, Step]:

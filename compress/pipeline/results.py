@@ -131,7 +131,7 @@ def list_refused(titled: Sequence[tuple[str, CachedModel]], evaluator: Evaluator
 
 def measure_rows(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -> list[Row]:
     """Measure the entries, all timed against each other."""
-    latencies = evaluator.race([entry.variant for entry in found], seconds)
+    latencies = evaluator.race_paths([entry.variant for entry in found], seconds)
     return [_row(entry, latencies[entry.variant], evaluator, found[0].variant) for entry in found]
 
 
@@ -174,6 +174,7 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant)
         raced_as=evaluator.raced_as(variant),
         **asdict(evaluator.footprint(variant)),
         model=entry.quantized_from or variant.made.step.key,
+        path_ms=evaluator.path_ms(variant),
         drop_interval=None if variant == teacher else drop_in_points(evaluator.judge(teacher, "test").scores, judged.scores),
     )
 

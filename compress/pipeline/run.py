@@ -23,8 +23,9 @@ from compress.pipeline import bundle, operating_points
 from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.comparison import Comparer
-from compress.pipeline.evaluator import Evaluator, host_environment
+from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.gating import Gating
+from compress.pipeline.host import host_environment
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import describe_teacher
 from compress.pipeline.races import RaceOptions

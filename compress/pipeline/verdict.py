@@ -149,6 +149,9 @@ def _over_cost(row: Row, budget: Budget) -> list[str]:
         over.append(f"size {row.size_bytes / 2**20:.3f} MiB is over the budget of {budget.size_mib:g} MiB")
     if budget.stored_mib is not None and row.stored_bytes is not None and row.stored_bytes > budget.stored_mib * 2**20:
         over.append(f"{row.stored_bytes / 2**20:.3f} MiB in the bundle are over the budget of {budget.stored_mib:g} MiB")
+    if budget.total_ms is not None and (row.path_ms is None or row.path_ms.total.p50 > budget.total_ms):
+        told = "unknown" if row.path_ms is None else f"{row.path_ms.total.p50:.3f} ms"
+        over.append(f"the whole path, {told}, is over the budget of {budget.total_ms:g} ms")
     if budget.peak_mib is not None and (row.peak_mib is None or row.peak_mib > budget.peak_mib):
         told = "unknown" if row.peak_mib is None else f"{row.peak_mib:.1f} MiB"
         over.append(f"peak memory, {told}, is over the budget of {budget.peak_mib:g} MiB")

@@ -322,6 +322,7 @@ class Budget:
         stored_mib: size of the model in the bundle, in MiB; smaller than the engine's where weights are packed.
         peak_mib: memory of a process that holds the engine, in MiB: the most that is resident at once.
         load_ms: time until the engine is loaded in a fresh process, in milliseconds.
+        total_ms: median of the whole path, from a raw sample to its answer, in milliseconds.
     """
 
     accuracy_drop_points: float = 1.0
@@ -330,3 +331,4 @@ class Budget:
     stored_mib: float | None = None
     peak_mib: float | None = None
     load_ms: float | None = None
+    total_ms: float | None = None

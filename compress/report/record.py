@@ -15,6 +15,7 @@ from compress.recipe.spec import Budget
 from compress.tasks import Metric
 from deploy.files import write_atomically
 from deploy.measure.parity import Parity
+from deploy.measure.path_times import PARTS, PathLatency
 from deploy.measure.timing import Latency
 from deploy.packing.packed_file import SizeBreakdown
 from profiles.errors import UserError, one_line
@@ -41,6 +42,8 @@ class Row:
         peak_mib: the most MiB that were resident in a fresh process that opened this engine alone and ran it, Python and the
             runtime included; None where the device does not tell.
         load_ms: that opening it took there, the import of its runtime included; ``first_ms`` its first inference.
+        path_ms: milliseconds of the whole path of a sample, from a file's bytes or a text to the answer: before the engine,
+            in it, behind it, together; None where the data source or the task has no part for a device.
         raced_as: key of the built engine that was timed for it; engines that are equal but for their weights share one.
         choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
         seconds: that making the model took (training included), None where another row has it.
@@ -76,6 +79,7 @@ class Row:
     load_ms: float | None = None
     first_ms: float | None = None
     model: str = ""
+    path_ms: PathLatency | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return the row's figures as one level of plain data, units in the names."""
@@ -97,6 +101,7 @@ class Row:
             "peak_mib": self.peak_mib,
             "load_ms": self.load_ms,
             "first_ms": self.first_ms,
+            **{f"{part}_ms": None if self.path_ms is None else getattr(self.path_ms, part).p50 for part in PARTS},
             "size_bytes": self.size_bytes,
             "stored_bytes": self.stored_bytes,
             "params": self.params,

@@ -163,6 +163,10 @@ class Task(ABC):
         """Return how a device reads outputs of these shapes; None where they are what they mean."""
         return None
 
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        """Return what a device makes of the outputs: ``use`` is a name of ``deploy.processing.postprocessing``."""
+        return {"use": "outputs"}
+
     def thresholds(self, reference: Predict, shipped: Predict, samples: Samples) -> tuple[ClassThreshold, ...]:
         """Choose for a quantised model the scores from which each class is shown; none for tasks that show none."""
         return ()

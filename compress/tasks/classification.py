@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
@@ -61,6 +62,9 @@ class Classification(Task):
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs: a tensor, a tuple or a table of them."""
         return first_output(outputs)
+
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "classes"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         return self.evaluate_samples(predict, samples)[0]

@@ -208,6 +208,9 @@ class Detection(Task):
         reading = reader(choose(self._head, [each.shape for each in outputs], self._facts)).read(outputs, self._facts)
         return [reading.boxes, reading.scores]
 
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "boxes"}
+
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         return average_precision(self.detect, predict, samples)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from compress.data import Samples, Splits
 from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from deploy.processing.postprocessing.entities import entities as entities
 from profiles.errors import UserError
 
 CHUNK = 64
@@ -59,6 +60,9 @@ class Entities(Task):
         """Return the first tensor of the outputs."""
         return first_output(outputs)
 
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "entities"}
+
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         names = samples.classes
         right = found = there = 0
@@ -72,26 +76,6 @@ class Entities(Task):
         value = 200.0 * right / (found + there) if found + there else 0.0
         others = {"precision": 100.0 * right / max(found, 1), "recall": 100.0 * right / max(there, 1)}
         return Metric(name=self.metric, value=value, unit=self.unit, samples=len(samples), others=others)
-
-
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Return the entities of a sentence's tags: kind, first and last word.
-
-    Example:
-        >>> sorted(entities(["B-place", "I-place", "O", "I-person", "I-place"]))
-        [('person', 3, 3), ('place', 0, 1), ('place', 4, 4)]
-    """
-    found: set[tuple[str, int, int]] = set()
-    kind, first = "", 0
-    for place, tag in enumerate([*tags, ""]):
-        prefix, _, own = tag.partition("-")
-        goes_on = prefix == "I" and own == kind
-        if kind and not goes_on:
-            found.add((kind, first, place - 1))
-            kind = ""
-        if own and prefix in ("B", "I") and not goes_on:
-            kind, first = own, place
-    return found
 
 
 def _faults_of(name: str, samples: Samples, classes: Sequence[str]) -> list[str]:

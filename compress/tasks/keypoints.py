@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn import functional
 from compress.data import Samples, Splits
 from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
 from deploy.engines.inputs import not_finite
+from deploy.processing.postprocessing.points import read_points
 from profiles.errors import UserError
 
 CHUNK = 64
@@ -103,11 +104,14 @@ class Keypoints(Task):
             return given * math.sqrt(given.shape[-2] * given.shape[-1] / self._energy)
         return TENTH * given
 
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "points"}
+
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         found: list[npt.NDArray[np.float64]] = []
         targets: list[npt.NDArray[Any]] = []
         for batch in samples.batches(CHUNK):
-            found += list(self.read(predict(batch.inputs)[0], batch.targets[:, -1, 1:], batch.targets.shape[1] - 1))
+            found += list(read_points(predict(batch.inputs)[0], batch.targets[:, -1, 1:], batch.targets.shape[1] - 1))
             targets += list(batch.targets)
         points = len(targets[0]) - 1
         sigmas = self._sigmas or (tuple(s / 10 for s in COCO_SIGMAS) if points == 17 else (USUAL_SIGMA,) * points)
@@ -119,30 +123,6 @@ class Keypoints(Task):
         return Metric(
             name=self.metric, value=100 * float(precision.mean()), unit=self.unit, samples=len(samples), others=others
         )
-
-    def read(self, output: npt.NDArray[Any], sides: npt.NDArray[Any], points: int) -> npt.NDArray[np.float64]:
-        """Decode heatmaps or places to points (samples, points, 3): x and y in pixels of the input, and how sure.
-
-        Args:
-            output: of the model, as the class describes.
-            sides: width and height of each input, (samples, 2).
-            points: how many there are.
-        """
-        values = np.asarray(output, np.float64)
-        sides = np.asarray(sides, np.float64)[:, None]
-        if values.ndim != 4:
-            places = values.reshape(len(values), points, -1)
-            sure = 1 / (1 + np.exp(-places[..., 2:])) if places.shape[2] == 3 else np.ones((len(values), points, 1))
-            return np.concatenate([places[..., :2] * sides, sure], axis=2)
-        rows, columns = values.shape[2:]
-        best = values.reshape(*values.shape[:2], -1).argmax(axis=2)
-        down, across = np.divmod(best, columns)
-        padded = np.pad(values, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-        n, k = np.arange(len(values))[:, None], np.arange(values.shape[1])[None]
-        step_x = np.sign(padded[n, k, down + 1, across + 2] - padded[n, k, down + 1, across]) / 4
-        step_y = np.sign(padded[n, k, down + 2, across + 1] - padded[n, k, down, across + 1]) / 4
-        places = np.stack([(across + 0.5 + step_x) / columns, (down + 0.5 + step_y) / rows], axis=2)
-        return np.concatenate([places * sides, values[n, k, down, across][..., None]], axis=2)
 
     @property
     def _energy(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, final
 
 import numpy as np
@@ -90,6 +91,9 @@ class Restoration(Task):
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs, for losses on values (l1, l2, huber); there are no class scores."""
         return first_output(outputs)
+
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "picture" if "white" in splits.preprocessing else "values"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         ratios: list[float] = []

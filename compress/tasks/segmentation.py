@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -76,6 +76,9 @@ class Segmentation(Task):
     def logits(self, outputs: Any) -> Tensor:
         """Return the class scores, classes last: (samples, rows, columns, classes)."""
         return _first(outputs).movedim(1, -1)
+
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "mask"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         counted: list[npt.NDArray[np.int64]] = []

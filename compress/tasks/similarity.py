@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
@@ -54,6 +55,9 @@ class Similarity(Task):
     def logits(self, outputs: Any) -> Tensor:
         """Return the embeddings, the first tensor of the outputs."""
         return first_output(outputs)
+
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "embedding"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]

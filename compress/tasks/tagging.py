@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
@@ -58,6 +59,9 @@ class Tagging(Task):
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs."""
         return first_output(outputs)
+
+    def postprocessing(self, splits: Splits) -> Mapping[str, Any]:
+        return {"use": "tags"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
         parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]

@@ -24,7 +24,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -43,8 +43,11 @@ from deploy.bundle.model_file import model_file
 from deploy.engines import BuildPlan, Session, engine
 from deploy.files import UnsafeNameError, sha256, write_atomically
 from deploy.packing import packed_file
+from deploy.processing import whole
 from deploy.processing.detection import decode, standalone
 from deploy.processing.detection.decode import Decoding
+from deploy.processing.raws import ANSWERS_FILE, RAW_FILE, Raw, fitting
+from deploy.processing.summaries import summary
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -144,6 +147,8 @@ def write(
     packed: Path | None = None,
     signer: Signer | None = None,
     decoding: Decoding | None = None,
+    path_files: Mapping[str, bytes] | None = None,
+    raws: Sequence[Raw] = (),
 ) -> Manifest:
     """Replace ``folder`` by a bundle; it is there whole or not at all.
 
@@ -157,6 +162,8 @@ def write(
         extras: further files by their path in the bundle.
         packed: the model as a packed file, which then is in the bundle in its place.
         decoding: how a detector's outputs are read.
+        path_files: what describes the processing around the model beside ``preprocessing``.
+        raws: the first golden samples as an application has them.
 
     Raises:
         ValueError: ``packed`` does not decode to ``model``.
@@ -169,10 +176,15 @@ def write(
     (part / "profile.json").write_text(json.dumps(profile.as_json(), indent=1, sort_keys=True))
     (part / "report.json").write_bytes(report)
     (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
-    (part / "golden.npz").write_bytes(goldens.fitting(golden))
+    raw, _ = fitting(raws)
+    (part / "golden.npz").write_bytes(goldens.fitting(golden, goldens.MOST_BYTES - len(raw)))
+    for described, content in (path_files or {}).items():
+        (part / described).write_bytes(content)
     (part / "README.md").write_text(_readme(title, plan, profile, decoded) + (READ if decoding else ""))
     if decoding is not None:
         _write_decoding(part, decoding)
+    if raws:
+        _write_raws(part, raws)
     check_extras(extras or {})
     for path, source in (extras or {}).items():
         (part / path).parent.mkdir(parents=True, exist_ok=True)
@@ -206,6 +218,19 @@ def _write_decoding(part: Path, decoding: Decoding) -> None:
     (part / "decode.md").write_text(standalone.text(decoding.head))
     if decoding.facts.priors is not None:
         np.save(part / decode.PRIORS, decoding.facts.priors)
+
+
+def _write_raws(part: Path, raws: Sequence[Raw]) -> None:
+    """Write as many raw samples as there are golden ones and fit, and the answers to their golden outputs."""
+    _, outputs = goldens.unpack(goldens.read(part / "golden.npz"))
+    content, count = fitting(raws[: len(outputs[0])])
+    if not count:
+        return
+    processing = whole.load(part)
+    prepared = [processing.prepare(raw) for raw in raws[:count]]
+    answers = [processing.answer([out[n : n + 1] for out in outputs], each) for n, each in enumerate(prepared)]
+    (part / RAW_FILE).write_bytes(content)
+    (part / ANSWERS_FILE).write_text(json.dumps([summary(answer) for answer in answers], indent=1))
 
 
 def check_extras(extras: Mapping[str, Path]) -> None:

@@ -70,6 +70,18 @@ class Cascade:
         return next(iter(session.infer({session.inputs[0].name: sample}).values()))
 
 
+def read_margin(folder: Path) -> float:
+    """Read how sure the small model has to be.
+
+    Raises:
+        UserError: it is no cascade.
+    """
+    try:
+        return float(json.loads((folder / FILE).read_text())["margin"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{folder}: no {FILE} with a margin ({type(error).__name__}); this is no cascade") from None
+
+
 def load(folder: Path) -> Cascade:
     """Build and open both engines of a cascade here.
 
@@ -77,10 +89,7 @@ def load(folder: Path) -> Cascade:
         UserError: it is no cascade, or a bundle in it was altered.
         EngineError: a runtime refused its model.
     """
-    try:
-        margin = float(json.loads((folder / FILE).read_text())["margin"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{folder}: no {FILE} with a margin ({type(error).__name__}); this is no cascade") from None
+    margin = read_margin(folder)
     with ExitStack() as stack:
         small, large = (stack.enter_context(opened(folder / name)) for name in (SMALL, LARGE))
         return Cascade(small, large, margin, stack.pop_all())

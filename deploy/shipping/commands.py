@@ -229,17 +229,24 @@ def _verify(folder: Path, keys: list[Path] | None, unsigned: bool, place: Store)
     faults = target.mismatches(contents.target)
     if faults:
         raise UserError(*[f"{folder}: {fault}" for fault in faults])
-    check = bundle.verify(folder)
-    wrong = golden.faults(check, contents.target.precision)
-    if wrong:
-        raise install.ProofError("; ".join(wrong))
+    with bundle.opened(folder) as session:
+        check = golden.check(session, folder / "golden.npz")
+        wrong = golden.faults(check, contents.target.precision)
+        if wrong:
+            raise install.ProofError("; ".join(wrong))
+        from_raw = install.prove_raw(session, folder, contents.target.precision)
     signed = "signature not asked for" if unsigned else f"signed by {contents.key}"
-    return [f"ok: {contents.name} {contents.version}, {signed}; {_samples(check.as_json())}"]
+    return [f"ok: {contents.name} {contents.version}, {signed}; {_samples(check.as_json())}, {_raws(from_raw)}"]
 
 
 def _served_line(served: dict[str, Any]) -> str:
     form = f"{served['engine']} {served['precision']}"
     return f"ok: {served['name']} {served['version']}, {form}; {_samples(served['golden'])}, p50 {served['p50_ms']:.3f} ms"
+
+
+def _raws(raw: dict[str, Any]) -> str:
+    count = raw["samples"]
+    return f"{count} of them from raw samples to answers" if count else f"none from raw samples: {raw['why_not']}"
 
 
 def _samples(check: dict[str, Any]) -> str:

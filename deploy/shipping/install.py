@@ -17,6 +17,7 @@ from typing import Any, final
 
 from deploy.bundle import golden as goldens
 from deploy.bundle import manifest as manifests
+from deploy.bundle import raw_samples
 from deploy.bundle.manifest import MANIFEST, SIGNATURE, Manifest
 from deploy.bundle.model_file import model_file, model_sha256
 from deploy.engines import BuildPlan, Session, build_record, engine
@@ -109,6 +110,7 @@ def prove(release: Release, expected: Expectation) -> dict[str, Any]:
     wrong = goldens.faults(check, plan.precision)
     if wrong:
         raise ProofError("; ".join(wrong))
+    raw = prove_raw(session, release.bundle, plan.precision)
     reference_ms = _reference_ms(release.bundle, expected.profile)
     p50_ms = _measure_p50(session, reference_ms, expected.latency_tolerance)
     return {
@@ -116,9 +118,24 @@ def prove(release: Release, expected: Expectation) -> dict[str, Any]:
         "precision": plan.precision,
         "runtime_version": plan.version,
         "golden": check.as_json(),
+        "raw": raw,
         "p50_ms": p50_ms,
         "reference_ms": reference_ms,
     }
+
+
+def prove_raw(session: Session, bundle: Path, precision: str) -> dict[str, Any]:
+    """Run a bundle's raw samples to answers; return how many, or why not one.
+
+    Raises:
+        ProofError: an input, an output or an answer is another than the golden one.
+    """
+    if why_not := raw_samples.unproven(bundle):
+        return {"samples": 0, "why_not": why_not}
+    try:
+        return {"samples": raw_samples.check(session, bundle, precision), "why_not": ""}
+    except (UserError, ValueError) as error:
+        raise ProofError(f"from raw samples to answers: {one_line(str(error), 300)}") from None
 
 
 def serve_check(store: Store, name: str | None) -> list[dict[str, Any]]:
@@ -154,7 +171,7 @@ def _check_slot(slot: Slot) -> dict[str, Any]:
     release = slot.current()
     assert release is not None, "slots have a current release"
     manifests.check_files(release.bundle, release.manifest())
-    misfits = _engine_mismatches(release)
+    misfits = engine_mismatches(release)
     if misfits:
         raise UserError(*[f"{slot.name}: {fact}: ship the bundle again, its engine is built anew" for fact in misfits])
     return {"name": slot.name, "version": release.manifest().version, **prove(release, Expectation())}
@@ -181,7 +198,7 @@ def _reusable_release(slot: Slot, raw: bytes, expected: Expectation) -> tuple[Re
     for release in reversed(slot.all()):
         try:
             contents, present, _ = manifests.read(release.bundle)
-            if present != raw or _engine_mismatches(release):
+            if present != raw or engine_mismatches(release):
                 continue
             manifests.check_files(release.bundle, contents)
             return release, prove(release, expected)
@@ -239,7 +256,7 @@ def _build(release: Release) -> float:
     return time.perf_counter() - started
 
 
-def _engine_mismatches(release: Release) -> tuple[str, ...]:
+def engine_mismatches(release: Release) -> tuple[str, ...]:
     """Return the changed inputs of a release's engine: the runtime's version, the GPU, the power mode."""
     built = build_record.load(release.engine)
     if built is None:

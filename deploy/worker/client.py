@@ -114,6 +114,17 @@ class RemoteWorker:
         """Time single inferences in one warmed block of about ``seconds``."""
         return Times.from_json(self._call("time", lasting_s=seconds, seconds=seconds))
 
+    def describe(self, folder: Path) -> None:
+        """Send what is before and after the opened engine, and raw samples: files as a bundle has them."""
+        remote = self._device.put(folder)
+        self._call("describe", folder=remote)
+        self._device.forget(remote)
+
+    def time_path(self, seconds: float) -> list[list[float]]:
+        """Time raw samples to answers in one warmed block of about ``seconds``: rows of pre, engine, post, total in ms."""
+        rows: list[list[float]] = self._call("time_path", lasting_s=seconds, seconds=seconds)["rows"]
+        return rows
+
     def time_models(
         self, models: Sequence[Path], plan: BuildPlan, seconds: float, passes: int
     ) -> tuple[list[float], list[float]]:

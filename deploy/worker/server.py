@@ -23,13 +23,19 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from deploy.bundle import raw_samples
+from deploy.bundle.application import Application
 from deploy.engines import BuildPlan, EngineError, Session, engine, engines
 from deploy.engines.base import load_plan, save_plan, size_bytes
 from deploy.engines.cuda import detect_compute_capability
 from deploy.engines.inputs import padded
 from deploy.files import FULL
 from deploy.measure import clocks, conditions, footprint, load
+from deploy.measure.path_times import time_path_block
 from deploy.measure.timing import time_block
+from deploy.processing import whole
+from deploy.processing.preprocessing.base import Prepared
+from deploy.processing.raws import Raw
 from profiles.device import facts
 from profiles.errors import UserError, one_line
 
@@ -40,6 +46,8 @@ REQUESTS = (
     "infer",
     "warm",
     "peak",
+    "describe",
+    "time_path",
     "time",
     "time_models",
     "conditions",
@@ -57,6 +65,8 @@ class Worker:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._clocks: clocks.ClockLock | None = None
+        self._application: Application | None = None
+        self._raws: list[Raw] = []
 
     def facts(self) -> dict[str, Any]:
         """Return this machine's facts, and the engines that can run on it."""
@@ -77,7 +87,7 @@ class Worker:
     def open(self, folder: str) -> dict[str, Any]:
         """Open an engine's folder; the first time in a process, ``load_ms`` has the import of the runtime in it."""
         plan = load_plan(Path(folder))
-        self._session = None  # two at once may be more than a board holds
+        self._application, self._session = None, None  # two at once may be more than a board holds
         started = time.perf_counter()
         self._session = engine(plan.engine).open(Path(folder), plan)
         load_ms = 1000 * (time.perf_counter() - started)
@@ -110,6 +120,30 @@ class Worker:
     def peak(self) -> dict[str, Any]:
         """Return the most MiB that were resident in this process at once."""
         return {"peak_mib": footprint.peak_mib()}
+
+    def describe(self, folder: str) -> dict[str, Any]:
+        """Read what is before and after the opened engine, and raw samples, for ``time_path``."""
+        try:
+            self._raws = raw_samples.read(Path(folder))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        self._application = Application(self._opened(), whole.load(Path(folder)))
+        return {"samples": len(self._raws)}
+
+    def time_path(self, seconds: float) -> dict[str, Any]:
+        """Time one warmed block of raw samples to answers."""
+        model = self._application
+        if model is None:
+            raise UserError("no processing is described; send 'describe' first")
+
+        def run(prepared: Prepared) -> tuple[Any, Prepared]:
+            return model.run(prepared), prepared
+
+        prepare, answer = model.processing.prepare, lambda ran: model.answer(*ran)
+        try:
+            return {"rows": time_path_block(prepare, run, answer, self._raws, seconds)}
+        except ValueError as error:
+            raise UserError(f"the whole path cannot be timed: {one_line(str(error))}") from None
 
     def time(self, seconds: float) -> dict[str, Any]:
         """Time one warmed block of single inferences."""

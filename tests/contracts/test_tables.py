@@ -19,6 +19,10 @@ from deploy.devices import DEVICES, Device
 from deploy.engines import ENGINES, EXPORTS, Engine, ExportFormat
 from deploy.processing.detection import READERS
 from deploy.processing.detection.base import Reader
+from deploy.processing.postprocessing import POSTPROCESSING
+from deploy.processing.postprocessing.base import Postprocessing
+from deploy.processing.preprocessing import PREPROCESSING
+from deploy.processing.preprocessing.base import Preprocessing
 from profiles.tables import load_object
 from tests.conftest import ROOT
 
@@ -31,6 +35,8 @@ FOLDERS = {
     "deploy/engines": (ENGINES, Engine),
     "deploy/devices": (DEVICES, Device),
     "deploy/processing/detection": (READERS, Reader),
+    "deploy/processing/preprocessing": (PREPROCESSING, Preprocessing),
+    "deploy/processing/postprocessing": (POSTPROCESSING, Postprocessing),
 }
 HELPERS = {
     "compress/data": {
@@ -45,7 +51,6 @@ HELPERS = {
         "audio_transforms",
         "recordings",
         "text_files",
-        "tokens",
         "keypoint_samples",
         "image_folders",
         "mask_samples",
@@ -74,6 +79,7 @@ HELPERS = {
     "compress/stages": {"trained", "runner"},
     "deploy/devices": {"ssh_connection"},
     "deploy/engines": {"build_record", "cuda", "exports", "inputs", "placement"},
+    "deploy/processing/preprocessing": {"pixels"},
     "deploy/processing/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""

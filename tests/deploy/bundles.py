@@ -21,6 +21,9 @@ from deploy.engines import engine
 from deploy.export.to_packed import pack_model
 from deploy.packing import indices
 from deploy.packing.indices import PackedTensor
+from deploy.processing import whole
+from deploy.processing.pictures import png
+from deploy.processing.raws import Raw
 from deploy.shipping.install import Expectation, install
 from deploy.shipping.receive import offer, receive
 from deploy.shipping.releases import Store
@@ -87,6 +90,55 @@ def bundle(
     if key is not None:
         bundles.sign(folder, signing_keys.signer(key))
     return folder
+
+
+def picture_bundle(
+    folder: Path,
+    *,
+    seed: int = 0,
+    key: signing_keys.Key | None = None,
+    altered: tuple[str, dict[str, Any]] | None = None,
+) -> tuple[Path, list[bytes]]:
+    """A bundle for pictures of 8x8, with raw samples, and these; then one file is ``altered``, and all signed."""
+    rng = np.random.default_rng(7)
+    drawn = [np.kron(rng.integers(0, 256, (3, 5)), np.ones((4, 4)))[..., None].astype(np.uint8) for _ in range(SAMPLES)]
+    pictures = [png(pixels) for pixels in drawn]
+    about = {"use": "image", "size": [8, 8], "crop": "centre", "short_side": 8, "interpolation": "bilinear, antialiased"}
+    about |= {"mean": [0.3], "deviation": [0.4], "order": "grey", "scale": 1.0}
+    profile, runtime = load_profile("cpu"), engine("onnxruntime")
+    plan = replace(runtime.plan(profile, "fp32", runtime.affinity().version), threads=1)
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / whole.BEFORE_FILE).write_text(json.dumps(about))
+        after = json.dumps({"schema": 1, "use": "classes", "classes": list("abcde")}).encode()
+        (Path(scratch) / whole.AFTER_FILE).write_bytes(after)
+        prepare = whole.load(Path(scratch)).prepare
+        inputs = np.concatenate([prepare(Raw(value=each)).inputs for each in pictures])
+        path, built = Path(scratch) / "m.onnx", Path(scratch) / "engine"
+        onnx.save(model(seed), path)
+        built.mkdir()
+        runtime.build(path, plan, built)
+        outputs = golden.run(runtime.open(built, plan), inputs)
+        bundles.write(
+            folder,
+            title="small",
+            name="small",
+            model=path,
+            plan=plan,
+            profile=profile,
+            report=b"{}",
+            golden=golden.pack(inputs, outputs),
+            preprocessing=about,
+            path_files={whole.AFTER_FILE: after},
+            raws=[Raw(value=each) for each in pictures],
+        )
+    if altered is not None:
+        file, fields = altered
+        (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **fields}))
+        found, _, _ = manifest.read(folder)
+        (folder / manifest.MANIFEST).write_bytes(replace(found, files=manifest.entries(folder)).canonical())
+    if key is not None:
+        bundles.sign(folder, signing_keys.signer(key))
+    return folder, pictures
 
 
 def snap(made: onnx.ModelProto, bits: int) -> dict[str, PackedTensor]:

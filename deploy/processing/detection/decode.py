@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,16 @@ class Decoding:
             "strides": list(self.facts.strides),
             "anchors": [[list(anchor) for anchor in each] for each in self.facts.anchors],
         }
+
+
+def files(decoding: Decoding) -> dict[str, bytes]:
+    """Return the files of a bundle that hold ``decoding``, by name."""
+    held = {FILE: json.dumps(decoding.as_json(), indent=1, sort_keys=True).encode()}
+    if decoding.facts.priors is not None:
+        stream = io.BytesIO()
+        np.save(stream, decoding.facts.priors)
+        held[PRIORS] = stream.getvalue()
+    return held
 
 
 def load(folder: Path) -> Decoding:

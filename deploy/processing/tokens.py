@@ -30,7 +30,9 @@ class Tokenizer:
         names: of the inputs that the model takes, of ``INPUTS``.
 
     Attributes:
+        names: of the inputs.
         cut: texts so far that were longer.
+        content: the tokenizer's own file.
 
     Raises:
         UserError: the package is missing, there is no such file, it is none, or other names.
@@ -39,11 +41,12 @@ class Tokenizer:
     def __init__(self, path: Path, length: int, names: Sequence[str] = INPUTS[:2]) -> None:
         if unknown := [name for name in names if name not in INPUTS]:
             raise UserError(f"data: inputs are of {', '.join(INPUTS)}; given: {', '.join(unknown)}")
-        self._names, self.length, self.cut = tuple(names), length, 0
+        self.names, self.length, self.cut = tuple(names), length, 0
         file = path / FILE if path.is_dir() else path
         if not file.is_file():
             raise UserError(f"data: tokenizer {path}: no {FILE} there; it comes with a model, beside its config.json")
         content = file.read_bytes()
+        self.content = content
         self.digest = hashlib.sha256(content).hexdigest()
         try:
             library = importlib.import_module("tokenizers")
@@ -92,7 +95,7 @@ class Tokenizer:
 
     def _arrays(self, encodings: Sequence[Any]) -> Arrays:
         shape = len(encodings), self.length
-        arrays = {name: np.zeros(shape, np.int64) for name in self._names}
+        arrays = {name: np.zeros(shape, np.int64) for name in self.names}
         if "input_ids" in arrays:
             arrays["input_ids"][:] = self._fill
         for row, encoding in enumerate(encodings):
@@ -108,4 +111,4 @@ class Tokenizer:
 
     def as_json(self) -> dict[str, Any]:
         """Describe what was done to a text, for the bundle."""
-        return {"tokenizer_sha256": self.digest, "length": self.length, "inputs": list(self._names), "fill_id": self._fill}
+        return {"tokenizer_sha256": self.digest, "length": self.length, "inputs": list(self.names), "fill_id": self._fill}

@@ -1,0 +1,72 @@
+"""Contract of a postprocessing: a model's outputs for one sample to its answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.processing.preprocessing.base import Prepared
+
+Answer = dict[str, Any]
+"""Plain data, but for pictures, masks, values and embeddings, which are arrays."""
+Array = npt.NDArray[Any]
+MOST_CLASSES = 1 << 17
+
+
+class Postprocessing(ABC):
+    """Postprocessing of one kind of outputs. Subclasses are final.
+
+    Attributes:
+        gives: the keys of an answer, in words, for documents.
+    """
+
+    gives: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Postprocessing:
+        """Make it from postprocessing.json; further files are in ``folder``.
+
+        Raises:
+            UserError, ValueError, TypeError, LookupError, OSError: the settings are not possible.
+        """
+
+    @abstractmethod
+    def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
+        """Make the answer of the outputs of one sample, (1, ...) each, in the model's order.
+
+        Raises:
+            ValueError: they have another shape than this reads.
+        """
+
+
+def class_names(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the names of the classes.
+
+    Raises:
+        ValueError: they are no list of texts.
+    """
+    names = data["classes"]
+    if not isinstance(names, list) or len(names) > MOST_CLASSES or not all(isinstance(name, str) for name in names):
+        raise ValueError("classes are names")
+    return tuple(names)
+
+
+def scores_of(outputs: Sequence[Array], classes: Sequence[str], axes: int, axis: int) -> npt.NDArray[np.float64]:
+    """Return the first output of one sample without the axis of samples.
+
+    Args:
+        axes: that it has, ``axis`` that of the classes.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    first = np.asarray(outputs[0], np.float64)
+    if first.ndim != axes or first.shape[0] != 1 or first.shape[axis] != len(classes):
+        raise ValueError(f"the model gives {first.shape} for one sample, and there are {len(classes)} classes")
+    return np.asarray(first[0])
