@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from profiles.errors import UserError as UserError
+
 if TYPE_CHECKING:
     from deploy.bundle.application import Application, CascadeApplication
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.methods.choice import summary
 from compress.report import picture
+from compress.report.application_table import cells_of
 from compress.report.record import Report, Row
 from compress.report.rows_picture import pareto, rows_picture
 from deploy.files import write_atomically
@@ -45,6 +46,7 @@ def html(report: Report) -> str:
             choices=choices,
             summary=summary,
             stored=describe,
+            application=cells_of,
         )
     )
     return str(page)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compress.methods.choice import summary
+from compress.report.application_table import application_table
 from compress.report.record import Report, Row, Verdict
 from deploy.packing.packed_file import describe
 
@@ -33,6 +34,8 @@ def table(report: Report, width: int | None = None) -> str:
 def print_report(report: Report, console: Console) -> None:
     """Print rows, decisions and verdict on a console."""
     console.print(_table(report))
+    if any(row.path_ms is not None or row.load_ms is not None for row in report.rows):
+        console.print(application_table(report))
     for one in report.refused:
         console.print(f"{one.name} on {one.engine} in {one.precision} refused: {one.reason}", soft_wrap=True, markup=False)
     for row in _one_a_stage(report):

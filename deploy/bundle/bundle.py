@@ -10,6 +10,10 @@
     decode.json         of a detector: how its outputs become boxes (deploy/processing/detection)
     decode.md           of a detector: the lines that do so
     priors.npy          where its reader needs them
+    postprocessing.json what is made of the outputs (deploy/processing/postprocessing); what is done before them is named by
+                        the ``use`` of preprocessing.json (deploy/processing/preprocessing)
+    raw.npz             the first golden samples as an application has them: files, texts
+    answers.json        the answers to their golden outputs
     README.md           how to run it without this product
     manifest.json       version, target, size and SHA-256 of each file (deploy/bundle/manifest.py)
     manifest.sig        Ed25519 over manifest.json, once it is signed
@@ -64,6 +68,20 @@ Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `ma
 With the device side of edge-compress: `python -m deploy verify FOLDER`, from outside of this folder (Python imports
 files of the one where it is started), checks all of it and runs the golden samples; after
 `compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
+"""
+WHOLE = """
+From a raw sample to its answer, with the device side of edge-compress and {needs}:
+
+```python
+import deploy
+
+model = deploy.load("FOLDER")  # or "current", after `compress ship`
+print(model({example}))
+```
+
+It takes {takes}. An answer has {gives}.
+`raw.npz` holds raw samples and `answers.json` what is answered to the golden outputs of these; a device that installs the
+bundle proves the whole path with them.
 """
 READ = """
 Its outputs are raw: `decode.md` has the lines of numpy that make boxes, classes and scores of them, `decode.json` the
@@ -180,11 +198,12 @@ def write(
     (part / "golden.npz").write_bytes(goldens.fitting(golden, goldens.MOST_BYTES - len(raw)))
     for described, content in (path_files or {}).items():
         (part / described).write_bytes(content)
-    (part / "README.md").write_text(_readme(title, plan, profile, decoded) + (READ if decoding else ""))
     if decoding is not None:
         _write_decoding(part, decoding)
     if raws:
         _write_raws(part, raws)
+    whole_path = _whole_path(part) if raws else ""
+    (part / "README.md").write_text(_readme(title, plan, profile, decoded) + whole_path + (READ if decoding else ""))
     check_extras(extras or {})
     for path, source in (extras or {}).items():
         (part / path).parent.mkdir(parents=True, exist_ok=True)
@@ -348,6 +367,17 @@ def _copy_model(part: Path, model: Path, plan: BuildPlan, packed: Path | None) -
         raise ValueError(f"{packed} does not decode to {model}")
     shutil.copyfile(packed, part / packed_file.FILE)
     return {plan.model_file: FileEntry(size_bytes=model.stat().st_size, sha256=sha256(model))}
+
+
+def _whole_path(part: Path) -> str:
+    """Write how an application calls the bundle."""
+    processing = whole.load(part)
+    kind = type(processing.before).__name__
+    texts, sounds = kind in ("Text", "Words"), kind == "Recording"
+    example = '"a text"' if texts else '"sound.wav"' if sounds else "array" if kind == "Array" else '"photo.jpg"'
+    needs = "tokenizers" if texts else "numpy" if sounds or kind == "Array" else "Pillow"
+    more = ", box=(x, y, width, height)" if processing.before.takes_box else ""
+    return WHOLE.format(needs=needs, example=example + more, takes=processing.before.takes, gives=processing.after.gives)
 
 
 def _readme(title: str, plan: BuildPlan, profile: DeviceProfile, decoded: Mapping[str, FileEntry]) -> str:

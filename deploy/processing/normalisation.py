@@ -59,11 +59,15 @@ class Normalise:
         """Number of channels, 3 or 1."""
         return len(self.mean)
 
+    def factors(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return f and o of each of the model's channels: a byte becomes byte * f - o."""
+        deviation = np.array(self.deviation)
+        factor = (self.scale / 255 / deviation).astype(np.float32)
+        return factor, (np.array(self.mean) / deviation).astype(np.float32)
+
     def __call__(self, images: Bytes) -> npt.NDArray[np.float32]:
         """Float32 of the same shape (..., C, H, W)."""
-        deviation = np.array(self.deviation).reshape(-1, 1, 1)
-        factor = (self.scale / 255 / deviation).astype(np.float32)
-        offset = (np.array(self.mean).reshape(-1, 1, 1) / deviation).astype(np.float32)
+        factor, offset = (each.reshape(-1, 1, 1) for each in self.factors())
         ordered = images[..., ::-1, :, :] if self.order == "bgr" else images
         result: npt.NDArray[np.float32] = np.multiply(ordered, factor, dtype=np.float32, order="C")
         result -= offset

@@ -21,6 +21,7 @@ from profiles.tables import load_object
 
 BEFORE_FILE, AFTER_FILE = "preprocessing.json", "postprocessing.json"
 SCHEMA = 1
+PACKAGES = {"PIL": "pillow"}
 MOST_BYTES = 1 << 22
 MARGIN = 16
 """Pixels that tiles of a picture overlap to each side, at most a quarter of a tile."""
@@ -100,6 +101,9 @@ def _part(folder: Path, name: str, data: Mapping[str, Any], table: Mapping[str, 
         )
     try:
         return load_object(table[use]).from_json(data, folder)
+    except ModuleNotFoundError as error:
+        package = PACKAGES.get(error.name or "", error.name)
+        raise UserError(f"{folder}: {name} asks for {use!r}, which needs {package} here; pip install {package}") from None
     except UserError as error:
         reason = "; ".join(error.faults)
     except OTHER as error:

@@ -246,6 +246,9 @@ def test_only_training_is_augmented():
     for name in ("calibration", "validation", "test"):
         assert getattr(shifted, name).fingerprint() == getattr(plain, name).fingerprint()
     assert shifted.preprocessing == {
+        "use": "image",
+        "crop": "none",
+        "interpolation": "bilinear, antialiased",
         "size": [8, 8],
         "mean": [0.5, 0.25, 0.0],
         "deviation": [0.5, 0.25, 1.0],

@@ -362,6 +362,7 @@ def test_options_that_are_no_good_come_together(folder):
 
 def test_what_was_done_to_a_picture_is_told(folder):
     assert read(folder, size=24, short_side=0).preprocessing == {
+        "use": "image",
         "size": [24, 24],
         "short_side": 27,
         "crop": "centre",

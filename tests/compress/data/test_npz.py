@@ -100,7 +100,7 @@ def test_float_images_are_what_the_model_takes(tmp_path):
     loaded = read(path).train.load(np.arange(3))
     assert loaded.inputs.dtype == np.float32
     assert loaded.inputs.max() > 30
-    assert read(path).preprocessing == {"size": [6, 5]}
+    assert read(path).preprocessing == {"use": "array", "size": [6, 5]}
     with pytest.raises(UserError, match="float images are taken as they are; leave mean, deviation, order and scale out"):
         read(path, mean=(0.5,) * 3)
 

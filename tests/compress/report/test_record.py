@@ -124,10 +124,11 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
     assert data["schema"] == 1
     parts = "schema recipe device environment budget rows verdict warnings scale refused agreement notes"
     assert set(data) == set(parts.split())
-    assert set(data["budget"]) == {"accuracy_drop_points", "latency_ms_p50", "size_mib", "stored_mib", "peak_mib", "load_ms"}
+    budget = "accuracy_drop_points latency_ms_p50 size_mib stored_mib peak_mib load_ms total_ms"
+    assert set(data["budget"]) == set(budget.split())
     names = (
         "name kind stage decision engine precision runs_on metric latency_ms size_bytes params macs parity seconds reason "
-        "peak_mib load_ms first_ms"
+        "peak_mib load_ms first_ms path_ms"
     )
     assert set(names.split()) <= set(data["rows"][0])
     assert set(data["rows"][0]["latency_ms"]) == set(

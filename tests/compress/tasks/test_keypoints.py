@@ -10,6 +10,7 @@ import torch
 from compress.data import Splits
 from compress.data.base import ArraySamples
 from compress.tasks.keypoints import Keypoints
+from deploy.processing.postprocessing.points import read_points
 from profiles.errors import UserError
 from tests import figures
 
@@ -31,9 +32,9 @@ def heatmaps(points, rows=16, columns=32, spread=1.5):
 
 
 def test_heatmaps_are_read_to_a_quarter_of_a_place():
-    found = Keypoints().read(heatmaps(POINTS)[None], np.array([[32, 16]]), 3)
+    found = read_points(heatmaps(POINTS)[None], np.array([[32, 16]]), 3)
     np.testing.assert_allclose(found[0, :2, :2], POINTS[:2, :2], atol=1e-6)
-    coarse = Keypoints().read(heatmaps(POINTS + np.array([1.0, 0, 0]), 8, 16)[None], np.array([[32, 16]]), 3)
+    coarse = read_points(heatmaps(POINTS + np.array([1.0, 0, 0]), 8, 16)[None], np.array([[32, 16]]), 3)
     np.testing.assert_allclose(coarse[0, :2, :2], POINTS[:2, :2] + [1.0, 0], atol=0.51)
     assert (coarse[0, :2, 2] > 0.9).all()
 
@@ -43,9 +44,9 @@ def test_places_are_shares_of_the_sides_flat_or_not():
     places[:, :2] /= (32, 16)
     places[:, 2] = 0.0
     for given in (places[None], places[None].reshape(1, 9), places[None, :, :2], places[None, :, :2].reshape(1, 6)):
-        found = Keypoints().read(given, np.array([[32, 16]]), 3)
+        found = read_points(given, np.array([[32, 16]]), 3)
         np.testing.assert_allclose(found[0, :, :2], POINTS[:, :2], atol=1e-5)
-    assert Keypoints().read(places[None], np.array([[32, 16]]), 3)[0, 0, 2] == 0.5
+    assert read_points(places[None], np.array([[32, 16]]), 3)[0, 0, 2] == 0.5
 
 
 def test_the_loss_of_what_is_right_and_of_what_says_nothing():
