@@ -107,6 +107,7 @@ def run(
     seed: int = 0,
     measure: Mapping[str, float] | None = None,
     calibration: Mapping[str, Any] | None = None,
+    recovery: Mapping[str, Any] | None = None,
     name: str | None = None,
     device: str | list[str] | tuple[str, ...] = "cpu",
     engines: Sequence[str] | None = None,
@@ -132,7 +133,7 @@ def run(
         accuracy_drop_points, latency_ms_p50, size_mib, stored_mib, peak_mib, load_ms, total_ms: the budget: points of the
             metric below the teacher, milliseconds, MiB of the engine, in the bundle, and resident at once, milliseconds of
             loading, and from a raw sample to its answer.
-        measure, calibration: what a recipe has under these names.
+        measure, calibration, recovery: what a recipe has under these names.
         name: of the run; the teacher's class in lower case without one.
         device: ``PROFILE[@URL]``, or several: what they share is made once, and the result is a ``DevicesReport``.
         engines: the runtimes to race, in the place of the profile's.
@@ -185,7 +186,7 @@ def run(
         "load_ms": load_ms,
         "total_ms": total_ms,
     }
-    asked |= {"calibration": calibration, "name": name, **budget}
+    asked |= {"calibration": calibration, "recovery": recovery, "name": name, **budget}
     if recipe is not None:
         beside = [key for key, value in asked.items() if value is not None]
         if beside:
@@ -206,6 +207,7 @@ def run(
                 "stage": [stage_entry(stage) for stage in stages or ()],
                 "measure": dict(measure or {}),
                 "calibration": dict(calibration or {}),
+                **({} if recovery is None else {"recovery": dict(recovery)}),
                 "seed": seed,
             }
             students = [s for s in (student, *(getattr(stage, "student", None) for stage in stages or ())) if s is not None]

@@ -8,6 +8,15 @@ from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import load as load_recipe
 from profiles.device import load as load_profile
 
+RECIPE = """
+[task]
+data = "tests.conftest:blob_splits"
+[teacher]
+model = "compress.models:resnet"
+arguments = { blocks = 1, width = 0.5, in_channels = 1, classes = 4 }
+epochs = 1
+"""
+
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
@@ -15,10 +24,11 @@ def steps(tmp_path_factory):
 
 
 @pytest.fixture
-def recipe(small_recipe, monkeypatch, steps):
+def recipe(monkeypatch, steps, tmp_path):
     monkeypatch.setenv("COMPRESS_STEPS", str(steps))
-    small_recipe.write_text(small_recipe.read_text().replace("epochs = 8", "epochs = 1"))
-    return small_recipe
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE)
+    return path
 
 
 def test_what_is_condensed_is_taken_by_a_recipe(recipe, compress_here, tmp_path, steps, quiet):

@@ -88,8 +88,10 @@ def test_an_attempts_key_tells_the_set(steps, monkeypatch):
     assert len(set(keys)) == 3
 
 
-def test_stored_answers_are_learned_from_and_the_teacher_is_not_asked(steps, monkeypatch):
-    asked = recipe({"set": {"use": "random", "per_class": 3}, "answers": "stored"})
+@pytest.mark.parametrize(("labels", "loss"), [("quantised", "kd"), ("two", "dbr")])
+def test_stored_answers_are_learned_from_and_the_teacher_is_not_asked(steps, monkeypatch, labels, loss):
+    given = {"set": {"use": "random", "per_class": 3, "labels": labels}, "answers": "stored"}
+    asked = recipe(given, stage=[{**STAGE, "losses": [loss]}])
     builder, teacher = built(asked, steps)
     builder.choose_calibration(teacher)
     from compress.methods.distillation.objective import Objective
