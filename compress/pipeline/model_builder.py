@@ -165,7 +165,10 @@ class ModelBuilder:
         spec = self.recipe.recovery
         if spec is None or self.recovery is not None:
             return
-        source = source_of(self._shared, self.data, self.teachers.frozen(teacher), self.teachers.shares(teacher))
+        shares = self.teachers.shares(teacher)
+        reads_labels = self.recipe.teacher.labelled is not None  # in place of it the teacher itself answers
+        answering = shares[0][0] if reads_labels else self.teachers.frozen(teacher)
+        source = source_of(self._shared, self.data, answering, shares)
         self.recovery = choose(spec, source, self._shared, self.teachers.key(teacher, self._pool))
         for note in self.recovery.notes:
             self._progress.say(f"  {note}")

@@ -24,10 +24,13 @@ def chosen_form(form: SoftLabelForm, shape: tuple[int, ...], labels: npt.NDArray
     """Return the form that ``auto`` stands for, given the shape of the logits, (samples, ..., classes)."""
     if form != "auto":
         return form
-    if len(shape) != 2:
+    if len(shape) != 2 or not _are_classes(labels):
         return "none"
-    is_labelled = labels.ndim == 1 and labels.dtype.kind in "iu" and bool((labels >= 0).all())
-    return "two" if shape[1] >= MANY_CLASSES and is_labelled else "quantised"
+    return "two" if shape[1] >= MANY_CLASSES and bool((labels >= 0).all()) else "quantised"
+
+
+def _are_classes(labels: npt.NDArray[Any]) -> bool:
+    return labels.ndim == 1 and labels.dtype.kind in "iu"
 
 
 def bytes_a_sample(form: str, classes: int) -> int:
@@ -36,13 +39,16 @@ def bytes_a_sample(form: str, classes: int) -> int:
 
 
 def encode(form: str, logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Encode logits, (samples, ..., classes); ``two`` also reads ``labels``, (samples,).
+    """Encode logits, (samples, classes), up to a constant a sample; ``two`` also reads ``labels``, (samples,).
 
     Raises:
-        UserError: two numbers are asked for samples without a label, or for more than one distribution a sample.
+        UserError: the task is not one of classes; or two numbers are asked for samples without a label.
     """
     if form == "none":
         return {}
+    if logits.ndim != 2 or not _are_classes(labels):
+        given_as = f"given: scores {logits.shape}, targets {labels.shape}"
+        raise UserError(f"labels = {form!r} stores a distribution over classes a sample; {given_as}; take 'none'")
     given = logits.astype(np.float64)
     given = given - given.max(axis=-1, keepdims=True)
     if form == "full":
@@ -51,7 +57,7 @@ def encode(form: str, logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dic
         step = (np.minimum(-given.min(axis=-1), SPAN) / 255).astype(np.float32)
         levels = np.rint(np.minimum(-given, SPAN) / np.maximum(step[..., None], 1e-30))
         return {"soft": np.minimum(levels, 255).astype(np.uint8), "soft_step": step}
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels < 0).any() or given.ndim != 2:
+    if (labels < 0).any():
         raise UserError(
             "labels = 'two' stores two numbers a sample about the class that its label names, and some samples have none; "
             "take 'quantised'"

@@ -54,8 +54,14 @@ def test_auto_is_a_byte_a_class_and_two_numbers_where_there_are_many():
     assert chosen_form("auto", (2, 256), unknown) == "quantised"
     assert chosen_form("auto", (2, 8, 8, 3), known) == "none"
     assert chosen_form("full", (2, 256), known) == "full"
+    assert chosen_form("auto", (2, 10), np.zeros((2, 10), np.float32)) == "none"
 
 
 def test_two_numbers_need_a_label():
     with pytest.raises(UserError, match="take 'quantised'"):
         encode("two", LOGITS, np.array([0, -1]))
+
+
+def test_scores_that_are_no_distribution_are_not_stored():
+    with pytest.raises(UserError, match="stores a distribution over classes a sample; given: scores"):
+        encode("quantised", LOGITS, np.array([0.5, 0.1]))
