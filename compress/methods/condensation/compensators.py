@@ -17,7 +17,7 @@ from torch import Tensor
 from compress.execution.progress import count_progress
 from compress.methods.condensation.base import Draft, RecoverySet, SetSource
 from compress.methods.condensation.moves import move_alike
-from compress.methods.condensation.sizes import chosen, size_faults, stored_count
+from compress.methods.condensation.sizes import choose_samples, size_faults, stored_count
 from compress.methods.condensation.synthesised import Committee, inversion_faults
 from profiles.errors import UserError
 
@@ -49,7 +49,7 @@ class CompensatedSet(RecoverySet):
             raise UserError(*faults)
         count = min(stored_count(self, source, compensators=self.compensators), len(source.samples))
         rank = np.random.default_rng((source.seed, 3)).random(len(source.samples))
-        batch = source.samples.load(chosen(source, count, rank))
+        batch = source.samples.load(choose_samples(source, count, rank))
         found = self.optimised(source, torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
         note = f"{self.compensators} compensators of mean size {found.abs().mean():.3f} shared by all"
         targets = np.repeat(batch.targets, self.compensators)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from compress.methods.condensation.base import Draft, RecoverySet, SetSource
-from compress.methods.condensation.soft_labels import chosen_form, encode
+from compress.methods.condensation.soft_labels import encode, resolve_form
 from compress.methods.condensation.stored import StoredSet, as_stored, normalise_of, small_targets
 from compress.methods.condensation.stored_samples import StoredSamples
 from compress.models.checkpoint import digest_tensors
@@ -51,7 +51,7 @@ def make_set(spec: RecoverySet, source: SetSource, task: str) -> tuple[StoredSet
         facts=facts,
         compensators=compensators,
     )
-    return _answered(bare, spec, source), draft.notes
+    return _with_soft_labels(bare, spec, source), draft.notes
 
 
 def identity(source: SetSource, task: str, inputs: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _shown(value: Any) -> str:
     return str(value)[:12] if isinstance(value, str) else f"{len(value)}: {', '.join(map(str, value[:3]))}"
 
 
-def _answered(bare: StoredSet, spec: RecoverySet, source: SetSource) -> StoredSet:
+def _with_soft_labels(bare: StoredSet, spec: RecoverySet, source: SetSource) -> StoredSet:
     """Store the teacher's soft labels with a set, of its samples as they are read back."""
     if spec.labels == "none":
         return bare
@@ -87,7 +87,7 @@ def _answered(bare: StoredSet, spec: RecoverySet, source: SetSource) -> StoredSe
             outputs = call(source.teacher.eval(), as_tensors(batch.inputs))
         logits.append(source.logits(outputs).float().numpy())
     given: npt.NDArray[np.float32] = np.concatenate(logits)
-    form = chosen_form(spec.labels, given.shape, samples.labels)
+    form = resolve_form(spec.labels, given.shape, samples.labels)
     return replace(bare, soft=encode(form, given, samples.labels), facts={**bare.facts, "labels": form})
 
 

@@ -20,7 +20,7 @@ from compress.methods.condensation.base import Draft, RecoverySet, SetSource
 from compress.methods.condensation.characteristic import characteristic_distance
 from compress.methods.condensation.labels import are_classes, targets_of
 from compress.methods.condensation.moves import all_tiles, move_alike, with_mirror
-from compress.methods.condensation.sizes import chosen, size_faults, stored_count
+from compress.methods.condensation.sizes import choose_samples, size_faults, stored_count
 from compress.methods.condensation.stored_samples import join_tiles
 from compress.methods.condensation.synthesised import value_range
 from compress.methods.condensation.targets import regression_error
@@ -78,7 +78,7 @@ class MatchSet(RecoverySet):
         tiles, generator = self.combine, torch.Generator().manual_seed(source.seed)
         count = stored_count(self, source, tiles=tiles)
         rank = np.random.default_rng((source.seed, 28)).random(len(source.samples))
-        start = source.samples.load(chosen(source, min(count * tiles**2, len(source.samples)), rank))
+        start = source.samples.load(choose_samples(source, min(count * tiles**2, len(source.samples)), rank))
         order = np.argsort(start.targets, kind="stable") if are_classes(start.targets) else np.arange(len(start))
         order = order[: len(order) - len(order) % tiles**2]
         labels = start.targets[order]

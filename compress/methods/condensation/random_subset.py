@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from compress.methods.condensation.base import Draft, RecoverySet, SetSource
-from compress.methods.condensation.sizes import chosen, size_faults, stored_count
+from compress.methods.condensation.sizes import choose_samples, size_faults, stored_count
 
 
 @final
@@ -24,5 +24,5 @@ class RandomSet(RecoverySet):
     def make(self, source: SetSource) -> Draft:
         count = min(stored_count(self, source), len(source.samples))
         rank = np.random.default_rng((source.seed, 56)).random(len(source.samples))
-        batch = source.samples.load(chosen(source, count, rank))
+        batch = source.samples.load(choose_samples(source, count, rank))
         return Draft(inputs=batch.inputs, targets=batch.targets)

@@ -9,7 +9,7 @@ import torch
 from compress.data.base import Indices
 from compress.methods.condensation.base import RecoverySet, SetSource
 from compress.methods.condensation.labels import are_classes, balanced, class_faults, targets_of
-from compress.methods.condensation.soft_labels import bytes_a_sample, chosen_form
+from compress.methods.condensation.soft_labels import bytes_a_sample, resolve_form
 from compress.methods.condensation.stored import ENVELOPE_BYTES, as_stored, normalise_of, small_targets
 from compress.models.inputs import call
 from deploy.engines.inputs import by_name
@@ -50,7 +50,7 @@ def _sizes(spec: RecoverySet, source: SetSource) -> tuple[int, str, dict[str, in
     values = sum(array[0].size for array in by_name(source.samples.load(np.arange(2)).inputs).values())
     with torch.no_grad():
         logits = source.logits(call(source.teacher.eval(), source.example))
-    return values, chosen_form(spec.labels, tuple(logits.shape), targets_of(source.samples)), _rows(source)
+    return values, resolve_form(spec.labels, tuple(logits.shape), targets_of(source.samples)), _rows(source)
 
 
 def _rows(source: SetSource) -> dict[str, int]:
@@ -77,7 +77,7 @@ def size_faults(spec: RecoverySet, source: SetSource, tiles: int = 1) -> list[st
     return []
 
 
-def chosen(source: SetSource, count: int, rank: npt.NDArray[np.float64]) -> Indices:
+def choose_samples(source: SetSource, count: int, rank: npt.NDArray[np.float64]) -> Indices:
     """Choose ``count`` samples of least ``rank``, the classes alike where samples have one."""
     targets = targets_of(source.samples)
     if source.classes and are_classes(targets) and (targets >= 0).any():

@@ -20,7 +20,7 @@ SPAN = 24.0
 """Logits further below a sample's largest are stored as that far below: their probability is 4e-11."""
 
 
-def chosen_form(form: SoftLabelForm, shape: tuple[int, ...], labels: npt.NDArray[Any]) -> str:
+def resolve_form(form: SoftLabelForm, shape: tuple[int, ...], labels: npt.NDArray[Any]) -> str:
     """Return the form that ``auto`` stands for, given the shape of the logits, (samples, ..., classes)."""
     if form != "auto":
         return form

@@ -20,7 +20,7 @@ from compress.data.base import Indices
 from compress.execution.progress import count_progress
 from compress.methods.condensation.base import Draft, RecoverySet, SetSource
 from compress.methods.condensation.labels import balanced, targets_of
-from compress.methods.condensation.sizes import chosen, size_faults, stored_count
+from compress.methods.condensation.sizes import choose_samples, size_faults, stored_count
 from compress.methods.condensation.stored_samples import join_tiles
 from compress.models.inputs import ModelInputs, as_tensors, call
 from profiles.errors import UserError
@@ -74,7 +74,7 @@ class SubsetSet(RecoverySet):
         generator = np.random.default_rng((source.seed, 56))
         wanted = min(stored * tiles**2, len(source.samples))
         looked = min(wanted * self.candidates, len(source.samples))
-        pool = chosen(source, looked, generator.random(len(source.samples)))
+        pool = choose_samples(source, looked, generator.random(len(source.samples)))
         scores, answers = _scored(source, pool)
         own = targets_of(source.samples)[pool]
         classes = np.where(own >= 0, own, answers) if own.ndim == 1 else answers

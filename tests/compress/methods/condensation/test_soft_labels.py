@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.methods.condensation.soft_labels import SPAN, bytes_a_sample, chosen_form, decode, distances, encode
+from compress.methods.condensation.soft_labels import SPAN, bytes_a_sample, decode, distances, encode, resolve_form
 from profiles.errors import UserError
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 2.5]])
@@ -49,12 +49,12 @@ def test_what_is_far_below_the_largest_is_cut_off():
 
 def test_auto_is_a_byte_a_class_and_two_numbers_where_there_are_many():
     known, unknown = np.array([0, 1]), np.array([0, -1])
-    assert chosen_form("auto", (2, 10), known) == "quantised"
-    assert chosen_form("auto", (2, 256), known) == "two"
-    assert chosen_form("auto", (2, 256), unknown) == "quantised"
-    assert chosen_form("auto", (2, 8, 8, 3), known) == "none"
-    assert chosen_form("full", (2, 256), known) == "full"
-    assert chosen_form("auto", (2, 10), np.zeros((2, 10), np.float32)) == "none"
+    assert resolve_form("auto", (2, 10), known) == "quantised"
+    assert resolve_form("auto", (2, 256), known) == "two"
+    assert resolve_form("auto", (2, 256), unknown) == "quantised"
+    assert resolve_form("auto", (2, 8, 8, 3), known) == "none"
+    assert resolve_form("full", (2, 256), known) == "full"
+    assert resolve_form("auto", (2, 10), np.zeros((2, 10), np.float32)) == "none"
 
 
 def test_two_numbers_need_a_label():
