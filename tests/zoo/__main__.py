@@ -106,7 +106,12 @@ def _alone(module: str, name: str, path: Path) -> None:
 
 
 def _warm() -> None:
-    """Import here what all networks need, half of the time of a small one; forks have it."""
+    """Import here what all networks need, half of the time of a small one; forks have it.
+
+    The code is digested before: that of files which are changed meanwhile is not what runs.
+    """
+    for module in (CHAIN, BESIDE):
+        records.code_of(next(iter(NETWORKS)), module)
     os.environ |= {"HF_HUB_OFFLINE": "1", "YOLO_OFFLINE": "true"}
     torch.set_num_threads(1)
     layer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from compress.methods.pruning.channels import Group, choose_channels, choose_shares, least_important, share_ratio
+from compress.methods.pruning.matching import matching_widths
 from compress.methods.pruning.narrowing import Dropped, build_narrow
 from compress.methods.pruning.operations import Narrow
 from compress.methods.pruning.proof import Proof
@@ -44,8 +45,11 @@ def cut(
     for own, members in named:
         dropped |= choose([group for group in members if group in able], own, multiple)
     if dropped:
-        operation, more_notes = cut_channels(module, example, able, dropped)
-        return operation, (*notes, *more_notes)
+        proof = _proof(module, example, able, dropped)
+        proof.add(list(dropped))
+        if by == "share":
+            _match(module, able, dropped, proof)
+        return proof.operation, (*notes, *proof.notes)
     left = able or ([] if notes else groups)
     if left:
         widest = max(len(group.importance) for group in left)
@@ -60,6 +64,21 @@ def cut_channels(
     proof = _proof(module, example, groups, dropped)
     proof.add([root for root, channels in dropped.items() if channels])
     return proof.operation, proof.notes
+
+
+def _match(module: nn.Module, groups: Sequence[Group], dropped: dict[str, list[int]], proof: Proof) -> None:
+    """Cut groups that cannot be cut alone to widths that match, where these can be had."""
+    for root, fault in list(proof.faults.items()):
+        if root not in proof.faults or not fault.path:
+            continue
+        left = [group for group in groups if group.root in proof.faults or group.root not in dropped]
+        widths = {group.root: len(group.importance) - len(dropped.get(group.root, [])) for group in left}
+        for chosen in matching_widths(module, left, fault.path, widths):
+            before = dict(dropped)
+            dropped |= {group.root: least_important(group, chosen[group.root]) for group in left if group.root in chosen}
+            if proof.add_together(list(chosen)):
+                break
+            dropped.update(before)
 
 
 def separable_groups(

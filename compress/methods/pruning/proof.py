@@ -24,13 +24,13 @@ class Proof:
     """Cuts that are proved together, and those that cannot be, with the reason.
 
     Attributes:
-        able: roots that can be cut, all together.
+        able: roots that can be cut, all together. faults: why each other cannot.
         operation: their cut; None when there are none.
     """
 
     def __init__(self, module: nn.Module, example: ModelInputs, build: Build) -> None:
         self._checker, self._build = Checker(module, example), build
-        self._reasons: dict[str, str] = {}
+        self.faults: dict[str, Fault] = {}
         self._tensors: dict[str, tuple[str, ...]] = {}
         self.able: list[str] = []
         self.operation: Narrow | None = None
@@ -38,7 +38,7 @@ class Proof:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on the groups left whole, in the order in which they failed."""
-        return tuple(f"{root} keeps its channels: {reason}" for root, reason in self._reasons.items())
+        return tuple(f"{root} keeps its channels: {fault.reason}" for root, fault in self.faults.items())
 
     def add(self, roots: Sequence[str]) -> None:
         """Add those of ``roots`` that can be cut beside all others: all at once, where that fails in parts."""
@@ -49,10 +49,20 @@ class Proof:
             self.able, self.operation = [*self.able, *roots], operation
         elif len(roots) == 1:
             alone = self._check(roots)[0] if self.able else fault
-            self._reasons[roots[0]] = f"beside the others that are cut, {fault.reason}" if alone is None else alone.reason
+            beside = Fault(reason=f"beside the others that are cut, {fault.reason}", path=fault.path)
+            self.faults[roots[0]] = beside if alone is None else alone
         else:
             for part in self._parts(roots, fault):
                 self.add(part)
+
+    def add_together(self, roots: Sequence[str]) -> bool:
+        """Add all of ``roots`` that could not be cut alone, or none; say whether they can be cut so."""
+        fault, operation = self._check([*self.able, *roots])
+        if fault is not None:
+            return False
+        self.able, self.operation = [*self.able, *roots], operation
+        self.faults = {root: each for root, each in self.faults.items() if root not in roots}
+        return True
 
     def _parts(self, roots: Sequence[str], fault: Fault) -> tuple[Sequence[str], Sequence[str]]:
         """Part cuts that cannot all be made: those that have no tensor where the fault shows first; or by halves."""

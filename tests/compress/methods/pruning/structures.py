@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.zoo import conv
+from tests.zoo import ViTBlock, conv
 
 
 def head(channels):
@@ -163,3 +163,14 @@ class Unknown(nn.Module):
 
     def forward(self, x):
         return self.last(self.sorted(self.free(x)).sort(1).values.cumsum(1))
+
+
+class UnevenHeads(nn.Module):
+    """A stream that is as wide as its heads, of ten channels each, by the code alone: x.reshape(samples, tokens, width)."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.block, self.head = nn.Conv2d(3, 40, 4, 4), ViTBlock(40, 4), nn.Linear(40, 4)
+
+    def forward(self, x):
+        return self.head(self.block(self.patch(x).flatten(2).transpose(1, 2)).mean(1))

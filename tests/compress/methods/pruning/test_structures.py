@@ -18,7 +18,7 @@ from tests.zoo import small as zoo
 OUTPUT = "an output of the model would lose them"
 LEAST = {
     **dict.fromkeys(("Transformer", "Window", "Branches", "Upsampled", "C2f", "ViT", "TorchAttention", "ConvNeXt"), 0.35),
-    **dict.fromkeys(("LambdaShortcut", "SqueezeExcite", "Shared"), 0.35),
+    **dict.fromkeys(("LambdaShortcut", "SqueezeExcite", "Shared", "UnevenHeads"), 0.35),
     **dict.fromkeys(("Flattened", "Inception"), 0.3),
     "Grouped": 0.25,
     "SliceResidual": 0.2,
@@ -105,3 +105,13 @@ def test_following_takes_as_long_as_the_blocks_are_many():
     started = time.process_time()
     groups, _ = rank_groups(module, example)
     assert time.process_time() - started < 5 and len(groups) == 25
+
+
+def test_a_stream_is_cut_to_the_width_of_the_heads_that_stay():
+    """Three heads of ten stay, so 30 channels of the stream, though 32 would be the multiple of four."""
+    module, example = make("UnevenHeads"), torch.randn(2, 3, 16, 16)
+    operation, notes = cut(module, example, rank_groups(module, example)[0], 0.25, 4)
+    assert notes == ()
+    assert len(operation.tensors["patch.weight"]["0"]) == 30
+    assert len(operation.tensors["block.qkv.weight"]["0"]) == 90
+    assert [len(operation.tensors["block.proj.weight"][axis]) for axis in "01"] == [30, 30]
