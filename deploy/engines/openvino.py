@@ -151,9 +151,29 @@ def _compiled(folder: Path, plan: BuildPlan, device: str) -> Any:
     try:
         network = core.read_model(str(folder / "model.onnx"))
         network.reshape({port: _fixed(port.partial_shape, plan.batch) for port in network.inputs})
-        return core.compile_model(network, device, dict(plan.options))
+        compiled = core.compile_model(network, device, dict(plan.options))
+        if plan.precision == "int8" and _fuses_integer_layers(compiled):
+            compiled = core.compile_model(network, device, {**plan.options, "SNIPPETS_MODE": "DISABLE"})
+        return compiled
     except RuntimeError as error:
         raise EngineError(f"OpenVINO {plan.version} refused the model: {_last_line(error)}") from error
+
+
+def _fuses_integer_layers(compiled: Any) -> bool:
+    """Return whether integer layers were fused into one kernel, which 2026.4 computes from memory that nobody wrote.
+
+    Seen of fully connected layers of up to 256 channels in a row, for few samples a thread; one layer has one weight.
+    """
+    return any(
+        sum(
+            source.get_element_type().get_type_name() == "i8"
+            and len(source.get_shape()) == 2
+            and not source.get_node().get_input_size()
+            for source in (port.get_source_output() for port in node.inputs() if not port.get_partial_shape().is_dynamic)
+        )
+        > 1
+        for node in compiled.get_runtime_model().get_ops()
+    )
 
 
 @final
