@@ -25,6 +25,7 @@ DATA: dict[str, str] = {
     "sentence_pairs": "compress.data.text:sentence_pairs",
     "text": "compress.data.text:text",
     "voc": "compress.data.voc:voc",
+    "webdataset": "compress.data.webdataset:webdataset",
     "yolo": "compress.data.yolo:yolo",
 }
 

@@ -40,6 +40,16 @@ def from_main(value: T) -> T:
     return kept[0]
 
 
+def from_all(value: T) -> list[T]:
+    """Return the ``value`` of every process, in their order; every process must call this."""
+    if count() == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    _join()
+    return list(gather_object([value]))
+
+
 def average_gradients(parameters: Iterable[Any]) -> None:
     """Put the mean of all processes' gradients into each parameter; for what is trained outside of the wrapped module."""
     if count() == 1:

@@ -176,6 +176,20 @@ def load_npy(loss: str, option: str, path: str | Path) -> Tensor:
     return torch.from_numpy(table.astype(np.float32))
 
 
+def of_all_processes(values: Tensor) -> Tensor:
+    """Concatenate what the processes of a training have, (samples, ...) each, in their order; ``values`` itself in one.
+
+    What a loss remembers is learned from this, so that it is the same in every process, and as of the whole batch in one. It
+    is without gradient; every process calls it, with the same shape.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    own = values.detach().contiguous()
+    parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, own)
+    return torch.cat(parts)
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingStep:

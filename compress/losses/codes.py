@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.losses.adapters import make_adapter
-from compress.losses.base import Example, Temperature, as_float32, kl_divergence, log_probabilities
+from compress.losses.base import Example, Temperature, as_float32, kl_divergence, log_probabilities, of_all_processes
 
 
 @final
@@ -34,7 +34,7 @@ class Codebook(nn.Module):
 
     def forward(self, student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
         teacher = as_float32(teacher_embedding)
-        self._learn(teacher.to(self.codes.dtype))
+        self._learn(of_all_processes(teacher.to(self.codes.dtype)))
         student = self.adapter(as_float32(student_embedding))
         ours, theirs = (log_probabilities(-self._distances(x), self._temperature) for x in (student, teacher))
         return self._temperature**2 * kl_divergence(theirs, ours).mean()

@@ -16,6 +16,7 @@ from compress.losses.base import (
     kl_divergence,
     log_probabilities,
     masked_mean,
+    of_all_processes,
     split_labels,
 )
 
@@ -49,10 +50,11 @@ class Controller(nn.Module):
 
     def _mean(self, teacher: Tensor, where: Tensor, known: Tensor) -> Tensor:
         """The teacher's mean distribution for each sample's class."""
-        one_hot = functional.one_hot(where, len(self.means)).to(self.means.dtype) * known[:, None]
+        labels = functional.one_hot(where, len(self.means)).to(self.means.dtype) * known[:, None]
+        one_hot, every = of_all_processes(labels), of_all_processes(teacher.to(self.means.dtype))
         count = one_hot.sum(dim=0)
         self.counts += count
-        moved = one_hot.T @ teacher.to(self.means.dtype) - count[:, None] * self.means
+        moved = one_hot.T @ every - count[:, None] * self.means
         self.means += moved / self.counts.clamp(min=1)[:, None]
         return self.means[where].to(teacher.dtype)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import TINY, Example, as_float32, load_npy, masked_mean, split_labels
+from compress.losses.base import TINY, Example, as_float32, load_npy, masked_mean, of_all_processes, split_labels
 from profiles.errors import UserError
 
 
@@ -41,7 +41,7 @@ class Nd(nn.Module):
     ) -> Tensor:
         where, known = split_labels(student_logits, targets)
         teacher = as_float32(teacher_embedding)
-        self._learn(teacher, where, known)
+        self._learn(*map(of_all_processes, (teacher, where, known)))
         student = self.adapter(as_float32(student_embedding))
         towards = functional.normalize(self.means.to(student.dtype), dim=1, eps=TINY)[where]
         length = torch.maximum(_length(student), _length(teacher))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import Example, flatten_places, masked_mean, split_labels
+from compress.losses.base import Example, flatten_places, masked_mean, of_all_processes, split_labels
 
 
 @final
@@ -39,7 +39,8 @@ class SelfGt(nn.Module):
         where, known = split_labels(student_logits, targets)
         p, q = flatten_places(student_logits).softmax(dim=1), flatten_places(teacher_logits).softmax(dim=1)
         y = functional.one_hot(where, p.shape[1]).to(p.dtype)
-        share = self._share if self._share >= 0 else self._found(student_embedding.detach(), y, q, known)
+        seen = map(of_all_processes, (student_embedding.detach(), y, q.detach(), known))
+        share = self._share if self._share >= 0 else self._found(*seen)
         truth, before = (p - y).square().mean(dim=1), (p - q).square().mean(dim=1)
         return masked_mean(share * truth + (1 - share) * before, known)
 

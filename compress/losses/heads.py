@@ -19,6 +19,7 @@ from compress.losses.base import (
     load_npy,
     log_probabilities,
     masked_mean,
+    of_all_processes,
     split_labels,
 )
 from profiles.errors import UserError
@@ -78,7 +79,8 @@ class DeitLt(TwoHeaded):
         progress: float,
     ) -> Tensor:
         where, known = split_labels(student_logits, targets)
-        self.counts += torch.bincount(where[known], minlength=len(self.counts))
+        labels = of_all_processes(where)[of_all_processes(known)]
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
         hard = masked_mean(functional.cross_entropy(flatten_places(student_logits), where, reduction="none"), known)
         decided = flatten_places(teacher_logits).argmax(dim=1)
         answers = flatten_places(self.head(as_float32(student_embedding)))

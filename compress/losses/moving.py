@@ -16,6 +16,7 @@ from compress.losses.base import (
     kl_divergence,
     log_probabilities,
     masked_mean,
+    of_all_processes,
     split_labels,
 )
 from profiles.errors import UserError
@@ -43,7 +44,7 @@ class Taid(nn.Module):
         t = float(self.state[0])
         target = functional.log_softmax((1 - t) * student.detach() + t * teacher, dim=-1)
         loss = kl_divergence(target, functional.log_softmax(student, dim=-1)).mean()
-        self._advance(float(loss.detach()), progress)
+        self._advance(float(of_all_processes(loss.detach()[None]).mean()), progress)
         return loss
 
     def _advance(self, loss: float, progress: float) -> None:
@@ -88,6 +89,7 @@ class PsKd(nn.Module):
         one_hot = functional.one_hot(where, logs.shape[1]).to(logs.dtype)
         trust = self._share * progress * self.known[indices].to(logs.dtype)[:, None]
         target = (1 - trust) * one_hot + trust * self.said[indices].to(logs.dtype)
-        self.said[indices] = logs.detach().exp().to(self.said.dtype)
-        self.known[indices] = True
+        seen = of_all_processes(indices)
+        self.said[seen] = of_all_processes(logs.detach().exp().to(self.said.dtype))
+        self.known[seen] = True
         return masked_mean(cross_entropy(target, logs), labelled)

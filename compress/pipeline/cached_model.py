@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
+from compress.execution import distributed
 from compress.execution.cache import Step, digest, source_digest
 from compress.methods.choice import Choice
 from compress.models import plan as surgery
@@ -80,5 +81,6 @@ def model_key(plan: Plan) -> str:
 def model_facts(
     stages: tuple[str, ...] = (), notes: tuple[str, ...] = (), recipe: str | None = None, *, changed: bool = True
 ) -> dict[str, Any]:
-    """Return the facts of a step that holds a model."""
-    return {"stages": list(stages), "notes": list(notes), "recipe": recipe, "changed": changed}
+    """Return the facts of a step that holds a model; ``processes`` that made it are no part of its key."""
+    about = {"stages": list(stages), "notes": list(notes), "recipe": recipe, "changed": changed}
+    return {**about, "processes": distributed.count()}

@@ -32,6 +32,7 @@ from compress.models.layers import flat_tensors
 from compress.training.layout import WORTH_MEASURING_STEPS, broken_layers, faster_layout, is_broken_program, laid_out
 from compress.training.loader import Batches, Part, Place
 from compress.training.memory import retained_memory
+from compress.training.processes import check_shared
 from compress.training.schedule import Schedule
 from compress.training.state import RunState, Validate
 from compress.training.teacher_cache import Signals, TeacherCache, size_bytes
@@ -88,8 +89,8 @@ class Trainer:
         if trackers:
             self._accelerator.init_trackers("edge-compress")
         self._tracking = bool(trackers)
-        kind = f"{self._accelerator.device.type}-{self._accelerator.mixed_precision}"
-        self.numerics = kind if distributed.count() == 1 else f"{kind}-x{distributed.count()}"
+        # how many processes train is no part of it: a training goes on with another number than it began with
+        self.numerics = f"{self._accelerator.device.type}-{self._accelerator.mixed_precision}"
 
     def fit(
         self,
@@ -119,7 +120,6 @@ class Trainer:
         started = time.perf_counter()
         torch.manual_seed(self._seed)
         np.random.seed(self._seed % 2**32)
-        _check_processes(objective)
 
         def say(line: str) -> None:
             self._progress.say(f"  {name}: {line}")
@@ -155,10 +155,13 @@ class Trainer:
     ) -> None:
         """Run the steps that are left of a training."""
         student = self._accelerator.prepare_model(module) if distributed.count() > 1 else module
+        first = run.step
         fetched, told = run.batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
         with retained_memory(), objective, fetched as steps, told as bar:
             for parts in steps:
                 loss, terms = self._step(student, objective, run, parts, layout, teacher)
+                if run.step == first + 1:
+                    check_shared(objective.parts)
                 run.check(loss, terms)
                 bar.advance(1, f"loss {run.mean_loss:.3f}")
                 self._track(name, run, terms)
@@ -342,16 +345,6 @@ def _has_convolutions(module: nn.Module) -> bool:
 
 def _moved(value: Any, device: torch.device) -> Any:
     return [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
-
-
-def _check_processes(objective: Objective) -> None:
-    """Refuse losses that remember samples where each process sees only its share."""
-    remembered = set(objective.parts.state_dict()) - {name for name, _ in objective.parts.named_parameters()}
-    if distributed.count() > 1 and remembered:
-        raise UserError(
-            "a loss or a weight remembers what it has seen (ps_kd, taid, gradient_share and the like), and several "
-            "processes do not share that; train in one process, or drop it"
-        )
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:

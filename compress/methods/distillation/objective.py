@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from compress.losses.base import VOCABULARY, PerSampleLoss, TrainingStep, masked_mean
+from compress.losses.base import VOCABULARY, PerSampleLoss, TrainingStep, masked_mean, of_all_processes
 from compress.methods.distillation.engine_teacher import EngineTeachers
 from compress.methods.distillation.label_teacher import teacher_inputs
 from compress.methods.distillation.loss_specs import (
@@ -239,10 +239,11 @@ class Objective:
         if not observers or not torch.is_grad_enabled():
             return
         trained = [p for p in self._student.parameters() if p.requires_grad]
-        sizes = [_gradient_size(value, trained) for value in weighted]
-        total = sum(sizes)
+        sizes = torch.tensor([_gradient_size(value, trained) for value in weighted], dtype=torch.float64)
+        sizes = of_all_processes(sizes[None].to(weighted[0].device)).sum(dim=0)
+        total = float(sizes.sum())
         for i, weight in observers.items() if total > 0 else ():
-            weight.observe(sizes[i] / total)
+            weight.observe(float(sizes[i]) / total)
 
 
 def _inputs_of(terms: Sequence[Term]) -> set[str]:

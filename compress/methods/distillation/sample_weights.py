@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.losses.base import TINY, Example, as_float32, flatten_places, masked_mean, split_labels
+from compress.losses.base import TINY, Example, as_float32, flatten_places, masked_mean, of_all_processes, split_labels
 from compress.losses.controller import Controller, holdout_mask, logits_after_step
 from profiles.errors import UserError
 
@@ -104,7 +104,7 @@ class FamiliarityWeight(SampleWeight):
         """Return the weighted mean, a scalar."""
         where, known = split_labels(student_logits, targets)
         embedding = functional.normalize(as_float32(teacher_embedding), dim=1, eps=TINY)
-        self._learn(embedding, where, known)
+        self._learn(*map(of_all_processes, (embedding, where, known)))
         weights = torch.where(known, torch.ones_like(embedding[:, 0]), self.weights(embedding)) * chosen
         return (weights * values).sum() / weights.sum().clamp(min=TINY)
 

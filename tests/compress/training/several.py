@@ -1,0 +1,99 @@
+"""A training of blobs whose losses remember, in one of several processes: python -m tests.compress.training.several FOLDER
+
+It writes rank-N.json: what the losses remember, steps, loss and accuracy on test. With ``--die-at STEP`` the last process
+kills itself there.
+"""
+
+import argparse
+import io
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.execution import distributed
+from compress.execution.progress import StreamProgress
+from compress.losses import LOSSES as LOSSES_TABLE
+from compress.methods.distillation.loss_specs import parse_losses
+from compress.methods.distillation.objective import Objective
+from compress.tasks.classification import Classification
+from compress.training import state
+from compress.training.schedule import Schedule
+from compress.training.trainer import Trainer
+from profiles.errors import UserError
+from tests.conftest import blob_splits, small_model
+
+LOSSES = [
+    {"use": "task", "weight": {"use": "gradient_share", "share": 0.3, "every": 2}},
+    "ps_kd",
+    "taid",
+    "nd",
+    "tgeo",
+    "codebook",
+    {"use": "self_gt"},
+]
+
+
+class Alone(nn.Module):
+    """A loss that remembers what its own process has seen, as somebody might write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, student_logits: torch.Tensor) -> torch.Tensor:
+        self.mean += student_logits.detach().mean()
+        return student_logits.square().mean()
+
+
+def train(folder: Path, epochs: int, losses: list[object], die_at: int = -1) -> dict[str, object]:
+    """Train, and describe what came of it."""
+    data, student, teacher = blob_splits(), small_model(1), small_model(2, width=1.0)
+    told = io.StringIO()
+    trainer, example = Trainer(0, StreamProgress(told)), torch.from_numpy(data.train.load([0, 1]).inputs)
+    objective = Objective(parse_losses(losses), Classification(), student, teacher, example, len(data.train))
+    state.CHECKPOINT_SECONDS = 0.0
+    begun = [state.RunState.check]
+
+    def check(run: state.RunState, *given: object) -> None:
+        begun[0](run, *given)
+        if run.step == die_at and distributed.index() == distributed.count() - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps.append(run.step)
+
+    steps: list[int] = []
+    state.RunState.check = check
+    try:
+        result = trainer.fit("blobs", student, objective, data.train, Schedule(epochs=epochs, batch_size=32), folder)
+    finally:
+        state.RunState.check = begun[0]
+    state_dict = {name: value for name, value in objective.parts.state_dict().items() if ".running_" not in name}
+    kept = {name: value.double().flatten()[:4096].tolist() for name, value in state_dict.items()}
+    accuracy = Classification().evaluate(trainer.predictor(student), data.test).value
+    return {"kept": kept, "steps": steps, "loss": result.loss, "accuracy": accuracy}
+
+
+def main() -> None:
+    """Train as the arguments say."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--die-at", type=int, default=-1)
+    parser.add_argument("--alone", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        told = train(asked.folder / "training", asked.epochs, LOSSES, asked.die_at)
+        if asked.alone:
+            LOSSES_TABLE["alone"] = "tests.compress.training.several:Alone"
+            train(asked.folder / "alone", 1, ["alone"])
+    except UserError as error:
+        told["error"] = error.faults[0]
+    (asked.folder / f"rank-{distributed.index()}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Several processes train one model over gloo: what losses remember is shared, and a training goes on with others."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.compress.training.several import LOSSES, train
+from tests.conftest import HANG_S, ROOT
+
+
+def environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **more}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def together(folder, count, *words):
+    """What each of ``count`` processes tells of its training."""
+    several = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, "-m", "tests.compress.training.several", str(folder), *words]
+    each = [environment(**several, RANK=str(n), LOCAL_RANK=str(n)) for n in range(count)]
+    running = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for env in each]
+    errors = [process.communicate(timeout=HANG_S)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * count, "".join(errors)[-3000:]
+    return told(folder, count)
+
+
+def told(folder, count):
+    return [json.loads((folder / f"rank-{n}.json").read_text()) for n in range(count)]
+
+
+def test_losses_remember_the_same_in_two_processes_and_what_does_not_is_refused(tmp_path):
+    first, second = together(tmp_path, 2, "--epochs", "1", "--alone")
+    assert first["steps"] == [1, 2, 3, 4] == second["steps"], "the schedule of one process"
+    assert first["kept"] == second["kept"]
+    assert "in 0.mean what its own process alone has seen, and 2 processes train" in first["error"] == second["error"]
+    one = train(tmp_path / "one", 1, LOSSES)
+    assert set(one["kept"]) == set(first["kept"])
+    for name in ("known", "counts"):
+        exact = [key for key in one["kept"] if key.endswith(f".{name}") or key == name]
+        assert exact and all(one["kept"][key] == first["kept"][key] for key in exact), "each sample counts once"
+    (taid,) = [key for key in one["kept"] if key.endswith("state")]
+    assert first["kept"][taid][0] == pytest.approx(one["kept"][taid][0], abs=1e-3)
+    assert first["loss"] == pytest.approx(one["loss"], rel=0.2), "batch norms see half a batch each"
+
+
+@pytest.mark.slow
+def test_one_of_four_processes_is_killed_and_two_go_on_to_the_accuracy_of_one(tmp_path):
+    one = train(tmp_path / "one", 8, LOSSES)
+    words = [str(tmp_path), "--epochs", "8"]
+    launch = ["torch.distributed.run", "--nproc_per_node=4", f"--master_port={free_port()}"]
+    command = [sys.executable, "-m", *launch, "-m", "tests.compress.training.several", *words, "--die-at", "18"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=HANG_S, check=False)
+    assert done.returncode != 0 and not list(tmp_path.glob("rank-*.json"))
+    assert re.search(r"exitcode\s*: -9", done.stderr), done.stderr[-2000:]
+    left = subprocess.run(["pgrep", "-f", f"several {tmp_path}"], capture_output=True, text=True, check=False).stdout
+    assert left == "", "the others have ended too"
+    first, second = together(tmp_path, 2, *words[1:])
+    assert first["kept"] == second["kept"] and first["steps"] == second["steps"]
+    assert 17 <= first["steps"][0] <= 19 and first["steps"][-1] == 32 == one["steps"][-1], "on from the checkpoint"
+    assert one["accuracy"] > 90 and first["accuracy"] > one["accuracy"] - 5
