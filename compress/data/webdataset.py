@@ -205,13 +205,15 @@ class _Shards(ImageStore):
         self._root, self._samples = root, samples
 
     def take(self, indices: Indices) -> list[tuple[str, Callable[[], Image.Image]]]:
-        chosen = [self._samples[index] for index in indices]
-        return [(f"{self._root / s.shard}: {s.key}", lambda s=s: self._opened(s)) for s in chosen]  # type: ignore[misc]
+        names = [f"{self._root / self._samples[index].shard}: {self._samples[index].key}" for index in indices]
+        opens = [lambda index=index: Image.open(BytesIO(self.content(index))) for index in indices]
+        return list(zip(names, opens, strict=True))
 
-    def _opened(self, sample: Sample) -> Image.Image:
+    def content(self, index: int) -> bytes:
+        sample = self._samples[index]
         with (self._root / sample.shard).open("rb") as file:
             file.seek(sample.offset)
-            return Image.open(BytesIO(file.read(sample.size)))
+            return file.read(sample.size)
 
     def digests(self, indices: Indices) -> list[str]:
         shards = file_digests(self._root, sorted({sample.shard for sample in self._samples}))
