@@ -108,6 +108,8 @@ def run(
     measure: Mapping[str, float] | None = None,
     calibration: Mapping[str, Any] | None = None,
     recovery: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    states: Mapping[str, Any] | None = None,
     name: str | None = None,
     device: str | list[str] | tuple[str, ...] = "cpu",
     engines: Sequence[str] | None = None,
@@ -134,6 +136,7 @@ def run(
             metric below the teacher, milliseconds, MiB of the engine, in the bundle, and resident at once, milliseconds of
             loading, and from a raw sample to its answer.
         measure, calibration, recovery: what a recipe has under these names.
+        sizes, states: what a recipe has under [input] and [state].
         name: of the run; the teacher's class in lower case without one.
         device: ``PROFILE[@URL]``, or several: what they share is made once, and the result is a ``DevicesReport``.
         engines: the runtimes to race, in the place of the profile's.
@@ -186,7 +189,7 @@ def run(
         "load_ms": load_ms,
         "total_ms": total_ms,
     }
-    asked |= {"calibration": calibration, "recovery": recovery, "name": name, **budget}
+    asked |= {"calibration": calibration, "recovery": recovery, "sizes": sizes, "states": states, "name": name, **budget}
     if recipe is not None:
         beside = [key for key, value in asked.items() if value is not None]
         if beside:
@@ -208,6 +211,8 @@ def run(
                 "measure": dict(measure or {}),
                 "calibration": dict(calibration or {}),
                 **({} if recovery is None else {"recovery": dict(recovery)}),
+                "input": dict(sizes or {}),
+                "state": dict(states or {}),
                 "seed": seed,
             }
             students = [s for s in (student, *(getattr(stage, "student", None) for stage in stages or ())) if s is not None]

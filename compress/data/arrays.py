@@ -79,10 +79,10 @@ def _unlike(pairs: Mapping[str, Pair]) -> list[str]:
 
 def _numbered(labels: npt.NDArray[Any]) -> tuple[str, ...]:
     """Names of classes by their numbers, where the labels are class numbers."""
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels):
+    if labels.dtype.kind not in "iu" or labels.ndim not in (1, 2) or not labels.size:
         return ()
     most = int(labels.max()) + 1
-    if most > max(MOST_CLASSES, len(labels)):
+    if most > max(MOST_CLASSES, labels.size):
         raise UserError(f"data: labels are class numbers from 0 on; the largest is {most - 1}, of {len(labels)} samples")
     return tuple(str(number) for number in range(most))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from compress.models.layers import flat_tensors
+from deploy.engines.inputs import Sequences, table_like
+from deploy.engines.serving import Serving, State
 
 DTYPES = ("float32", "int32", "int64", "bool")
 ModelInputs = Tensor | dict[str, Tensor]
@@ -23,18 +27,76 @@ def call(module: Callable[..., Any], inputs: ModelInputs) -> Any:
         >>> call(lambda left, right: left + right, {"left": torch.ones(1), "right": torch.ones(1)})
         tensor([2.])
     """
+    if isinstance(inputs, Sequences):
+        return walk(module, inputs)
     return module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+
+
+def walk(module: Callable[..., Any], inputs: Sequences) -> Any:
+    """Walk sequences (samples, steps, ...) with a module's states, from zeros.
+
+    Returns:
+        The outputs that are no state, one or a tuple of them: (samples, steps, ...), or (samples, ...) of the last step
+        where the sequences ask for that alone.
+    """
+    steps = next(iter(inputs.values())).shape[1]
+    fed = zero_states(module, {name: tensor[:, 0] for name, tensor in inputs.items()}, inputs.states)
+    taken, kept = {state.output for state in inputs.states}, []
+    for step in range(steps):
+        outputs = flat_tensors(module(**{name: tensor[:, step] for name, tensor in inputs.items()}, **fed))
+        fed = {state.name: outputs[state.output] for state in inputs.states}
+        if inputs.every or step == steps - 1:
+            kept.append([output for place, output in enumerate(outputs) if place not in taken])
+    found = tuple(torch.stack(each, dim=1) if inputs.every else each[-1] for each in zip(*kept, strict=True))
+    return found[0] if len(found) == 1 else found
+
+
+def zero_states(module: Callable[..., Any], step: Mapping[str, Tensor], states: Sequence[State]) -> dict[str, Tensor]:
+    """Return the states of a module before the first step: zeros.
+
+    A module that may be called without states is asked for their shapes: a narrower student has its own.
+
+    Args:
+        step: the inputs of one step, (samples, ...).
+    """
+    samples, device = len(next(iter(step.values()))), next(iter(step.values())).device
+    shapes = {state.name: (samples, *state.shape) for state in states}
+    forward = getattr(module, "forward", module)
+    parameters = inspect.signature(forward).parameters
+    if all(name in parameters and parameters[name].default is not inspect.Parameter.empty for name in shapes):
+        with torch.no_grad():
+            outputs = flat_tensors(module(**step))
+        shapes = {state.name: tuple(outputs[state.output].shape) for state in states}
+    kinds = {state.name: getattr(torch, state.dtype) for state in states}
+    return {name: torch.zeros(shape, dtype=kinds[name], device=device) for name, shape in shapes.items()}
+
+
+def stated_example(module: nn.Module, example: ModelInputs, serving: Serving) -> ModelInputs:
+    """Return an example of one step with states of the module's own shapes, where they are not those of ``example``."""
+    if not serving.states or not isinstance(example, Mapping):
+        return example
+    step = {name: tensor for name, tensor in example.items() if name not in serving.state_names}
+    own = zero_states(module.eval(), step, serving.states)
+    noise = torch.Generator().manual_seed(0)
+    changed = {
+        name: torch.normal(0.0, 0.5, zeros.shape, generator=noise).to(zeros.dtype)
+        for name, zeros in own.items()
+        if zeros.shape != example[name].shape
+    }
+    return {**example, **changed}
 
 
 def map_tensors(function: Callable[[Tensor], Any], inputs: ModelInputs) -> Any:
     """Apply a function to each tensor; a table gives a table."""
-    return {name: function(tensor) for name, tensor in inputs.items()} if isinstance(inputs, Mapping) else function(inputs)
+    if isinstance(inputs, Mapping):
+        return table_like(inputs, {name: function(tensor) for name, tensor in inputs.items()})
+    return function(inputs)
 
 
 def as_tensors(inputs: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]) -> Any:
     """Make tensors of arrays, without a copy."""
     if isinstance(inputs, Mapping):
-        return {name: torch.from_numpy(array) for name, array in inputs.items()}
+        return table_like(inputs, {name: torch.from_numpy(array) for name, array in inputs.items()})
     return torch.from_numpy(inputs)
 
 

@@ -26,6 +26,7 @@ from deploy.bundle.golden import pack
 from deploy.bundle.manifest import Manifest, Target
 from deploy.engines import BuildPlan
 from deploy.engines.base import load_plan
+from deploy.engines.serving import NOTHING, Serving
 from deploy.processing import whole
 from deploy.processing.detection import decode
 from deploy.processing.detection.decode import Decoding
@@ -48,6 +49,8 @@ class BundleContents:
     decoding: Decoding | None = None
     extras: Mapping[str, Path] = field(default_factory=dict)
     path: WholePath = WholePath()
+    served: Serving = NOTHING
+    smaller: Mapping[int, Path] = field(default_factory=dict)
 
 
 def collect(
@@ -74,6 +77,8 @@ def collect(
         preprocessing={**builder.data.preprocessing, "classes": list(builder.data.classes), **stated(builder.recipe)},
         decoding=decoding,
         extras=_extras(builder),
+        served=builder.models.serving_of(best.made),
+        smaller=evaluator.smaller_models(best),
     )
 
 
@@ -102,6 +107,8 @@ def bundle(folder: Path, load: BundleContents, report: Report, profile: DevicePr
         report=json.dumps(report.as_json(), indent=1, default=dict).encode(),
         decoding=load.decoding,
         extras=load.extras,
+        served=load.served,
+        smaller=load.smaller,
         target=_target(load.plan, report.environment),
         versions=_versions(report.environment),
         signer=signing_keys.signer(key) if key else None,

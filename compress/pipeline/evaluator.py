@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from compress.data import Samples
 from compress.execution import distributed
 from compress.execution.cache import Step, StepCache
 from compress.execution.progress import Progress
+from compress.pipeline.agreement import Agreement
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.device_costs import DeviceCostModel
@@ -26,15 +26,16 @@ from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.races import RaceOptions, RaceResult, Races, device_key, facts_and_setting
 from compress.pipeline.recorded_engine import RecordedEngine
 from compress.pipeline.whole_path import WholePath, whole_path
+from compress.report.record import SizeLatency
 from compress.tasks import Metric, Predict
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, EngineError, engine
-from deploy.engines.inputs import Inputs, as_feed, digest, input_names, rows
-from deploy.export.divergence import LEAST_COSINE, first_divergence
+from deploy.engines.inputs import Inputs, as_feed, digest, input_names
+from deploy.engines.serving import NOTHING, part, save
 from deploy.export.structure import structure_digest
 from deploy.measure.footprint import Footprint
-from deploy.measure.parity import Parity, parity
+from deploy.measure.parity import Parity
 from deploy.measure.path_times import PathLatency
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
@@ -42,7 +43,6 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError, one_line
 from profiles.quantization import QUANTIZATION
 
-PARTING_SAMPLES = 4
 SCORES = "scores.npy"
 MOST_REASON = 300
 """Characters of a runtime's reason that are kept."""
@@ -90,6 +90,7 @@ class Evaluator:
         self._paths_of: dict[tuple[tuple[Variant, ...], float], dict[str, WholePath]] = {}
         self._whole_paths: dict[tuple[str, str | None], WholePath] = {}
         self._files = Exporter(builder, profile, cache)
+        self._agreement = Agreement(self.pool, self._files, self._plan)
         facts, setting = distributed.from_main(facts_and_setting(self.pool) if distributed.is_main() else ({}, {}))
         self.environment: dict[str, Any] = facts
         self._races = Races(
@@ -100,6 +101,9 @@ class Evaluator:
             device_key=self._device_key(),
             setting=setting,
             feed=lambda samples: self.sample_feed(builder.data.validation, samples),
+            shares=lambda: {
+                part(size) if size in self._smaller() else "": share for size, share in builder.models.mix.items()
+            },
             options=options or RaceOptions(quiet_seconds=builder.recipe.measure.quiet_seconds),
         )
 
@@ -173,23 +177,40 @@ class Evaluator:
 
     def built(self, variant: Variant) -> Step:
         """Build the engine of a variant on the device."""
-        plan = self._plan(variant)
+        plan, serving = self._plan(variant), self._builder.models.serving_of(variant.made)
         model = self._files.source(variant, plan)
+        smaller = {size: self._files.source(variant, plan, size) for size in self._smaller()}
         decided = {
             "model": model.key,
             "plan": plan.as_json(),
             "device": self._device_key(),
             "machine": self.environment["engines"][variant.engine]["machine"],
             "code": code_key(type(engine(variant.engine))),
+            **({} if serving == NOTHING else {"serving": serving.as_json(), "smaller": [s.key for s in smaller.values()]}),
         }
 
         def make(folder: Path) -> dict[str, Any]:
             if not isinstance(self._device, Local):
                 self._progress.say(f"  building {variant.form} on {self.url}")
             with self.pool.worker() as worker:
-                return worker.build(model.folder / plan.model_file, plan, folder / "engine")
+                facts = worker.build(model.folder / plan.model_file, plan, folder / "engine")
+                for size, source in smaller.items():
+                    about = worker.build(source.folder / plan.model_file, plan, folder / "engine" / part(size))
+                    facts = {name: facts[name] + about[name] for name in ("seconds", "size_bytes")}
+            save(folder / "engine", serving)
+            return facts
 
         return self._cache.step("engine", decided, make)
+
+    def _folders(self) -> dict[str, int]:
+        """Return the size of each folder below an engine's, the largest in the engine's own; none for models of one size."""
+        smaller = self._smaller()
+        return {part(size) if size in smaller else "": size for size in self._builder.models.mix}
+
+    def _smaller(self) -> tuple[int, ...]:
+        """Return the sizes below the largest that there is an engine for."""
+        sizes = self._builder.models.serving.sizes
+        return () if sizes is None else sizes.sizes[:-1]
 
     def judge(self, variant: Variant, split: str) -> Evaluation:
         """Evaluate a variant's engine on ``validation`` or ``test``: metric, and parity with the module."""
@@ -199,7 +220,7 @@ class Evaluator:
             "engine": built.key,
             "samples": samples.fingerprint(),
             "task": self._builder.task_key(),
-            "code": code_key(parity, first_divergence, RecordedEngine),
+            "code": code_key(Agreement, RecordedEngine),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -212,12 +233,9 @@ class Evaluator:
             if scores is not None:
                 np.save(folder / SCORES, scores.astype(np.float32))
             is_program = self._plan(variant).format.made_from == "program"
-            reference = self._builder.reference if is_program else self._builder.as_exported
-            expected = reference(variant.made)(recorder.inputs)
-            agreement = parity(expected[0], recorder.outputs)
-            parted = (
-                None if _alike(agreement, variant) else self._parted(variant, rows(recorder.inputs, slice(PARTING_SAMPLES)))
-            )
+            reference = (self._builder.reference if is_program else self._builder.as_exported)(variant.made)
+            kept = recorder.inputs, recorder.outputs
+            agreement, parted = self._agreement.compare(variant, built.folder / "engine", reference, *kept)
             return {"metric": asdict(metric), "parity": asdict(agreement), "parted": parted}
 
         step = self._cache.step("judged", decided, make)
@@ -225,24 +243,6 @@ class Evaluator:
         file = step.folder / SCORES
         scores = np.load(file, allow_pickle=False) if file.is_file() else None
         return Evaluation(metric=Metric(**metric), parity=Parity(**agreement), parted=parted, scores=scores)
-
-    def _parted(self, variant: Variant, inputs: Inputs) -> str | None:
-        """Find the first tensor at which the engine differs from the float model; None where none does or none is seen."""
-        plan = self._plan(variant)
-        if plan.format.exporter or variant.made.recipe is not None:
-            return None  # only ONNX files can be looked into; one trained in int8 has no float file with the same weights
-        plain = onnx.load(str(self._files.exported(variant.made).folder / MODEL))
-        built = onnx.load(str(self.model_path(variant)))
-
-        def run(model: onnx.ModelProto, given: Inputs) -> dict[str, npt.NDArray[Any]]:
-            with tempfile.TemporaryDirectory() as scratch, self.pool.worker() as worker:
-                onnx.save(model, str(Path(scratch) / MODEL))
-                worker.build(Path(scratch) / MODEL, plan, Path(scratch) / "engine")
-                names = input_names(worker.open(Path(scratch) / "engine"))
-                return worker.infer(as_feed(given, names))
-
-        divergence = first_divergence(plain, built, run, inputs, variant.precision)
-        return None if divergence is None else str(divergence)
 
     def race(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, Latency]:
         """Time all variants in turns, ``seconds`` of each; equal engines run once."""
@@ -316,6 +316,11 @@ class Evaluator:
         """Return what holding the engine of a variant that raced costs: memory, loading, first inference."""
         return self._races.footprint(self._raced_as[variant])
 
+    def sizes(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, tuple[SizeLatency, ...]]:
+        """Return the latency at each size in that race, with the share of validation that goes there; none for one size."""
+        engines, result = self._raced(variants, seconds)
+        return {variant: result.at_sizes(engine, self._folders()) for variant, engine in engines.items()}
+
     def doubts(self, variants: Sequence[Variant], seconds: float) -> tuple[str, ...]:
         """Say why that race of ``variants`` is not a clean measurement; empty when it is."""
         return self._raced(variants, seconds)[1].doubts
@@ -336,24 +341,28 @@ class Evaluator:
         """Return the file that a variant's engine was built from."""
         return self._files.path(variant, self._plan(variant))
 
+    def smaller_models(self, variant: Variant) -> dict[int, Path]:
+        """Return the files of the sizes below the largest."""
+        return {size: self._files.path(variant, self._plan(variant), size) for size in self._smaller()}
+
     def packed(self, variant: Variant) -> PackedExport | None:
         """Return the packed form of that file; None where it has none, or is no smaller."""
         return self._files.packed(variant, self._plan(variant))
 
     def stored_bytes(self, variant: Variant) -> int:
         """Return the bytes of the model in a bundle, packed where that is smaller."""
-        packed = self.packed(variant)
-        return self.model_path(variant).stat().st_size if packed is None else packed.account.file_bytes
+        packed, beside = self.packed(variant), sum(path.stat().st_size for path in self.smaller_models(variant).values())
+        return beside + (self.model_path(variant).stat().st_size if packed is None else packed.account.file_bytes)
 
     def infer(self, variant: Variant, inputs: Inputs) -> list[npt.NDArray[Any]]:
-        """Run a variant's engine on ``inputs`` of shape (samples, ...), or several by name."""
+        """Run a variant's engine on ``inputs`` of shape (samples, ...), or several by name; of sequences at every step."""
         key = digest(inputs)
         built = self.built(variant)
 
         def make(folder: Path) -> None:
             with self.pool.worker() as worker:
                 names = input_names(worker.open(built.folder / "engine"))
-                np.savez(folder / "outputs.npz", *worker.infer(as_feed(inputs, names)).values())
+                np.savez(folder / "outputs.npz", *worker.infer(as_feed(inputs, names), every=True).values())
 
         step = self._cache.step("outputs", {"engine": built.key, "inputs": key}, make)
         with np.load(step.folder / "outputs.npz", allow_pickle=False) as stored:
@@ -385,10 +394,6 @@ class Evaluator:
 
     def _device_key(self) -> dict[str, Any]:
         return device_key(self._device.url, self.environment["device"])
-
-
-def _alike(agreement: Parity, variant: Variant) -> bool:
-    return agreement.cosine >= LEAST_COSINE[variant.precision]
 
 
 def _same_numbers(one: str | None, other: str) -> bool:

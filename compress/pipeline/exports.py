@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -17,11 +17,12 @@ from compress.methods.packing.packed_program import PackedProgram
 from compress.methods.quantization import post_training
 from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.methods.quantization.operations import Quantize
-from compress.models.inputs import ModelInputs, as_arrays
+from compress.models.inputs import ModelInputs, as_arrays, describe
 from compress.pipeline import decode_graph
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.model_builder import ModelBuilder
+from compress.pipeline.sized_models import with_constants
 from deploy.engines import BuildPlan
 from deploy.export.program_pairs import QuantizationSpec
 from deploy.export.to_onnx import capture, to_onnx
@@ -71,15 +72,20 @@ class Exporter:
     def __init__(self, builder: ModelBuilder, profile: DeviceProfile, cache: StepCache) -> None:
         self._builder, self._profile, self._cache = builder, profile, cache
 
-    def source(self, variant: Variant, plan: BuildPlan) -> Step:
-        """Make the file that a variant's engine is built from, as a step."""
-        if plan.format.made_from == "program":
-            return self._from_program(variant, plan)
-        return self._from_onnx(self._model(variant), plan) if plan.format.exporter else self._model(variant)
+    def source(self, variant: Variant, plan: BuildPlan, size: int | None = None) -> Step:
+        """Make the file that a variant's engine is built from, as a step.
 
-    def path(self, variant: Variant, plan: BuildPlan) -> Path:
+        Args:
+            size: of a model with several; the largest without one.
+        """
+        if plan.format.made_from == "program":
+            return self._from_program(variant, plan, size)
+        model = self._model(variant, size)
+        return self._from_onnx(model, plan) if plan.format.exporter else model
+
+    def path(self, variant: Variant, plan: BuildPlan, size: int | None = None) -> Path:
         """Return the file that a variant's engine is built from."""
-        return self.source(variant, plan).folder / plan.model_file
+        return self.source(variant, plan, size).folder / plan.model_file
 
     def _from_onnx(self, model: Step, plan: BuildPlan) -> Step:
         """Convert an ONNX file into another format."""
@@ -89,7 +95,7 @@ class Exporter:
 
         return self._cache.step(f"export-{plan.source}", {"model": model.key, **_format_key(plan)}, make)
 
-    def _from_program(self, variant: Variant, plan: BuildPlan) -> Step:
+    def _from_program(self, variant: Variant, plan: BuildPlan, size: int | None) -> Step:
         """Export a captured program in a format of its own, here, whatever device runs it."""
         made, recipe = variant.made, self._recipe(variant)
         decided = {
@@ -97,6 +103,7 @@ class Exporter:
             "recipe": None if recipe is None else asdict(QUANTIZATION[recipe]),
             "capture": code_key(capture, QuantizedProgram),
             **_format_key(plan),
+            **({} if size is None else {"size": describe(self._builder.models.example_at(size))}),
         }
         if recipe is not None and made.recipe is None:
             decided |= self._calibration_key()
@@ -104,10 +111,12 @@ class Exporter:
         def calibrated() -> Quantize:
             model = onnx.load(str(self.exported(made).folder / MODEL))
             shop = self._builder
-            return post_training.calibrate(model, shop.data.calibration, recipe or "", FREE.ranges, observer=shop.observer)
+            samples = shop.calibration_of(made)
+            return post_training.calibrate(model, samples, recipe or "", FREE.ranges, observer=shop.observer)
 
         def make(folder: Path) -> None:
-            module, example = made.artifact.module, self._builder.example
+            module = self._builder.models.module_at(made, size)
+            example = self._builder.models.example_at(size, module)
             program, integers = capture_program(module, example, calibrated if recipe is not None else None)
             (folder / plan.model_file).write_bytes(plan.format.export()(program, plan.batch, integers))
 
@@ -124,20 +133,24 @@ class Exporter:
             "calibration": code_key(post_training),
         }
 
-    def _model(self, variant: Variant) -> Step:
+    def _model(self, variant: Variant, size: int | None) -> Step:
         if variant.precision == "int8" and variant.made.recipe is None:
             recipe = self._recipe(variant)
             assert recipe is not None, "profiles give each int8 runtime a recipe"
-            return self._post_training(variant.made, recipe)
-        return self.exported(variant.made)
+            return self._post_training(variant.made, recipe, size)
+        return self.exported(variant.made, size)
 
-    def exported(self, made: CachedModel) -> Step:
-        """Export a model as ONNX, of its own precision."""
+    def exported(self, made: CachedModel, size: int | None = None) -> Step:
+        """Export a model as ONNX, of its own precision; at the largest size without one."""
+        if made.is_onnx and size is not None:
+            made, size = self._builder.file_at(made, size), None
+        example = self._builder.models.example_at(size, None if made.is_onnx else made.artifact.module)
         asked = self._builder.task.asked_head()
         decided = {
             "artifact": made.step.key,
             "code": code_key(to_onnx, insert, QuantizedProgram, PackedProgram),
             "versions": versions("torch", "onnx", "onnxscript"),
+            **({} if size is None else {"size": describe(example)}),
         }
         if asked is not None and asked.in_graph:
             decided |= {"task": self._builder.task_key(), "decode": code_key(decode_graph)}
@@ -145,32 +158,36 @@ class Exporter:
         def make(folder: Path) -> dict[str, Any]:
             if made.is_onnx:
                 plain = model = onnx.load(str(made.step.folder / MODEL))
-            elif isinstance(module := made.artifact.module, PackedProgram):
+            elif isinstance(module := self._builder.models.module_at(made, size), PackedProgram):
                 plain = model = to_onnx(module.float_program())
             elif isinstance(module, QuantizedProgram):
                 plain = to_onnx(module.float_program())
                 model = insert(plain, module.placement, module.scales(), QUANTIZATION[made.recipe or ""])
             else:
-                plain = model = to_onnx(capture(module, self._builder.example))
+                plain = model = to_onnx(capture(module, example))
             if asked is not None and asked.in_graph:
-                model = decode_graph.write_in(model, as_arrays(self._builder.example), asked)
+                model = decode_graph.write_in(model, as_arrays(example), asked)
             onnx.save(model, str(folder / MODEL))
             return {"parameters": count.count_parameters(plain), "macs": count.count_macs(plain)}
 
         return self._cache.step("export", decided, make)
 
-    def _post_training(self, made: CachedModel, recipe: str) -> Step:
+    def _post_training(self, made: CachedModel, recipe: str, size: int | None) -> Step:
         exported = self.exported(made)
+        smaller = None if size is None else self.exported(made, size)
         decided = {
             "model": exported.key,
             "recipe": asdict(QUANTIZATION[recipe]),
             **self._calibration_key(),
+            **({} if smaller is None else {"size": smaller.key, "carried": code_key(with_constants)}),
         }
 
         def make(folder: Path) -> dict[str, Any]:
             model = onnx.load(str(exported.folder / MODEL))
-            samples = self._builder.data.calibration
+            samples = self._builder.calibration_of(made)
             found = post_training.quantize_model(model, samples, recipe, FREE, self._builder.observer)
+            if smaller is not None:  # the integers of the largest size
+                found = replace(found, model=with_constants(onnx.load(str(smaller.folder / MODEL)), found.model))
             onnx.save(found.onnx(), str(folder / MODEL))
             if QUANTIZATION[recipe].activation_symmetric:
                 (folder / TABLE).write_text(tensorrt_table.format_table(found.scales.activations))

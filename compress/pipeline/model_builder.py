@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from compress.data import Splits
+from compress.data import Samples, Splits
 from compress.execution.cache import UNFINISHED, StepCache, digest
 from compress.execution.progress import Progress, timed
 from compress.methods.cost_model import CostModel
@@ -36,10 +36,13 @@ from compress.models.plan import Plan
 from compress.pipeline import decode_graph
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
+from compress.pipeline.input_states import states_put_first
 from compress.pipeline.names import resolve_names
 from compress.pipeline.preflight import Preflight
 from compress.pipeline.recovery import Recovery, choose, source_of
 from compress.pipeline.run_context import RunContext
+from compress.pipeline.served_data import served_data
+from compress.pipeline.served_models import ServedModels
 from compress.pipeline.teachers import Teachers
 from compress.recipe.parse import instantiate, sources, tasks
 from compress.recipe.spec import Recipe, teacher_plan
@@ -53,7 +56,6 @@ from deploy.engines.inputs import as_feed
 from deploy.export import from_onnx
 from deploy.files import sha256
 from deploy.onnx_graph.fixed_sizes import fix_sizes
-from deploy.onnx_graph.run import onnx_session
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
@@ -77,13 +79,21 @@ class ModelBuilder:
         trust.allow(*recipe.factories)
         self.task: Task = instantiate(recipe.task, tasks(), "[task] kind")
         self.data: Splits = instantiate(recipe.data, sources(), "[task] data")
+        self.data, serving = served_data(recipe, self.data)
         self.task = self.task.bound_to(self.data)
         self.data_key = self.data.fingerprint()
-        self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked)
+        self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked, serving.sizes)
         self._shared = RunContext(
-            recipe=recipe, task=self.task, data=self.data, trainer=self._trainer, cache=cache, progress=progress
+            recipe=recipe,
+            task=self.task,
+            data=self.data,
+            serving=serving,
+            trainer=self._trainer,
+            cache=cache,
+            progress=progress,
         )
         self.teachers = Teachers(self._shared)
+        self.models = ServedModels(self._shared, self.file_at)
         for note in self.data.notes:
             progress.say(f"data: {note}")
         self.observer = Observer(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
@@ -91,6 +101,7 @@ class ModelBuilder:
         self._pool = self.data.calibration
         self.recovery: Recovery | None = None
         self._branched: dict[str, CachedModel] = {}
+        self._file_by_key: dict[str, Path] = {}
         self._attempts: tuple[str, Attempts] = ("", Attempts())
 
     def check(self) -> None:
@@ -104,6 +115,10 @@ class ModelBuilder:
     def example(self) -> ModelInputs:
         """Return the inputs of two samples as the model takes them."""
         return self._shared.example
+
+    def file_at(self, made: CachedModel, size: int) -> CachedModel:
+        """Return a model that is an ONNX file, its sizes fixed to a smaller one."""
+        return self._teacher_file(self._file_by_key[made.step.key], size)
 
     def teacher(self) -> CachedModel:
         """Build the teacher: its weights loaded, or trained on labels alone; its branches folded then."""
@@ -204,24 +219,30 @@ class ModelBuilder:
         step = self._cache.step("calibration", decided, make)
         self.data = replace(self.data, calibration=calibration_selection.load_selection(step.folder, spec, self._pool))
 
-    def _teacher_file(self, path: Path) -> CachedModel:
-        asked = self.task.asked_head()
+    def _teacher_file(self, path: Path, size: int | None = None) -> CachedModel:
+        asked, example = self.task.asked_head(), self.models.example_at(size)
 
         def make(folder: Path) -> dict[str, Any]:
             model, note = from_onnx.read(path), ""
-            feed = as_feed(as_arrays(self.example), [given.name for given in model.graph.input])
+            if self.recipe.states:
+                states_put_first(model, self.recipe.states)
+            feed = as_feed(as_arrays(example), [given.name for given in model.graph.input])
             sizes = fix_sizes(model, {name: tuple(array.shape[1:]) for name, array in feed.items()})
             if asked is not None and not asked.in_graph:
-                model, note = decode_graph.cut(model, as_arrays(self.example), asked)
+                model, note = decode_graph.cut(model, as_arrays(example), asked)
             onnx.save(model, str(folder / MODEL))
             told = f"free sizes are those of the data: {'; '.join(sizes)}" if sizes else ""
             return model_facts(notes=tuple(each for each in (note, told) if each))
 
         decided: dict[str, Any] = {"model": sha256(path), "code": code_key(from_onnx, fix_sizes)}
-        decided["inputs"] = describe(self.example)
+        if self.recipe.states:
+            decided["states"] = [*map(asdict, self.recipe.states), code_key(states_put_first)]
+        decided["inputs"] = describe(example)
         if asked is not None:
             decided |= {"task": self.task_key(), "cut": code_key(decode_graph)}
-        return CachedModel(self._cache.step("teacher", decided, make))
+        made = CachedModel(self._cache.step("teacher", decided, make))
+        self._file_by_key[made.step.key] = path
+        return made
 
     def fresh(self, plan: Plan) -> CachedModel:
         """Build a model with random weights: a candidate of a search.
@@ -299,7 +320,7 @@ class ModelBuilder:
             decided |= {"target": target.key}
 
         def make(folder: Path) -> dict[str, Any]:
-            context = self._context(teacher, folder / UNFINISHED, target, self._attempts_at(start))
+            context = self._context(teacher, start, folder / UNFINISHED, target)
             result, _ = run_stage(stage, start.artifact, context, self.recipe.seed)
             surgery.save(folder, result.artifact.plan, result.artifact.module)
             quantize = next((o for o in result.artifact.plan.operations if isinstance(o, Quantize)), None)
@@ -318,9 +339,11 @@ class ModelBuilder:
 
     def reference(self, made: CachedModel) -> Callable[[Any], list[Any]]:
         """Return the outputs as a function of inputs: the module's in fp32, or the file's in ONNX Runtime."""
-        if made.is_onnx:
-            return onnx_session(onnx.load(str(made.step.folder / MODEL)))
-        return self.predictor(made.artifact.module)
+        return self.models.reference(made)
+
+    def calibration_of(self, made: CachedModel) -> Samples:
+        """Return the calibration samples of a model, each step of sequences being one."""
+        return self.models.calibration_of(made, self.data.calibration)
 
     def describe(self, made: CachedModel) -> str:
         """Say how a model's outputs are read, where the task chose that by their shapes; empty elsewhere."""
@@ -344,25 +367,27 @@ class ModelBuilder:
             self._attempts = (start.step.key, Attempts())
         return self._attempts[1]
 
-    def _context(self, teacher: CachedModel, folder: Path, target: CostModel | None, attempts: Attempts) -> Context:
-        module, calibration = self.teachers.frozen(teacher), self.data.calibration
+    def _context(self, teacher: CachedModel, start: CachedModel, folder: Path, target: CostModel | None) -> Context:
+        module, calibration = self.teachers.frozen(teacher), self.calibration_of(start)
+        example = self._shared.example_of(start.artifact.module)
         recipe, price = integer_recipe(self.profile), None if target is None else target.in_float
-        taught = self.teachers.key(teacher, calibration)
+        taught = self.teachers.key(teacher, self.data.calibration)
         asked = {"teacher": taught, "data": self.data.train.fingerprint(), "seed": self.recipe.seed}
         return Context(
             task=self.task,
-            data=self.data,
+            data=replace(self.data, calibration=calibration),
             teacher=module,
             profile=self.profile,
             trainer=self._trainer,
             progress=self._progress,
-            example=self.example,
+            example=example,
+            shown=self._shared.shown,
             folder=folder,
             outputs=self._cache.root / f"teacher-outputs-{digest(asked)[:20]}",
             engine_teachers=self.teachers.engine_teachers(module, calibration),
-            quantization=ModuleQuantizer(recipe, self.example, calibration, self.observer, price),
+            quantization=ModuleQuantizer(recipe, example, calibration, self.observer, price),
             target=target,
-            attempts=attempts,
+            attempts=self._attempts_at(start),
             answers=self._answers,
         )
 

@@ -13,10 +13,11 @@ from torch import nn
 from compress.methods.distillation.label_teacher import add_label_channel, append_labels
 from compress.methods.distillation.loss_specs import needs_labels, needs_unmixed
 from compress.models.checkpoint import checkpoint_path
-from compress.models.inputs import as_arrays, as_tensors, call, describe, name_faults
+from compress.models.inputs import as_arrays, as_tensors, call, describe, name_faults, tensors
 from compress.models.plan import Plan
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import model_key
+from compress.pipeline.input_states import states_put_first
 from compress.pipeline.recovery import preflight_faults
 from compress.pipeline.run_context import RunContext
 from compress.recipe.spec import BaselineSpec, teacher_plan
@@ -169,22 +170,23 @@ class Preflight:
         module = plan.build()
         if faults := name_faults(module, self._example):
             raise UserError(*faults)
+        shown = self._shared.shown
         try:
             with torch.no_grad():
-                outputs = call(module.eval(), self._example)
+                outputs = call(module.eval(), shown)
         except Exception as error:
-            told = describe(self._example)
+            told = describe(shown)
             raise UserError(f"does not take the data's inputs of shape {told}: {str(error).splitlines()[0]}") from error
         self._task.check_outputs(outputs, self._data)
         self._check_ids(module)
-        capture(module, self._example)
+        capture(module, self._shared.example_of(module))
 
     def _check_ids(self, module: nn.Module) -> None:
         """Raise ``UserError`` where the data holds ids that the module does not take: a tokenizer of another model."""
         ends = self._shared.id_ranges
         if not isinstance(self._example, Mapping) or not ends:
             return
-        example = {name: tensor.clone() for name, tensor in self._example.items()}
+        example = {name: tensor.clone() for name, tensor in dict(self._shared.example_of(module)).items()}
         for name, (low, high) in ends.items():
             example[name].flatten()[0], example[name].flatten()[-1] = low, high
         try:
@@ -196,8 +198,14 @@ class Preflight:
             raise UserError(f"does not take all ids of the data, {told}: {reason}; is the tokenizer the model's?") from error
 
     def _file(self, path: Path) -> None:
-        model = from_onnx.read(path)
+        model, states = from_onnx.read(path), self._shared.serving.states
+        if states:
+            states_put_first(model, self._recipe.states)
         if faults := input_faults(model, as_arrays(self._example)):
             raise UserError(*faults)
         outputs = [torch.from_numpy(output) for output in from_onnx.first_outputs(model, as_arrays(self._example))]
+        if states:
+            step = [output for place, output in enumerate(outputs) if place not in {state.output for state in states}]
+            steps = tensors(self._shared.shown)[0].shape[1]
+            outputs = [torch.stack([each] * steps, 1) if self._shared.serving.every else each for each in step]
         self._task.check_outputs(outputs[0] if len(outputs) == 1 else tuple(outputs), self._data)

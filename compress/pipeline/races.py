@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +14,7 @@ from compress.execution.cache import Step, StepCache, digest
 from compress.execution.progress import Progress, follow
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.whole_path import WholePath
+from compress.report.record import SizeLatency
 from deploy.devices import Device
 from deploy.engines.inputs import Inputs, as_feed, input_names
 from deploy.measure.footprint import Footprint
@@ -29,6 +30,8 @@ from profiles.errors import UserError
 
 PATH_SHARE = 0.5
 """Of the time that an engine is timed for, what its whole path is timed for after it."""
+WHOLE = {"": 1.0}
+"""Share of the samples that the engine of a model with one size takes."""
 MOST_TRIES = 3
 """Races of the same engines that are timed under doubt before the newest is taken for good."""
 
@@ -53,8 +56,8 @@ class RaceOptions:
 class RaceResult:
     """Latencies of engines by the keys of their steps, and the rounds that they come from."""
 
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self._facts = facts
+    def __init__(self, facts: Mapping[str, Any], shares: Mapping[str, float] | None = None) -> None:
+        self._facts, self._shares = facts, shares or WHOLE
 
     @property
     def conditions(self) -> Mapping[str, Any]:
@@ -70,8 +73,12 @@ class RaceResult:
         return (*told, f"{waited_s:.0f} s were waited for a quiet device") if told and waited_s >= 1 else tuple(told)
 
     def latency(self, engine: Step) -> Latency:
-        """Return the latency of one engine, in milliseconds."""
-        return Latency(**self._facts["latency_ms"][engine.key])
+        """Return the latency of one engine, in milliseconds; of several sizes weighted by their shares."""
+        return weighted([(self.latency_of(engine, below), share) for below, share in self._shares.items()])
+
+    def latency_of(self, engine: Step, below: str) -> Latency:
+        """Return the latency of the engine of one size, in the folder ``below`` the largest's."""
+        return Latency(**self._facts["latency_ms"][_name(engine.key, below)])
 
     def footprint(self, engine: Step) -> Footprint:
         """Return what holding one engine costs: memory, loading, first inference."""
@@ -82,10 +89,27 @@ class RaceResult:
         found = self._facts["path_ms"].get(engine.key)
         return None if found is None else path_latency_from(found)
 
+    def at_sizes(self, engine: Step, folders: Mapping[str, int]) -> tuple[SizeLatency, ...]:
+        """Return the latency at each size, by the folders below an engine's; none where it has one."""
+        return tuple(
+            SizeLatency(size=size, share=self._shares[below], p50_ms=self.latency_of(engine, below).p50 or 0.0)
+            for below, size in sorted(folders.items(), key=lambda item: item[1])
+        )
+
     def ratio(self, one: Step, other: Step) -> tuple[float, float]:
         """Return the interval of how many times faster ``other`` is than ``one``, by their rounds."""
+        return ratio_interval(self._rounds(one), self._rounds(other))
+
+    def energy_mj(self, engine: Step) -> float | None:
+        """Return the millijoules of one inference; None where the device has no power rails."""
+        of_parts = [(self.conditions["energy_mj"].get(_name(engine.key, b)), share) for b, share in self._shares.items()]
+        return None if any(mj is None for mj, _ in of_parts) else sum(mj * share for mj, share in of_parts)
+
+    def _rounds(self, engine: Step) -> list[float]:
+        """Return the median of each round, weighted by the shares of the sizes."""
         rounds = self._facts["rounds_ms"]
-        return ratio_interval(rounds[one.key], rounds[other.key])
+        parts = [[ms * share for ms in rounds[_name(engine.key, below)]] for below, share in self._shares.items()]
+        return [sum(each) for each in zip(*parts, strict=True)]
 
 
 def facts_and_setting(pool: WorkerPool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,6 +135,7 @@ class Races:
         pool: of workers that nothing is timed on; cleared before a race.
         device_key: the device's facts that decide a latency; ``setting`` is how it was set when the run began.
         feed: gives so many first samples of the data.
+        shares: gives the share of samples of each folder below an engine's; all of the engine's own without.
         options: how races are timed.
     """
 
@@ -125,12 +150,13 @@ class Races:
         setting: Mapping[str, Any],
         feed: Callable[[int], Inputs],
         options: RaceOptions,
+        shares: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._device, self._pool, self._cache, self._progress = device, pool, cache, progress
         self._decided_by = {"device": device_key, "setting": setting, "lock_clocks": options.lock_clocks}
-        self._feed, self._options = feed, options
+        self._feed, self._options, self._shares = feed, options, shares
         self._patience = Patience(options.quiet_seconds, progress.say)
-        self._energy_mj: dict[str, float] = {}
+        self._energy_mj: dict[str, float | None] = {}
         self._footprints: dict[str, Footprint] = {}
         self._path_ms: dict[str, PathLatency] = {}
         self._results: dict[str, RaceResult] = {}
@@ -152,9 +178,10 @@ class Races:
             decided["paths"] = {key: path.key() for key, path in sorted(paths.items())}
         known = digest(decided)
         if known not in self._results:
-            self._results[known] = RaceResult(self._run(engine_by_key, seconds, decided, paths or {}).facts)
+            facts = self._run(engine_by_key, seconds, decided, paths or {}).facts
+            self._results[known] = RaceResult(facts, self._shares())
         result = self._results[known]
-        self._energy_mj |= result.conditions["energy_mj"]
+        self._energy_mj |= {key: result.energy_mj(engine) for key, engine in engine_by_key.items()}
         self._path_ms |= {key: path for key, engine in engine_by_key.items() if (path := result.path_ms(engine))}
         self._footprints |= {key: result.footprint(engine) for key, engine in engine_by_key.items()}
         return result
@@ -200,7 +227,8 @@ class Races:
 
     def _timed(self, engines: Mapping[str, Step], seconds: float, paths: Mapping[str, WholePath]) -> dict[str, Any]:
         self._pool.clear()
-        folders, lock = {key: engine.folder / "engine" for key, engine in engines.items()}, self._options.lock_clocks
+        parts, lock = self._shares() or WHOLE, self._options.lock_clocks
+        folders = {_name(key, below): e.folder / "engine" / below for key, e in engines.items() for below in parts}
         return timed(folders, self._device, seconds, self._feed, self._patience, lock, self._progress, paths)
 
 
@@ -222,7 +250,8 @@ def timed(
             worker = stack.enter_context(RemoteWorker(device))
             sessions[key] = worker.open(folder)
             samples = sessions[key]["inputs"][0]["shape"][0]
-            first_ms[key] = worker.warm(as_feed(feed(samples), input_names(sessions[key])))
+            given = as_feed(feed(samples), input_names(sessions[key]))
+            first_ms[key] = worker.warm(_cut(given, sessions[key]["inputs"]) if "/" in key else given)
             workers[key] = worker
         with progress.task(f"measure {len(workers)} engines", ROUNDS) as bar:
             raced = race(workers, seconds, follow(bar), patience)
@@ -260,6 +289,29 @@ def _timed_paths(
     with progress.task("measure whole paths", ROUNDS) as bar:
         found = race_paths(described, seconds, follow(bar))
     return {key: asdict(latency) for key, latency in found.items()}
+
+
+def weighted(parts: Sequence[tuple[Latency, float]]) -> Latency:
+    """Return the mean of latencies by their shares, figure by figure; one alone as it is."""
+    if len(parts) == 1:
+        return parts[0][0]
+
+    def mean(name: str) -> float | None:
+        values = [(getattr(latency, name), share) for latency, share in parts]
+        return None if any(value is None for value, _ in values) else sum(value * share for value, share in values)
+
+    figures = {name: mean(name) for name in ("min", "p50", "p90", "p95", "p99", "cv", "own_p50")}
+    return replace(parts[0][0], samples=sum(latency.samples for latency, _ in parts), **figures)  # type: ignore[arg-type]
+
+
+def _name(key: str, below: str) -> str:
+    return f"{key}/{below}" if below else key
+
+
+def _cut(feed: Mapping[str, Any], specs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cut samples to the sizes that an engine takes."""
+    cuts = {spec["name"]: (slice(None), *(slice(size) for size in spec["shape"][1:])) for spec in specs}
+    return {name: array[cuts[name]] for name, array in feed.items()}
 
 
 def _counting(kept: Sequence[Step]) -> Step:

@@ -20,6 +20,7 @@ from compress.report.record import Report, Row, read
 from deploy.bundle import golden
 from deploy.devices import device
 from deploy.engines.inputs import count, rows
+from deploy.engines.serving import part
 from deploy.measure.load import default_quiet_s
 from deploy.worker.pool import WorkerPool
 from profiles.errors import UserError
@@ -61,6 +62,7 @@ def measure_rows_again(
             device_key=device_key(there.url, facts["device"]),
             setting=setting,
             feed=lambda samples: rows(inputs, np.arange(samples) % count(inputs)),  # from the first on again
+            shares=lambda: _shares(report.rows[0]),
             options=RaceOptions(
                 quiet_seconds=default_quiet_s() if quiet_seconds is None else quiet_seconds,
                 lock_clocks=lock_clocks,
@@ -99,10 +101,20 @@ def _timed(report: Report, engines: dict[str, Step], raced: RaceResult) -> Repor
 
 
 def _row(row: Row, engines: dict[str, Step], raced: RaceResult) -> Row:
-    energy_mj = raced.conditions["energy_mj"].get(row.raced_as)
-    engine = engines[row.raced_as]
-    costs = asdict(raced.footprint(engine))
-    return replace(row, latency_ms=raced.latency(engine), energy_mj=energy_mj, path_ms=raced.path_ms(engine), **costs)
+    engine, below = engines[row.raced_as], [*_shares(row)]
+    sizes = tuple(
+        replace(each, p50_ms=raced.latency_of(engine, folder).p50 or 0.0)
+        for each, folder in zip(row.sizes, below, strict=False)
+    )
+    energy_mj, costs = raced.energy_mj(engine), asdict(raced.footprint(engine))
+    timed = replace(row, latency_ms=raced.latency(engine), energy_mj=energy_mj, sizes=sizes)
+    return replace(timed, path_ms=raced.path_ms(engine), **costs)
+
+
+def _shares(row: Row) -> dict[str, float]:
+    """Return the share of samples of each folder below an engine's, the largest size's own being its root."""
+    largest = max((each.size for each in row.sizes), default=0)
+    return {"" if each.size == largest else part(each.size): each.share for each in row.sizes}
 
 
 def _engines(report: Report, steps: Path) -> dict[str, Step]:

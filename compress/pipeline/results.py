@@ -131,8 +131,10 @@ def list_refused(titled: Sequence[tuple[str, CachedModel]], evaluator: Evaluator
 
 def measure_rows(found: Sequence[Entry], evaluator: Evaluator, seconds: float) -> list[Row]:
     """Measure the entries, all timed against each other."""
-    latencies = evaluator.race_paths([entry.variant for entry in found], seconds)
-    return [_row(entry, latencies[entry.variant], evaluator, found[0].variant) for entry in found]
+    raced = [entry.variant for entry in found]
+    latencies, sizes = evaluator.race_paths(raced, seconds), evaluator.sizes(raced, seconds)
+    rows = [_row(entry, latencies[entry.variant], evaluator, found[0].variant) for entry in found]
+    return [replace(row, sizes=sizes[entry.variant]) for entry, row in zip(found, rows, strict=True)]
 
 
 def raced_speedup(found: Sequence[Entry], evaluator: Evaluator, seconds: float, one: str, other: str) -> tuple[float, float]:

@@ -237,7 +237,8 @@ def finish(developed: Developed, out: Path, guests: Sequence[Guest] = ()) -> Fin
     read_as = builder.describe(teacher)
     told = thresholds.describe(chosen, len(builder.data.validation)) if chosen else ""
     of_set = () if builder.recovery is None else builder.recovery.notes
-    report = replace(report, notes=tuple(note for note in (*of_set, read_as, told) if note))
+    notes = (*of_set, read_as, told, builder.models.steps_told())
+    report = replace(report, notes=tuple(note for note in notes if note))
     cargo = bundle.collect(best, evaluator, builder, chosen)
     if distributed.is_main():
         report.write(out)

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from compress.data import Samples, Splits
+from compress.data.sequences import first_step
 from compress.execution.cache import StepCache, digest, versions
 from compress.execution.progress import Progress
-from compress.models.inputs import ModelInputs, as_tensors
+from compress.models.inputs import ModelInputs, as_tensors, stated_example
 from compress.pipeline.cache_keys import PACKAGES, code_key
 from compress.recipe.spec import Recipe
 from compress.tasks import Task
 from compress.training.trainer import Trainer
+from deploy.engines.serving import Serving
 
 IDS = (torch.int32, torch.int64)
 CHUNK = 512
@@ -30,12 +32,14 @@ class RunContext:
     """Recipe, task, data and trainer that all PyTorch steps of a run share.
 
     Attributes:
-        data: as its source gives it; which calibration samples are used is chosen later.
+        data: as models take it; which calibration samples are used is chosen later.
+        serving: how samples reach the models: sizes, states.
     """
 
     recipe: Recipe
     task: Task
     data: Splits
+    serving: Serving
     trainer: Trainer
     cache: StepCache
     progress: Progress
@@ -43,14 +47,26 @@ class RunContext:
     @cached_property
     def example(self) -> ModelInputs:
         """Return the inputs of two samples as the model takes them."""
-        example: ModelInputs = as_tensors(self.data.train.load(np.arange(2)).inputs)
+        inputs = self.data.train.load(np.arange(2)).inputs
+        example: ModelInputs = as_tensors(first_step(inputs, self.serving) if self.serving.states else inputs)
         return example
+
+    @cached_property
+    def shown(self) -> ModelInputs:
+        """Return the inputs of two samples as the data gives them: the example, or whole sequences."""
+        shown: ModelInputs = as_tensors(self.data.train.load(np.arange(2)).inputs)
+        return shown
+
+    def example_of(self, module: nn.Module) -> ModelInputs:
+        """Return the example as a module takes it, whose states may be of its own shape."""
+        return stated_example(module, self.example, self.serving)
 
     @cached_property
     def id_ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the largest id of each integer input by name, over all splits; empty where there is none."""
         ranges: dict[str, tuple[int, int]] = {}
-        names = [n for n, tensor in self.example.items() if tensor.dtype in IDS] if isinstance(self.example, Mapping) else []
+        example = self.example if isinstance(self.example, Mapping) else {}
+        names = [n for n, tensor in example.items() if tensor.dtype in IDS and n not in self.serving.state_names]
         for samples in (self.data.train, self.data.validation, self.data.test) if names else ():
             for batch in samples.batches(CHUNK):
                 for name in names:

@@ -136,7 +136,7 @@ class Teachers:
             module = plan.build()
             if start is not None:
                 module.load_state_dict(start.artifact.module.state_dict())
-            objective = Objective(parse_losses(["task"]), shared.task, module, None, shared.example)
+            objective = Objective(parse_losses(["task"]), shared.task, module, None, shared.shown)
             shared.trainer.fit(
                 name,
                 module,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,13 @@ from compress.models import (
     factory,
     resnet20,  # noqa: F401  # the built-in models are part of what a recipe can name
 )
-from compress.models.checkpoint import WeightsSpec
-from compress.models.hub.records import check_names, is_address
 from compress.recipe.fields import build, keys
+from compress.recipe.inputs import SEQUENCE_LOSSES, parse_inputs
 from compress.recipe.recovery import parse_recovery
 from compress.recipe.search import parse_search
 from compress.recipe.spec import (
-    AlsoSpec,
     Baselines,
-    BaselineSpec,
     Budget,
-    LabelledSpec,
     Measure,
     Plain,
     Recipe,
@@ -38,6 +33,7 @@ from compress.recipe.spec import (
     Use,
 )
 from compress.recipe.student import StudentTable, parse_student
+from compress.recipe.teachers import model_reference, parse_baselines, parse_teacher
 from compress.stages import stages
 from compress.stages.base import Stage
 from compress.tasks import TASKS
@@ -58,8 +54,10 @@ TABLES: dict[str, Any] = {
 }
 """The tables of a recipe, by what each is read into; beside them ``[[stage]]`` and the fields of ``Plain``."""
 
-RESERVED_ROWS = ("teacher", "student", "student before quantize")
-KEYS = (*TABLES, "stage", "search", *keys(Plain))
+FREE = ("input", "state")
+"""Tables whose keys are names of the model's own."""
+
+KEYS = (*TABLES, *FREE, "stage", "search", *keys(Plain))
 TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -102,12 +100,12 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
     faults += [unknown("key", key, KEYS, source) for key in table if key not in KEYS]
     table = _shaped(table, source, faults)
     task, data = _task(table.get("task", {}), source, faults)
-    teacher = _teacher(table.get("teacher", {}), source, faults)
+    teacher = parse_teacher(table.get("teacher", {}), source, faults)
     taught_by = None if teacher is None else (teacher.model, teacher.arguments)
     given = table.get("student", {"from": "teacher"})
-    student = parse_student(given, taught_by, lambda model: _model(model, Path(source).parent), source, faults)
+    student = parse_student(given, taught_by, lambda model: model_reference(model, Path(source).parent), source, faults)
     budget = build(Budget, table.get("budget", {}), f"{source}: [budget]", faults)
-    usual = _usual_losses(task)
+    usual = {**(SEQUENCE_LOSSES if table.get("state") else {}), **_usual_losses(task)}
     chain = [
         _stage(entry, f"{source}: [[stage]] {i + 1}", Path(source).parent, usual, faults)
         for i, entry in enumerate(table.get("stage", []))
@@ -125,7 +123,9 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         faults.append(f"{source}: [calibration] samples goes with a select other than 'all'; write select = \"random\"")
     if "search" in table:
         parse_search(table["search"], source, faults)
-    baselines = _baselines(table.get("baselines", {}), source, faults)
+    answers = teacher is not None and teacher.engine is not None
+    inputs, states = parse_inputs(table, source, answers=answers, faults=faults)
+    baselines = parse_baselines(table.get("baselines", {}), source, faults)
     recovery = parse_recovery(
         table.get("recovery"),
         lambda given, where: _use(given, "data", sources(), where, source, faults),
@@ -151,13 +151,15 @@ def parse(table: Mapping[str, Any], *, name: str, source: str) -> Recipe:
         trackers=plain.trackers,
         baselines=baselines,
         recovery=recovery,
+        inputs=inputs,
+        states=states,
     )
 
 
 def _shaped(table: Mapping[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
     """Return the recipe's tables; in place of what is no table comes an empty one, with a fault."""
     kept = dict(table)
-    for name in TABLES:
+    for name in (*TABLES, *FREE):
         if name in table:
             kept[name] = table_of(table[name], f"{source}: [{name}]", faults)
     kept["stage"] = tables_of(table.get("stage", []), f"{source}: [[stage]]", faults)
@@ -252,109 +254,6 @@ def _options(reference: str, options: Mapping[str, Any], folder: Path, where: st
     if call is not None:
         faults += option_faults(call, filled, where)
     return filled
-
-
-def _path(given: Any, folder: Path) -> Any:
-    """Resolve a path of a recipe: variables of the environment filled in, relative to the recipe's folder."""
-    return str(folder / os.path.expanduser(os.path.expandvars(given))) if isinstance(given, str) else given
-
-
-def _weights(given: str | WeightsSpec, folder: Path) -> str | WeightsSpec:
-    """Resolve the path of a checkpoint; an address stays as it is."""
-    if is_address(given.file if isinstance(given, WeightsSpec) else given):
-        return given
-    return replace(given, file=_path(given.file, folder)) if isinstance(given, WeightsSpec) else str(_path(given, folder))
-
-
-def _teacher(table: Mapping[str, Any], source: str, faults: list[str]) -> TeacherSpec | None:
-    where = f"{source}: [teacher]"
-    if "model" not in table:
-        faults.append(f"{where} model is missing; write it as package.module:callable")
-        return None
-    faults += _unknown_below(table, where)
-    spec: TeacherSpec | None = build(TeacherSpec, table, where, faults)
-    if spec is None:
-        return None
-    folder = Path(source).parent
-    weights = None if spec.weights is None else _weights(spec.weights, folder)
-    also = tuple(
-        replace(a, model=_model(a.model, folder), weights=None if a.weights is None else _weights(a.weights, folder))
-        for a in spec.also
-    )
-    faults += _named(spec, where)
-    for number, other in enumerate(spec.also, 1):
-        place = f"{where.removesuffix(']')}.also] {number}"
-        faults += _named(other, place)
-    if also and (spec.is_onnx or any(a.model.endswith(".onnx") for a in also)):
-        faults.append(f"{where}: an .onnx file neither has other teachers nor is one")
-    if spec.mirrored and spec.is_onnx:
-        faults.append(f"{where} mirrored: for a teacher with source code; leave it out")
-    if spec.labelled is not None and (also or spec.mirrored or spec.is_onnx):
-        reason = "so neither beside others nor mirrored nor of an .onnx file"
-        faults.append(f"{where} labelled: a copy of the one teacher, {reason}")
-    if spec.engine is not None and (spec.labelled is not None or spec.is_onnx):
-        faults.append(f"{where} engine: for teachers with source code that read no labels; leave it out")
-    return replace(spec, model=_model(spec.model, folder), weights=weights, also=also)
-
-
-def _baselines(table: Mapping[str, Any], source: str, faults: list[str]) -> tuple[BaselineSpec, ...]:
-    """Read the models of [baselines], each with a name of its own."""
-    where, folder = f"{source}: [baselines]", Path(source).parent
-    models = table.get("models", [])
-    for entry in models if isinstance(models, list) else ():
-        faults += [unknown("key", k, keys(BaselineSpec), where) for k in _keys_of(entry) if k not in keys(BaselineSpec)]
-    read: Baselines | None = build(Baselines, table, where, faults)
-    found: list[BaselineSpec] = []
-    for given in () if read is None else read.models:
-        spec = BaselineSpec(model=given) if isinstance(given, str) else given
-        faults += _named(spec, f"{where} {spec.model}")
-        weights = None if spec.weights is None else _weights(spec.weights, folder)
-        name = spec.name or spec.model.rpartition(":")[2].removesuffix(".onnx").rpartition("/")[2]
-        found.append(replace(spec, name=name, model=_model(spec.model, folder), weights=weights))
-    names = [spec.name for spec in found]
-    faults += [
-        f"{where}: {name!r} names a row; a name that is free and has no '/' is wanted: name = \"...\""
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1 or "/" in name or name in RESERVED_ROWS
-    ]
-    return tuple(found)
-
-
-def _keys_of(entry: Any) -> tuple[str, ...]:
-    return tuple(entry) if isinstance(entry, Mapping) else ()
-
-
-def _named(spec: TeacherSpec | AlsoSpec | BaselineSpec, where: str) -> list[str]:
-    """List the faults of a teacher's published weights and of its SHA-256."""
-    has = spec.weights is not None
-    faults = check_names(spec.model, pretrained=spec.pretrained, revision=spec.revision, weights=has, where=where)
-    return faults + ([] if has or not spec.sha256 else [f"{where} sha256: of the file that weights names; leave it out"])
-
-
-def _unknown_below(table: Mapping[str, Any], where: str) -> list[str]:
-    """Find keys that the tables within [teacher] do not have, and weights that they lack."""
-    faults: list[str] = []
-    also = table.get("also", [])
-    for number, entry in enumerate(also if isinstance(also, list) else (), 1):
-        if isinstance(entry, Mapping) and not any(entry.get(key) for key in ("weights", "pretrained", "revision")):
-            place = f"{where.removesuffix(']')}.also] {number}"
-            remedy = "give them, or pretrained = true for published ones"
-            faults.append(f"{place}: weights is missing, and it is not trained here; {remedy}")
-    for name, kind in (("also", AlsoSpec), ("labelled", LabelledSpec), ("weights", WeightsSpec)):
-        given, allowed = table.get(name, []), [f.name for f in fields(kind)]
-        for entry in given if isinstance(given, list) else [given]:
-            keys = entry if isinstance(entry, Mapping) else ()
-            faults += [unknown("key", k, allowed, f"{where.removesuffix(']')}.{name}]") for k in keys if k not in allowed]
-    return faults
-
-
-def _model(reference: str, folder: Path) -> str:
-    if reference.endswith(".onnx"):
-        return str(_path(reference, folder))
-    library, _, saved = reference.partition(":")
-    if library == "transformers" and ("/" in saved or "$" in saved):  # a model that was saved, no configuration's name
-        return f"{library}:{_path(saved, folder)}"
-    return factory.relative_to(reference, folder)
 
 
 def _usual_losses(task: Use | None) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from compress.methods.condensation import SETS
 from compress.methods.distillation.loss_specs import LossSpec, losses, weights
 from compress.recipe import parse
 from compress.recipe.fields import keys
+from compress.recipe.inputs import SIZES_SCHEMA, STATES_SCHEMA
 from compress.recipe.search import OBJECTIVES, PRUNERS, SAMPLERS
 from compress.recipe.spec import Plain
 from compress.stages import stages
@@ -67,7 +68,7 @@ def recipe_schema() -> Schema:
         "description": "The stages, in order.",
         "items": {"oneOf": [_used(name, _record(load_object(given), definitions)) for name, given in stages().items()]},
     }
-    schema = closed({**plain, **tables, "stage": stage, "search": SEARCH})
+    schema = closed({**plain, **tables, "input": SIZES_SCHEMA, "state": STATES_SCHEMA, "stage": stage, "search": SEARCH})
     head = {"$schema": DIALECT, "title": "recipe of edge-compress"}
     return {**head, **schema, "required": ["task", "teacher"], "definitions": definitions}
 

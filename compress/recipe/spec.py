@@ -15,6 +15,7 @@ from compress.methods.quantization.calibration_selection import CalibrationSpec
 from compress.models.checkpoint import WeightsSpec
 from compress.models.hub.records import Found
 from compress.models.plan import Plan
+from compress.recipe.inputs import FedState, FreeSize
 from compress.recipe.student import StudentSpec
 from compress.stages.base import Stage
 from compress.training.schedule import Training
@@ -250,6 +251,7 @@ class Recipe:
     """Everything a run is asked to do, on whatever device.
 
     Attributes:
+        inputs, states: sizes of free axes, and outputs that are fed back.
         names: what names of models and weights stood for, by role: "teacher", "also 0", "baseline 0", "student";
             empty before they are resolved (``compress.pipeline.names``).
         recovery: the small set that stages train on; None for the training split.
@@ -268,6 +270,8 @@ class Recipe:
     stages: tuple[Stage, ...]
     trackers: tuple[str, ...] = ()
     baselines: tuple[BaselineSpec, ...] = ()
+    inputs: tuple[FreeSize, ...] = ()
+    states: tuple[FedState, ...] = ()
     names: Mapping[str, Found] = field(default_factory=dict)
     recovery: RecoverySpec | None = None
 
@@ -296,6 +300,8 @@ class Recipe:
                     "baselines": [_asdict(each) for each in self.baselines],
                     "stages": [{"use": s.name, **s.fields()} for s in self.stages],
                     **({} if self.recovery is None else {"recovery": self.recovery.as_json()}),
+                    **({"input": [_asdict(each) for each in self.inputs]} if self.inputs else {}),
+                    **({"state": [_asdict(each) for each in self.states]} if self.states else {}),
                     **({"names": {role: _asdict(found.pin) for role, found in self.names.items()}} if self.names else {}),
                 }
             )

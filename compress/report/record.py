@@ -28,6 +28,16 @@ AGAIN = "run again, or give the folder of another run"
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class SizeLatency:
+    """Latency at one of a model's sizes; ``share`` of the validation samples go there."""
+
+    size: int
+    share: float
+    p50_ms: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """Model in one engine and precision, measured.
 
@@ -46,6 +56,7 @@ class Row:
             in it, behind it, together; None where the data source or the task has no part for a device.
         raced_as: key of the built engine that was timed for it; engines that are equal but for their weights share one.
         choices: what the stage chose for each group, layer and block; ``about`` says what that rests on.
+        sizes: where the model has several: the latency at each; ``latency_ms`` is then weighted by their shares.
         seconds: that making the model took (training included), None where another row has it.
         model: key of the float model that it is, or that a stage quantised it from; the same on every device.
     """
@@ -80,6 +91,7 @@ class Row:
     first_ms: float | None = None
     model: str = ""
     path_ms: PathLatency | None = None
+    sizes: tuple[SizeLatency, ...] = ()
 
     def flat(self) -> dict[str, Any]:
         """Return the row's figures as one level of plain data, units in the names."""

@@ -137,6 +137,9 @@ def _table(report: Report) -> Table:
             made.add_row("", f"[bold]{heading}[/bold]", *[""] * (10 + report.metered))
         for number, row in rows:
             made.add_row(*_cells(number, row, report))
+            for each in row.sizes:
+                rest = [""] * (len(made.columns) - 7)
+                made.add_row("", "", f"size {each.size}", f"{100 * each.share:.0f} %", "", "", f"{each.p50_ms:.3f}", *rest)
     return made
 
 

@@ -76,7 +76,8 @@ class Context:
     Attributes:
         teacher: frozen.
         progress: where long work that is no training tells how far it is.
-        example: inputs of two samples: (2, ...), or several by name.
+        example: inputs of two samples: (2, ...), or several by name; of a model with states one step of them.
+        shown: the inputs of two samples as the data gives them, where they are sequences.
         folder: for checkpoints inside the stage; empty or what a killed attempt left.
         outputs: where the teacher's outputs are kept, for all stages that ask it the same.
         target: what the starting model costs on the device; None where there is none to ask.
@@ -97,6 +98,7 @@ class Context:
     outputs: Path
     quantization: Callable[[nn.Module, PostTraining], QuantizedModel]
     target: CostModel | None = None
+    shown: ModelInputs | None = None
     engine_teachers: EngineTeachers | None = None
     attempts: Attempts = field(default_factory=Attempts)
     answers: QueriedSignals | None = None
@@ -139,7 +141,8 @@ class Context:
         self, module: nn.Module, losses: tuple[LossSpec, ...], samples: int, *, trained: bool = False
     ) -> Objective:
         """Build the losses between ``module`` and the teacher for a number of samples; ``trained``: it works already."""
-        example = self._shown() if trained else self.example
+        untrained = self.example if self.shown is None else self.shown
+        example = self._shown() if trained else untrained
         return Objective(losses, self.task, module, self.teacher, example, samples, self.engine_teachers, trained=trained)
 
     def _shown(self) -> ModelInputs:

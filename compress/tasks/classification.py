@@ -1,4 +1,4 @@
-"""Classification: one label per image; top-1 accuracy, top-5 and expected calibration error."""
+"""Classification: a label per sample, or per step; top-1 accuracy, top-5 and expected calibration error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ MOST_NAMED = 5
 class Classification(Task):
     """Classification with one label a sample: logits (samples, classes), integer targets (samples,).
 
-    A target of -1 stands for no label.
+    Or one a step of each sample: logits (samples, steps, classes), targets (samples, steps). A target of -1 stands for no
+    label; of steps those are not judged.
     """
 
     metric = "top1"
@@ -49,14 +50,15 @@ class Classification(Task):
         return any((batch.targets >= 0).any() for batch in samples.batches(CHUNK))
 
     def check_outputs(self, outputs: Any, splits: Splits) -> None:
-        expected = (2, len(splits.classes))
+        expected = (2, *splits.train.load(np.arange(1)).targets.shape[1:], len(splits.classes))
         given = first_shape(outputs)
         if given != expected:
-            raise UserError(f"gives {given} for two samples; classification of {expected[1]} classes reads {expected}")
+            raise UserError(f"gives {given} for two samples; classification of {expected[-1]} classes reads {expected}")
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Compute the cross-entropy over the labelled samples."""
-        labelled = functional.cross_entropy(self.logits(outputs), targets, ignore_index=UNLABELLED, reduction="sum")
+        logits = self.logits(outputs).flatten(0, -2)
+        labelled = functional.cross_entropy(logits, targets.flatten(), ignore_index=UNLABELLED, reduction="sum")
         return labelled / (targets != UNLABELLED).sum().clamp(min=1)
 
     def logits(self, outputs: Any) -> Tensor:
@@ -72,11 +74,22 @@ class Classification(Task):
     def evaluate_samples(self, predict: Predict, samples: Samples) -> tuple[Metric, npt.NDArray[Any]]:
         parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
         logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if labels.ndim > 1:
+            return self._of_steps(logits, labels)
         others = {"ece": expected_calibration_error(logits, labels)}
         if logits.shape[1] > 5:
             others["top5"] = top_k(logits, labels, 5)
         value, right = top_k(logits, labels, 1), logits.argmax(axis=1) == labels
         return Metric(name=self.metric, value=value, unit=self.unit, samples=len(labels), others=others), right
+
+    def _of_steps(self, logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[Metric, npt.NDArray[Any]]:
+        """Judge labels of steps: each labelled step counts alike; a sample's score is the share of its steps."""
+        known, right = labels != UNLABELLED, logits.argmax(axis=-1) == labels
+        others = {"ece": expected_calibration_error(logits[known], labels[known])}
+        value = 100.0 * float(right[known].mean())
+        weights = known.sum(axis=1)
+        scores = np.where(known, right, 0).sum(axis=1) / np.maximum(weights, 1) * weights / weights.mean()
+        return Metric(name=self.metric, value=value, unit=self.unit, samples=len(labels), others=others), scores
 
 
 def top_k(logits: npt.NDArray[Any], labels: npt.NDArray[Any], k: int) -> float:
@@ -113,14 +126,16 @@ def _faults_of(name: str, samples: Samples, classes: int) -> tuple[list[str], se
     faults: list[str] = []
     unreadable: list[str] = []
     seen: set[int] = set()
+    of_steps = False
     for batch in readable_batches(samples, CHUNK, unreadable):
         if bad := not_finite(batch.inputs):
             faults.append(f"data: the {name} split holds NaN or infinity (first in sample {bad[0]} of a batch)")
             break
         seen |= {int(label) for label in np.unique(batch.targets)}
+        of_steps = batch.targets.ndim > 1
     if unreadable:
         return unreadable, set()
-    judged = name in ("validation", "test")
+    judged = name in ("validation", "test") and not of_steps
     if judged and UNLABELLED in seen:
         faults.append(f"data: the {name} split has samples without a label; models are judged on it")
     known = seen - {UNLABELLED}

@@ -12,10 +12,12 @@ import numpy as np
 
 from compress.data import Batch, Samples
 from compress.data.base import Indices
+from compress.data.sized import as_long_as_its_longest, resized
 from compress.data.transforms import apply_cut_mix, apply_self_mix
 from compress.execution import distributed
 from compress.training.schedule import Schedule
 from deploy.engines.inputs import describe, image
+from deploy.engines.serving import Sizes
 from profiles.errors import UserError
 
 
@@ -55,13 +57,16 @@ class Batches:
 
     Args:
         plain: whether each batch comes without augmentation too.
+        sizes: of a model that takes several: a batch then has the smallest that holds its longest sample.
 
     Raises:
         UserError: a step has fewer samples than processes times parts.
     """
 
-    def __init__(self, samples: Samples, schedule: Schedule, seed: int, *, plain: bool = False) -> None:
-        self._samples, self._schedule, self._seed, self._plain = samples, schedule, seed, plain
+    def __init__(
+        self, samples: Samples, schedule: Schedule, seed: int, *, plain: bool = False, sizes: Sizes | None = None
+    ) -> None:
+        self._samples, self._schedule, self._seed, self._plain, self._sizes = samples, schedule, seed, plain, sizes
         self.batch_size = min(schedule.batch_size, len(samples))
         self.steps_an_epoch = max(1, len(samples) // self.batch_size)
         self.steps = schedule.epochs * self.steps_an_epoch
@@ -122,7 +127,11 @@ class Batches:
 
     def _part(self, place: Place) -> Part:
         chosen = self.indices(place)
-        return Part(place, self._augmented(chosen, place), chosen, self._samples.load(chosen) if self._plain else None)
+        batch, plain = self._augmented(chosen, place), self._samples.load(chosen) if self._plain else None
+        if self._sizes is not None:
+            batch = as_long_as_its_longest(batch, self._sizes)
+            plain = None if plain is None else resized(plain, self._sizes, self._sizes.width(batch.inputs))
+        return Part(place, batch, chosen, plain)
 
 
 def _check_mixed(batch: Batch, of_itself: float) -> None:

@@ -27,6 +27,8 @@ from compress.execution.progress import Progress
 from compress.losses.base import TrainingStep
 from compress.methods.distillation.objective import Objective
 from compress.methods.distillation.query_budget import QueriedSignals
+from compress.methods.packing.packed_program import PackedProgram
+from compress.methods.quantization.fake_quantize import QuantizedProgram
 from compress.models.inputs import ModelInputs, as_tensors, call, device_of, map_tensors
 from compress.models.layers import flat_tensors
 from compress.training.layout import WORTH_MEASURING_STEPS, broken_layers, faster_layout, is_broken_program, laid_out
@@ -37,6 +39,7 @@ from compress.training.schedule import Schedule
 from compress.training.state import RunState, Validate
 from compress.training.teacher_cache import Signals, TeacherCache, size_bytes
 from deploy.engines.inputs import Inputs, image
+from deploy.engines.serving import Sizes
 from deploy.files import write_atomically
 from profiles.device import facts
 from profiles.errors import UserError
@@ -71,13 +74,21 @@ class Trainer:
     Args:
         trackers: experiment trackers by accelerate's names (``tensorboard``, ``mlflow``, ``wandb``).
         tracked: folder of what they write.
+        sizes: of models that take several; captured programs take the largest alone.
 
     Attributes:
         numerics: what of the machine decides the bytes of a result; part of a step's key.
     """
 
-    def __init__(self, seed: int, progress: Progress, trackers: tuple[str, ...] = (), tracked: Path | None = None) -> None:
-        self._seed, self._progress = seed, progress
+    def __init__(
+        self,
+        seed: int,
+        progress: Progress,
+        trackers: tuple[str, ...] = (),
+        tracked: Path | None = None,
+        sizes: Sizes | None = None,
+    ) -> None:
+        self._seed, self._progress, self._sizes = seed, progress, sizes
         self._measured: dict[str, str] = {}
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
@@ -126,7 +137,8 @@ class Trainer:
 
         if doubt := _doubt(module, schedule):
             say(doubt)
-        batches = Batches(samples, schedule, self._seed, plain=objective.needs_plain)
+        sizes = None if is_program(module) else self._sizes
+        batches = Batches(samples, schedule, self._seed, plain=objective.needs_plain, sizes=sizes)
         probed = _has_convolutions(module) and self._accelerator.device.type == "cpu"
         apart = broken_layers(module, fast_bf16()) if probed else []
         if apart:
@@ -233,7 +245,10 @@ class Trainer:
                 outputs = call(module, map_tensors(lambda tensor: tensor.to(device), as_tensors(inputs)))
             return [output.float().cpu().numpy() for output in flat_tensors(outputs)]
 
-        return predict
+        if self._sizes is None or is_program(module):
+            return predict
+        sizes = self._sizes
+        return lambda inputs: sizes.route(inputs, lambda size, taken: predict(taken))
 
     def _step(
         self,
@@ -327,6 +342,11 @@ def _tensors(batch: Batch, device: torch.device, layout: torch.memory_format) ->
         return there.contiguous(memory_format=layout) if there.dim() == 4 and there.is_floating_point() else there
 
     return map_tensors(placed, as_tensors(batch.inputs)), torch.from_numpy(batch.targets).to(device)
+
+
+def is_program(module: nn.Module) -> bool:
+    """Say whether a module is a captured program, whose shapes are fixed."""
+    return isinstance(module, QuantizedProgram | PackedProgram)
 
 
 def _doubt(module: nn.Module, schedule: Schedule) -> str | None:

@@ -15,6 +15,7 @@ from deploy.bundle import cascade
 from deploy.bundle.bundle import opened
 from deploy.engines import Session
 from deploy.engines.inputs import as_feed, padded
+from deploy.engines.served import Served
 from deploy.processing import whole
 from deploy.processing.postprocessing.base import Answer
 from deploy.processing.preprocessing.base import Box, Prepared
@@ -37,7 +38,7 @@ class Application:
         UserError: the engine takes other samples than the preprocessing makes.
     """
 
-    def __init__(self, session: Session, processing: Processing, kept: ExitStack | None = None) -> None:
+    def __init__(self, session: Session | Served, processing: Processing, kept: ExitStack | None = None) -> None:
         self._session, self.processing, self._kept = session, processing, kept or ExitStack()
         self._batch = session.inputs[0].shape[0]
         shapes = {spec.name: spec.shape for spec in session.inputs}

@@ -14,6 +14,8 @@
                         the ``use`` of preprocessing.json (deploy/processing/preprocessing)
     raw.npz             the first golden samples as an application has them: files, texts
     answers.json        the answers to their golden outputs
+    serving.json        where it has several sizes or states: which size a sample goes to, what is fed back
+    size-64/model.onnx  of a smaller size, with the same weights
     README.md           how to run it without this product
     manifest.json       version, target, size and SHA-256 of each file (deploy/bundle/manifest.py)
     manifest.sig        Ed25519 over manifest.json, once it is signed
@@ -40,11 +42,14 @@ import numpy.typing as npt
 
 from deploy.bundle import golden as goldens
 from deploy.bundle import manifest as manifests
+from deploy.bundle import readme
 from deploy.bundle import target as targets
+from deploy.bundle.build import build_engines
 from deploy.bundle.golden import GoldenCheck
 from deploy.bundle.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, Target
-from deploy.bundle.model_file import model_file
-from deploy.engines import BuildPlan, Session, engine
+from deploy.engines import BuildPlan, engine, serving
+from deploy.engines.served import Served, open_served
+from deploy.engines.serving import NOTHING, Serving
 from deploy.files import UnsafeNameError, sha256, write_atomically
 from deploy.packing import packed_file
 from deploy.processing import whole
@@ -54,89 +59,6 @@ from deploy.processing.raws import ANSWERS_FILE, RAW_FILE, Raw, fitting
 from deploy.processing.summaries import summary
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
-
-README = """# {title}
-
-`{file}` was proven with {engine} in {precision} on {device}; `report.json` has the figures, `golden.npz` inputs
-and the outputs to expect (as many samples as a megabyte holds), `preprocessing.json` what was done to a sample before the
-model saw it. Kernels of another processor or version round otherwise: it is normal that {difference}.
-{example}
-Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `manifest.sig`, this checks it:
-
-    openssl pkeyutl -verify -pubin -inkey KEY.pem -rawin -in manifest.json -sigfile manifest.sig
-
-With the device side of edge-compress: `python -m deploy verify FOLDER`, from outside of this folder (Python imports
-files of the one where it is started), checks all of it and runs the golden samples; after
-`compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
-"""
-WHOLE = """
-From a raw sample to its answer, with the device side of edge-compress and {needs}:
-
-```python
-import deploy
-
-model = deploy.load("FOLDER")  # or "current", after `compress ship`
-print(model({example}))
-```
-
-It takes {takes}. An answer has {gives}.
-`raw.npz` holds raw samples and `answers.json` what is answered to the golden outputs of these; a device that installs the
-bundle proves the whole path with them.
-"""
-READ = """
-Its outputs are raw: `decode.md` has the lines of numpy that make boxes, classes and scores of them, `decode.json` the
-classes and the score from which each is shown.
-"""
-PACKED_EXAMPLE = """
-The model lies in `model.packed`, its weights as indices of few points. This makes `model.onnx` of it again, byte for
-byte (SHA-256 `{sha256}`); run it first:
-
-```python
-import json
-import zlib
-
-import numpy as np
-
-raw = open("model.packed", "rb").read()  # a safetensors file
-start = 8 + int.from_bytes(raw[:8], "little")
-header = json.loads(raw[8:start])
-about, kinds = header.pop("__metadata__"), {{"F32": "<f4", "U8": "u1"}}
-spans = {{name: [start + at for at in told["data_offsets"]] for name, told in header.items()}}
-arrays = {{name: np.frombuffer(raw[a:b], kinds[header[name]["dtype"]]) for name, (a, b) in spans.items()}}
-
-
-def take(name, number):
-    found, arrays[name] = arrays[name][:number], arrays[name][number:]
-    return found
-
-
-def indices(w, number):
-    stored = take("indices", w["bytes"])
-    if w["code"] == "deflate":
-        return np.frombuffer(zlib.decompress(stored.tobytes(), -15), "u1")
-    bits = np.unpackbits(stored)
-    return bits[: number * w["bits"]].reshape(number, -1) @ 2 ** np.arange(w["bits"])[::-1]
-
-
-pieces = []
-for w in json.loads(about["weights"]):
-    number, levels = int(np.prod(w["shape"])), 2 ** w["bits"]
-    bucket = np.arange(number) // w["bucket"]
-    points = (np.arange(levels) / (levels - 1)).astype("f4") if w["even"] else take("points", levels)
-    low, span = take("low", bucket[-1] + 1)[bucket], take("span", bucket[-1] + 1)[bucket]
-    weight = (low + span * points[indices(w, number)]).reshape(w["shape"]).transpose(w["axes"])
-    if w["form"] == "int8":
-        scale = take("scales", w["scales"])
-        pieces.append((w["scales_at"], scale.tobytes()))
-        scale = scale.reshape([-1 if axis == w["axis"] else 1 for axis in range(weight.ndim)])
-        weight = np.clip(np.rint(weight / scale), -w["limit"], w["limit"])
-    pieces.append((w["at"], weight.astype(w["form"]).tobytes()))
-rest, model = zlib.decompress(arrays["rest"].tobytes()), b""
-for at, piece in sorted(pieces):
-    model, rest = model + rest[: at - len(model)] + piece, rest[at - len(model) :]
-open("model.onnx", "wb").write(model + rest)
-```
-"""
 
 
 @final
@@ -167,6 +89,8 @@ def write(
     decoding: Decoding | None = None,
     path_files: Mapping[str, bytes] | None = None,
     raws: Sequence[Raw] = (),
+    served: Serving = NOTHING,
+    smaller: Mapping[int, Path] | None = None,
 ) -> Manifest:
     """Replace ``folder`` by a bundle; it is there whole or not at all.
 
@@ -182,6 +106,8 @@ def write(
         decoding: how a detector's outputs are read.
         path_files: what describes the processing around the model beside ``preprocessing``.
         raws: the first golden samples as an application has them.
+        served: how samples reach the engines.
+        smaller: the models of the smaller sizes.
 
     Raises:
         ValueError: ``packed`` does not decode to ``model``.
@@ -198,12 +124,17 @@ def write(
     (part / "golden.npz").write_bytes(goldens.fitting(golden, goldens.MOST_BYTES - len(raw)))
     for described, content in (path_files or {}).items():
         (part / described).write_bytes(content)
+    serving.save(part, served)
+    for size, file in (smaller or {}).items():
+        (part / serving.part(size)).mkdir()
+        shutil.copyfile(file, part / serving.part(size) / plan.model_file)
     if decoding is not None:
         _write_decoding(part, decoding)
     if raws:
         _write_raws(part, raws)
-    whole_path = _whole_path(part) if raws else ""
-    (part / "README.md").write_text(_readme(title, plan, profile, decoded) + whole_path + (READ if decoding else ""))
+    around = readme.around_text(part) if raws else ""
+    about = around + (readme.READ if decoding else "") + readme.serving_text(served)
+    (part / "README.md").write_text(readme.text(title, plan, profile, decoded) + about)
     check_extras(extras or {})
     for path, source in (extras or {}).items():
         (part / path).parent.mkdir(parents=True, exist_ok=True)
@@ -289,13 +220,13 @@ def verify(folder: Path) -> GoldenCheck:
         EngineError: the runtime refused the model.
         ValueError: the engine's outputs cannot be compared with the golden ones.
     """
-    with opened(folder) as session:
-        return goldens.check(session, folder / "golden.npz")
+    with opened(folder) as served:
+        return goldens.check(served, folder / "golden.npz")
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Session]:
-    """Check every file of a bundle, build its engine here and open it. The signature is not checked.
+def opened(folder: Path) -> Iterator[Served]:
+    """Check every file of a bundle, build its engines here and open them. The signature is not checked.
 
     Raises:
         UserError: as ``verify``.
@@ -309,9 +240,8 @@ def opened(folder: Path) -> Iterator[Session]:
     if able.score < 0:
         raise UserError(f"{folder}: its engine {plan.engine} cannot run here: {able.reason}")
     with tempfile.TemporaryDirectory() as scratch:
-        with model_file(folder, contents, plan) as model:
-            runtime.build(model, plan, Path(scratch))
-        yield runtime.open(Path(scratch), plan)
+        build_engines(folder, contents, plan, Path(scratch))
+        yield open_served(Path(scratch), plan)
 
 
 def load_plan(folder: Path) -> BuildPlan:
@@ -367,30 +297,3 @@ def _copy_model(part: Path, model: Path, plan: BuildPlan, packed: Path | None) -
         raise ValueError(f"{packed} does not decode to {model}")
     shutil.copyfile(packed, part / packed_file.FILE)
     return {plan.model_file: FileEntry(size_bytes=model.stat().st_size, sha256=sha256(model))}
-
-
-def _whole_path(part: Path) -> str:
-    """Write how an application calls the bundle."""
-    processing = whole.load(part)
-    kind = type(processing.before).__name__
-    texts, sounds = kind in ("Text", "Words"), kind == "Recording"
-    example = '"a text"' if texts else '"sound.wav"' if sounds else "array" if kind == "Array" else '"photo.jpg"'
-    needs = "tokenizers" if texts else "numpy" if sounds or kind == "Array" else "Pillow"
-    more = ", box=(x, y, width, height)" if processing.before.takes_box else ""
-    return WHOLE.format(needs=needs, example=example + more, takes=processing.before.takes, gives=processing.after.gives)
-
-
-def _readme(title: str, plan: BuildPlan, profile: DeviceProfile, decoded: Mapping[str, FileEntry]) -> str:
-    hint = "bf16" if plan.precision == "bf16" else "f32"
-    example = plan.format.example.format(batch=plan.batch, hint=hint)
-    for entry in decoded.values():
-        example = PACKED_EXAMPLE.format(sha256=entry.sha256) + example
-    return README.format(
-        title=title,
-        file=plan.model_file,
-        engine=plan.engine,
-        precision=plan.precision,
-        device=profile.title,
-        difference=goldens.normal_difference(plan.precision),
-        example=example,
-    )

@@ -92,4 +92,4 @@ def load(folder: Path) -> Cascade:
     margin = read_margin(folder)
     with ExitStack() as stack:
         small, large = (stack.enter_context(opened(folder / name)) for name in (SMALL, LARGE))
-        return Cascade(small, large, margin, stack.pop_all())
+        return Cascade(small.session, large.session, margin, stack.pop_all())

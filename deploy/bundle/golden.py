@@ -1,7 +1,8 @@
 """Golden samples of a bundle: run them, and compare an engine built here with the proven one.
 
 golden.npz holds ``input`` of shape (samples, ...), or ``input.NAME`` for each input of a model with several, in its order;
-``output`` (the first output) and ``output.1``, ``output.2``, ... (the others, in the model's order).
+``output`` (the first output) and ``output.1``, ``output.2``, ... (the others, in the model's order). Of a model with states
+inputs and outputs are whole sequences, (sequences, steps, ...).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.engines import Session
-from deploy.engines.inputs import Inputs, as_feed, count, padded
+from deploy.engines.inputs import Inputs
+from deploy.engines.served import Served
+from deploy.engines.served import run as run_served
 from deploy.files.npz import ArraysError, read_arrays
 from deploy.measure.parity import parity
 
@@ -81,7 +84,7 @@ def normal_difference(precision: str) -> str:
     return f"each output has a cosine of {least:g} or more with the golden one, and {flips} another largest class"
 
 
-def check(session: Session, golden: Path) -> GoldenCheck:
+def check(session: Session | Served, golden: Path) -> GoldenCheck:
     """Run the golden samples and compare every output.
 
     Raises:
@@ -125,18 +128,13 @@ def read(golden: Path) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def run(session: Session, inputs: Inputs) -> list[npt.NDArray[Any]]:
-    """Return outputs of an engine for ``inputs`` of shape (samples, ...), or several by name, batch by batch.
+def run(session: Session | Served, inputs: Inputs) -> list[npt.NDArray[Any]]:
+    """Return outputs of an engine for ``inputs`` of shape (samples, ...), or several by name; of sequences at every step.
 
     Raises:
         ValueError: the engine has other inputs.
     """
-    feed, samples = as_feed(inputs, [spec.name for spec in session.inputs]), count(inputs)
-    batch, parts = session.inputs[0].shape[0], []
-    for start in range(0, samples, batch):
-        outputs = session.infer(padded(feed, start, batch))
-        parts.append([value[: samples - start] for value in outputs.values()])
-    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+    return run_served(session, inputs, every=True)
 
 
 def compare(expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]]) -> GoldenCheck:

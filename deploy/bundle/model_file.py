@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.bundle.manifest import Manifest
+from deploy.engines import serving
 from deploy.engines.base import BuildPlan
 from deploy.files import sha256
 from deploy.packing import packed_file
@@ -42,6 +43,12 @@ def model_file(bundle: Path, contents: Manifest, plan: BuildPlan, scratch: Path 
 
 
 def model_sha256(bundle: Path, contents: Manifest, plan: BuildPlan) -> str:
-    """Return the SHA-256 of that file; of a packed one as its manifest states it."""
+    """Return the SHA-256 of that file; of a packed one as its manifest states it, of several sizes that of all together."""
     entry = contents.decoded.get(plan.model_file)
-    return sha256(bundle / plan.model_file) if entry is None else entry.sha256
+    largest = sha256(bundle / plan.model_file) if entry is None else entry.sha256
+    beside = [entry.sha256 for path, entry in sorted(contents.files.items()) if _is_served(path, plan)]
+    return hashlib.sha256("".join([largest, *beside]).encode()).hexdigest() if beside else largest
+
+
+def _is_served(path: str, plan: BuildPlan) -> bool:
+    return path == serving.FILE or path.endswith(f"/{plan.model_file}")

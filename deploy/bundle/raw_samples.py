@@ -19,6 +19,7 @@ from deploy.bundle import golden as goldens
 from deploy.bundle.application import Application
 from deploy.engines import Session
 from deploy.engines.inputs import by_name, rows
+from deploy.engines.served import Served
 from deploy.files.npz import read_arrays
 from deploy.measure.parity import parity
 from deploy.processing import whole
@@ -53,7 +54,7 @@ def unproven(folder: Path) -> str:
     return "tokenizers is not installed here" if is_text and importlib.util.find_spec("tokenizers") is None else ""
 
 
-def check(session: Session, folder: Path, precision: str) -> int:
+def check(session: Session | Served, folder: Path, precision: str) -> int:
     """Run the raw samples of a bundle to answers, and compare each step with the golden one; return how many.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,29 @@ def numbered(stem: str, index: int) -> str:
     return stem if index == 0 else f"{stem}_{index}"
 
 
+@final
+class Sequences(dict[str, Any]):
+    """Sequences by the names of a model's inputs, (samples, steps, ...): a model with states walks them step by step.
+
+    Attributes:
+        states: what is fed back (``deploy.engines.serving.State``).
+        every: whether the outputs of every step count, or those of the last.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], states: Sequence[Any], every: bool) -> None:
+        super().__init__(arrays)
+        self.states, self.every = tuple(states), every
+
+    def holding(self, arrays: Mapping[str, Any]) -> Sequences:
+        """Return sequences of other values, walked alike."""
+        return Sequences(arrays, self.states, self.every)
+
+
+def table_like(inputs: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return a table of other values, of sequences where ``inputs`` are such."""
+    return inputs.holding(arrays) if isinstance(inputs, Sequences) else arrays
+
+
 def by_name(inputs: Inputs) -> dict[str, Array]:
     """Return inputs by name; a single one is called ``input``."""
     return dict(inputs) if isinstance(inputs, Mapping) else {ONE: inputs}
@@ -35,7 +58,9 @@ def by_name(inputs: Inputs) -> dict[str, Array]:
 
 def map_arrays(function: Callable[[Array], Any], inputs: Inputs) -> Any:
     """Apply a function to each array; a table gives a table."""
-    return {name: function(array) for name, array in inputs.items()} if isinstance(inputs, Mapping) else function(inputs)
+    if isinstance(inputs, Mapping):
+        return table_like(inputs, {name: function(array) for name, array in inputs.items()})
+    return function(inputs)
 
 
 def count(inputs: Inputs) -> int:
@@ -56,7 +81,8 @@ def rows(inputs: Inputs, chosen: slice | npt.NDArray[Any]) -> Any:
 def join(parts: Sequence[Inputs]) -> Any:
     """Concatenate the samples of several inputs of the same names."""
     if isinstance(parts[0], Mapping):
-        return {name: np.concatenate([by_name(part)[name] for part in parts]) for name in parts[0]}
+        whole = {name: np.concatenate([by_name(part)[name] for part in parts]) for name in parts[0]}
+        return table_like(parts[0], whole)
     return np.concatenate([np.asarray(part) for part in parts])
 
 

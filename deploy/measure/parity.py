@@ -27,6 +27,23 @@ class Parity:
     samples: int
 
 
+def first_step_apart(reference: npt.NDArray[Any], other: npt.NDArray[Any], least_cosine: float) -> str | None:
+    """Say at which step of sequences (samples, steps, ...) outputs are first further apart; None where they never are.
+
+    Example:
+        >>> one = np.ones((1, 3, 2))
+        >>> other = one * np.array([[[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]]])
+        >>> first_step_apart(one, other, 0.99)
+        'step 2 of 3 is the first whose outputs differ: cosine 0.0000, and 0.99 is wanted'
+    """
+    for step in range(reference.shape[1]):
+        cosine = parity(reference[:, step], other[:, step]).cosine
+        if cosine < least_cosine:
+            words = f"step {step} of {reference.shape[1]} is the first whose outputs differ"
+            return f"{words}: cosine {cosine:.4f}, and {least_cosine:g} is wanted"
+    return None
+
+
 def parity(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Parity:
     """Compare two outputs of shape (samples, ..., classes) or (samples, classes, height, width).
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from deploy.engines.inputs import Inputs, as_feed, count, padded, rows
+from deploy.engines.inputs import Inputs, Sequences, as_feed, count, padded, rows
+from deploy.engines.serving import walk
 from deploy.onnx_graph.graph import Graph
 
 BATCH_BYTES = 1 << 25
@@ -77,6 +78,9 @@ def onnx_session(model: onnx.ModelProto) -> Callable[[Inputs], list[Any]]:
     sources = session.get_inputs()
 
     def predict(inputs: Inputs) -> list[Any]:
+        if isinstance(inputs, Sequences):
+            found = walk(inputs.states, dict(inputs), predict)
+            return found if inputs.every else [output[:, -1] for output in found]
         samples, first = count(inputs), sources[0].shape[0]
         size = first if isinstance(first, int) else samples
         feed = as_feed(inputs, [source.name for source in sources])

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bundle import manifest as manifests
-from deploy.bundle.model_file import model_file, model_sha256
+from deploy.bundle.build import build_engines
+from deploy.bundle.model_file import model_sha256
 from deploy.engines import BuildPlan, EngineError, build_record, engine
 from deploy.engines.base import save_plan
+from deploy.engines.served import open_served
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, one_line
 
@@ -52,7 +54,7 @@ def fits(arguments: list[str]) -> int:
         if reasons:
             raise UserError(*[f"{folder}: {reason}" for reason in reasons])
         plan = BuildPlan(**now["plan"])
-        engine(plan.engine).open(folder, plan)
+        open_served(folder, plan)
     except (UserError, EngineError, OSError) as error:
         return _print_faults(error)
     sys.stdout.write(f"{folder}\n")
@@ -75,8 +77,7 @@ def ready(bundle: Path, cache: Path) -> tuple[Path, tuple[str, ...]]:
         plan, part = BuildPlan(**now["plan"]), folder.with_name(folder.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        with model_file(bundle, manifests.read(bundle)[0], plan, part) as model:
-            engine(plan.engine).build(model, plan, part)
+        build_engines(bundle, manifests.read(bundle)[0], plan, part, cache)
         save_plan(part, plan)
         build_record.save(part, now)
         shutil.rmtree(folder, ignore_errors=True)

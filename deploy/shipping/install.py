@@ -18,10 +18,12 @@ from typing import Any, final
 from deploy.bundle import golden as goldens
 from deploy.bundle import manifest as manifests
 from deploy.bundle import raw_samples
+from deploy.bundle.build import build_engines
 from deploy.bundle.manifest import MANIFEST, SIGNATURE, Manifest
-from deploy.bundle.model_file import model_file, model_sha256
+from deploy.bundle.model_file import model_sha256
 from deploy.engines import BuildPlan, Session, build_record, engine
 from deploy.engines import base as engines
+from deploy.engines.served import Served, open_served
 from deploy.files import link_or_copy, sync_tree, write_atomically
 from deploy.measure.timing import time_block
 from deploy.shipping.first_start import plan_here
@@ -102,17 +104,17 @@ def prove(release: Release, expected: Expectation) -> dict[str, Any]:
         ProofError: it gave other outputs, or took too long.
     """
     plan = engines.load_plan(release.engine)
-    session = engine(plan.engine).open(release.engine, plan)
+    served = open_served(release.engine, plan)
     try:
-        check = goldens.check(session, release.bundle / "golden.npz")
+        check = goldens.check(served, release.bundle / "golden.npz")
     except ValueError as error:
         raise ProofError(f"golden samples: {error}") from None
     wrong = goldens.faults(check, plan.precision)
     if wrong:
         raise ProofError("; ".join(wrong))
-    raw = prove_raw(session, release.bundle, plan.precision)
+    raw = prove_raw(served, release.bundle, plan.precision)
     reference_ms = _reference_ms(release.bundle, expected.profile)
-    p50_ms = _measure_p50(session, reference_ms, expected.latency_tolerance)
+    p50_ms = _measure_p50(served.session, reference_ms, expected.latency_tolerance)
     return {
         "engine": plan.engine,
         "precision": plan.precision,
@@ -124,7 +126,7 @@ def prove(release: Release, expected: Expectation) -> dict[str, Any]:
     }
 
 
-def prove_raw(session: Session, bundle: Path, precision: str) -> dict[str, Any]:
+def prove_raw(session: Session | Served, bundle: Path, precision: str) -> dict[str, Any]:
     """Run a bundle's raw samples to answers; return how many, or why not one.
 
     Raises:
@@ -249,8 +251,7 @@ def _build(release: Release) -> float:
     plan = plan_here(release.bundle)
     started = time.perf_counter()
     release.engine.mkdir()
-    with model_file(release.bundle, release.manifest(), plan, release.folder) as model:
-        engine(plan.engine).build(model, plan, release.engine)
+    build_engines(release.bundle, release.manifest(), plan, release.engine, release.folder)
     engines.save_plan(release.engine, plan)
     build_record.save(release.engine, _record(release, plan))
     return time.perf_counter() - started

@@ -83,13 +83,18 @@ class RemoteWorker:
         """Open the engine in ``folder``; return its ``inputs``, ``batch``, ``threads`` and ``load_ms``."""
         return self._call("open", folder=self._device.put(folder))
 
-    def infer(self, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Return outputs by name for every sample of ``feed``, arrays of shape (samples, ...)."""
+    def infer(self, feed: dict[str, npt.NDArray[Any]], every: bool | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Return outputs by name for every sample of ``feed``, arrays of shape (samples, ...).
+
+        Args:
+            every: of an engine with states: whether outputs of every step are given; as it was built for without it.
+        """
         with tempfile.TemporaryDirectory() as scratch:
             inputs, outputs = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
             np.savez(inputs, **feed)  # type: ignore[arg-type]  # numpy's stub takes the keywords for its flags
             remote_inputs, remote_outputs = self._device.put(inputs), self._device.path(outputs)
-            self._call("infer", inputs=remote_inputs, outputs=remote_outputs)
+            asked = {} if every is None else {"every": every}
+            self._call("infer", inputs=remote_inputs, outputs=remote_outputs, **asked)
             self._device.get(remote_outputs, outputs)
             for remote in (remote_inputs, remote_outputs):
                 self._device.forget(remote)

@@ -25,10 +25,10 @@ import numpy as np
 
 from deploy.bundle import raw_samples
 from deploy.bundle.application import Application
-from deploy.engines import BuildPlan, EngineError, Session, engine, engines
+from deploy.engines import BuildPlan, EngineError, engine, engines
 from deploy.engines.base import load_plan, save_plan, size_bytes
 from deploy.engines.cuda import detect_compute_capability
-from deploy.engines.inputs import padded
+from deploy.engines.served import Served, open_served
 from deploy.files import FULL
 from deploy.measure import clocks, conditions, footprint, load
 from deploy.measure.path_times import time_path_block
@@ -63,7 +63,7 @@ class Worker:
     """The handlers of all requests; holds at most one opened engine."""
 
     def __init__(self) -> None:
-        self._session: Session | None = None
+        self._served: Served | None = None
         self._clocks: clocks.ClockLock | None = None
         self._application: Application | None = None
         self._raws: list[Raw] = []
@@ -85,36 +85,33 @@ class Worker:
         return {"seconds": seconds, "size_bytes": size_bytes(out), "remark": runtime.remark(out, decided)}
 
     def open(self, folder: str) -> dict[str, Any]:
-        """Open an engine's folder; the first time in a process, ``load_ms`` has the import of the runtime in it."""
+        """Open an engine's folder; of an engine with states, the inputs that are none are told.
+
+        The first time in a process, ``load_ms`` has the import of the runtime in it.
+        """
         plan = load_plan(Path(folder))
-        self._application, self._session = None, None  # two at once may be more than a board holds
+        self._application, self._served = None, None  # two at once may be more than a board holds
         started = time.perf_counter()
-        self._session = engine(plan.engine).open(Path(folder), plan)
+        self._served = open_served(Path(folder), plan)
         load_ms = 1000 * (time.perf_counter() - started)
-        inputs = [asdict(spec) for spec in self._session.inputs]
+        inputs = [asdict(spec) for spec in self._served.inputs]
         return {"inputs": inputs, "batch": plan.batch, "threads": plan.threads, "load_ms": load_ms}
 
-    def infer(self, inputs: str, outputs: str) -> dict[str, Any]:
-        """Run every sample of an .npz of inputs, batch by batch; the outputs go to another .npz."""
-        session = self._opened()
+    def infer(self, inputs: str, outputs: str, every: bool | None = None) -> dict[str, Any]:
+        """Run every sample or sequence of an .npz of inputs, batch by batch; the outputs go to another .npz."""
+        served = self._opened()
         with np.load(inputs, allow_pickle=False) as stored:
-            feed = {spec.name: stored[spec.name] for spec in session.inputs}
-        batch = session.inputs[0].shape[0]
-        total = len(feed[session.inputs[0].name])
-        parts: dict[str, list[Any]] = {}
-        for start in range(0, total, batch):
-            for name, value in session.infer(padded(feed, start, batch)).items():
-                parts.setdefault(name, []).append(value[: total - start])
-        np.savez(outputs, **{name: np.concatenate(values) for name, values in parts.items()})  # type: ignore[arg-type]
-        return {"samples": total}
+            feed = {name: stored[name] for name in served.names}
+        np.savez(outputs, **served.infer(feed, every=every))  # type: ignore[arg-type]
+        return {"samples": len(feed[served.names[0]])}
 
     def warm(self, inputs: str) -> dict[str, Any]:
         """Bind the first batch of an .npz as the input of ``time``, and run it once."""
-        session = self._opened()
+        served = self._opened()
         with np.load(inputs, allow_pickle=False) as stored:
-            session.bind(padded({s.name: stored[s.name] for s in session.inputs}, 0, session.inputs[0].shape[0]))
+            served.session.bind(served.first({name: stored[name] for name in served.names}))
         started = time.perf_counter()
-        session.run()
+        served.session.run()
         return {"first_ms": 1000 * (time.perf_counter() - started)}
 
     def peak(self) -> dict[str, Any]:
@@ -147,7 +144,7 @@ class Worker:
 
     def time(self, seconds: float) -> dict[str, Any]:
         """Time one warmed block of single inferences."""
-        return asdict(time_block(self._opened(), seconds))
+        return asdict(time_block(self._opened().session, seconds))
 
     def time_models(self, models: list[str], plan: dict[str, Any], seconds: float, passes: int) -> dict[str, Any]:
         """Build, open and time many small models on random inputs; return least and median milliseconds of each.
@@ -185,7 +182,7 @@ class Worker:
         """Measure millijoules of one inference, in a block that is not used for latency; None without power rails."""
         if conditions.total_mw(conditions.rails_mw()) is None:
             return {"mj": None}
-        session, runs = self._opened(), 0
+        session, runs = self._opened().session, 0
         with conditions.PowerMeter() as meter:
             started = time.perf_counter()
             while (took := time.perf_counter() - started) < seconds:
@@ -206,10 +203,10 @@ class Worker:
         if self._clocks is not None:
             self._clocks.close()
 
-    def _opened(self) -> Session:
-        if self._session is None:
+    def _opened(self) -> Served:
+        if self._served is None:
             raise UserError("no engine is open; send 'open' first")
-        return self._session
+        return self._served
 
 
 def handle_request(worker: Worker, line: str) -> dict[str, Any]:
