@@ -40,6 +40,7 @@ def steps(tmp_path, monkeypatch):
 QUICK = {"measure": {"seconds": 0.05, "gate_seconds": 0.05}, "accuracy_drop_points": 40.0}
 
 
+@pytest.mark.slow
 def test_a_whole_run_ships_an_engine_a_size(tmp_path, steps):
     report = compress.run(
         teacher={"model": "tests.several_inputs:text", "epochs": 1, "learning_rate": 0.01, "optimizer": "adamw"},
@@ -74,6 +75,7 @@ def test_a_whole_run_ships_an_engine_a_size(tmp_path, steps):
             served.infer(long)
 
 
+@pytest.mark.slow
 def test_one_trained_in_int8_has_the_same_integers_at_each_size():
     module, (inputs, labels) = text().eval(), long_texts(32)
     model = to_onnx(capture(module, {name: torch.from_numpy(array[:2]) for name, array in inputs.items()}))

@@ -39,6 +39,7 @@ def spoken(count=300):
 TRAINED = {"epochs": 20, "learning_rate": 0.02, "optimizer": "adamw", "batch_size": 32}
 
 
+@pytest.mark.slow
 def test_a_keyword_spotter_is_trained_measured_and_shipped(tmp_path, steps):
     """A label a sequence; a GRU whose state has the samples second is transposed in its forward."""
     report = compress.run(
@@ -92,6 +93,7 @@ def test_a_voice_detector_has_a_label_a_step_and_two_states(tmp_path, steps):
     ]
 
 
+@pytest.mark.slow
 def test_a_file_whose_states_have_the_samples_second(tmp_path, steps):
     class Inside(Spotter):
         def forward(self, frame, h):
