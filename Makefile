@@ -1,4 +1,4 @@
-# make demo | test | fuzz | bench | bench-losses | mutants | zoo | docs | lint. Everything runs in .venv, made from pinned constraints.
+# make demo | test | fuzz | bench | gpu | bench-losses | mutants | zoo | docs | lint. Everything runs in .venv, made from pinned constraints.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[digits,dev]'
 	touch $@
 
-.PHONY: install demo test fuzz bench bench-losses mutants zoo docs lint clean
+.PHONY: install demo test fuzz bench gpu bench-losses mutants zoo docs lint clean
 install: $(VENV)/.installed
 
 demo: install
@@ -29,6 +29,10 @@ bench: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m tests.bench
+
+# Under ten minutes on a machine with an NVIDIA GPU: training on CUDA, three networks on TensorRT; a line where there is none.
+gpu: install
+	$(BIN)/python -m tests.bench gpu
 
 # Hours, in as many goes as it takes: tests/bench/cells keeps the figures of each training. ARGS="--only kd dkd --epochs 2"
 bench-losses: install

@@ -72,7 +72,7 @@ HEADINGS = (
     (
         "Time",
         "Latencies against other tools, tables and estimates of latency, and what training costs.",
-        ("latency", "runtimes", "latency_table", "estimate", "check", "loader", "throughput", "answering"),
+        ("latency", "runtimes", "gpu", "latency_table", "estimate", "check", "loader", "throughput", "answering"),
     ),
     ("Shipping", "Broken connections, flipped bits, what is sent.", ("ship",)),
 )

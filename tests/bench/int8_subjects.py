@@ -41,7 +41,11 @@ CALIBRATION, TESTED = 300, 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A float network as ONNX, what its ranges are taken from, what they are chosen on, and what it is judged on."""
+    """A float network as ONNX, what its ranges are taken from, what they are chosen on, and what it is judged on.
+
+    Attributes:
+        module: the network in PyTorch; None of one that is published as ONNX.
+    """
 
     model: onnx.ModelProto
     calibration: Samples
@@ -49,6 +53,7 @@ class Subject:
     test: Samples
     task: Task
     transformer: bool = False
+    module: nn.Module | None = None
 
 
 def _cifar(blocks: int, checkpoint: str) -> Subject:
@@ -72,6 +77,7 @@ def _of_module(module: nn.Module, splits: Splits, test: Samples, *, transformer:
         test=test,
         task=Classification(),
         transformer=transformer,
+        module=module,
     )
 
 
