@@ -49,6 +49,8 @@ UNITS = {
     "onnxruntime-qnn": "npu",
     "onnxruntime-coreml": "npu",
     "onnxruntime-nnapi": "npu",
+    "executorch-coreml": "npu",
+    "executorch-vulkan": "gpu",
 }
 """The part of a device that an engine runs on, where not its CPU."""
 ARITHMETIC = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"asimdhp", "avx512_fp16"}}

@@ -25,6 +25,8 @@ ENGINES: dict[str, str] = {
     "onnxruntime-directml": "deploy.engines.ort_providers:OrtDirectML",
     "ort-mobile": "deploy.engines.ort_mobile:ORTMobile",
     "executorch": "deploy.engines.executorch:ExecuTorch",
+    "executorch-coreml": "deploy.engines.executorch:ExecuTorchCoreML",
+    "executorch-vulkan": "deploy.engines.executorch:ExecuTorchVulkan",
     "ncnn": "deploy.engines.ncnn:Ncnn",
     "mnn": "deploy.engines.mnn:Mnn",
     "litert": "deploy.engines.litert:LiteRT",

@@ -1,4 +1,4 @@
-"""ExecuTorch with XNNPACK: a ``.pte`` file, which phones run without Python; here its own Python runtime does.
+"""ExecuTorch with XNNPACK, Core ML or Vulkan: a ``.pte`` file. Phones run it without Python; here its Python runtime does.
 
 The file is made on the host from the captured program (``deploy.export.to_executorch``), since ExecuTorch does not read
 ONNX; building is checking that it loads. Its Python runtime takes torch's tensors, so torch is there where this
@@ -8,12 +8,14 @@ engine opens anything; on a phone neither is.
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -45,19 +47,39 @@ PTE = ExportFormat(
     packages=("torch", "executorch"),
     example=PTE_EXAMPLE,
 )
+PTE_COREML = ExportFormat(
+    file="model-coreml.pte",
+    made_from="program",
+    exporter="deploy.export.to_executorch:to_coreml_pte",
+    packages=("torch", "executorch", "coremltools"),
+    example=PTE_EXAMPLE.replace("model.pte", "model-coreml.pte"),
+)
+PTE_VULKAN = ExportFormat(
+    file="model-vulkan.pte",
+    made_from="program",
+    exporter="deploy.export.to_executorch:to_vulkan_pte",
+    packages=("torch", "executorch"),
+    example=PTE_EXAMPLE.replace("model.pte", "model-vulkan.pte"),
+)
 NAMES = "input_names"
 """Method of a program that gives the names of its inputs, JSON as bytes; only where it has names."""
 # torch's numbers of scalar types, as the program's metadata has them.
 DTYPES = {0: "uint8", 1: "int8", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}
 
 
-@final
-class ExecuTorch(Engine):
-    """ExecuTorch with XNNPACK kernels, built from the program rather than from ONNX."""
+class ExecuTorchEngine(Engine):
+    """ExecuTorch with one backend, built from the program rather than from ONNX.
 
-    name = package = "executorch"
-    precisions = ("fp32", "int8")
+    Attributes:
+        backend: its name in ExecuTorch's registry.
+        source: the format of its files.
+    """
 
+    package = "executorch"
+    backend: ClassVar[str]
+    source: ClassVar[str]
+
+    @final
     def plan(self, profile: DeviceProfile, precision: str, version: str) -> BuildPlan:
         return BuildPlan(
             engine=self.name,
@@ -65,14 +87,16 @@ class ExecuTorch(Engine):
             batch=profile.batch,
             threads=profile.threads,
             version=version,
-            options={"backend": "XnnpackBackend"},
-            source="pte",
+            options={"backend": self.backend},
+            source=self.source,
         )
 
+    @final
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> None:
         shutil.copyfile(model, folder / PTE.file)
         self.open(folder, plan)
 
+    @final
     def open(self, folder: Path, plan: BuildPlan) -> Session:
         with _silence_stderr():
             from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
@@ -84,6 +108,47 @@ class ExecuTorch(Engine):
                 return _ExecuTorchSession(program, program.load_method("forward"), _input_names(program))
             except (RuntimeError, KeyError) as error:
                 raise EngineError(f"ExecuTorch {plan.version} refused the model: {error}") from error
+
+
+@final
+class ExecuTorch(ExecuTorchEngine):
+    """ExecuTorch with XNNPACK kernels."""
+
+    name = "executorch"
+    precisions = ("fp32", "int8")
+    backend, source = "XnnpackBackend", "pte"
+
+
+@final
+class ExecuTorchCoreML(ExecuTorchEngine):
+    """ExecuTorch with Core ML, in halves on an Apple device's CPU, GPU and Neural Engine."""
+
+    name = "executorch-coreml"
+    precisions = ("fp16",)
+    backend, source = "CoreMLBackend", "pte-coreml"
+
+    def obstacle(self) -> str:
+        return "" if platform.system() == "Darwin" else f"Core ML is Apple's; this is {platform.system()}"
+
+
+@final
+class ExecuTorchVulkan(ExecuTorchEngine):
+    """ExecuTorch with Vulkan, in halves on the GPU of a phone or board."""
+
+    name = "executorch-vulkan"
+    precisions = ("fp16",)
+    backend, source = "VulkanBackend", "pte-vulkan"
+
+    def obstacle(self) -> str:
+        if ctypes.util.find_library("vulkan") is None:
+            return "no Vulkan here (libvulkan of a GPU's driver)"
+        with _silence_stderr():
+            from executorch.runtime import Runtime
+
+            registered = Runtime.get().backend_registry.registered_backend_names
+        return (
+            "" if self.backend in registered else f"this ExecuTorch has no {self.backend} (it has {', '.join(registered)})"
+        )
 
 
 @final

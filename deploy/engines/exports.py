@@ -19,6 +19,8 @@ EXPORTS: dict[str, str] = {
     "onnx": "deploy.engines.exports:ONNX",
     "onnx-fp16": "deploy.engines.exports:ONNX_FP16",
     "pte": "deploy.engines.executorch:PTE",
+    "pte-coreml": "deploy.engines.executorch:PTE_COREML",
+    "pte-vulkan": "deploy.engines.executorch:PTE_VULKAN",
     "ncnn": "deploy.engines.ncnn:NCNN",
     "ncnn-fp16": "deploy.engines.ncnn:NCNN_FP16",
     "mnn": "deploy.engines.mnn:MNN_FORMAT",

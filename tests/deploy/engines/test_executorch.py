@@ -1,5 +1,6 @@
 """ExecuTorch: a .pte file against the module it was made of, in its own runtime; skipped where that is not installed."""
 
+import platform
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,7 +15,7 @@ from compress.methods.quantization.fake_quantize import QuantizedProgram
 from deploy.devices import device
 from deploy.engines import EngineError, engine
 from deploy.export.program_pairs import QuantizationSpec
-from deploy.export.to_executorch import to_pte
+from deploy.export.to_executorch import to_coreml_pte, to_pte, to_vulkan_pte
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.measure.parity import parity
 from deploy.qdq.insert import Scales
@@ -111,3 +112,26 @@ def test_a_file_that_is_no_program_is_refused(tmp_path):
     plan = engine("executorch").plan(load("cpu"), "fp32", "1")
     with RemoteWorker(device("local")) as worker, pytest.raises(EngineError, match="ExecuTorch 1 refused the model"):
         worker.build(tmp_path / "broken.pte", plan, tmp_path / "engine")
+
+
+@pytest.mark.parametrize(("name", "exporter"), [("CoreMLBackend", to_coreml_pte), ("VulkanBackend", to_vulkan_pte)])
+def test_files_for_core_ml_and_vulkan_hold_the_backends_part(name, exporter):
+    """Nothing here runs them: the file names the backend, and its runtime says what is missing."""
+    if name == "CoreMLBackend" and find_spec("coremltools") is None:
+        pytest.skip("coremltools is not installed")
+    content = exporter(capture(Small().eval(), [torch.from_numpy(IMAGES[:2])]), 1)
+    assert name.encode() in content and b"XnnpackBackend" not in content
+
+    class Sorted(nn.Module):
+        def forward(self, x):
+            return torch.ops.aten.bincount(x.flatten(1).argmax(1), None, 4).float().reshape(1, 4).expand(len(x), 4)
+
+    with pytest.raises(EngineError, match="takes nothing of the model|cannot lower the model"):
+        exporter(capture(Sorted().eval(), [torch.from_numpy(IMAGES[:2])]), 2)
+
+
+def test_backends_that_are_not_here_say_so():
+    if platform.system() == "Linux":
+        assert engine("executorch-coreml").affinity().reason == "Core ML is Apple's; this is Linux"
+    able = engine("executorch-vulkan").affinity()
+    assert able.score >= 0 or "no Vulkan here" in able.reason or "has no VulkanBackend" in able.reason
