@@ -62,7 +62,7 @@ HEADINGS = (
     (
         "Pruning and low rank",
         "What cutting and factorising buys, and what recovery wins back.",
-        ("shares", "pruning", "pruning_trained", "pruning_detector", "recovery", "low_rank"),
+        ("shares", "pruning", "pruning_trained", "pruning_detector", "recovery", "condensation", "low_rank"),
     ),
     (
         "Distillation",
