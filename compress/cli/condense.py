@@ -12,7 +12,7 @@ from compress.methods.condensation import SETS
 @click.command()
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write, .npz.")
-@click.option("--use", type=click.Choice([name for name in SETS if name != "file"]), help="What it is made of. [subset]")
+@click.option("--use", type=click.Choice([name for name in SETS if name != "file"]), help="What it is made of. [random]")
 @click.option("--per-class", type=click.IntRange(1), help="Stored images of each class.")
 @click.option("--samples", type=click.IntRange(1), help="Stored samples of all classes together.")
 @click.option("--size-mib", type=click.FloatRange(0, min_open=True), help="MiB of the file, soft labels too.")

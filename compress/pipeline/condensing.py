@@ -49,7 +49,7 @@ def _set(recipe: Recipe, given: Mapping[str, Any]) -> RecoverySet:
     own = None if recipe.recovery is None else recipe.recovery.set
     if isinstance(own, FileSet):
         raise UserError(f"{recipe.source}: [recovery] set is a file already, {own.path}; leave it out to make another")
-    use = given.get("use") or ("subset" if own is None else own.use)
+    use = given.get("use") or ("random" if own is None else own.use)
     fields = asdict(own) if own is not None and own.use == use else {}
     if any(size in given for size in SIZES):
         fields = {key: value for key, value in fields.items() if key not in SIZES}

@@ -45,7 +45,7 @@ def parse_recovery(
     if (table.unlabelled is None) != (table.share == 0):
         faults.append(f"{where}: share and unlabelled go together: a share above 0 of the pictures of a data source")
     if table.set is None and (table.answers == "stored" or table.bundle or table.unlabelled is None):
-        faults.append(f'{where}: set is missing; for example set = {{ use = "subset", per_class = 50 }}')
+        faults.append(f'{where}: set is missing; for example set = {{ use = "random", per_class = 50 }}')
     if table.answers == "stored":
         faults += _stored_faults(table, made, chain, where)
     return RecoverySpec(set=made, unlabelled=beside, share=table.share, answers=table.answers, bundle=table.bundle)

@@ -32,6 +32,6 @@ def test_the_recovery_example_trains_on_its_set_alone(tmp_path):
     teacher = builder.teacher()
     builder.choose_calibration(teacher)
     assert (len(builder.data.train), len(builder.data.calibration)) == (50, 50)
-    assert "recovery set subset: 50 inputs for 50 samples" in builder.recovery.notes[0]
+    assert "recovery set random: 50 inputs for 50 samples" in builder.recovery.notes[0]
     made = builder.attempt(prune, builder.student(teacher, recipe.student), teacher)
     assert count_parameters(made.artifact.module) < count_parameters(teacher.artifact.module)

@@ -153,7 +153,7 @@ def test_what_cannot_be_made_is_told_before_anything_is_trained(steps, tmp_path)
         ({"set": {"use": "subst", "per_class": 3}}, "unknown set 'subst' (did you mean 'subset'?)"),
         ({"set": {"use": "random", "per_class": 0}}, "per_class: Input should be greater than or equal to 1"),
         ({"share": 0.5}, "share and unlabelled go together"),
-        ({}, 'set is missing; for example set = { use = "subset", per_class = 50 }'),
+        ({}, 'set is missing; for example set = { use = "random", per_class = 50 }'),
         ({"set": {"use": "random", "per_class": 3, "labels": "none"}, "answers": "stored"}, "do not go together"),
         ({"set": {"use": "random", "per_class": 3, "labels": "two"}, "answers": "stored"}, "'two' stores distances"),
     ],
