@@ -16,9 +16,10 @@ from compress import __version__
 from compress.pipeline import recovery, signing_keys
 from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
+from compress.pipeline.folding import Folded
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.names import stated
-from compress.pipeline.whole_path import RAWS, WholePath
+from compress.pipeline.whole_path import RAWS, WholePath, taking_bytes
 from compress.report.record import Report
 from compress.tasks.thresholds import ClassThreshold
 from deploy.bundle import bundle as bundles
@@ -54,12 +55,17 @@ class BundleContents:
 
 
 def collect(
-    best: Variant, evaluator: Evaluator, builder: ModelBuilder, thresholds: Sequence[ClassThreshold] = ()
+    best: Variant,
+    evaluator: Evaluator,
+    builder: ModelBuilder,
+    thresholds: Sequence[ClassThreshold] = (),
+    folded: Folded | None = None,
 ) -> BundleContents:
     """Collect the contents of a bundle with ``best``.
 
     Args:
         thresholds: of a detector whose scores int8 has moved.
+        folded: its file with preprocessing in it, which then is in the bundle in its place.
     """
     packed = evaluator.packed(best)
     inputs = evaluator.in_order(best, evaluator.sample_feed(builder.data.test, GOLDEN_SAMPLES))
@@ -68,13 +74,22 @@ def collect(
     if decoding is not None and thresholds:
         decoding = replace(decoding, thresholds=tuple(each.threshold for each in thresholds))
     path = evaluator.whole_path(best, "test")
+    if folded is not None:
+        path = taking_bytes(path)
+        inputs = path.inputs()
+        outputs = folded.infer(evaluator, inputs)
     return BundleContents(
         path=path,
-        model=evaluator.model_path(best),
+        model=evaluator.model_path(best) if folded is None else folded.model,
         packed=packed.file if packed else None,
         plan=load_plan(evaluator.built(best).folder / "engine"),
         golden=pack(inputs, outputs),
-        preprocessing={**builder.data.preprocessing, "classes": list(builder.data.classes), **stated(builder.recipe)},
+        preprocessing={
+            **builder.data.preprocessing,
+            **({"bytes": True} if folded else {}),
+            "classes": list(builder.data.classes),
+            **stated(builder.recipe),
+        },
         decoding=decoding,
         extras=_extras(builder),
         served=builder.models.serving_of(best.made),

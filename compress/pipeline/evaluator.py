@@ -82,15 +82,15 @@ class Evaluator:
         progress: Progress,
         options: RaceOptions | None = None,
     ) -> None:
-        self._builder, self._device, self.profile = builder, device, profile
-        self._cache, self._progress = cache, progress
+        self._builder, self.device, self.profile = builder, device, profile
+        self.cache, self._progress = cache, progress
         self.pool = WorkerPool(device)
         self.refused: dict[Variant, str] = {}
         self._raced_as: dict[Variant, Step] = {}
         self._paths_of: dict[tuple[tuple[Variant, ...], float], dict[str, WholePath]] = {}
         self._whole_paths: dict[tuple[str, str | None], WholePath] = {}
         self._files = Exporter(builder, profile, cache)
-        self._agreement = Agreement(self.pool, self._files, self._plan)
+        self._agreement = Agreement(self.pool, self._files, self.plan)
         facts, setting = distributed.from_main(facts_and_setting(self.pool) if distributed.is_main() else ({}, {}))
         self.environment: dict[str, Any] = facts
         self._races = Races(
@@ -110,17 +110,17 @@ class Evaluator:
     @property
     def url(self) -> str:
         """Address of the device."""
-        return self._device.url
+        return self.device.url
 
     def target(self, made: CachedModel) -> DeviceCostModel:
         """Return the cost of a model on this device as a function of its widths."""
         return DeviceCostModel(
             lambda: self._files.exported(made).folder / MODEL,
-            self._device,
+            self.device,
             self._device_key(),
             self.profile,
             {name: about["version"] for name, about in self.environment["engines"].items()},
-            self._cache.root / "latency",
+            self.cache.root / "latency",
             self._progress,
         )
 
@@ -152,7 +152,7 @@ class Evaluator:
         for runtime in self.profile.runtimes:
             for precision in runtime.precisions:
                 variant = Variant(made, runtime.engine, precision)
-                if made.is_onnx and self._plan(variant).format.made_from == "program":
+                if made.is_onnx and self.plan(variant).format.made_from == "program":
                     continue  # an ONNX file without source code has no program
                 if made.recipe is None or (precision == "int8" and _same_numbers(runtime.quantization, made.recipe)):
                     variants.append(variant)
@@ -177,7 +177,7 @@ class Evaluator:
 
     def built(self, variant: Variant) -> Step:
         """Build the engine of a variant on the device."""
-        plan, serving = self._plan(variant), self._builder.models.serving_of(variant.made)
+        plan, serving = self.plan(variant), self._builder.models.serving_of(variant.made)
         model = self._files.source(variant, plan)
         smaller = {size: self._files.source(variant, plan, size) for size in self._smaller()}
         decided = {
@@ -190,7 +190,7 @@ class Evaluator:
         }
 
         def make(folder: Path) -> dict[str, Any]:
-            if not isinstance(self._device, Local):
+            if not isinstance(self.device, Local):
                 self._progress.say(f"  building {variant.form} on {self.url}")
             with self.pool.worker() as worker:
                 facts = worker.build(model.folder / plan.model_file, plan, folder / "engine")
@@ -200,7 +200,7 @@ class Evaluator:
             save(folder / "engine", serving)
             return facts
 
-        return self._cache.step("engine", decided, make)
+        return self.cache.step("engine", decided, make)
 
     def _folders(self) -> dict[str, int]:
         """Return the size of each folder below an engine's, the largest in the engine's own; none for models of one size."""
@@ -232,13 +232,13 @@ class Evaluator:
             self._builder.task.check_metric(metric)
             if scores is not None:
                 np.save(folder / SCORES, scores.astype(np.float32))
-            is_program = self._plan(variant).format.made_from == "program"
+            is_program = self.plan(variant).format.made_from == "program"
             reference = (self._builder.reference if is_program else self._builder.as_exported)(variant.made)
             kept = recorder.inputs, recorder.outputs
             agreement, parted = self._agreement.compare(variant, built.folder / "engine", reference, *kept)
             return {"metric": asdict(metric), "parity": asdict(agreement), "parted": parted}
 
-        step = self._cache.step("judged", decided, make)
+        step = self.cache.step("judged", decided, make)
         metric, agreement, parted = (step.facts[name] for name in ("metric", "parity", "parted"))
         file = step.folder / SCORES
         scores = np.load(file, allow_pickle=False) if file.is_file() else None
@@ -298,7 +298,7 @@ class Evaluator:
 
     def _structure(self, variant: Variant, built: Step) -> str:
         """Describe what an engine computes without its weights; its own key where its model is no ONNX file."""
-        plan = self._plan(variant)
+        plan = self.plan(variant)
         if plan.format.exporter or plan.format.made_from == "program":
             return built.key
         digest = structure_digest(onnx.load(str(self.model_path(variant))))
@@ -339,15 +339,15 @@ class Evaluator:
 
     def model_path(self, variant: Variant) -> Path:
         """Return the file that a variant's engine was built from."""
-        return self._files.path(variant, self._plan(variant))
+        return self._files.path(variant, self.plan(variant))
 
     def smaller_models(self, variant: Variant) -> dict[int, Path]:
         """Return the files of the sizes below the largest."""
-        return {size: self._files.path(variant, self._plan(variant), size) for size in self._smaller()}
+        return {size: self._files.path(variant, self.plan(variant), size) for size in self._smaller()}
 
     def packed(self, variant: Variant) -> PackedExport | None:
         """Return the packed form of that file; None where it has none, or is no smaller."""
-        return self._files.packed(variant, self._plan(variant))
+        return self._files.packed(variant, self.plan(variant))
 
     def stored_bytes(self, variant: Variant) -> int:
         """Return the bytes of the model in a bundle, packed where that is smaller."""
@@ -364,7 +364,7 @@ class Evaluator:
                 names = input_names(worker.open(built.folder / "engine"))
                 np.savez(folder / "outputs.npz", *worker.infer(as_feed(inputs, names), every=True).values())
 
-        step = self._cache.step("outputs", {"engine": built.key, "inputs": key}, make)
+        step = self.cache.step("outputs", {"engine": built.key, "inputs": key}, make)
         with np.load(step.folder / "outputs.npz", allow_pickle=False) as stored:
             return [stored[name] for name in stored.files]
 
@@ -388,12 +388,12 @@ class Evaluator:
         first: Inputs = samples.load(np.arange(min(how_many, len(samples)))).inputs
         return first
 
-    def _plan(self, variant: Variant) -> BuildPlan:
+    def plan(self, variant: Variant) -> BuildPlan:
         version = self.environment["engines"][variant.engine]["version"]
         return engine(variant.engine).plan(self.profile, variant.precision, version)
 
     def _device_key(self) -> dict[str, Any]:
-        return device_key(self._device.url, self.environment["device"])
+        return device_key(self.device.url, self.environment["device"])
 
 
 def _same_numbers(one: str | None, other: str) -> bool:

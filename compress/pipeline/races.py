@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -275,20 +274,18 @@ def _timed_paths(
     """Time the whole paths of opened workers that have one, in turns; what cannot be timed is told and left out."""
     described: dict[str, RemoteWorker] = {}
     for key, path in paths.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            path.write(Path(scratch))
-            try:
-                workers[key].describe(Path(scratch))
-                workers[key].time_path(0)
-            except UserError as error:
-                progress.say(f"  the whole path is not timed: {error}")
-                return {}
+        try:
+            path.describe_to(workers[key])
+            workers[key].time_path(0)
+        except UserError as error:
+            progress.say(f"  the whole path is not timed: {error}")
+            return {}
         described[key] = workers[key]
     if not described:
         return {}
     with progress.task("measure whole paths", ROUNDS) as bar:
         found = race_paths(described, seconds, follow(bar))
-    return {key: asdict(latency) for key, latency in found.items()}
+    return {key: asdict(times.summary()) for key, times in found.items()}
 
 
 def weighted(parts: Sequence[tuple[Latency, float]]) -> Latency:

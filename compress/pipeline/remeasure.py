@@ -47,7 +47,10 @@ def measure_rows_again(
     if not (run / GOLDEN).is_file():
         raise UserError(f"{run}: no {GOLDEN}, whose inputs the engines would be timed on; {WITHOUT}")
     try:
+        path = kept_path(run / "bundle")
         inputs, _ = golden.unpack(golden.read(run / GOLDEN))
+        if report.folded is not None and path is not None:
+            inputs = path.inputs()  # the golden ones are bytes, and the rows' engines take normalised floats
     except ValueError as error:
         raise UserError(f"{run}: {error}; {WITHOUT}") from None
     there = device(report.rows[0].runs_on)
@@ -69,7 +72,6 @@ def measure_rows_again(
                 again=True,
             ),
         )
-        path = kept_path(run / "bundle")
         paths = {} if path is None else {row.raced_as: path for row in report.rows if row.path_ms is not None}
         raced = races.run(list(engines.values()), float(report.recipe["measure"]["seconds"]), paths)
         timed = _timed(report, engines, raced)

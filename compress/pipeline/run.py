@@ -19,7 +19,7 @@ from compress.execution.cache import StepCache, check_writable
 from compress.execution.locks import only_writer
 from compress.execution.progress import Progress, doing, keep_telling
 from compress.models import plan
-from compress.pipeline import bundle, operating_points
+from compress.pipeline import bundle, folding, operating_points
 from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.comparison import Comparer
@@ -237,9 +237,11 @@ def finish(developed: Developed, out: Path, guests: Sequence[Guest] = ()) -> Fin
     read_as = builder.describe(teacher)
     told = thresholds.describe(chosen, len(builder.data.validation)) if chosen else ""
     of_set = () if builder.recovery is None else builder.recovery.notes
-    notes = (*of_set, read_as, told, builder.models.steps_told())
-    report = replace(report, notes=tuple(note for note in notes if note))
-    cargo = bundle.collect(best, evaluator, builder, chosen)
+    folded, found = folding.fold(best, evaluator, progress, seconds)
+    notes = (*of_set, read_as, told, builder.models.steps_told(), found)
+    record = None if folded is None else folded.record()
+    report = replace(report, notes=tuple(note for note in notes if note), folded=record)
+    cargo = bundle.collect(best, evaluator, builder, chosen, folded)
     if distributed.is_main():
         report.write(out)
         with doing(progress, "drawing the report"):

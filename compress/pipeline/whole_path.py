@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -16,11 +16,12 @@ import numpy.typing as npt
 from compress.data import Samples, Splits
 from compress.tasks import Task
 from deploy.bundle.raw_samples import read
-from deploy.engines.inputs import by_name
+from deploy.engines.inputs import by_name, join
 from deploy.processing import tokens, whole
 from deploy.processing.detection import decode
 from deploy.processing.detection.decode import Decoding
 from deploy.processing.raws import RAW_FILE, Raw, pack
+from deploy.worker.client import RemoteWorker
 from profiles.errors import UserError, one_line
 
 RAWS = 16
@@ -48,6 +49,28 @@ class WholePath:
             (folder / name).write_bytes(content)
         np.savez(folder / RAW_FILE, **pack(self.raws))  # type: ignore[arg-type]  # numpy's stub
 
+    def describe_to(self, worker: RemoteWorker) -> None:
+        """Send the files and raw samples to a worker whose engine is open.
+
+        Raises:
+            UserError: it does not know the processing, or misses a package.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            self.write(Path(scratch))
+            worker.describe(Path(scratch))
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """Return what preprocessing.json holds; empty where there is none."""
+        return json.loads(self.files[whole.BEFORE_FILE]) if self.files else {}
+
+    def inputs(self) -> Any:
+        """Make the inputs of all raw samples here."""
+        with tempfile.TemporaryDirectory() as scratch:
+            self.write(Path(scratch))
+            processing = whole.load(Path(scratch))
+            return join([processing.prepare(raw).inputs for raw in self.raws])
+
     def key(self) -> str:
         """Hash the files and the raw samples."""
         digest = hashlib.sha256(repr(sorted(self.files.items())).encode())
@@ -72,13 +95,20 @@ def whole_path(splits: Splits, task: Task, samples: Samples, decoding: Decoding 
     return WholePath(why_not=why_not) if why_not else made
 
 
+def taking_bytes(path: WholePath) -> WholePath:
+    """Return a path whose model normalises itself: its inputs are bytes (samples, height, width, channels)."""
+    return replace(path, files={**path.files, whole.BEFORE_FILE: _json({**path.preprocessing, "bytes": True})})
+
+
 def kept_path(bundle: Path) -> WholePath | None:
-    """Read what is around the model of a bundle, and its raw samples; None where it has none."""
+    """Read what is around the model of a bundle before anything was folded in, and raw samples; None where it has none."""
     try:
         raws = read(bundle)
         names = [name for name in (*FILES, decode.FILE, decode.PRIORS) if (bundle / name).is_file()]
-        return WholePath(files={name: (bundle / name).read_bytes() for name in names}, raws=raws)
-    except (OSError, ValueError):
+        path = WholePath(files={name: (bundle / name).read_bytes() for name in names}, raws=raws)
+        about = {key: value for key, value in path.preprocessing.items() if key != "bytes"}
+        return replace(path, files={**path.files, whole.BEFORE_FILE: _json(about)})
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -177,6 +177,23 @@ class Verdict:
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class FoldedForm:
+    """The best row's file as it ships, with preprocessing in it.
+
+    Attributes:
+        form: "nodes" or "convolution" (``deploy.onnx_graph.take_bytes``).
+        before, after: its whole path without and with it, in one race, in milliseconds.
+        speedup: interval of how many times less it takes, by the rounds.
+    """
+
+    form: str
+    before: PathLatency
+    after: PathLatency
+    speedup: tuple[float, float]
+
+
+@final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Report:
     """Results of a run.
@@ -188,6 +205,7 @@ class Report:
         scale: of the task's metric; a point is a hundredth of it.
         agreement: what of a row's parity the table shows, as fits the task.
         refused: what has no row since the runtime does not take it.
+        folded: the file that ships, where it takes preprocessing over; None where the best row ships as it was measured.
         notes: what was chosen on the way: how outputs are read, score thresholds after int8.
     """
 
@@ -202,6 +220,7 @@ class Report:
     refused: tuple[Refused, ...] = ()
     agreement: Literal["top1_agreement", "cosine", "max_abs"] = "top1_agreement"
     notes: tuple[str, ...] = ()
+    folded: FoldedForm | None = None
 
     def row(self, name: str) -> Row:
         """Return the row of that name."""

@@ -70,7 +70,7 @@ class Application:
             if feed[spec.name].shape[1:] != spec.shape[1:]:
                 given = tuple(feed[spec.name].shape[1:])
                 raise UserError(f"input {spec.name!r} is of {given}; the model takes {spec.shape[1:]}")
-        typed = {spec.name: np.ascontiguousarray(feed[spec.name], np.dtype(spec.dtype)) for spec in self._session.inputs}
+        typed = {spec.name: np.require(feed[spec.name], np.dtype(spec.dtype), ("C", "W")) for spec in self._session.inputs}
         outputs = self._session.infer(typed if self._batch == 1 else padded(typed, 0, self._batch))
         return [output[:1] for output in outputs.values()]
 

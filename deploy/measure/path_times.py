@@ -55,6 +55,10 @@ class PathTimes:
 
     blocks: list[list[list[float]]] = field(default_factory=list)
 
+    def medians(self) -> list[float]:
+        """Return the median total of each block."""
+        return [float(np.median(np.asarray(block)[:, -1])) for block in self.blocks]
+
     def summary(self) -> PathLatency:
         """Summarise at least three blocks."""
         rows = np.concatenate([np.asarray(block) for block in self.blocks])

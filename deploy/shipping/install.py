@@ -300,6 +300,8 @@ def _reference_ms(bundle: Path, profile: str | None) -> float | None:
             return None
         best = report["verdict"]["best"]
         p50_ms = next((row["latency_ms"]["p50"] for row in report["rows"] if row["name"] == best), None)
+        if p50_ms is not None and report.get("folded"):  # what ships does more than the row that was timed
+            p50_ms = max(float(p50_ms), float(report["folded"]["after"]["engine"]["p50"]))
         return None if p50_ms is None else float(p50_ms)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ProofError(f"report.json or profile.json of the bundle cannot be read ({type(error).__name__})") from None

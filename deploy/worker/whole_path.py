@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from deploy.measure.path_times import PathLatency, PathTimes
+from deploy.measure.path_times import PathTimes
 from deploy.measure.timing import ROUNDS
 from deploy.worker.client import RemoteWorker
 
 
 def race_paths(
     workers: Mapping[str, RemoteWorker], seconds: float, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, PathLatency]:
+) -> dict[str, PathTimes]:
     """Time the whole path of opened and described workers, ``seconds`` of each, in ``ROUNDS`` alternating blocks."""
     times, names, orders = {name: PathTimes() for name in workers}, list(workers), np.random.default_rng(0)
     for done in range(ROUNDS):
@@ -21,4 +21,4 @@ def race_paths(
             name = names[index]
             times[name].blocks.append(workers[name].time_path(seconds / ROUNDS))
         progress(done + 1, ROUNDS)
-    return {name: each.summary() for name, each in times.items()}
+    return times

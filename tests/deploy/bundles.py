@@ -19,10 +19,12 @@ from deploy.bundle import bundle as bundles
 from deploy.bundle import golden, manifest
 from deploy.engines import engine
 from deploy.export.to_packed import pack_model
+from deploy.onnx_graph.take_bytes import take_bytes
 from deploy.packing import indices
 from deploy.packing.indices import PackedTensor
 from deploy.processing import whole
 from deploy.processing.pictures import png
+from deploy.processing.preprocessing.pixels import normalise_from
 from deploy.processing.raws import Raw
 from deploy.shipping.install import Expectation, install
 from deploy.shipping.receive import offer, receive
@@ -98,13 +100,17 @@ def picture_bundle(
     seed: int = 0,
     key: signing_keys.Key | None = None,
     altered: tuple[str, dict[str, Any]] | None = None,
+    form: str = "",
 ) -> tuple[Path, list[bytes]]:
-    """A bundle for pictures of 8x8, with raw samples, and these; then one file is ``altered``, and all signed."""
+    """A bundle for pictures of 8x8, with raw samples, and these; then one file is ``altered``, and all signed.
+
+    With ``form`` its model takes bytes (``deploy.onnx_graph.take_bytes``).
+    """
     rng = np.random.default_rng(7)
     drawn = [np.kron(rng.integers(0, 256, (3, 5)), np.ones((4, 4)))[..., None].astype(np.uint8) for _ in range(SAMPLES)]
     pictures = [png(pixels) for pixels in drawn]
     about = {"use": "image", "size": [8, 8], "crop": "centre", "short_side": 8, "interpolation": "bilinear, antialiased"}
-    about |= {"mean": [0.3], "deviation": [0.4], "order": "grey", "scale": 1.0}
+    about |= {"mean": [0.3], "deviation": [0.4], "order": "grey", "scale": 1.0, "bytes": bool(form)}
     profile, runtime = load_profile("cpu"), engine("onnxruntime")
     plan = replace(runtime.plan(profile, "fp32", runtime.affinity().version), threads=1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -114,7 +120,10 @@ def picture_bundle(
         prepare = whole.load(Path(scratch)).prepare
         inputs = np.concatenate([prepare(Raw(value=each)).inputs for each in pictures])
         path, built = Path(scratch) / "m.onnx", Path(scratch) / "engine"
-        onnx.save(model(seed), path)
+        plain = model(seed)
+        made = take_bytes(plain, normalise_from(about), form) if form else plain
+        assert made is not None
+        onnx.save(made, path)
         built.mkdir()
         runtime.build(path, plan, built)
         outputs = golden.run(runtime.open(built, plan), inputs)

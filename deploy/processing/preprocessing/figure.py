@@ -13,8 +13,8 @@ import numpy as np
 from deploy.processing.figures import cut_figure, placed
 from deploy.processing.normalisation import Normalise
 from deploy.processing.pictures import upright
-from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, Window, sides, unlike
-from deploy.processing.preprocessing.pixels import TAKES, normalise_from, opened
+from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, Window, sides
+from deploy.processing.preprocessing.pixels import TAKES, as_inputs, input_faults, normalise_from, opened
 from profiles.errors import UserError
 
 FARTHEST = 2.0**20
@@ -24,19 +24,24 @@ FARTHEST = 2.0**20
 @final
 @dataclass(frozen=True, kw_only=True)
 class Figure(Preprocessing):
-    """A figure in the middle of the input, not stretched, with ``padding`` of its box's sides around it."""
+    """A figure in the middle of the input, not stretched, with ``padding`` of its box's sides around it.
+
+    ``takes_bytes``: whether the model normalises itself.
+    """
 
     takes, takes_box = TAKES, True
     size: tuple[int, int]
     padding: float
     normalise: Normalise
+    takes_bytes: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Figure:
         padding = float(data["padding"])
         if not 0 <= padding <= 4:
             raise ValueError(f"padding {padding}")
-        return cls(size=sides(data), padding=padding, normalise=normalise_from(data))
+        takes_bytes = bool(data.get("bytes"))
+        return cls(size=sides(data), padding=padding, normalise=normalise_from(data), takes_bytes=takes_bytes)
 
     def __call__(self, raw: Any, box: Box | None = None) -> Prepared:
         channels = self.normalise.channels
@@ -46,10 +51,12 @@ class Figure(Preprocessing):
             pixels = cut_figure(image, made, self.size, channels)
         scale = (float(made[0, 0]), float(made[1, 1]))
         window = Window(picture=image.size, size=self.size, scale=scale, offset=(float(made[0, 2]), float(made[1, 2])))
-        return Prepared(inputs=self.normalise(np.moveaxis(pixels, 2, 0))[None], window=window)
+        return Prepared(
+            inputs=as_inputs(np.moveaxis(pixels, 2, 0), self.normalise, takes_bytes=self.takes_bytes), window=window
+        )
 
     def faults(self, inputs: Mapping[str, tuple[int, ...]]) -> list[str]:
-        return unlike(inputs, (self.normalise.channels, *self.size))
+        return input_faults(inputs, self.size, self.normalise, takes_bytes=self.takes_bytes)
 
 
 def _checked(box: Box | None, size: tuple[int, int]) -> Box:

@@ -11,8 +11,8 @@ import numpy as np
 
 from deploy.processing.normalisation import Normalise
 from deploy.processing.pictures import upright
-from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, Window, sides, unlike
-from deploy.processing.preprocessing.pixels import TAKES, normalise_from, opened
+from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, Window, sides
+from deploy.processing.preprocessing.pixels import TAKES, as_inputs, input_faults, normalise_from, opened
 from deploy.processing.resizing import RESIZE, fit, fitted
 
 KINDS = {"bilinear, antialiased": True, "bilinear": False}
@@ -25,6 +25,7 @@ class Fitted(Preprocessing):
 
     Attributes:
         size: height and width of the input.
+        takes_bytes: whether the model normalises itself.
         resize: "plain" (each side on its own) or "letterbox" (in proportion, grey around).
         antialias: whether shrinking averages over all pixels that fall into one.
     """
@@ -34,13 +35,15 @@ class Fitted(Preprocessing):
     resize: str
     antialias: bool
     normalise: Normalise
+    takes_bytes: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Fitted:
         if data["resize"] not in RESIZE:
             raise ValueError(f"resize {data['resize']!r}")
         antialias, normalise = KINDS[data["interpolation"]], normalise_from(data)
-        return cls(size=sides(data), resize=data["resize"], antialias=antialias, normalise=normalise)
+        settings = {"resize": data["resize"], "antialias": antialias, "takes_bytes": bool(data.get("bytes"))}
+        return cls(size=sides(data), normalise=normalise, **settings)
 
     def __call__(self, raw: Any, box: Box | None = None) -> Prepared:
         channels = self.normalise.channels
@@ -49,7 +52,9 @@ class Fitted(Preprocessing):
             pixels = fitted(image, self.size, channels, self.resize, antialias=self.antialias)
         across, down, left, top = fit(self.size, self.resize, *image.size)
         window = Window(picture=image.size, size=self.size, scale=(across, down), offset=(left, top))
-        return Prepared(inputs=self.normalise(np.moveaxis(pixels, 2, 0))[None], window=window)
+        return Prepared(
+            inputs=as_inputs(np.moveaxis(pixels, 2, 0), self.normalise, takes_bytes=self.takes_bytes), window=window
+        )
 
     def faults(self, inputs: Mapping[str, tuple[int, ...]]) -> list[str]:
-        return unlike(inputs, (self.normalise.channels, *self.size))
+        return input_faults(inputs, self.size, self.normalise, takes_bytes=self.takes_bytes)

@@ -9,8 +9,8 @@ from typing import Any, final
 
 from deploy.processing.normalisation import Normalise
 from deploy.processing.pictures import shown_size
-from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, Window, sides, unlike, whole
-from deploy.processing.preprocessing.pixels import TAKES, normalise_from, opened
+from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, Window, sides, whole
+from deploy.processing.preprocessing.pixels import TAKES, as_inputs, input_faults, normalise_from, opened
 from deploy.processing.resizing import INTERPOLATIONS, centre_box, decoded
 
 MOST_SHORT_SIDE = 32768
@@ -23,6 +23,7 @@ class ImagePart(Preprocessing):
 
     Attributes:
         size: height and width of the input.
+        takes_bytes: whether the model normalises itself.
         short_side: what the shorter side is brought to before the middle is cut out; 0 for the whole picture.
         interpolation: of ``deploy.processing.resizing.INTERPOLATIONS``.
     """
@@ -32,6 +33,7 @@ class ImagePart(Preprocessing):
     short_side: int
     interpolation: str
     normalise: Normalise
+    takes_bytes: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> ImagePart:
@@ -40,7 +42,8 @@ class ImagePart(Preprocessing):
             raise ValueError(f"crop {crop!r}, interpolation {interpolation!r}")
         short = whole(data, "short_side", MOST_SHORT_SIDE) if crop == "centre" else 0
         size = sides(data)
-        return cls(size=size, short_side=short, interpolation=interpolation, normalise=normalise_from(data))
+        normalise, takes_bytes = normalise_from(data), bool(data.get("bytes"))
+        return cls(size=size, short_side=short, interpolation=interpolation, normalise=normalise, takes_bytes=takes_bytes)
 
     def __call__(self, raw: Any, box: Box | None = None) -> Prepared:
         seen: list[tuple[float, float, float, float]] = []
@@ -56,7 +59,7 @@ class ImagePart(Preprocessing):
         left, top, right, bottom = seen[0]
         across, down = self.size[1] / (right - left), self.size[0] / (bottom - top)
         window = Window(picture=shown, size=self.size, scale=(across, down), offset=(-left * across, -top * down))
-        return Prepared(inputs=self.normalise(pixels)[None], window=window)
+        return Prepared(inputs=as_inputs(pixels, self.normalise, takes_bytes=self.takes_bytes), window=window)
 
     def faults(self, inputs: Mapping[str, tuple[int, ...]]) -> list[str]:
-        return unlike(inputs, (self.normalise.channels, *self.size))
+        return input_faults(inputs, self.size, self.normalise, takes_bytes=self.takes_bytes)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from deploy.processing.normalisation import Normalise
+from deploy.processing.normalisation import Bytes, Normalise
 from deploy.processing.pictures import UNREADABLE
+from deploy.processing.preprocessing.base import unlike
 from profiles.errors import UserError, one_line
 
 MOST_PIXELS = 2**27
@@ -63,6 +65,20 @@ def _image(raw: Any) -> Image.Image:
 
 def _name(raw: Any) -> str:
     return one_line(str(raw), 200) if isinstance(raw, str | os.PathLike) else "the picture"
+
+
+def as_inputs(pixels: Bytes, normalise: Normalise, *, takes_bytes: bool) -> npt.NDArray[Any]:
+    """Return pixels (channels, height, width) as one input: normalised, or as bytes (1, height, width, channels)."""
+    if not takes_bytes:
+        return normalise(pixels)[None]
+    return np.array(np.moveaxis(pixels, 0, 2), order="C")[None]  # a copy: Pillow's own is read-only, which OpenVINO refuses
+
+
+def input_faults(
+    inputs: Mapping[str, tuple[int, ...]], size: tuple[int, int], normalise: Normalise, *, takes_bytes: bool
+) -> list[str]:
+    """Say why an engine takes other samples than ``as_inputs`` makes; empty where it fits."""
+    return unlike(inputs, (*size, normalise.channels) if takes_bytes else (normalise.channels, *size))
 
 
 def normalise_from(data: Mapping[str, Any]) -> Normalise:

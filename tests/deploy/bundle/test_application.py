@@ -13,6 +13,7 @@ from deploy.bundle import cascade, raw_samples
 from deploy.bundle.application import load
 from deploy.measure.load import LOOK_S, look
 from deploy.measure.path_times import PathTimes, time_path_block
+from deploy.onnx_graph.take_bytes import FORMS
 from deploy.processing.pictures import png
 from deploy.processing.raws import Raw
 from deploy.shipping.install import ProofError
@@ -31,6 +32,19 @@ def test_a_picture_in_its_class_out(tmp_path):
     told = json.loads((folder / "answers.json").read_text())
     assert [each["label"] for each in answers] == [each["label"] for each in told] and len(told) == 4
     assert len({each["label"] for each in answers}) > 1, "not always the same"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_that_takes_bytes_answers_the_same_and_is_proven(form, tmp_path, store, key):
+    folder, pictures = picture_bundle(tmp_path / "b", key=key, form=form)
+    plain, _ = picture_bundle(tmp_path / "plain")
+    with deploy.load(folder) as model, deploy.load(plain) as other:
+        for picture in pictures:
+            assert model(picture)["label"] == other(picture)["label"]
+            assert model(picture)["score"] == pytest.approx(other(picture)["score"], abs=1e-5)
+    assert put(store, folder)["proof"]["raw"] == {"samples": 4, "why_not": ""}
+    with np.load(folder / "golden.npz") as golden:
+        assert golden["input"].dtype == np.uint8 and golden["input"].shape == (4, 8, 8, 1)
 
 
 def test_the_device_proves_it_from_raw_samples_and_serves_it(tmp_path, monkeypatch, store, key):
