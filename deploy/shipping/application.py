@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy.bundle import application
 from deploy.bundle.application import Application, CascadeApplication
 from deploy.engines import base as engines
-from deploy.engines import engine
+from deploy.engines.served import open_served
 from deploy.processing import whole
 from deploy.shipping.install import engine_mismatches
 from deploy.shipping.releases import Store, default_root
@@ -38,4 +38,4 @@ def load(what: str | os.PathLike[str] = CURRENT, *, name: str | None = None) -> 
         raise UserError(*[f"{slot.name}: {fact}: ship the bundle again, its engine is built anew" for fact in misfits])
     plan = engines.load_plan(release.engine)
     processing = whole.load(release.bundle)
-    return Application(engine(plan.engine).open(release.engine, plan), processing)
+    return Application(open_served(release.engine, plan), processing)

@@ -61,6 +61,8 @@ HELPERS = {
         "subset",
         "options",
         "decoding",
+        "sized",
+        "sequences",
     },
     "compress/tasks": {"assignment", "precision", "evaluate", "box_checks", "thresholds"},
     "compress/losses": {"adapters"},
@@ -78,7 +80,7 @@ HELPERS = {
     },
     "compress/stages": {"trained", "runner"},
     "deploy/devices": {"ssh_connection"},
-    "deploy/engines": {"build_record", "cuda", "exports", "inputs", "placement"},
+    "deploy/engines": {"build_record", "cuda", "exports", "inputs", "placement", "serving", "served"},
     "deploy/processing/preprocessing": {"pixels"},
     "deploy/processing/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
 }
