@@ -105,10 +105,18 @@ class Comparer:
         if other is None:
             return [f"{best.form} alone keeps the budget's accuracy: {latencies[best].p50:.3f} ms"]
         low, high = evaluator.faster(other, best, forms, self._seconds)
-        return [
+        lines = [
             f"of {len(forms)} forms {best.form} is the fastest within the budget's accuracy: {latencies[best].p50:.3f} ms, "
             f"{low:.2f} to {high:.2f} times as fast as {other.form}, the fastest elsewhere"
         ]
+        engines = [runtime.engine for runtime in evaluator.profile.runtimes]
+        if low > 1 and best.engine != engines[0]:
+            order = ",".join([best.engine, *(name for name in engines if name != best.engine)])
+            lines.append(
+                f"what a stage costs is measured on {engines[0]}, the profile's first, and int8 is trained for it; "
+                f"--engines {order} begins with the fastest"
+            )
+        return lines
 
     def _forms(self, made: CachedModel) -> list[Variant]:
         """List the forms of a model on the runtimes that may be the fastest; all of them where it has none there."""
