@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, final
 
 from deploy.board.agent import GREETING, VERSION
+from deploy.board.answers import is_answer
 from deploy.board.wire import CHUNK_BYTES, ClosedError, SilentError, Wire
 from deploy.files import sha256
 from profiles.errors import one_line
@@ -20,6 +21,8 @@ GREETING_S = 60.0
 SILENT_S = 120.0
 HASHING_S = 1200.0
 MOST_NOISE_LINES = 200
+MOST_WORDS = 2000
+"""Bytes of a line of ssh's words that are kept."""
 RECONNECT_S = 120.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 T = TypeVar("T")
@@ -186,7 +189,7 @@ class Link:
         self._wire.idle_s = SILENT_S
         if isinstance(reply, dict) and isinstance(reply.get("error"), str):
             raise RefusedError(one_line(reply["error"]), str(reply.get("kind", "")), str(reply.get("owner", "")))
-        if not isinstance(reply, dict) or "ok" not in reply:
+        if not isinstance(reply, dict) or "ok" not in reply or not is_answer(request["do"], reply["ok"]):
             raise ClosedError("it answers, but not as the device side does")
         return reply["ok"]
 
@@ -205,7 +208,8 @@ class Link:
         else:
             raise ClosedError("it talks, but not as the device side does")
         self._wire.idle_s = SILENT_S
-        assert f'"{GREETING}": {VERSION}'.encode() in line, "the device side is sent anew when it changes"
+        if f'"{GREETING}": {VERSION}'.encode() not in line:  # the device side is sent anew when it changes
+            raise ClosedError("it greets, but not as the device side does")
         try:
             self.on_connect(self)
         except RefusedError:
@@ -247,6 +251,6 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _drain(stream: IO[bytes], words: deque[str]) -> None:
-    for line in stream:
+    while line := stream.readline(MOST_WORDS):
         if line.strip():
             words.append(line.decode(errors="replace").strip())

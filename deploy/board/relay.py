@@ -20,11 +20,14 @@ from typing import Any, final
 
 from deploy.board.attach import GONE
 from deploy.board.job import ALIVE_S, SILENT_S, STOP_S
+from deploy.board.wire import LONGEST_LINE_BYTES
 
 LOST, JOB_GONE, KILLED = 74, 75, 143
 NOTICE = "edge-compress: "
 """How lines for the user begin, among the job's own words on standard error."""
 LONGEST_PAUSE_S = 5.0
+MOST_WORDS = 2000
+"""Bytes of a line of ssh's words that are kept."""
 
 
 @final
@@ -171,10 +174,10 @@ class Relay:
 
     def _read_connection(self, connection: subprocess.Popen[bytes]) -> None:
         assert connection.stdout is not None
-        for line in connection.stdout:
-            with contextlib.suppress(ValueError):  # what a login script prints is no message
+        while line := connection.stdout.readline(LONGEST_LINE_BYTES):
+            with contextlib.suppress(ValueError, RecursionError):  # what a login script prints is no message
                 message = json.loads(line)
-                if isinstance(message, dict):
+                if _is_message(message):
                     self._queue.put((connection, message))
         self._queue.put((connection, None))
 
@@ -184,6 +187,14 @@ class Relay:
     def _notify(self, text: str) -> None:
         sys.stderr.write(f"{NOTICE}{text}\n")
         sys.stderr.flush()
+
+
+def _is_message(message: object) -> bool:
+    """Return whether a supervisor's message is one: it comes from another machine, and may be anything."""
+    if not isinstance(message, dict):
+        return False
+    numbers = all(type(message[key]) is int and abs(message[key]) < 1 << 62 for key in ("taken", "n", "exit") if key in message)
+    return numbers and all(isinstance(message[key], str) for key in ("out", "err") if key in message)
 
 
 def _hang_up(connection: subprocess.Popen[bytes]) -> None:
@@ -197,6 +208,6 @@ def _hang_up(connection: subprocess.Popen[bytes]) -> None:
 
 def _read_words(connection: subprocess.Popen[bytes], words: deque[str]) -> None:
     assert connection.stderr is not None
-    for line in connection.stderr:
+    while line := connection.stderr.readline(MOST_WORDS):
         if line.strip():
             words.append(line.decode(errors="replace").strip())

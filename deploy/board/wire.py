@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, final
 
 CHUNK_BYTES = 1 << 18
-LONGEST_LINE_BYTES = 1 << 28
+LONGEST_LINE_BYTES = 1 << 25
+"""What JSON makes of a line may take thirty times as much memory."""
+LONGEST_CHUNK_BYTES = 1 << 28
 
 
 class ClosedError(ConnectionError):
@@ -138,6 +140,6 @@ class Wire:
 
 def _chunk_size(header: bytes) -> int:
     """Read a chunk's length; after a malformed one it is not known where the file ends."""
-    if not all(c in b"0123456789abcdef" for c in header) or int(header, 16) > LONGEST_LINE_BYTES:
+    if not all(c in b"0123456789abcdef" for c in header) or int(header, 16) > LONGEST_CHUNK_BYTES:
         raise MalformedError("what came is no chunk of a file")
     return int(header, 16)

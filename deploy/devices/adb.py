@@ -17,6 +17,7 @@ from typing import IO, Any, final
 
 from deploy.board import install, root
 from deploy.board.address import clean_root
+from deploy.devices import commands
 from deploy.devices.base import CompletedCommand, Device, DeviceError
 from deploy.files import UnsafeNameError, safe_path, sha256
 from profiles.errors import UserError
@@ -110,6 +111,7 @@ class ADB(Device):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
 
@@ -179,11 +181,8 @@ class ADB(Device):
             raise DeviceError(f"{self.url}: adb {words[0]}: {_last_line(result.stderr or result.stdout)}")
 
     def _call(self, words: Sequence[str], stdin: IO[bytes] | bytes, timeout_s: float) -> CompletedCommand:
-        stdin_arguments: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         try:
-            process = subprocess.run(
-                [*self._command(), *words], capture_output=True, timeout=timeout_s, check=False, **stdin_arguments
-            )
+            process = commands.run([*self._command(), *words], stdin, timeout_s)
         except FileNotFoundError:
             raise UserError("no adb on this machine; install the Android platform tools") from None
         except subprocess.TimeoutExpired:

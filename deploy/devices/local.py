@@ -83,6 +83,7 @@ class Local(Device):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             env=self._environment(),
             start_new_session=True,
         )

@@ -22,6 +22,7 @@ from typing import IO, Any, final
 from deploy.board import install, lock, root, ssh_errors
 from deploy.board.address import ROOT, Address
 from deploy.board.link import Link, LinkError, RefusedError, to_chunks
+from deploy.devices import commands
 from deploy.devices.base import CompletedCommand, Device, DeviceError
 from deploy.devices.ssh_connection import SharedConnection, is_dead_here
 from deploy.files import UnsafeNameError, name_fault, safe_path, sha256
@@ -118,6 +119,7 @@ class SSH(Device):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                errors="replace",
                 env=python_environment(),
                 start_new_session=True,
             )
@@ -257,7 +259,7 @@ class SSH(Device):
         try:
             for _ in range(SHELL_ATTEMPTS):
                 command = self._command(shlex.join(["sh", "-c", script]))
-                process = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s, check=False)
+                process = commands.run(command, stdin, timeout_s)
                 if process.returncode != CUT:
                     break
         except subprocess.TimeoutExpired:

@@ -24,12 +24,18 @@ from deploy.files.npz import ArraysError, read_arrays
 from deploy.measure.conditions import Conditions
 from deploy.measure.load import Load
 from deploy.measure.timing import Times
-from profiles.errors import UserError
+from deploy.worker.answers import as_lines, is_answer
+from profiles.errors import UserError, one_line
 
 HOUR_S = 3600.0
 LIMIT_S = {"facts": 600.0, "conditions": 120.0, "build": 4 * HOUR_S, "infer": 4 * HOUR_S}
 """How long a request may take, past what it was asked to last: a hung runtime must not hang a run."""
 OTHER_LIMIT_S = HOUR_S
+MOST_ANSWER = 1 << 25
+"""Characters of an answer's line: a million and a half of times. What JSON makes of it takes thirty times as much."""
+MOST_FAULTS = 8
+MOST_WORDS = 2000
+"""Characters of a line of a worker's standard error, and of its errors, that are shown."""
 EXIT_WAIT_S = 5.0
 
 
@@ -69,7 +75,8 @@ class RemoteWorker:
 
     def facts(self) -> dict[str, Any]:
         """Return the device's facts, and the engines that can run on it."""
-        return self._call("facts")
+        facts: dict[str, Any] = as_lines(self._call("facts"))
+        return facts
 
     def build(self, model: Path, plan: BuildPlan, folder: Path) -> dict[str, Any]:
         """Build the engine of ``plan`` from an ONNX file; ``folder`` is where it lies when fetched."""
@@ -81,7 +88,8 @@ class RemoteWorker:
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Open the engine in ``folder``; return its ``inputs``, ``batch``, ``threads`` and ``load_ms``."""
-        return self._call("open", folder=self._device.put(folder))
+        opened: dict[str, Any] = as_lines(self._call("open", folder=self._device.put(folder)))
+        return opened
 
     def infer(self, feed: dict[str, npt.NDArray[Any]], every: bool | None = None) -> dict[str, npt.NDArray[Any]]:
         """Return outputs by name for every sample of ``feed``, arrays of shape (samples, ...).
@@ -140,11 +148,13 @@ class RemoteWorker:
         )
         for remote in remote_models:
             self._device.forget(remote)
+        if len(times["p50_ms"]) != len(models):
+            raise EngineError(f"the worker on {self._device.url} answered with times of other models than it was given")
         return times["least_ms"], times["p50_ms"]
 
     def conditions(self) -> Conditions:
         """Return the device's measuring conditions now."""
-        return Conditions.from_json(self._call("conditions"))
+        return Conditions.from_json(as_lines(self._call("conditions")))
 
     def look(self, seconds: float) -> Load:
         """Return what the device does while it is asked for nothing for so many seconds."""
@@ -172,7 +182,7 @@ class RemoteWorker:
         try:
             self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
+            line = self.process.stdout.readline(MOST_ANSWER)
         except BrokenPipeError:
             line = ""
         finally:
@@ -187,15 +197,23 @@ class RemoteWorker:
             if self.process.poll() in (LOST, JOB_GONE):
                 raise DeviceError(f"{self._device.url}: '{do}' was not finished: {words.replace(NOTICE, '')}")
             raise EngineError(f"the worker on {self._device.url} died in '{do}' (exit {self.process.poll()}): {words}")
-        reply = json.loads(line)
-        if "ok" in reply:
+        try:
+            reply = json.loads(line)
+        except (ValueError, RecursionError):
+            reply = None
+        if not isinstance(reply, dict):
+            reply = {}
+        if is_answer(do, reply.get("ok")):
             result: dict[str, Any] = reply["ok"]
             return result
-        if reply["kind"] == "user":
-            raise UserError(*reply["error"].splitlines())
-        if reply["kind"] == "engine":
-            raise EngineError(reply["error"])
-        raise RuntimeError(f"the worker on {self._device.url} failed in '{do}':\n{reply['error']}")
+        error, kind = reply.get("error"), reply.get("kind")
+        if not isinstance(error, str):
+            raise EngineError(f"the worker on {self._device.url} answered '{do}', but not as the device side does")
+        if kind == "user":
+            raise UserError(*[one_line(line, MOST_WORDS) for line in error.splitlines()[:MOST_FAULTS]] or ["no reason given"])
+        if kind == "engine":
+            raise EngineError(one_line(error, MOST_WORDS))
+        raise RuntimeError(f"the worker on {self._device.url} failed in '{do}':\n{error[-MOST_WORDS * 10 :]}")
 
     def _stop_late(self, too_late: threading.Event) -> None:
         too_late.set()
@@ -213,7 +231,7 @@ class RemoteWorker:
     def _read_stderr(self) -> None:
         assert self.process.stderr is not None
         with contextlib.suppress(ValueError):  # closed while it was read: its block is over
-            for line in self.process.stderr:
+            while line := self.process.stderr.readline(MOST_WORDS):
                 self._stderr_lines.append(line.rstrip())
                 if line.startswith(NOTICE):
                     sys.stderr.write(f"{self._device.url}: {line.removeprefix(NOTICE)}")

@@ -127,3 +127,28 @@ def check(reader, *given, allowed=(UserError,)):
         faults = (str(error),)
     assert time.process_time() - begin < HANG_S
     return faults
+
+
+HOSTILE = (
+    b"\xe9", b"\0", b"\xef\xbb\xbf", b"\xff\xfe", "\u2028".encode(), b"\x85", b"\x1c", b"\r", b"\n\n", b'"', b'""', b"'", b",", b"\t",
+    b"1000000000000", b"9" * 400, b"1e999", b"nan", b"-inf", b"null", b"true", b"\\ud800", b"[" * 3000, b'{"a":' * 3000, b"a" * 70_000,
+    b"," * 5000, "\u0301".encode() * 300, "\u202e🙂".encode(), b"../../x", b"/dev/zero", b"#", b"O\n", b"B-\n",
+)  # fmt: skip
+"""Pieces of text that readers stumble over."""
+
+
+def mutated_text(source, rnd):
+    """Return a text as bytes with hostile pieces put in or in the place of a field, or its bytes mutated."""
+    if rnd.random() < 0.3:
+        return mutated_bytes(source, rnd)
+    content = bytearray(source)
+    for _ in range(rnd.randint(1, 3)):
+        at = rnd.randrange(len(content) + 1)
+        if rnd.random() < 0.5:
+            content[at:at] = rnd.choice(HOSTILE)
+        else:
+            places = [i for i, byte in enumerate(content[:4000]) if byte in b',\t\n: "'] or [0]
+            begin = rnd.choice(places) + 1
+            end = next((i for i in places if i >= begin), len(content))
+            content[begin:end] = rnd.choice(HOSTILE)
+    return bytes(content)
