@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from profiles.json_text import read_json
+
 SETTLED_NS = 2_000_000_000
 """A file changed this shortly ago could change again within the resolution of its time, so it is not remembered."""
 
@@ -68,8 +70,9 @@ def _memory(root: Path) -> Path | None:
 def _recall(memory: Path | None) -> Kept:
     if memory is None or not memory.is_file():
         return {}
-    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-        return {name: (size, changed, digest) for name, (size, changed, digest) in json.loads(memory.read_text()).items()}
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        kept = {name: (size, changed, digest) for name, (size, changed, digest) in read_json(memory).items()}
+        return {name: entry for name, entry in kept.items() if isinstance(entry[2], str)}
     return {}  # what a full disk left of it: the files are read anew
 
 

@@ -31,6 +31,7 @@ from compress.execution.locks import locked
 from compress.execution.progress import Progress, doing
 from deploy.files import sha256, sync, sync_tree
 from profiles.errors import UserError
+from profiles.json_text import read_json
 
 FACTS = "step.json"
 UNFINISHED = "unfinished"
@@ -209,7 +210,7 @@ def step_fault(folder: Path) -> str:
     Files that are not in the manifest are no part of the step and do no harm.
     """
     try:
-        listed = json.loads((folder / MANIFEST).read_text())
+        listed = read_json(folder / MANIFEST)
         files = {str(name): (int(size), str(sha256_)) for name, (size, sha256_) in listed.items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST}, as an earlier version or a damaged disk leaves it"

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from compress.execution import distributed
 from profiles.errors import UserError, one_line
+from profiles.json_text import parse_json
 
 LOCK = ".writer.lock"
 POLL_S = 0.02
@@ -100,7 +101,7 @@ def _owner(path: Path) -> str:
     """Word who holds a lock, from what its file says."""
     try:
         with path.open() as file:
-            held: dict[str, Any] = json.loads(file.read(4096))
+            held: dict[str, Any] = parse_json(file.read(4096))
         seconds = max(0, int(time.time() - float(held["since"])))
         age = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
         where = "" if held["host"] == platform.node() else f" on {one_line(str(held['host']), 60)}"

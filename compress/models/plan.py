@@ -23,6 +23,7 @@ from compress.models import trust as trusted
 from compress.models.checkpoint import load_tensors, save_tensors
 from deploy.files import write_atomically
 from profiles.errors import UserError
+from profiles.json_text import read_json
 from profiles.tables import look_up
 
 SCHEMA = 1
@@ -114,7 +115,7 @@ def load(folder: Path, fresh: nn.Module | None = None, *, trust: bool = False) -
         UserError: the plan's factory is not trusted or does not build here, or ``fresh`` is missing, of another structure or
             not called for.
     """
-    plan = Plan.from_json(json.loads((folder / PLAN).read_text()))
+    plan = Plan.from_json(read_json(folder / PLAN))
     if trust:
         trusted.allow(plan.factory)
     trusted.check(plan.factory, plan.arguments, folder)

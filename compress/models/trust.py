@@ -16,6 +16,7 @@ from typing import Any
 
 from deploy.files import write_atomically
 from profiles.errors import UserError
+from profiles.json_text import read_json
 
 OWN = ("compress.models", "compress.models.resnet", "compress.models.vgg", "compress.models.detector")
 LIBRARIES = ("torchvision", "timm", "transformers", "ultralytics")
@@ -58,7 +59,7 @@ def check(reference: str, arguments: Mapping[str, Any], where: Path) -> None:
 
 def _remembered() -> set[str]:
     try:
-        names = json.loads(_file().read_text())
+        names = read_json(_file())
         return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
     except (OSError, ValueError):
         return set()

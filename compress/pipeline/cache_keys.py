@@ -23,6 +23,7 @@ from typing import Any
 
 from compress.execution.cache import digest, source_digest
 from deploy.files import write_atomically
+from profiles.json_text import read_json
 
 PACKAGES = ("torch", "numpy", "accelerate", "brevitas")
 """Packages of others that decide the numbers of a training."""
@@ -190,7 +191,7 @@ class _Memory:
     @staticmethod
     def _load() -> dict[str, Source]:
         try:
-            kept = json.loads(_memory_file().read_text())
+            kept = read_json(_memory_file())
             sources = kept["sources"] if kept["version"] == _version() else {}
             return {str(stamp): Source(digest=str(d), imports=tuple(map(str, i))) for stamp, (d, i) in sources.items()}
         except (OSError, ValueError, AttributeError, TypeError, KeyError):

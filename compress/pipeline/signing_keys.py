@@ -12,10 +12,11 @@ from typing import Any, final
 
 from deploy.bundle import signing
 from deploy.bundle.bundle import Signer
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, one_line, unknown
 
 DEFAULT = "default"
 PRIVATE, PUBLIC = ".key", ".pub"
+MOST_PRIVATE_BYTES = 1 << 16
 
 
 @final
@@ -76,8 +77,8 @@ def find(name: str) -> Key:
     if not path.is_file():
         known = [p.stem for p in folder().glob(f"*{PUBLIC}")]
         raise UserError(unknown("key", name, known or ["none; make one with `compress keys new`"], str(folder())))
-    pem = path.read_text()
-    return Key(name=name, id=signing.key_id(signing.from_pem(pem, str(path))), pem=pem)
+    public = signing.read_pem(path)
+    return Key(name=name, id=signing.key_id(public), pem=signing.to_pem(public))
 
 
 def default() -> Key | None:
@@ -119,10 +120,12 @@ def _private(path: Path) -> Any:
         raise UserError(f"{path}: no such private key; only its public half is here")
     if path.stat().st_mode & 0o077:
         raise UserError(f"{path}: others may read this private key (mode {path.stat().st_mode & 0o777:o}); chmod 600 it")
+    with path.open("rb") as file:
+        content = file.read(MOST_PRIVATE_BYTES)
     try:
-        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a private key without passphrase ({error})") from None
+        private = serialization.load_pem_private_key(content, password=None)
+    except Exception as error:  # of a damaged key anything may come: ValueError, TypeError, UnsupportedAlgorithm
+        raise UserError(f"{path}: not a private key without passphrase ({one_line(str(error), 200)})") from None
     if not isinstance(private, Ed25519PrivateKey):
         raise UserError(f"{path}: not an Ed25519 key; `compress keys new` makes one")
     return private

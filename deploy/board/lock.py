@@ -13,13 +13,18 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, final
+
+from profiles.errors import one_line
+from profiles.json_text import parse_json
 
 FILE = "edge-compress.lock"
 BEAT_S = 5.0
 STALE_S = 60.0
+MOST_BYTES = 1 << 16
+MOST_TEXT = 400
 
 
 class LockError(Exception):
@@ -129,9 +134,23 @@ def _hold(file: IO[str], *, shared: bool) -> None:
 def _parsed(file: IO[str]) -> LockRecord | None:
     file.seek(0)
     try:
-        return LockRecord(**json.loads(file.read()))
+        return _checked(LockRecord(**parse_json(file.read(MOST_BYTES))))
     except (ValueError, TypeError):
         return None
+
+
+def _checked(held: LockRecord) -> LockRecord:
+    """Return what is a record indeed: in /tmp any user of the board may write the file.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    numbers = (held.since, held.beat)
+    if not all(isinstance(number, (int, float)) and abs(number) < 1e12 for number in numbers):
+        raise ValueError("times of a lock are numbers")
+    if not all(isinstance(text, str) for text in (held.owner, held.who, held.boot)):
+        raise ValueError("names in a lock are texts")
+    return replace(held, who=one_line(held.who, MOST_TEXT))
 
 
 def boot_id() -> str:

@@ -193,7 +193,9 @@ def _is_message(message: object) -> bool:
     """Return whether a supervisor's message is one: it comes from another machine, and may be anything."""
     if not isinstance(message, dict):
         return False
-    numbers = all(type(message[key]) is int and abs(message[key]) < 1 << 62 for key in ("taken", "n", "exit") if key in message)
+    numbers = all(
+        type(message[key]) is int and abs(message[key]) < 1 << 62 for key in ("taken", "n", "exit") if key in message
+    )
     return numbers and all(isinstance(message[key], str) for key in ("out", "err") if key in message)
 
 

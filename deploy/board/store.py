@@ -22,6 +22,7 @@ from typing import Any, final
 from deploy.board.root import claim
 from deploy.board.wire import CHUNK_BYTES
 from deploy.files import FULL, UnsafeNameError, remove_below, safe_path, sha256, sync
+from profiles.json_text import read_json
 
 FOLDERS = ("parts", "blobs", "trees", "work", "jobs")
 KEPT_DAYS = 7
@@ -189,7 +190,7 @@ class Store:
     def _forget_blobs(self, tree: Path) -> None:
         manifest = tree.with_name(tree.name + ".json")
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, StoreError):  # a damaged list names nothing
-            for digest in json.loads(manifest.read_text()).values():
+            for digest in read_json(manifest).values():
                 blob = self._blob(digest)
                 if blob.exists() and blob.stat().st_nlink == 1:
                     remove_below(self.root / "blobs", blob)

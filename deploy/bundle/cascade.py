@@ -20,6 +20,7 @@ from deploy.bundle.bundle import opened
 from deploy.engines import Session
 from deploy.files import write_atomically
 from profiles.errors import UserError
+from profiles.json_text import read_json
 
 FILE = "cascade.json"
 SMALL, LARGE = "small", "large"
@@ -77,8 +78,11 @@ def read_margin(folder: Path) -> float:
         UserError: it is no cascade.
     """
     try:
-        return float(json.loads((folder / FILE).read_text())["margin"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        margin = float(read_json(folder / FILE)["margin"])
+        if not margin >= 0:
+            raise ValueError("a margin is a number from 0")
+        return margin
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise UserError(f"{folder}: no {FILE} with a margin ({type(error).__name__}); this is no cascade") from None
 
 

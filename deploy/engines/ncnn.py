@@ -7,7 +7,7 @@ on x86 fp16 is storage, computed in fp32 where the processor has no arithmetic f
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import tempfile
 import zipfile
@@ -20,7 +20,10 @@ import numpy.typing as npt
 
 from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, as_contiguous, check_feed
 from deploy.engines.exports import ExportFormat
+from deploy.files import FULL
 from profiles.device import DeviceProfile
+from profiles.errors import first_line
+from profiles.json_text import read_json
 
 FILE = "model.ncnn"
 GRAPH, WEIGHTS, TENSORS = "model.param", "model.bin", "model.json"
@@ -95,18 +98,50 @@ class Ncnn(Engine):
         session.infer({spec.name: np.zeros(spec.shape, spec.dtype) for spec in session.inputs})
 
     def open(self, folder: Path, plan: BuildPlan) -> Session:
-        return _NcnnSession(_net(folder, plan), json.loads((folder / TENSORS).read_text()), plan)
+        return _NcnnSession(_net(folder, plan), _tensors(folder, plan), plan)
 
 
 def _unpack(model: Path, folder: Path, plan: BuildPlan) -> None:
     try:
         with zipfile.ZipFile(model) as archive:
             for name in (GRAPH, WEIGHTS, TENSORS):
-                if archive.getinfo(name).file_size > LARGEST_BYTES:
+                entry = archive.getinfo(name)
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                    raise ValueError(f"{name} in it is compressed")
+                if entry.file_size > LARGEST_BYTES:
                     raise EngineError(f"NCNN {plan.version}: {name} in {model.name} is larger than {LARGEST_BYTES} bytes")
                 (folder / name).write_bytes(archive.read(name))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise EngineError(f"NCNN {plan.version} refused the model: {model.name} is no file of ours ({error})") from None
+    except EngineError:
+        raise
+    except Exception as error:  # of a damaged archive anything may come: zlib.error, NotImplementedError, OSError
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        words = f"{model.name} is no file of ours ({first_line(error)})"
+        raise EngineError(f"NCNN {plan.version} refused the model: {words}") from None
+
+
+def _tensors(folder: Path, plan: BuildPlan) -> dict[str, Any]:
+    """Read the names, shapes and types of inputs and outputs.
+
+    Raises:
+        EngineError: the file holds something else.
+    """
+    try:
+        tensors: dict[str, Any] = read_json(folder / TENSORS)
+        specs = [
+            (each["name"], each["shape"], np.dtype(each["dtype"])) for key in ("inputs", "outputs") for each in tensors[key]
+        ]
+        sizes = [size for _, shape, _ in specs for size in shape]
+        if not all(isinstance(name, str) for name, _, _ in specs) or not all(
+            type(size) is int and size >= 0 for size in sizes
+        ):
+            raise ValueError("names are texts, sizes are whole numbers from 0")
+        if sum(math.prod(shape) for _, shape, _ in specs) > LARGEST_BYTES:
+            raise ValueError(f"they have more than {LARGEST_BYTES:,} values")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        words = f"{TENSORS} does not describe its inputs and outputs ({first_line(error)})"
+        raise EngineError(f"NCNN {plan.version} refused the model: {words}; build the engine again") from None
+    return tensors
 
 
 def _net(folder: Path, plan: BuildPlan) -> Any:

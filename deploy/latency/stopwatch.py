@@ -21,6 +21,7 @@ from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.qdq.insert import Scales, activation_scale, insert, weight_scales
 from deploy.qdq.placement import Placement, place
 from deploy.worker.client import RemoteWorker
+from profiles.json_text import parse_json
 from profiles.quantization import QuantizationRecipe
 
 SECONDS, PASSES, AT_ONCE = 0.03, 8, 64
@@ -123,7 +124,7 @@ def _line(name: str, time: Time) -> str:
 def _entry(line: str) -> tuple[str, Time] | None:
     """Read a kept time; None for a line that is cut or damaged, whose model is timed again."""
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         wanted = entry.pop("sha256")
         time = Time(least_ms=float(entry["least_ms"]), p50_ms=float(entry["p50_ms"]))
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -31,6 +31,7 @@ from deploy.bundle import signing
 from deploy.bundle.manifest import Manifest
 from deploy.files import remove_below, sha256, switch_link, sync, write_atomically
 from profiles.errors import UserError
+from profiles.json_text import parse_json, read_json
 
 KEEP = 3
 PART = ".part"
@@ -67,7 +68,7 @@ class Release:
 
     def proof(self) -> dict[str, Any]:
         """Read the results of its self-test at installation."""
-        proof: dict[str, Any] = json.loads((self.folder / "proof.json").read_text())
+        proof: dict[str, Any] = read_json(self.folder / "proof.json")
         return proof
 
 
@@ -147,7 +148,7 @@ class Slot:
         try:
             if self._history.is_symlink():
                 raise ValueError("it is a link")
-            data = json.loads(self._history.read_bytes()[:MOST_HISTORY_BYTES])
+            data = parse_json(self._history.read_bytes()[:MOST_HISTORY_BYTES])
             history = History(tuple(data["activated"]), data["highest"], data["digest"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             return self._rebuilt_history(), f"history.json is damaged ({type(error).__name__})"

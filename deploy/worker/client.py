@@ -210,7 +210,9 @@ class RemoteWorker:
         if not isinstance(error, str):
             raise EngineError(f"the worker on {self._device.url} answered '{do}', but not as the device side does")
         if kind == "user":
-            raise UserError(*[one_line(line, MOST_WORDS) for line in error.splitlines()[:MOST_FAULTS]] or ["no reason given"])
+            raise UserError(
+                *[one_line(line, MOST_WORDS) for line in error.splitlines()[:MOST_FAULTS]] or ["no reason given"]
+            )
         if kind == "engine":
             raise EngineError(one_line(error, MOST_WORDS))
         raise RuntimeError(f"the worker on {self._device.url} failed in '{do}':\n{error[-MOST_WORDS * 10 :]}")

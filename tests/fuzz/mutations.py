@@ -130,8 +130,9 @@ def check(reader, *given, allowed=(UserError,)):
 
 
 HOSTILE = (
-    b"\xe9", b"\0", b"\xef\xbb\xbf", b"\xff\xfe", "\u2028".encode(), b"\x85", b"\x1c", b"\r", b"\n\n", b'"', b'""', b"'", b",", b"\t",
-    b"1000000000000", b"9" * 400, b"1e999", b"nan", b"-inf", b"null", b"true", b"\\ud800", b"[" * 3000, b'{"a":' * 3000, b"a" * 70_000,
+    b"\xe9", b"\0", b"\xef\xbb\xbf", b"\xff\xfe", "\u2028".encode(), b"\x85", b"\x1c", b"\r", b"\n\n",
+    b'"', b'""', b"'", b",", b"\t",    b"1000000000000", b"9" * 400, b"1e999", b"nan", b"-inf", b"null", b"true",
+    b"\\ud800", b"[" * 3000, b'{"a":' * 3000, b"a" * 70_000,
     b"," * 5000, "\u0301".encode() * 300, "\u202e🙂".encode(), b"../../x", b"/dev/zero", b"#", b"O\n", b"B-\n",
 )  # fmt: skip
 """Pieces of text that readers stumble over."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import types
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -25,12 +25,14 @@ from deploy.measure.conditions import Conditions
 from deploy.measure.load import Load
 from deploy.measure.timing import Times
 from deploy.shipping import ship
+from deploy.worker.answers import RECORDS
 from deploy.worker.client import RemoteWorker
 from deploy.worker.server import Worker
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes, mutated_table
 
 RAW = (
-    b"", b"\n", b"hello\n", b"[" * 100_000 + b"\n", b'{"ok": ', b"\xff\xfe\n", b"null\n", b"[]\n", b'{"ok": null}\n', b'{"error": 5}\n',
+    b"", b"\n", b"hello\n", b"[" * 100_000 + b"\n", b'{"ok": ', b"\xff\xfe\n", b"null\n", b"[]\n",
+    b'{"ok": null}\n', b'{"error": 5}\n',
     b'{"error": "", "kind": "user"}\n', b'{"error": "a\\nb", "kind": "engine"}\n', b'{"ok": {}, "error": []}\n', b"1e999\n",
     b'{"ok": NaN}\n', b'{"ok": 1' + b"0" * 5000 + b"}\n",
 )  # fmt: skip
@@ -139,8 +141,13 @@ def test_workers(name, tmp_path):
         assert all(len(fault) < 3000 for fault in faults)
 
 
+def test_all_fields_of_records_are_known():
+    assert all({field.name for field in fields(record)} == set(known) for record, known in RECORDS.items())
+
+
 STATUS = {
-    "root": "/r", "size_bytes": {"work": 5}, "free_bytes": 7, "python": "p", "system": "s", "code": ["a"], "lock": None, "jobs": [],
+    "root": "/r", "size_bytes": {"work": 5}, "free_bytes": 7, "python": "p", "system": "s",
+    "code": ["a"], "lock": None, "jobs": [],
 }  # fmt: skip
 DIGEST = "0" * 64
 GREETING = b'{"edge-compress-agent": 1}\n'
@@ -223,8 +230,8 @@ def test_first_words_of_boards():
 
 RELEASE = {
     "name": "m", "release": "r", "was": None, "version": 3,
-    "proof": {"engine": "e", "precision": "fp32", "runtime_version": "1", "golden": {"cosine": 1.0, "samples": 2}, "p50_ms": 1.0,
-              "reference_ms": None},
+    "proof": {"engine": "e", "precision": "fp32", "runtime_version": "1",
+              "golden": {"cosine": 1.0, "samples": 2}, "p50_ms": 1.0, "reference_ms": None},
 }  # fmt: skip
 STORE = {
     "install": RELEASE,

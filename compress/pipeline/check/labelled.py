@@ -44,6 +44,6 @@ def _labelled(task: Use, data: Use) -> Labelled:
 
 def _built_in_use(told: Any, key: str, table: Mapping[str, str]) -> Use | None:
     """Read a use as a report tells it: its name under ``key``, its arguments beside."""
-    if not isinstance(told, dict) or told.get(key) not in table:
+    if not isinstance(told, Mapping) or not isinstance(told.get(key), str) or told[key] not in table:
         return None
     return Use(use=told[key], arguments={name: value for name, value in told.items() if name != key})

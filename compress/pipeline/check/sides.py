@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from deploy.engines import BuildPlan, engine
 from deploy.latency.bench import onnx_fault
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, unknown
+from profiles.json_text import read_json
 
 BUNDLE = "bundle"
 GOLDEN = "golden.npz"
@@ -75,8 +75,23 @@ def open_side(
     if plan.engine not in engines:
         raise UserError(f"{given}: its engine {plan.engine} does not run on device {profile.name}, which has {engines}")
     model = stack.enter_context(model_file(folder, contents, plan))
-    recipe = json.loads((folder / JSON_FILE).read_text()).get("recipe") if (folder / JSON_FILE).is_file() else None
+    recipe = _recipe_of(folder)
     return Side(given=str(given), name=contents.name, plan=plan, model=model, folder=folder, recipe=recipe)
+
+
+def _recipe_of(folder: Path) -> Mapping[str, Any] | None:
+    """Return the recipe in the report of a bundle; None where there is no report.
+
+    Raises:
+        UserError: it is no report.
+    """
+    if not (folder / JSON_FILE).is_file():
+        return None
+    try:
+        recipe: Mapping[str, Any] | None = read_json(folder / JSON_FILE).get("recipe")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: {JSON_FILE} is no report ({type(error).__name__}); get the bundle again") from None
+    return recipe if isinstance(recipe, Mapping) else None
 
 
 def _bundle_of(given: Path) -> Path | None:
