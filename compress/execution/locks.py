@@ -34,16 +34,16 @@ class HeldError(Exception):
 
 
 @contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[str], None] | None = None, *, patience_s: float = 0.0) -> Iterator[None]:
     """Hold the lock of a file, which is made, says who holds it, and is removed at the end.
 
     Args:
-        waiting: is told who holds it, before it is waited for; without one it is not waited for.
+        waiting: is told who holds it, before it is waited for; without one it is waited for ``patience_s``.
 
     Raises:
         HeldError: another process, or another thread of this one, holds it.
     """
-    lock = _taken(path, waiting)
+    lock = _taken(path, waiting, patience_s)
     try:
         with contextlib.suppress(OSError):  # a full disk; Windows lets nobody write to a locked file
             _write_owner(path)
@@ -55,8 +55,11 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
     """Be the only one who writes results to ``folder``; every process of a distributed run calls it.
+
+    Args:
+        patience_s: how long another one is waited for.
 
     Raises:
         UserError: another process writes there; says which, for how long, and what to do. Or nobody can.
@@ -65,7 +68,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         fault = ""
         if distributed.is_main():
             try:
-                stack.enter_context(locked(folder / LOCK))
+                stack.enter_context(locked(folder / LOCK, patience_s=patience_s))
             except HeldError as error:
                 fault = f"{folder} is being written to by {error}; wait until that has ended, or give another folder (--out)"
             except OSError as error:
@@ -75,10 +78,10 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def _taken(path: Path, waiting: Callable[[str], None] | None) -> FileLock:
+def _taken(path: Path, waiting: Callable[[str], None] | None, patience_s: float) -> FileLock:
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0 if waiting else patience_s, poll_interval=POLL_S)
     except Timeout:
         owner = _owner(path)
         if waiting is None:

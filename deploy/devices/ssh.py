@@ -149,14 +149,25 @@ class SSH(Device):
         """Release the lock and disconnect."""
         with self._lock:
             if self._link is not None:
-                with contextlib.suppress(LinkError, RefusedError, DeviceError, OSError):
-                    if self._holds:  # by a new connection if need be, or the next run waits for the lock to go stale
-                        self._link.once("release")
+                if self._holds:
+                    self._release(self._link)
                 self._link.close()
                 self._link, self._holds = None, False
             if not keep_connection and self._connection.folder is not None:
                 self._contact = None
                 self._connection.close()
+
+    @staticmethod
+    def _release(link: Link) -> None:
+        """Release the lock, by a new connection where this one has broken: else the next run waits for it to go stale."""
+        for _ in range(2):
+            try:
+                link.once("release")
+            except LinkError:
+                continue
+            except (RefusedError, DeviceError, OSError):
+                pass
+            return
 
     @property
     def _python(self) -> str:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, final
@@ -99,6 +99,27 @@ def call(reader: str, arguments: Mapping[str, Any], limits: Limits) -> Any:
     if "ended" in reply:
         raise ConfinedError(reply["ended"])
     raise RuntimeError(f"the reader {reader} failed:\n{reply['bug']}")
+
+
+@contextlib.contextmanager
+def bounded_memory(more_bytes: int) -> Iterator[None]:
+    """Have this process take no more than so many bytes beside what it has, within the block: what asks for more fails.
+
+    It holds for all its threads, and where the system knows such a limit (Linux).
+    """
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        yield
+        return
+    bound = pages * resource.getpagesize() + more_bytes
+    bounds = [value for value in (bound, *before) if value != resource.RLIM_INFINITY]
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (min(bounds), before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def python_environment() -> dict[str, str]:

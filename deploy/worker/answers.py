@@ -126,9 +126,11 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
         and all(map(_is_input, result["inputs"]))
         and _is_count(result["batch"])
         and _is_count(result["threads"])
+        and _is_number(result["load_ms"])
     ),
     "infer": lambda result: True,
-    "warm": lambda result: True,
+    "warm": lambda result: _is_number(result["first_ms"]),
+    "peak": lambda result: _is_optional(_is_number)(result["peak_mib"]),
     "time": lambda result: _record(_TIMES)(result) and _is_block(result),
     "time_models": lambda result: (
         _all(_is_number)(result["least_ms"])

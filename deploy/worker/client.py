@@ -88,8 +88,7 @@ class RemoteWorker:
 
     def open(self, folder: Path) -> dict[str, Any]:
         """Open the engine in ``folder``; return its ``inputs``, ``batch``, ``threads`` and ``load_ms``."""
-        opened: dict[str, Any] = as_lines(self._call("open", folder=self._device.put(folder)))
-        return opened
+        return self._call("open", folder=self._device.put(folder))
 
     def infer(self, feed: dict[str, npt.NDArray[Any]], every: bool | None = None) -> dict[str, npt.NDArray[Any]]:
         """Return outputs by name for every sample of ``feed``, arrays of shape (samples, ...).

@@ -25,9 +25,9 @@ from deploy.measure.conditions import Conditions
 from deploy.measure.load import Load
 from deploy.measure.timing import Times
 from deploy.shipping import ship
-from deploy.worker.answers import RECORDS
+from deploy.worker.answers import ANSWERS, RECORDS
 from deploy.worker.client import RemoteWorker
-from deploy.worker.server import Worker
+from deploy.worker.server import REQUESTS, Worker
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes, mutated_table
 
 RAW = (
@@ -79,10 +79,12 @@ WORKER = {
     "facts": (Worker().facts(), lambda worker, folder: worker.facts()),
     "build": ({"seconds": 1.0, "size_bytes": 5}, lambda worker, folder: worker.build(folder / "m", PLAN, folder / "e")),
     "open": (
-        {"inputs": [{"name": "x", "shape": [1, 3], "dtype": "float32"}], "batch": 1, "threads": 1},
+        {"inputs": [{"name": "x", "shape": [1, 3], "dtype": "float32"}], "batch": 1, "threads": 1, "load_ms": 1.0},
         lambda worker, folder: worker.open(folder)["inputs"][0]["name"],
     ),
     "infer": ({"samples": 1}, lambda worker, folder: worker.infer({"x": np.ones(3)})),
+    "warm": ({"first_ms": 1.0}, lambda worker, folder: worker.warm({"x": np.ones(3)}) + 1),
+    "peak": ({"peak_mib": None}, lambda worker, folder: worker.peak_mib()),
     "time": (LATER, lambda worker, folder: worker.time(0.1).append_block(Times([0.1])).medians()),
     "time_models": (
         {"least_ms": [0.1], "p50_ms": [0.2]},
@@ -141,7 +143,8 @@ def test_workers(name, tmp_path):
         assert all(len(fault) < 3000 for fault in faults)
 
 
-def test_all_fields_of_records_are_known():
+def test_every_answer_is_checked_and_all_fields_of_records_are_known():
+    assert set(ANSWERS) == set(REQUESTS) and set(REQUESTS) - {"lock_clocks"} == set(WORKER)
     assert all({field.name for field in fields(record)} == set(known) for record, known in RECORDS.items())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -22,6 +22,10 @@ from profiles.errors import UserError, first_line
 CLASSES = "num_labels"
 CONFIG, PROCESSOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
 MOST_CONFIG_BYTES = 16 * 2**20
+MOST_CLASSES = 10**7
+MOST_RATE = 2**20
+"""Samples a second, or pixels of a side."""
+LEAST_SHARE = 0.01
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
 LEFT_OUT = ("architectures", "id2label", "label2id", "transformers_version", "_name_or_path", "torch_dtype", "dtype")
@@ -61,7 +65,10 @@ def find(name: str, arguments: Mapping[str, Any], revision: str, held: Pin | Non
     path = repository.fetch(repository.first_of(fetch.WEIGHTS, "weights that are read here"))
     labels = _labels(config)
     settings = {key: value for key, value in config.items() if key not in (*LEFT_OUT, "model_type", CLASSES)}
-    outputs = len(labels) or int(config.get(CLASSES, 2))
+    stated = config.get(CLASSES, 2)
+    if type(stated) is not int or not 0 <= stated < MOST_CLASSES:
+        raise UserError(f"{model}: its {CONFIG} says {CLASSES} = {str(stated)[:40]!r}; it is a whole number")
+    outputs = len(labels) or stated
     return Found(
         pin=repository.pin(model, revision),
         factory=f"transformers:{kind}",
@@ -102,21 +109,22 @@ def published(found: Found, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
 def facts_of(processor: Mapping[str, Any], labels: tuple[tuple[str, ...], ...], about: dict[str, Any]) -> ModelFacts:
     """Read what a ``preprocessor_config.json`` says; what is not of its kind is passed over."""
     rate = processor.get("sampling_rate")
-    if isinstance(rate, int):
+    if _is_side(rate):
         about["sample_rate_hz"] = rate
     resized, cut = _sides(processor.get("size")), _sides(processor.get("crop_size"))
     crops = processor.get("do_center_crop") is True and cut is not None
     edge = processor.get("size", {}).get("shortest_edge") if isinstance(processor.get("size"), Mapping) else None
-    size = cut if crops else resized or ((edge, edge) if isinstance(edge, int) else None)
-    short = edge if isinstance(edge, int) else min(resized) if resized else None
+    edge = edge if _is_side(edge) else None
+    size = cut if crops else resized or ((edge, edge) if edge else None)
+    short = edge if edge else min(resized) if resized else None
     share = processor.get("crop_pct")  # of ConvNeXt's processors: the picture is enlarged by it, and cut
-    if isinstance(edge, int) and isinstance(share, float) and 0 < share <= 1 and not crops:
+    if edge and isinstance(share, float) and LEAST_SHARE < share <= 1 and not crops:
         short, crops = int(edge / share), True
     return ModelFacts(
         size=size,
         short_side=short if crops and size else None,
-        crop="" if size is None else "centre" if crops or isinstance(edge, int) else "none",
-        interpolation=RESAMPLING.get(processor.get("resample", -1), ""),
+        crop="" if size is None else "centre" if crops or edge else "none",
+        interpolation=RESAMPLING.get(resample, "") if type(resample := processor.get("resample")) is int else "",
         mean=numbers(processor.get("image_mean")),
         deviation=numbers(processor.get("image_std")),
         labels=labels,
@@ -126,12 +134,17 @@ def facts_of(processor: Mapping[str, Any], labels: tuple[tuple[str, ...], ...], 
 
 def _sides(given: Any) -> tuple[int, int] | None:
     """Return height and width of a size as processors write it: a number, or a table of height and width."""
-    if isinstance(given, int) and given > 0:
+    if _is_side(given):
         return given, given
     if not isinstance(given, Mapping):
         return None
     height, width = given.get("height"), given.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
+    return (height, width) if _is_side(height) and _is_side(width) else None
+
+
+def _is_side(value: Any) -> TypeGuard[int]:
+    """Return whether a value is a number of pixels, or of samples a second."""
+    return type(value) is int and 0 < value <= MOST_RATE
 
 
 def _head(model: str, config: Mapping[str, Any], *, has_words: bool) -> str:
@@ -165,6 +178,6 @@ def _json(repository: Repository, name: str) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no table")
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{repository.model}: {name} of {repository.name} is damaged ({str(error)[:120]})") from None
     return content

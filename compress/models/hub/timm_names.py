@@ -17,6 +17,9 @@ from compress.models.hub.records import Found, ModelFacts, Pin
 from profiles.errors import UserError, first_line
 
 CLASSES = "num_classes"
+MOST_SIDE = 2**16
+MOST_NUMBER = 1e30
+LEAST_SHARE = 0.01
 CROPS = {"center": "centre", "border": "centre", "squash": "none"}
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 FILES = (*fetch.WEIGHTS, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -73,12 +76,13 @@ def find_in(repository: Repository, config: Mapping[str, Any], arguments: Mappin
     model, name = repository.model, str(config["architecture"])
     if not timm.is_model(name):
         raise UserError(f"{model}: its {unknown_model('timm', name, timm.list_models())}")
-    settings = dict(config.get("pretrained_cfg") or config)
-    given = config.get("model_args") or {}
-    checked = {key: value for key, value in dict(given).items() if key not in (CLASSES, "num_features")}
-    outputs = config.get(CLASSES, settings.get(CLASSES, 1000))
-    if not isinstance(outputs, int) or not isinstance(given, Mapping):
-        raise UserError(f"{model}: config.json is not one of timm's: {CLASSES} is a number, model_args a table")
+    told, given = config.get("pretrained_cfg") or config, config.get("model_args") or {}
+    outputs = config.get(CLASSES, told.get(CLASSES, 1000) if isinstance(told, Mapping) else 1000)
+    if type(outputs) is not int or outputs < 0 or not isinstance(given, Mapping) or not isinstance(told, Mapping):
+        words = f"{CLASSES} is a number, model_args and pretrained_cfg are tables"
+        raise UserError(f"{model}: config.json is not one of timm's: {words}")
+    settings = dict(told)
+    checked = {key: value for key, value in given.items() if key not in (CLASSES, "num_features")}
     settings |= {key: config[key] for key in ("label_names", "label_descriptions", CLASSES) if key in config}
     path = repository.fetch(repository.first_of(FILES, "weights that are read here"))
     return Found(
@@ -114,9 +118,9 @@ def facts_of(settings: Mapping[str, Any]) -> ModelFacts:
     """Read what timm says of a model's input and outputs; what is not of its kind is passed over."""
     size, crop = settings.get("input_size"), settings.get("crop_pct")
     sides = tuple(size[1:]) if isinstance(size, list | tuple) and len(size) == 3 else ()
-    height, width = sides if all(isinstance(s, int) and s > 0 for s in sides) and sides else (0, 0)
+    height, width = sides if all(type(s) is int and 0 < s <= MOST_SIDE for s in sides) and sides else (0, 0)
     mode = CROPS.get(str(settings.get("crop_mode", "center")), "centre")
-    share = crop if isinstance(crop, int | float) and 0 < crop <= 1 else 0.875
+    share = crop if isinstance(crop, int | float) and LEAST_SHARE < crop <= 1 else 0.875
     interpolation = str(settings.get("interpolation", ""))
     return ModelFacts(
         size=(height, width) if height else None,
@@ -132,7 +136,8 @@ def facts_of(settings: Mapping[str, Any]) -> ModelFacts:
 def numbers(values: Any) -> tuple[float, ...]:
     """Return a list of numbers as floats; nothing of anything else."""
     listed = values if isinstance(values, list | tuple) else ()
-    return tuple(float(v) for v in listed) if all(isinstance(v, int | float) for v in listed) else ()
+    are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < MOST_NUMBER for v in listed)
+    return tuple(float(v) for v in listed) if are_numbers else ()
 
 
 def imagenet_labels() -> tuple[tuple[str, ...], ...]:
@@ -149,7 +154,7 @@ def _labels(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     names, words = settings.get("label_names"), settings.get("label_descriptions")
     if isinstance(names, list | tuple):
         described = words if isinstance(words, Mapping) else {}
-        return tuple((str(name), *([str(described[name])] if name in described else [])) for name in names)
+        return tuple((name, str(described[name])) if name in described else (name,) for name in map(str, names))
     return imagenet_labels() if settings.get(CLASSES) == 1000 else ()
 
 

@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from compress.data import DATA, Splits
-from compress.data.decoding import Header, is_image, read_header, read_text
+from compress.data.decoding import UNREADABLE, Header, is_image, read_header, read_text, reason
 from compress.data.image_folders import FOLDERS
 from compress.recipe.parse import instantiate
 from compress.recipe.spec import Use
@@ -23,6 +23,7 @@ SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640)
 LARGEST_GUESS_PX = {"classification": 224, "detection": 320, "segmentation": 320}
 MULTIPLE_PX = 32
 """Sides of inputs of detectors and segmenters are multiples of it, as their coarsest maps are of one cell for so many."""
+MOST_YAML_BYTES = 1 << 20
 NAMES_FILES = ("classes.txt", "obj.names", "coco.names", "labels.txt", "names.txt")
 SIZED = ("images", "huggingface", "voc", "coco", "yolo", "masks", "coco_masks")
 
@@ -231,17 +232,40 @@ def _yolo_names(path: Path) -> dict[str, Any]:
         if (path / name).is_file():
             return {"names": name}
     for file in sorted([*path.glob("*.yaml"), *path.glob("*.yml")]):
-        import yaml  # type: ignore[import-untyped]  # comes with accelerate
-
-        try:
-            listed = yaml.safe_load(read_text(file)).get("names")
-        except (yaml.YAMLError, AttributeError):
-            continue
-        if isinstance(listed, dict):
-            listed = [listed[key] for key in sorted(listed)]
-        if isinstance(listed, list) and listed:
-            return {"classes": [str(each) for each in listed]}
+        if names := _names_in(file):
+            return {"classes": names}
     raise UserError(f"--data {path}: no names of the classes; put a file {NAMES_FILES[0]} with a name a row there")
+
+
+def _names_in(file: Path) -> list[str]:
+    """Return the names of classes in a .yaml file, a list or a table by number; empty where there are none."""
+    import yaml  # type: ignore[import-untyped]  # comes with accelerate
+
+    if file.stat().st_size > MOST_YAML_BYTES:
+        return []
+    try:
+        listed = yaml.load(read_text(file), Loader=_plain_loader())
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # of a date or a number that is none: ValueError
+        return []
+    listed = listed.get("names") if isinstance(listed, dict) else None
+    if isinstance(listed, dict) and all(isinstance(key, int) for key in listed):
+        listed = [listed[key] for key in sorted(listed)]
+    if not isinstance(listed, list) or not all(isinstance(each, str | int | float) for each in listed):
+        return []
+    return [str(each) for each in listed]
+
+
+def _plain_loader() -> Any:
+    """Return a loader of YAML that follows no aliases: a few of them within one another stand for gigabytes."""
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("an alias")
+            return super().compose_node(parent, index)
+
+    return PlainLoader
 
 
 def _mask_classes(path: Path) -> tuple[list[str], str]:
@@ -252,8 +276,11 @@ def _mask_classes(path: Path) -> tuple[list[str], str]:
     files = [file for folder in folders for file in _some(folder) if is_image(file.name)][:LOOKED_AT]
     seen: set[int] = set()
     for file in files:
-        with Image.open(file) as image:
-            seen |= set(np.unique(np.asarray(image)).tolist())
+        try:
+            with Image.open(file) as image:
+                seen |= set(np.unique(np.asarray(image)).tolist())
+        except UNREADABLE as error:
+            raise UserError(f"--data {file}: cannot be opened ({reason(error, file)}); remove or replace it") from None
     values = sorted(seen - {255})
     if not values or values[-1] > 254 or values[-1] != len(values) - 1:
         fact = f"--data {path}: the masks have the values {values[:12]}"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from compress.pipeline.search.runner import TrialRunner
 from compress.pipeline.search.space import put, without_search
-from compress.pipeline.search.study import find_study
+from compress.pipeline.search.study import find_study, storage_errors
+from compress.pipeline.search.told import DAMAGED, Told, read_told
 from compress.recipe.search import STAGES, Dimension, SearchSpec
-from compress.report.search_record import DeviceFront, Point, TrialRecord
+from compress.report.search_record import DeviceFront, TrialRecord
 from profiles.errors import UserError
 from profiles.toml import shown
 
@@ -26,23 +27,26 @@ def device_front(study: optuna.Study, device: str, runner: TrialRunner, spec: Se
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name not in ("COMPLETE", "PRUNED"):
             continue
-        told = trial.user_attrs
-        point = Point(**told["point"]) if "point" in told else None
-        finished = trial.state.name == "COMPLETE"
+        told = read_told(trial)
+        if told is None:
+            told, point = Told(reason=DAMAGED), None
+        else:
+            point = told.point
+        finished = trial.state.name == "COMPLETE" and point is not None
         trials.append(
             TrialRecord(
                 number=trial.number,
                 state="finished" if finished else "stopped",
                 values=decoded(trial.params),
-                stages=tuple(told.get("stages", ())),
+                stages=told.stages,
                 point=point,
-                share=told.get("share", 0.0),
+                share=told.share,
                 faults=runner.limits.faults(point) if point and finished else (),
-                reason=told.get("reason", ""),
-                asked=told.get("asked", 0),
-                made=told.get("made", 0),
-                seconds=told.get("seconds", 0.0),
-                recipe=told.get("recipe", ""),
+                reason=told.reason,
+                asked=told.asked,
+                made=told.made,
+                seconds=told.seconds,
+                recipe=told.recipe,
             )
         )
     return DeviceFront(
@@ -77,7 +81,8 @@ def trial_table(
         UserError: there is no such search or trial, or it has values that the space has not.
     """
     study = find_study(url, f"{name} on {device}")
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if trial.params}
+    with storage_errors(url):
+        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if trial.params}
     if number not in trials:
         known = ", ".join(map(str, trials)) or "(none)"
         raise UserError(f"--trial {number}: the search of {name} on {device} has trials {known}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from compress.execution.cache import StepCache, check_writable, digest
+from compress.execution.locks import only_writer
 from compress.execution.progress import Progress, keep_telling
 from compress.pipeline.races import RaceOptions
 from compress.pipeline.search.records import coded, device_front
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY_FILE = "study.db"
+TURN_S = 20.0
+"""How long a process that joined a search waits until another one has written the front."""
 
 
 @final
@@ -75,7 +79,8 @@ def search(
     faults = {device.given: device.fault for device in devices if device.target is None}
     fronts: list[DeviceFront] = []
     error: DeviceError | None = None
-    with keep_telling(progress):
+    # Those that join a search write the same front, each in its turn; else one process writes there, as of a run.
+    with nullcontext() if limits.join else only_writer(out), keep_telling(progress):
         for device, fault in faults.items():
             progress.say(f"{device} is left out: {fault}")
         for asked in devices:
@@ -89,7 +94,7 @@ def search(
     if error is not None and not fronts:
         raise error
     report = SearchReport(name=name, fronts=tuple(fronts), faults=faults)
-    _write(report, out)
+    _write(report, out, takes_turn=True)
     return report
 
 
@@ -131,7 +136,8 @@ class _Search:
 
         def front() -> DeviceFront:
             found = device_front(study, device, runner, self._spec)
-            _write(SearchReport(name=self._name, fronts=(*before, found), faults=faults), self._out)
+            report = SearchReport(name=self._name, fronts=(*before, found), faults=faults)
+            _write(report, self._out, takes_turn=self._limits.join is not None)
             return found
 
         def run(trial: optuna.Trial) -> Sequence[float]:
@@ -151,10 +157,11 @@ class _Search:
         return open_study(url, title, self._spec, seed, digest(decided), heartbeat_s=self._limits.heartbeat_s), space
 
 
-def _write(report: SearchReport, out: Path) -> None:
-    """Write the record and the picture."""
-    report.write(out)
-    search_page.write(report, out)
+def _write(report: SearchReport, out: Path, *, takes_turn: bool) -> None:
+    """Write the record and the picture, where others write there too in turn."""
+    with only_writer(out, patience_s=TURN_S) if takes_turn else nullcontext():
+        report.write(out)
+        search_page.write(report, out)
 
 
 def study_url(out: Path) -> str:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from compress.recipe.search import SearchSpec
-from profiles.errors import UserError
+from profiles.errors import UserError, first_line, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -26,6 +27,8 @@ HEARTBEAT_S = 30
 GRACE = 4
 """Heartbeats that may be missing."""
 MOST_TRIES = 3
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError)
+"""What reading a damaged database or journal raises beside the errors of its libraries."""
 WORKER = "worker"
 JOURNAL = "journal://"
 POLL_S = 0.5
@@ -65,7 +68,7 @@ def open_study(
         UserError: there is no such storage, or the study is another search's.
     """
     optuna = import_optuna()
-    try:
+    with storage_errors(url):
         study = optuna.create_study(
             storage=_storage(url, heartbeat_s),
             study_name=name,
@@ -73,19 +76,34 @@ def open_study(
             pruner=_pruner(spec),
             load_if_exists=True,
         )
-    except ImportError as error:
-        raise UserError(f"--join {url}: its database needs a package that is not installed: {error}") from None
-    except Exception as error:  # SQLAlchemy's own, and each driver's within
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
-            raise
-        raise UserError(f"--join {url}: {str(error).splitlines()[0]}") from error
-    study.sampler = _sampler(spec, None if seed is None else seed + len(study.get_trials(deepcopy=False)))
-    kept = study.user_attrs.get("base")
-    if kept is None:
-        study.set_user_attr("base", base)
-    elif kept != base:
+        study.sampler = _sampler(spec, None if seed is None else seed + len(study.get_trials(deepcopy=False)))
+        kept = study.user_attrs.get("base")
+        if kept is None:
+            study.set_user_attr("base", base)
+    if kept not in (None, base):
         raise UserError(f"{url}: the study {name!r} there is of another recipe or [search]; give another --out or --join")
     return study
+
+
+@contextlib.contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Tell what a storage raises, within the block, in one line: its database is another's, damaged or cannot be reached.
+
+    Raises:
+        UserError: says what.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"--join {url}: its database needs a package that is not installed: {error}") from None
+    except Exception as error:  # SQLAlchemy's own, each driver's within, and of a damaged file what reading it raises
+        source = type(error).__module__.partition(".")[0]
+        if source not in ("sqlalchemy", "optuna") and not isinstance(error, DAMAGE):
+            raise
+        words = "where it is damaged, restore it or give another --out or --join"
+        raise UserError(f"--join {url}: {first_line(error, 200)}; {words}") from error
 
 
 def work(
@@ -191,9 +209,10 @@ def _worker() -> str:
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
 
 
-def _is_dead(worker: str) -> bool:
-    host, pid, started = worker.split(" ")
-    return host == socket.gethostname() and _started(int(pid)) != started
+def _is_dead(worker: object) -> bool:
+    """Whether a worker of this host is gone; what is no worker's name is another's affair."""
+    named = re.fullmatch(r"(\S+) ([0-9]{1,9}) (\S+)", worker) if isinstance(worker, str) else None
+    return named is not None and named[1] == socket.gethostname() and _started(int(named[2])) != named[3]
 
 
 def _started(pid: int) -> str:
@@ -223,9 +242,10 @@ def find_study(url: str, name: str) -> optuna.Study:
     file = url.removeprefix("sqlite:///")
     if url.startswith("sqlite:///") and not Path(file).is_file():
         raise UserError(f"no search was kept in {file}; name its storage with --join, such as sqlite:///FOLDER/study.db")
-    try:
-        found: optuna.Study = library.load_study(study_name=name, storage=_storage(url, HEARTBEAT_S))
+    with storage_errors(url):
+        storage = _storage(url, HEARTBEAT_S)
+        known = [study.study_name for study in storage.get_all_studies()]
+        if name not in known:
+            raise UserError(f"{url}: no search of {name}; there are: {one_line(', '.join(known)) or 'none'}")
+        found: optuna.Study = library.load_study(study_name=name, storage=storage)
         return found
-    except KeyError:
-        known = [summary.study_name for summary in library.get_all_study_summaries(storage=_storage(url, HEARTBEAT_S))]
-        raise UserError(f"{url}: no search of {name}; there are: {', '.join(known) or 'none'}") from None

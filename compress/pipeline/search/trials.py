@@ -14,6 +14,7 @@ from compress.pipeline.search.rungs import Finished
 from compress.pipeline.search.runner import UNTRAINED, TrialRunner, has_tenth
 from compress.pipeline.search.space import as_recipe, suggest
 from compress.pipeline.search.study import Stopped
+from compress.pipeline.search.told import read_told
 from compress.recipe.search import RUNTIMES, Dimension, SearchSpec
 from compress.recipe.spec import Recipe
 from compress.report.search_record import Point, costs_of
@@ -99,16 +100,16 @@ class Trials:
         for other in self._study.get_trials(deepcopy=False):
             is_under_way = other.state.name == "RUNNING" and other.number < trial.number
             is_done = other.state.name in ("COMPLETE", "PRUNED") and other.number != trial.number
-            if (is_done or is_under_way) and _body(other.user_attrs.get("recipe", "")) == own:
+            if (is_done or is_under_way) and _body(str(other.user_attrs.get("recipe", ""))) == own:
                 self._stop(f"the same as trial {other.number}")
 
     def _finished(self) -> list[Finished]:
         """List what the untouched teacher and all finished trials reached."""
         found = [Finished(name=f"the untouched teacher as {point.form}", point=point) for point in self._runner.free]
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state.name == "COMPLETE":
-                point = Point(**trial.user_attrs["point"])
-                found.append(Finished(name=f"trial {trial.number}", point=point, gain=trial.user_attrs.get("gain")))
+            told = read_told(trial) if trial.state.name == "COMPLETE" else None
+            if told is not None and told.point is not None:
+                found.append(Finished(name=f"trial {trial.number}", point=told.point, gain=told.gain))
         return found
 
     def _stop(self, reason: str) -> None:

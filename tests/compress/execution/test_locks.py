@@ -53,6 +53,16 @@ def test_a_lock_whose_holder_was_killed_is_free(holder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_writer_with_patience_takes_its_turn(tmp_path):
+    with only_writer(tmp_path):
+        begun = time.monotonic()
+        with pytest.raises(UserError, match="is being written to by"), only_writer(tmp_path, patience_s=0.2):
+            pass
+        assert time.monotonic() - begun >= 0.2
+    with only_writer(tmp_path, patience_s=0.2):
+        pass
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x", "since": 1, "host": 1, "command": []}', "\0" * 9000])
 def test_a_lock_that_says_nothing_of_its_holder_is_held_all_the_same(content, tmp_path):
     with locked(tmp_path / LOCK):

@@ -1,6 +1,7 @@
 """A plan from elsewhere calls nothing that this user has not named."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -33,6 +34,17 @@ def folder(tmp_path):
     made.mkdir()
     plans.save(made, plan, plan.build())
     return made
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system knows no limit of memory")
+def test_a_plan_of_a_model_larger_than_its_weights_is_told_before_it_takes_all_memory(folder):
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    renamed(folder, "compress.models:resnet20", {"width": 1000.0})
+    with pytest.raises(UserError, match="is damaged, or not of that model"):
+        compress.load(folder)
+    renamed(folder, "compress.models:resnet20", {})
+    assert compress.load(folder)(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def renamed(folder, factory, arguments):

@@ -275,6 +275,16 @@ def test_a_run_that_was_killed_here_does_not_block_the_next(board):
     first._holds = False
 
 
+def test_an_agent_that_was_killed_leaves_no_lock_once_its_run_is_over(board):
+    """Found by a kill on a board: the run ended well, and the next one was told that the board is in use."""
+    first = board.device()
+    first.run(["true"])
+    first._link._process.kill()  # the connection, and the agent with it
+    first._link._process.wait()
+    first.close()
+    assert board.device().run(["echo", "mine"]).stdout == "mine\n"
+
+
 def test_status_and_clean(board, tmp_path):
     there = board.device()
     there.put(Path(__file__))

@@ -90,7 +90,7 @@ WORKING = """
 import math, sys, time
 from compress.pipeline.search.study import open_study, work
 from compress.recipe.search import SearchSpec
-study = open_study(sys.argv[1], "toy", SearchSpec(), 1, "a", heartbeat_s=1)
+study = open_study(sys.argv[1], "toy", SearchSpec(), None, "a", heartbeat_s=1)  # one seed would have both try the same
 def run(trial):
     x = trial.suggest_float("x", 0.0, 1.0)
     time.sleep(0.15)

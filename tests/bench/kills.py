@@ -1,10 +1,10 @@
-"""Kills at random moments of ships, benches and runs against a board on this machine: ``python -m tests.deploy.kills``.
+"""Kills at random moments of ships, benches and runs against a board on this machine: ``python -m tests.bench.kills``.
 
 The board is one that ``sshd`` on loopback gives (a chroot, an emulator or this machine itself), so that its processes are
 seen from here. Each round starts a command, kills its host process, a process of ours on the board or the connection,
 looks at what is left, and gives the command again: nothing may be lost, the old model is served, the second go succeeds.
 
-    EDGE_SSH_CONFIG=FILE python -m tests.deploy.kills URL PROFILE ARCH BOARD_ROOT ROUNDS [SEED]
+    EDGE_SSH_CONFIG=FILE python -m tests.bench.kills URL PROFILE ARCH BOARD_ROOT ROUNDS [SEED]
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Trial:
         self.mark = f"/tmp/kills-{os.getpid()}"
         self.url, self.store = f"{url}{'&' if '?' in url else '?'}root={self.mark}/root", f"{self.mark}/store"
         self.board = board
-        os.environ |= {"EDGE_KEYS": str(folder / "keys"), "COMPRESS_STEPS": str(folder / "steps"), "XDG_CONFIG_HOME": str(folder)}
-        os.environ["COMPRESS_QUIET_SECONDS"] = "0"
+        places = {"EDGE_KEYS": "keys", "COMPRESS_STEPS": "steps", "XDG_CONFIG_HOME": "home"}
+        os.environ |= {name: str(folder / place) for name, place in places.items()} | {"COMPRESS_QUIET_SECONDS": "0"}
         self.key = signing_keys.new("default")
         self.version = 0
         self.seconds = {"ship": 20.0, "bench": 20.0, "run": 60.0}
@@ -93,8 +93,12 @@ class Trial:
         log = (self.folder / "log").open("wb")
         return subprocess.Popen(
             [sys.executable, "-m", "compress", *self.command(kind)],
-            stdout=log, stderr=log, start_new_session=True, cwd=self.folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
 
     def ours(self) -> Iterator[tuple[psutil.Process, bool]]:
         """Processes that name our folder on the board, and whether each is a client of ssh here."""
@@ -139,7 +143,9 @@ class Trial:
     def served(self) -> tuple[int | None, str]:
         """The version that the board serves by its own word, and its fault."""
         words = ["status", "--device", self.url, "--root", self.store, "--json"]
-        done = subprocess.run([sys.executable, "-m", "compress", *words], capture_output=True, text=True, timeout=LONGEST_S, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "compress", *words], capture_output=True, text=True, timeout=LONGEST_S, check=False
+        )
         if done.returncode:
             return None, done.stderr[-300:]
         models = json.loads(done.stdout)[0]["models"] if done.stdout.startswith("[") else json.loads(done.stdout)["models"]
