@@ -107,12 +107,13 @@ def bounded_memory(more_bytes: int) -> Iterator[None]:
 
     It holds for all its threads, and where the system knows such a limit (Linux).
     """
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
+    if sys.platform != "linux":
         yield
         return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
     bound = pages * resource.getpagesize() + more_bytes
     bounds = [value for value in (bound, *before) if value != resource.RLIM_INFINITY]
     try:
