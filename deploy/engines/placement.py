@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from profiles.json_text import read_json
+
 Placement = Mapping[str, Mapping[str, int]]
 """Nodes of each operator, by the part that ran them."""
 FILE = "placement.json"
@@ -67,7 +69,10 @@ def save(folder: Path, placement: Placement) -> None:
 def load(folder: Path) -> dict[str, dict[str, int]]:
     """Read the placement beside an engine; empty where there is none."""
     try:
-        found: dict[str, dict[str, int]] = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError, RecursionError):
+        found = read_json(folder / FILE)
+    except (OSError, ValueError):
         return {}
-    return found
+    parts = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(part, dict) and all(type(count) is int for count in part.values()) for part in parts):
+        return {}
+    return dict(found)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import os
 import random
+import sys
 import time
 
 from profiles.errors import UserError
@@ -110,6 +112,39 @@ def _value(value):
     return str(value)
 
 
+REACHED: dict[str, set[tuple[str, str]]] = {}
+"""Files and names of the functions that the first calls of each target reached."""
+NOTED = 8
+_target, _left = "", 0
+
+
+def begin(target):
+    """Note what the first calls of ``check`` reach from here on, as the target's."""
+    global _target, _left
+    _target, _left = target, NOTED
+
+
+@contextlib.contextmanager
+def _noted():
+    global _left
+    if not _left:
+        yield
+        return
+    _left -= 1
+    reached = REACHED.setdefault(_target, set())
+
+    def note(frame, event, argument):
+        if event == "call":
+            reached.add((frame.f_code.co_filename, frame.f_code.co_qualname))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
 def check(reader, *given, allowed=(UserError,)):
     """Run ``reader``: it returns, or tells faults of one line each, within ``HANG_S`` of processor time.
 
@@ -118,7 +153,8 @@ def check(reader, *given, allowed=(UserError,)):
     """
     begin = time.process_time()
     try:
-        reader(*given)
+        with _noted():
+            reader(*given)
         faults = ()
     except UserError as error:
         faults = error.faults

@@ -126,6 +126,8 @@ def _assembled(arrays: dict[str, Array], facts: Mapping[str, Any]) -> StoredSet:
         facts=facts,
         compensators=arrays.get("compensators"),
     )
+    if any(array.dtype.kind not in "biuf" or array.ndim == 0 for array in arrays.values()):
+        raise ValueError("inputs, targets and soft labels are arrays of numbers")
     needed = ("use", "task", "classes", "inputs", "teacher", "tiles", "labels", "normalise", "augmentation")
     if missing := [name for name in needed if name not in facts]:
         raise ValueError(f"no {', '.join(missing)}")
@@ -134,6 +136,8 @@ def _assembled(arrays: dict[str, Array], facts: Mapping[str, Any]) -> StoredSet:
         raise ValueError(f"{len(found.targets)} targets for {found.stored} inputs")
     if any(len(array) != len(found.targets) for array in soft.values()):
         raise ValueError("soft labels and targets differ in number")
+    if found.normalise is not None and not all(isinstance(value, int | float) for value in found.normalise.mean):
+        raise ValueError("the mean is a list of numbers")
     return found
 
 

@@ -1,0 +1,46 @@
+"""Recovery sets and records beside engines, mutated: read, or one line for each fault."""
+
+import io
+import json
+
+import numpy as np
+
+from compress.methods.condensation import stored
+from deploy.engines import placement
+from tests.fuzz.mutations import check, generator, inputs, mutated_bytes, mutated_table
+from tests.fuzz.test_own_files import contents
+
+FACTS = {
+    "format": stored.FORMAT, "use": "random", "task": "classification", "classes": ["a", "b"],
+    "inputs": {"input": [1, 4, 4]},
+
+    "teacher": "0" * 64, "tiles": 1, "labels": "soft", "normalise": None, "augmentation": None,
+}  # fmt: skip
+
+
+def packed(facts):
+    content = io.BytesIO()
+    told = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    images, targets = np.zeros((6, 1, 4, 4), np.uint8), np.arange(6) % 2
+    np.savez(content, **{"inputs.input": images}, targets=targets, soft=np.zeros((6, 2), np.float16), facts=told)
+    return content.getvalue()
+
+
+def test_recovery_sets(tmp_path):
+    file, rnd = tmp_path / "set.npz", generator("recovery set")
+
+    def read(content):
+        file.write_bytes(content)
+        found = stored.load(file)
+        (found.stored, found.arrays(), found.normalise)
+
+    assert check(read, packed(FACTS)) == ()
+    for number in range(inputs(80)):
+        check(read, packed(mutated_table(FACTS, rnd)) if number % 2 else mutated_bytes(packed(FACTS), rnd))
+
+
+def test_records_of_placement(tmp_path):
+    rnd = generator("placement")
+    for content in contents({"CPU": {"Conv": 3}, "CoreML": {"part": 1}}, rnd, inputs(60)):
+        (tmp_path / placement.FILE).write_bytes(content)
+        check(lambda: placement.left_to(placement.load(tmp_path), "CPU"))
