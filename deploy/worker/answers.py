@@ -71,7 +71,7 @@ def _record(kinds: Mapping[str, Callable[[object], bool]]) -> Callable[[Any], bo
 _LOAD = {
     "wall_s": _is_number,
     "cores": _is_count,
-    "interruptions": _is_count,
+    "interruptions": _is_optional(_is_count),
     "others_s": _is_optional(_is_finite),
     "stolen_s": _is_optional(_is_finite),
 }
