@@ -8,6 +8,7 @@ from typing import Any
 
 from deploy.measure.conditions import Conditions
 from deploy.measure.load import Load
+from deploy.measure.path_times import PARTS
 from deploy.measure.timing import Times
 from profiles.errors import one_line
 
@@ -118,6 +119,9 @@ def _is_block(times: Any) -> bool:
     return timed > 0 and len(times["own"]) <= timed and blocks and "load" in times
 
 
+_TIMED = _all(_is_number)
+
+
 ANSWERS: dict[str, Callable[[Any], bool]] = {
     "facts": lambda result: _is_device(result["device"]) and all(map(_is_engine, result["engines"].values())),
     "build": lambda result: _is_number(result["seconds"]) and _is_count(result["size_bytes"]),
@@ -136,6 +140,10 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
         _all(_is_number)(result["least_ms"])
         and _all(_is_number)(result["p50_ms"])
         and len(result["least_ms"]) == len(result["p50_ms"])
+    ),
+    "describe": lambda result: _is_count(result["samples"]),
+    "time_path": lambda result: (
+        len(result["rows"]) > 0 and all(len(row) == len(PARTS) and _TIMED(row) for row in result["rows"])
     ),
     "conditions": _record(_CONDITIONS),
     "look": lambda result: _record(_LOAD)(result) and "wall_s" in result,

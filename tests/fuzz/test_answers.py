@@ -23,6 +23,7 @@ from deploy.devices.ssh import SSH
 from deploy.engines.base import BuildPlan, EngineError
 from deploy.measure.conditions import Conditions
 from deploy.measure.load import Load
+from deploy.measure.path_times import PathTimes
 from deploy.measure.timing import Times
 from deploy.shipping import ship
 from deploy.worker.answers import ANSWERS, RECORDS
@@ -84,6 +85,11 @@ WORKER = {
     ),
     "infer": ({"samples": 1}, lambda worker, folder: worker.infer({"x": np.ones(3)})),
     "warm": ({"first_ms": 1.0}, lambda worker, folder: worker.warm({"x": np.ones(3)}) + 1),
+    "describe": ({"samples": 3}, lambda worker, folder: worker.describe(folder)),
+    "time_path": (
+        {"rows": [[0.1, 0.2, 0.1, 0.4]] * 3},
+        lambda worker, folder: PathTimes([worker.time_path(0.1)] * 3).summary(),
+    ),
     "peak": ({"peak_mib": None}, lambda worker, folder: worker.peak_mib()),
     "time": (LATER, lambda worker, folder: worker.time(0.1).append_block(Times([0.1])).medians()),
     "time_models": (

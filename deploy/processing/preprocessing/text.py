@@ -50,7 +50,9 @@ def tokenizer_from(data: Mapping[str, Any], folder: Path) -> Tokenizer:
         raise ValueError(f"no {FILE} of at most {MOST_TOKENIZER_BYTES} bytes beside it")
     if hashlib.sha256(file.read_bytes()).hexdigest() != data["tokenizer_sha256"]:
         raise ValueError(f"{FILE} is another one")
-    return Tokenizer(file, whole(data, "length", MOST_LENGTH, 2), tuple(str(name) for name in data["inputs"]), is_proven=True)
+    return Tokenizer(
+        file, whole(data, "length", MOST_LENGTH, 2), tuple(str(name) for name in data["inputs"]), is_proven=True
+    )
 
 
 def token_faults(tokenizer: Tokenizer, inputs: Mapping[str, tuple[int, ...]]) -> list[str]:
