@@ -119,7 +119,8 @@ def _is_block(times: Any) -> bool:
     return timed > 0 and len(times["own"]) <= timed and blocks and "load" in times
 
 
-_TIMED = _all(_is_number)
+def _is_path(row: Any) -> bool:
+    return len(row) == len(PARTS) and _all(_is_number)(row)
 
 
 ANSWERS: dict[str, Callable[[Any], bool]] = {
@@ -142,9 +143,7 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
         and len(result["least_ms"]) == len(result["p50_ms"])
     ),
     "describe": lambda result: _is_count(result["samples"]),
-    "time_path": lambda result: (
-        len(result["rows"]) > 0 and all(len(row) == len(PARTS) and _TIMED(row) for row in result["rows"])
-    ),
+    "time_path": lambda result: len(result["rows"]) > 0 and all(map(_is_path, result["rows"])),
     "conditions": _record(_CONDITIONS),
     "look": lambda result: _record(_LOAD)(result) and "wall_s" in result,
     "cool": lambda result: _is_number(result["waited_s"]),

@@ -88,7 +88,7 @@ WORKER = {
     "describe": ({"samples": 3}, lambda worker, folder: worker.describe(folder)),
     "time_path": (
         {"rows": [[0.1, 0.2, 0.1, 0.4]] * 3},
-        lambda worker, folder: PathTimes([worker.time_path(0.1)] * 3).summary(),
+        lambda worker, folder: PathTimes(blocks=[worker.time_path(0.1)] * 3).summary(),
     ),
     "peak": ({"peak_mib": None}, lambda worker, folder: worker.peak_mib()),
     "time": (LATER, lambda worker, folder: worker.time(0.1).append_block(Times([0.1])).medians()),
