@@ -26,8 +26,11 @@ from profiles.errors import UserError, one_line
 PARTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """What the names of a part's shards begin with; shards of other names are train's."""
 LABEL, NONE = "cls", "none"
+DAMAGE = (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, MemoryError, RecursionError)
+"""What a damaged archive raises: heads follow one another, and state any size."""
 MOST_LABEL = 32
 """Bytes of a class number's text."""
+MOST_CLASSES = 10**6
 NAMED = 5
 
 
@@ -122,8 +125,8 @@ def _samples(root: Path, shards: Sequence[str], label: str) -> list[Sample]:
     for shard in shards:
         try:
             samples += _of_shard(root, shard, label)
-        except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-            faults.append(f"data: {root / shard}: {one_line(str(error), 200)}")
+        except DAMAGE as error:
+            faults.append(f"data: {root / shard}: {one_line(str(error), 200) or type(error).__name__}")
     twice, times = next(iter(Counter(sample.key for sample in samples).most_common(1)), ("", 0))
     if not faults and times > 1:
         faults.append(f"data: {root}: sample {one_line(twice, 100)!r} is there twice; the names of samples are their own")
@@ -155,8 +158,10 @@ def _label(archive: tarfile.TarFile, key: str, by_suffix: Mapping[str, tarfile.T
     file = archive.extractfile(by_suffix[label])
     assert file is not None, "it is a regular file"
     text = file.read(MOST_LABEL + 1)
-    if len(text) > MOST_LABEL or not text.strip().isdigit() or int(text) >= 2**31:
-        raise ValueError(f"sample {key!r}: .{label} is the text of a whole number, 0 or more; given: {text[:MOST_LABEL]!r}")
+    if len(text) > MOST_LABEL or not text.strip().isdigit() or int(text) >= MOST_CLASSES:
+        raise ValueError(
+            f"sample {key!r}: .{label} is the text of a whole number below {MOST_CLASSES:,}; given: {text[:MOST_LABEL]!r}"
+        )
     return int(text)
 
 

@@ -198,6 +198,12 @@ FUZZED = {
         "deploy.worker.client:RemoteWorker._call",
         "deploy.worker.client:RemoteWorker._read_stderr",
     ),
+    "test_shards.py::test_shards": (
+        "compress.data.webdataset:_Shards.content",
+        "compress.data.webdataset:_Shards.take",
+        "compress.data.webdataset:_of_shard",
+    ),
+    "test_stored_sets.py::test_records_of_serving": ("deploy.engines.serving:load",),
 }
 """Target in this folder, and the readers that it reaches."""
 
@@ -205,6 +211,8 @@ NOT_SEEN = {
     "deploy.processing.tokens:encode",
     "deploy.processing.tokens:_read",
     "compress.data.images:_Files.take",
+    "compress.data.webdataset:_Shards.content",
+    "compress.data.webdataset:_Shards.take",
     "compress.data.box_samples:ImageCache._decode",
     "compress.data.mask_samples:MaskCache._decode",
     "compress.data.keypoint_samples:KeypointSamples._cut",
@@ -260,7 +268,7 @@ NOT_FUZZED = {
         "compress.pipeline.device_costs:DeviceCostModel._in_float",
         "compress.pipeline.device_costs:DeviceCostModel._layers",
         "compress.pipeline.evaluator:Evaluator.judge",
-        "compress.pipeline.evaluator:Evaluator._parted",
+        "compress.pipeline.agreement:Agreement._parted",
         "compress.pipeline.evaluator:Evaluator._structure",
         "compress.pipeline.evaluator:Evaluator.infer",
         "compress.pipeline.exports:Exporter._from_onnx.make",
@@ -268,7 +276,7 @@ NOT_FUZZED = {
         "compress.pipeline.exports:Exporter.exported.make",
         "compress.pipeline.exports:Exporter._post_training.make",
         "compress.pipeline.exports:Exporter.packed.make",
-        "compress.pipeline.model_builder:ModelBuilder.reference",
+        "compress.pipeline.served_models:ServedModels._reference_at",
         "compress.pipeline.teachers:Teachers.labelled",
         "compress.pipeline.condensing:condense",
         "compress.stages.base:Context.train",

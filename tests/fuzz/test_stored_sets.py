@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from compress.methods.condensation import stored
-from deploy.engines import placement
+from deploy.engines import placement, serving
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes, mutated_table
 from tests.fuzz.test_own_files import contents
 
@@ -44,3 +44,17 @@ def test_records_of_placement(tmp_path):
     for content in contents({"CPU": {"Conv": 3}, "CoreML": {"part": 1}}, rnd, inputs(60)):
         (tmp_path / placement.FILE).write_bytes(content)
         check(lambda: placement.left_to(placement.load(tmp_path), "CPU"))
+
+
+SERVING = {
+    "sizes": {"name": "length", "sizes": [4, 8], "axes": {"ids": 1}, "mask": "", "fill": {}, "outputs": [0]},
+    "states": [{"name": "h", "output": 1, "shape": [4], "dtype": "float32"}],
+    "every": True,
+}
+
+
+def test_records_of_serving(tmp_path):
+    rnd = generator("serving")
+    for content in contents(SERVING, rnd, inputs(80)):
+        (tmp_path / serving.FILE).write_bytes(content)
+        check(lambda: serving.load(tmp_path).as_json(), allowed=(ValueError,))
