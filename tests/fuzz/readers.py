@@ -281,6 +281,8 @@ NOT_FUZZED = {
         "compress.pipeline.condensing:condense",
         "compress.stages.base:Context.train",
         "compress.recipe.spec:Recipe.as_json",
+        "compress.pipeline.folding:fold.make",
+        "compress.pipeline.whole_path:WholePath.preprocessing",
         "compress.pipeline.search.space:_chosen",
         "compress.training.state:_read",
         "compress.training.trainer:Trainer._layout",

@@ -74,3 +74,24 @@ def test_tokenizer_files(tmp_path, tokenizer):
     for number in range(inputs(80)):
         content = json.dumps(table).encode()
         check(read, mutated_text(content, rnd) if number % 2 else json.dumps(mutated_table(table, rnd)).encode())
+
+
+HOSTILE_PARTS = {
+    "a pattern that takes any time": {
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+(a+)+(a+)+b"}, "behavior": "Isolated", "invert": False}
+    },
+    "a replacement that fills memory": {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}] * 4,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("part", HOSTILE_PARTS)
+def test_tokenizers_that_hang_or_fill_memory(part, tmp_path, tokenizer):
+    tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text("utf-8")) | HOSTILE_PARTS[part]))
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{'a' * 60},{'xyz'[n % 3]}\n" for n in range(12)))
+    faults = check(lambda: loaded(text(train=tmp_path / "t.csv", tokenizer=tokenizer, length=8, calibration=2)))
+    assert (len(faults) == 1 and "to be read" in faults[0]) or "ends the process" in faults[0]
