@@ -94,4 +94,4 @@ def test_tokenizers_that_hang_or_fill_memory(part, tmp_path, tokenizer):
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text("utf-8")) | HOSTILE_PARTS[part]))
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{'a' * 60},{'xyz'[n % 3]}\n" for n in range(12)))
     faults = check(lambda: loaded(text(train=tmp_path / "t.csv", tokenizer=tokenizer, length=8, calibration=2)))
-    assert (len(faults) == 1 and "to be read" in faults[0]) or "ends the process" in faults[0]
+    assert len(faults) == 1 and "tokenizer.json" in faults[0]
