@@ -141,6 +141,7 @@ TRANSFORMERS = {
         decoder_ffn_dim=512,
         decoder_layers=3,
         decoder_n_points=[6, 6],
+        num_queries=100,
         depth_mult=0.5,
         hidden_expansion=0.34,
     ),

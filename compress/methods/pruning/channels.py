@@ -22,7 +22,7 @@ from compress.methods.pruning.counting import settle_counts
 from compress.methods.pruning.families import find_families
 from compress.methods.pruning.importance import Scorer, l2
 from compress.methods.pruning.structure.coupling import ChannelSet, Count, Slices, find_structure
-from compress.models.inputs import ModelInputs, rows
+from compress.models.inputs import ModelInputs, call, rows
 from profiles.errors import first_line
 
 LEAST_SAMPLES = 2
@@ -88,9 +88,8 @@ def rank_groups(
     try:
         structure = find_structure(work, example)
     except Exception as error:  # whatever the model trips over, it is left whole
-        return [], (
-            f"no channel is cut: the model does not run on its example ({type(error).__name__}: {first_line(error)})",
-        )
+        fact = "its channels cannot be followed" if _runs(work, example) else "the model does not run on its example"
+        return [], (f"no channel is cut: {fact} ({type(error).__name__}: {first_line(error)})",)
     scorer = l2(work, (), lambda *_: torch.zeros(())) if measure is None else measure(work)
     families = find_families(work, structure, example)
     groups: list[Group] = []
@@ -117,6 +116,15 @@ def rank_groups(
     ]
     scaled = settle_counts(work, example, scaled, lambda g: least_important(g, len(g.importance) - g.parts))
     return scaled, tuple(f"{path} keeps its channels: {reason}" for path, reason in structure.fixed.items())
+
+
+def _runs(module: nn.Module, example: ModelInputs) -> bool:
+    try:
+        with torch.no_grad():
+            call(module, example)
+    except Exception:
+        return False
+    return True
 
 
 def _named(sets: Sequence[ChannelSet]) -> Iterable[tuple[str, ChannelSet]]:

@@ -34,6 +34,16 @@ class Shaped:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """What was reduced along axes, and what that made: of the same units, once these are alike along the axes."""
+
+    ids: Tensor
+    axes: tuple[int, ...]
+    made: Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Grouped:
     """A grouped convolution: what each group reads and makes, (groups, channels), and its weight's second axis."""
 

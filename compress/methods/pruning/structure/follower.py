@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compress.methods.pruning.structure import rules
-from compress.methods.pruning.structure.facts import Beside, Call, Grouped, Shaped, Weight
+from compress.methods.pruning.structure.facts import Beside, Call, Grouped, Reduced, Shaped, Weight
 from compress.methods.pruning.structure.ran import Ran
 from compress.methods.pruning.structure.units import Units, varying
 from compress.models.inputs import ModelInputs, count, tensors
@@ -40,6 +40,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.elements: dict[str, Tensor] = {}
         self.wide: list[Tensor] = []
         self.beside: list[Beside] = []
+        self.reduced: list[Reduced] = []
         self.shaped: list[Shaped] = []
         self.parts: list[tuple[Tensor, int]] = []
         self.grouped: list[Grouped] = []
@@ -129,6 +130,12 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         core = self.core(tensor)
         if varying(core):
             self.shaped.append(Shaped(path=self.path, ids=core))
+
+    def reduce(self, ids: Tensor, axes: Sequence[int]) -> Tensor:
+        """Make units of what is reduced along axes on which it is of several, as the norm of each head is."""
+        made = self.units.new(*(1 if axis in axes else size for axis, size in enumerate(ids.shape)))
+        self.reduced.append(Reduced(ids=ids, axes=tuple(axes), made=made))
+        return made
 
     def put_beside(self, ours: Tensor, theirs: Tensor, sizes: tuple[int, ...], reason: str) -> None:
         """Remember two operands of an operator, which are joined when it is known along which axis each varies."""

@@ -12,6 +12,7 @@ from compress.methods.pruning.structure.elementwise import elementwise, unknown
 from compress.methods.pruning.structure.layers import LAYERS, normalise
 from compress.methods.pruning.structure.moving import MOVES, move
 from compress.methods.pruning.structure.ran import Ran
+from compress.methods.pruning.structure.units import varying
 
 NORMS = ("linalg_vector_norm", "norm", "var", "std", "var_mean", "std_mean")
 REDUCTIONS = frozenset(
@@ -68,8 +69,9 @@ def _reduce(call: Ran) -> None:
     core = follower.core(given)
     ids = core
     if any(core.shape[axis] > 1 for axis in axes):
-        same = (core == core.amax(axes, keepdim=True)).all() if axes else torch.tensor(True)
-        ids = core.amax(axes, keepdim=True) if bool(same) else torch.zeros_like(core.amax(axes, keepdim=True))
+        ids = core.amax(axes, keepdim=True)
+        if not bool((core == ids).all()):
+            ids = follower.reduce(core, axes) if varying(ids) else torch.zeros_like(ids)
     for result in call.results:
         if result.dim() == given.dim():
             follower.set(result, ids)
@@ -99,7 +101,11 @@ def _copy(call: Ran) -> None:
 
 
 def _fill(call: Ran) -> None:
-    call.follower.set_empty(call.results[0])
+    """Write one number everywhere: what is of channels stays of them, as a bias does that is zeroed in part."""
+    if call.before is not None and bool(call.before.any()):
+        call.follower.set(call.results[0], call.before)
+    else:
+        call.follower.set_empty(call.results[0])
 
 
 def _index_put(call: Ran) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.methods.pruning.structure.facts import Beside, Grouped
+from compress.methods.pruning.structure.facts import Beside, Grouped, Reduced
 from compress.methods.pruning.structure.follower import Follower
 from compress.methods.pruning.structure.units import components, same_shape, varying
 
@@ -38,6 +38,8 @@ def settle(follower: Follower, module: nn.Module) -> None:
         before = units.joins
         live = _live(follower)
         fixed = units.reasons()
+        for each in follower.reduced:
+            _reduce(follower, each)
         waiting = [each for each in waiting if not _stand(follower, each)]
         for grouped in follower.grouped:
             _choose_groups(follower, grouped, fixed)
@@ -65,6 +67,13 @@ def _narrow(follower: Follower, core: Tensor, fixed: Mapping[int, str]) -> None:
     rows = {axis: core.movedim(axis, 0).reshape(core.shape[axis], -1).numpy() for axis in varying(core)}
     best = max(rows, key=lambda axis: components(rows[axis], fixed))
     follower.units.join(rows[best], rows[best].max(axis=1, keepdims=True))
+
+
+def _reduce(follower: Follower, each: Reduced) -> None:
+    """Join what a reduction made with what it was made of, where this goes together by now."""
+    core = follower.units.core(each.ids)
+    if all(core.shape[axis] == 1 for axis in each.axes):
+        follower.units.join(core, each.made)
 
 
 def _stand(follower: Follower, each: Beside) -> bool:

@@ -89,7 +89,7 @@ class Units:
                 ids = ids.narrow(axis, 0, 1)
         if ids.numel() == 0:
             return ids
-        ids = torch.from_numpy(self.find(np.ascontiguousarray(ids.numpy())))
+        ids = torch.from_numpy(self.find(np.ascontiguousarray(ids.numpy()))).reshape(ids.shape)  # of no axes it had made one
         for axis, size in enumerate(ids.shape):
             if size > 1 and bool((ids == ids.narrow(axis, 0, 1)).all()):
                 ids = ids.narrow(axis, 0, 1)

@@ -174,3 +174,41 @@ class UnevenHeads(nn.Module):
 
     def forward(self, x):
         return self.head(self.block(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class CosineHeads(nn.Module):
+    """Attention by cosines, of a scale for each head, whose keys' bias is zeroed in the forward pass (Swin V2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.norm = nn.Conv2d(3, 32, 4, 4), nn.LayerNorm(32)
+        self.qkv, self.proj, self.head = nn.Linear(32, 96), nn.Linear(32, 32), nn.Linear(32, 4)
+        self.scale = nn.Parameter(torch.rand(4, 1, 1) + 1)
+
+    def forward(self, x):
+        x = self.norm(self.patch(x).flatten(2).transpose(1, 2))
+        samples, tokens, width = x.shape
+        bias = self.qkv.bias.clone()
+        third = bias.numel() // 3
+        bias[third : 2 * third].zero_()
+        qkv = functional.linear(x, self.qkv.weight, bias)
+        q, k, v = qkv.reshape(samples, tokens, 3, 4 * width // 32, 8).permute(2, 0, 3, 1, 4)
+        scores = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
+        mixed = (scores * self.scale.clamp(max=2.0)).softmax(-1) @ v
+        return self.head((x + self.proj(mixed.transpose(1, 2).reshape(samples, tokens, width))).mean(1))
+
+
+class Scalars(nn.Module):
+    """Asks whether a mask hides nothing, and fills a number in: tensors without axes (BERT, RT-DETR)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.head = conv(3, 32), conv(32, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        scale = x.new_zeros(())
+        scale.copy_(x.new_tensor(2.0))
+        x = self.first(x) * scale
+        if not bool(torch.isfinite(x).all()):
+            x = torch.nan_to_num(x)
+        return self.head(self.last(x).mean((2, 3)))

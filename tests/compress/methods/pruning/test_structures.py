@@ -18,7 +18,7 @@ from tests.zoo import small as zoo
 OUTPUT = "an output of the model would lose them"
 LEAST = {
     **dict.fromkeys(("Transformer", "Window", "Branches", "Upsampled", "C2f", "ViT", "TorchAttention", "ConvNeXt"), 0.35),
-    **dict.fromkeys(("LambdaShortcut", "SqueezeExcite", "Shared", "UnevenHeads"), 0.35),
+    **dict.fromkeys(("LambdaShortcut", "SqueezeExcite", "Shared", "UnevenHeads", "CosineHeads", "Scalars"), 0.35),
     **dict.fromkeys(("Flattened", "Inception"), 0.3),
     "Grouped": 0.25,
     "SliceResidual": 0.2,
@@ -115,3 +115,15 @@ def test_a_stream_is_cut_to_the_width_of_the_heads_that_stay():
     assert len(operation.tensors["patch.weight"]["0"]) == 30
     assert len(operation.tensors["block.qkv.weight"]["0"]) == 90
     assert [len(operation.tensors["block.proj.weight"][axis]) for axis in "01"] == [30, 30]
+
+
+def test_a_model_that_runs_and_cannot_be_followed_is_told_from_one_that_does_not_run(monkeypatch):
+    module, example = make("Scalars"), torch.randn(2, 3, 16, 16)
+    wrong = rank_groups(module, torch.randn(2, 5, 16, 16))[1]
+    assert wrong[0].startswith("no channel is cut: the model does not run on its example (RuntimeError: ")
+
+    def faulty(call):
+        raise KeyError(call.name)
+
+    monkeypatch.setattr("compress.methods.pruning.structure.rules.follow", faulty)
+    assert rank_groups(module, example)[1][0].startswith("no channel is cut: its channels cannot be followed (KeyError: ")
