@@ -19,7 +19,7 @@ def application_table(report: Report) -> Table:
     )
     made.add_column("#", justify="right")
     for part in PARTS:
-        made.add_column(f"{part} ms", justify="right")
+        made.add_column(f"{part} ms", justify="right", no_wrap=True)
     for heading in ("peak MiB", "load ms", "first ms"):
         made.add_column(heading, justify="right")
     for number, row in enumerate(report.rows, 1):
@@ -38,4 +38,4 @@ def cells_of(row: Row) -> list[str]:
 
 
 def _span(span: Span) -> str:
-    return f"{span.p50:.3f} ({span.low:.3f} to {span.high:.3f})"
+    return f"{span.p50:.4g} ({span.low:.3g} to {span.high:.3g})"

@@ -270,10 +270,11 @@ def test_a_finished_runs_rows_are_timed_again_from_its_engines_alone(done, tmp_p
     assert entry(["report", "runs/small-cpu", "--measure"]) == 0
     after = json.loads((folder / "runs/small-cpu/report.json").read_text())
     assert [step.split("-")[0] for step in set(_steps(folder)) - made] == ["race"]
-    changing = {"latency_ms", "energy_mj"}
+    changing = {"latency_ms", "energy_mj", "peak_mib", "load_ms", "first_ms", "path_ms"}
     for old, new in zip(before["rows"], after["rows"], strict=True):
         assert {k: v for k, v in old.items() if k not in changing} == {k: v for k, v in new.items() if k not in changing}
         assert old["latency_ms"] != new["latency_ms"], "timed anew"
+        assert old["path_ms"] != new["path_ms"] and new["path_ms"]["total"]["p50"] > new["path_ms"]["engine"]["p50"]
     assert after["environment"]["conditions"] != before["environment"]["conditions"]
     shutil.rmtree(folder / "runs/.steps" / after["rows"][0]["raced_as"])
     assert entry(["report", "runs/small-cpu", "--measure"]) == 2

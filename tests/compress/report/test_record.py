@@ -77,20 +77,6 @@ def test_a_budget_that_nothing_meets_is_over_budget():
     assert len(verdict.why_not) == 2
 
 
-def test_budgets_of_memory_and_loading_are_kept_and_what_is_unknown_keeps_none():
-    small = replace(row("student/b/int8", "student", 98.0, 98.0, 0.45), peak_mib=80.0, load_ms=300.0)
-    large = replace(STUDENT, peak_mib=120.0, load_ms=100.0)
-    budget = Budget(peak_mib=100.0, load_ms=400.0)
-    assert conclude([TEACHER, FREE, large, small], budget).best == small.name, "the large one is faster"
-    verdict = conclude([TEACHER, large], replace(budget, load_ms=50.0))
-    assert verdict.why_not == (
-        "peak memory, 120.0 MiB, is over the budget of 100 MiB",
-        "the time to load, 100 ms, is over the budget of 50 ms",
-    )
-    unknown = conclude([TEACHER, FREE, STUDENT], budget)
-    assert unknown.why_not[0] == "peak memory, unknown, is over the budget of 100 MiB"
-
-
 def test_a_size_budget_can_choose_a_slower_row():
     small = row("student/b/int8", "student", 98.0, 98.0, 0.45, size=10)
     verdict = conclude([TEACHER, FREE, STUDENT, small], Budget(size_mib=100 / 2**20))

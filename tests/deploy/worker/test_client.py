@@ -14,9 +14,11 @@ from deploy.engines import EngineError, engine, engines
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.worker.client import RemoteWorker
+from deploy.worker.whole_path import race_paths
 from profiles.device import load
 from profiles.errors import UserError
 from tests.conftest import small_model, wait_until
+from tests.deploy.bundles import picture_bundle
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,40 @@ def test_no_process_is_left_behind():
         worker.facts()
         pid = worker.process.pid
     wait_until(lambda: not psutil.pid_exists(pid), "the end of the worker")
+
+
+def test_the_whole_path_is_timed_by_the_worker_from_raw_samples(tmp_path):
+    folder, _ = picture_bundle(tmp_path / "b")
+    with RemoteWorker(device("local")) as worker:
+        worker.build(folder / "model.onnx", plan("onnxruntime"), tmp_path / "engine")
+        worker.open(tmp_path / "engine")
+        with pytest.raises(UserError, match="no processing is described"):
+            worker.time_path(0)
+        worker.describe(folder)
+        rows = worker.time_path(0.01)
+        times = race_paths({"small": worker}, 0.02)["small"].summary()
+    assert len(rows) >= 11 and all(min(row) > 0 and row[3] == pytest.approx(sum(row[:3])) for row in rows)
+    assert (
+        times.samples >= 121 and times.total.p50 > times.engine.p50 > 0 and times.pre.low <= times.pre.p50 <= times.pre.high
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("preprocessing.json", b'{"use": "os.system"}', "asks for 'os.system'"),
+        ("preprocessing.json", b"[" * 100000, "cannot be read"),
+        ("postprocessing.json", b'{"use": "tags", "classes": ["a"]}', "cannot be timed: the model gives"),
+        ("raw.npz", b"PK", "raw.npz"),
+    ],
+)
+def test_a_processing_that_will_not_do_is_told_in_a_line(file, content, words, tmp_path):
+    folder, _ = picture_bundle(tmp_path / "b")
+    (folder / file).write_bytes(content)
+    with RemoteWorker(device("local")) as worker:
+        worker.build(folder / "model.onnx", plan("onnxruntime"), tmp_path / "engine")
+        worker.open(tmp_path / "engine")
+        with pytest.raises(UserError, match=words) as told:  # noqa: PT012  # either may be the one that tells
+            worker.describe(folder)
+            worker.time_path(0)
+    assert len(told.value.faults) == 1
