@@ -12,10 +12,12 @@ import onnx
 
 from compress.report.record import JSON_FILE
 from deploy.bundle import manifest as manifests
+from deploy.bundle.build import serving_of
 from deploy.bundle.bundle import load_plan
 from deploy.bundle.manifest import MANIFEST
 from deploy.bundle.model_file import model_file
 from deploy.engines import BuildPlan, engine
+from deploy.engines.serving import NOTHING
 from deploy.latency.bench import onnx_fault
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, unknown
@@ -70,6 +72,8 @@ def open_side(
         return _onnx_side(given, profile, versions, only, precision)
     contents, _, _ = manifests.read(folder)
     manifests.check_files(folder, contents)
+    if serving_of(folder) != NOTHING:
+        raise UserError(f"{given}: has several sizes or states, which a check does not know; `compress run` times its rows")
     plan = load_plan(folder)
     engines = [runtime.engine for runtime in profile.runtimes]
     if plan.engine not in engines:
