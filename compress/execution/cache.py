@@ -214,7 +214,7 @@ def step_fault(folder: Path) -> str:
         files = {str(name): (int(size), str(sha256_)) for name, (size, sha256_) in listed.items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST}, as an earlier version or a damaged disk leaves it"
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return f"{MANIFEST} is damaged"
     if FACTS not in files:
         return f"{MANIFEST} is damaged"

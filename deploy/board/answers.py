@@ -45,7 +45,7 @@ def _is_status(result: Any) -> bool:
     texts = all(_is_text(result.get(key)) for key in ("root", "python", "system"))
     lists = all(_are_texts(result.get(key)) for key in ("code", "jobs"))
     sizes = _are_sizes(result.get("size_bytes")) and _is_count(result.get("free_bytes"))
-    return texts and lists and sizes and (result.get("lock") is None or _is_text(result["lock"]))
+    return texts and lists and sizes and "lock" in result and (result["lock"] is None or _is_text(result["lock"]))
 
 
 ANSWERS: dict[str, Callable[[object], bool]] = {

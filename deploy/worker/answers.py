@@ -128,6 +128,7 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "build": lambda result: _is_number(result["seconds"]) and _is_count(result["size_bytes"]),
     "open": lambda result: (
         isinstance(result["inputs"], list)
+        and len(result["inputs"]) > 0
         and all(map(_is_input, result["inputs"]))
         and _is_count(result["batch"])
         and _is_count(result["threads"])
