@@ -110,10 +110,8 @@ FUZZED = {
         "deploy.shipping.releases:Release.proof",
         "deploy.shipping.releases:Slot._read_history",
     ),
-    "test_own_files.py::test_lists_of_trees_and_marks_of_roots": (
-        "deploy.board.root:check",
-        "deploy.board.store:Store._forget_blobs",
-    ),
+    "test_own_files.py::test_lists_of_trees": ("deploy.board.store:Store._forget_blobs",),
+    "test_own_files.py::test_marks_of_roots": ("deploy.board.root:check",),
     "test_own_files.py::test_locks_of_boards": ("deploy.board.lock:_parsed",),
     "test_plans_and_tables.py::test_golden_samples_and_arrays_of_losses": (
         "compress.losses.base:load_npy",

@@ -146,17 +146,23 @@ def test_histories_and_proofs(tmp_path):
         check(release.proof, allowed=(ValueError, OSError))
 
 
-def test_lists_of_trees_and_marks_of_roots(tmp_path):
+def test_lists_of_trees(tmp_path):
     rnd, store = generator("trees"), Store(tmp_path / "root")
     for content in contents({"a": "0" * 64}, rnd, inputs(60)):
         tree = store.root / "trees" / "x"
         tree.mkdir(parents=True, exist_ok=True)
         tree.with_name("x.json").write_bytes(content)
         check(store.forget, tree)
+
+
+def test_marks_of_roots(tmp_path):
+    rnd = generator("marks")
+    roots.claim(tmp_path / "root")
     marker = tmp_path / "root" / roots.MARKER
-    whole = marker.read_bytes() if marker.exists() else b""
+    whole = marker.read_bytes()
+    assert check(roots.check, tmp_path / "root") == ()
     for _ in range(inputs(40)):
-        marker.write_bytes(mutated_bytes(whole or b"x", rnd))
+        marker.write_bytes(mutated_bytes(whole, rnd))
         check(roots.check, tmp_path / "root", allowed=(roots.ForeignRootError,))
 
 
