@@ -82,7 +82,9 @@ class ModelBuilder:
         self.data, serving = served_data(recipe, self.data)
         self.task = self.task.bound_to(self.data)
         self.data_key = self.data.fingerprint()
-        self._trainer = Trainer(recipe.seed, progress, recipe.trackers, tracked, serving.sizes)
+        self._trainer = Trainer(
+            recipe.seed, progress, recipe.trackers, tracked, serving.sizes, shards_teacher=recipe.teacher.shard
+        )
         self._shared = RunContext(
             recipe=recipe,
             task=self.task,

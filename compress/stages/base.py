@@ -142,8 +142,8 @@ class Context:
     ) -> Objective:
         """Build the losses between ``module`` and the teacher for a number of samples; ``trained``: it works already."""
         untrained = self.example if self.shown is None else self.shown
-        example = self._shown() if trained else untrained
-        return Objective(losses, self.task, module, self.teacher, example, samples, self.engine_teachers, trained=trained)
+        example, teacher = self._shown() if trained else untrained, self.trainer.spread(self.teacher)
+        return Objective(losses, self.task, module, teacher, example, samples, self.engine_teachers, trained=trained)
 
     def _shown(self) -> ModelInputs:
         count = max(2, min(SHOWN, MOST_VALUES // sample_values(self.example)))

@@ -36,6 +36,7 @@ from compress.training.loader import Batches, Part, Place
 from compress.training.memory import retained_memory
 from compress.training.processes import check_shared
 from compress.training.schedule import Schedule
+from compress.training.sharding import check_launcher, is_sharded, sharded
 from compress.training.state import RunState, Validate
 from compress.training.teacher_cache import Signals, TeacherCache, size_bytes
 from deploy.engines.inputs import Inputs, image
@@ -75,6 +76,7 @@ class Trainer:
         trackers: experiment trackers by accelerate's names (``tensorboard``, ``mlflow``, ``wandb``).
         tracked: folder of what they write.
         sizes: of models that take several; captured programs take the largest alone.
+        shards_teacher: whether a teacher is spread over the processes.
 
     Attributes:
         numerics: what of the machine decides the bytes of a result; part of a step's key.
@@ -87,8 +89,11 @@ class Trainer:
         trackers: tuple[str, ...] = (),
         tracked: Path | None = None,
         sizes: Sizes | None = None,
+        *,
+        shards_teacher: bool = False,
     ) -> None:
-        self._seed, self._progress, self._sizes = seed, progress, sizes
+        check_launcher()
+        self._seed, self._progress, self._sizes, self._shards_teacher = seed, progress, sizes, shards_teacher
         self._measured: dict[str, str] = {}
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
@@ -102,6 +107,10 @@ class Trainer:
         self._tracking = bool(trackers)
         # how many processes train is no part of it: a training goes on with another number than it began with
         self.numerics = f"{self._accelerator.device.type}-{self._accelerator.mixed_precision}"
+
+    def spread(self, teacher: nn.Module) -> nn.Module:
+        """Return a teacher as it teaches in a training: spread over the processes where that was asked for."""
+        return sharded(teacher, self._accelerator.device) if self._shards_teacher else teacher
 
     def fit(
         self,
@@ -147,7 +156,8 @@ class Trainer:
         teacher: QueriedSignals | TeacherCache | None = answers
         if answers is None and outputs and schedule.realisations:
             teacher = TeacherCache(outputs, batches, schedule, say)
-        with self.placed([module.train(), *objective.frozen()], layout, apart):
+        frozen = [each for each in objective.frozen() if not is_sharded(each)]
+        with self.placed([module.train(), *frozen], layout, apart):
             objective.parts.to(self._accelerator.device).train()
             run = RunState(name, module, objective.parts, schedule, batches, folder, say)
             self._go(name, module, objective, run, layout, teacher, validate)

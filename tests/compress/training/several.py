@@ -22,6 +22,7 @@ from compress.methods.distillation.objective import Objective
 from compress.tasks.classification import Classification
 from compress.training import state
 from compress.training.schedule import Schedule
+from compress.training.sharding import sharded
 from compress.training.trainer import Trainer
 from profiles.errors import UserError
 from tests.conftest import blob_splits, small_model
@@ -49,10 +50,11 @@ class Alone(nn.Module):
         return student_logits.square().mean()
 
 
-def train(folder: Path, epochs: int, losses: list[object], die_at: int = -1) -> dict[str, object]:
+def train(folder: Path, epochs: int, losses: list[object], die_at: int = -1, *, shard: bool = False) -> dict[str, object]:
     """Train, and describe what came of it."""
     data, student, teacher = blob_splits(), small_model(1), small_model(2, width=1.0)
     told = io.StringIO()
+    teacher = sharded(teacher.eval(), torch.device("cpu")) if shard else teacher
     trainer, example = Trainer(0, StreamProgress(told)), torch.from_numpy(data.train.load([0, 1]).inputs)
     objective = Objective(parse_losses(losses), Classification(), student, teacher, example, len(data.train))
     state.CHECKPOINT_SECONDS = 0.0
@@ -73,7 +75,22 @@ def train(folder: Path, epochs: int, losses: list[object], die_at: int = -1) -> 
     state_dict = {name: value for name, value in objective.parts.state_dict().items() if ".running_" not in name}
     kept = {name: value.double().flatten()[:4096].tolist() for name, value in state_dict.items()}
     accuracy = Classification().evaluate(trainer.predictor(student), data.test).value
-    return {"kept": kept, "steps": steps, "loss": result.loss, "accuracy": accuracy}
+    return {"kept": kept, "steps": steps, "loss": result.loss, "accuracy": accuracy, "weights": _weights(student)}
+
+
+def _weights(module: nn.Module) -> list[float]:
+    return [float(value.detach().double().abs().sum()) for value in module.parameters()]
+
+
+def teach_sharded(folder: Path) -> dict[str, object]:
+    """Train with a teacher that is whole, and with one that is spread; say how much of that each process holds."""
+    whole = small_model(2, width=1.0).eval().requires_grad_(False)
+    spread, images = sharded(whole, torch.device("cpu")), torch.linspace(-1, 1, 4 * 256).reshape(4, 1, 16, 16)
+    with torch.no_grad():
+        apart = float((whole(images) - spread(images)).abs().max())
+    held = sum(p.to_local().numel() for p in spread.parameters()) / sum(p.numel() for p in whole.parameters())
+    one, other = (train(folder / f"sharded-{shard}", 1, ["task", "kd", "cwd"], shard=shard) for shard in (False, True))
+    return {"apart": apart, "held": held, "one": one["weights"], "other": other["weights"]}
 
 
 def main() -> None:
@@ -87,6 +104,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         told = train(asked.folder / "training", asked.epochs, LOSSES, asked.die_at)
+        told |= {"sharded": teach_sharded(asked.folder)} if asked.alone else {}
         if asked.alone:
             LOSSES_TABLE["alone"] = "tests.compress.training.several:Alone"
             train(asked.folder / "alone", 1, ["alone"])

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from compress.training.sharding import check_launcher
+from profiles.errors import UserError
 from tests.compress.training.several import LOSSES, train
 from tests.conftest import HANG_S, ROOT
 
@@ -43,6 +45,9 @@ def test_losses_remember_the_same_in_two_processes_and_what_does_not_is_refused(
     assert first["steps"] == [1, 2, 3, 4] == second["steps"], "the schedule of one process"
     assert first["kept"] == second["kept"]
     assert "in 0.mean what its own process alone has seen, and 2 processes train" in first["error"] == second["error"]
+    for told in (first["sharded"], second["sharded"]):
+        assert told["apart"] < 1e-5 and 0.4 < told["held"] < 0.6, "each holds half of the teacher, which says the same"
+        assert told["one"] == pytest.approx(told["other"], rel=1e-3), "and teaches the same"
     one = train(tmp_path / "one", 1, LOSSES)
     assert set(one["kept"]) == set(first["kept"])
     for name in ("known", "counts"):
@@ -51,6 +56,13 @@ def test_losses_remember_the_same_in_two_processes_and_what_does_not_is_refused(
     (taid,) = [key for key in one["kept"] if key.endswith("state")]
     assert first["kept"][taid][0] == pytest.approx(one["kept"][taid][0], abs=1e-3)
     assert first["loss"] == pytest.approx(one["loss"], rel=0.2), "batch norms see half a batch each"
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launcher_that_would_spread_the_student_is_refused(variable, monkeypatch):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(UserError, match=r"launched with (FSDP|DeepSpeed), .* shard = true in \[teacher\]"):
+        check_launcher()
 
 
 @pytest.mark.slow
