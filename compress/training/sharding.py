@@ -7,6 +7,7 @@ import os
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from compress.execution import distributed
@@ -39,7 +40,7 @@ def sharded(module: nn.Module, device: torch.device) -> nn.Module:
     if distributed.count() == 1:
         return module
     spread = copy.deepcopy(module)
-    mesh = torch.distributed.init_device_mesh(device.type, (distributed.count(),))
+    mesh = init_device_mesh(device.type, (distributed.count(),))
     for child in spread.children():
         for block in child.children() if isinstance(child, nn.Sequential | nn.ModuleList) else [child]:
             if any(True for _ in block.parameters()):
