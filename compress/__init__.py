@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from compress.data.base import Splits as Splits
     from compress.pipeline.bench import bench as bench
     from compress.pipeline.check.compare import check as check
+    from compress.pipeline.compare_data import compare_data as compare_data
+    from compress.pipeline.recalibration.recalibrate import recalibrate as recalibrate
     from compress.report.check_record import Check as Check
     from compress.report.devices_record import DevicesReport as DevicesReport
     from compress.report.record import Report as Report
@@ -54,10 +56,12 @@ NAMES = {
     "UserError": "profiles.errors",
     "bench": "compress.pipeline.bench",
     "check": "compress.pipeline.check.compare",
+    "compare_data": "compress.pipeline.compare_data",
     "export": "compress.api.modules",
     "load": "compress.api.modules",
     "prune": "compress.api.modules",
     "quantize": "compress.api.modules",
+    "recalibrate": "compress.pipeline.recalibration.recalibrate",
     "run": "compress.api.run",
     "search": "compress.api.search",
     "split_arrays": "compress.data.arrays",

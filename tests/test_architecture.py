@@ -145,7 +145,7 @@ def test_commands_in_the_documents_exist(document):
     text = document.read_text()
     from compress.cli.main import COMMANDS
 
-    for command in re.findall(r"^\s*(?:\$ )?compress (\w+)", text, re.MULTILINE):
+    for command in re.findall(r"^\s*(?:\$ )?compress ([\w-]+)", text, re.MULTILINE):
         assert command in COMMANDS, f"{document.name}: compress {command}"
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"\bmake ([a-z-]+)", text):

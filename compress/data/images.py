@@ -258,7 +258,7 @@ def images(
         counts, validation=validation, test=test, calibration=calibration, seed=seed, labels=numbers["train"]
     )
     return image_splits(
-        {part: _Files(root, [name for name, _ in pictures]) for part, pictures in folders.parts.items()},
+        {part: FileImages(root, [name for name, _ in pictures]) for part, pictures in folders.parts.items()},
         numbers,
         chosen,
         view,
@@ -296,7 +296,7 @@ def image_splits(
 
 
 @final
-class _Files(ImageStore):
+class FileImages(ImageStore):
     """Files under one folder."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:

@@ -91,7 +91,7 @@ def collect(
             **stated(builder.recipe),
         },
         decoding=decoding,
-        extras=_extras(builder),
+        extras={**_extras(builder), **evaluator.pairs(best)},
         served=builder.models.serving_of(best.made),
         smaller=evaluator.smaller_models(best),
     )

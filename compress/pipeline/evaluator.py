@@ -345,6 +345,14 @@ class Evaluator:
         """Return the files of the sizes below the largest."""
         return {size: self._files.path(variant, self.plan(variant), size) for size in self._smaller()}
 
+    def float_model(self, made: CachedModel) -> onnx.ModelProto:
+        """Return a model as the ONNX file of floats that its engines are built from."""
+        return onnx.load(str(self._files.exported(made).folder / MODEL))
+
+    def pairs(self, variant: Variant) -> dict[str, Path]:
+        """Return what a bundle holds beside the engine's own file, so that new ranges can be made; by its name there."""
+        return self._files.pairs(variant, self._plan(variant))
+
     def packed(self, variant: Variant) -> PackedExport | None:
         """Return the packed form of that file; None where it has none, or is no smaller."""
         return self._files.packed(variant, self.plan(variant))

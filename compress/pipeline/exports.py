@@ -37,6 +37,8 @@ from profiles.quantization import QUANTIZATION
 MODEL = "model.onnx"
 TABLE = "calibration.cache"
 """The same ranges for TensorRT's older calibrators, beside a Q/DQ file of symmetric integers."""
+PAIRS = "calibration/pairs.onnx"
+"""In bundles of int8 whose engine has a format of its own: the ONNX file with Q/DQ pairs that it was made of."""
 FREE = post_training.PostTraining()
 """How int8 is made that costs nothing: the options of the stage ``quantize`` are for it alone."""
 
@@ -86,6 +88,11 @@ class Exporter:
     def path(self, variant: Variant, plan: BuildPlan, size: int | None = None) -> Path:
         """Return the file that a variant's engine is built from."""
         return self.source(variant, plan, size).folder / plan.model_file
+
+    def pairs(self, variant: Variant, plan: BuildPlan) -> dict[str, Path]:
+        """Return the file with Q/DQ pairs that an engine's own format was made of, by its name in a bundle."""
+        own = plan.format.exporter and plan.format.made_from == "onnx" and variant.precision == "int8"
+        return {PAIRS: self._model(variant, None).folder / MODEL} if own else {}
 
     def _from_onnx(self, model: Step, plan: BuildPlan) -> Step:
         """Convert an ONNX file into another format."""

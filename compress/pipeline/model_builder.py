@@ -54,6 +54,7 @@ from compress.tasks import Task
 from compress.training.trainer import Trainer
 from deploy.engines.inputs import as_feed
 from deploy.export import from_onnx
+from deploy.export.to_onnx import capture, to_onnx
 from deploy.files import sha256
 from deploy.onnx_graph.fixed_sizes import fix_sizes
 from profiles.device import DeviceProfile
@@ -100,7 +101,7 @@ class ModelBuilder:
             progress.say(f"data: {note}")
         self.observer = Observer(dict.fromkeys(r.quantization for r in profile.runtimes if r.quantization))
         self._progress = progress
-        self._pool = self.data.calibration
+        self._pool: Samples = self.data.calibration
         self.recovery: Recovery | None = None
         self._branched: dict[str, CachedModel] = {}
         self._file_by_key: dict[str, Path] = {}
@@ -112,6 +113,11 @@ class ModelBuilder:
         shapes = shapes_of(as_tensors(self.data.test.load(np.arange(1)).inputs))
         for doubt in calibration_checks.check_calibration(self.data.calibration, shapes):
             self._progress.say(f"data: {doubt}")
+
+    @property
+    def calibration_pool(self) -> Samples:
+        """Return the whole calibration split, of which ``choose_calibration`` selects."""
+        return self._pool
 
     @property
     def example(self) -> ModelInputs:
@@ -205,7 +211,7 @@ class ModelBuilder:
         if spec.select == "all":
             return
         decided = {
-            "spec": asdict(spec),
+            "spec": {"select": spec.select, "samples": spec.samples},
             "pool": self._pool.fingerprint(),
             "teacher": teacher.step.key,
             "seed": self.recipe.seed,
@@ -346,6 +352,12 @@ class ModelBuilder:
     def calibration_of(self, made: CachedModel) -> Samples:
         """Return the calibration samples of a model, each step of sequences being one."""
         return self.models.calibration_of(made, self.data.calibration)
+
+    def float_model(self, made: CachedModel) -> onnx.ModelProto:
+        """Return a model as an ONNX file of floats, its batch norms folded."""
+        if made.is_onnx:
+            return onnx.load(str(made.step.folder / MODEL))
+        return to_onnx(capture(made.artifact.module, self.example))
 
     def describe(self, made: CachedModel) -> str:
         """Say how a model's outputs are read, where the task chose that by their shapes; empty elsewhere."""

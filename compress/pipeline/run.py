@@ -19,7 +19,7 @@ from compress.execution.cache import StepCache, check_writable
 from compress.execution.locks import only_writer
 from compress.execution.progress import Progress, doing, keep_telling
 from compress.models import plan
-from compress.pipeline import bundle, folding, operating_points
+from compress.pipeline import bundle, calibration_curve, calibration_likeness, folding, operating_points
 from compress.pipeline import student_search as searching
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.comparison import Comparer
@@ -91,6 +91,7 @@ class Developed:
     Attributes:
         recipe: its names resolved, its student found.
         standing: the student after the last accepted stage; the teacher where it is the teacher and none was.
+        warnings: of the data.
     """
 
     recipe: Recipe
@@ -102,6 +103,7 @@ class Developed:
     baselines: Sequence[tuple[str, CachedModel]]
     attempts: Sequence[Attempt]
     standing: CachedModel
+    warnings: tuple[str, ...] = ()
 
 
 @final
@@ -135,6 +137,7 @@ def develop(
     recipe = builder.recipe  # its names resolved
     evaluator = Evaluator(builder, device, profile, cache, progress, options)
     builder.check()
+    traffic = calibration_likeness.traffic_of(builder)
 
     progress.say(describe_teacher(recipe))
     teacher = builder.teacher()
@@ -143,6 +146,9 @@ def develop(
     for note in teacher.notes if teacher.is_onnx else ():
         progress.say(f"  {note}")
     builder.choose_calibration(teacher)
+    unlike = calibration_likeness.find_warnings(teacher, traffic, builder, evaluator, cache)
+    for warning in unlike:
+        progress.say(f"WARNING: {warning}")
     if recipe.student.search is not None:
         progress.say("student: searching")
         search = searching.find(recipe, builder, evaluator, cache, progress)
@@ -174,6 +180,7 @@ def develop(
         baselines=baselines,
         attempts=attempts,
         standing=standing,
+        warnings=unlike,
     )
 
 
@@ -227,6 +234,7 @@ def finish(developed: Developed, out: Path, guests: Sequence[Guest] = ()) -> Fin
             is_quiet=not doubts,
         ),
         warnings=(
+            *developed.warnings,
             *find_warnings(rows, scale=scale, is_trained_here=builder.trains_teacher(teacher)),
             *not_clean(doubts, evaluator.url),
             *ran_elsewhere([(entry.name, evaluator.remark(entry.variant)) for entry in entries]),
@@ -237,10 +245,13 @@ def finish(developed: Developed, out: Path, guests: Sequence[Guest] = ()) -> Fin
     read_as = builder.describe(teacher)
     told = thresholds.describe(chosen, len(builder.data.validation)) if chosen else ""
     of_set = () if builder.recovery is None else builder.recovery.notes
+    accepted = [(a.name, a.made) for a in developed.attempts if a.decision.verdict == "accepted"]
+    judged = calibration_curve.last_float(teacher, accepted)
+    curve = calibration_curve.measure(*judged, builder, evaluator, developed.cache, progress)
     folded, found = folding.fold(best, evaluator, progress, seconds)
     notes = (*of_set, read_as, told, builder.models.steps_told(), found)
     record = None if folded is None else folded.record()
-    report = replace(report, notes=tuple(note for note in notes if note), folded=record)
+    report = replace(report, notes=tuple(note for note in notes if note), folded=record, curve=curve)
     cargo = bundle.collect(best, evaluator, builder, chosen, folded)
     if distributed.is_main():
         report.write(out)

@@ -10,6 +10,7 @@ from typing import Any
 from compress.methods.choice import summary
 from compress.report import picture
 from compress.report.application_table import cells_of
+from compress.report.calibration_curve import CalibrationCurve
 from compress.report.record import Report, Row
 from compress.report.rows_picture import pareto, rows_picture
 from deploy.files import write_atomically
@@ -43,6 +44,7 @@ def html(report: Report) -> str:
             verdict=verdict(report).strip().splitlines(),
             trade_off=trade_off(report),
             stages=stages(report),
+            curve=calibration_curve(report.curve) if report.curve else "",
             choices=choices,
             summary=summary,
             stored=describe,
@@ -104,6 +106,27 @@ def trade_off(report: Report) -> str:
     lowest = min(r.metric.value for r in rows)
     axes.set_ylim(min(lowest, floor) - 0.35, max(r.metric.value for r in rows) + 0.35)
     _number(axes, rows)
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def calibration_curve(curve: CalibrationCurve) -> str:
+    """Draw int8's metric against the number of calibration samples: each draw, their mean, and the float model's."""
+    figure, axes = _figure(8.6, 3.6)
+    counts = [point.samples for point in curve.points]
+    drawn = [(point.samples, value) for point in curve.points for value in point.values]
+    colour = COLOURS["student"]
+    low, high = ([pick(point.values) for point in curve.points] for pick in (min, max))
+    axes.fill_between(counts, low, high, color=colour, alpha=0.15, lw=0, label="all draws")
+    axes.plot(counts, [point.mean for point in curve.points], color=colour, lw=1.4, marker="o", ms=4, label="mean")
+    axes.scatter(*zip(*drawn, strict=True), s=10, color=COLOURS["baseline"], zorder=3, label="a draw")
+    axes.axhline(curve.float_value, color=INK, lw=1, ls="--", label="float")
+    axes.axvline(curve.kept, color=BUDGET, lw=1, ls=":", label="this run")
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("calibration samples (log)")
+    axes.set_ylabel(f"{curve.metric}, {curve.unit} on validation")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
     return _svg(figure)
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.methods.choice import Choice
 from compress.recipe.spec import Budget
+from compress.report.calibration_curve import CalibrationCurve
 from compress.tasks import Metric
 from deploy.files import write_atomically
 from deploy.measure.parity import Parity
@@ -207,6 +208,7 @@ class Report:
         refused: what has no row since the runtime does not take it.
         folded: the file that ships, where it takes preprocessing over; None where the best row ships as it was measured.
         notes: what was chosen on the way: how outputs are read, score thresholds after int8.
+        curve: of int8's accuracy by the number of calibration samples; None where the recipe asks for none.
     """
 
     recipe: Mapping[str, Any]
@@ -221,6 +223,7 @@ class Report:
     agreement: Literal["top1_agreement", "cosine", "max_abs"] = "top1_agreement"
     notes: tuple[str, ...] = ()
     folded: FoldedForm | None = None
+    curve: CalibrationCurve | None = None
 
     def row(self, name: str) -> Row:
         """Return the row of that name."""

@@ -43,6 +43,8 @@ def print_report(report: Report, console: Console) -> None:
         stored = [f"stored: {describe(row.packed)}"] if row.packed else []
         for line in [*summary(row.choices), *([f"({row.about})"] if row.choices and row.about else []), *stored]:
             console.print(f"  {line}", soft_wrap=True, markup=False)
+    for line in report.curve.lines() if report.curve else ():
+        console.print(line, soft_wrap=True, markup=False)
     console.print(verdict(report), soft_wrap=True)
 
 

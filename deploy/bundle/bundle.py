@@ -16,6 +16,8 @@
     answers.json        the answers to their golden outputs
     serving.json        where it has several sizes or states: which size a sample goes to, what is fed back
     size-64/model.onnx  of a smaller size, with the same weights
+    calibration/        of int8 in an engine's own format: the ONNX file with pairs that it was made of, for new ranges
+    lineage.json        of a recalibrated bundle: which bundle and which samples it was made of
     README.md           how to run it without this product
     manifest.json       version, target, size and SHA-256 of each file (deploy/bundle/manifest.py)
     manifest.sig        Ed25519 over manifest.json, once it is signed
@@ -60,6 +62,12 @@ from deploy.processing.summaries import summary
 from profiles.device import DeviceProfile
 from profiles.errors import UserError
 
+OWN = (
+    *("plan.json", "golden.npz", "preprocessing.json", "profile.json", "report.json", "README.md"),
+    *(packed_file.FILE, decode.FILE, "decode.md", decode.PRIORS, RAW_FILE, ANSWERS_FILE),
+)
+"""Files that ``write`` makes of what it is given, beside the model's own."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,7 @@ def write(
     raws: Sequence[Raw] = (),
     served: Serving = NOTHING,
     smaller: Mapping[int, Path] | None = None,
+    newer_than: int = 0,
 ) -> Manifest:
     """Replace ``folder`` by a bundle; it is there whole or not at all.
 
@@ -108,6 +117,7 @@ def write(
         raws: the first golden samples as an application has them.
         served: how samples reach the engines.
         smaller: the models of the smaller sizes.
+        newer_than: a version of the same name that the new one has to follow.
 
     Raises:
         ValueError: ``packed`` does not decode to ``model``.
@@ -148,7 +158,7 @@ def write(
         versions=dict(versions or {}),
         decoded=decoded,
     )
-    written = _release(draft, folder)
+    written = _release(draft, folder, newer_than)
     if signer is None and written.key is not None:
         shutil.copyfile(folder / MANIFEST, part / MANIFEST)
         shutil.copyfile(folder / SIGNATURE, part / SIGNATURE)
@@ -256,9 +266,9 @@ def load_plan(folder: Path) -> BuildPlan:
         raise UserError(f"{folder}: plan.json is no plan ({type(error).__name__}); get the bundle again") from None
 
 
-def _release(draft: Manifest, folder: Path) -> Manifest:
+def _release(draft: Manifest, folder: Path, newer_than: int) -> Manifest:
     """Return ``draft`` with version and dates, and the key of the bundle in ``folder`` where the content is the same."""
-    now = int(time.time())
+    now = max(int(time.time()), newer_than + 1)
     previous = _previous_manifest(folder)
     if previous is not None and previous.name == draft.name:
         unchanged = replace(

@@ -168,6 +168,16 @@ def read(content: bytes) -> bytes:
     return b"".join([*parts, rest[at:]])
 
 
+def repack(content: bytes, model: bytes) -> bytes:
+    """Write the packed file of ``model``, which has the weights of the packed file ``content`` in the same places.
+
+    Raises:
+        ValueError: it has not, or ``content`` is no packed file of this version.
+    """
+    _, entries, arrays = parse(content)
+    return write(model, _read_weights(entries, arrays))
+
+
 def size_breakdown(content: bytes) -> SizeBreakdown:
     """Break down the size of a packed file by content.
 

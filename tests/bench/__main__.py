@@ -35,6 +35,7 @@ NAMES = (
     "int8",
     "answer",
     "select",
+    "calibration",
     "latency_table",
     "shares",
     "pruning",

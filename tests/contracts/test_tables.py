@@ -43,6 +43,7 @@ HELPERS = {
         "arrays",
         "transforms",
         "fingerprints",
+        "given_samples",
         "box_samples",
         "box_transforms",
         "coco_files",

@@ -39,10 +39,15 @@ class CalibrationSpec:
     Attributes:
         select: ``all`` of the calibration split, or how ``samples`` of them are chosen (``calib.select``);
             ``synthesised`` ones are made of the teacher's batch norms, for where there is no data to calibrate on.
+        traffic: a folder of pictures or a .npz of what the model will see; a run warns where the samples are unlike it, and
+            without one where they are unlike validation.
+        curve: draws of each number of calibration samples, of whose int8 accuracy the report has a picture; 0 draws none.
     """
 
     select: Method = "all"
     samples: Annotated[int, Ge(1)] = 256
+    traffic: str = ""
+    curve: Annotated[int, Ge(0)] = 0
 
 
 @final

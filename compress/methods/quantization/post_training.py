@@ -149,7 +149,7 @@ def calibrate(
         UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
     """
     rules = QUANTIZATION[recipe]
-    shape = _input_shapes(model)
+    shape = input_shapes(model)
     check_calibration(samples, shape)
     placement = place(model, rules, kept)
     try:
@@ -165,7 +165,7 @@ def calibrate(
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
 
 
-def _input_shapes(model: onnx.ModelProto) -> InputShapes:
+def input_shapes(model: onnx.ModelProto) -> InputShapes:
     """Return the shape of a sample, 0 for a free dimension; of several inputs by name."""
     constants = {tensor.name for tensor in model.graph.initializer}
     types = {given.name: given.type.tensor_type for given in model.graph.input if given.name not in constants}

@@ -108,7 +108,7 @@ def test_json_keeps_the_contract_and_comes_back(report, tmp_path):
     report.write(tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["schema"] == 1
-    parts = "schema recipe device environment budget rows verdict warnings scale refused agreement notes folded"
+    parts = "schema recipe device environment budget rows verdict warnings scale refused agreement notes folded curve"
     assert set(data) == set(parts.split())
     budget = "accuracy_drop_points latency_ms_p50 size_mib stored_mib peak_mib load_ms total_ms"
     assert set(data["budget"]) == set(budget.split())

@@ -1,0 +1,1 @@
+"""New activation ranges for a bundle: read and checked, proven, written beside it."""

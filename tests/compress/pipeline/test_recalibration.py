@@ -1,0 +1,166 @@
+"""Recalibrate: a real int8 bundle whose site is twice as bright; what is refused, in one line; whose signature is given."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from compress.data.base import ArraySamples
+from compress.execution.progress import StreamProgress
+from compress.methods.quantization.post_training import PostTraining, quantize_model
+from compress.pipeline import signing_keys
+from compress.pipeline.recalibration.recalibrate import recalibrate
+from deploy.bundle import bundle as bundles
+from deploy.bundle import golden, manifest
+from deploy.engines import engine
+from profiles.device import load as load_profile
+from profiles.errors import UserError
+from tests.deploy.engines.small import small
+
+FACTOR = 2.0
+ABOUT = {"size": [8, 8], "mean": [0.5] * 3, "deviation": [0.25] * 3, "order": "rgb", "scale": 1.0, "crop": "none"}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """A key of this machine, and another's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_KEYS", str(tmp_path_factory.mktemp("keys")))
+        yield signing_keys.new("default")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Labelled samples of the site, and where a module's tests write."""
+    folder = tmp_path_factory.mktemp("site")
+    np.savez(folder / "site.npz", images=FACTOR * images(120, seed=9), labels=np.arange(120) % 4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(site, keys):
+    """A network in int8 with ranges of samples that are half as bright, signed."""
+    samples = ArraySamples(images(32, seed=3), np.full(32, -1))
+    profile, runtime = load_profile("cpu"), engine("onnxruntime")
+    profile = replace(profile, runtimes=tuple(r for r in profile.runtimes if r.engine == "onnxruntime"))
+    plan = replace(runtime.plan(profile, "int8", runtime.affinity().version), threads=1)
+    int8 = quantize_model(small(), samples, profile.runtimes[0].quantization, PostTraining()).onnx()
+    onnx.save(int8, site / "int8.onnx")
+    (site / "engine").mkdir()
+    runtime.build(site / "int8.onnx", plan, site / "engine")
+    outputs = golden.run(runtime.open(site / "engine", plan), samples.images[:16])
+    bundles.write(
+        site / "bundle",
+        title="site",
+        name="site",
+        model=site / "int8.onnx",
+        plan=plan,
+        profile=profile,
+        golden=golden.pack(samples.images[:16], outputs),
+        report=b"{}",
+        preprocessing={**ABOUT, "classes": ["a", "b", "c", "d"]},
+        signer=signing_keys.signer(keys),
+    )
+    return site / "bundle"
+
+
+def images(count, seed):
+    return np.random.default_rng(seed).normal(size=(count, 3, 8, 8)).astype(np.float32)
+
+
+def quiet():
+    import io
+
+    return StreamProgress(io.StringIO())
+
+
+def test_ranges_of_the_site(bundle, site, keys):
+    found = recalibrate(bundle, site / "site.npz", progress=quiet())
+    before, _, _ = manifest.read(bundle)
+    after, _, signature = manifest.read(site / "bundle-recalibrated")
+    assert found.exit_code == 0 and found.wider > found.pairs / 2, "the site is twice as bright"
+    assert found.cosine_after > found.cosine_before, "what was clipped is not any more"
+    assert found.samples.calibrated == 96 and found.samples.held_out == 24 and found.accuracy is not None
+    assert after.name == before.name and after.version > before.version and after.key == keys.id and signature
+    assert bundles.verify(site / "bundle-recalibrated").cosine > 0.9999, "its golden samples are the new engine's"
+    lineage = json.loads((site / "bundle-recalibrated/lineage.json").read_text())
+    assert lineage["made_of"]["version"] == before.version and lineage["before"] == []
+    assert (bundle / "report.json").read_bytes() == (site / "bundle-recalibrated/report.json").read_bytes()
+    again = recalibrate(site / "bundle-recalibrated", site / "site.npz", out=site / "again", progress=quiet())
+    assert again.changed == 0, "the same samples give the same ranges"
+    assert json.loads((site / "again/lineage.json").read_text())["before"][0]["made_of"]["version"] == before.version
+
+
+def test_another_s_bundle_is_never_signed_here(bundle, site, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_KEYS", str(tmp_path / "mine"))
+    signing_keys.new("default")
+    found = recalibrate(bundle, site / "site.npz", out=tmp_path / "new", progress=quiet())
+    assert found.key is None and "not on this machine" in found.notes[0] and "not signed: look at it" in str(found)
+
+
+def test_pictures_are_prepared_as_the_bundle_states(bundle, tmp_path):
+    for number, picture in enumerate(images(8, seed=4)):
+        folder = tmp_path / "pictures" / "abcd"[number % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.clip((picture.transpose(1, 2, 0) * 0.25 + 0.5) * 255, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    found = recalibrate(bundle, tmp_path / "pictures", out=tmp_path / "new", progress=quiet())
+    assert found.samples.kind == "folder" and found.samples.labelled and found.samples.calibrated == 8
+    assert found.accuracy.facts["samples"] == 8 and any("serve ranges and proof" in note for note in found.notes)
+
+
+def altered(bundle, tmp_path):
+    import shutil
+
+    shutil.copytree(bundle, tmp_path / "altered")
+    with (tmp_path / "altered/model.onnx").open("ab") as file:
+        file.write(b"x")
+    return tmp_path / "altered"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("altered", "model.onnx was altered"),
+        ("resigned", "its signature does not match"),
+        ("onnx", "an ONNX file; give the bundle"),
+        ("shape", "the samples are of shape (3, 4, 4); the model takes (3, 8, 8)"),
+        ("nan", "NaN or infinity"),
+        ("labels", "labels are 0 to 3"),
+        ("empty", "holds no samples"),
+        ("nothing", "no such folder or .npz file"),
+        ("itself", "that is the bundle itself"),
+        ("taken", "it is there and no bundle"),
+    ],
+)
+def test_what_will_not_do_is_told_in_one_line(given, words, bundle, site, tmp_path):
+    import shutil
+
+    what, samples, out = bundle, site / "site.npz", tmp_path / "new"
+    arrays = {"images": np.ones((8, 3, 8, 8), np.float32)}
+    if given == "altered":
+        what = altered(bundle, tmp_path)
+    elif given == "resigned":
+        what = shutil.copytree(bundle, tmp_path / "resigned")
+        raw = bytearray((what / "manifest.sig").read_bytes())
+        raw[0] ^= 1
+        (what / "manifest.sig").write_bytes(raw)
+    elif given == "onnx":
+        what = site / "int8.onnx"
+    elif given in ("itself", "taken"):
+        out = bundle if given == "itself" else site
+    else:
+        arrays |= {"shape": {"images": np.ones((8, 3, 4, 4), np.float32)}}.get(given, {})
+        arrays |= {"nan": {"images": np.full((8, 3, 8, 8), np.nan, np.float32)}}.get(given, {})
+        arrays |= {"labels": {"labels": np.full(8, 4)}}.get(given, {})
+        arrays = {} if given == "empty" else arrays
+        samples = tmp_path / ("nothing" if given == "nothing" else "given.npz")
+        if given != "nothing":
+            np.savez(samples, **arrays)
+    with pytest.raises(UserError) as caught:
+        recalibrate(what, samples, out=out, progress=quiet())
+    assert len(caught.value.faults) == 1 and words in caught.value.faults[0], caught.value
+    assert out in (bundle, site) or not out.exists()
