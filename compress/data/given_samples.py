@@ -94,7 +94,7 @@ def picture_view(preprocessing: Mapping[str, Any], where: str) -> ImagePreproces
         )
     except UserError as error:
         raise UserError(*(f"{where}: {fault}" for fault in error.faults)) from None
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise UserError(f"{where}: how pictures are prepared cannot be read ({one_line(str(error), 100)})") from None
 
 
@@ -174,7 +174,7 @@ def _single(
         return ArraySamples(np.ascontiguousarray(array), targets, normalise=_normalise(preprocessing))
     except UserError as error:
         raise UserError(*(f"{where}: {fault}" for fault in error.faults)) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise UserError(f"{where}: how pictures are normalised cannot be read ({one_line(str(error), 100)})") from None
 
 

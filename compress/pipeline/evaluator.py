@@ -351,7 +351,7 @@ class Evaluator:
 
     def pairs(self, variant: Variant) -> dict[str, Path]:
         """Return what a bundle holds beside the engine's own file, so that new ranges can be made; by its name there."""
-        return self._files.pairs(variant, self._plan(variant))
+        return self._files.pairs(variant, self.plan(variant))
 
     def packed(self, variant: Variant) -> PackedExport | None:
         """Return the packed form of that file; None where it has none, or is no smaller."""

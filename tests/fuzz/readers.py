@@ -26,6 +26,10 @@ METHODS = {
 }  # fmt: skip
 
 FUZZED = {
+    "test_recalibration.py::test_preprocessing": ("compress.pipeline.recalibration.opened:read_preprocessing",),
+    "test_recalibration.py::test_profiles": ("compress.pipeline.recalibration.opened:_described",),
+    "test_recalibration.py::test_lineage": ("compress.pipeline.recalibration.recalibrate:_earlier",),
+    "test_recalibration.py::test_given_arrays": ("compress.data.given_samples:_arrays",),
     "test_texts.py::test_tables": (
         "compress.data.text_files:_separated",
         "compress.data.text_files:_json_lines",
@@ -58,7 +62,7 @@ FUZZED = {
     ),
     "test_task_data.py::test_annotations": ("compress.data.keypoint_samples:KeypointSamples._cut",),
     "test_pictures.py::test_pictures": (
-        "compress.data.images:_Files.take",
+        "compress.data.images:FileImages.take",
         "compress.data.box_samples:ImageCache._decode",
         "compress.data.patches:read_image",
         "compress.data.patches:read_numbers",
@@ -208,7 +212,7 @@ FUZZED = {
 NOT_SEEN = {
     "deploy.processing.tokens:encode",
     "deploy.processing.tokens:_read",
-    "compress.data.images:_Files.take",
+    "compress.data.images:FileImages.take",
     "compress.data.webdataset:_Shards.content",
     "compress.data.webdataset:_Shards.take",
     "compress.data.box_samples:ImageCache._decode",
@@ -266,6 +270,11 @@ NOT_FUZZED = {
         "compress.pipeline.device_costs:DeviceCostModel._in_float",
         "compress.pipeline.device_costs:DeviceCostModel._layers",
         "compress.pipeline.evaluator:Evaluator.judge",
+        "compress.pipeline.evaluator:Evaluator.float_model",
+        "compress.pipeline.model_builder:ModelBuilder.float_model",
+        "compress.pipeline.recalibration.opened:load_plain",
+        "compress.pipeline.recalibration.recalibrate:_write",
+        "compress.pipeline.recalibration.recalibrate:_write_model",
         "compress.pipeline.agreement:Agreement._parted",
         "compress.pipeline.evaluator:Evaluator._structure",
         "compress.pipeline.evaluator:Evaluator.infer",
@@ -342,7 +351,7 @@ NOT_FUZZED = {
     "bytes of a sample that its own reader has taken, handed on": (
         "compress.data.audio_samples:AudioSamples.raw",
         "compress.data.box_samples:ImageCache.content",
-        "compress.data.images:_Files.content",
+        "compress.data.images:FileImages.content",
         "compress.data.keypoint_samples:KeypointSamples.raw",
         "compress.data.mask_samples:MaskCache.content",
         "deploy.processing.raws:pack",

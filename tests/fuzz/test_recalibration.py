@@ -1,0 +1,45 @@
+"""What a bundle to recalibrate states, and samples that are given for it, mutated: read, or one line for each fault."""
+
+import io
+
+import numpy as np
+
+from compress.data.given_samples import open_given, picture_view
+from compress.pipeline.recalibration.opened import _described, read_preprocessing
+from compress.pipeline.recalibration.recalibrate import _earlier
+from profiles.device import load as load_profile
+from tests.fuzz.mutations import check, generator, inputs, mutated_bytes
+from tests.fuzz.test_own_files import contents
+
+ABOUT = {"size": [8, 8], "mean": [0.5], "deviation": [0.25], "order": "grey", "scale": 1.0, "crop": "none", "classes": ["a"]}
+LINEAGE = {"schema": 1, "made_of": {"name": "x", "version": 3}, "samples": {"digest": "0"}, "before": [{"schema": 1}]}
+
+
+def test_preprocessing(tmp_path):
+    rnd = generator("preprocessing of a bundle to recalibrate")
+    for content in contents(ABOUT, rnd, inputs(120)):
+        (tmp_path / "preprocessing.json").write_bytes(content)
+        check(lambda: picture_view(read_preprocessing(tmp_path), "samples"))
+
+
+def test_profiles(tmp_path):
+    rnd = generator("profile of a bundle to recalibrate")
+    (tmp_path / "preprocessing.json").write_text("{}")
+    for content in contents(load_profile("cpu").as_json(), rnd, inputs(60)):
+        (tmp_path / "profile.json").write_bytes(content)
+        check(lambda: _described(tmp_path, "onnxruntime", []))
+
+
+def test_lineage(tmp_path):
+    rnd = generator("lineage of a bundle to recalibrate")
+    for content in contents(LINEAGE, rnd, inputs(60)):
+        (tmp_path / "lineage.json").write_bytes(content)
+        check(lambda: _earlier(tmp_path))
+
+
+def test_given_arrays(tmp_path):
+    rnd, stream = generator("given arrays"), io.BytesIO()
+    np.savez(stream, images=np.zeros((6, 1, 8, 8), np.uint8), labels=np.zeros(6, np.int64))
+    for _ in range(inputs(80)):
+        (tmp_path / "given.npz").write_bytes(mutated_bytes(stream.getvalue(), rnd))
+        check(lambda: open_given(tmp_path / "given.npz", ABOUT, ["a"], "samples").samples.load(np.arange(1)))
