@@ -16,14 +16,17 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from profiles.errors import UserError
+
 
 @final
 class UltralyticsDetector(nn.Module):
     """A YOLO of ultralytics, v5 to v12 and 26, before its decode.
 
     Gives boxes (samples, 4 * bins, places) and class logits (samples, classes, places), which the task detection reads
-    as head ``yolo``; of releases that give maps, those. Weights have the names of the library's own checkpoints. A model
-    that is end to end gives its one-to-one branch: as to its loss, the other one is trained along.
+    as head ``yolo``; of releases that give maps, those. Behind them, of one that finds keypoints, (samples, 3 points,
+    places), and of one that segments, the masks' coefficients and prototypes. Weights have the names of the library's
+    own checkpoints. A model that is end to end gives its one-to-one branch: as to its loss, the other one is trained along.
 
     Args:
         whole: the library's model.
@@ -54,7 +57,7 @@ class UltralyticsDetector(nn.Module):
         if self.training:
             self._last = raw, (int(pixels.shape[2]), int(pixels.shape[3]))
         answer = raw["one2one"] if isinstance(raw, dict) and "one2one" in raw else raw
-        return (answer["boxes"], answer["scores"]) if isinstance(answer, dict) else tuple(answer)
+        return _tensors(answer) if isinstance(answer, dict) else tuple(answer)
 
     def task_loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Compute the library's loss of the last forward pass in training, a mean over samples.
@@ -64,6 +67,10 @@ class UltralyticsDetector(nn.Module):
         """
         assert self._last is not None, "the loss is of a forward pass in training"
         raw, (height, width) = self._last
+        if len(_tensors(raw)) > 2:
+            raise UserError(
+                "[task] loss = 'model': the library's loss reads keypoints or masks, and the data gives boxes alone"
+            )
         sample, _ = torch.nonzero(targets[..., 0] >= 0, as_tuple=True)
         rows = targets[targets[..., 0] >= 0]
         batch = {
@@ -73,6 +80,12 @@ class UltralyticsDetector(nn.Module):
         }
         loss, _ = self._whole[0].loss(batch, raw)
         return loss.sum() / len(targets)  # type: ignore[no-any-return]  # the library has no types
+
+
+def _tensors(answer: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Return what a head of ultralytics gives of each place, by its names, in the order in which it is read."""
+    found = [answer[name] for name in ("boxes", "scores", "kpts", "mask_coefficient", "proto") if name in answer]
+    return tuple(each[0] if isinstance(each, list | tuple) else each for each in found)
 
 
 @final
@@ -135,16 +148,23 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def ultralytics_detector(name: str, *, classes: int = 80, channels: int = 3) -> nn.Module:
+KINDS = {"-seg": ("SegmentationModel", False), "-pose": ("PoseModel", True)}
+"""The library's class of a structure by the end of its name, and whether it has keypoints."""
+
+
+def ultralytics_detector(name: str, *, classes: int = 80, channels: int = 3, points: int = 17) -> nn.Module:
     """Build a detector of ultralytics by the name of its structure, with random weights.
 
     Args:
-        name: such as ``yolo11n``; structures that segment or find keypoints have heads of their own, which are not read.
+        name: such as ``yolo11n``, ``yolo11n-seg`` or ``yolo11n-pose``.
+        points: keypoints of an object, of a structure that finds them.
     """
+    kind, more = next((found for end, found in KINDS.items() if name.endswith(end)), ("DetectionModel", False))
+    arguments = {"data_kpt_shape": (points, 3)} if more else {}
     with quietly():
         tasks = importlib.import_module("ultralytics.nn.tasks")
-        whole = tasks.DetectionModel(f"{name}.yaml", ch=channels, nc=classes, verbose=False)
+        whole = getattr(tasks, kind)(f"{name}.yaml", ch=channels, nc=classes, verbose=False, **arguments)
     head = type(whole.model[-1]).__name__
-    if not head.endswith("Detect"):
-        raise ValueError(f"its head is {head}, and detectors' are read")
+    if not any(part in head for part in ("Detect", "Segment", "Pose")):
+        raise ValueError(f"its head is {head}; detectors' are read, with keypoints or masks")
     return UltralyticsDetector(whole, importlib.import_module("ultralytics.cfg").get_cfg())

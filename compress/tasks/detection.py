@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
@@ -56,6 +57,7 @@ class Detection(Task):
         strides: pixels of the input that a cell of each map covers.
         anchors: of heads with anchors, their width and height in pixels, for each stride; YOLOv5's.
         priors: of SSD, a .npy file of the corners of its prior boxes in pixels, (priors, 4).
+        points: how many keypoints an object has, of a head whose outputs are decoded; others tell by their shapes.
         loss: ``own``, or ``model``: what the model's ``task_loss(outputs, targets)`` says.
         box_weight: of the boxes' share of the own loss.
         least_score: a place less sure than this sees nothing, where precision is averaged.
@@ -75,6 +77,7 @@ class Detection(Task):
         strides: Sequence[int] = (8, 16, 32),
         anchors: Anchors | None = None,
         priors: Path | None = None,
+        points: Annotated[int, Ge(0)] = 0,
         loss: Literal["own", "model"] = "own",
         box_weight: Annotated[float, Ge(0)] = 2.5,
         least_score: float = 0.01,
@@ -96,7 +99,7 @@ class Detection(Task):
         if faults:
             raise UserError(*faults)
         self._head, self._loss, self._box_weight = head, loss, box_weight
-        self._facts = Head(strides=tuple(strides), anchors=sides, priors=found)
+        self._facts = Head(strides=tuple(strides), anchors=sides, priors=found, points=points)
         self._names: tuple[str, ...] = ()
         self._least_score, self._most_overlap = least_score, most_overlap
         self.threshold, self._decode = threshold, decode
@@ -109,13 +112,7 @@ class Detection(Task):
         height, width = inputs.shape[-2:]
         bound = copy.copy(self)
         bound._names = tuple(splits.classes)
-        bound._facts = Head(
-            classes=len(splits.classes),
-            size=(int(height), int(width)),
-            strides=self._facts.strides,
-            anchors=self._facts.anchors,
-            priors=self._facts.priors,
-        )
+        bound._facts = replace(self._facts, classes=len(splits.classes), size=(int(height), int(width)))
         return bound
 
     def modules(self) -> tuple[str, ...]:
@@ -142,7 +139,12 @@ class Detection(Task):
     def describe(self, outputs: Any) -> str:
         """Say how a model's outputs are read."""
         shapes = _shapes(outputs)
-        return describe(choose(self._head, shapes, self._facts), shapes, self._facts)
+        name = choose(self._head, shapes, self._facts)
+        told = describe(name, shapes, self._facts)
+        reading = reader(name).read(_leaves(outputs), self._facts)
+        beside = "masks" if reading.prototypes is not None else "keypoints" if reading.keypoints is not None else ""
+        held = f"; its {beside} come along, which no metric judges and no loss holds: train no stage (epochs = 0)"
+        return told + (held if beside else "")
 
     def loss_of(self, module: nn.Module) -> Callable[[Any, Tensor], Tensor]:
         """Return the loss on labels: the own one, or with ``loss = "model"`` that of a module from a library.
@@ -250,8 +252,11 @@ class Detection(Task):
 
 
 def _shapes(outputs: Any) -> list[tuple[int, ...]]:
-    leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor | np.ndarray)]
-    return [tuple(leaf.shape) for leaf in leaves]
+    return [tuple(leaf.shape) for leaf in _leaves(outputs)]
+
+
+def _leaves(outputs: Any) -> list[Any]:
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor | np.ndarray)]
 
 
 def _anchors(given: Anchors | None) -> tuple[tuple[tuple[tuple[float, float], ...], ...], list[str]]:

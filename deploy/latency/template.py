@@ -81,6 +81,7 @@ class Template:
         self._graph = Graph(self._model)
         self.nodes = self._graph.nodes
         self._constants = {t.name: t for t in self._model.graph.initializer}
+        self._shaping = {name for node in self.nodes for name in _shaping(node)}
         self.unfollowed: dict[str, str] = {}
         self.axes: dict[str, Axis] = {}
         values = [*self._model.graph.value_info, *self._model.graph.input, *self._model.graph.output]
@@ -135,6 +136,10 @@ class Template:
             through[result] = source
         return gone, through
 
+    def _is_weight(self, tensor: TensorProto) -> bool:
+        """Whether random values do as well: floats that decide no shape."""
+        return tensor.data_type in FLOATS and math.prod(tensor.dims) > 1 and tensor.name not in self._shaping
+
     def _kind(self, tensor: str) -> int:
         """Return ONNX's data type of an activation."""
         return int(self._kinds.get(tensor, TensorProto.FLOAT))
@@ -162,7 +167,7 @@ class Template:
         light.CopyFrom(self._model)
         del light.graph.initializer[:], light.graph.value_info[:]
         for name, tensor in self._constants.items():
-            if _is_weight(tensor):
+            if self._is_weight(tensor):
                 light.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, self._weight(tensor, widths)))
             else:
                 light.graph.initializer.append(tensor)
@@ -174,7 +179,7 @@ class Template:
         inferred = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
         values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
         sizes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
-        return {**{n: tuple(t.dims) for n, t in self._constants.items() if not _is_weight(t)}, **sizes}
+        return {**{n: tuple(t.dims) for n, t in self._constants.items() if not self._is_weight(t)}, **sizes}
 
     def _weight(self, tensor: TensorProto, widths: Sizes) -> list[int]:
         sizes = list(tensor.dims)
@@ -319,13 +324,13 @@ class _Writer:
         if tensor not in self._constants:
             return names[tensor]
         constant = self._constants[tensor]
-        if _is_weight(constant):
+        if self._template._is_weight(constant):
             return list(self._template.shape(tensor, self._widths))
         return [constant.data_type, np.asarray(numpy_helper.to_array(constant)).tolist()]
 
     def _constant(self, tensor: str, name: str, random: np.random.Generator) -> TensorProto:
         constant = self._constants[tensor]
-        if not _is_weight(constant):
+        if not self._template._is_weight(constant):
             same = TensorProto()
             same.CopyFrom(constant)
             same.name = name
@@ -338,8 +343,9 @@ class _Writer:
         return numpy_helper.from_array(np.asarray(values, helper.tensor_dtype_to_np_dtype(constant.data_type)), name)
 
 
-def _is_weight(tensor: TensorProto) -> bool:
-    return tensor.data_type in FLOATS and math.prod(tensor.dims) > 1
+def _shaping(node: onnx.NodeProto) -> Iterable[str]:
+    """Yield the floats that decide a shape: the region and the scales of a Resize."""
+    return node.input[1:3] if node.op_type == "Resize" else ()
 
 
 def _within(node: onnx.NodeProto, path: str) -> bool:

@@ -17,6 +17,7 @@ from deploy.bundle.golden import run
 from deploy.engines import EngineError
 from deploy.files.npz import ArraysError, read_array
 from deploy.processing.detection import decode
+from deploy.processing.detection.objects import Objects, run_lengths
 from profiles.errors import UserError
 
 CHUNK = 16
@@ -27,7 +28,8 @@ def detect(arguments: list[str]) -> int:
 
     INPUTS.npy is what the model takes, (samples, channels, height, width), made as ``preprocessing.json`` says. A line is
     ``{"detections": [{"class": "RBC", "score": 0.91, "box": [x1, y1, x2, y2]}, ...]}``, best first, of those above the
-    class's threshold. Files of the bundle are checked; its signature is what ``verify`` checks.
+    class's threshold; of heads that give them with ``"keypoints": [[x, y, score], ...]``, or a ``"mask"`` in COCO's runs,
+    ``{"size": [height, width], "counts": [...]}``. Files of the bundle are checked; its signature is what ``verify`` checks.
     """
     parser = argparse.ArgumentParser(prog="python -m deploy detect")
     parser.add_argument("bundle", type=Path)
@@ -57,13 +59,18 @@ def lines(folder: Path, inputs: Path) -> Iterator[str]:
     with bundle.opened(folder) as session:
         decoding = decode.load(folder)
         for start in range(0, len(samples), CHUNK):
-            for found in decoding.detect(run(session, samples[start : start + CHUNK])):
-                yield json.dumps({"detections": [_row(decoding, row) for row in found]})
+            for found in decoding.objects(run(session, samples[start : start + CHUNK])):
+                yield json.dumps({"detections": [_object(decoding, found, index) for index in range(len(found.rows))]})
 
 
-def _row(decoding: decode.Decoding, row: npt.NDArray[Any]) -> dict[str, Any]:
-    label, score, *box = row.tolist()
-    return {"class": decoding.classes[int(label)], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+def _object(decoding: decode.Decoding, found: Objects, index: int) -> dict[str, Any]:
+    label, score, *box = found.rows[index].tolist()
+    about = {"class": decoding.classes[int(label)], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+    if found.keypoints is not None:
+        about["keypoints"] = [[round(value, 2) for value in point] for point in found.keypoints[index].tolist()]
+    if found.masks is not None:
+        about["mask"] = {"size": list(found.masks.shape[1:]), "counts": run_lengths(found.masks[index])}
+    return about
 
 
 def _samples(path: Path) -> npt.NDArray[Any]:

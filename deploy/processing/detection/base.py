@@ -33,6 +33,7 @@ class Head:
         strides: pixels that a cell of each map covers, finest first.
         anchors: width and height of each anchor of each map, in pixels.
         priors: corners of an SSD's prior boxes in pixels, (priors, 4).
+        points: how many keypoints an object has; 0 where the head gives none.
     """
 
     classes: int | None = None
@@ -40,6 +41,7 @@ class Head:
     strides: tuple[int, ...] = (8, 16, 32)
     anchors: tuple[tuple[tuple[float, float], ...], ...] = YOLO_ANCHORS
     priors: npt.NDArray[np.float32] | None = None
+    points: int = 0
 
     def map_sizes(self) -> list[tuple[int, int]]:
         """Return rows and columns of the map at each stride; nothing where the input's size is not known."""
@@ -68,6 +70,9 @@ class Reading:
         class_scores: from 0 to 1, (samples, places, classes); None where logits came.
         places: centre x, centre y and stride in pixels, (places, 3), of heads that answer from maps.
         distributions: logits of the distance to each side, (samples, places, 4, bins), of heads that have them.
+        keypoints: x, y in pixels and a score from 0 to 1, (samples, places, points, 3), of heads that have them.
+        coefficients: what each place's mask has of each prototype, (samples, places, prototypes), of heads that segment;
+            ``prototypes``: (samples, prototypes, rows, columns).
     """
 
     boxes: Any
@@ -75,6 +80,9 @@ class Reading:
     class_scores: Any = None
     places: Any = None
     distributions: Any = None
+    keypoints: Any = None
+    coefficients: Any = None
+    prototypes: Any = None
 
     @property
     def scores(self) -> Any:

@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.files.npz import read_array
-from deploy.processing.detection.base import Head
+from deploy.processing.detection.base import Head, Reading
 from deploy.processing.detection.choose import choose, reader, readers
-from deploy.processing.detection.suppression import Detections, detections
+from deploy.processing.detection.objects import Objects, objects_of
+from deploy.processing.detection.suppression import Detections, placed_detections
 from profiles.errors import UserError, one_line
 
 SCHEMA = 1
 FILE, PRIORS = "decode.json", "priors.npy"
 MOST_BYTES = 1 << 20
+MOST_POINTS = 1000
 
 
 @final
@@ -60,6 +62,17 @@ class Decoding:
         >>> two.detect([np.array([[[8, 8, 24, 24, 0.9, 1], [0, 0, 9, 9, 0.2, 0]]], np.float32)])[0].round(2).tolist()
         [[1.0, 0.8999999761581421, 8.0, 8.0, 24.0, 24.0]]
         """
+        return [rows for rows, _ in self._placed(outputs, least_score)[0]]
+
+    def objects(self, outputs: Sequence[npt.NDArray[Any]]) -> list[Objects]:
+        """Return the detections of each sample, best first, with the keypoints or masks of heads that give them."""
+        found, reading = self._placed(outputs, None)
+        size = self.facts.size or (0, 0)
+        return [objects_of(rows, places, reading, sample, size) for sample, (rows, places) in enumerate(found)]
+
+    def _placed(
+        self, outputs: Sequence[npt.NDArray[Any]], least_score: float | None
+    ) -> tuple[list[tuple[Detections, npt.NDArray[np.int64]]], Reading]:
         found = [np.asarray(each, np.float32) for each in outputs]
         name = choose(self.head, [each.shape for each in found], self.facts)
         with np.errstate(over="ignore", invalid="ignore"):  # what is no number is no detection
@@ -68,7 +81,7 @@ class Decoding:
         least = np.array(self.thresholds, np.float32) if least_score is None else least_score
         overlap = self.most_overlap if reader(name).suppresses else None
         pairs = zip(reading.boxes, scores, strict=True)
-        return [detections(box, score, least_score=least, most_overlap=overlap) for box, score in pairs]
+        return [placed_detections(box, score, least_score=least, most_overlap=overlap) for box, score in pairs], reading
 
     def as_json(self) -> dict[str, Any]:
         """Return decode.json; priors are a file of their own."""
@@ -81,6 +94,7 @@ class Decoding:
             "size": None if self.facts.size is None else list(self.facts.size),
             "strides": list(self.facts.strides),
             "anchors": [[list(anchor) for anchor in each] for each in self.facts.anchors],
+            "points": self.facts.points,
         }
 
 
@@ -126,7 +140,10 @@ def _parsed(data: Mapping[str, Any], priors: npt.NDArray[Any] | None) -> Decodin
     if not strides or min(strides) < 1 or (size is not None and min(size) < 1):
         raise ValueError("sizes and strides are 1 or more")
     anchors = tuple(tuple((float(w), float(h)) for w, h in each) for each in data["anchors"])
-    facts = Head(classes=len(classes), size=size, strides=strides, anchors=anchors, priors=as_priors(priors))
+    points = int(data.get("points", 0))
+    if not 0 <= points <= MOST_POINTS:
+        raise ValueError(f"points are 0 to {MOST_POINTS}")
+    facts = Head(classes=len(classes), size=size, strides=strides, anchors=anchors, priors=as_priors(priors), points=points)
     return Decoding(
         head=str(data["head"]),
         facts=facts,

@@ -47,7 +47,18 @@ def detections(
     least_score: float | npt.NDArray[Any],
     most_overlap: float | None,
 ) -> Detections:
-    """Decode boxes (places, 4) and class scores (places, classes) of one sample into its detections.
+    """Decode boxes (places, 4) and class scores (places, classes) of one sample into its detections."""
+    return placed_detections(boxes, scores, least_score=least_score, most_overlap=most_overlap)[0]
+
+
+def placed_detections(
+    boxes: npt.NDArray[Any],
+    scores: npt.NDArray[Any],
+    *,
+    least_score: float | npt.NDArray[Any],
+    most_overlap: float | None,
+) -> tuple[Detections, npt.NDArray[np.int64]]:
+    """Decode boxes (places, 4) and class scores (places, classes) of one sample into its detections, and their places.
 
     What holds no number, or a box whose right side is left of its left one, is dropped.
 
@@ -67,4 +78,5 @@ def detections(
         kept = np.argsort(-confidences, kind="stable")
     else:
         kept = suppress(chosen, confidences, labels, most_overlap)
-    return np.column_stack([labels[kept], confidences[kept], chosen[kept]]).astype(np.float32).reshape(-1, 6)
+    rows = np.column_stack([labels[kept], confidences[kept], chosen[kept]]).astype(np.float32).reshape(-1, 6)
+    return rows, places[kept]

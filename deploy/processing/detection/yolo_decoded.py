@@ -7,9 +7,8 @@ from typing import Any, final
 
 from deploy.processing.detection.arrays import corners_of, library
 from deploy.processing.detection.base import Head, Reader, Reading, Shapes
+from deploy.processing.detection.parts import more_channels, read_more
 
-MASKS = 32
-"""Coefficients of a mask behind the classes, in a model that gives prototypes of masks too."""
 LEAST_PLACES = 64
 
 
@@ -17,34 +16,31 @@ LEAST_PLACES = 64
 class YoloDecoded(Reader):
     """(samples, 4 + classes, places), or with objectness (samples, places, 5 + classes): v8 and later, and v5, v7.
 
-    Centre x, centre y, width and height in pixels; scores from 0 to 1. Of a model that segments, a second output
-    (samples, 32, rows, columns) and 32 coefficients behind the classes are passed over.
+    Centre x, centre y, width and height in pixels; scores from 0 to 1. Behind the classes: of a model that segments the
+    coefficients of prototypes, which are a second output (samples, prototypes, rows, columns); where the number of keypoints
+    is known, x, y in pixels and the score of each.
     """
 
     gives = "boxes in pixels and scores in one output"
 
     def fault(self, shapes: Shapes, head: Head) -> str:
-        if not shapes or len(shapes[0]) != 3 or len(shapes) > 2 or (len(shapes) == 2 and not _is_prototypes(shapes[1])):
+        if not shapes or len(shapes[0]) != 3 or len(shapes) > 2 or any(len(shape) != 4 for shape in shapes[1:]):
             return "one output (samples, 4 + classes, places) or (samples, places, 5 + classes)"
-        masks, (_, one, other) = MASKS * (len(shapes) - 1), shapes[0]
+        more, (_, one, other) = more_channels(shapes, head), shapes[0]
         if head.classes is None:
             return "" if 4 < one < other or 5 < other < one else "more places than channels"
         if max(one, other) < LEAST_PLACES:
             return f"{LEAST_PLACES} places or more"
-        if one != 4 + head.classes + masks and other != 5 + head.classes + masks:
-            return f"{4 + head.classes + masks} channels, or {5 + head.classes + masks} with objectness, last"
+        if one != 4 + head.classes + more and other != 5 + head.classes + more:
+            return f"{4 + head.classes + more} channels, or {5 + head.classes + more} with objectness, last"
         return ""
 
     def read(self, outputs: Sequence[Any], head: Head) -> Reading:
-        found, masks = outputs[0], MASKS * (len(outputs) - 1)
+        found, more = outputs[0], more_channels([each.shape for each in outputs], head)
         _, one, other = found.shape
-        by_channel = one < other if head.classes is None else one == 4 + head.classes + masks
+        by_channel = one < other if head.classes is None else one == 4 + head.classes + more
         rows = library(found).moveaxis(found, 1, 2) if by_channel else found
         boxes = corners_of(rows[..., :2], rows[..., 2:4])
-        last = rows.shape[-1] - masks
+        last = rows.shape[-1] - more
         scores = rows[..., 4:last] if by_channel else rows[..., 4:5] * rows[..., 5:last]
-        return Reading(boxes=boxes, class_scores=scores)
-
-
-def _is_prototypes(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[1] == MASKS
+        return Reading(boxes=boxes, class_scores=scores, **read_more(rows[..., last:], outputs[1:]))

@@ -117,6 +117,32 @@ def test_an_axis_whose_width_is_written_into_the_graph_is_named():
     assert "stem" in found.unfollowed and "block.0.one" in found.axes
 
 
+def test_a_map_that_is_enlarged_keeps_its_scale():
+    """As the necks of detectors do: twice the size, beside a map of that size; 8 x 8 stays 8 x 8 at any width."""
+    shapes = {"wide.weight": (WIDTH, 3, 1, 1), "fine.weight": (WIDTH, 3, 1, 1), "head.weight": (4, 2 * WIDTH, 1, 1)}
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in shapes.items()]
+    weights.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
+    nodes = [
+        helper.make_node("Conv", ["input", "wide.weight"], ["w"], name="wide/Conv", strides=[2, 2]),
+        helper.make_node("Resize", ["w", "", "scales"], ["u"], name="up/Resize"),
+        helper.make_node("Conv", ["input", "fine.weight"], ["n"], name="fine/Conv"),
+        helper.make_node("Concat", ["u", "n"], ["c"], name="/Concat", axis=1),
+        helper.make_node("Conv", ["c", "head.weight"], ["output"], name="head/Conv"),
+    ]
+    given, made = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", c, 8, 8]) for n, c in (("input", 3), ("output", 4))
+    )
+    graph = helper.make_graph(nodes, "net", [given], [made], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    axes_ = {"wide": Axis(width=WIDTH, sizes={"wide.weight": {0: 1}, "head.weight": {1: 1}})}
+    found = Template(model, axes_)
+    assert found.shape("u", {"wide": 8}) == (1, 8, 8, 8) and not found.unfollowed
+    whole = found.whole({"wide": 8})
+    run = onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
+    (output,) = run.run(None, {run.get_inputs()[0].name: np.ones((1, 3, 8, 8), np.float32)})
+    assert output.shape == (1, 4, 8, 8)
+
+
 def test_counts_are_exact_at_every_width(template):
     pieces = count_table(template, count.count_macs)
     random = np.random.default_rng(0)
