@@ -212,6 +212,9 @@ FUZZED = {
 NOT_SEEN = {
     "deploy.processing.tokens:encode",
     "deploy.processing.tokens:_read",
+    "compress.data.masks:_Files.read",
+    "compress.data.patches:read_image",
+    "compress.data.patches:read_numbers",
     "compress.data.images:FileImages.take",
     "compress.data.webdataset:_Shards.content",
     "compress.data.webdataset:_Shards.take",
