@@ -1,1 +1,1 @@
-"""What is done to samples before an engine, and to what it makes of their parts; numpy alone."""
+"""What is done to samples before an engine, and to its outputs: raw samples in, answers out. numpy; pictures by Pillow."""
