@@ -30,6 +30,8 @@ def read_wav(file: str | IO[bytes]) -> tuple[Sound, int]:
     with wave.open(file, "rb") as opened:
         width, channels, frames = opened.getsampwidth(), opened.getnchannels(), opened.getnframes()
         rate = opened.getframerate()
+        if width not in (1, 2, 3, 4):
+            raise ValueError(f"its samples are of {8 * width} bits")
         data = opened.readframes(frames)
     if len(data) < frames * width * channels:
         raise ValueError(f"it breaks off after {len(data) // (width * channels)} of {frames} samples")

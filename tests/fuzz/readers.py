@@ -212,6 +212,7 @@ FUZZED = {
 NOT_SEEN = {
     "deploy.processing.tokens:encode",
     "deploy.processing.tokens:_read",
+    "compress.data.decoding:reason",
     "compress.data.masks:_Files.read",
     "compress.data.patches:read_image",
     "compress.data.patches:read_numbers",
