@@ -80,10 +80,10 @@ HELPERS = {
         "targets",
     },
     "compress/stages": {"trained", "runner"},
-    "deploy/devices": {"ssh_connection"},
+    "deploy/devices": {"ssh_connection", "commands"},
     "deploy/engines": {"build_record", "cuda", "exports", "inputs", "placement", "serving", "served"},
     "deploy/processing/preprocessing": {"pixels"},
-    "deploy/processing/detection": {"arrays", "choose", "decode", "standalone", "suppression"},
+    "deploy/processing/detection": {"arrays", "choose", "decode", "objects", "parts", "standalone", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
 
