@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, final
 
@@ -98,6 +98,9 @@ class Matching:
         self._spec, self._source, self._labels, self._generator = spec, source, labels, generator
         self._random = np.random.default_rng((source.seed, 51))
         self._teacher = source.teachers[0][0].eval()
+        layers = ModuleLayers.of(self._teacher, source.example)
+        blocks = [name for name in layers.blocks() if len(layers.shapes[name]) == 4]
+        self._names, self._head = blocks[:-1] or blocks, layers.head
         targets = targets_of(source.samples)
         self._by_class: list[Indices] = []
         if spec.by != "targets":
@@ -176,22 +179,12 @@ class Matching:
 
     def _seen(self, network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return maps of the layers but the last, the embedding, and the outputs."""
-        names, head = self._layers
-        with FeatureHooks(network, names, head) as hooks:
+        with FeatureHooks(network, self._names, self._head) as hooks:
             outputs = self._source.logits(network(images))
             return hooks.features(), hooks.embedding(), outputs
 
     def _embedding(self, network: nn.Module, images: Tensor) -> Tensor:
         return self._seen(network, images)[1]
-
-    @property
-    def _layers(self) -> tuple[Sequence[str], str]:
-        if not hasattr(self, "_found"):
-            layers = ModuleLayers.of(self._teacher, self._source.example)
-            assert layers.head is not None, "checked before"
-            blocks = [name for name in layers.blocks() if len(layers.shapes[name]) == 4]
-            self._found = (blocks[:-1] or blocks, layers.head)
-        return self._found
 
 
 def fresh(module: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from compress.data.base import Augmentation
 from compress.data.transforms import Normalise
 from deploy.engines.inputs import Inputs, by_name
 from deploy.files import write_atomically
@@ -131,6 +132,9 @@ def _assembled(arrays: dict[str, Array], facts: Mapping[str, Any]) -> StoredSet:
     needed = ("use", "task", "classes", "inputs", "teacher", "tiles", "labels", "normalise", "augmentation")
     if missing := [name for name in needed if name not in facts]:
         raise ValueError(f"no {', '.join(missing)}")
+    Augmentation(**facts["augmentation"])
+    if found.normalise is not None and normalise_channels(found) != found.normalise.channels:
+        raise ValueError("inputs are not of the channels that they are normalised by")
     copies = 1 if found.compensators is None else len(found.compensators)
     if found.stored * int(facts["tiles"]) ** 2 * copies != len(found.targets):
         raise ValueError(f"{len(found.targets)} targets for {found.stored} inputs")
@@ -139,6 +143,13 @@ def _assembled(arrays: dict[str, Array], facts: Mapping[str, Any]) -> StoredSet:
     if found.normalise is not None and not all(isinstance(value, int | float) for value in found.normalise.mean):
         raise ValueError("the mean is a list of numbers")
     return found
+
+
+def normalise_channels(stored: StoredSet) -> int:
+    """Return the channels of stored images; 0 where inputs are no images of bytes."""
+    inputs = stored.inputs
+    is_image = not isinstance(inputs, Mapping) and inputs.ndim == 4 and inputs.dtype == np.uint8
+    return int(inputs.shape[1]) if is_image and not isinstance(inputs, Mapping) else 0
 
 
 def normalise_of(preprocessing: Mapping[str, Any], inputs: Inputs) -> Normalise | None:

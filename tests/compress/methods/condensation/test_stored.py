@@ -68,6 +68,24 @@ def test_what_is_no_set_is_told_in_one_line(tmp_path):
         assert len(caught.value.faults) == 1
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"normalise": {"mean": [0.5], "deviation": [0.2], "order": "rgb", "scale": 1.0}},
+        {"normalise": {"mean": ["no"], "deviation": [0.2]}},
+        {"normalise": {"mean": [0.4, 0.5, 0.3], "deviation": [0.0, 0.3, 0.25], "order": "rgb", "scale": 1.0}},
+        {"augmentation": {"turn": 3}},
+        {"tiles": "four"},
+    ],
+)
+def test_facts_that_do_not_fit_are_told_in_one_line(tmp_path, facts):
+    stored = made()
+    save(tmp_path / "set.npz", replace(stored, facts={**stored.facts, **facts}))
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "set.npz")
+    assert len(caught.value.faults) == 1
+
+
 def test_samples_are_normalised_and_moved_with_black():
     stored = made(augmentation={"shift": 3, "mirror": True})
     samples = StoredSamples(replace(stored, inputs=np.full((5, 3, 8, 8), 255, np.uint8)))
