@@ -46,8 +46,8 @@ class Prune(TrainedStage):
     Attributes:
         ratio: without a budget: fraction of its channels that each group loses, least important first, in steps of the
             profile's multiple. Where ``importance`` means the same in every group (``taylor``, and ``bn_scale`` within a
-            family) it is the fraction of all channels that are prunable, under one threshold. A stream that the code makes as
-            wide as its heads is cut to the width of those that stay, whatever multiple that is of.
+            family) it is the fraction of all channels that are prunable, under one threshold. A stream that has to be
+            as wide as its heads is cut to the width of those that stay, whatever multiple that is of.
         speed_up: budget: so many times faster (or fewer of what ``by`` counts); 1 for none.
         latency_ms: budget: median milliseconds on the device; 0 for none.
         by: what the budget is of. ``latency``: measured on the device; ``macs``, ``params``: counted; ``uniform``: the same

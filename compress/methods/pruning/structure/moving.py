@@ -34,6 +34,9 @@ def move(call: Ran) -> None:
     if call.name in ("cat", "stack"):
         _join_tensors(call)
         return
+    if call.name == "constant_pad_nd":
+        _pad(call)
+        return
     moving = call.tensors[:1] if call.name in PICKS else call.tensors
     if call.name in ("repeat_interleave",) and call.tensors[0].dtype == torch.int64 and len(call.tensors) == 1:
         follower.set(call.results[0], torch.zeros([1] * call.results[0].dim(), dtype=torch.int64))
@@ -53,9 +56,8 @@ def move(call: Ran) -> None:
 
 def _again(call: Ran, arrays: Mapping[int, Tensor]) -> Any:
     """Do to arrays of units, by the identity of the tensors, what was done to these."""
-    args = call.args[:2] if call.name == "constant_pad_nd" else call.args
     args, kwargs = tree_map(
-        lambda leaf: arrays.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, (args, dict(call.kwargs))
+        lambda leaf: arrays.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, (call.args, dict(call.kwargs))
     )
     kwargs = {name: value for name, value in kwargs.items() if name not in KINDS}
     if call.name in ("_to_copy", "clone"):
@@ -98,6 +100,16 @@ def _join_tensors(call: Ran) -> None:
             axis,
         )
     call.follower.set(call.results[0], ids)
+
+
+def _pad(call: Ran) -> None:
+    """Pad: what is added beside a channel's elements is of the channel, what is added beside channels of none."""
+    core, pads = call.follower.core(call.tensors[0]), list(call.args[1])
+    for place in range(0, len(pads), 2):
+        if core.shape[-1 - place // 2] == 1:
+            pads[place : place + 2] = [0, 0]
+    call.follower.set(call.results[0], torch.constant_pad_nd(core, pads, 0))
+    call.follower.note_sizes(call.results[0])
 
 
 def _pair(call: Ran) -> None:

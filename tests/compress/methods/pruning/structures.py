@@ -212,3 +212,22 @@ class Scalars(nn.Module):
         if not bool(torch.isfinite(x).all()):
             x = torch.nan_to_num(x)
         return self.head(self.last(x).mean((2, 3)))
+
+
+class Padded(nn.Module):
+    """Maps, channels last, that are padded to whole windows and cropped again (Swin V2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.up, self.down, self.head = (
+            nn.Conv2d(3, 32, 4, 4),
+            nn.Linear(32, 64),
+            nn.Linear(64, 32),
+            nn.Linear(32, 4),
+        )
+
+    def forward(self, x):
+        x = self.patch(x).permute(0, 2, 3, 1)
+        wide = functional.pad(x, (0, 0, 0, 2, 0, 2))
+        x = x + self.down(functional.relu(self.up(wide)))[:, :4, :4]
+        return self.head(x.mean((1, 2)))

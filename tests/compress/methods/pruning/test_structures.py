@@ -18,7 +18,7 @@ from tests.zoo import small as zoo
 OUTPUT = "an output of the model would lose them"
 LEAST = {
     **dict.fromkeys(("Transformer", "Window", "Branches", "Upsampled", "C2f", "ViT", "TorchAttention", "ConvNeXt"), 0.35),
-    **dict.fromkeys(("LambdaShortcut", "SqueezeExcite", "Shared", "UnevenHeads", "CosineHeads", "Scalars"), 0.35),
+    **dict.fromkeys(("LambdaShortcut", "SqueezeExcite", "Shared", "UnevenHeads", "CosineHeads", "Scalars", "Padded"), 0.35),
     **dict.fromkeys(("Flattened", "Inception"), 0.3),
     "Grouped": 0.25,
     "SliceResidual": 0.2,
