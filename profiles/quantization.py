@@ -38,6 +38,7 @@ class QuantizationRecipe:
         integer_means: what a layer makes for a mean over positions alone is quantised: written and read in a quarter of the
             bytes, and the mean takes the rounding back out.
         integer_layers: kinds of layer that the runtime has in integers.
+        integer_tables: tables of embeddings are int8 with a scale a row (``deploy.qdq.tables``): smaller, and no slower.
         layers_alone: nothing runs in integers but layers: adds, concatenations and moves between them are float.
         why: where this was learned, for the reader of a report.
     """
@@ -55,6 +56,7 @@ class QuantizationRecipe:
     shuffles: bool = False
     integer_means: bool = False
     integer_layers: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
+    integer_tables: bool = False
     layers_alone: bool = False
     why: str
 
@@ -85,6 +87,7 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
     "x86-vnni": QuantizationRecipe(
         activation="uint8",
         activation_symmetric=False,
+        integer_tables=True,
         shuffles=True,
         integer_means=True,
         why="VPDPBUSD multiplies u8 by s8; u8 activations with s8 per-channel weights measured best on ONNX Runtime "
@@ -94,6 +97,7 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         activation="uint8",
         activation_symmetric=False,
         weight_bits=7,
+        integer_tables=True,
         shuffles=True,
         integer_means=True,
         why=f"VPMADDUBSW saturates in 16 bits: weights keep one bit free; {OPENVINO_WHY}",

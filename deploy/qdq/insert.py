@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from deploy.onnx_graph.graph import Graph, drop_unused_constants
 from deploy.packing.indices import quantize_weight
 from deploy.qdq.placement import Placement
+from deploy.qdq.tables import quantize_tables
 from profiles.quantization import QuantizationRecipe
 
 SMALLEST_RANGE = 1e-30
@@ -88,6 +89,8 @@ def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe:
         _spread_biases(quantized, placement)
     _insert_weights(quantized, placement, scales, recipe)
     _insert_activations(quantized, placement, scales, recipe)
+    if recipe.integer_tables:
+        quantize_tables(quantized)
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
 
