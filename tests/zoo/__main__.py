@@ -55,7 +55,7 @@ def take(name: str, *, again: bool) -> bool:
         return False
     print(f"{name} ...", flush=True)
     run = _run(CHAIN, name) or {"network": name, "steps": {}}
-    found = {**found, **run, "code": code, "versions": records.versions(), "date": time.strftime("%Y-%m-%d")}
+    found = {**found, "ended": "", **run, "code": code, "versions": records.versions(), "date": time.strftime("%Y-%m-%d")}
     _keep(name, found)
     print("\n".join(f"  {step}: {document.tell(each)}" for step, each in found["steps"].items()), flush=True)
     return True
