@@ -40,6 +40,8 @@ class QuantizationRecipe:
         integer_layers: kinds of layer that the runtime has in integers.
         integer_tables: tables of embeddings are int8 with a scale a row (``deploy.qdq.tables``): smaller, and no slower.
         layers_alone: nothing runs in integers but layers: adds, concatenations and moves between them are float.
+        wide: the runtime takes activations of 16 bits beside those of 8: layers that 8 bits hurt may read such, where that
+            is measured to pay.
         why: where this was learned, for the reader of a report.
     """
 
@@ -58,6 +60,7 @@ class QuantizationRecipe:
     integer_layers: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     integer_tables: bool = False
     layers_alone: bool = False
+    wide: bool = False
     why: str
 
     def numbers(self) -> tuple[object, ...]:
@@ -108,6 +111,7 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         integer_results=ORT_RESULTS,
         spreads_biases=True,
         integer_operators=ORT_OPERATORS,
+        wide=True,
         why=f"SDOT multiplies s8 by s8; u8 activations would be flipped at run time; {ORT_WHY}",
     ),
     "tensorrt": QuantizationRecipe(
@@ -131,8 +135,9 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         activation_symmetric=False,
         integer_results=LAYERS,
         integer_operators=ORT_OPERATORS,
-        why="ONNX Runtime's page of QNN: u8 activations, s8 weights by channel, a pair around each operator, or the NPU "
-        "leaves it to the CPU; not run here",
+        wide=True,
+        why="ONNX Runtime's page of QNN: u8 or u16 activations, s8 weights by channel, a pair around each operator, or the "
+        "NPU leaves it to the CPU; not run here",
     ),
     "ncnn": QuantizationRecipe(
         activation="int8",
@@ -161,5 +166,6 @@ for _base in ("x86-vnni", "x86-no-vnni"):
         integer_results=ORT_RESULTS,
         spreads_biases=True,
         integer_operators=ORT_OPERATORS,
+        wide=True,
         why=f"{QUANTIZATION[_base].why.removesuffix(OPENVINO_WHY)}{ORT_WHY}",
     )

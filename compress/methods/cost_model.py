@@ -60,10 +60,16 @@ class LayerPrice:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatPrices:
-    """Latency of the int8 model in milliseconds, and the extra latency with each layer alone in float."""
+    """Latency of the int8 model in milliseconds, and the extra latency with each layer alone in another form.
+
+    Attributes:
+        longer_ms: in float.
+        wide_ms: with activations of 16 bits; empty where the runtime has none.
+    """
 
     whole_ms: float
     longer_ms: Mapping[str, float]
+    wide_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 class CostModel(Protocol):
@@ -83,8 +89,10 @@ class CostModel(Protocol):
     def layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> Mapping[str, LayerPrice]:
         """Measure layers whole and as factors, in milliseconds by path; layers not in the exported model are left out."""
 
-    def in_float(self, layers: Sequence[str]) -> FloatPrices | None:
+    def in_float(self, layers: Sequence[str], wide: Sequence[str] = ()) -> FloatPrices | None:
         """Measure the extra latency of the int8 engine with each of ``layers``, nodes of the exported model, in float.
+
+        And with each of ``wide`` reading activations of 16 bits, where the runtime has such.
 
         None where the runtime that runs int8 is not built from ONNX files, or the model has more than one free size.
         """

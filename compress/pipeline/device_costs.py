@@ -87,10 +87,10 @@ class DeviceCostModel:
         assert found is not None
         return found
 
-    def in_float(self, layers: Sequence[str]) -> FloatPrices | None:
-        return distributed.from_main(self._in_float(layers) if distributed.is_main() else None)
+    def in_float(self, layers: Sequence[str], wide: Sequence[str] = ()) -> FloatPrices | None:
+        return distributed.from_main(self._in_float(layers, wide) if distributed.is_main() else None)
 
-    def _in_float(self, layers: Sequence[str]) -> FloatPrices | None:
+    def _in_float(self, layers: Sequence[str], wide: Sequence[str]) -> FloatPrices | None:
         runtime = next((r for r in self._profile.runtimes if "int8" in r.precisions), None)
         if runtime is None or runtime.quantization is None or not self._from_onnx(runtime):
             return None
@@ -100,9 +100,11 @@ class DeviceCostModel:
             return None
         with self._progress.task("layers in float", 1) as bar:
             clock = self.stopwatch(runtime, "int8", placed=True)
-            whole_ms, longer_ms = float_times.float_layer_costs_ms(model, QUANTIZATION[runtime.quantization], layers, clock)
+            recipe = QUANTIZATION[runtime.quantization]
+            asked = wide if recipe.wide else ()
+            whole_ms, longer_ms, wide_ms = float_times.float_layer_costs_ms(model, recipe, layers, clock, asked)
             bar.advance(1, f"{len(layers)} layers, {whole_ms:.3f} ms all in int8")
-        return FloatPrices(whole_ms=whole_ms, longer_ms=longer_ms)
+        return FloatPrices(whole_ms=whole_ms, longer_ms=longer_ms, wide_ms=wide_ms)
 
     def _layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> dict[str, LayerPrice]:
         model, runtime = onnx.load(str(self._model())), self._runtime(precision)

@@ -76,7 +76,9 @@ class QuantizeStage(TrainedStage):
         module.adopt(quantized.tensors(), quantized.scales)
         recovery_notes = self.recover(module, context) if self.attempt == "trained" else ()
         kept = (f"{layer} stays float: {reason}" for layer, reason in quantized.quantize.placement.kept_float)
-        return StageResult(artifact=artifact.changed(quantized.quantize, module), notes=(*recovery_notes, *chosen, *kept))
+        return StageResult(
+            artifact=artifact.changed(quantized.quantize, module), notes=(*recovery_notes, *chosen, *quantized.notes, *kept)
+        )
 
     def softer(self) -> Stage | None:
         """Return a setting of less loss and more time: learned rounding, layers in float, then training.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.export.to_onnx import graph_inputs_outputs
 from deploy.packing.indices import quantize_weight
-from deploy.qdq.insert import Scales, activation_limits, weight_limit, weight_scales
+from deploy.qdq.insert import Scales, activation_limits, activation_type, weight_limit, weight_scales
 from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
 
@@ -55,7 +55,8 @@ def quantize(graph: fx.GraphModule, integers: QuantizationSpec, *, constants: bo
     nodes = {node.name: node for node in graph.graph.nodes} | graph_inputs_outputs(graph.graph)
     for activation in integers.placement.pairs:
         if (node := nodes.get(activation.tensor)) is not None:  # else a tensor that only the ONNX file has
-            _quantize_activation(graph, node, *integers.scales.activations[activation.tensor], integers.recipe)
+            grid = integers.scales.activations[activation.tensor]
+            _quantize_activation(graph, node, *grid, integers.recipe, activation.bits)
     for number, weight in enumerate(integers.placement.weights):
         made = integers.scales.weights.get(weight.tensor)
         _quantize_weight(graph, nodes[weight.layer], number, made, integers.recipe, constants=constants)
@@ -64,14 +65,14 @@ def quantize(graph: fx.GraphModule, integers: QuantizationSpec, *, constants: bo
 
 
 def _quantize_activation(
-    graph: fx.GraphModule, node: fx.Node, scale: float, zero_point: int, recipe: QuantizationRecipe
+    graph: fx.GraphModule, node: fx.Node, scale: float, zero_point: int, recipe: QuantizationRecipe, bits: int
 ) -> None:
     """Insert a quantize behind ``node``, and a dequantize for each reader: XNNPACK folds one into each."""
     import torch
 
     operators: Any = torch.ops.quantized_decomposed
-    integer = torch.int8 if recipe.activation == "int8" else torch.uint8
-    parameters = (scale, zero_point, *activation_limits(recipe), integer)
+    integer = getattr(torch, activation_type(recipe, bits).name)
+    parameters = (scale, zero_point, *activation_limits(recipe, bits), integer)
     readers = [reader for reader in node.users if reader.op != "output" or recipe.integer_results]
     with graph.graph.inserting_after(node):
         quantized = graph.graph.call_function(operators.quantize_per_tensor.default, (node, *parameters))

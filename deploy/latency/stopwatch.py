@@ -155,6 +155,6 @@ def _plausible(model: onnx.ModelProto, placement: Placement, recipe: Quantizatio
     for activation in placement.activations:
         producer = graph.producer(activation.source)
         positive = activation.source.startswith("positive/") if producer is None else producer.op_type in NEVER_NEGATIVE
-        scales[activation.tensor] = activation_scale(0.0 if positive else -RANGE, RANGE, recipe)
+        scales[activation.tensor] = activation_scale(0.0 if positive else -RANGE, RANGE, recipe, activation.bits)
     weights = {w.tensor: weight_scales(graph.constant(w.tensor), w.axis, recipe) for w in placement.weights}
     return Scales(activations=scales, weights=weights)

@@ -7,7 +7,7 @@ mean input: only what the layers read is averaged over the samples, and each lay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.graph import Graph, attribute
 from deploy.onnx_graph.run import run_batches, split_batches
 from deploy.packing.indices import quantize_weight
-from deploy.qdq.insert import Scales, weight_limit
+from deploy.qdq.insert import Scales, activation_type, weight_limit
 from deploy.qdq.placement import Placement
+from deploy.qdq.wide import raise_opset
 from profiles.quantization import QuantizationRecipe
 
 Array = npt.NDArray[np.float32]
@@ -53,7 +54,7 @@ def correct_biases(
     corrected = onnx.ModelProto()
     corrected.CopyFrom(model)
     read = list(dict.fromkeys(node.input[0] for node in layers))
-    means = _mean_inputs(model, read, scales, recipe, batches) if layers else {}
+    means = _mean_inputs(model, read, scales, placement.bits, recipe, batches) if layers else {}
     if not means:
         return corrected
     shifts = _output_errors(model, layers, means, placement, scales, recipe)
@@ -83,6 +84,7 @@ def _mean_inputs(
     model: onnx.ModelProto,
     tensors: list[str],
     scales: Scales,
+    bits: Mapping[str, int],
     recipe: QuantizationRecipe,
     batches: Iterable[Inputs],
 ) -> dict[str, Array]:
@@ -90,7 +92,10 @@ def _mean_inputs(
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     probed.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), AXES))
-    probes = [probe for tensor in tensors for probe in _add_probes(probed, tensor, scales, recipe)]
+    if any(bits.get(tensor, 8) > 8 for tensor in tensors):
+        raise_opset(probed)
+    types = {tensor: activation_type(recipe, bits.get(tensor, 8)) for tensor in tensors}
+    probes = [probe for tensor in tensors for probe in _add_probes(probed, tensor, scales, types[tensor])]
     totals: dict[str, npt.NDArray[np.float64] | float] = dict.fromkeys(probes, 0.0)
     samples = 0
     for count, values in run_batches(probed, probes, split_batches(model, tensors, batches)):
@@ -100,12 +105,12 @@ def _mean_inputs(
     return {probe: np.asarray(total / samples, np.float32) for probe, total in totals.items()} if samples else {}
 
 
-def _add_probes(model: onnx.ModelProto, tensor: str, scales: Scales, recipe: QuantizationRecipe) -> Iterator[str]:
+def _add_probes(model: onnx.ModelProto, tensor: str, scales: Scales, integer: np.dtype[Any]) -> Iterator[str]:
     """Add outputs to ``model``: the mean over samples of a tensor, and of its quantised form where it has one."""
     prefix, means = PROBE + tensor, {MEAN + tensor: tensor}
     if tensor in scales.activations:
         step, zero = scales.activations[tensor]
-        constants = {"step": np.float32(step), "zero": np.dtype(recipe.activation).type(zero)}
+        constants = {"step": np.float32(step), "zero": integer.type(zero)}
         for name, value in constants.items():
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{prefix}/{name}"))
         pair = [f"{prefix}/step", f"{prefix}/zero"]

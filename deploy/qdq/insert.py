@@ -11,10 +11,12 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from calib.ranges import METHODS, Histogram
 from deploy.onnx_graph.graph import Graph, drop_unused_constants
 from deploy.packing.indices import quantize_weight
 from deploy.qdq.placement import Placement
 from deploy.qdq.tables import quantize_tables
+from deploy.qdq.wide import raise_opset
 from profiles.quantization import QuantizationRecipe
 
 SMALLEST_RANGE = 1e-30
@@ -34,14 +36,25 @@ class Scales:
     weights: Mapping[str, npt.NDArray[np.float32]]
 
 
-def activation_limits(recipe: QuantizationRecipe) -> tuple[int, int]:
-    """Return the smallest and largest integer of an activation."""
-    return (0, 255) if recipe.activation == "uint8" else (-128, 127)
+def activation_limits(recipe: QuantizationRecipe, bits: int = 8) -> tuple[int, int]:
+    """Return the smallest and largest integer of an activation of ``bits``, 8 or 16."""
+    return (0, 2**bits - 1) if recipe.activation == "uint8" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def activation_levels(low: float, recipe: QuantizationRecipe) -> int:
+def activation_type(recipe: QuantizationRecipe, bits: int = 8) -> np.dtype[Any]:
+    """Return the integer type of an activation of ``bits``, 8 or 16."""
+    return np.dtype(recipe.activation.removesuffix("8") + str(bits))
+
+
+def activation_range(histogram: Histogram, recipe: QuantizationRecipe, method: str, bits: int = 8) -> tuple[float, float]:
+    """Choose the range of an activation by a method of ``calib.ranges.METHODS``; with 16 bits all of it."""
+    levels = activation_levels(histogram.minimum, recipe, bits)
+    return METHODS[method if bits == 8 else "minmax"](histogram, levels)
+
+
+def activation_levels(low: float, recipe: QuantizationRecipe, bits: int = 8) -> int:
     """Count the integers for values from ``low`` up: symmetric ones waste half on values that are never negative."""
-    smallest, largest = activation_limits(recipe)
+    smallest, largest = activation_limits(recipe, bits)
     return largest + 1 if recipe.activation_symmetric and low >= 0 else largest - smallest + 1
 
 
@@ -50,12 +63,12 @@ def weight_limit(recipe: QuantizationRecipe) -> int:
     return int(2 ** (recipe.weight_bits - 1) - 1)
 
 
-def activation_scale(low: float, high: float, recipe: QuantizationRecipe) -> tuple[float, int]:
+def activation_scale(low: float, high: float, recipe: QuantizationRecipe, bits: int = 8) -> tuple[float, int]:
     """Compute scale and zero point for the range ``[low, high]``, which includes zero, with the recipe's integers.
 
     An empty range (a tensor that was always zero), or one that float32 cannot divide, gets scale 1.
     """
-    smallest, largest = activation_limits(recipe)
+    smallest, largest = activation_limits(recipe, bits)
     if high - low < SMALLEST_RANGE:
         return 1.0, 0
     if recipe.activation_symmetric:
@@ -77,7 +90,7 @@ def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe:
     """Insert Q/DQ pairs at the placed activations and int8 weights, in a copy of the float ``model``.
 
     Raises:
-        ValueError: a placed tensor has no scale.
+        ValueError: a placed tensor has no scale, or the model cannot have activations of 16 bits.
     """
     missing = [a.tensor for a in placement.activations if a.tensor not in scales.activations]
     missing += [w.tensor for w in placement.weights if w.tensor not in scales.weights]
@@ -85,6 +98,8 @@ def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe:
         raise ValueError(f"no scale for {', '.join(missing)}")
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
+    if any(activation.bits > 8 for activation in placement.pairs):
+        raise_opset(quantized)
     if recipe.spreads_biases:
         _spread_biases(quantized, placement)
     _insert_weights(quantized, placement, scales, recipe)
@@ -120,7 +135,7 @@ def _insert_activations(model: onnx.ModelProto, placement: Placement, scales: Sc
         name = activation.tensor
         source, target = _pair_ends(graph, name, recipe)
         scale, zero_point = scales.activations[name]
-        constants = [np.float32(scale), np.dtype(recipe.activation).type(zero_point)]
+        constants = [np.float32(scale), activation_type(recipe, activation.bits).type(zero_point)]
         for value, suffix in zip(constants, ("scale", "zero_point"), strict=True):
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}_{suffix}"))
         pair = [f"{name}_scale", f"{name}_zero_point"]

@@ -75,12 +75,14 @@ class Activation:
         like: the tensor whose scale it shares; None for a scale of its own.
         counts: whether its values widen the range of that scale.
         pair: whether it gets a Q/DQ pair; false where the runtime passes integers through.
+        bits: of its integers, 8 or 16.
     """
 
     tensor: str
     like: str | None = None
     counts: bool = False
     pair: bool = True
+    bits: int = 8
 
     @property
     def source(self) -> str:
@@ -119,6 +121,11 @@ class Placement:
     def pairs(self) -> tuple[Activation, ...]:
         """Activations with a Q/DQ pair."""
         return tuple(activation for activation in self.activations if activation.pair)
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Return the bits of each quantised tensor."""
+        return {activation.tensor: activation.bits for activation in self.activations}
 
     def observed_tensors(self) -> dict[str, list[str]]:
         """Return by tensor with a scale of its own the tensors whose values decide its range: itself first."""

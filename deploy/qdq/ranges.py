@@ -7,18 +7,20 @@ takes as long as before. What pairs share one scale follows from the placement o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from calib.ranges import METHODS, merge
+from calib.ranges import merge
 from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.graph import Graph
 from deploy.onnx_graph.observe import observe
-from deploy.qdq.insert import activation_levels, activation_scale
+from deploy.qdq.insert import activation_range, activation_scale
 from deploy.qdq.placement import COMPUTE, Placement, place
 from deploy.qdq.strip import StrippedModel, strip
+from deploy.qdq.wide import BITS
 from profiles.quantization import QuantizationRecipe
 
 Grids = Mapping[str, tuple[float, int]]
@@ -38,7 +40,15 @@ def pair_placement(model: onnx.ModelProto, stripped: StrippedModel, recipe: Quan
     if placed != set(stripped.activations):
         apart = sorted(placed ^ set(stripped.activations))
         raise ValueError(f"its pairs stand elsewhere than this version places them ({', '.join(apart[:3])})")
-    return placement
+    return _with_bits(placement, graph)
+
+
+def _with_bits(placement: Placement, graph: Graph) -> Placement:
+    """Return a placement with the bits that the pairs of a model have."""
+    bits = {tensor: 8 * graph.constant(node.input[2]).dtype.itemsize for node, tensor in _pairs(graph)}
+    wide = {activation.source for activation in placement.pairs if bits[activation.tensor] > 8}
+    activations = tuple(replace(a, bits=BITS) if a.source in wide else a for a in placement.activations)
+    return replace(placement, activations=activations)
 
 
 def _is_integer(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -63,13 +73,13 @@ def observed_grids(
     if not stripped.activations:
         raise ValueError("it has no Q/DQ pairs")
     placement = pair_placement(model, stripped, recipe)
-    observed = placement.observed_tensors()
+    observed, bits = placement.observed_tensors(), placement.bits
     histograms = observe(stripped.model, [tensor for tensors in observed.values() for tensor in tensors], batches)
     by_source = {}
     for source, tensors in observed.items():
         histogram = merge([histograms[tensor] for tensor in tensors])
-        low, high = METHODS[method](histogram, activation_levels(histogram.minimum, recipe))
-        by_source[source] = activation_scale(low, high, recipe)
+        low, high = activation_range(histogram, recipe, method, bits[source])
+        by_source[source] = activation_scale(low, high, recipe, bits[source])
     return {activation.tensor: by_source[activation.source] for activation in placement.pairs}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ def sensitivities(
     scales: Scales,
     recipe: QuantizationRecipe,
     batches: Iterable[Inputs],
+    layers: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Measure each placed layer's sensitivity: squared error of the outputs over their variance, largest first.
 
@@ -30,6 +31,7 @@ def sensitivities(
 
     Args:
         batches: calibration samples, arrays of shape (samples, ...); kept in memory, so a few.
+        layers: names of nodes; all placed layers without.
 
     Returns:
         Sensitivity by the name of the layer's ONNX node.
@@ -42,7 +44,7 @@ def sensitivities(
     errors: dict[str, float] = {}
     for node in graph.nodes:
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None
-        if weight is None:
+        if weight is None or (layers is not None and node.name not in layers):
             continue
         inputs = tuple(activations[t] for t in node.input[:1] if t in activations)
         quantized = insert(model, Placement(activations=inputs, weights=(weight,), kept_float=()), scales, recipe)

@@ -36,6 +36,7 @@ NAMES = (
     "answer",
     "select",
     "calibration",
+    "sixteen_bits",
     "latency_table",
     "shares",
     "pruning",

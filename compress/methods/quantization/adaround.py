@@ -59,10 +59,11 @@ def learn_rounding(
     result.CopyFrom(model)
     layers = list(_layers(Graph(model), placement, scales))
     sums = [_Moments(layer) for layer in layers]
-    names = [layer.node.input[0] for layer in layers]
+    names, bits = [layer.node.input[0] for layer in layers], placement.bits
     for _, values in run_batches(model, names, _small(batches)):
         for each in sums:
-            each.add(values[each.layer.node.input[0]], scales, recipe)
+            read = each.layer.node.input[0]
+            each.add(values[read], scales, recipe, bits.get(read, 8))
     limit = weight_limit(recipe)
     rounded = {each.layer.node.input[1]: each.layer.restore(_rounded(each, limit)) for each in sums}
     for tensor in result.graph.initializer:
@@ -102,12 +103,12 @@ class _Moments:
         self.own, self.cross = (torch.zeros(groups, columns, columns) for _ in range(2))
         self._generator = torch.Generator().manual_seed(0)
 
-    def add(self, values: npt.NDArray[Any], scales: Scales, recipe: QuantizationRecipe) -> None:
+    def add(self, values: npt.NDArray[Any], scales: Scales, recipe: QuantizationRecipe, bits: int = 8) -> None:
         name, (groups, _, columns) = self.layer.node.input[0], self.layer.weight.shape
         plain = torch.from_numpy(np.array(values, np.float32))
         quantised = plain
         if name in scales.activations:
-            (step, zero), (smallest, largest) = scales.activations[name], activation_limits(recipe)
+            (step, zero), (smallest, largest) = scales.activations[name], activation_limits(recipe, bits)
             quantised = (((plain / step).round() + zero).clamp(smallest, largest) - zero) * step
         both = _columns(torch.cat([plain, quantised]), self.layer.node, groups)
         before, after = both.chunk(2, dim=1)  # (groups, samples, places, columns)

@@ -149,7 +149,9 @@ class QuantizedProgram(nn.Module):
             module = placed[owner] if owner else f"activation_quantizer_{len(placed)}"
             if owner is None:
                 scale, zero_point = self._initial.activations[activation.tensor]
-                quantizer = Quantizer(torch.tensor(scale), zero_point, bits=8, signed=smallest < 0, narrow=False)
+                quantizer = Quantizer(
+                    torch.tensor(scale), zero_point, bits=activation.bits, signed=smallest < 0, narrow=False
+                )
                 self.graph.add_submodule(module, quantizer)
             placed[activation.tensor] = module
             with self.graph.graph.inserting_after(node):

@@ -6,7 +6,7 @@ It needs no training and no labels, so it stands in every report as what is free
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -15,10 +15,10 @@ import numpy.typing as npt
 import onnx
 from torch import nn
 
-from calib.ranges import METHODS, merge, symmetric_scales
+from calib.ranges import merge, symmetric_scales
 from compress.data import Samples
-from compress.methods.cost_model import FloatPrices
 from compress.methods.quantization.calibration_checks import check_calibration
+from compress.methods.quantization.mixed import Price, choose_mixture
 from compress.methods.quantization.observer import Observer, sample_inputs
 from compress.methods.quantization.operations import Quantize
 from compress.models.inputs import InputShape, InputShapes, ModelInputs
@@ -27,27 +27,14 @@ from deploy.export.to_onnx import capture, to_onnx
 from deploy.onnx_graph.graph import Graph
 from deploy.qdq.bias_correction import correct_biases
 from deploy.qdq.equalization import equalize
-from deploy.qdq.insert import Scales, activation_levels, activation_scale, insert, weight_limit, weight_scales
-from deploy.qdq.placement import NO_LAYERS, place
-from deploy.qdq.sensitivity import sensitivities
+from deploy.qdq.insert import Scales, activation_range, activation_scale, insert, weight_limit, weight_scales
+from deploy.qdq.placement import NO_LAYERS, Placement, place
+from deploy.qdq.wide import widened
 from profiles.errors import UserError
 from profiles.quantization import QUANTIZATION, QuantizationRecipe
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-SENSED = 16
-"""Samples on which each layer's own cost is measured, a run of the model each."""
-HURTING_SHARE, MOST_KEPT = 0.5, 0.25
-"""Layers that stay float: the fewest that make this share of the error, and at most this share of them."""
-
-MOST_PRICED = 24
-"""Layers that are timed in float, an engine each."""
-NOTICED = 0.005
-"""Share of the model's time below which a difference is none."""
-
-Price = Callable[[Sequence[str]], FloatPrices | None]
-"""What each of some layers costs in float on the device."""
 
 Ranges = Literal["minmax", "percentile", "mse", "norm", "entropy"]
 
@@ -79,12 +66,14 @@ class QuantizedModel:
 
     Attributes:
         program: float, what ``model`` was exported from, where it was exported for this.
+        notes: what a mixture of precisions chose, and what it measured and left.
     """
 
     model: onnx.ModelProto
     quantize: Quantize
     scales: Scales
     program: ExportedProgram | None = None
+    notes: tuple[str, ...] = ()
 
     def onnx(self) -> onnx.ModelProto:
         """Return the model with Q/DQ pairs and int8 weights."""
@@ -120,16 +109,25 @@ def quantize_model(
         model = equalize(model)
     quantize = calibrate(model, samples, recipe, options.ranges, observer=observer)
     scales = _scales(model, quantize, rules, options.weights)
-    if options.mixed and (kept := _hurting(model, quantize, scales, rules, samples, price)):
-        quantize = calibrate(model, samples, recipe, options.ranges, kept, observer)
-        scales = _scales(model, quantize, rules, options.weights)
+    notes: tuple[str, ...] = ()
+    if options.mixed:
+
+        def widen(layers: Sequence[str]) -> tuple[Placement, Scales]:
+            wide = calibrate(model, samples, recipe, options.ranges, observer=observer, wide=layers)
+            return wide.placement, _scales(model, wide, rules, options.weights)
+
+        mixture = choose_mixture(model, quantize.placement, scales, rules, samples, price, widen)
+        if mixture.kept or mixture.wide:
+            quantize = calibrate(model, samples, recipe, options.ranges, mixture.kept, observer, mixture.wide)
+            scales = _scales(model, quantize, rules, options.weights)
+        notes = (*(f"{layer} reads 16 bits: {reason}" for layer, reason in mixture.wide.items()), *mixture.notes)
     if options.rounding == "learned":
         from compress.methods.quantization.adaround import learn_rounding
 
         model = learn_rounding(model, quantize.placement, scales, rules, sample_inputs(samples))
     if options.biases:
         model = correct_biases(model, quantize.placement, scales, rules, sample_inputs(samples))
-    return QuantizedModel(model=model, quantize=quantize, scales=scales)
+    return QuantizedModel(model=model, quantize=quantize, scales=scales, notes=notes)
 
 
 def calibrate(
@@ -139,11 +137,13 @@ def calibrate(
     method: str,
     kept: Mapping[str, str] = NO_LAYERS,
     observer: Observer | None = None,
+    wide: Collection[str] = (),
 ) -> Quantize:
     """Calibrate a float ``model``: its placement, and the scale of each placed activation over all ``samples``.
 
     Args:
         kept: layers that stay float, with the reason.
+        wide: layers that read activations of 16 bits.
 
     Raises:
         UserError: the samples cannot be calibrated on, or a tensor held NaN or infinity.
@@ -152,15 +152,17 @@ def calibrate(
     shape = input_shapes(model)
     check_calibration(samples, shape)
     placement = place(model, rules, kept)
+    placement = widened(model, placement, wide, rules)
     try:
         histograms = (observer or Observer()).histograms(model, placement, samples)
     except ValueError as error:
         raise UserError(f"calibration: {error}") from None
+    bits = placement.bits
     scales_by_source: dict[str, tuple[float, int]] = {}
     for source, tensors in placement.observed_tensors().items():
         histogram = merge([histograms[tensor] for tensor in tensors])
-        low, high = METHODS[method](histogram, activation_levels(histogram.minimum, rules))
-        scales_by_source[source] = activation_scale(low, high, rules)
+        low, high = activation_range(histogram, rules, method, bits[source])
+        scales_by_source[source] = activation_scale(low, high, rules, bits[source])
     scales = {activation.tensor: scales_by_source[activation.source] for activation in placement.activations}
     return Quantize(recipe=recipe, input_shape=shape, placement=placement, activations=scales)
 
@@ -196,58 +198,6 @@ def _scales(model: onnx.ModelProto, quantize: Quantize, rules: QuantizationRecip
         else:
             weights[weight.tensor] = weight_scales(value, weight.axis, rules)
     return Scales(activations=quantize.activations, weights=weights)
-
-
-def _hurting(
-    model: onnx.ModelProto,
-    quantize: Quantize,
-    scales: Scales,
-    rules: QuantizationRecipe,
-    samples: Samples,
-    price: Price | None,
-) -> dict[str, str]:
-    """Choose the layers that stay float, with the error of each in integers and its time in float."""
-    few = samples.load(np.arange(min(SENSED, len(samples)))).inputs
-    errors = sensitivities(model, quantize.placement, scales, rules, [few])
-    total, most = sum(errors.values()), int(MOST_KEPT * len(errors))
-    if total <= 0 or not most:
-        return {}
-    prices = price([*errors][: min(2 * most, MOST_PRICED)]) if price else None
-    chosen = choose_float(errors, most, prices)
-    return {layer: _reason(errors[layer] / total, layer, prices) for layer in chosen}
-
-
-def choose_float(errors: Mapping[str, float], most: int, prices: FloatPrices | None) -> list[str]:
-    """Choose at most ``most`` layers to stay float, so that ``HURTING_SHARE`` of the summed ``errors`` is gone.
-
-    With prices those first that take most error away for a millisecond; where so not enough of it goes, and without
-    prices, those of largest error.
-    """
-    enough = HURTING_SHARE * sum(errors.values())
-    if prices is not None:
-        floor_ms = NOTICED * prices.whole_ms
-        cheap = sorted(prices.longer_ms, key=lambda layer: -errors[layer] / max(prices.longer_ms[layer], floor_ms))
-        chosen = _until(cheap, errors, most, enough)
-        if sum(errors[layer] for layer in chosen) >= enough:
-            return chosen
-    return _until([*errors], errors, most, enough)
-
-
-def _until(order: Sequence[str], errors: Mapping[str, float], most: int, enough: float) -> list[str]:
-    chosen: list[str] = []
-    for layer in order[:most]:
-        if sum(errors[each] for each in chosen) >= enough:
-            break
-        chosen.append(layer)
-    return chosen
-
-
-def _reason(share: float, layer: str, prices: FloatPrices | None) -> str:
-    reason = f"alone in int8 it makes {100 * share:.0f} % of what all layers add to the outputs' error"
-    if prices is None or layer not in prices.longer_ms:
-        return reason
-    longer = prices.longer_ms[layer] / prices.whole_ms
-    return f"{reason}, and in float the model takes {abs(100 * longer):.0f} % {'longer' if longer >= 0 else 'less'}"
 
 
 @final

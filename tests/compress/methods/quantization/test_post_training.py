@@ -11,7 +11,8 @@ from torch import nn
 from compress.data.base import ArraySamples
 from compress.methods.cost_model import FloatPrices
 from compress.methods.quantization.adaround import learn_rounding
-from compress.methods.quantization.post_training import PostTraining, choose_float, quantize_model
+from compress.methods.quantization.mixed import choose_forms
+from compress.methods.quantization.post_training import PostTraining, quantize_model
 from compress.models.plan import Plan
 from compress.stages.base import Artifact
 from compress.stages.quantize import QuantizeStage
@@ -104,7 +105,7 @@ ERRORS = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
 )
 def test_layers_stay_float_that_take_most_error_away_for_a_millisecond(longer_ms, most, chosen):
     prices = None if longer_ms is None else FloatPrices(whole_ms=10.0, longer_ms=longer_ms)
-    assert choose_float(ERRORS, most, prices) == chosen
+    assert choose_forms(ERRORS, {}, most, prices) == dict.fromkeys(chosen, "float")
 
 
 def test_a_layer_that_is_dear_in_float_gives_way_to_those_that_are_not(float_model):
@@ -113,7 +114,7 @@ def test_a_layer_that_is_dear_in_float_gives_way_to_those_that_are_not(float_mod
     plain = dict(quantize_model(model, samples, RECIPE, options).quantize.placement.kept_float)
     asked = []
 
-    def price(layers):
+    def price(layers, wide):
         asked.extend(layers)
         return FloatPrices(whole_ms=1.0, longer_ms=dict.fromkeys(layers, 0.25))
 
