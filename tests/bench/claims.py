@@ -57,7 +57,7 @@ HEADINGS = (
     (
         "Int8 and fewer bits",
         "Post-training and trained quantisation, beside the runtimes' own tools on the same samples.",
-        ("int8", "quantised", "squeezenet", "fastestdet", "select"),
+        ("int8", "quantised", "squeezenet", "fastestdet", "select", "calibration", "sixteen_bits"),
     ),
     (
         "Pruning and low rank",
