@@ -38,7 +38,8 @@ class SizedSamples(Samples):
         return resized(self._samples.load(indices, augment), self._sizes, self._sizes.largest)
 
     def fingerprint(self) -> str:
-        settings = repr((self._sizes.name, self._sizes.largest, dict(self._sizes.axes), dict(self._sizes.fill)))
+        sizes = self._sizes  # all of them: training cuts a batch to the smallest that holds it
+        settings = repr((sizes.name, sizes.sizes, dict(sizes.axes), sizes.mask, dict(sizes.fill)))
         return hashlib.sha256(f"{self._samples.fingerprint()} {settings}".encode()).hexdigest()
 
 

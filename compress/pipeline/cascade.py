@@ -68,7 +68,7 @@ def cascade(
         two = {
             name: open_side(Path(given), target.profile, versions, stack) for name, given in ((SMALL, small), (LARGE, large))
         }
-        labelled = of_recipe(recipe) if recipe else of_runs(list(two.values()))
+        labelled = of_recipe(recipe, [side.folder for side in two.values()]) if recipe else of_runs(list(two.values()))
         _check(two, None if labelled is None else labelled[0], out)
         assert labelled is not None
         task, data = labelled

@@ -23,11 +23,11 @@ from compress.data.subset import Subset
 from compress.execution.cache import StepCache, steps_folder
 from compress.execution.progress import Progress, keep_telling, progress_here
 from compress.methods.quantization.observer import sample_inputs
-from compress.pipeline.check.sides import open_side
+from compress.pipeline.check.sides import open_side, read_preprocessing
 from compress.pipeline.exports import PAIRS
 from compress.pipeline.given import class_names, is_recipe, split_name
 from compress.pipeline.model_builder import ModelBuilder
-from compress.pipeline.recalibration.opened import load_plain, read_preprocessing
+from compress.pipeline.recalibration.opened import load_plain
 from compress.pipeline.target import resolve, runtime_versions
 from compress.recipe.parse import load as load_recipe
 from compress.report.data_record import ClassDifference, DataComparison, UnlikeSample

@@ -55,17 +55,17 @@ def split_name(given: str) -> tuple[str, str]:
     return name, split
 
 
-def open_for_model(given: str, preprocessing: Mapping[str, Any], where: str) -> GivenForModel:
+def open_for_model(given: str, preprocessing: Mapping[str, Any], where: str, folder: Path) -> GivenForModel:
     """Open samples for a bundle's model.
 
     Args:
-        preprocessing: the bundle's, with the names of its classes.
+        preprocessing: the bundle's, with the names of its classes; ``folder`` is where it is.
 
     Raises:
         UserError: there are none, or how to prepare them is not stated.
     """
     if is_recipe(given):
-        task, splits = of_recipe(split_name(given)[0])
+        task, splits = of_recipe(split_name(given)[0], [folder])
         held = splits.validation
         task = task.bound_to(splits)
         return GivenForModel(

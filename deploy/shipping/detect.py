@@ -26,7 +26,8 @@ CHUNK = 16
 def detect(arguments: list[str]) -> int:
     """Run ``detect BUNDLE INPUTS.npy``: print one JSON line of detections for each sample.
 
-    INPUTS.npy is what the model takes, (samples, channels, height, width), made as ``preprocessing.json`` says. A line is
+    INPUTS.npy is what the model takes, (samples, channels, height, width), or bytes (samples, height, width, channels) where
+    it normalises itself, made as ``preprocessing.json`` says. A line is
     ``{"detections": [{"class": "RBC", "score": 0.91, "box": [x1, y1, x2, y2]}, ...]}``, best first, of those above the
     class's threshold; of heads that give them with ``"keypoints": [[x, y, score], ...]``, or a ``"mask"`` in COCO's runs,
     ``{"size": [height, width], "counts": [...]}``. Files of the bundle are checked; its signature is what ``verify`` checks.
@@ -58,6 +59,8 @@ def lines(folder: Path, inputs: Path) -> Iterator[str]:
     samples = _samples(inputs)
     with bundle.opened(folder) as session:
         decoding = decode.load(folder)
+        if session.inputs[0].dtype == "uint8" and samples.dtype != np.uint8:  # else floats would become zeros
+            raise UserError(f"{inputs}: the model normalises itself: give bytes (uint8), not {samples.dtype}")
         for start in range(0, len(samples), CHUNK):
             for found in decoding.objects(run(session, samples[start : start + CHUNK])):
                 yield json.dumps({"detections": [_object(decoding, found, index) for index in range(len(found.rows))]})
@@ -80,4 +83,4 @@ def _samples(path: Path) -> npt.NDArray[Any]:
         raise UserError(f"{path}: no .npy file of inputs ({str(error)[:120]}); write one by numpy.save") from None
     if samples.ndim < 2 or samples.dtype.kind not in "fiu":
         raise UserError(f"{path}: inputs are numbers of shape (samples, ...); write them by numpy.save")
-    return samples.astype(np.float32)
+    return samples if samples.dtype == np.uint8 else samples.astype(np.float32)

@@ -26,7 +26,7 @@ METHODS = {
 }  # fmt: skip
 
 FUZZED = {
-    "test_recalibration.py::test_preprocessing": ("compress.pipeline.recalibration.opened:read_preprocessing",),
+    "test_recalibration.py::test_preprocessing": ("compress.pipeline.check.sides:read_preprocessing",),
     "test_recalibration.py::test_profiles": ("compress.pipeline.recalibration.opened:_described",),
     "test_recalibration.py::test_lineage": ("compress.pipeline.recalibration.recalibrate:_earlier",),
     "test_recalibration.py::test_given_arrays": ("compress.data.given_samples:_arrays",),

@@ -5,7 +5,8 @@ import io
 import numpy as np
 
 from compress.data.given_samples import open_given, picture_view
-from compress.pipeline.recalibration.opened import _described, read_preprocessing
+from compress.pipeline.check.sides import read_preprocessing
+from compress.pipeline.recalibration.opened import _described
 from compress.pipeline.recalibration.recalibrate import _earlier
 from profiles.device import load as load_profile
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes

@@ -124,7 +124,8 @@ def _sides(
     if old is None:
         old = kept.last(target.profile.name, newer.name) if newer else None
     two = {OLD: None if old is None else side(old), NEW: newer}
-    labelled = tried(lambda: of_recipe(recipe)) if recipe else None
+    folders = [side.folder for side in two.values() if side is not None]
+    labelled = tried(lambda: of_recipe(recipe, folders)) if recipe else None
     if faults:
         raise UserError(*faults)
     return two, labelled or of_runs(list(two.values()))

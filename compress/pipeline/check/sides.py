@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from deploy.engines import BuildPlan, engine
 from deploy.engines.serving import NOTHING
 from deploy.latency.bench import onnx_fault
 from profiles.device import DeviceProfile
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, one_line, unknown
 from profiles.json_text import read_json
 
 BUNDLE = "bundle"
@@ -74,6 +75,10 @@ def open_side(
     manifests.check_files(folder, contents)
     if serving_of(folder) != NOTHING:
         raise UserError(f"{given}: has several sizes or states, which a check does not know; `compress run` times its rows")
+    if read_preprocessing(folder).get("bytes"):
+        raise UserError(
+            f"{given}: its file takes pictures as bytes, which only `deploy.load` makes; run the recipe on other data"
+        )
     plan = load_plan(folder)
     engines = [runtime.engine for runtime in profile.runtimes]
     if plan.engine not in engines:
@@ -136,3 +141,18 @@ def _precision(model: Path) -> str:
     kinds = [weight.data_type for weight in graph.initializer]
     half, single = (kinds.count(kind) for kind in (onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT))
     return "fp16" if half > single else "fp32"
+
+
+def read_preprocessing(folder: Path) -> dict[str, Any]:
+    """Read what a bundle states was done to a sample.
+
+    Raises:
+        UserError: it is no table.
+    """
+    try:
+        told = json.loads((folder / "preprocessing.json").read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder}: preprocessing.json cannot be read ({one_line(str(error), 100)}); get it again") from None
+    if not isinstance(told, dict):
+        raise UserError(f"{folder}: preprocessing.json is no table; get the bundle again")
+    return told

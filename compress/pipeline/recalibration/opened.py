@@ -13,7 +13,7 @@ from typing import Any, final
 import onnx
 
 from compress.pipeline import signing_keys
-from compress.pipeline.check.sides import Side, open_side
+from compress.pipeline.check.sides import Side, open_side, read_preprocessing
 from compress.pipeline.exports import PAIRS
 from compress.pipeline.target import ResolvedTarget, runtime_versions
 from deploy.bundle import manifest as manifests
@@ -69,8 +69,6 @@ def open_bundle(given: Path, target: ResolvedTarget, stack: ExitStack) -> Opened
     if not faults and not pairs.is_file():
         faults.append(f"{given}: it does not hold {PAIRS}, of which {plan.model_file} is made; run the recipe again")
     profile, recipe, preprocessing = _described(side.folder, plan.engine, faults)
-    if preprocessing.get("bytes"):
-        faults.append(f"{given}: its file takes pictures as bytes; run the recipe on the new samples")
     if not faults and (fault := onnx_fault(pairs)):
         faults.append(fault)
     if faults or profile is None or recipe is None:
@@ -128,18 +126,3 @@ def load_plain(path: Path) -> onnx.ModelProto:
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise UserError(f"{path}: its weights lie in another file, which no bundle has")
     return model
-
-
-def read_preprocessing(folder: Path) -> dict[str, Any]:
-    """Read what a bundle states was done to a sample.
-
-    Raises:
-        UserError: it is no table.
-    """
-    try:
-        told = json.loads((folder / "preprocessing.json").read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder}: preprocessing.json cannot be read ({one_line(str(error), 100)}); get it again") from None
-    if not isinstance(told, dict):
-        raise UserError(f"{folder}: preprocessing.json is no table; get the bundle again")
-    return told

@@ -43,6 +43,8 @@ from profiles.errors import UserError, one_line
 
 HELD_OUT = 0.2
 """Share of the samples that ranges do not see, and that the new engine is proven on."""
+NOTABLE = 0.001
+"""By which a cosine has fallen that is told."""
 LEAST_HELD_OUT = 4
 """Where fewer would be held out, all samples serve both."""
 
@@ -83,7 +85,7 @@ def recalibrate(
     with keep_telling(progress), ExitStack() as stack:
         opened = open_bundle(Path(bundle), target, stack)
         place = _place(opened.folder, out)
-        given = open_for_model(str(samples), opened.preprocessing, "--samples")
+        given = open_for_model(str(samples), opened.preprocessing, "--samples", opened.folder)
         check_calibration(given.samples, input_shapes(opened.pairs))
         calibrated, held = _parts(given, seed)
         progress.say(f"ranges: {len(calibrated)} samples; proof: {len(held)}")
@@ -172,6 +174,8 @@ def _notes(opened: OpenedBundle, proof: Proof, calibrated: Samples, held: Sample
     if not opened.trusted:
         who = f"by key {opened.contents.key}, which is not on this machine" if opened.contents.key else "by nobody"
         notes.append(f"the bundle was signed {who}: its files are those of its manifest, and whose that is is not known")
+    if proof.after < proof.before - NOTABLE:
+        notes.append("outputs are farther from the float graph's than before; without labels nothing tells what that costs")
     if calibrated is held:
         notes.append(f"so few samples ({len(held)}) serve ranges and proof alike")
     if (opened.folder / decode.FILE).is_file():

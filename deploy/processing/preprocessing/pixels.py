@@ -39,6 +39,8 @@ def opened(raw: Any) -> Iterator[Image.Image]:
             raise UserError(
                 f"{name}: of {image.width}x{image.height} pixels; at most {MOST_PIXELS:,} are decoded: make it smaller first"
             )
+        if image is raw:
+            image.load()  # whole: what is decoded smaller or grey here would be so for its owner from then on
         yield image
     except UnidentifiedImageError:
         raise UserError(f"{name}: no picture that can be read; give {TAKES}") from None

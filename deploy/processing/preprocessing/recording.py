@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.processing.log_mel import LogMel
 from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, unlike
-from deploy.processing.sound import MOST_RATE, Sound, read_wav, resampled, to_length
+from deploy.processing.sound import MOST_CHANNELS, MOST_RATE, Sound, read_wav, resampled, to_length
 from profiles.errors import UserError, one_line
 
 MOST_SAMPLES, MOST_MELS, MOST_FILE_BYTES = 2**24, 4096, 2**29
@@ -77,6 +77,12 @@ def _read(raw: Any, rate: int) -> tuple[Sound, int]:
     if isinstance(raw, np.ndarray):
         if raw.dtype.kind not in "fi" or raw.ndim not in (1, 2) or not 0 < raw.size <= MOST_FILE_BYTES:
             raise UserError(f"an array of {raw.dtype} {raw.shape} is no recording; give (samples,) or (samples, channels)")
+        if raw.ndim == 2 and raw.shape[1] > min(MOST_CHANNELS, raw.shape[0]):
+            raise UserError(
+                f"an array of {raw.shape} has more channels than samples; give (samples, channels): transpose it"
+            )
+        if raw.dtype.itemsize > 4 and raw.dtype.kind == "i":
+            raise UserError(f"an array of {raw.dtype}: how loud its full scale is is not known; give int16, int32 or floats")
         whole = 2.0 ** (8 * raw.dtype.itemsize - 1) if raw.dtype.kind == "i" else 1.0
         return (raw / whole).astype(np.float32), rate
     name = one_line(str(raw), 200) if isinstance(raw, str | os.PathLike) else "the recording"

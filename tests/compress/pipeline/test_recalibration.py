@@ -112,6 +112,15 @@ def test_pictures_are_prepared_as_the_bundle_states(bundle, tmp_path):
     assert found.accuracy.facts["samples"] == 8 and any("serve ranges and proof" in note for note in found.notes)
 
 
+def test_what_is_farther_from_the_float_graph_is_said_so(bundle, tmp_path):
+    """Ranges of faint samples clip the others: without labels nothing else tells."""
+    held = images(40, seed=5)
+    held[np.sort(np.random.default_rng(0).permutation(40)[8:])] *= 0.05
+    np.savez(tmp_path / "faint.npz", images=held)
+    found = recalibrate(bundle, tmp_path / "faint.npz", out=tmp_path / "new", progress=quiet())
+    assert found.cosine_after < found.cosine_before and any("farther from the float graph" in note for note in found.notes)
+
+
 def altered(bundle, tmp_path):
     import shutil
 

@@ -1,11 +1,13 @@
 """What a check takes: bundles, and what is none."""
 
+import json
 from contextlib import ExitStack
 
 import pytest
 
+from compress.pipeline.check import sides
 from compress.pipeline.check.accuracy import compare_golden
-from compress.pipeline.check.labelled import of_runs
+from compress.pipeline.check.labelled import of_recipe, of_runs
 from compress.pipeline.check.sides import Side, open_side
 from compress.pipeline.target import resolve, runtime_versions
 from compress.recipe.parse import load
@@ -66,3 +68,27 @@ def test_a_runs_own_samples_are_taken_where_no_code_of_others_is_named(tmp_path)
     task, data = of_runs([side(None), side(told)])
     assert task.metric == "top1" and len(data.test) > 300
     assert of_runs([side({**told, "data": {"use": "somebody:data"}}), None]) is None
+
+
+def test_data_that_is_prepared_otherwise_judges_no_bundle(tmp_path):
+    """Pictures normalised by other means, or classes in another order, would make the older model look worse."""
+    recipe = tmp_path / "digits.toml"
+    recipe.write_text('[teacher]\nmodel = "compress.models:resnet"\n[task]\nkind = "classification"\ndata = "digits"\n')
+    preparation = dict(of_recipe(str(recipe))[1].preprocessing)
+    told = load(str(recipe)).as_json()
+    for differs in ({}, {"mean": [0.25]}, {"classes": ["9", "8", "7", "6", "5", "4", "3", "2", "1", "0"]}):
+        (tmp_path / "preprocessing.json").write_text(json.dumps({**preparation, **differs}))
+        own = of_runs([Side(given="run", name="run", plan=None, model=tmp_path, recipe=told, folder=tmp_path)])
+        if not differs:
+            assert own is not None and of_recipe(str(recipe), [tmp_path, None])
+            continue
+        assert own is None
+        with pytest.raises(UserError, match=f"{next(iter(differs))}: .*, in the bundle"):
+            of_recipe(str(recipe), [tmp_path])
+
+
+def test_a_bundle_that_takes_bytes_is_told(tmp_path, target, monkeypatch):
+    bundle(tmp_path / "one")
+    monkeypatch.setattr(sides, "read_preprocessing", lambda folder: {"bytes": True})
+    with pytest.raises(UserError, match="takes pictures as bytes"):
+        read(tmp_path / "one", target)

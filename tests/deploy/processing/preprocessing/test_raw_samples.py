@@ -206,3 +206,22 @@ def test_what_preprocessing_json_may_not_say(before, words, tmp_path):
     with pytest.raises(UserError, match=words) as told:
         load(tmp_path, before)
     assert len(told.value.faults) == 1 and "\n" not in str(told.value)
+
+
+def test_a_picture_of_pillow_stays_as_it_is(tmp_path):
+    """A JPEG is decoded smaller, or in grey, for small inputs: not the one that an application still holds."""
+    pixels = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8), 50, 0), 50, 1)
+    Image.fromarray(pixels).save(tmp_path / "large.jpg")
+    grey = {**IMAGE, "mean": [0.5], "deviation": [0.5], "order": "grey"}
+    with Image.open(tmp_path / "large.jpg") as picture:
+        windows = [prepare(tmp_path, before, picture).window for before in (IMAGE, IMAGE, grey)]
+        assert (picture.size, picture.mode) == ((400, 300), "RGB")
+    assert [window.picture for window in windows] == [(400, 300)] * 3, "answers are in pixels of the same picture"
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_sounds_lying_down_or_without_a_full_scale_are_refused(dtype, tmp_path):
+    """(channels, samples), as some libraries give it, would be one sample of the mean of all."""
+    sound = np.zeros((2, 400) if dtype == "float32" else 400, dtype)
+    with pytest.raises(UserError, match="transpose it" if dtype == "float32" else "full scale"):
+        prepare(tmp_path, SOUND, sound)
