@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -21,6 +21,7 @@ from compress.pipeline.agreement import Agreement
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.device_costs import DeviceCostModel
+from compress.pipeline.evaluation import Evaluation
 from compress.pipeline.exports import MODEL, Exporter, PackedExport, Variant
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.races import RaceOptions, RaceResult, Races, device_key, facts_and_setting
@@ -46,22 +47,6 @@ from profiles.quantization import QUANTIZATION
 SCORES = "scores.npy"
 MOST_REASON = 300
 """Characters of a runtime's reason that are kept."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Metric and parity of a variant on one split, on its engine.
-
-    Attributes:
-        parted: the first tensor that differs from the float model; None where none does.
-        scores: of each sample, whose mean is the metric as a share of its scale; None where it is no such mean.
-    """
-
-    metric: Metric
-    parity: Parity
-    parted: str | None = None
-    scores: npt.NDArray[np.float32] | None = None
 
 
 @final

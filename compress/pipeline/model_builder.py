@@ -17,7 +17,6 @@ from compress.execution.cache import UNFINISHED, StepCache, digest
 from compress.execution.progress import Progress, timed
 from compress.methods.cost_model import CostModel
 from compress.methods.distillation.loss_specs import loss_modules
-from compress.methods.distillation.query_budget import QueriedSignals
 from compress.methods.distillation.weight_inheritance import inherit_weights
 from compress.methods.packing.operations import Pack
 from compress.methods.pruning.attempts import Attempts
@@ -320,9 +319,9 @@ class ModelBuilder:
             "profile": stage.key(self.profile),
             "calibration": self.data.calibration.fingerprint(),
             "validation": self.data.validation.fingerprint(),
-            **self._shared.training_key(type(stage), *_loss_modules(stage), samples=self.data.train),
+            **self._shared.training_key(type(stage), *loss_modules(getattr(stage, "losses", ())), samples=self.data.train),
         }
-        if self._answers is not None:
+        if self.recovery is not None and self.recovery.answers is not None:
             decided["answers"] = "stored"
         if stage.asks_target and target is not None:
             decided |= {"target": target.key}
@@ -332,9 +331,8 @@ class ModelBuilder:
             result, _ = run_stage(stage, start.artifact, context, self.recipe.seed)
             surgery.save(folder, result.artifact.plan, result.artifact.module)
             quantize = next((o for o in result.artifact.plan.operations if isinstance(o, Quantize)), None)
-            unchanged = result.artifact.module is start.artifact.module
-            recipe = quantize.recipe if quantize else None
-            facts = model_facts(result.artifact.stages, result.notes, recipe, changed=not unchanged)
+            changed = result.artifact.module is not start.artifact.module
+            facts = model_facts(result.artifact.stages, result.notes, quantize and quantize.recipe, changed=changed)
             told = {"choices": [asdict(choice) for choice in result.choices], "about": result.about}
             return {**facts, **told, "packed": result.artifact.packed}
 
@@ -371,10 +369,6 @@ class ModelBuilder:
         """Return a key of what the task decides: its loss, its metric, and how it reads outputs."""
         return self._shared.task_key()
 
-    @property
-    def _answers(self) -> QueriedSignals | None:
-        return None if self.recovery is None else self.recovery.answers
-
     def _attempts_at(self, start: CachedModel) -> Attempts:
         """Return what attempts at a model found; of the last model that was started from."""
         if self._attempts[0] != start.step.key:
@@ -402,9 +396,5 @@ class ModelBuilder:
             quantization=ModuleQuantizer(recipe, example, calibration, self.observer, price),
             target=target,
             attempts=self._attempts_at(start),
-            answers=self._answers,
+            answers=None if self.recovery is None else self.recovery.answers,
         )
-
-
-def _loss_modules(stage: Stage) -> list[str]:
-    return loss_modules(getattr(stage, "losses", ()))

@@ -40,20 +40,8 @@ from profiles.quantization import QuantizationRecipe
 
 COMPUTE = frozenset({"Conv", "Gemm", "MatMul"})
 JOIN = frozenset({"Add", "Concat"})
-CARRY = frozenset(
-    {
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "Reshape",
-        "Flatten",
-        "Transpose",
-        "Slice",
-        "Squeeze",
-        "Unsqueeze",
-        "Pad",
-    }
-)
+POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
+CARRY = POOLS | {"Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Pad"}
 MOVING = CARRY | MOVES | {"Resize"}
 """With what ``find_shuffles`` adds; of Resize the kind that copies the nearest value."""
 MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from compress.pipeline.comparison import Comparer
-from compress.pipeline.evaluator import Evaluation
+from compress.pipeline.evaluation import Evaluation
 from compress.pipeline.exports import Variant
 from compress.recipe.spec import Budget
 from compress.tasks import Metric
