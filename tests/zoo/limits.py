@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import signal
+import time
 from typing import Any, NoReturn
 
 GRACE_S, MEMORY_BYTES = 20, 10 << 30
@@ -14,11 +16,12 @@ class OutOfTimeError(BaseException):
 
 
 def limit(seconds: int) -> None:
-    """End this process after so much processor time, by an exception first, and hold it to ``MEMORY_BYTES``."""
+    """End this process after so much more processor time, by an exception first, and hold it to ``MEMORY_BYTES``."""
 
     def late(*_: Any) -> NoReturn:
         raise OutOfTimeError(f"not done after {seconds} s of processor time")
 
     signal.signal(signal.SIGXCPU, late)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + GRACE_S))
+    last = math.ceil(time.process_time()) + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (last, last + GRACE_S))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
