@@ -10,8 +10,8 @@ import numpy as np
 
 from deploy.engines import engine
 from deploy.engines.base import BuildPlan, EngineError, Session, TensorSpec, load_plan
-from deploy.engines.inputs import Array, Inputs, as_feed, by_name, count, padded
-from deploy.engines.serving import NOTHING, Serving, load, part, walk
+from deploy.engines.inputs import ONE, Array, Inputs, as_feed, by_name, count, padded
+from deploy.engines.serving import FILE, NOTHING, Serving, load, part, walk
 
 
 @final
@@ -122,15 +122,37 @@ def open_served(folder: Path, plan: BuildPlan | None = None) -> Served:
         raise EngineError(f"{folder}: {error}; build the engine again") from None
     runtime, sizes = engine(plan.engine), serving.sizes
     if sizes is None:
-        return Served({0: runtime.open(folder, plan)}, serving)
+        return Served(_fitting(folder, {0: runtime.open(folder, plan)}, serving), serving)
     opened = {size: runtime.open(folder / part(size), plan) for size in sizes.sizes[:-1]}
-    return Served({**opened, sizes.largest: runtime.open(folder, plan)}, serving)
+    return Served(_fitting(folder, {**opened, sizes.largest: runtime.open(folder, plan)}, serving), serving)
 
 
 def run(session: Session | Served, inputs: Inputs, *, every: bool | None = None) -> list[Array]:
     """Return outputs in the model's order for samples (samples, ...), or several inputs by name, batch by batch."""
     served = session if isinstance(session, Served) else Served({0: session})
     return [*served.infer(by_name(inputs) if isinstance(inputs, Mapping) else inputs, every=every).values()]
+
+
+def _fitting(folder: Path, sessions: dict[int, Session], serving: Serving) -> dict[int, Session]:
+    """Return the opened engines, whose inputs have the states and sizes that serving.json tells.
+
+    Raises:
+        EngineError: they have others.
+    """
+    axes = {} if serving.sizes is None else serving.sizes.axes
+    for size, session in sessions.items():
+        shapes = {spec.name: spec.shape for spec in session.inputs}
+        told = {next(iter(shapes)): axes[ONE]} if len(shapes) == 1 and axes.keys() == {ONE} else axes
+        faults = [f"state {s.name} {s.shape}" for s in serving.states if shapes.get(s.name, ())[1:] != s.shape]
+        faults += [
+            f"{n} of {size} in axis {axis}" for n, axis in told.items() if shapes.get(n, ())[axis : axis + 1] != (size,)
+        ]
+        if faults:
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise EngineError(
+                f"{folder}: {FILE} tells of {', '.join(faults)[:200]}; the engine takes {given}; build it again"
+            )
+    return sessions
 
 
 def _cut(array: Array, shape: tuple[int, ...]) -> Array:

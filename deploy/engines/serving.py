@@ -104,6 +104,8 @@ class Sizes:
             places = np.flatnonzero(chosen == size)
             found = run(int(size), self.at(rows(inputs, places), int(size)))
             axes = [*self.outputs, *[0] * len(found)]
+            if any(axis >= max(np.ndim(each), 1) for each, axis in zip(found, axes, strict=False)):
+                raise ValueError(f"axes of {self.name} in the outputs are {self.outputs}, which the model's do not have")
             parts = [fitted(each, axis, width) if axis else each for each, axis in zip(found, axes, strict=False)]
             whole = whole or [np.zeros((count(inputs), *part.shape[1:]), part.dtype) for part in parts]
             for array, part in zip(whole, parts, strict=True):
@@ -263,7 +265,8 @@ def _is_sound(sizes: Sizes) -> bool:
     grows = all(whole(size, 1) for size in sizes.sizes) and list(sizes.sizes) == sorted(set(sizes.sizes)) != []
     named = isinstance(sizes.axes, Mapping) and bool(sizes.axes) and all(whole(axis, 1) for axis in sizes.axes.values())
     filled = isinstance(sizes.fill, Mapping) and all(type(value) in (int, float) for value in sizes.fill.values())
-    masked = not sizes.mask or sizes.mask in sizes.axes
+    words = isinstance(sizes.name, str) and isinstance(sizes.mask, str)
+    masked = words and (not sizes.mask or sizes.mask in sizes.axes)
     return grows and named and filled and masked and all(whole(axis, 0) for axis in sizes.outputs)
 
 

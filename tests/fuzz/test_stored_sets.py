@@ -13,8 +13,7 @@ from tests.fuzz.test_own_files import contents
 FACTS = {
     "format": stored.FORMAT, "use": "random", "task": "classification", "classes": ["a", "b"],
     "inputs": {"input": [1, 4, 4]},
-
-    "teacher": "0" * 64, "tiles": 1, "labels": "soft", "normalise": None, "augmentation": None,
+    "teacher": "0" * 64, "tiles": 1, "labels": "soft", "normalise": None, "augmentation": {"shift": 2, "mirror": True},
 }  # fmt: skip
 
 
