@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,6 +20,14 @@ from compress.models.inputs import as_tensors, call
 from deploy.engines.inputs import by_name
 
 CHUNK = 256
+IDENTITY = {
+    "task": "task",
+    "classes": "classes",
+    "inputs": "shape of an input",
+    "teacher": "teacher",
+    "normalise": "normalisation",
+}
+"""What a set and a run must have in common, in words."""
 
 
 def make_set(spec: RecoverySet, source: SetSource, task: str) -> tuple[StoredSet, tuple[str, ...]]:
@@ -31,21 +40,19 @@ def make_set(spec: RecoverySet, source: SetSource, task: str) -> tuple[StoredSet
         UserError: the source has not what the set needs.
     """
     draft = spec.make(source)
-    normalise = normalise_of(source.preprocessing, draft.inputs)
     augmentation = asdict(source.samples.augmentation)
     facts = {
         **identity(source, task, draft.inputs),
         "use": spec.use,
         "tiles": draft.tiles,
         "labels": "none",
-        "normalise": None if normalise is None else asdict(normalise),
         "augmentation": {**augmentation, "mirror": augmentation["mirror"] or draft.mirror},
         "settings": spec.decided_by,
         "seed": source.seed,
     }
     compensators = None if draft.compensators is None else draft.compensators.astype(np.float16)
     bare = StoredSet(
-        inputs=as_stored(draft.inputs, normalise),
+        inputs=as_stored(draft.inputs, normalise_of(source.preprocessing, draft.inputs)),
         targets=small_targets(draft.targets),
         soft={},
         facts=facts,
@@ -55,25 +62,29 @@ def make_set(spec: RecoverySet, source: SetSource, task: str) -> tuple[StoredSet
 
 
 def identity(source: SetSource, task: str, inputs: Any) -> dict[str, Any]:
-    """Return what a set must have in common with a run: task, classes, shape of an input, teacher."""
+    """Return what a set must have in common with a run: task, classes, shape of an input, teacher, normalisation."""
     shapes = {name: [*array.shape[1:]] for name, array in by_name(inputs).items()}
     teacher = digest_tensors(source.teacher.state_dict())
-    return {"task": task, "classes": [*source.classes], "inputs": shapes, "teacher": teacher}
+    normalise = normalise_of(source.preprocessing, inputs)
+    told = None if normalise is None else json.loads(json.dumps(asdict(normalise)))
+    return {"task": task, "classes": [*source.classes], "inputs": shapes, "teacher": teacher, "normalise": told}
 
 
 def misfits(facts: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> list[str]:
     """Say in one line what a stored set was made for and this run is not."""
-    words = {"task": "task", "classes": "classes", "inputs": "shape of an input", "teacher": "teacher"}
-    apart = [name for name in words if facts[name] != wanted[name]]
+    apart = [name for name in IDENTITY if facts[name] != wanted[name]]
     if not apart:
         return []
-    told = [f"{words[name]} ({_shown(facts[name])}, here {_shown(wanted[name])})" for name in apart]
+    told = [f"{IDENTITY[name]} ({_shown(facts[name])}, here {_shown(wanted[name])})" for name in apart]
     return [f"{where}: not made for this run: {', '.join(told)}; make one for this recipe with `compress condense`"]
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, Mapping):
-        return ", ".join("x".join(map(str, shape)) for shape in value.values())
+        parts = [each if isinstance(each, list) else [each] for each in value.values()]
+        return ", ".join("x".join(map(str, part)) for part in parts)[:120]
     return str(value)[:12] if isinstance(value, str) else f"{len(value)}: {', '.join(map(str, value[:3]))}"
 
 

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from compress.data.base import ArraySamples, Splits
 from compress.execution.cache import StepCache
 from compress.execution.progress import StreamProgress
+from compress.methods.condensation.base import SetSource
+from compress.methods.condensation.making import identity, misfits
 from compress.methods.condensation.stored import load as load_set
 from compress.methods.condensation.stored_samples import StoredSamples
 from compress.pipeline.bundle import _extras
@@ -135,6 +138,21 @@ def test_a_file_is_taken_for_its_teacher_and_task_alone(steps, tmp_path):
     shared = ModelBuilder(ten, load_profile("cpu"), StepCache(steps, quiet), quiet)._shared
     (fault,) = preflight_faults(shared, same.artifact.module)
     assert "shape of an input (1x16x16, here 1x8x8)" in fault
+
+
+def test_a_set_of_another_normalisation_is_not_taken():
+    """Its bytes would be normalised by its own mean, its soft labels are of that, and the student is judged by another."""
+    splits = replace(blob_splits(5), preprocessing={"mean": [0.5], "deviation": [0.25], "order": "grey"})
+    source = SetSource(
+        samples=splits.train, classes=splits.classes, preprocessing=splits.preprocessing, task=None,
+        teacher=nn.Identity(), teachers=(), example=None, seed=0, progress=None,
+    )  # fmt: skip
+    first = splits.train.load(np.arange(1)).inputs
+    facts = json.loads(json.dumps(identity(source, "classification", first)))
+    assert misfits(facts, identity(source, "classification", first), "set") == []
+    other = replace(source, preprocessing={**splits.preprocessing, "mean": [0.25]})
+    (fault,) = misfits(facts, identity(other, "classification", first), "set")
+    assert "normalisation (0.5, 0.25, rgb, 1.0, here 0.25, 0.25, rgb, 1.0)" in fault
 
 
 def test_what_cannot_be_made_is_told_before_anything_is_trained(steps, tmp_path):
