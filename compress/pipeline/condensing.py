@@ -12,6 +12,7 @@ from compress.execution.progress import Progress
 from compress.methods.condensation import SETS
 from compress.methods.condensation.base import RecoverySet
 from compress.methods.condensation.set_file import FileSet
+from compress.methods.condensation.stored import load as load_set
 from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.fields import build
 from compress.recipe.spec import Recipe, RecoverySpec
@@ -34,6 +35,8 @@ def condense(recipe: Recipe, given: Mapping[str, Any], out: Path, progress: Prog
     """
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: {out.parent}: no such folder; make it first")
+    if out.exists() and not _is_set(out):
+        raise UserError(f"--out {out}: it is there and no recovery set; give a name that is free, or a set to replace")
     spec = RecoverySpec(set=_set(recipe, given))
     cache = StepCache(steps_folder(), progress)
     builder = ModelBuilder(replace(recipe, recovery=spec), load_profile("cpu"), cache, progress)
@@ -43,6 +46,14 @@ def condense(recipe: Recipe, given: Mapping[str, Any], out: Path, progress: Prog
     assert made is not None and made.file is not None
     write_atomically(out, made.file.read_bytes())
     return f"{out}: {made.notes[0]}"
+
+
+def _is_set(path: Path) -> bool:
+    try:
+        load_set(path)
+    except UserError:
+        return False
+    return True
 
 
 def _set(recipe: Recipe, given: Mapping[str, Any]) -> RecoverySet:

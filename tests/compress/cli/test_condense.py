@@ -4,9 +4,11 @@ import pytest
 
 from compress.execution.cache import StepCache
 from compress.methods.condensation.stored import load
+from compress.pipeline.condensing import condense
 from compress.pipeline.model_builder import ModelBuilder
 from compress.recipe.parse import load as load_recipe
 from profiles.device import load as load_profile
+from profiles.errors import UserError
 
 RECIPE = """
 [task]
@@ -76,3 +78,10 @@ def test_a_folder_that_is_not_there_is_told(recipe, compress_here):
     done = compress_here("condense", str(recipe), "--per-class", "3", "--out", "no/where/a.npz")
     assert done.returncode == 2
     assert "no such folder; make it first" in done.stderr
+
+
+@pytest.mark.parametrize("out", ["small.toml", "."])
+def test_what_is_there_and_no_set_is_not_written_over(out, recipe, tmp_path, quiet):
+    with pytest.raises(UserError, match="it is there and no recovery set"):
+        condense(load_recipe(str(recipe)), {"per_class": 3}, tmp_path / out, quiet)
+    assert recipe.read_text() == RECIPE
