@@ -64,9 +64,11 @@ def scores_of(outputs: Sequence[Array], classes: Sequence[str], axes: int, axis:
         axes: that it has, ``axis`` that of the classes.
 
     Raises:
-        ValueError: it has another shape.
+        ValueError: it has another shape, or holds NaN.
     """
     first = np.asarray(outputs[0], np.float64)
     if first.ndim != axes or first.shape[0] != 1 or first.shape[axis] != len(classes):
         raise ValueError(f"the model gives {first.shape} for one sample, and there are {len(classes)} classes")
+    if np.isnan(first).any():
+        raise ValueError("the model gives what is no number (NaN) for this sample: no class can be told")
     return np.asarray(first[0])

@@ -120,3 +120,10 @@ def test_what_postprocessing_json_may_not_say(after, words, tmp_path):
     with pytest.raises(UserError, match=words) as told:
         whole.load(tmp_path)
     assert len(told.value.faults) == 1 and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("use", ["classes", "tags"])
+def test_what_is_no_number_is_no_class(use, tmp_path):
+    """The largest of NaN is the first class, which would look like an answer."""
+    with pytest.raises(ValueError, match="NaN"):
+        part(tmp_path, use, ["a", "b"])([np.array([[math.nan, 1.0]])], PLAIN)
