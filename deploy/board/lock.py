@@ -7,9 +7,11 @@ beat is old, or of another boot, is nobody's. It lies in /tmp, for a board may h
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from profiles.json_text import parse_json
 FILE = "edge-compress.lock"
 BEAT_S = 5.0
 STALE_S = 60.0
+PATIENCE_S, POLL_S = 20.0, 0.01
 MOST_BYTES = 1 << 16
 MOST_TEXT = 400
 
@@ -43,7 +46,7 @@ class LockRecord:
 
     @property
     def is_stale(self) -> bool:
-        return self.boot != boot_id() or time.monotonic() - self.beat > STALE_S
+        return self.boot != boot_id() or abs(time.monotonic() - self.beat) > STALE_S
 
     def describe(self) -> str:
         """Describe the owner, for how long, and when last seen."""
@@ -109,7 +112,7 @@ class Lock:
         """Open the lock's file exclusively. It is written in place: in /tmp it may be another user's."""
         with contextlib.suppress(FileExistsError), self._file.open("x") as new_file:
             os.fchmod(new_file.fileno(), 0o666)
-        with self._file.open("r+") as file:
+        with _regular(self._file, os.O_RDWR) as file:
             _hold(file, shared=False)
             yield file
 
@@ -117,18 +120,42 @@ class Lock:
 def read(folder: Path) -> LockRecord | None:
     """Read the lock, stale or not; None when there is none."""
     try:
-        with (folder / FILE).open() as file:
+        with _regular(folder / FILE, os.O_RDONLY) as file:
             _hold(file, shared=True)
             return _parsed(file)
     except OSError:
         return None
 
 
+def _regular(path: Path, flags: int) -> IO[str]:
+    """Open a file that is one: what another user put there must neither lead elsewhere nor keep who opens it waiting.
+
+    Raises:
+        OSError: it is a link, a pipe or the like.
+    """
+    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "no file, but a pipe or a device", str(path))
+    return os.fdopen(opened, "r" if flags == os.O_RDONLY else "r+")
+
+
 def _hold(file: IO[str], *, shared: bool) -> None:
-    """Lock an open file until it is closed. Boards are POSIX; on hosts that are not, this module is only imported."""
+    """Lock an open file until it is closed. Boards are POSIX; on hosts that are not, this module is only imported.
+
+    Raises:
+        OSError: another process has held it for ``PATIENCE_S``, though a record is written in no time.
+    """
     import fcntl
 
-    fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(POLL_S)
 
 
 def _parsed(file: IO[str]) -> LockRecord | None:

@@ -1,6 +1,7 @@
 """One owner at a time, and none that is not alive."""
 
 import json
+import os
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_one_has_it_and_the_other_is_told(tmp_path):
     second.release()
 
 
-@pytest.mark.parametrize("change", [{"beat": -1000.0}, {"boot": "another"}])
+@pytest.mark.parametrize("change", [{"beat": -1000.0}, {"beat": 1e9}, {"boot": "another"}])
 def test_a_silent_owner_and_one_from_before_a_restart_are_nobody(tmp_path, change):
     first, second = Lock(tmp_path, "1", "anna"), Lock(tmp_path, "2", "bert")
     first.take()
@@ -50,3 +51,24 @@ def test_it_is_kept_alive(tmp_path, monkeypatch):
     wait_until(lambda: read(tmp_path).beat > began, "a beat")
     lock.release()
     assert read(tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_another_user_put_in_its_place_is_not_followed_nor_waited_for(kind, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    os.symlink(tmp_path / "mine", tmp_path / locks.FILE) if kind == "link" else os.mkfifo(tmp_path / locks.FILE)
+    with pytest.raises(OSError, match="symbolic links|a pipe"):
+        Lock(tmp_path, "1", "anna").take()
+    assert read(tmp_path) is None and (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_file_that_is_held_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    import fcntl
+
+    monkeypatch.setattr(locks, "PATIENCE_S", 0.05)
+    (tmp_path / locks.FILE).touch()
+    with (tmp_path / locks.FILE).open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            Lock(tmp_path, "1", "anna").take()
+        assert read(tmp_path) is None
