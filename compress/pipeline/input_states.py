@@ -125,7 +125,12 @@ def _of_module(module: nn.Module, asked: Sequence[FedState], step: Inputs) -> tu
 
 def _check_again(module: nn.Module, step: dict[str, torch.Tensor], states: tuple[State, ...]) -> None:
     """Raise ``UserError`` where a state comes back in another shape than it was fed in."""
-    fed = zero_states(module, step, states)
+    try:
+        fed = zero_states(module, step, states)
+    except Exception as error:  # whatever a module says to a call without its states
+        names = ", ".join(state.name for state in states)
+        fact = f"{names}: forward has a default, and the model does not take one step without it: {first_line(error, 150)}"
+        raise UserError(f"[state] {fact}; take the default off, or begin with zeros where it is None") from None
     try:
         with torch.no_grad():
             found = flat_tensors(module(**step, **fed))

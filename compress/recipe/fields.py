@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -32,7 +32,7 @@ def build(kind: Any, table: Mapping[str, Any], where: str, faults: list[str]) ->
     try:
         record = _validated(TypeAdapter(kind), known)
     except ValidationError as error:
-        faults += [_fault(detail, where) for detail in error.errors()]
+        faults += [_fault(detail, where) for detail in _joined(error.errors())]
         return None
     return None if wrong else record
 
@@ -48,6 +48,19 @@ def _validated(adapter: TypeAdapter[Any], known: Mapping[str, Any]) -> Any:
         if any(each["type"] == "needs_python_object" for each in error.errors()):
             return adapter.validate_python(known)
         raise
+
+
+def _joined(details: Sequence[Any]) -> list[Any]:
+    """Make one fault of those that all alternatives of a key's words have with one value."""
+    joined: dict[tuple[str | int, ...], Any] = {}
+    for detail in details:
+        place = tuple(part for part in detail["loc"] if not str(part).startswith("literal["))
+        if place in joined:
+            more = str(detail["msg"]).removeprefix("Input should be ")
+            joined[place] = {**joined[place], "msg": f"{joined[place]['msg']}, or {more}"}
+        else:
+            joined[place] = {**detail, "loc": place}
+    return list(joined.values())
 
 
 def _fault(detail: Any, where: str) -> str:

@@ -334,9 +334,9 @@ class Budget:
     """
 
     accuracy_drop_points: float = 1.0
-    latency_ms_p50: float | None = None
-    size_mib: float | None = None
-    stored_mib: float | None = None
-    peak_mib: float | None = None
-    load_ms: float | None = None
-    total_ms: float | None = None
+    latency_ms_p50: Annotated[float, Gt(0)] | None = None
+    size_mib: Annotated[float, Gt(0)] | None = None
+    stored_mib: Annotated[float, Gt(0)] | None = None
+    peak_mib: Annotated[float, Gt(0)] | None = None
+    load_ms: Annotated[float, Gt(0)] | None = None
+    total_ms: Annotated[float, Gt(0)] | None = None

@@ -105,7 +105,9 @@ def read(folder: Path) -> tuple[Manifest, bytes, bytes | None]:
     """
     path, signature = folder / MANIFEST, folder / SIGNATURE
     if not path.is_file():
-        raise UserError(f"{folder}: no {MANIFEST}; this is no bundle")
+        fact = "this is no bundle" if folder.is_dir() else "no such folder"
+        inside = f"; its bundle is {folder / 'bundle'}" if (folder / "bundle" / MANIFEST).is_file() else ""
+        raise UserError(f"{folder}: no {MANIFEST}; {fact}{inside}")
     with path.open("rb") as file:
         raw = file.read(MOST_MANIFEST_BYTES + 1)
     return parse(raw, str(folder)), raw, signature.read_bytes()[:4096] if signature.is_file() else None

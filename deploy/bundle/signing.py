@@ -82,7 +82,8 @@ def check(manifest: Manifest, raw: bytes, signature: bytes | None, keys: Mapping
         raise UserError(f"{bundle} is not signed; sign it with `compress sign`")
     if manifest.key not in keys:
         known = ", ".join(sorted(keys)) or "none"
-        raise UserError(f"{bundle} is signed by key {manifest.key}, which is not trusted here; trusted: {known}")
+        fact = f"{bundle} is signed by key {manifest.key}, which is not trusted here; trusted: {known}"
+        raise UserError(f"{fact}; `compress keys trust` has a device trust a key")
     if not is_signed(keys[manifest.key], raw, signature):
         raise UserError(f"{bundle}: its signature does not match; the bundle was altered")
 

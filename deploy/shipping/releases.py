@@ -286,6 +286,8 @@ class Store:
         slots = {slot.name: slot for slot in self.slots()}
         if name is None and len(slots) == 1:
             return next(iter(slots.values()))
+        if not slots:
+            raise UserError(f"{self.root}: no model is served here; `compress ship` brings one")
         if name is None or name not in slots:
             remedy = "say which with --name" if name is None else f"there is no {name!r}"
             raise UserError(f"{self.root}: {remedy}; models here: {', '.join(slots) or 'none'}")

@@ -8,13 +8,14 @@ import onnx
 import pytest
 import torch
 from onnx import helper
+from torch import nn
 
 import compress
 from compress.data.base import ArraySamples
 from compress.data.sequences import SequenceSamples, steps_of
 from compress.execution.progress import StreamProgress
 from compress.models.inputs import as_tensors, call
-from compress.pipeline.input_states import states_put_first
+from compress.pipeline.input_states import sequence_data, states_put_first
 from compress.pipeline.remeasure import measure_rows_again
 from compress.recipe.inputs import FedState
 from deploy.bundle import bundle as bundles
@@ -186,6 +187,20 @@ def test_shapes_that_are_not_told_or_change_are_told(tmp_path, steps):
     with pytest.raises(UserError, match=r"does not take one step of the data|inputs are sequences"):
         compress.run(states={"cache": {"output": 1, "shape": [6, 3]}, "level": {"output": 2, "shape": [1]}}, **run)
     assert detector()(torch.zeros(2, 6), torch.zeros(2, 6, 3), torch.zeros(2, 1))[1].shape == (2, 6, 3)
+
+
+class NeedsItsState(nn.Module):
+    """A step (samples, 4) and a state that may be left out by its signature, and not in truth."""
+
+    def forward(self, step, h=None):
+        return {"logits": step + h, "hn": h}
+
+
+def test_a_default_that_the_model_does_not_take_is_told():
+    asked = [FedState(name="h", output="hn", shape=(4,))]
+    data = compress.split_arrays({"train": (np.zeros((60, 3, 4), np.float32), np.arange(60) % 2)}, calibration=4)
+    with pytest.raises(UserError, match=r"\[state\] h: forward has a default, and .* take the default off"):
+        sequence_data(data, asked, NeedsItsState())
 
 
 def test_a_file_of_a_state_without_a_size_asks_for_it_by_name():

@@ -208,7 +208,9 @@ def _write(
             preprocessing=opened.preprocessing,
             report=(folder / "report.json").read_bytes(),
             decoding=decode.load(folder) if (folder / decode.FILE).is_file() else None,
-            target=replace(contents.target, arch=facts.arch, system=facts.system, runtime_version=plan.version),
+            target=replace(
+                contents.target, arch=facts.arch, system=facts.system.partition(" ")[0], runtime_version=plan.version
+            ),
             versions={**contents.versions, "edge-compress": __version__},
             extras=extras,
             signer=signing_keys.signer(key) if key else None,

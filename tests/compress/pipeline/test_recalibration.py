@@ -15,6 +15,7 @@ from compress.pipeline import signing_keys
 from compress.pipeline.recalibration.recalibrate import recalibrate
 from deploy.bundle import bundle as bundles
 from deploy.bundle import golden, manifest
+from deploy.bundle.target import mismatches
 from deploy.engines import engine
 from profiles.device import load as load_profile
 from profiles.errors import UserError
@@ -84,6 +85,7 @@ def test_ranges_of_the_site(bundle, site, keys):
     assert found.exit_code == 0 and found.wider > found.pairs / 2, "the site is twice as bright"
     assert found.cosine_after > found.cosine_before, "what was clipped is not any more"
     assert found.samples.calibrated == 96 and found.samples.held_out == 24 and found.accuracy is not None
+    assert mismatches(after.target) == [], "the device that it was proven on takes it"
     assert after.name == before.name and after.version > before.version and after.key == keys.id and signature
     assert bundles.verify(site / "bundle-recalibrated").cosine > 0.9999, "its golden samples are the new engine's"
     lineage = json.loads((site / "bundle-recalibrated/lineage.json").read_text())

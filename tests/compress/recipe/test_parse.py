@@ -138,6 +138,18 @@ def test_faults_of_a_search(old, new, fault):
     assert any(fault in told and "[student.search]" in told for told in faults_of(SEARCH.replace(old, new)))
 
 
+@pytest.mark.parametrize("key", ["latency_ms_p50", "size_mib", "stored_mib", "peak_mib", "load_ms", "total_ms"])
+def test_a_budget_of_nothing_is_told(key):
+    (told,) = faults_of(GOOD + f"[budget]\n{key} = 0\n")
+    assert f"[budget] {key}: Input should be greater than 0" in told
+
+
+def test_a_choice_of_two_literals_is_one_line():
+    (told,) = faults_of(GOOD + '[[stage]]\nuse = "quantize"\nranges = "mx"\n')
+    words = "ranges: Input should be 'minmax', 'percentile', 'mse', 'norm' or 'entropy', or 'best'; given: 'mx'"
+    assert told.endswith(words)
+
+
 def test_a_student_without_arguments_is_the_teacher():
     assert parse(GOOD.replace("width = 0.5", "")).student.same_as_teacher
 
