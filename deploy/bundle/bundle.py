@@ -29,6 +29,7 @@ any: a device builds the engine from the model file and the plan, without a fact
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -235,13 +236,14 @@ def verify(folder: Path) -> GoldenCheck:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Served]:
+def opened(folder: str | os.PathLike[str]) -> Iterator[Served]:
     """Check every file of a bundle, build its engines here and open them. The signature is not checked.
 
     Raises:
         UserError: as ``verify``.
         EngineError: the runtime refused the model.
     """
+    folder = Path(folder)
     contents, _, _ = manifests.read(folder)
     manifests.check_files(folder, contents)
     plan = load_plan(folder)

@@ -9,6 +9,7 @@ The margin of an answer is the difference of its two largest probabilities, from
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
@@ -86,13 +87,14 @@ def read_margin(folder: Path) -> float:
         raise UserError(f"{folder}: no {FILE} with a margin ({type(error).__name__}); this is no cascade") from None
 
 
-def load(folder: Path) -> Cascade:
+def load(folder: str | os.PathLike[str]) -> Cascade:
     """Build and open both engines of a cascade here.
 
     Raises:
         UserError: it is no cascade, or a bundle in it was altered.
         EngineError: a runtime refused its model.
     """
+    folder = Path(folder)
     margin = read_margin(folder)
     with ExitStack() as stack:
         small, large = (stack.enter_context(opened(folder / name)) for name in (SMALL, LARGE))

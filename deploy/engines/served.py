@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -106,7 +107,7 @@ class Served:
         return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def open_served(folder: Path, plan: BuildPlan | None = None) -> Served:
+def open_served(folder: str | os.PathLike[str], plan: BuildPlan | None = None) -> Served:
     """Open the engine in a folder, those of smaller sizes below it, and how samples reach them.
 
     Args:
@@ -115,6 +116,7 @@ def open_served(folder: Path, plan: BuildPlan | None = None) -> Served:
     Raises:
         EngineError: a runtime refused it, or serving.json is damaged.
     """
+    folder = Path(folder)
     plan = plan or load_plan(folder)
     try:
         serving = load(folder)

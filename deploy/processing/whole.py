@@ -72,6 +72,10 @@ def load(folder: Path) -> Processing:
             f"{folder}: {BEFORE_FILE} names no preprocessing: the bundle is of an earlier version, or its data of a source "
             "of one's own; make the inputs as the file says and use deploy.bundle.bundle.opened, or run compress again"
         )
+    if not (folder / AFTER_FILE).exists():
+        raise UserError(
+            f"{folder}: there is no {AFTER_FILE}: the bundle takes inputs as the model does; use deploy.bundle.bundle.opened"
+        )
     after = _read(folder, AFTER_FILE)
     return Processing(
         before=_part(folder, BEFORE_FILE, before, PREPROCESSING), after=_part(folder, AFTER_FILE, after, POSTPROCESSING)

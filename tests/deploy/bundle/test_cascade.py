@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deploy.bundle import cascade, golden
+from deploy.bundle.bundle import opened
 from deploy.bundle.cascade import LARGE, SMALL, load, margins
 from profiles.errors import UserError
 from tests.deploy.bundles import bundle
@@ -39,6 +40,14 @@ def test_what_is_unsure_goes_on(folder):
     for index in range(len(inputs)):
         made(inputs[index : index + 1])
     assert made.went_on == (margins(small) < middle).sum() > 0
+
+
+def test_a_folder_may_be_text(folder):
+    cascade.write(folder, 0.5)
+    (inputs, (expected,)) = golden.unpack(golden.read(folder / SMALL / "golden.npz"))
+    assert load(str(folder))(inputs[:1]).shape == expected[:1].shape
+    with opened(str(folder / SMALL)) as session:
+        assert session is not None
 
 
 def test_what_is_no_cascade_is_refused(folder):
