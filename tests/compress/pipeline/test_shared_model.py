@@ -43,6 +43,13 @@ def test_the_one_model_loses_least_on_average_and_is_within_the_budget_everywher
     assert one_for_all({}) == {}
 
 
+def test_what_is_the_best_on_each_is_the_one_for_all_though_another_was_timed_a_little_faster():
+    reports = {device: report(device, wide=0.25, narrow=0.24) for device in ("host", "board")}
+    best = "wide/openvino/fp32"
+    reports = {device: replace(each, verdict=replace(each.verdict, best=best)) for device, each in reports.items()}
+    assert one_for_all(reports) == {"host": best, "board": best}
+
+
 @pytest.fixture
 def several():
     reports = {"host": report("host", wide=0.25, narrow=0.20), "board": report("board", wide=0.25, narrow=0.50)}
