@@ -116,11 +116,11 @@ def _is_input(spec: Any) -> bool:
 def _is_block(times: Any) -> bool:
     timed = len(times["called"])
     blocks = not times["blocks"] or (sum(times["blocks"]) == timed and min(times["blocks"]) > 0)
-    return timed > 0 and len(times["own"]) <= timed and blocks and "load" in times
+    return timed > 0 and min(times["called"]) > 0 and len(times["own"]) <= timed and blocks and "load" in times
 
 
 def _is_path(row: Any) -> bool:
-    return len(row) == len(PARTS) and _all(_is_number)(row)
+    return len(row) == len(PARTS) and _all(_is_number)(row) and sum(row) > 0
 
 
 ANSWERS: dict[str, Callable[[Any], bool]] = {
@@ -141,6 +141,7 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "time_models": lambda result: (
         _all(_is_number)(result["least_ms"])
         and _all(_is_number)(result["p50_ms"])
+        and min([*result["least_ms"], *result["p50_ms"]], default=1) > 0
         and len(result["least_ms"]) == len(result["p50_ms"])
     ),
     "describe": lambda result: _is_count(result["samples"]),

@@ -16,16 +16,18 @@ from deploy.processing.detection.decode import Decoding
 from profiles.device import load as load_profile
 from tests.conftest import ROOT
 
+SHAPE = numpy_helper.from_array(np.array([-1, 2, 6]), "shape")
+RESHAPE = [helper.make_node("Reshape", ["input", "shape"], ["output"])]
 
-def identity_detector(folder):
+
+def identity_detector(folder, nodes=RESHAPE, kind=TensorProto.FLOAT):
     """A bundle whose model gives its input, (1, 1, 2, 6), as two detections."""
-    shape = numpy_helper.from_array(np.array([-1, 2, 6]), "shape")
     graph = helper.make_graph(
-        [helper.make_node("Reshape", ["input", "shape"], ["output"])],
+        nodes,
         "rows",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, 2, 6])],
+        [helper.make_tensor_value_info("input", kind, [1, 1, 2, 6])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 2, 6])],
-        [shape],
+        [SHAPE],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / "rows.onnx")
     profile = load_profile("cpu")
@@ -40,7 +42,7 @@ def identity_detector(folder):
         model=folder / "rows.onnx",
         plan=plan,
         profile=profile,
-        golden=golden.pack(given, [given.reshape(-1, 2, 6)]),
+        golden=golden.pack(given.astype(helper.tensor_dtype_to_np_dtype(kind)), [given.reshape(-1, 2, 6)]),
         report=b"{}",
         decoding=decoding,
     )
@@ -68,3 +70,19 @@ def test_detections_of_a_bundle_and_what_is_refused(tmp_path):
     (folder / "decode.json").write_text("{}")
     altered = detect(folder, tmp_path / "inputs.npy")
     assert (altered.returncode, altered.stdout) == (2, "") and "decode.json was altered" in altered.stderr
+
+
+def test_floats_are_not_turned_into_bytes(tmp_path):
+    """A model that normalises itself would read normalised floats as zeros, and find nothing."""
+    nodes = [
+        helper.make_node("Cast", ["input"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "shape"], ["output"]),
+    ]
+    folder = identity_detector(tmp_path, nodes, TensorProto.UINT8)
+    rows = np.array([[1, 2, 11, 22, 1, 0], [5, 6, 250, 8, 0, 1]], np.uint8).reshape(1, 1, 2, 6)
+    np.save(tmp_path / "bytes.npy", rows)
+    np.save(tmp_path / "floats.npy", rows / np.float32(255))
+    done = detect(folder, tmp_path / "bytes.npy")
+    assert json.loads(done.stdout)["detections"] == [{"class": "cat", "score": 1.0, "box": [1, 2, 11, 22]}], done.stderr
+    refused = detect(folder, tmp_path / "floats.npy")
+    assert (refused.returncode, refused.stdout) == (2, "") and "give bytes (uint8)" in refused.stderr
