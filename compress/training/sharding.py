@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from compress.execution import distributed
 from profiles.errors import UserError
@@ -39,6 +38,9 @@ def sharded(module: nn.Module, device: torch.device) -> nn.Module:
     """
     if distributed.count() == 1:
         return module
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # half a second, which a single process does not wait for
+
     spread = copy.deepcopy(module)
     mesh = init_device_mesh(device.type, (distributed.count(),))
     for child in spread.children():
@@ -51,4 +53,5 @@ def sharded(module: nn.Module, device: torch.device) -> nn.Module:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether a module is spread over processes, and stays where it is."""
-    return isinstance(module, FSDPModule)
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)

@@ -57,13 +57,15 @@ def test_what_computes_its_defaults_is_imported(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", ["--help", "stages", "losses", "profiles", "engines"])
 def test_listing_loads_no_torch_and_no_runtime(command):
+    """But ONNX Runtime for engines: which providers a build of it has it alone can say, in a tenth of a second."""
     code = (
         f"import sys; from compress.cli.main import entry; entry([{command!r}]); "
         "print([m for m in ('torch', 'onnx', 'openvino', 'onnxruntime') if m in sys.modules], file=sys.stderr)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stderr.strip() == "[]" and done.stdout
+    allowed = ["onnxruntime"] if command in ("profiles", "engines") else []
+    assert done.stderr.strip() in ("[]", str(allowed)) and done.stdout
 
 
 def test_doctor_agrees_with_torch_on_what_gpu_there_is():
