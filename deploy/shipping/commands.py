@@ -223,6 +223,8 @@ def _read_expectation(request: dict[str, Any]) -> install.Expectation:
 def _verify(folder: Path, keys: list[Path] | None, unsigned: bool, place: Store) -> list[str]:
     contents, raw, signature = manifest.read(folder)
     if not unsigned:
+        if missing := [path for path in keys or [] if not path.is_file()]:
+            raise UserError(*[f"--key {path}: no such file; `compress keys export` prints a public key" for path in missing])
         public_keys = {p: signing.read_pem(p) for p in keys or []}
         keys_by_id = {signing.key_id(key): key for key in public_keys.values()} if keys else place.keys()
         signing.check(contents, raw, signature, keys_by_id)

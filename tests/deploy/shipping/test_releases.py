@@ -17,6 +17,7 @@ from compress.pipeline import signing_keys
 from deploy.bundle import manifest
 from deploy.bundle.signing import from_pem
 from deploy.files import switch_link
+from deploy.shipping import commands
 from deploy.shipping.install import Expectation, ProofError, install, roll_back, serve_check, status
 from deploy.shipping.receive import offer, receive
 from deploy.shipping.releases import Store, TryAgainError, locked
@@ -435,6 +436,12 @@ def test_nothing_served_is_told(tmp_path):
     assert "`compress ship` brings one" in refusal(lambda: Store(tmp_path / "none").the_slot(None))
     assert status(Store(tmp_path / "none"))["models"] == []
     assert not Path(tmp_path / "none").exists()
+
+
+def test_a_key_s_file_that_is_not_there_is_told_with_a_remedy(key, tmp_path, capfd):
+    folder = bundle(tmp_path / "b", key=key)
+    assert commands.verify([str(folder), "--key", str(tmp_path / "none.pem")]) == 2
+    assert "none.pem: no such file; `compress keys export`" in capfd.readouterr().out
 
 
 def test_room_is_asked_for_before_anything_is_sent(key, tmp_path):
