@@ -274,7 +274,7 @@ def test_a_finished_runs_rows_are_timed_again_from_its_engines_alone(done, tmp_p
     for old, new in zip(before["rows"], after["rows"], strict=True):
         assert {k: v for k, v in old.items() if k not in changing} == {k: v for k, v in new.items() if k not in changing}
         assert old["latency_ms"] != new["latency_ms"], "timed anew"
-        assert old["path_ms"] != new["path_ms"] and new["path_ms"]["total"]["p50"] > new["path_ms"]["engine"]["p50"]
+        assert old["path_ms"] is None is new["path_ms"], "data of one's own do not say what makes inputs of files"
     assert after["environment"]["conditions"] != before["environment"]["conditions"]
     shutil.rmtree(folder / "runs/.steps" / after["rows"][0]["raced_as"])
     assert entry(["report", "runs/small-cpu", "--measure"]) == 2
