@@ -90,6 +90,7 @@ def test_one_trained_in_int8_has_the_same_integers_at_each_size():
     assert small.scales().activations == artifact.module.scales().activations
 
 
+@pytest.mark.slow
 def test_a_file_with_free_sizes_is_taken_by_their_names(tmp_path, steps):
     inputs, _ = long_texts(4)
     batch, words = torch.export.Dim("batch"), torch.export.Dim("words", max=64)

@@ -270,6 +270,7 @@ NOT_FUZZED = {
         "compress.methods.quantization.calibration_selection:load_selection",
         "compress.models.plan:copy_saved",
         "compress.pipeline.check.kept:_replace",
+        "compress.pipeline.check.labelled:_misfits",
         "compress.pipeline.device_costs:DeviceCostModel.costs",
         "compress.pipeline.device_costs:DeviceCostModel._in_float",
         "compress.pipeline.device_costs:DeviceCostModel._layers",

@@ -53,6 +53,7 @@ def lab(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_draws_the_curve_and_warns_of_traffic_that_is_brighter(lab, compress_here):
     (lab / "lab.toml").write_text(RECIPE.format(calibration='curve = 2\ntraffic = "bright.npz"'))
     done = compress_here("run", "lab.toml", "--engines", "onnxruntime", "--out", "out")

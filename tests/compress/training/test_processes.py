@@ -40,6 +40,7 @@ def told(folder, count):
     return [json.loads((folder / f"rank-{n}.json").read_text()) for n in range(count)]
 
 
+@pytest.mark.slow
 def test_losses_remember_the_same_in_two_processes_and_what_does_not_is_refused(tmp_path):
     first, second = together(tmp_path, 2, "--epochs", "1", "--alone")
     assert first["steps"] == [1, 2, 3, 4] == second["steps"], "the schedule of one process"
