@@ -138,9 +138,9 @@ def guess_model(
             "give a model: timm:NAME, torchvision:NAME, hf:OWNER/NAME, module:callable, a checkpoint or an .onnx file"
         )
     path = Path(given)
+    if path.suffix in (*SUFFIXES, ".onnx") and ":" not in given and not path.is_file():
+        raise UserError(f"{given}: no such file")
     if given.endswith(".onnx"):
-        if not path.is_file():
-            raise UserError(f"{given}: no such file")
         return ModelGuess(model=given)
     if path.is_file() and (path.suffix in SUFFIXES or ":" not in given):
         return identify(path, channels)

@@ -254,6 +254,12 @@ def colour(classes=4):
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
 
 
+@pytest.mark.parametrize("given", ["nope.pth", "nope.safetensors", "nope.onnx"])
+def test_a_checkpoint_that_is_not_there_is_no_such_file(given):
+    with pytest.raises(UserError, match=rf"^{given}: no such file$"):
+        guess_model(given, "", "classification", ("a", "b"), 3)
+
+
 def test_a_board_is_named_with_an_address_to_fill_in():
     own, other = sorted(("x86-avx2", "jetson-orin-nano-8gb"), key=lambda name: facts().arch not in load_profile(name).arch)
     assert with_address(other) == f"{other}@ADDRESS"
