@@ -163,7 +163,7 @@ GREETING = b'{"edge-compress-agent": 1}\n'
 AGENT = {
     "missing": ({DIGEST: 0}, lambda board, folder: board.put(folder / "given")),
     "tree": ("/root/trees/x", lambda board, folder: board.put(folder / "given")),
-    "work": ("/root/work/x", lambda board, folder: board.path(folder / "given")),
+    "work": ("/home/board/x", lambda board, folder: board.path(folder / "given")),
     "run": ({"code": 0, "stdout": "a", "stderr": ""}, lambda board, folder: board.run(["true"])),
     "status": (STATUS, lambda board, folder: shown(board.status())),
     "listing": ([{"path": "a/b", "size": 1, "sha256": DIGEST}], lambda board, folder: board.get("/r", folder / "here")),
