@@ -81,6 +81,7 @@ def test_a_pruned_one_is_narrower_and_runs(kind):
     assert call(narrow, as_tensors(inputs, 3)).shape == call(module, as_tensors(inputs, 3)).shape
 
 
+@pytest.mark.slow
 def test_a_whole_run_and_what_it_leaves(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPRESS_STEPS", str(tmp_path / "steps"))
     splits = compress.split_arrays({"train": texts(320)}, validation=0.2, test=0.2, calibration=32)

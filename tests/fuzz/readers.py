@@ -271,6 +271,7 @@ NOT_FUZZED = {
         "compress.models.plan:copy_saved",
         "compress.pipeline.check.kept:_replace",
         "compress.pipeline.check.labelled:_misfits",
+        "compress.methods.condensation.making:identity",
         "compress.pipeline.device_costs:DeviceCostModel.costs",
         "compress.pipeline.device_costs:DeviceCostModel._in_float",
         "compress.pipeline.device_costs:DeviceCostModel._layers",
