@@ -18,7 +18,7 @@ def _reached(request):
     mutations.REACHED.clear()
     yield
     config = request.config
-    if config.option.keyword or any("::" in argument for argument in config.args) or request.session.testsfailed:
+    if config.option.keyword or any("::" in argument for argument in config.args):
         return
     name = Path(request.node.path).name
     for target, readers in FUZZED.items():

@@ -313,7 +313,6 @@ NOT_FUZZED = {
         "compress.models.hub.lock:write_lock",
         "deploy.board.agent:Agent._start",
         "deploy.board.agent:_is_alive",
-        "deploy.board.lock:Lock._opened",
         "deploy.devices.ssh_connection:SharedConnection._start_master",
         "deploy.devices.ssh_connection:is_dead_here",
         "deploy.shipping.releases:locked",

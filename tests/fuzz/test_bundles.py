@@ -151,6 +151,8 @@ def test_archives_of_ncnn(tmp_path):
         for name in (ncnn.GRAPH, ncnn.WEIGHTS, ncnn.TENSORS):
             archive.writestr(name, json.dumps(tensors))
     (tmp_path / "m.zip").write_bytes(content.getvalue())
+    (tmp_path / ncnn.TENSORS).write_text(json.dumps(tensors))
+    assert check(ncnn._tensors, tmp_path, NCNN, allowed=(EngineError,)) == ()
     for _ in range(inputs(60)):
         (tmp_path / "m.zip").write_bytes(mutated_bytes(content.getvalue(), rnd))
         check(ncnn._unpack, tmp_path / "m.zip", tmp_path, NCNN, allowed=(EngineError,))

@@ -45,7 +45,7 @@ def test_plans_of_engines_and_their_records(tmp_path):
         tmp_path, BuildPlan(engine="onnxruntime", precision="fp32", batch=1, threads=2, version="1", options={"a": "b"})
     )
     table, rnd = json.loads((tmp_path / "engine.json").read_text()), generator("engine.json")
-    assert check(load_plan, tmp_path) == ()
+    assert check(load_plan, tmp_path) == () == check(build_record.load, tmp_path)
     for number in range(inputs(150)):
         content = mutated_json(table, rnd, number)
         (tmp_path / "engine.json").write_bytes(content)
