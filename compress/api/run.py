@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from compress.api.objects import SOURCE, Data, Model, data_entry, default_name, given_modules
 from compress.api.stage_settings import StageSettings, stage_entry
@@ -23,69 +23,58 @@ from compress.report.devices_record import DevicesReport
 from compress.report.record import Report
 from profiles.errors import UserError
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 DEVICES = "devices"
 """What the folder of a run on several devices is called, in a profile's place."""
 T = TypeVar("T")
 
 
+class RunOptions(TypedDict, total=False):
+    """Options of ``run`` that one device and several take alike."""
+
+    teacher: Model | None
+    data: Data | None
+    stages: Sequence[StageSettings | str | Mapping[str, Any]] | None
+    student: Model | None
+    task: str | Mapping[str, Any]
+    accuracy_drop_points: float | None
+    latency_ms_p50: float | None
+    size_mib: float | None
+    stored_mib: float | None
+    peak_mib: float | None
+    load_ms: float | None
+    total_ms: float | None
+    seed: int
+    measure: Mapping[str, float] | None
+    calibration: Mapping[str, Any] | None
+    recovery: Mapping[str, Any] | None
+    sizes: Mapping[str, Any] | None
+    states: Mapping[str, Any] | None
+    name: str | None
+    engines: Sequence[str] | None
+    out: str | Path | None
+    trial: int | None
+    join: str | None
+    until: str | None
+    lock_clocks: bool
+    quiet_seconds: float | None
+    measure_again: bool
+    progress: Progress | None
+
+
 @overload
-def run(
-    recipe: str | Path | None = ...,
-    *,
-    teacher: Model | None = ...,
-    data: Data | None = ...,
-    stages: Sequence[StageSettings | str | Mapping[str, Any]] | None = ...,
-    student: Model | None = ...,
-    task: str | Mapping[str, Any] = ...,
-    accuracy_drop_points: float | None = ...,
-    latency_ms_p50: float | None = ...,
-    size_mib: float | None = ...,
-    stored_mib: float | None = ...,
-    seed: int = ...,
-    measure: Mapping[str, float] | None = ...,
-    calibration: Mapping[str, Any] | None = ...,
-    name: str | None = ...,
-    device: str = ...,
-    engines: Sequence[str] | None = ...,
-    out: str | Path | None = ...,
-    trial: int | None = ...,
-    join: str | None = ...,
-    until: str | None = ...,
-    lock_clocks: bool = ...,
-    quiet_seconds: float | None = ...,
-    measure_again: bool = ...,
-    progress: Progress | None = ...,
-) -> Report: ...
+def run(recipe: str | Path | None = ..., *, device: str = ..., **options: Unpack[RunOptions]) -> Report: ...
 
 
 @overload
 def run(
     recipe: str | Path | None = ...,
     *,
-    teacher: Model | None = ...,
-    data: Data | None = ...,
-    stages: Sequence[StageSettings | str | Mapping[str, Any]] | None = ...,
-    student: Model | None = ...,
-    task: str | Mapping[str, Any] = ...,
-    accuracy_drop_points: float | None = ...,
-    latency_ms_p50: float | None = ...,
-    size_mib: float | None = ...,
-    stored_mib: float | None = ...,
-    seed: int = ...,
-    measure: Mapping[str, float] | None = ...,
-    calibration: Mapping[str, Any] | None = ...,
-    name: str | None = ...,
     device: list[str] | tuple[str, ...],
-    engines: Sequence[str] | None = ...,
-    out: str | Path | None = ...,
-    trial: int | None = ...,
-    join: str | None = ...,
-    until: str | None = ...,
-    lock_clocks: bool = ...,
-    quiet_seconds: float | None = ...,
-    measure_again: bool = ...,
     train_each: bool = ...,
-    progress: Progress | None = ...,
+    **options: Unpack[RunOptions],
 ) -> DevicesReport: ...
 
 

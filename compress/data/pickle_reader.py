@@ -27,7 +27,7 @@ NAMES = {
 
 @final
 class PickledName:
-    """Name of an object in a pickle."""
+    """Word for a name that a file states; nothing of that name is looked up or called."""
 
     def __init__(self, word: str) -> None:
         self.word = word

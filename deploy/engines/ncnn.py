@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from deploy.engines.base import BuildPlan, Engine, EngineError, Feed, Session, TensorSpec, as_contiguous, check_feed
 from deploy.engines.exports import ExportFormat
-from deploy.files import FULL
 from profiles.device import DeviceProfile
 from profiles.errors import first_line
 from profiles.json_text import read_json
@@ -102,20 +101,25 @@ class Ncnn(Engine):
 
 
 def _unpack(model: Path, folder: Path, plan: BuildPlan) -> None:
+    for name in (GRAPH, WEIGHTS, TENSORS):
+        (folder / name).write_bytes(_stored(model, name, plan))
+
+
+def _stored(model: Path, name: str, plan: BuildPlan) -> bytes:
+    """Read one file of the archive.
+
+    Raises:
+        EngineError: the archive is damaged, or not as the exporter writes it.
+    """
     try:
         with zipfile.ZipFile(model) as archive:
-            for name in (GRAPH, WEIGHTS, TENSORS):
-                entry = archive.getinfo(name)
-                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                    raise ValueError(f"{name} in it is compressed")
-                if entry.file_size > LARGEST_BYTES:
-                    raise EngineError(f"NCNN {plan.version}: {name} in {model.name} is larger than {LARGEST_BYTES} bytes")
-                (folder / name).write_bytes(archive.read(name))
-    except EngineError:
-        raise
+            entry = archive.getinfo(name)
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise ValueError(f"{name} in it is compressed")
+            if entry.file_size > LARGEST_BYTES:
+                raise ValueError(f"{name} in it is larger than {LARGEST_BYTES} bytes")
+            return archive.read(name)
     except Exception as error:  # of a damaged archive anything may come: zlib.error, NotImplementedError, OSError
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise
         words = f"{model.name} is no file of ours ({first_line(error)})"
         raise EngineError(f"NCNN {plan.version} refused the model: {words}") from None
 

@@ -160,7 +160,7 @@ FUZZED = {
     ),
     "test_bundles.py::test_how_outputs_are_decoded": ("deploy.processing.detection.decode:load",),
     "test_bundles.py::test_archives_of_ncnn": (
-        "deploy.engines.ncnn:_unpack",
+        "deploy.engines.ncnn:_stored",
         "deploy.engines.ncnn:_tensors",
     ),
     "test_data_and_reports.py::test_manifests_and_packed_files": ("deploy.bundle.manifest:parse",),

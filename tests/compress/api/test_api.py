@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import compress
+from compress.api import run as run_module
 from compress.data.arrays import split_arrays
 from compress.execution.cache import steps_folder
 from compress.models import given
@@ -190,3 +191,9 @@ def test_images_of_bytes_are_normalised_by_the_training_images():
 def test_parts_that_cannot_be_split_are_refused(parts, words):
     with pytest.raises(UserError, match=words):
         split_arrays(parts)
+
+
+def test_both_forms_of_a_run_take_the_same_options():
+    """What is typed for one device and for several is what ``run`` takes, but for what only one of the forms has."""
+    taken = set(inspect.signature(run_module.run).parameters) - {"recipe", "device", "train_each"}
+    assert set(run_module.RunOptions.__annotations__) == taken
