@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,8 +73,8 @@ def webdataset(
     """Read the ``.tar`` shards under ``path`` as float32 of shape (channels, height, width), any sample at any time.
 
     A sample is the members of one name up to its first dot: an image, and a class as the text of a whole number in
-    ``.cls`` (``label`` is another suffix, or ``"none"``). Shards whose names begin with ``train``, ``val`` and ``test`` are
-    those parts. What is missing is held out of train by a hash of each sample's name and ``seed``, so that a sample stays in
+    ``.cls`` (``label`` is another suffix, or ``"none"``). Shards whose names begin with the words ``train``, ``val`` and
+    ``test`` are those parts. What is missing is held out of train by a hash of each sample's name and ``seed``, so that a sample stays in
     its split whatever shards come beside it: ``validation`` and ``test`` are shares below 1. The shards are uncompressed and
     local; their heads are read at each start, their bytes hashed once. Other options as in ``compress.data.images``.
 
@@ -111,7 +112,7 @@ def _shards(root: Path) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for name in found:
         base = name.rpartition("/")[2]
-        part = next((part for part, words in PARTS.items() if base.startswith(words)), "train")
+        part = next((part for part, words in PARTS.items() if re.match(rf"({'|'.join(words)})(?![a-zA-Z])", base)), "train")
         parts.setdefault(part, []).append(name)
     if "train" not in parts:
         raise UserError(f"data: {root} has {', '.join(parts)} and no train; name the training shards train-*.tar")

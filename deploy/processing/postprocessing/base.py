@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from deploy.processing.preprocessing.base import Prepared
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Answer = dict[str, Any]
 """Plain data, but for pictures, masks, values and embeddings, which are arrays."""
@@ -28,13 +32,13 @@ class Postprocessing(ABC):
     gives: ClassVar[str]
 
     @classmethod
-    @abstractmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Postprocessing:
-        """Make it from postprocessing.json; further files are in ``folder``.
+    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Self:
+        """Make it from postprocessing.json; further files are in ``folder``. One without settings needs no other.
 
         Raises:
             UserError, ValueError, TypeError, LookupError, OSError: the settings are not possible.
         """
+        return cls()
 
     @abstractmethod
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
@@ -43,6 +47,21 @@ class Postprocessing(ABC):
         Raises:
             ValueError: they have another shape than this reads.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfClasses(Postprocessing):
+    """Postprocessing of outputs that stand for classes by their place.
+
+    Attributes:
+        classes: their names, in the outputs' order.
+    """
+
+    classes: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Self:
+        return cls(classes=class_names(data))
 
 
 def class_names(data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from deploy.processing.detection.arrays import softmax
-from deploy.processing.postprocessing.base import Answer, Array, Postprocessing, class_names, scores_of
+from deploy.processing.postprocessing.base import Answer, Array, OfClasses, scores_of
 from deploy.processing.preprocessing.base import Prepared
 
 SHOWN = 5
@@ -18,15 +17,10 @@ SHOWN = 5
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Classes(Postprocessing):
+class Classes(OfClasses):
     """Softmax of logits (1, classes)."""
 
     gives = "label, score (from 0 to 1), top (up to five of both, best first)"
-    classes: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Classes:
-        return cls(classes=class_names(data))
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         logits = scores_of(outputs, self.classes, axes=2, axis=1)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -21,10 +20,6 @@ class Embedding(Postprocessing):
     """An embedding (1, width) over its length."""
 
     gives = "embedding (float32, (width,), of length 1: a @ b is the similarity of two)"
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Embedding:
-        return cls()
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         values = np.asarray(outputs[0], np.float64)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from deploy.processing.postprocessing.base import Answer, Array, Postprocessing, class_names, scores_of
+from deploy.processing.postprocessing.base import Answer, Array, OfClasses, scores_of
 from deploy.processing.preprocessing.base import Prepared
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Entities(Postprocessing):
+class Entities(OfClasses):
     """The largest of logits (1, tokens, tags) at the first token of each word."""
 
     gives = "entities, in the text's order: each kind, text, start, end (characters)"
-    classes: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Entities:
-        return cls(classes=class_names(data))
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         logits = scores_of(outputs, self.classes, axes=3, axis=2)

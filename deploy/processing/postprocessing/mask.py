@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.processing.postprocessing.base import Answer, Array, Postprocessing, class_names, scores_of
+from deploy.processing.postprocessing.base import Answer, Array, OfClasses, scores_of
 from deploy.processing.preprocessing.base import Prepared, Window
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Mask(Postprocessing):
+class Mask(OfClasses):
     """The largest of logits (1, classes, rows, columns), enlarged bilinearly to the input and then moved to the picture."""
 
     gives = "mask (the number of each pixel's class, (height, width) of the picture), classes (their names)"
-    classes: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Mask:
-        return cls(classes=class_names(data))
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         logits = scores_of(outputs, self.classes, axes=4, axis=1).astype(np.float32)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from deploy.processing.postprocessing.base import Answer, Array, Postprocessing
 from deploy.processing.preprocessing.base import Prepared
@@ -17,10 +16,6 @@ class Outputs(Postprocessing):
     """The outputs as they are."""
 
     gives = "outputs (the model's, in its order, without the axis of samples)"
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Outputs:
-        return cls()
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         return {"outputs": [output[0] for output in outputs]}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -19,10 +18,6 @@ class Picture(Postprocessing):
     """Values (1, channels, height, width) of which white is 1, as bytes."""
 
     gives = "picture (uint8, (height, width, channels); Pillow's Image.fromarray takes three of these)"
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Picture:
-        return cls()
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         values = np.asarray(outputs[0], np.float32)

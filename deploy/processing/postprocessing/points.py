@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.processing.postprocessing.base import Answer, Array, Postprocessing, class_names
+from deploy.processing.postprocessing.base import Answer, Array, OfClasses
 from deploy.processing.preprocessing.base import Prepared
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Points(Postprocessing):
+class Points(OfClasses):
     """Heatmaps (1, points, rows, columns) or places (1, points, 2 or 3), or flat."""
 
     gives = "points, in the classes' order: each name, x, y (pixels of the picture), score"
-    classes: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Points:
-        return cls(classes=class_names(data))
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         window = prepared.window

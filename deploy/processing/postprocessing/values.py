@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -19,10 +18,6 @@ class Values(Postprocessing):
     """Values (1, channels, height, width) as they are."""
 
     gives = "values (float32, (channels, height, width), in the targets' unit)"
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Values:
-        return cls()
 
     def __call__(self, outputs: Sequence[Array], prepared: Prepared) -> Answer:
         values = np.asarray(outputs[0], np.float32)
