@@ -24,7 +24,7 @@ from compress.data.options import Seed, Sides, as_sides, checked_options
 from compress.data.transforms import IMAGENET, make_normalise
 from profiles.errors import UserError, one_line
 
-PARTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
 """What the names of a part's shards begin with; shards of other names are train's."""
 LABEL, NONE = "cls", "none"
 DAMAGE = (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, MemoryError, RecursionError)
@@ -74,9 +74,10 @@ def webdataset(
 
     A sample is the members of one name up to its first dot: an image, and a class as the text of a whole number in
     ``.cls`` (``label`` is another suffix, or ``"none"``). Shards whose names begin with the words ``train``, ``val`` and
-    ``test`` are those parts. What is missing is held out of train by a hash of each sample's name and ``seed``, so that a sample stays in
-    its split whatever shards come beside it: ``validation`` and ``test`` are shares below 1. The shards are uncompressed and
-    local; their heads are read at each start, their bytes hashed once. Other options as in ``compress.data.images``.
+    ``test`` are those parts. What is missing is held out of train by a hash of each sample's name and ``seed``, so that a
+    sample stays in its split whatever shards come beside it: ``validation`` and ``test`` are shares below 1. The shards are
+    uncompressed and local; their heads are read at each start, their bytes hashed once. Other options as in
+    ``compress.data.images``.
 
     Raises:
         UserError: no shards, shards that are no tar files, samples without image or class, sizes that are not possible.

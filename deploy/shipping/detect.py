@@ -17,7 +17,7 @@ from deploy.bundle.golden import run
 from deploy.engines import EngineError
 from deploy.files.npz import ArraysError, read_array
 from deploy.processing.detection import decode
-from deploy.processing.detection.objects import Objects, run_lengths
+from deploy.processing.postprocessing.boxes import described
 from profiles.errors import UserError
 
 CHUNK = 16
@@ -63,17 +63,15 @@ def lines(folder: Path, inputs: Path) -> Iterator[str]:
             raise UserError(f"{inputs}: the model normalises itself: give bytes (uint8), not {samples.dtype}")
         for start in range(0, len(samples), CHUNK):
             for found in decoding.objects(run(session, samples[start : start + CHUNK])):
-                yield json.dumps({"detections": [_object(decoding, found, index) for index in range(len(found.rows))]})
+                yield json.dumps({"detections": [_rounded(each) for each in described(found, decoding.classes)]})
 
 
-def _object(decoding: decode.Decoding, found: Objects, index: int) -> dict[str, Any]:
-    label, score, *box = found.rows[index].tolist()
-    about = {"class": decoding.classes[int(label)], "score": round(score, 4), "box": [round(side, 2) for side in box]}
-    if found.keypoints is not None:
-        about["keypoints"] = [[round(value, 2) for value in point] for point in found.keypoints[index].tolist()]
-    if found.masks is not None:
-        about["mask"] = {"size": list(found.masks.shape[1:]), "counts": run_lengths(found.masks[index])}
-    return about
+def _rounded(about: dict[str, Any]) -> dict[str, Any]:
+    """Round what is printed: scores to four digits, places to hundredths of a pixel."""
+    kept = {**about, "score": round(about["score"], 4), "box": [round(side, 2) for side in about["box"]]}
+    if "keypoints" in about:
+        kept["keypoints"] = [[round(value, 2) for value in point] for point in about["keypoints"]]
+    return kept
 
 
 def _samples(path: Path) -> npt.NDArray[Any]:

@@ -66,8 +66,8 @@ def test_parts_are_taken_by_the_shards_names(tmp_path):
 
 
 def test_a_shard_whose_name_only_begins_alike_is_of_train(tmp_path):
-    """valley-000.tar is no validation, testament-000.tar no test; val_000.tar and test.tar are."""
-    for number, name in enumerate(("valley-000", "testament-000", "val_000", "test")):
+    """valley-000.tar is no validation, testament-000.tar no test; valid_000.tar and testing.tar are."""
+    for number, name in enumerate(("valley-000", "testament-000", "valid_000", "testing")):
         shard(tmp_path / f"{name}.tar", samples(10 * number, 10))
     data = webdataset(path=tmp_path, **OPTIONS)
     assert values(data.train) == set(range(20)) and values(data.validation) == set(range(20, 30))

@@ -14,6 +14,8 @@ from deploy.processing.detection.choose import choose
 from deploy.processing.detection.decode import Decoding, load
 from deploy.processing.detection.objects import mask_of, run_lengths
 from deploy.processing.detection.parts import maps_apart
+from deploy.processing.postprocessing.boxes import described
+from deploy.processing.preprocessing.base import Window
 from profiles.errors import UserError
 from tests.deploy.processing.detection.test_readers import (
     CLASSES,
@@ -220,3 +222,21 @@ def test_raw_outputs_are_read_as_their_library_decodes_them(name, points):
         assert (mine is None) == (other is None)
         if mine is not None:
             np.testing.assert_allclose(mine, other, atol=1e-2)
+
+
+def test_they_are_moved_to_the_picture_with_their_boxes():
+    """A picture twice as large as the input, moved by 8 pixels of it: (x - 8) / 0.5; masks to the nearest pixel."""
+    window = Window(picture=(96, 112), size=SIZE, scale=(0.5, 0.5), offset=(8.0, 0.0))
+    (found,) = decoding().objects(with_masks())
+    first, second = described(found, ("a", "b", "c"), window)
+    assert np.allclose(first["box"], [0, 16, 40, 64], atol=1e-2) and np.allclose(second["box"], [16, 0, 96, 96], atol=1e-2)
+    packed = [coco_masks.frPyObjects(each["mask"], *each["mask"]["size"]) for each in (first, second)]
+    masks = [coco_masks.decode(each).astype(bool) for each in packed]
+    assert [mask.shape for mask in masks] == [(112, 96)] * 2
+    assert masks[0].sum() == 40 * 48, "of its 24 x 24, four columns are left of the picture; twice as large"
+    assert masks[1][:96, 48:].all() and not masks[1][:, :48].any() and not masks[1][96:].any()
+    (found,) = decoding().objects(with_points())
+    moved = [each["keypoints"] for each in described(found, ("a", "b", "c"), window)]
+    wanted = [[[(x - 8) / 0.5, y / 0.5, score] for x, y, score in points] for points in POINTS]
+    np.testing.assert_allclose(moved, wanted, atol=1e-3)
+    assert json.dumps(moved), "plain data"
