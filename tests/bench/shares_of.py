@@ -23,8 +23,9 @@ from compress.methods.pruning.cutting import cut
 from compress.methods.pruning.faithfulness import find_unfaithfulness
 from compress.methods.pruning.operations import Narrow
 from compress.models.layers import flat_tensors
+from tests.bench import torch_pruning
+from tests.bench.torch_pruning import MULTIPLE, RATIO
 
-RATIO, MULTIPLE = 0.25, 8
 Way = Callable[[nn.Module, Tensor], dict[str, Any]]
 
 
@@ -66,21 +67,9 @@ def ours(module: nn.Module, example: Tensor) -> dict[str, Any]:
 
 def theirs(module: nn.Module, example: Tensor) -> dict[str, Any]:
     """Cut by Torch-Pruning: the share that goes and processor seconds."""
-    import torch_pruning as tp
-
-    before = copy.deepcopy(module)
     heads = [m for m in module.modules() if 1000 in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))]
-    attention = {m.qkv: m.num_heads for m in module.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")}
-    options: dict[str, Any] = {"num_heads": attention} if attention else {}
-    started = time.process_time()
-    importance = tp.importance.GroupMagnitudeImportance(p=2)
-    tp.pruner.MagnitudePruner(
-        module, example, importance, pruning_ratio=RATIO, ignored_layers=heads, round_to=MULTIPLE, **options
-    ).step()
-    seconds = time.process_time() - started
-    with torch.no_grad():
-        module(example)
-    return {"share": _share(module, before), "seconds": seconds}
+    share, seconds = torch_pruning.prune(module, example, heads)
+    return {"share": share, "seconds": seconds}
 
 
 def _share(small: nn.Module, whole: nn.Module) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,39 +19,26 @@ from torch import nn
 from compress.methods.pruning.structure.coupling import find_structure
 from compress.methods.pruning.structure.follower import OUTPUT
 from compress.methods.reparameterisation.branches import fold_branches, has_branches
-from compress.models.inputs import ModelInputs, call
+from compress.models.inputs import ModelInputs
 from deploy.files import write_atomically
 from profiles.errors import first_line
+from tests.bench import torch_pruning
 from tests.zoo import material
 from tests.zoo.limits import OutOfTimeError, limit
 from tests.zoo.networks import NETWORKS
 
-RATIO, MULTIPLE, SECONDS = 0.25, 8, 90
+SECONDS = 90
 
 
 def take(module: nn.Module, example: ModelInputs) -> dict[str, Any]:
     """Prune by Torch-Pruning: the share of parameters that goes, and processor seconds; or why it fails."""
-    import torch_pruning as tp
-
-    before = copy.deepcopy(module)
-    heads = output_layers(module, example)
-    attention = {m.qkv: m.num_heads for m in module.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")}
-    options: dict[str, Any] = {"num_heads": attention} if attention else {}
-    started = time.process_time()
     try:
-        importance = tp.importance.GroupMagnitudeImportance(p=2)
-        tp.pruner.MagnitudePruner(
-            module, example, importance, pruning_ratio=RATIO, ignored_layers=heads, round_to=MULTIPLE, **options
-        ).step()
-        seconds = time.process_time() - started
-        with torch.no_grad():
-            call(module, example)
+        share, seconds = torch_pruning.prune(module, example, output_layers(module, example))
     except OutOfTimeError as error:
         return {"error": str(error)}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {first_line(error, 160)}"}
-    sizes = [sum(p.numel() for p in each.parameters()) for each in (module, before)]
-    return {"share": 1 - sizes[0] / sizes[1], "processor_s": round(seconds, 2)}
+    return {"share": share, "processor_s": round(seconds, 2)}
 
 
 def output_layers(module: nn.Module, example: ModelInputs) -> list[nn.Module]:
