@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -69,10 +69,8 @@ def allocate_widths(
     """
     problem = _problem(space, groups, removed, budget)
     problem = problem if damages is None else _with_damages(problem, damages)
-    try:
+    with _told(space.costs, budget):
         return allocation.uniform(problem) if evenly else allocation.allocate(problem)
-    except allocation.OutOfReachError as error:
-        raise OutOfReachError(_out_of_reach(space.costs, budget, error.least + space.costs.fixed)) from None
 
 
 def target_cost(space: SearchSpace, groups: Sequence[Group], goal: float, *, evenly: bool) -> float:
@@ -83,10 +81,25 @@ def target_cost(space: SearchSpace, groups: Sequence[Group], goal: float, *, eve
     """
     if space.costs.measured is not None:
         with suppress(OutOfReachError):
-            allocate_widths(space, groups, (), (1 - SPARE) * goal, evenly=evenly)
+            _check_reach(space, groups, (1 - SPARE) * goal, evenly=evenly)
             return (1 - SPARE) * goal
-    allocate_widths(space, groups, (), goal, evenly=evenly)
+    _check_reach(space, groups, goal, evenly=evenly)
     return goal
+
+
+def _check_reach(space: SearchSpace, groups: Sequence[Group], budget: float, *, evenly: bool) -> None:
+    problem = _problem(space, groups, (), budget)
+    with _told(space.costs, budget):
+        allocation.uniform(problem) if evenly else allocation.check_reach(problem)
+
+
+@contextmanager
+def _told(costs: Costs, budget: float) -> Iterator[None]:
+    """Say in the user's terms what can be had, where a budget is out of reach."""
+    try:
+        yield
+    except allocation.OutOfReachError as error:
+        raise OutOfReachError(_out_of_reach(costs, budget, error.least + costs.fixed)) from None
 
 
 def measure_allocations(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.methods import allocation
-from compress.methods.allocation import OutOfReachError, Problem, Term, allocate, cost, uniform
+from compress.methods.allocation import OutOfReachError, Problem, Term, allocate, check_reach, cost, uniform
 
 
 def brute(problem):
@@ -121,9 +121,11 @@ def residual(draw):
 def test_it_is_as_good_as_brute_force(problem):
     expected = brute(problem)
     if expected is None:
-        with pytest.raises(OutOfReachError):
-            allocate(problem)
+        for ask in (allocate, check_reach):
+            with pytest.raises(OutOfReachError):
+                ask(problem)
         return
+    check_reach(problem)
     found = allocate(problem)
     assert found.cost <= problem.budget
     assert found.importance == pytest.approx(expected)
@@ -192,6 +194,8 @@ def test_a_lone_block_costs_nothing_once_it_is_gone():
 def test_two_hubs_move_against_each_other_where_neither_moves_alone():
     """From (2, 2): wider costs too much, narrower keeps less; one wider and the other narrower is what is left."""
     curves = {"a": {1: 1.0, 2: 2.0, 3: 9.0}, "b": {1: 1.0, 2: 2.0, 3: 2.5}}
-    moves = list(allocation._moves(Problem(curves=curves, terms=[], budget=4), ("a", "b"), {"a": 2, "b": 2}))
-    assert moves[4:] == [{"a": 3, "b": 1}, {"a": 1, "b": 3}]
-    assert moves[:4] == [{"a": 1, "b": 2}, {"a": 3, "b": 2}, {"a": 2, "b": 1}, {"a": 2, "b": 3}]
+    moves = allocation._moves(Problem(curves=curves, terms=[], budget=4), ("a", "b"))
+    moved = [move({"a": 2, "b": 2}) for move in moves]
+    assert moved[6:] == [{"a": 3, "b": 1}, {"a": 1, "b": 3}]
+    assert moved[:6] == [*({"a": w, "b": 2} for w in (1, 2, 3)), *({"a": 2, "b": w} for w in (1, 2, 3))]
+    assert moves[6]({"a": 3, "b": 2}) == {"a": 3, "b": 2}, "no step wider than the widest"
