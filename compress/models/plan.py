@@ -10,7 +10,6 @@ import contextlib
 import copy
 import inspect
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,19 +20,15 @@ from torch import nn
 from compress.models import factory as factories
 from compress.models import given
 from compress.models import trust as trusted
+from compress.models.bounds import bounded_building
 from compress.models.checkpoint import load_tensors, save_tensors
 from deploy.files import write_atomically
-from deploy.files.confined import bounded_memory
 from profiles.errors import UserError
 from profiles.json_text import read_json
 from profiles.tables import look_up
 
 SCHEMA = 1
 PLAN, WEIGHTS = "surgery.json", "model.safetensors"
-BESIDE_BYTES, COPIES = 2**30, 8
-"""Memory that building a model may take: a plan from elsewhere may state any size, and its weights are of one."""
-THREAD_BYTES = 2**27
-"""Addresses that a thread of torch reserves, for its stack and its part of the heap."""
 FOLDER = "model"
 """Of a finished run: the student as a module."""
 
@@ -129,10 +124,11 @@ def load(folder: Path, fresh: nn.Module | None = None, *, trust: bool = False) -
         raise UserError(f"{folder}: its model is built by {plan.factory}; leave module out")
     if not plan.is_given:
         factories.factory(plan.factory)  # what its import takes is not the model's
-    most_bytes = BESIDE_BYTES + THREAD_BYTES * (os.cpu_count() or 1) + COPIES * (folder / WEIGHTS).stat().st_size
-    with contextlib.nullcontext() if fresh is None else given.standing_in(plan.factory, fresh), bounded_memory(most_bytes):
+    tensors = load_tensors(folder / WEIGHTS)[0]
+    bounded = bounded_building((folder / WEIGHTS).stat().st_size, len(tensors))
+    with contextlib.nullcontext() if fresh is None else given.standing_in(plan.factory, fresh), bounded:
         module = plan.build()
-        module.load_state_dict(load_tensors(folder / WEIGHTS)[0])
+        module.load_state_dict(tensors)
     return plan, module.eval()
 
 

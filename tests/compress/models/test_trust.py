@@ -47,6 +47,15 @@ def test_a_plan_of_a_model_larger_than_its_weights_is_told_before_it_takes_all_m
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
+def test_a_plan_of_more_modules_than_its_weights_have_is_told_before_they_are_built(folder):
+    """21 convolutions, as many norms of 5 tensors and 2 of the head: 10,000 modules and 100 for each of the 128."""
+    renamed(folder, "compress.models:resnet20", {"depth": 100_000})
+    with pytest.raises(UserError, match="over 22,800 modules, its file of weights 128 tensors"):
+        compress.load(folder)
+    renamed(folder, "compress.models:resnet20", {})
+    assert compress.load(folder)(torch.zeros(1, 3, 32, 32)).shape == (1, 10), "what counted is gone"
+
+
 def renamed(folder, factory, arguments):
     data = json.loads((folder / plans.PLAN).read_text())
     (folder / plans.PLAN).write_text(json.dumps({**data, "factory": factory, "arguments": arguments}))
