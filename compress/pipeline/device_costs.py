@@ -12,7 +12,7 @@ import onnx
 
 from compress.execution import distributed
 from compress.execution.cache import digest
-from compress.execution.progress import Progress
+from compress.execution.progress import Progress, doing
 from compress.methods.allocation import Term
 from compress.methods.cost_model import By, Costs, Coupling, FloatPrices, LayerPrice, Measured, Option
 from compress.pipeline.cache_keys import code_key
@@ -98,12 +98,11 @@ class DeviceCostModel:
             model = fix_batch(onnx.load(str(self._model())), self._profile.batch)
         except UserError:
             return None
-        with self._progress.task("layers in float", 1) as bar:
-            clock = self.stopwatch(runtime, "int8", placed=True)
+        with doing(self._progress, "layers in float"):
+            clock = self.stopwatch(runtime, "int8", "layers in float", placed=True)
             recipe = QUANTIZATION[runtime.quantization]
             asked = wide if recipe.wide else ()
             whole_ms, longer_ms, wide_ms = float_times.float_layer_costs_ms(model, recipe, layers, clock, asked)
-            bar.advance(1, f"{len(layers)} layers, {whole_ms:.3f} ms all in int8")
         return FloatPrices(whole_ms=whole_ms, longer_ms=longer_ms, wide_ms=wide_ms)
 
     def _layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> dict[str, LayerPrice]:
@@ -111,18 +110,16 @@ class DeviceCostModel:
         told = precision or self._fastest(Template(model, {}, (), self._profile.batch), runtime)
         sizes = factor_times.layers(model, self._profile.batch)
         asked = {path: choices for path, choices in options.items() if path in sizes}
-        with self._progress.task("layers as factors", 1) as bar:
-            found = factor_times.times(sizes, asked, self.stopwatch(runtime, told))
-            bar.advance(1, told)
+        with doing(self._progress, "layers as factors"):
+            found = factor_times.times(sizes, asked, self.stopwatch(runtime, told, "layers as factors"))
         return {path: LayerPrice(whole_ms=each.whole_ms, factors_ms=each.factors_ms) for path, each in found.items()}
 
     def _table(self, template: Template, precision: str) -> tuple[LatencyTable, str]:
         runtime = self._runtime(precision)
-        with self._progress.task("latency table", 1) as bar:
+        with doing(self._progress, "latency table"):
             told = precision or self._fastest(template, runtime)
             stopwatch = self.stopwatch(runtime, told)
             table = measure_table.measure_table(template, stopwatch, self._profile.channel_multiple)
-            bar.advance(1, f"{told}, off by {100 * table.error:.0f} %")
         return table, told
 
     def _share(self, template: Template, precision: str, widths: Mapping[str, int], removed: Sequence[str]) -> float:
@@ -156,8 +153,14 @@ class DeviceCostModel:
         taken = {p: measure_table.time_whole_models(template, clock, [({}, [])], "forms")[0] for p, clock in clocks.items()}
         return min(taken, key=lambda p: taken[p].least_ms)
 
-    def stopwatch(self, runtime: Runtime, precision: str, *, placed: bool = False) -> Stopwatch:
-        """Make a stopwatch for models on a runtime in a precision; ``placed``: they have their Q/DQ pairs already."""
+    def stopwatch(
+        self, runtime: Runtime, precision: str, about: str = "latency table", *, placed: bool = False
+    ) -> Stopwatch:
+        """Make a stopwatch for models on a runtime in a precision.
+
+        Args:
+            about: name of what it measures, shown beside how far it is. placed: the models have their Q/DQ pairs already.
+        """
         plan = engine(runtime.engine).plan(self._profile, precision, self._versions[runtime.engine])
         integers = precision == "int8" and runtime.quantization and not placed
         recipe = QUANTIZATION[runtime.quantization] if integers and runtime.quantization else None
@@ -165,7 +168,7 @@ class DeviceCostModel:
         form = EngineConfig(
             device=self._device, plan=plan, recipe=recipe, key=f"{plan.engine}-{precision}-{digest(decided)[:20]}"
         )
-        return Stopwatch(form, self._folder, say=self._progress.say)
+        return Stopwatch(form, self._folder, lambda total: self._progress.task(about, total), self._progress.say)
 
 
 def _timed(table: LatencyTable, form: str, measured: Measured) -> Costs:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 import onnx
 from filelock import FileLock
@@ -29,7 +30,18 @@ RANGE = 4.0
 MOST_NAMED = 5
 """Damaged lines that are named."""
 
-Progress = Callable[[int, int], None]
+
+class Bar(Protocol):
+    """Display of how far a measurement is."""
+
+    def advance(self, steps: int) -> None:
+        """Count ``steps`` more as done."""
+
+
+@final
+class _NoBar:
+    def advance(self, steps: int) -> None:
+        pass
 
 
 @final
@@ -62,16 +74,20 @@ class Time:
 
 @final
 class Stopwatch:
-    """Timing of models on an engine; every time is kept in a file for all runs."""
+    """Timing of models on an engine; every time is kept in a file for all runs.
+
+    Args:
+        bar: opens the display of a measurement of so many models. say: takes a line for the user.
+    """
 
     def __init__(
         self,
         form: EngineConfig,
         folder: Path,
-        progress: Progress = lambda done, total: None,
+        bar: Callable[[int], AbstractContextManager[Bar]] = lambda total: nullcontext(_NoBar()),
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._form, self._progress, self._say = form, progress, say
+        self._form, self._bar, self._say = form, bar, say
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{form.key}.jsonl"
 
@@ -87,9 +103,11 @@ class Stopwatch:
         with FileLock(self._file.with_suffix(".lock")):
             cached = self._cached()
             missing = [name for name in models if name not in cached]
-            for start in range(0, len(missing), AT_ONCE):
-                cached |= self._timed({name: models[name] for name in missing[start : start + AT_ONCE]}, passes)
-                self._progress(min(start + AT_ONCE, len(missing)), len(missing))
+            with self._bar(len(missing)) if missing else nullcontext(_NoBar()) as bar:
+                for start in range(0, len(missing), AT_ONCE):
+                    part = missing[start : start + AT_ONCE]
+                    cached |= self._timed({name: models[name] for name in part}, passes)
+                    bar.advance(len(part))
         return {name: cached[name] for name in models}
 
     def _cached(self) -> dict[str, Time]:

@@ -1,5 +1,6 @@
 """Kept times: what was measured is read back, what is damaged is not."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 from hypothesis import given
@@ -34,3 +35,21 @@ def test_damaged_lines_are_named_and_taken_out_so_that_what_is_appended_is_whole
     with kept.open("a") as file:
         file.write(_line("b", TIME))
     assert watch._cached() == {"a": TIME, "b": TIME, "c": TIME} and len(said) == 1
+
+
+def test_how_far_a_measurement_is_is_shown(tmp_path, monkeypatch):
+    """130 models, of which one is kept: 64, 64 and 1 more; nothing is opened where all are."""
+    opened, counted = [], []
+
+    @contextmanager
+    def bar(total):
+        opened.append(total)
+        yield SimpleNamespace(advance=counted.append)
+
+    watch = Stopwatch(SimpleNamespace(key="form"), tmp_path, bar)
+    (tmp_path / "form.jsonl").write_text(_line("m0", TIME))
+    monkeypatch.setattr(Stopwatch, "_timed", lambda self, models, passes: dict.fromkeys(models, TIME))
+    assert len(watch.times({f"m{i}": None for i in range(130)})) == 130
+    assert (opened, counted) == ([129], [64, 64, 1])
+    watch.times({"m0": None})
+    assert opened == [129]
