@@ -31,6 +31,7 @@ from deploy.board.store import Store, StoreError
 from deploy.board.wire import ClosedError, MalformedError, Wire
 from deploy.files import UnsafeNameError, remove_below, safe_path
 from profiles.errors import one_line
+from profiles.json_kinds import every, is_argument, is_count, is_number, is_text, optional, table
 
 GREETING = "edge-compress"
 VERSION = 1
@@ -294,14 +295,16 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
             child.wait(STOP_S)
 
 
+MOST_S = 1e9
+"""More seconds than that no clock waits for."""
 KINDS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str) and "\0" not in value,
-    "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62,
-    "float": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9,
-    "str | None": lambda value: value is None or isinstance(value, str),
-    "Sequence[str]": lambda value: isinstance(value, list) and all(isinstance(v, str) and "\0" not in v for v in value),
-    "Iterable[str]": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
-    "Mapping[str, str]": lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+    "str": is_argument,
+    "int": is_count,
+    "float": lambda value: is_number(value) and value < MOST_S,
+    "str | None": optional(is_text),
+    "Sequence[str]": every(is_argument),
+    "Iterable[str]": every(is_text),
+    "Mapping[str, str]": table(is_text),
 }
 """What a request may hold for a parameter of each annotation."""
 

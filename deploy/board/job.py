@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, final
 
 from deploy.board.lock import BEAT_S, Lock
+from profiles.json_kinds import is_integer
 
 SOCKET = "socket"
 ALIVE_S = 10.0
@@ -43,8 +44,9 @@ class JobSupervisor:
         self._folder, self._grace_s, self._lock = folder, grace_s, lock
         os.chdir(folder)  # a socket's path has room for a hundred bytes, a home folder may not
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(SOCKET)
+        self._listener.bind(f"{SOCKET}.new")
         self._listener.listen(4)
+        Path(f"{SOCKET}.new").rename(SOCKET)  # whoever sees it may connect: between bind and listen they would be refused
         self._client: socket.socket | None = None
         self._inbox, self._outbox, self._to_command = bytearray(), bytearray(), bytearray()
         self._events: deque[tuple[int, bytes]] = deque()
@@ -264,4 +266,4 @@ def _is_message(message: Any) -> bool:
     if not isinstance(message, dict) or not isinstance(message.get("text", ""), str):
         return False
     counts = [message[name] for name in ("hello", "seen", "in") if name in message]
-    return all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
+    return all(map(is_integer, counts))

@@ -18,6 +18,7 @@ from typing import Any, final
 
 from deploy.files import name_fault, sha256
 from profiles.errors import UserError, one_line
+from profiles.json_kinds import is_count
 
 SCHEMA = 2
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -218,7 +219,7 @@ def _faults(data: Mapping[str, Any]) -> list[str]:
     faults: list[str] = []
     if not is_name(data["name"]):
         faults.append(f"name {data['name']!r}: letters, digits, '.', '_' and '-' only, at most 64")
-    if not (_is_int(data["version"]) and 0 < data["version"] <= MOST_VERSION):
+    if not (is_count(data["version"]) and 0 < data["version"] <= MOST_VERSION):
         faults.append(f"version {data['version']!r} is not a positive integer")
     faults += [f"{key} {data[key]!r} is not a time such as 2026-11-21T12:00:00Z" for key in _bad_times(data)]
     if not (data["key"] is None or (isinstance(data["key"], str) and re.fullmatch(r"[0-9a-f]{16}", data["key"]))):
@@ -263,7 +264,7 @@ def _file_faults(files: Any, table: str = "files") -> list[str]:
     for path, entry in files.items():
         if not isinstance(entry, dict) or set(entry) != {"size_bytes", "sha256"}:
             faults.append(f"file {path!r}: needs size_bytes and sha256, and nothing else")
-        elif not (_is_int(entry["size_bytes"]) and 0 <= entry["size_bytes"] <= MOST_FILE_BYTES):
+        elif not (is_count(entry["size_bytes"]) and entry["size_bytes"] <= MOST_FILE_BYTES):
             faults.append(f"file {path!r}: size_bytes {entry['size_bytes']!r} is not within 0 to {MOST_FILE_BYTES}")
         elif not (isinstance(entry["sha256"], str) and DIGEST.fullmatch(entry["sha256"])):
             faults.append(f"file {path!r}: sha256 {entry['sha256']!r} is not 64 hexadecimal digits")
@@ -272,10 +273,6 @@ def _file_faults(files: Any, table: str = "files") -> list[str]:
 
 def _is_path(path: str) -> bool:
     return is_path(path) and path not in (MANIFEST, SIGNATURE)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_texts(value: Any) -> bool:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from deploy.packing.indices import MOST_BITS, Floats, PackedTensor, even_points, pack_indices, quantize_weight
 from deploy.packing.packed_layout import ARRAYS, RAW, assemble, deflate, inflate, parse
+from profiles.json_kinds import is_count
 
 FILE = "model.packed"
 PARTS = ("indices", "codes", "points", "scales", "integers", "rest", "header")
@@ -280,7 +281,7 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
         raise ValueError(f"a weight has {', '.join(sorted(entry))}; known: {', '.join(sorted(allowed))}")
     numbers = [entry[key] for key in allowed & {"at", "bits", "bucket", "bytes", "axis", "limit", "scales", "scales_at"}]
     lists = [*entry["shape"], *entry["axes"]]
-    good = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in [*numbers, *lists])
+    good = all(map(is_count, [*numbers, *lists]))
     good = good and 1 <= entry["bits"] <= MOST_BITS and entry["bucket"] > 0 and 0 < np.prod(entry["shape"]) < 2**40
     good = good and sorted(entry["axes"]) == list(range(len(entry["shape"]))) and isinstance(entry["even"], bool)
     if not (good and entry["form"] in ("float32", "float16", "int8") and entry["code"] in ("fixed", "deflate")):

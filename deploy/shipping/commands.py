@@ -25,6 +25,7 @@ from deploy.files import FULL
 from deploy.shipping import install, receive
 from deploy.shipping.releases import Store, TryAgainError, default_root
 from profiles.errors import UserError, one_line
+from profiles.json_kinds import every, is_argument, is_count, is_number, optional, record
 
 REFUSED, FAILED, AGAIN = 2, 1, 75
 MOST_REQUEST_BYTES = 4 << 20
@@ -69,7 +70,9 @@ def serve_check(arguments: list[str]) -> int:
 
 
 def _offer(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    request = _read_request(stream, manifest=_is_text, signature=_is_base64, public_key=_is_text_or_none, trust=_is_text)
+    request = _read_request(
+        stream, manifest=is_argument, signature=_is_base64, public_key=optional(is_argument), trust=is_argument
+    )
     public_key, trust = request.get("public_key"), request.get("trust", "never")
     return receive.offer(place, *_signed_manifest(request), public_key=public_key, trust=trust)
 
@@ -79,12 +82,12 @@ def _receive(place: Store, stream: IO[bytes]) -> dict[str, Any]:
 
 
 def _install(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    request = _read_request(stream, manifest=_is_text, signature=_is_base64, **EXPECTATION)
+    request = _read_request(stream, manifest=is_argument, signature=_is_base64, **EXPECTATION)
     return install.install(place, *_signed_manifest(request), _read_expectation(request))
 
 
 def _rollback(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    request = _read_request(stream, name=_is_text_or_none, **EXPECTATION)
+    request = _read_request(stream, name=optional(is_argument), **EXPECTATION)
     return install.roll_back(place, request.get("name"), _read_expectation(request))
 
 
@@ -93,12 +96,12 @@ def _status(place: Store, stream: IO[bytes]) -> dict[str, Any]:
 
 
 def _trust(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    request = _read_request(stream, public_key=_is_text)
+    request = _read_request(stream, public_key=is_argument)
     return {"trusted": place.trust(signing.from_pem(request["public_key"], "the given key"))}
 
 
 def _distrust(place: Store, stream: IO[bytes]) -> dict[str, Any]:
-    place.distrust(_read_request(stream, key=_is_text)["key"])
+    place.distrust(_read_request(stream, key=is_argument)["key"])
     return {"trusted": sorted(place.keys())}
 
 
@@ -106,14 +109,6 @@ def _clean(place: Store, stream: IO[bytes]) -> dict[str, Any]:
     with place.locked():
         receive.clean_incoming(place)
     return {"free_bytes": place.free_bytes()}
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
-
-
-def _is_text_or_none(value: object) -> bool:
-    return value is None or _is_text(value)
 
 
 def _is_base64(value: object) -> bool:
@@ -126,24 +121,17 @@ def _is_base64(value: object) -> bool:
     return True
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
 def _is_factor(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
+    return is_number(value) and value < 1e9  # type: ignore[operator]
 
 
 def _is_pieces(value: object) -> bool:
-    kinds = {"sha256": _is_text, "size_bytes": _is_count, "offset": _is_count, "length": _is_count}
-    return isinstance(value, list) and all(
-        isinstance(piece, dict) and set(piece) == set(kinds) and all(kinds[key](piece[key]) for key in piece)
-        for piece in value
-    )
+    kinds = {"sha256": is_argument, "size_bytes": is_count, "offset": is_count, "length": is_count}
+    return every(record(kinds))(value) and all(set(piece) == set(kinds) for piece in value)  # type: ignore[attr-defined]
 
 
 Kind = Callable[[object], bool]
-EXPECTATION: dict[str, Kind] = {"profile": _is_text_or_none, "latency_tolerance": _is_factor, "keep": _is_count}
+EXPECTATION: dict[str, Kind] = {"profile": optional(is_argument), "latency_tolerance": _is_factor, "keep": is_count}
 NEEDED = {"manifest", "pieces", "key", "public_key"}
 
 
