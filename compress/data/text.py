@@ -12,13 +12,17 @@ from annotated_types import Ge, Le
 
 from compress.data.base import NamedSamples, Splits, assign_splits
 from compress.data.options import Seed, checked_options
-from compress.data.text_files import Column, read_columns, read_conll
+from compress.data.text_files import Column, read_columns, read_conll, read_lines
 from deploy.engines.inputs import rows
+from deploy.processing.preprocessing.words import WORD
 from deploy.processing.tokens import FILE, INPUTS, Tokenizer
 from profiles.errors import UserError
 
 Length = Annotated[int, Ge(2), Le(8192)]
 """Tokens of a sample."""
+
+UNTAGGED = -2
+"""As ``compress.losses.base`` has it, which knows no data."""
 
 NONE = "none"
 OUTSIDE = "O"
@@ -38,6 +42,7 @@ def text(
     label: Column = "label",
     length: Length = 128,
     inputs: Sequence[str] = INPUTS[:2],
+    unlabelled: Path | None = None,
     held_out_validation: float = 0.1,
     held_out_test: float = 0.1,
     calibration: int = 256,
@@ -52,6 +57,7 @@ def text(
             other text of a pair. ``label = "none"``: there are none.
         length: tokens of a sample; longer texts are cut, and how many is said.
         inputs: that the model takes.
+        unlabelled: a table of texts without labels, which are added to train for losses that ask the teacher alone.
 
     Raises:
         UserError: files, columns or the tokenizer are not there, or are of another kind.
@@ -75,7 +81,12 @@ def text(
         calibration=calibration,
         seed=seed,
     )
-    return _splits(parts, chosen, classes, reader, {"use": "text", "pairs": texts == 2})
+    more = None
+    if unlabelled:
+        table = read_columns(unlabelled, columns[:texts])
+        raws = list(table[0]) if texts == 1 else [list(pair) for pair in zip(*table, strict=True)]
+        more = reader.encode(*table), np.full(len(raws), -1), raws
+    return _splits(parts, chosen, classes, reader, {"use": "text", "pairs": texts == 2}, more)
 
 
 @checked_options("data: sentence_pairs")
@@ -132,6 +143,7 @@ def conll(
     test: Path | None = None,
     length: Length = 128,
     inputs: Sequence[str] = INPUTS[:2],
+    unlabelled: Path | None = None,
     held_out_validation: float = 0.1,
     held_out_test: float = 0.1,
     calibration: int = 256,
@@ -140,6 +152,10 @@ def conll(
     """Read sentences with a tag a word, as of named entities (``B-person``, ``I-person``, ``O``).
 
     Targets are (samples, length): the tag of each word at its first token, -1 at all others.
+
+    Args:
+        unlabelled: a text a line, without tags, cut into words as on a device (``deploy.processing.preprocessing.words``);
+            added to train, -2 at the words, for losses that ask the teacher alone.
 
     Raises:
         UserError: files or the tokenizer are not there, or are of another kind.
@@ -162,7 +178,12 @@ def conll(
         calibration=calibration,
         seed=seed,
     )
-    return _splits(parts, chosen, classes, reader, {"use": "words"})
+    more = None
+    if unlabelled:
+        untagged = [WORD.findall(line) for line in read_lines(unlabelled)]
+        arrays, words = reader.encode_words(untagged)
+        more = arrays, np.where(words >= 0, UNTAGGED, -1).astype(np.int64), [list(each) for each in untagged]
+    return _splits(parts, chosen, classes, reader, {"use": "words"}, more)
 
 
 def _given(train: Path, validation: Path | None, test: Path | None) -> dict[str, Path]:
@@ -200,12 +221,20 @@ def _splits(
     classes: tuple[str, ...],
     reader: Tokenizer,
     used: Mapping[str, Any],
+    unlabelled: Labelled | None = None,
 ) -> Splits:
     samples: dict[str, Any] = {}
     for name, (part, indices) in chosen.items():
         arrays, labels, raws = parts[part]
-        samples[name] = NamedSamples(rows(arrays, indices), labels[indices], classes, [raws[index] for index in indices])
-    total = sum(len(labels) for _, labels, _ in parts.values())
-    notes = (f"{reader.cut} of {total} texts are longer than {reader.length} tokens, and cut",) if reader.cut else ()
+        chosen_arrays, chosen_labels, chosen_raws = rows(arrays, indices), labels[indices], [raws[i] for i in indices]
+        if name == "train" and unlabelled is not None:
+            more, none, texts = unlabelled
+            chosen_arrays = {each: np.concatenate([array, more[each]]) for each, array in chosen_arrays.items()}
+            chosen_labels, chosen_raws = np.concatenate([chosen_labels, none]), [*chosen_raws, *texts]
+        samples[name] = NamedSamples(chosen_arrays, chosen_labels, classes, chosen_raws)
+    extra = 0 if unlabelled is None else len(unlabelled[1])
+    total = sum(len(labels) for _, labels, _ in parts.values()) + extra
+    notes = [f"{reader.cut} of {total} texts are longer than {reader.length} tokens, and cut"] if reader.cut else []
+    notes += [f"{extra} texts of train have no labels"] if extra else []
     about, files = {**used, **reader.as_json()}, {FILE: reader.content}
-    return Splits(**samples, classes=classes, preprocessing=about, files=files, notes=notes)
+    return Splits(**samples, classes=classes, preprocessing=about, files=files, notes=tuple(notes))

@@ -66,6 +66,18 @@ def read_conll(file: Path) -> list[tuple[list[str], list[str]]]:
     return sentences
 
 
+def read_lines(file: Path) -> list[str]:
+    """Read the lines of a text file that are not empty.
+
+    Raises:
+        UserError: no such file, not UTF-8, too large or without a line.
+    """
+    lines = [line.strip() for line in _lines(file) if line.strip()]
+    if not lines:
+        raise UserError(f"data: {file} has no lines; a text a line")
+    return lines
+
+
 def _separated(file: Path, columns: Sequence[Column]) -> list[list[str]]:
     if file.suffix not in (".csv", ".tsv", ".txt"):
         raise UserError(f"data: {file}: tables of texts are .csv, .tsv or .jsonl")

@@ -11,7 +11,8 @@ A loss is a function. Its positional parameters say what it reads, from this voc
     student_embedding, teacher_embedding  what the last linear layer reads, (samples, width)
     student_boxes, teacher_boxes          (samples, places, 4), for detection
     student_distributions, teacher_...    (samples, places, 4, bins), of detectors whose sides are distributions
-    targets                               as the task has them: for classes (samples, ...), -1 where there is no label
+    targets                               as the task has them: for classes (samples, ...), -1 where there is no label,
+                                          -2 of words whose tag is unknown
     task_loss                             the task's own loss on labels, a scalar
     indices                               which samples of the training split, (samples,)
     progress, epoch                       share of the training that is done, 0 to 1; whole epochs done
@@ -51,6 +52,7 @@ LOSSES: dict[str, str] = {
     "tgeo": "compress.losses.controller:Tgeo",
     "self_gt": "compress.losses.guidance:SelfGt",
     "fer": "compress.losses.confidence:fer",
+    "pseudo_labels": "compress.losses.confidence:pseudo_labels",
     "mdcs": "compress.losses.confidence:mdcs",
     "open_set": "compress.losses.confidence:open_set",
     "collaborative": "compress.losses.confidence:collaborative",

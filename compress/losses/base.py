@@ -48,6 +48,9 @@ train on, and ``trained``, whether the student works already, so that parts may 
 
 TINY = 1e-8
 
+UNTAGGED = -2
+"""Target of a word whose tag is unknown; -1 is that of a token that begins no word."""
+
 Temperature = Annotated[float, Gt(0)]
 """Temperature of softened class probabilities."""
 

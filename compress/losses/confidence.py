@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.losses.base import (
+    UNTAGGED,
     PerSampleLoss,
     Temperature,
+    as_float32,
     cross_entropy,
     flatten_places,
     kl_divergence,
@@ -42,6 +44,31 @@ def fer(
     hard = functional.one_hot(where, soft.shape[1]).to(soft.dtype) * (1 - smoothing) + smoothing / soft.shape[1]
     target = torch.where(((sure < distrust) & known)[:, None], hard, soft)
     return cross_entropy(target, student), sure >= discard
+
+
+@PerSampleLoss
+def pseudo_labels(
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, confidence: float = 0.9
+) -> tuple[Tensor, Tensor]:
+    """Compute cross-entropy with the decisions of a sure teacher where there is no label (UniversalNER, 2023, paper 47).
+
+    Mean of -log s_c over the places without a label where the teacher's largest probability is at least ``confidence``, c
+    its class; with ``task`` beside it the student learns from both. The paper's teacher is asked once for hard labels and
+    all are kept; the threshold is that of FixMatch (Sohn et al. 2020, equation 4), here over what is kept. Of sequences,
+    words of unknown tag count (``UNTAGGED``) and tokens that begin no word do not. Where targets are 0 or 1 for each class,
+    each is decided on its own, from ``confidence`` and below 1 - ``confidence``; a sample is the mean of those decided.
+    Logits (samples, ..., classes), targets (samples, ...) or as the logits.
+    """
+    student, teacher = as_float32(student_logits), as_float32(teacher_logits).detach()
+    if targets.shape == student_logits.shape and targets.is_floating_point():
+        sure = teacher.sigmoid()
+        kept = (targets < 0) & (torch.maximum(sure, 1 - sure) >= confidence)
+        apart = functional.binary_cross_entropy_with_logits(student, (sure >= 0.5).to(student.dtype), reduction="none")
+        return torch.where(kept, apart, 0).sum(dim=1) / kept.sum(dim=1).clamp(min=1), kept.any(dim=1)
+    _, known = split_labels(student_logits, targets)
+    there = targets.reshape(-1) == UNTAGGED if student_logits.dim() == 3 else ~known
+    best = flatten_places(teacher).softmax(dim=1).max(dim=1)
+    return -log_probabilities(student)[torch.arange(len(known)), best.indices], there & (best.values >= confidence)
 
 
 def mdcs(student_logits: Tensor, plain_logits: Tensor, targets: Tensor, *, temperature: Temperature = 1.0) -> Tensor:

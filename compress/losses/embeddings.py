@@ -109,7 +109,8 @@ class Align(nn.Module):
 
     ``share`` * (1 - cos(P s, image)) + (1 - ``share``) * (1 - cos(P s, text of the class)), P linear. Images: the .npy
     file ``images`` of shape (training samples, width) in the order of the training split, or without it the teacher's
-    embeddings. Texts: the .npy file ``texts`` of shape (classes, width); without it the image term stands alone.
+    embeddings; none are read with a ``share`` of 0. Texts: the .npy file ``texts`` of shape (classes, width); without it the
+    image term stands alone. With ``class_vectors = true`` of the stage distill, P and the texts then are the model's head.
     Embeddings (samples, width).
 
     Raises:
@@ -125,7 +126,8 @@ class Align(nn.Module):
             load_npy("align", name, path) if path else torch.zeros(0, 0)
             for name, path in (("images", images), ("texts", texts))
         ]
-        width = tables[0].shape[1] or example["teacher_embedding"].shape[1]
+        own = tables[1].shape[-1] if texts and share == 0 else 0
+        width = tables[0].shape[-1] or own or example["teacher_embedding"].shape[1]
         classes = example["student_logits"].shape[-1]
         if (images and len(tables[0]) != example["samples"]) or (texts and tables[1].shape != (classes, width)):
             raise UserError(
@@ -141,8 +143,10 @@ class Align(nn.Module):
         self, student_embedding: Tensor, teacher_embedding: Tensor, student_logits: Tensor, targets: Tensor, indices: Tensor
     ) -> Tensor:
         ours = self.adapter(as_float32(student_embedding))
-        seen = self.images[indices] if self._has_images else as_float32(teacher_embedding)
-        image = (1 - functional.cosine_similarity(ours, seen, dim=1, eps=TINY)).mean()
+        image: Tensor = ours.new_zeros(())
+        if self._share > 0 or not self._has_texts:
+            seen = self.images[indices] if self._has_images else as_float32(teacher_embedding)
+            image = (1 - functional.cosine_similarity(ours, seen, dim=1, eps=TINY)).mean()
         if not self._has_texts:
             return image
         where, known = split_labels(student_logits, targets)

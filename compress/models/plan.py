@@ -50,6 +50,7 @@ OPERATIONS = {
     "quantize": "compress.methods.quantization.operations:Quantize",
     "pack": "compress.methods.packing.operations:Pack",
     "mix": "compress.methods.distillation.operations:Mix",
+    "classify": "compress.methods.distillation.operations:Classify",
 }
 """Each has ``apply`` and a classmethod ``from_json``; a new operation is one file and one line here."""
 

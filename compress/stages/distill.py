@@ -11,14 +11,17 @@ from annotated_types import Ge, Gt, Lt
 from torch import nn
 
 from compress.losses.base import TwoHeaded
+from compress.losses.embeddings import Align
 from compress.methods.distillation import two_heads
+from compress.methods.distillation.class_vectors import ClassVectors, choose_scale, scaled_rows
 from compress.methods.distillation.loss_specs import loss_inputs, loss_named, losses, parse_losses, two_head_losses
-from compress.methods.distillation.operations import Mix
+from compress.methods.distillation.operations import Classify, Mix
 from compress.methods.distillation.query_budget import STORED_SIGNALS, QueriedSignals, select_queries, uncertainties
 from compress.methods.distillation.whitening import whiten
 from compress.models.inputs import call
 from compress.stages.base import Artifact, Context, StageResult, copy_module
 from compress.stages.trained import Losses, TrainedStage
+from compress.tasks.classification import Classification
 from profiles.errors import UserError
 
 LOSSES = parse_losses(["task", {"use": "cwd", "weight": 3.0}])
@@ -39,6 +42,8 @@ class Distill(TrainedStage):
             whose weights are at random, where epochs are few.
         mixture: whether the model then gives the mixture of its own head and the one that a loss (``dho``, ``deit_lt``)
             trained beside it, share and temperature chosen on validation; one graph, one linear layer more.
+        class_vectors: whether the head then is the vectors of classes that the loss ``align`` reads as ``texts``, behind the
+            layer that it trained: scores are cosines, and a new class is a new row (``compress classes``).
         queries: training samples that the teacher may be asked about, each once; those are trained on. 0 for all, in every
             epoch.
         rounds: in which they are chosen, by the student's doubts at the time; half of the epochs are the last one's.
@@ -53,6 +58,7 @@ class Distill(TrainedStage):
     losses: Losses = LOSSES
     whiten: bool = False
     mixture: bool = False
+    class_vectors: bool = False
     queries: Annotated[int, Ge(0)] = 0
     rounds: Annotated[int, Ge(1)] = 1
     distrust: Annotated[float, Ge(0), Lt(1)] = 0.1
@@ -63,6 +69,8 @@ class Distill(TrainedStage):
             self._check_queries(context)
         if self.mixture:
             self._check_mixture(artifact)
+        if self.class_vectors:
+            self._check_class_vectors(artifact, context)
 
     def _check_queries(self, context: Context) -> None:
         faults: list[str] = []
@@ -93,6 +101,21 @@ class Distill(TrainedStage):
         if any(isinstance(operation, Mix) for operation in artifact.plan.operations):
             raise UserError("stage distill: the model gives a mixture already; leave mixture out")
 
+    def _check_class_vectors(self, artifact: Artifact, context: Context) -> None:
+        faults: list[str] = []
+        texts = [spec.options.get("texts") for spec in self.losses if spec.use == "align"]
+        if len(texts) != 1 or not texts[0]:
+            words = "class_vectors = true ships the vectors of one loss align with texts = FILE.npy"
+            faults.append(f"stage distill: {words}; given: {', '.join(spec.use for spec in self.losses)}")
+        if self.mixture or self.queries:
+            faults.append("stage distill: class_vectors goes with neither mixture nor queries; write two distill stages")
+        if any(isinstance(operation, Classify | Mix) for operation in artifact.plan.operations):
+            faults.append("stage distill: the model's head is class vectors or a mixture already; leave class_vectors out")
+        if not isinstance(context.task, Classification):
+            faults.append("stage distill: class_vectors is for the task classification; leave it out")
+        if faults:
+            raise UserError(*faults)
+
     def run(self, artifact: Artifact, context: Context) -> StageResult:
         module = copy_module(artifact)
         first = _whitened(module, context) if self.whiten else None
@@ -111,8 +134,11 @@ class Distill(TrainedStage):
         module = artifact.module
         if self.queries:
             return StageResult(artifact=artifact, notes=(self._queried(module, context),))
-        head = two_heads.find_head(module, context.task, context.example) if self.mixture else ""
+        option = "mixture" if self.mixture else "class_vectors" if self.class_vectors else ""
+        head = two_heads.find_head(module, context.task, context.example, option) if option else ""
         parts = self.train(module, context)
+        if self.class_vectors:
+            return _classified(artifact, head, next(part for part in parts or () if isinstance(part, Align)), context)
         second = [part.head for part in parts or () if isinstance(part, TwoHeaded)]
         return _mixed(artifact, head, second[0], context) if self.mixture else StageResult(artifact=artifact)
 
@@ -153,3 +179,17 @@ def _mixed(artifact: Artifact, head: str, second: nn.Linear, context: Context) -
     module = mix.apply(artifact.module)
     module.get_submodule(f"{head}.second").load_state_dict(second.state_dict())
     return StageResult(artifact=artifact.changed(mix, module), notes=(note,))
+
+
+def _classified(artifact: Artifact, head: str, align: Align, context: Context) -> StageResult:
+    """Replace the head by the class vectors of a loss, behind the layer that it trained."""
+    vectors, module, validation = align.texts.cpu(), artifact.module, context.data.validation
+    scale = choose_scale(module, head, align.adapter, vectors, validation)
+    operation = Classify(head=head, width=vectors.shape[1], classes=len(vectors))
+    changed = operation.apply(module)
+    placed = changed.get_submodule(head)
+    assert isinstance(placed, ClassVectors)
+    placed.projection.load_state_dict(align.adapter.state_dict())
+    placed.vectors.data.copy_(scaled_rows(vectors, scale))
+    note = f"the head is {len(vectors)} class vectors of width {vectors.shape[1]}, cosines times {scale:g}"
+    return StageResult(artifact=artifact.changed(operation, changed.eval()), notes=(note,))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.data import Samples, Splits
+from compress.losses.base import UNTAGGED
 from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
 from deploy.processing.postprocessing.entities import entities as entities
 from profiles.errors import UserError
@@ -20,7 +21,8 @@ UNLABELLED = -1
 
 @final
 class Entities(Task):
-    """Tagging of tokens: logits (samples, tokens, tags); targets (samples, tokens), -1 where there is nothing to tag.
+    """Tagging of tokens: logits (samples, tokens, tags); targets (samples, tokens), -1 where there is nothing to tag, and
+    -2 at words whose tag is unknown, of texts that are there to learn from the teacher.
 
     Tags are those of named entities: ``B-person`` begins one, ``I-person`` goes on, anything without such a prefix is
     outside. The metric is the F1 of whole entities in per cent, as ``conlleval`` and seqeval have it: one counts where kind,
@@ -53,8 +55,9 @@ class Entities(Task):
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Compute the cross-entropy over the tagged tokens."""
         logits = self.logits(outputs).flatten(0, 1)
-        told = functional.cross_entropy(logits, targets.flatten(), ignore_index=UNLABELLED, reduction="sum")
-        return told / (targets != UNLABELLED).sum().clamp(min=1)
+        tags = targets.flatten().clamp(min=UNLABELLED)
+        told = functional.cross_entropy(logits, tags, ignore_index=UNLABELLED, reduction="sum")
+        return told / (tags != UNLABELLED).sum().clamp(min=1)
 
     def logits(self, outputs: Any) -> Tensor:
         """Return the first tensor of the outputs."""
@@ -84,8 +87,9 @@ def _faults_of(name: str, samples: Samples, classes: Sequence[str]) -> list[str]
     for batch in readable_batches(samples, CHUNK, unreadable):
         if batch.targets.ndim != 2 or batch.targets.dtype.kind != "i":
             return [f"data: the {name} split has targets of shape {batch.targets.shape}; tags are (samples, tokens), whole"]
-        if batch.targets.min() < UNLABELLED or batch.targets.max() >= len(classes):
-            return [f"data: the {name} split has tags outside 0 to {len(classes) - 1}; -1 stands for none"]
+        if batch.targets.min() < UNTAGGED or batch.targets.max() >= len(classes):
+            words = f"-1 stands for none, {UNTAGGED} for a word of unknown tag"
+            return [f"data: the {name} split has tags outside 0 to {len(classes) - 1}; {words}"]
         tagged += int((batch.targets >= 0).sum())
     if unreadable:
         return unreadable

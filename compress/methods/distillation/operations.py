@@ -1,4 +1,4 @@
-"""Structural operation of distillation: a second head."""
+"""Structural operations of distillation: a second head, and class vectors as the head."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 
 from torch import nn
 
+from compress.methods.distillation.class_vectors import put_class_vectors
 from compress.methods.distillation.two_heads import add_second_head
 
 
@@ -32,5 +33,30 @@ class Mix:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Mix:
+        """Read the operation from ``surgery.json``."""
+        return cls(**entry)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Classify:
+    """Class vectors in place of the linear layer ``head``.
+
+    Attributes:
+        width: of the vectors.
+        classes: how many there are.
+    """
+
+    name: ClassVar[str] = "classify"
+    head: str
+    width: int
+    classes: int
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        """Put the class vectors into ``module``, in place."""
+        return put_class_vectors(module, self.head, self.width, self.classes)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Classify:
         """Read the operation from ``surgery.json``."""
         return cls(**entry)

@@ -61,20 +61,31 @@ class MixtureResult:
     alone: float
 
 
-def find_head(module: nn.Module, task: Task, example: ModelInputs) -> str:
-    """Return the path of the linear layer that gives a module's class scores.
+def find_head(module: nn.Module, task: Task, example: ModelInputs, option: str = "mixture") -> str:
+    """Return the path of the linear layer that gives a module's class scores; ``option`` asks, and is named in errors.
 
     Raises:
         UserError: there is none, or its output is not what the model gives.
     """
     head = ModuleLayers.of(module, example).head
     if head is None:
-        raise UserError("mixture: the model has no linear layer that reads vectors (samples, width); leave it out")
+        raise UserError(f"{option}: the model has no linear layer that reads vectors (samples, width); leave it out")
     with FeatureHooks(module.eval(), [head]) as hooks, torch.no_grad():
         logits = task.logits(call(module, example))
         if not torch.equal(logits, hooks.features()[0]):
-            raise UserError(f"mixture: the model changes what its last linear layer, {head}, gives; leave it out")
+            raise UserError(f"{option}: the model changes what its last linear layer, {head}, gives; leave it out")
     return head
+
+
+def embedded_samples(module: nn.Module, head: str, samples: Samples) -> ArraySamples:
+    """Return what the linear layer at a path reads on ``samples``, (samples, width) in float32, with their targets."""
+    chunks, targets = [], []
+    with FeatureHooks(module.eval(), [], head) as hooks, torch.no_grad():
+        for batch in samples.batches(CHUNK):
+            call(module, as_tensors(batch.inputs))
+            chunks.append(hooks.embedding().float().numpy())
+            targets.append(batch.targets)
+    return ArraySamples(np.concatenate(chunks), np.concatenate(targets))
 
 
 def search_mixture(module: nn.Module, head: str, second: nn.Linear, task: Task, samples: Samples) -> MixtureResult:
@@ -82,14 +93,7 @@ def search_mixture(module: nn.Module, head: str, second: nn.Linear, task: Task, 
 
     The grid is that of DHO's code: 21 shares, 7 temperatures (Kang et al. 2025, paper 17).
     """
-    chunks, targets = [], []
-    with FeatureHooks(module.eval(), [], head) as hooks, torch.no_grad():
-        for batch in samples.batches(CHUNK):
-            call(module, as_tensors(batch.inputs))
-            chunks.append(hooks.embedding().float().numpy())
-            targets.append(batch.targets)
-    embedded = ArraySamples(np.concatenate(chunks), np.concatenate(targets))
-    own = module.get_submodule(head)
+    embedded, own = embedded_samples(module, head, samples), module.get_submodule(head)
 
     def value(share: float, temperature: float) -> float:
         def predict(embeddings: Inputs) -> list[npt.NDArray[Any]]:

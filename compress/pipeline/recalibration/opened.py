@@ -16,9 +16,10 @@ from compress.pipeline import signing_keys
 from compress.pipeline.check.sides import Side, open_side, read_preprocessing
 from compress.pipeline.exports import PAIRS
 from compress.pipeline.target import ResolvedTarget, runtime_versions
+from compress.report.recalibration_record import FILE
 from deploy.bundle import manifest as manifests
 from deploy.bundle import signing
-from deploy.bundle.manifest import Manifest
+from deploy.bundle.manifest import MANIFEST, Manifest
 from deploy.engines import serving
 from deploy.latency.bench import onnx_fault
 from profiles.device import DeviceProfile
@@ -57,7 +58,7 @@ def open_bundle(given: Path, target: ResolvedTarget, stack: ExitStack) -> Opened
     if side.folder is None:
         raise UserError(f"{given}: an ONNX file; give the bundle, which says how it is run and on what it was proven")
     contents, raw, signature = manifests.read(side.folder)
-    trusted = _trusted(contents, raw, signature)
+    trusted = is_trusted(contents, raw, signature)
     faults, plan = [], side.plan
     if plan.precision != "int8":
         faults.append(f"{given}: it is {plan.precision}; only int8 has ranges")
@@ -86,7 +87,7 @@ def open_bundle(given: Path, target: ResolvedTarget, stack: ExitStack) -> Opened
     )
 
 
-def _trusted(contents: Manifest, raw: bytes, signature: bytes | None) -> bool:
+def is_trusted(contents: Manifest, raw: bytes, signature: bytes | None) -> bool:
     """Return whether a key of this machine signed it.
 
     Raises:
@@ -126,3 +127,30 @@ def load_plain(path: Path) -> onnx.ModelProto:
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise UserError(f"{path}: its weights lie in another file, which no bundle has")
     return model
+
+
+def place_of(folder: Path, out: str | Path | None, ending: str) -> Path:
+    """Return where a bundle that is made of the one in ``folder`` goes: beside it, its name with ``ending``, or ``out``.
+
+    Raises:
+        UserError: it is the bundle itself, something else, or in no folder.
+    """
+    place = Path(out) if out is not None else folder.with_name(f"{folder.name}-{ending}")
+    if place.exists() and place.resolve() == folder.resolve():
+        raise UserError(f"--out {place}: that is the bundle itself, which stays as it is; give another folder")
+    if place.exists() and not (place / MANIFEST).is_file():
+        raise UserError(f"--out {place}: it is there and no bundle; give a folder that is not there, or a bundle to replace")
+    if not place.absolute().parent.is_dir():
+        raise UserError(f"--out {place}: {place.parent} is no folder; make it first")
+    return place
+
+
+def earlier_lineage(folder: Path) -> list[object]:
+    """Return the lineage of the bundle itself, the last recalibration first; empty of one that a run made."""
+    if not (folder / FILE).is_file():
+        return []
+    try:
+        told = json.loads((folder / FILE).read_text())
+        return [{key: value for key, value in told.items() if key != "before"}, *told["before"]]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UserError(f"{folder}: {FILE} is no lineage ({type(error).__name__}); get the bundle again") from None

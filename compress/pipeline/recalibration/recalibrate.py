@@ -28,12 +28,12 @@ from compress.methods.quantization.post_training import Ranges, input_shapes
 from compress.pipeline import signing_keys
 from compress.pipeline.exports import PAIRS
 from compress.pipeline.given import GivenForModel, open_for_model
-from compress.pipeline.recalibration.opened import OpenedBundle, open_bundle
+from compress.pipeline.recalibration.opened import OpenedBundle, earlier_lineage, open_bundle, place_of
 from compress.pipeline.recalibration.proof import Proof, prove
 from compress.pipeline.target import ResolvedTarget, device_facts, resolve
 from compress.report.recalibration_record import FILE, Recalibration, SampleFacts
 from deploy.bundle import bundle as bundles
-from deploy.bundle.manifest import MANIFEST, Manifest
+from deploy.bundle.manifest import Manifest
 from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.packing import packed_file
 from deploy.processing.detection import decode
@@ -84,7 +84,7 @@ def recalibrate(
     target.tell_warnings(progress.say)
     with keep_telling(progress), ExitStack() as stack:
         opened = open_bundle(Path(bundle), target, stack)
-        place = _place(opened.folder, out)
+        place = place_of(opened.folder, out, "recalibrated")
         given = open_for_model(str(samples), opened.preprocessing, "--samples", opened.folder)
         check_calibration(given.samples, input_shapes(opened.pairs))
         calibrated, held = _parts(given, seed)
@@ -129,18 +129,6 @@ def recalibrate(
         with only_writer(place.parent):
             written = _write(opened, found, new, proof, place, target)
     return replace(found, out=str(place), version=written.version, key=written.key)
-
-
-def _place(folder: Path, out: str | Path | None) -> Path:
-    """Return where the new bundle goes."""
-    place = Path(out) if out is not None else folder.with_name(f"{folder.name}-recalibrated")
-    if place.exists() and place.resolve() == folder.resolve():
-        raise UserError(f"--out {place}: that is the bundle itself, which stays as it is; give another folder")
-    if place.exists() and not (place / MANIFEST).is_file():
-        raise UserError(f"--out {place}: it is there and no bundle; give a folder that is not there, or a bundle to replace")
-    if not place.absolute().parent.is_dir():
-        raise UserError(f"--out {place}: {place.parent} is no folder; make it first")
-    return place
 
 
 def _parts(given: GivenForModel, seed: int) -> tuple[Samples, Samples]:
@@ -190,7 +178,7 @@ def _write(
     plan, contents, folder = opened.side.plan, opened.contents, opened.folder
     key = signing_keys.default() if opened.trusted else None
     facts = device_facts(target.device)[0]
-    lineage = {**found.lineage(), "before": _earlier(folder)}
+    lineage = {**found.lineage(), "before": earlier_lineage(folder)}
     with tempfile.TemporaryDirectory() as scratch:
         told = Path(scratch) / FILE
         told.write_text(json.dumps(lineage, indent=1, sort_keys=True))
@@ -216,14 +204,3 @@ def _write(
             signer=signing_keys.signer(key) if key else None,
             newer_than=contents.version,
         )
-
-
-def _earlier(folder: Path) -> list[object]:
-    """Return the lineage of the bundle itself, the last recalibration first; empty of one that a run made."""
-    if not (folder / FILE).is_file():
-        return []
-    try:
-        told = json.loads((folder / FILE).read_text())
-        return [{key: value for key, value in told.items() if key != "before"}, *told["before"]]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise UserError(f"{folder}: {FILE} is no lineage ({type(error).__name__}); get the bundle again") from None

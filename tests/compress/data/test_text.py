@@ -5,6 +5,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from compress.data.text import conll, sentence_pairs, text
+from compress.losses.base import UNTAGGED
 from profiles.errors import UserError
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "cat", "dog", "runs", "sleeps", "##s"]
@@ -46,6 +47,39 @@ def test_a_text_is_ids_and_a_mask_of_one_length(tmp_path, tokenizer):
     assert batch.targets.tolist() == [1, 0, 0, 1]
     assert splits.notes == ("3 of 12 texts are longer than 6 tokens, and cut",)
     assert splits.preprocessing["length"] == 6
+
+
+def test_texts_without_labels_are_of_train_alone(tmp_path, tokenizer):
+    rows = [["text", "label"], ["a cat runs", "yes"], ["a dog", "no"], ["a bird", "no"], ["dogs", "yes"]]
+    file = table(tmp_path / "t.csv", rows)
+    more = table(tmp_path / "more.csv", [["text", "who"], ["a cat sleeps", "x"], ["a dog runs", "y"]])
+    given = {"train": file, "validation": file, "test": file, "tokenizer": tokenizer, "length": 5, "calibration": 2}
+    splits = text(**given, unlabelled=more)
+    assert splits.train.load(np.arange(6)).targets.tolist() == [1, 0, 0, 1, -1, -1]
+    assert splits.train.load(np.arange(4, 6)).inputs["input_ids"].tolist() == [
+        [CLS, A, CAT, SLEEPS, SEP],
+        [CLS, A, DOG, RUNS, SEP],
+    ]
+    assert splits.train.raw(5).value == "a dog runs"
+    assert (splits.calibration.load(np.arange(2)).targets >= 0).all() and len(splits.validation) == 4
+    assert splits.notes == ("2 texts of train have no labels",)
+    with pytest.raises(UserError, match=r"no column 'text'; its first line has words"):
+        text(**given, unlabelled=table(tmp_path / "wrong.csv", [["words"], ["a"]]))
+
+
+def test_words_without_tags_are_known_from_tokens_that_begin_none(tmp_path, tokenizer):
+    (tmp_path / "t.conll").write_text("a\tO\ncat\tB-animal\n\ndogs\tB-animal\n")
+    (tmp_path / "more.txt").write_text("a dogs runs\n\n")
+    file = tmp_path / "t.conll"
+    given = {"train": file, "validation": file, "test": file, "tokenizer": tokenizer, "length": 6, "calibration": 1}
+    splits = conll(**given, unlabelled=tmp_path / "more.txt")
+    batch = splits.train.load(np.arange(2, 3))
+    assert batch.inputs["input_ids"].tolist() == [[CLS, A, DOG, S, RUNS, SEP]]
+    assert batch.targets.tolist() == [[-1, -2, -2, -1, -2, -1]]
+    assert UNTAGGED == -2, "what losses read"
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(UserError, match="has no lines; a text a line"):
+        conll(**given, unlabelled=tmp_path / "empty.txt")
 
 
 def test_two_texts_are_told_apart_by_their_kind(tmp_path, tokenizer):

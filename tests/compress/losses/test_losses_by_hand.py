@@ -15,7 +15,7 @@ from compress.losses.adversary import Meal
 from compress.losses.boxes import boxes, matched_queries, sides
 from compress.losses.branches import Ofa
 from compress.losses.codes import Codebook
-from compress.losses.confidence import collaborative, fer, mdcs, open_set
+from compress.losses.confidence import collaborative, fer, mdcs, open_set, pseudo_labels
 from compress.losses.controller import Tgeo
 from compress.losses.decoupled import dkd, nkd, top_k_ld
 from compress.losses.distances import dbr
@@ -196,6 +196,23 @@ def of_fer(folder):
     hard = [0.2 / 3, 0.2 / 3, 0.8 + 0.2 / 3]
     first = sum(a * -math.log(b) for a, b in zip(hard, OURS[0], strict=True))
     yield fer(S, T, HALF_KNOWN, discard=0.3, distrust=0.7, smoothing=0.2), (first + soft[1]) / 2
+
+
+def of_pseudo_labels(folder):
+    """Sharpened the teacher is 9/14 sure of class 2 and 4/6 of class 1, where the student has 1/4 and 1/5."""
+    none = torch.tensor([-1, -1])
+    yield pseudo_labels(S, 2 * T, HALF_KNOWN, confidence=0.5), math.log(5)
+    yield pseudo_labels(S, 2 * T, none, confidence=0.6), (math.log(4) + math.log(5)) / 2
+    yield pseudo_labels(S, 2 * T, none, confidence=0.65), math.log(5)
+    yield pseudo_labels(S, 2 * T, none, confidence=0.7), 0.0
+    words = torch.tensor([[-1, -2, 1]])
+    both = [torch.stack([z[0], z[0], z[1]])[None] for z in (S, 2 * T)]
+    yield pseudo_labels(*both, words, confidence=0.6), math.log(4)
+    student, teacher = doubles([LN3, 0, 0], [0, LN2, 0]), doubles([LN3, -2 * LN3, 0], [-LN2, LN3, -2 * LN3])
+    tags = doubles([-1, -1, -1], [-1, -1, -1])  # the teacher: 3/4, 1/10, 1/2; 1/3, 3/4, 1/10
+    one, two = (math.log(4 / 3) + LN2) / 2, (math.log(3 / 2) + LN2) / 2
+    yield pseudo_labels(student, teacher, tags, confidence=0.75), (one + two) / 2
+    yield pseudo_labels(student, teacher, doubles([-1, -1, -1], [1, 0, 1]), confidence=0.8), LN2
 
 
 def of_mdcs(folder):
@@ -559,6 +576,11 @@ def of_align(folder):
             loss.adapter.bias.copy_(torch.tensor([3.0, 4.0]))
         expected = share * (0.4 + 0.2) / 2 + (1 - share) * 0.2
         yield loss(S, SURE.expand(2, 2), S, HALF_KNOWN, torch.tensor([1, 0])), expected
+    np.save(folder / "words.npy", np.array([[1, 0, 0], [1, 0, 0], [0, 1, 1]]))
+    loss = zeroed(Align({**HEADS, "teacher_embedding": EVEN}, share=0.0, texts=str(folder / "words.npy")))
+    with torch.no_grad():
+        loss.adapter.bias.copy_(torch.tensor([0.0, 3.0, 4.0]))
+    yield loss(S, SURE.expand(2, 2), S, HALF_KNOWN, torch.tensor([1, 0])), 1 - 7 / (5 * math.sqrt(2))
 
 
 @pytest.mark.parametrize("name", LOSSES)

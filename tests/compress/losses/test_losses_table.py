@@ -51,6 +51,7 @@ ELSEWHERE = {
     "ps_kd": "reads no teacher",
     "tgeo": "mixed with labels",
     "self_gt": "mixed with labels",
+    "pseudo_labels": "the decided class is pulled to 1",
     "fer": "labels where the teacher is not sure",
     "deit_lt": "a head of its own",
     "dho": "a head of its own",

@@ -49,6 +49,13 @@ def test_the_loss_is_the_mean_over_tagged_tokens():
     assert float(Entities().loss(logits, torch.tensor([[1, 0, -1]]))) == pytest.approx(np.log(2) / 2, abs=1e-6)
 
 
+def test_words_of_unknown_tag_are_no_part_of_the_loss():
+    logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [1.0, 1.0, 1.0]]])
+    targets = torch.tensor([[0, -2, -1]])
+    expected = torch.nn.functional.cross_entropy(logits[0, :1], targets[0, :1])
+    torch.testing.assert_close(Entities().loss(logits, targets), expected)
+
+
 def test_tags_that_are_none_are_told():
     whole = samples([[1, 0]])
     Entities().check(Splits(train=whole, calibration=whole, validation=whole, test=whole, classes=TAGS))
@@ -57,7 +64,7 @@ def test_tags_that_are_none_are_told():
             Splits(train=samples([[9, 0]]), calibration=whole, validation=samples([[-1, -1]]), test=whole, classes=TAGS)
         )
     assert str(told.value).splitlines() == [
-        "data: the train split has tags outside 0 to 4; -1 stands for none",
+        "data: the train split has tags outside 0 to 4; -1 stands for none, -2 for a word of unknown tag",
         "data: the validation split has no tag; models are judged on it",
     ]
     with pytest.raises(UserError, match=r"gives \(2, 5\) for two samples; 5 tags of 2 tokens are read from \(2, 2, 5\)"):
