@@ -46,7 +46,10 @@ DOING = {
 }
 """What is said of a step that takes long, by its kind; of others the kind itself."""
 MANIFEST = "manifest.json"
-MAKE_IT = "the recipe has changed, or the gate decides otherwise by the new times: run without it to make what is missing"
+MEASURE_AGAIN = (
+    "--measure-again trains nothing; the recipe has changed, or the gate decides otherwise by the new times: run without it "
+    "to make what is missing"
+)
 
 
 @final
@@ -72,6 +75,7 @@ class StepCache:
 
     Args:
         trains: whether steps that train may be made; else one that is not there is a fault of the user's.
+        why_not: ends that fault: what trains nothing, and what makes the step.
 
     Attributes:
         seconds_making, seconds_training, seconds_checking: spent on steps that were not there, on those of them that train,
@@ -82,8 +86,8 @@ class StepCache:
         UserError: the folder cannot be made or written to.
     """
 
-    def __init__(self, root: Path, progress: Progress, *, trains: bool = True) -> None:
-        self.root, self._progress, self._trains = root, progress, trains
+    def __init__(self, root: Path, progress: Progress, *, trains: bool = True, why_not: str = MEASURE_AGAIN) -> None:
+        self.root, self._progress, self._trains, self._why_not = root, progress, trains, why_not
         self.seconds_making = self.seconds_training = self.seconds_checking = 0.0
         self.asked: set[str] = set()
         self.made: set[str] = set()
@@ -112,7 +116,7 @@ class StepCache:
         self.asked.add(key)
         if distributed.from_main(distributed.is_main() and not self._is_sound(key)):
             if together and not self._trains:
-                raise UserError(f"{kind}: not there, and --measure-again trains nothing; {MAKE_IT}")
+                raise UserError(f"{kind}: not there, and {self._why_not}")
             if distributed.is_main():
                 with locked(self.root / f"{key}.lock", lambda owner: self._say_waits(key, owner)):  # one maker each
                     if not self._is_sound(key):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from compress.data import Samples
-from compress.data.given_samples import open_given
 from compress.execution.cache import StepCache
 from compress.methods.quantization.observer import sample_inputs
 from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel
 from compress.pipeline.compare_data import DataSet, compare_sets, some
 from compress.pipeline.evaluator import Evaluator
+from compress.pipeline.given import open_samples
 from compress.pipeline.model_builder import ModelBuilder
 from deploy.onnx_graph.features import features
 
@@ -30,7 +30,7 @@ def traffic_of(builder: ModelBuilder) -> Samples | None:
     if not given:
         return None
     path = Path(builder.recipe.source).parent / Path(given).expanduser()
-    return open_given(path, builder.data.preprocessing, builder.data.classes, "[calibration] traffic").samples
+    return open_samples(path, builder.data.preprocessing, builder.data.classes, "[calibration] traffic").samples
 
 
 def find_warnings(

@@ -6,8 +6,8 @@ no relabelling changes the scale: the permutation test stays exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -18,19 +18,19 @@ import onnx
 
 from calib.two_samples import Difference, compare, holm, unlikeness
 from compress.data import Samples
-from compress.data.given_samples import open_given
 from compress.data.subset import Subset
 from compress.execution.cache import StepCache, steps_folder
 from compress.execution.progress import Progress, keep_telling, progress_here
 from compress.methods.quantization.observer import sample_inputs
 from compress.pipeline.check.sides import open_side, read_preprocessing
 from compress.pipeline.exports import PAIRS
-from compress.pipeline.given import class_names, is_recipe, split_name
+from compress.pipeline.given import SPLITS, class_names, is_recipe, open_samples, split_name
 from compress.pipeline.model_builder import ModelBuilder
 from compress.pipeline.recalibration.opened import load_plain
 from compress.pipeline.target import resolve, runtime_versions
 from compress.recipe.parse import load as load_recipe
 from compress.report.data_record import ClassDifference, DataComparison, UnlikeSample
+from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.features import features
 from deploy.qdq.strip import strip
 from profiles.errors import UserError, one_line
@@ -40,6 +40,9 @@ SHOWN = 5
 """Classes and samples that are named."""
 Floats = npt.NDArray[np.floating]
 LABELS_OF = 1024
+WHY_NOT = "a comparison trains nothing"
+RECOVERED = ("calibration", "train")
+"""Splits that are of a recovery set where a recipe has one."""
 
 
 @final
@@ -67,6 +70,7 @@ class _Model:
     model: onnx.ModelProto
     preprocessing: Mapping[str, Any]
     classes: Sequence[str]
+    adapt: Callable[[Inputs], Inputs] = lambda inputs: inputs
 
 
 def compare_data(
@@ -102,13 +106,15 @@ def compare_data(
     if samples < 2 or not 0 < level < 1 or draws < 1:
         raise UserError("compare-data: samples are 2 or more, level is above 0 and below 1, draws are 1 or more")
     with keep_telling(progress), ExitStack() as stack:
-        recipes = [str(given) for given in (a, b) if is_recipe(str(given))]
+        recipes = [split_name(str(given))[0] for given in (a, b) if is_recipe(str(given))]
         builder = _builder(recipes[0], progress) if recipes and (model is None or not Path(model).is_dir()) else None
         asked = _teacher(builder, recipes[0]) if model is None and builder else _named(model, builder, stack)
         sets, faults = [], list[str]()
         for given in (a, b):
             try:
-                sets.append(_open(str(given), asked, builder if recipes and str(given) == recipes[0] else None))
+                sets.append(
+                    _open(str(given), asked, builder if recipes and split_name(str(given))[0] == recipes[0] else None)
+                )
             except UserError as error:
                 faults += error.faults
         if faults:
@@ -118,8 +124,10 @@ def compare_data(
             with progress.task("features", 2) as bar:
                 found = []
                 for each in (one, two):
-                    found.append(features(asked.model, sample_inputs(each.samples)))
+                    found.append(features(asked.model, map(asked.adapt, sample_inputs(each.samples))))
                     bar.advance(1, f"{len(each.samples)} of {each.name}")
+        except UserError:
+            raise
         except Exception as error:  # of inputs that the model does not take ONNX Runtime says so by its own exceptions
             raise UserError(f"compare-data: {each.name} does not fit {asked.name} ({one_line(str(error), 200)})") from None
         compared = compare_sets(one, two, found[0], found[1], asked.name, asked.classes, level, draws, seed)
@@ -213,11 +221,24 @@ def some(given: DataSet, most: int, seed: int) -> DataSet:
 def _open(given: str, asked: _Model, builder: ModelBuilder | None) -> DataSet:
     if is_recipe(given):
         name, split = split_name(given)
-        data = builder.data if builder is not None else _builder(name, progress_here()).data
-        samples: Samples = getattr(data, split)
+        builder = builder or _builder(name, progress_here())
+        _choose(builder, name, split)
+        samples: Samples = getattr(builder.data, split)
         return DataSet(name=f"{name}:{split}", samples=samples, labels=class_labels(samples))
-    found = open_given(Path(given).expanduser(), asked.preprocessing, asked.classes, "compare-data")
+    found = open_samples(Path(given).expanduser(), asked.preprocessing, asked.classes, "compare-data")
     return DataSet(name=given, samples=found.samples, names=found.names, labels=found.labels)
+
+
+def _choose(builder: ModelBuilder, recipe: str, split: str) -> None:
+    """Let the split of a recipe be what a run of it takes: of its recovery set, or the calibration samples it selects.
+
+    Raises:
+        UserError: that takes a teacher which would have to be trained.
+    """
+    asked = builder.recipe
+    if split in RECOVERED and (asked.recovery is not None or (split == SPLITS[0] and asked.calibration.select != "all")):
+        with _teacher_needed(recipe):
+            builder.choose_calibration(builder.teacher())
 
 
 def class_labels(samples: Samples) -> npt.NDArray[np.int64] | None:
@@ -234,7 +255,7 @@ def _starts(samples: Samples) -> range:
 
 def _builder(recipe: str, progress: Progress) -> ModelBuilder:
     """Make the builder of a recipe, which trains nothing."""
-    cache = StepCache(steps_folder(), progress, trains=False)
+    cache = StepCache(steps_folder(), progress, trains=False, why_not=WHY_NOT)
     return ModelBuilder(load_recipe(recipe), resolve("cpu").profile, cache, progress)
 
 
@@ -244,15 +265,22 @@ def _teacher(builder: ModelBuilder, recipe: str) -> _Model:
     Raises:
         UserError: it would have to be trained.
     """
-    try:
+    with _teacher_needed(recipe):
         model = builder.float_model(builder.teacher())
+    data = builder.data
+    return _Model(name=f"the teacher of {recipe}", model=model, preprocessing=data.preprocessing, classes=data.classes)
+
+
+@contextmanager
+def _teacher_needed(recipe: str) -> Iterator[None]:
+    """Say for what a fault inside the block is one."""
+    try:
+        yield
     except UserError as error:
-        words = "run the recipe first, or name a model (--model)"
+        words = "run it first, or name a model (--model) and a split that needs no teacher (:validation)"
         raise UserError(
             *(f"compare-data: the teacher of {recipe}: {one_line(fault, 200)}; {words}" for fault in error.faults)
         ) from None
-    data = builder.data
-    return _Model(name=f"the teacher of {recipe}", model=model, preprocessing=data.preprocessing, classes=data.classes)
 
 
 def _named(model: str | Path | None, builder: ModelBuilder | None, stack: ExitStack) -> _Model:
@@ -260,7 +288,7 @@ def _named(model: str | Path | None, builder: ModelBuilder | None, stack: ExitSt
     if model is None:
         raise UserError("compare-data: neither is a recipe, whose teacher is asked: name a model (--model)")
     target = resolve("cpu")
-    side = open_side(Path(model), target.profile, runtime_versions(target.device), stack)
+    side = open_side(Path(model), target.profile, runtime_versions(target.device), stack, takes_bytes=True)
     file = side.model
     if side.plan.format.exporter or side.plan.format.made_from == "program":
         file = (side.folder or Path()) / PAIRS
@@ -271,4 +299,10 @@ def _named(model: str | Path | None, builder: ModelBuilder | None, stack: ExitSt
     if side.folder is not None:
         preprocessing = read_preprocessing(side.folder)
         classes = class_names(preprocessing)
-    return _Model(name=str(model), model=strip(load_plain(file)).model, preprocessing=preprocessing, classes=classes)
+    return _Model(
+        name=str(model),
+        model=strip(load_plain(file)).model,
+        preprocessing=preprocessing,
+        classes=classes,
+        adapt=side.engine_inputs,
+    )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from compress.data import Samples
-from compress.data.given_samples import open_given
+from compress.data.given_samples import GivenSamples, open_given
+from compress.methods.condensation.stored import load as load_set
+from compress.methods.condensation.stored_samples import StoredSamples
 from compress.pipeline.check.labelled import of_recipe
 from compress.recipe.parse import built_in
 from compress.tasks import Task
 from compress.tasks.classification import Classification
-from profiles.errors import UserError, unknown
+from profiles.errors import UserError, one_line, unknown
 
 SPLITS = ("calibration", "validation", "test", "train")
 
@@ -74,12 +78,53 @@ def open_for_model(given: str, preprocessing: Mapping[str, Any], where: str, fol
             task=task if task.has_labels(held) else None,
             held_out=held,
         )
-    found = open_given(Path(given).expanduser(), preprocessing, class_names(preprocessing), where)
+    found = open_samples(Path(given).expanduser(), preprocessing, class_names(preprocessing), where)
     return GivenForModel(
         samples=found.samples,
         kind="npz" if given.endswith(".npz") else "folder",
         task=Classification() if found.labels is not None else None,
     )
+
+
+def open_samples(given: Path, preprocessing: Mapping[str, Any], classes: Sequence[str], where: str) -> GivenSamples:
+    """Open a folder of pictures, a .npz file of arrays, or a recovery set, as a bundle may carry it.
+
+    Raises:
+        UserError: as ``open_given``; or the set is of other classes, or of inputs that are prepared otherwise.
+    """
+    if not _is_set(given):
+        return open_given(given, preprocessing, classes, where)
+    stored = load_set(given)
+    facts, held = stored.facts, stored.normalise
+    theirs = {} if held is None else json.loads(json.dumps(held.as_json()))
+    faults = [
+        f"{where}: {given}: its samples are of {key} {value}, and the model's of {preprocessing[key]}; give another set"
+        for key, value in theirs.items()
+        if preprocessing.get(key, value) != value
+    ]
+    if classes and list(classes) != list(facts["classes"]):
+        words = one_line(f"{list(facts['classes'])}, and the model's are {list(classes)}", 300)
+        faults.append(f"{where}: {given}: its classes are {words}; give another set")
+    if faults:
+        raise UserError(*faults)
+    samples = StoredSamples(stored, tuple(classes))
+    labels = samples.labels if samples.labels.dtype.kind in "iu" and samples.labels.ndim == 1 else None
+    return GivenSamples(
+        samples=samples,
+        names=[str(number) for number in range(len(samples))],
+        labels=None if labels is None or (labels < 0).any() else labels,
+    )
+
+
+def _is_set(given: Path) -> bool:
+    """Return whether a file is a recovery set, by the names of its arrays."""
+    if given.suffix != ".npz" or not given.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(given) as file:
+            return {"facts.npy", "targets.npy"} <= {*file.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def class_names(preprocessing: Mapping[str, Any]) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class Teachers:
         decided = {"plan": plan.as_json(), "code": model_key(plan), "weights": sha256(checkpoint_path(spec.file))}
         if spec.entry or spec.prefix:
             decided["part"] = [spec.entry, spec.prefix]
-        return CachedModel(self._shared.cache.step("teacher", decided, make, together=True))
+        return CachedModel(self._shared.cache.step("teacher", decided, make))
 
     def trained(self, plan: Plan, start: CachedModel | None = None, name: str = "teacher") -> CachedModel:
         """Train a teacher without a checkpoint, on labels alone; from random weights, or those of ``start``."""

@@ -70,6 +70,30 @@ def take_bytes(model: onnx.ModelProto, normalise: Normalise, form: str) -> onnx.
     return made
 
 
+def without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of what ``take_bytes`` made that begins behind its nodes; a copy of any other model.
+
+    It takes float32 (samples, channels, height, width): normalised, or in the form ``CONVOLUTION`` bytes less their means.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    constants = {each.name for each in graph.initializer}
+    given = [each for each in graph.input if each.name not in constants]
+    if len(given) != 1 or given[0].type.tensor_type.elem_type != TensorProto.UINT8:
+        return made
+    last, own = given[0].name, f"{given[0].name}_bytes_"
+    while head := [node for node in graph.node if last in node.input and node.name.startswith(own)]:
+        last = head[0].output[0]
+        graph.node.remove(head[0])
+    dims = list(given[0].type.tensor_type.shape.dim)
+    if last == given[0].name or len(dims) != 4:
+        return made
+    shape = [each.dim_param or each.dim_value for each in (dims[0], dims[3], dims[1], dims[2])]
+    given[0].CopyFrom(helper.make_tensor_value_info(last, TensorProto.FLOAT, shape))
+    return made
+
+
 class _Head:
     """Nodes in a row behind an input."""
 

@@ -17,6 +17,7 @@ from calib.ranges import merge
 from deploy.engines.inputs import Inputs
 from deploy.onnx_graph.graph import Graph
 from deploy.onnx_graph.observe import observe
+from deploy.onnx_graph.take_bytes import without_bytes
 from deploy.qdq.insert import activation_range, activation_scale
 from deploy.qdq.placement import COMPUTE, Placement, place
 from deploy.qdq.strip import StrippedModel, strip
@@ -35,7 +36,7 @@ def pair_placement(model: onnx.ModelProto, stripped: StrippedModel, recipe: Quan
     """
     graph = Graph(model)
     kept = {n.name: "its weight is float" for n in graph.nodes if n.op_type in COMPUTE and not _is_integer(graph, n)}
-    placement = place(stripped.model, recipe, kept)
+    placement = place(without_bytes(stripped.model), recipe, kept)
     placed = {activation.tensor for activation in placement.pairs}
     if placed != set(stripped.activations):
         apart = sorted(placed ^ set(stripped.activations))

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import onnx
 
+from compress.methods.condensation.stored import as_bytes
 from compress.report.record import JSON_FILE
 from deploy.bundle import manifest as manifests
 from deploy.bundle.build import serving_of
@@ -18,14 +20,19 @@ from deploy.bundle.bundle import load_plan
 from deploy.bundle.manifest import MANIFEST
 from deploy.bundle.model_file import model_file
 from deploy.engines import BuildPlan, engine
+from deploy.engines.inputs import Inputs
 from deploy.engines.serving import NOTHING
 from deploy.latency.bench import onnx_fault
+from deploy.processing.normalisation import Normalise
+from deploy.processing.preprocessing.pixels import normalise_from
 from profiles.device import DeviceProfile
 from profiles.errors import UserError, one_line, unknown
 from profiles.json_text import read_json
 
 BUNDLE = "bundle"
 GOLDEN = "golden.npz"
+HALF_A_BYTE = 0.51
+"""Farthest of an input from that of the nearest byte, in steps of a byte."""
 
 
 @final
@@ -40,6 +47,7 @@ class Side:
         model: the file that it is built from.
         folder: of its bundle; None for an ONNX file.
         recipe: of the run that made it, as its report has it; None for an ONNX file.
+        bytes_of: how the pictures' bytes that its file takes become what other files take; None where it takes the latter.
     """
 
     given: str
@@ -48,6 +56,24 @@ class Side:
     model: Path
     folder: Path | None = None
     recipe: Mapping[str, Any] | None = None
+    bytes_of: Normalise | None = None
+
+    def engine_inputs(self, inputs: Inputs) -> Inputs:
+        """Return samples as its file takes them: as they are, or the bytes (samples, height, width, channels) behind them.
+
+        Raises:
+            UserError: they are no pictures' bytes, normalised.
+        """
+        if self.bytes_of is None or isinstance(inputs, Mapping):
+            return inputs
+        pixels = as_bytes(inputs, self.bytes_of)
+        step = self.bytes_of.factors()[0].reshape(-1, 1, 1)
+        if (np.abs(self.bytes_of(pixels) - inputs) > HALF_A_BYTE * step).any():
+            raise UserError(
+                f"{self.given}: its file takes pictures as bytes, and the samples hold values that no byte becomes by its "
+                "mean and deviation; give pictures: a folder, or a .npz of uint8"
+            )
+        return np.ascontiguousarray(np.moveaxis(pixels, 1, 3))
 
 
 def open_side(
@@ -57,6 +83,8 @@ def open_side(
     stack: ExitStack,
     only: str | None = None,
     precision: str | None = None,
+    *,
+    takes_bytes: bool = False,
 ) -> Side:
     """Read a run's folder, a bundle or an ONNX file; what is unpacked for it is there until ``stack`` ends.
 
@@ -64,6 +92,7 @@ def open_side(
         versions: of the device's runtimes.
         only, precision: engine and precision of an ONNX file; a bundle says its own. Without them the profile's first
             engine that runs the file's precision.
+        takes_bytes: whether a bundle's file may take pictures as bytes; it is run on ``Side.engine_inputs`` then.
 
     Raises:
         UserError: there is no such thing, or the device cannot run it.
@@ -75,7 +104,8 @@ def open_side(
     manifests.check_files(folder, contents)
     if serving_of(folder) != NOTHING:
         raise UserError(f"{given}: has several sizes or states, which a check does not know; `compress run` times its rows")
-    if read_preprocessing(folder).get("bytes"):
+    bytes_of = _bytes_of(folder)
+    if bytes_of is not None and not takes_bytes:
         raise UserError(
             f"{given}: its file takes pictures as bytes, which only `deploy.load` makes; run the recipe on other data"
         )
@@ -85,7 +115,29 @@ def open_side(
         raise UserError(f"{given}: its engine {plan.engine} does not run on device {profile.name}, which has {engines}")
     model = stack.enter_context(model_file(folder, contents, plan))
     recipe = _recipe_of(folder)
-    return Side(given=str(given), name=contents.name, plan=plan, model=model, folder=folder, recipe=recipe)
+    return Side(
+        given=str(given), name=contents.name, plan=plan, model=model, folder=folder, recipe=recipe, bytes_of=bytes_of
+    )
+
+
+def _bytes_of(folder: Path) -> Normalise | None:
+    """Return how a bundle's file normalises the bytes that it takes; None where it takes normalised floats.
+
+    Raises:
+        UserError: that cannot be read.
+    """
+    told = read_preprocessing(folder)
+    if not told.get("bytes"):
+        return None
+    try:
+        return normalise_from(told)
+    except UserError as error:
+        raise UserError(*(f"{folder}: preprocessing.json: {fault}" for fault in error.faults)) from None
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 100)
+        raise UserError(
+            f"{folder}: preprocessing.json does not say how bytes are normalised ({reason}); run again"
+        ) from None
 
 
 def _recipe_of(folder: Path) -> Mapping[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,14 +54,14 @@ def open_bundle(given: Path, target: ResolvedTarget, stack: ExitStack) -> Opened
     Raises:
         UserError: everything for which it cannot be recalibrated.
     """
-    side = open_side(given, target.profile, runtime_versions(target.device), stack)
+    side = open_side(given, target.profile, runtime_versions(target.device), stack, takes_bytes=True)
     if side.folder is None:
         raise UserError(f"{given}: an ONNX file; give the bundle, which says how it is run and on what it was proven")
     contents, raw, signature = manifests.read(side.folder)
     trusted = is_trusted(contents, raw, signature)
     faults, plan = [], side.plan
     if plan.precision != "int8":
-        faults.append(f"{given}: it is {plan.precision}; only int8 has ranges")
+        faults.append(f"{given}: it is {plan.precision}; only int8 has ranges: {_remedy(side)}")
     elif plan.format.made_from == "program":
         faults.append(f"{given}: {plan.model_file} is made of the model's source code; run the recipe on the new samples")
     if (side.folder / serving.FILE).is_file():
@@ -85,6 +85,15 @@ def open_bundle(given: Path, target: ResolvedTarget, stack: ExitStack) -> Opened
         preprocessing=preprocessing,
         trusted=trusted,
     )
+
+
+def _remedy(side: Side) -> str:
+    """Say how an int8 bundle comes about, where this one is float."""
+    stages = (side.recipe or {}).get("stages", ())
+    named = [each.get("use") for each in stages if isinstance(each, Mapping)] if isinstance(stages, Sequence) else []
+    if "quantize" in named:
+        return "its report says why float was the best row; a recipe with calibration samples of the site may end otherwise"
+    return 'give the recipe a stage of `use = "quantize"` and run it on a device that has int8'
 
 
 def is_trusted(contents: Manifest, raw: bytes, signature: bytes | None) -> bool:

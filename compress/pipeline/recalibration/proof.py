@@ -83,7 +83,8 @@ def prove(
     plan, arrays = opened.side.plan, _golden_arrays(opened.folder)
     reference = onnx_session(strip(opened.pairs).model)
     outputs, answers, altered = dict[str, list[Any]](), dict[str, Answers](), tuple[str, ...]()
-    inputs = join([batch.inputs for batch in held.batches(BATCH)])
+    adapt = opened.side.engine_inputs
+    inputs = adapt(join([batch.inputs for batch in held.batches(BATCH)]))
     with progress.task("proof: old and new engine", 2) as bar:
         for name, model in (("old", opened.side.model), ("new", new)):
             with RemoteWorker(target.device) as worker:
@@ -93,11 +94,14 @@ def prove(
                 def predict(given: Inputs, worker: RemoteWorker = worker, names: list[str] = names) -> list[Any]:
                     return list(worker.infer(as_feed(given, names)).values())
 
+                def judged(given: Inputs, predict: Callable[[Inputs], list[Any]] = predict) -> list[Any]:
+                    return predict(adapt(given))
+
                 if name == "old":
                     altered = _golden_faults(arrays, predict, plan.precision)
                 outputs[name] = predict(inputs)
                 if given.task is not None:
-                    metric, scores = given.task.evaluate_samples(predict, held)
+                    metric, scores = given.task.evaluate_samples(judged, held)
                     answers[name] = Answers(metric=metric, outputs=outputs[name], scores=scores)
             bar.advance(1, name)
     expected = reference(inputs)

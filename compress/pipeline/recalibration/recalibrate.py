@@ -35,6 +35,7 @@ from compress.report.recalibration_record import FILE, Recalibration, SampleFact
 from deploy.bundle import bundle as bundles
 from deploy.bundle.manifest import Manifest
 from deploy.onnx_graph.model_bytes import model_bytes
+from deploy.onnx_graph.take_bytes import without_bytes
 from deploy.packing import packed_file
 from deploy.processing.detection import decode
 from deploy.qdq.ranges import observed_grids, with_grids
@@ -86,11 +87,13 @@ def recalibrate(
         opened = open_bundle(Path(bundle), target, stack)
         place = place_of(opened.folder, out, "recalibrated")
         given = open_for_model(str(samples), opened.preprocessing, "--samples", opened.folder)
-        check_calibration(given.samples, input_shapes(opened.pairs))
+        check_calibration(given.samples, input_shapes(without_bytes(opened.pairs)))
         calibrated, held = _parts(given, seed)
         progress.say(f"ranges: {len(calibrated)} samples; proof: {len(held)}")
         try:
-            grids = observed_grids(opened.pairs, opened.recipe, sample_inputs(calibrated), ranges)
+            grids = observed_grids(
+                opened.pairs, opened.recipe, map(opened.side.engine_inputs, sample_inputs(calibrated)), ranges
+            )
         except ValueError as error:
             raise UserError(f"{bundle}: {one_line(str(error), 300)}; run the recipe again") from None
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,14 +1,19 @@
 """compare-data: darker pictures differ from their own kind to a network's first layers; what cannot be told is said."""
 
+import io
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from safetensors.torch import save_file
 
-from compress.pipeline.compare_data import scaled
+from compress.execution.progress import StreamProgress
+from compress.pipeline.compare_data import compare_data, scaled
 from deploy.onnx_graph.features import feature_tensors, features
-from tests.conftest import blobs
+from profiles.errors import UserError
+from tests.conftest import blobs, small_model
 from tests.deploy.engines.small import IMAGES, small
 
 
@@ -72,3 +77,25 @@ def test_a_recipe_s_splits_by_its_teacher(sets, compress_here):
     found = json.loads(done.stdout)
     assert found["a"] == "noise.toml:calibration" and found["model"] == "the teacher of noise.toml"
     assert compress_here("compare-data", "noise.toml", "noise.toml:validation").returncode in (0, 3)
+
+
+def test_a_recipe_s_calibration_samples_are_those_that_a_run_takes(monkeypatch, tmp_path):
+    """Of a recovery set and of ``select``: what ranges are taken from is compared, not the split behind it."""
+    monkeypatch.setenv("COMPRESS_STEPS", str(tmp_path / "steps"))
+    monkeypatch.chdir(tmp_path)
+    save_file(small_model().state_dict(), "t.safetensors")
+    teacher = '[teacher]\nmodel = "compress.models:resnet"\nweights = "t.safetensors"\n'
+    arguments = "arguments = { blocks = 1, width = 0.5, in_channels = 1, classes = 4 }\n"
+    given = '[task]\ndata = "tests.conftest:blob_splits"\n' + teacher + arguments
+    of_a_set = '[recovery]\nset = { use = "random", per_class = 3 }\n[calibration]\nselect = "random"\nsamples = 9\n'
+    Path("small.toml").write_text(given + of_a_set)
+    found = compare_data("small.toml", "small.toml:train", draws=9, progress=StreamProgress(io.StringIO()))
+    assert found.totals == (9, 12), "9 of the 12 that stages train on"
+    found = compare_data("small.toml:validation", "small.toml:test", draws=9, progress=StreamProgress(io.StringIO()))
+    assert found.totals == (64, 64)
+    Path("untrained.toml").write_text(Path("small.toml").read_text().replace('weights = "t.safetensors"', "epochs = 1"))
+    with pytest.raises(
+        UserError, match="the teacher of untrained.toml.*a comparison trains nothing; run it first, or name a model"
+    ) as caught:
+        compare_data("untrained.toml", "small.toml", progress=StreamProgress(io.StringIO()))
+    assert len(caught.value.faults) == 1

@@ -10,13 +10,17 @@ from PIL import Image
 
 from compress.data.base import ArraySamples
 from compress.execution.progress import StreamProgress
-from compress.methods.quantization.post_training import PostTraining, quantize_model
+from compress.methods.condensation.stored import StoredSet, save
+from compress.methods.quantization.post_training import PostTraining, apply, calibrate, quantize_model
 from compress.pipeline import signing_keys
 from compress.pipeline.recalibration.recalibrate import recalibrate
 from deploy.bundle import bundle as bundles
 from deploy.bundle import golden, manifest
 from deploy.bundle.target import mismatches
 from deploy.engines import engine
+from deploy.onnx_graph.take_bytes import CONVOLUTION, NODES, take_bytes
+from deploy.processing.preprocessing.pixels import normalise_from
+from deploy.qdq.strip import strip
 from profiles.device import load as load_profile
 from profiles.errors import UserError
 from tests.deploy.engines.small import small
@@ -66,6 +70,28 @@ def bundle(site, keys):
         signer=signing_keys.signer(keys),
     )
     return site / "bundle"
+
+
+def written(folder, model, plan, profile, inputs, about, signer=None):
+    """Write a bundle of a model, with what its engine makes of ``inputs``."""
+    folder.mkdir()
+    (folder / "engine").mkdir()
+    onnx.save(model, folder / "model.onnx")
+    runtime = engine(plan.engine)
+    runtime.build(folder / "model.onnx", plan, folder / "engine")
+    outputs = golden.run(runtime.open(folder / "engine", plan), inputs)
+    options = {"model": folder / "model.onnx", "plan": plan, "profile": profile, "report": b"{}", "signer": signer}
+    about = {**ABOUT, "classes": ["a", "b", "c", "d"], **about}
+    bundles.write(
+        folder / "bundle", title="t", name="t", golden=golden.pack(inputs, outputs), preprocessing=about, **options
+    )
+    return folder / "bundle"
+
+
+def of_this_device(precision):
+    profile, runtime = load_profile("cpu"), engine("onnxruntime")
+    profile = replace(profile, runtimes=tuple(r for r in profile.runtimes if r.engine == "onnxruntime"))
+    return profile, replace(runtime.plan(profile, precision, runtime.affinity().version), threads=1)
 
 
 def images(count, seed):
@@ -121,6 +147,72 @@ def test_what_is_farther_from_the_float_graph_is_said_so(bundle, tmp_path):
     np.savez(tmp_path / "faint.npz", images=held)
     found = recalibrate(bundle, tmp_path / "faint.npz", out=tmp_path / "new", progress=quiet())
     assert found.cosine_after < found.cosine_before and any("farther from the float graph" in note for note in found.notes)
+
+
+NORMALISE = normalise_from({**ABOUT, "order": "rgb"})
+
+
+def pictures(count, seed):
+    """Bytes (samples, channels, height, width), twice as bright as ``images``."""
+    values = (FACTOR * images(count, seed) * 0.25 + 0.5) * 255
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("form", "floats"), [(NODES, {}), (CONVOLUTION, {"a": "is float"})])
+def test_a_file_that_takes_bytes_gets_the_ranges_of_the_plain_one(form, floats, tmp_path):
+    """By definition: normalisation is folded in behind the ranges, so both files have the same after the same pictures."""
+    profile, plan = of_this_device("int8")
+    samples = ArraySamples(images(32, seed=3), np.full(32, -1))
+    recipe = profile.runtimes[0].quantization
+    quantize = calibrate(small(), samples, recipe, "norm", floats)
+    plain = apply(small(), quantize, samples)
+    folded = take_bytes(plain, NORMALISE, form)
+    first = np.ascontiguousarray(np.moveaxis(pictures(16, 6), 1, 3))
+    given = {
+        "plain": written(tmp_path / "p", plain, plan, profile, NORMALISE(pictures(16, 6)), {}),
+        "folded": written(tmp_path / "f", folded, plan, profile, first, {"bytes": True}),
+    }
+    np.savez(tmp_path / "site.npz", images=pictures(60, 9), labels=np.arange(60) % 4)
+    found = {name: recalibrate(each, tmp_path / "site.npz", progress=quiet()) for name, each in given.items()}
+    assert found["folded"].changed == found["plain"].changed > 0 and found["folded"].exit_code == 0
+    files = [onnx.load(each.with_name("bundle-recalibrated") / "model.onnx") for each in given.values()]
+    grids = [sorted(strip(file).activations.values()) for file in files]
+    assert grids[0] == grids[1] if form == NODES else np.allclose(grids[0], grids[1], atol=1e-4)
+    new = given["folded"].with_name("bundle-recalibrated")
+    assert bundles.verify(new).cosine > 0.9999
+    assert json.loads((new / "preprocessing.json").read_text())["bytes"] is True
+    with np.load(new / "golden.npz") as held:
+        assert held["input"].dtype == np.uint8 and held["input"].shape[1:] == (8, 8, 3)
+    assert found["folded"].accuracy.facts["new"] == pytest.approx(found["plain"].accuracy.facts["new"])
+    np.savez(tmp_path / "floats.npz", images=images(40, 1))
+    with pytest.raises(UserError, match="values that no byte becomes by its mean and deviation; give pictures"):
+        recalibrate(given["folded"], tmp_path / "floats.npz", progress=quiet())
+
+
+def test_float_has_no_ranges_and_is_told_what_to_do(tmp_path):
+    profile, plan = of_this_device("fp32")
+    float_one = written(tmp_path / "f", small(), plan, profile, images(16, 3), {})
+    np.savez(tmp_path / "site.npz", images=images(8, 1))
+    with pytest.raises(UserError, match="it is fp32; only int8 has ranges: give the recipe a stage of") as caught:
+        recalibrate(float_one, tmp_path / "site.npz", progress=quiet())
+    assert len(caught.value.faults) == 1
+
+
+def test_the_set_that_a_bundle_carries_is_read_as_samples(bundle, tmp_path):
+    facts = {
+        "use": "random", "task": "classification", "classes": list("abcd"), "inputs": {"input": [3, 8, 8]}, "teacher": "x",
+        "tiles": 1, "labels": "none", "normalise": dict(NORMALISE.as_json()), "augmentation": {"shift": 0, "mirror": False},
+    }  # fmt: skip
+    stored = StoredSet(inputs=pictures(40, 2), targets=np.arange(40) % 4, soft={}, facts=facts)
+    save(tmp_path / "set.npz", stored)
+    found = recalibrate(bundle, tmp_path / "set.npz", out=tmp_path / "new", progress=quiet())
+    assert found.samples.labelled and found.samples.calibrated == 32
+    other = {**facts, "classes": list("abcx"), "normalise": {**facts["normalise"], "mean": [0.25] * 3}}
+    save(tmp_path / "other.npz", replace(stored, facts=other))
+    with pytest.raises(UserError) as caught:
+        recalibrate(bundle, tmp_path / "other.npz", out=tmp_path / "newer", progress=quiet())
+    assert "of mean [0.25, 0.25, 0.25], and the model's of [0.5, 0.5, 0.5]" in caught.value.faults[0]
+    assert "its classes are ['a', 'b', 'c', 'x']" in caught.value.faults[1]
 
 
 def altered(bundle, tmp_path):
