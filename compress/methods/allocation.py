@@ -23,6 +23,10 @@ import numpy.typing as npt
 BINS = 2000
 """Into which the budget is divided; costs are rounded up, so a budget is kept, and at most parts / BINS of it is unused."""
 MOST_COMBINATIONS = 4000
+GAIN = 1e-12
+"""Less is the rounding of sums."""
+HALVINGS, MOST_PRICE = 24, 2.0**60
+"""With which a price is found; any price gives a bound, a near one a tight one."""
 MOST_CHOICES = 600
 """Of one part: as many as its groups' widths have combinations."""
 
@@ -161,6 +165,22 @@ class _Choice:
     cost: float
 
 
+@final
+class _Part:
+    """Choices of which one is taken, with their values and costs as arrays."""
+
+    def __init__(self, choices: Sequence[_Choice]) -> None:
+        self.choices = choices
+        self.values = np.array([choice.value for choice in choices])
+        self.costs = np.array([choice.cost for choice in choices])
+
+    def net(self, price: float) -> tuple[float, float]:
+        """The greatest value less the cost at a price, and the cost of the choice that has it."""
+        net = self.values - price * self.costs
+        at = int(net.argmax())
+        return float(net[at]), float(self.costs[at])
+
+
 def _hubs(problem: Problem) -> tuple[str, ...]:
     """Groups to hold, so that the others fall into parts of few choices: those that touch most others first.
 
@@ -219,16 +239,19 @@ def _improved(given: _Given, start: _Chosen) -> _Chosen:
     """The best found by moving one hub, or two against each other, until no move keeps more.
 
     After a gain the next move is tried, not the first again: of a detector's hundreds of gains each would else try hundreds
-    of moves that were in vain before.
+    of moves that were in vain before. Nor is a knapsack filled where the bound shows that it cannot keep more.
     """
     moves = _moves(given.problem, given.hubs)
     best, in_vain = start, 0
+    held = {h: best.widths[h] for h in given.hubs}
+    price = given.price(held)
     for move in itertools.cycle(moves):
-        held = {h: best.widths[h] for h in given.hubs}
         moved = move(held)
-        candidate = None if moved == held else given.best(moved)[0]
-        if candidate is not None and candidate.importance > best.importance + 1e-12:
-            best, in_vain = candidate, 0
+        may_gain = moved != held and given.bound(moved, price) > best.importance + GAIN
+        candidate = given.best(moved)[0] if may_gain else None
+        if candidate is not None and candidate.importance > best.importance + GAIN:
+            best, held, in_vain = candidate, moved, 0
+            price = given.price(held)
         else:
             in_vain += 1
         if in_vain == len(moves):
@@ -261,18 +284,36 @@ class _Given:
     def __init__(self, problem: Problem, hubs: Sequence[str]) -> None:
         self.problem, self.hubs = problem, hubs
         self._parts = [(part, _around(problem, part)) for part in _parts(problem, hubs)]
-        self._known: dict[tuple[object, ...], list[_Choice]] = {}
+        self._known: dict[tuple[object, ...], _Part] = {}
 
     def cheapest(self, held: Mapping[str, int]) -> float:
         """What the cheapest choice costs with the hubs held."""
         parts, fixed = self._weighed(held)
-        return fixed + sum(min(c.cost for c in part) for part in parts)
+        return fixed + sum(float(part.costs.min()) for part in parts)
+
+    def bound(self, held: Mapping[str, int], price: float) -> float:
+        """What no choice with the hubs held keeps more than: the Lagrangian relaxation of the budget, at any price >= 0."""
+        parts, fixed = self._weighed(held)
+        kept = sum(self.problem.curves[h][w] for h, w in held.items())
+        return kept + price * (self.problem.budget - fixed) + sum(part.net(price)[0] for part in parts)
+
+    def price(self, held: Mapping[str, int]) -> float:
+        """Importance paid for a unit of cost at which that bound is least: there the choices it takes use the budget up."""
+        parts, fixed = self._weighed(held)
+        left = self.problem.budget - fixed
+        low, high = 0.0, 1.0
+        while sum(part.net(high)[1] for part in parts) > left and high < MOST_PRICE:
+            high *= 2
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if sum(part.net(middle)[1] for part in parts) > left else (low, middle)
+        return high
 
     def best(self, held: Mapping[str, int]) -> tuple[_Chosen | None, float]:
         """The best choice with the hubs held, and what the cheapest costs."""
         problem = self.problem
         parts, fixed = self._weighed(held)
-        least = fixed + sum(min(c.cost for c in part) for part in parts)
+        least = fixed + sum(float(part.costs.min()) for part in parts)
         kept = sum(problem.curves[h][w] for h, w in held.items())
         chosen = _knapsack(parts, problem.budget - fixed) if least <= problem.budget else None
         if chosen is None:
@@ -281,8 +322,8 @@ class _Given:
         removed = tuple(sorted(block for choice in chosen for block in choice.removed))
         return _Chosen(widths=widths, removed=removed, importance=kept + sum(c.value for c in chosen)), least
 
-    def _weighed(self, held: Mapping[str, int]) -> tuple[list[list[_Choice]], float]:
-        """The choices of each part, lone blocks among them, and what the rest costs."""
+    def _weighed(self, held: Mapping[str, int]) -> tuple[list[_Part], float]:
+        """The parts with their choices, lone blocks among them, and what the rest costs."""
         problem = self.problem
         parts = [self._options(part, {hub: held[hub] for hub in around}) for part, around in self._parts]
         parts += [_lone(problem, block, held) for block in problem.blocks if _is_lone(problem, block, held)]
@@ -293,10 +334,10 @@ class _Given:
         )
         return parts, fixed
 
-    def _options(self, part: tuple[str, ...], held: Mapping[str, int]) -> list[_Choice]:
+    def _options(self, part: tuple[str, ...], held: Mapping[str, int]) -> _Part:
         key = (part, *held.items())
         if key not in self._known:
-            self._known[key] = _options(self.problem, part, held)
+            self._known[key] = _Part(_options(self.problem, part, held))
         return self._known[key]
 
 
@@ -305,13 +346,13 @@ def _is_lone(problem: Problem, block: str, held: Mapping[str, int]) -> bool:
     return all(g in held or g not in problem.curves for g in problem.blocks[block])
 
 
-def _lone(problem: Problem, block: str, held: Mapping[str, int]) -> list[_Choice]:
+def _lone(problem: Problem, block: str, held: Mapping[str, int]) -> _Part:
     spent = sum(
         t.cost([held[g] for g in t.groups]) for t in problem.terms if t.block == block and set(t.groups) <= set(held)
     )
     whole = _Choice(widths={}, removed=(), value=problem.block_importance.get(block, 0.0), cost=spent)
     own = sum(problem.curves[g][held[g]] for g in problem.blocks[block] if g in held)
-    return [whole, _Choice(widths={}, removed=(block,), value=-own, cost=0.0)]
+    return _Part([whole, _Choice(widths={}, removed=(block,), value=-own, cost=0.0)])
 
 
 def _inside(problem: Problem, part: tuple[str, ...]) -> tuple[list[str], list[Term]]:
@@ -352,39 +393,40 @@ def _undominated(choices: list[_Choice]) -> list[_Choice]:
     return kept
 
 
-def _knapsack(parts: Sequence[Sequence[_Choice]], budget: float) -> list[_Choice] | None:
+def _knapsack(parts: Sequence[_Part], budget: float) -> list[_Choice] | None:
     """One choice of each part, their value greatest within the budget; None when rounding leaves none.
 
     The cheapest choices are paid first and exactly; only what is left is divided into bins.
     """
-    base = [min(part, key=lambda c: c.cost) for part in parts]
-    left = budget - sum(c.cost for c in base)
+    left = budget - sum(float(part.costs.min()) for part in parts)
     if left < 0:
         return None
-    size = left / BINS
     value: npt.NDArray[np.float64] = np.zeros(BINS + 1)
-    taken: list[npt.NDArray[np.int64]] = []
-    for part, cheapest in zip(parts, base, strict=True):
-        best = np.full(BINS + 1, -np.inf)
-        pick = np.zeros(BINS + 1, np.int64)
-        for index, choice in enumerate(part):
-            extra = choice.cost - cheapest.cost
-            bins = 0 if extra <= 0 else (math.ceil(extra / size - 1e-9) if size > 0 else BINS + 1)
-            if bins > BINS:
+    taken = []
+    for part in parts:
+        bins = _bins(part, left / BINS)
+        best: npt.NDArray[np.float64] = np.full(BINS + 1, -np.inf)
+        pick: npt.NDArray[np.int64] = np.zeros(BINS + 1, np.int64)
+        for index, (more, worth) in enumerate(zip(bins, part.values, strict=True)):
+            if more > BINS:
                 continue
-            candidate = np.full(BINS + 1, -np.inf)
-            candidate[bins:] = value[: BINS + 1 - bins] + choice.value
-            better = candidate > best
-            best[better], pick[better] = candidate[better], index
+            candidate, reached = value[: BINS + 1 - more] + worth, best[more:]
+            better = candidate > reached
+            np.copyto(reached, candidate, where=better)
+            np.copyto(pick[more:], index, where=better)
         value = best
-        taken.append(pick)
+        taken.append((bins, pick))
     at, chosen = BINS, []
-    for part, cheapest, pick in zip(reversed(parts), reversed(base), reversed(taken), strict=True):
-        choice = part[int(pick[at])]
-        extra = choice.cost - cheapest.cost
-        at -= 0 if extra <= 0 else math.ceil(extra / size - 1e-9)
-        chosen.append(choice)
+    for part, (bins, pick) in zip(reversed(parts), reversed(taken), strict=True):
+        chosen.append(part.choices[pick[at]])
+        at -= bins[pick[at]]
     return chosen
+
+
+def _bins(part: _Part, size: float) -> list[int]:
+    """How many bins each choice takes more than the cheapest, rounded up; of no size, those that cost more take too many."""
+    extra = part.costs - part.costs.min()
+    return [0 if more <= 0 else (math.ceil(more / size - 1e-9) if size > 0 else BINS + 1) for more in extra.tolist()]
 
 
 def _as_allocation(problem: Problem, best: _Chosen) -> Allocation:

@@ -131,6 +131,33 @@ def test_it_is_as_good_as_brute_force(problem):
     assert found.importance == pytest.approx(expected)
 
 
+@given(problem=residual(), other=st.floats(0, 20))
+@settings(max_examples=40, deadline=None)
+def test_no_choice_keeps_more_than_the_bound(problem, other):
+    """At any price; at the one that is found the bound is as good as the least of all prices, but for halvings."""
+    hubs = ("s0", "s1")
+    found = allocation._Given(problem, hubs)
+    for held in (dict(zip(hubs, widths, strict=True)) for widths in itertools.product((1, 2, 3), repeat=2)):
+        chosen, least = found.best(held)
+        if chosen is None:
+            assert least > problem.budget
+            continue
+        price = found.price(held)
+        bound = found.bound(held, price)
+        assert chosen.importance <= bound + 1e-9 and chosen.importance <= found.bound(held, other) + 1e-9
+        assert bound <= found.bound(held, other) + 1e-3
+
+
+def test_the_bound_by_hand():
+    """Costs 1, 2, 4 for 3, 5, 6, a budget of 3: at a price of 1/2 both 2 and 4 net 4; at 2 both 1 and 2 net 1."""
+    curve = {1: 3.0, 2: 5.0, 4: 6.0}
+    found = allocation._Given(Problem(curves={"a": curve}, terms=[product(("a",), 1)], budget=3), ())
+    assert found.price({}) == pytest.approx(0.5)
+    assert found.bound({}, 0.5) == 0.5 * 3 + 4.0 and found.bound({}, 0.0) == 6.0 and found.bound({}, 2.0) == 6.0 + 1.0
+    chosen, _ = found.best({})
+    assert chosen is not None and chosen.importance == 5.0
+
+
 def test_searching_keeps_the_budget_and_comes_close(monkeypatch):
     """A chain of layers, each between two groups; with few combinations allowed the hubs are searched, not enumerated."""
     random = np.random.default_rng(3)
