@@ -45,11 +45,13 @@ def hostile_board(board):
     return board
 
 
-def test_a_board_names_files_to_fetch(hostile_board, tmp_path):
+@pytest.mark.parametrize("names", [REFUSED[::8], pytest.param(REFUSED, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_a_board_names_files_to_fetch(hostile_board, tmp_path, names):
+    """Each is asked for over a connection: some of them here, all of them in the slow tests."""
     there = hostile_board.device()
     there.run(["true"])
     before = files(tmp_path)
-    for name in REFUSED:
+    for name in names:
         if name == "":  # the one file that was asked for, by its own name
             continue
         (hostile_board.folder / "names").write_text(json.dumps([{"path": name, "size": 1, "sha256": 64 * "a"}]))
@@ -58,17 +60,14 @@ def test_a_board_names_files_to_fetch(hostile_board, tmp_path):
     assert [path for path in files(tmp_path) if path not in before and not path.endswith("/names")] == []
 
 
-@pytest.mark.parametrize(
-    "listing", [{}, [3], [[]], [{"path": "a"}], [{"path": "a", "size": "1", "sha256": "x"}], None, 1, "a"]
-)
-def test_a_list_of_files_that_is_none(hostile_board, tmp_path, listing):
-    (hostile_board.folder / "names").write_text(json.dumps(listing))
+def test_a_list_of_files_that_is_none(hostile_board, tmp_path):
     there = hostile_board.device()
-    if listing == {}:
-        there.get("/remote", tmp_path / "back")
-    else:
+    for listing in ([3], [[]], [{"path": "a"}], [{"path": "a", "size": "1", "sha256": "x"}], None, 1, "a"):
+        (hostile_board.folder / "names").write_text(json.dumps(listing))
         with pytest.raises(DeviceError):
             there.get("/remote", tmp_path / "back")
+    (hostile_board.folder / "names").write_text("{}")
+    there.get("/remote", tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
