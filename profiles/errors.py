@@ -42,6 +42,17 @@ def first_line(error: BaseException, most: int = 120) -> str:
     return one_line((str(error).strip().splitlines() or [type(error).__name__])[0], most)
 
 
+def kind_with_article(value: object) -> str:
+    """Return the name of a value's type with its article.
+
+    Example:
+        >>> kind_with_article(3)
+        'an int'
+    """
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
+
+
 def one_line(text: str, most: int = MOST_LINE) -> str:
     """Return ``text`` as one printable line of at most ``most`` characters; the middle of a longer one is left out."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())

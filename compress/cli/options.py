@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import click
 
 from compress.execution import distributed
@@ -10,6 +12,13 @@ from deploy.devices import DEVICES, device
 from deploy.shipping.ship import Destination
 from profiles.device import load
 from profiles.errors import UserError
+
+LEAST_WIDTH, UNKNOWN_WIDTH = 130, 150
+
+
+def terminal_width() -> int:
+    """Return the columns that a table may take: the terminal's, and enough for its names where that is narrow or none."""
+    return max(shutil.get_terminal_size((UNKNOWN_WIDTH, 24)).columns, LEAST_WIDTH)
 
 
 def target(given: str) -> ResolvedTarget:

@@ -36,7 +36,8 @@ def report(run: Path, as_json: bool, as_html: bool, measure: bool, quiet_seconds
 
         click.echo(html(finished))
     else:
+        from compress.cli.options import terminal_width
         from compress.report.table import table
 
-        click.echo(table(finished))
+        click.echo(table(finished, width=terminal_width()))
     return 0

@@ -41,7 +41,7 @@ FAILED, OVER_BUDGET = 1, 3
 @click.option("--quiet-seconds", type=click.FloatRange(0), help="How long a race waits for a device that others use. [60]")
 @click.option("--lock-clocks", is_flag=True, help="Hold the device's clocks while it measures; they are put back after.")
 @click.option("--measure-again", is_flag=True, help="Time again what exists; train nothing.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, once the data opens; touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def run(
     recipe: str,
@@ -78,6 +78,7 @@ def run(
     with progress.keep_telling():
         with progress.doing("loading PyTorch"):
             from compress.api import run as api
+            from compress.cli.options import terminal_width
             from compress.report.devices_record import DevicesReport
             from compress.report.table import table
         how: dict[str, Any] = {
@@ -101,7 +102,7 @@ def run(
         click.echo(json.dumps(report.as_json(), indent=1, default=dict))
     else:
         folder = out or api.default_folder(report.recipe["name"], report.device["name"])
-        click.echo(table(report, width=_width()))
+        click.echo(table(report, width=terminal_width()))
         state = _state(folder / "bundle", within_budget=report.verdict.within_budget)
         click.echo(f"{folder / 'report.html'} has the pictures; {folder / 'bundle'} {state}.", err=True)
     return 0 if report.verdict.within_budget else OVER_BUDGET
@@ -131,12 +132,14 @@ def _state(bundle: Path, *, within_budget: bool) -> str:
 def _dry(recipe: Callable[[], Recipe], device: str, until: str | None, engines: list[str] | None) -> dict[str, object]:
     """Describe what a run would do."""
     from compress.api import run as api
+    from compress.pipeline import dry_run
     from compress.pipeline.run import until_stage
     from compress.pipeline.target import resolve, runtime_versions
     from deploy.engines import engine
 
     asked, target = api.resolve(recipe, partial(resolve, device, engines))
     target.tell_warnings(partial(click.echo, err=True))
+    dry_run.check(asked)
     versions, plans = runtime_versions(target.device), []
     for runtime in target.profile.runtimes:
         version = versions[runtime.engine]
@@ -147,9 +150,3 @@ def _dry(recipe: Callable[[], Recipe], device: str, until: str | None, engines: 
         "device": target.profile.as_json(),
         "build_plans": plans,
     }
-
-
-def _width() -> int:
-    import shutil
-
-    return max(shutil.get_terminal_size((150, 24)).columns, 130)

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import inspect
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from compress.models import trust as trusted
 from compress.models.bounds import bounded_building
 from compress.models.checkpoint import load_tensors, save_tensors
 from deploy.files import write_atomically
-from profiles.errors import UserError
+from profiles.errors import UserError, kind_with_article, one_line
 from profiles.json_text import read_json
 from profiles.tables import look_up
 
@@ -144,16 +145,23 @@ def make(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
     """Call a model factory.
 
     Raises:
-        UserError: it is not callable so, or does not return a module.
+        UserError: it is not callable so, refuses the arguments, or does not return a module.
     """
     call = factories.factory(factory)
     try:
         inspect.signature(call).bind(**arguments)
     except TypeError as error:
         raise UserError(f"model {factory!r}: {error}; it takes {inspect.signature(call)}") from None
-    module = call(**arguments)
+    try:
+        module = call(**arguments)
+    except (ValueError, AssertionError) as error:  # how a factory refuses its arguments; other faults keep their traceback
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = one_line(str(error), 200) or (place.line or "")
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        given = f"given: {dict(arguments)}; it takes {inspect.signature(call)}"
+        raise UserError(f"model {factory!r}: {type(error).__name__}: {said} ({where}); {given}") from error
     if not isinstance(module, nn.Module):
-        raise UserError(f"model {factory!r} returned a {type(module).__name__}; it must return a torch.nn.Module")
+        raise UserError(f"model {factory!r} returned {kind_with_article(module)}; it must return a torch.nn.Module")
     return module
 
 

@@ -16,6 +16,7 @@ import onnx
 from compress.data import Samples
 from compress.execution import distributed
 from compress.execution.cache import Step, StepCache
+from compress.execution.cache import digest as digest_of
 from compress.execution.progress import Progress
 from compress.pipeline.agreement import Agreement
 from compress.pipeline.cache_keys import code_key
@@ -384,6 +385,11 @@ class Evaluator:
     def plan(self, variant: Variant) -> BuildPlan:
         version = self.environment["engines"][variant.engine]["version"]
         return engine(variant.engine).plan(self.profile, variant.precision, version)
+
+    @property
+    def machine(self) -> str:
+        """Return a hash of what decides a latency of the device: its address and processor, whatever its profile is."""
+        return digest_of(self._device_key())
 
     def _device_key(self) -> dict[str, Any]:
         return device_key(self.device.url, self.environment["device"])

@@ -28,7 +28,7 @@ def resolve_names(recipe: Recipe, progress: Progress) -> Recipe:
     Raises:
         UserError: names that do not exist or cannot be had, and bytes that are not those of the recipe's lock; all of them.
     """
-    if recipe.names or not _has_names(recipe):
+    if recipe.names or not has_names(recipe):
         return recipe
     if not distributed.is_main():
         distributed.wait()  # the main process fetches
@@ -71,14 +71,16 @@ def stated(recipe: Recipe) -> dict[str, Any]:
     return {"weights": weights} if weights else {}
 
 
-def _has_names(recipe: Recipe) -> bool:
+def has_names(recipe: Recipe) -> bool:
+    """Whether a recipe names weights that a run has to look up or fetch."""
     teachers: list[TeacherSpec | AlsoSpec | BaselineSpec] = [recipe.teacher, *recipe.teacher.also, *recipe.baselines]
     return recipe.student.is_published or any(
-        each.pretrained or each.revision or each.sha256 or "://" in _file(each.weights) for each in teachers
+        each.pretrained or each.revision or each.sha256 or "://" in file_of(each.weights) for each in teachers
     )
 
 
-def _file(weights: Any) -> str:
+def file_of(weights: Any) -> str:
+    """Return the file or address of weights as a recipe gives them; empty without any."""
     return str(getattr(weights, "file", weights) or "")
 
 
@@ -91,7 +93,7 @@ def _resolved(recipe: Recipe, resolver: Resolver) -> tuple[Recipe, list[str]]:
             if spec.pretrained or spec.revision:
                 names[role] = found = resolver.model(spec.model, spec.arguments, spec.revision)
                 return replace(spec, model=found.factory, arguments=found.arguments)
-            if spec.weights is not None and (spec.sha256 or "://" in _file(spec.weights)):
+            if spec.weights is not None and (spec.sha256 or "://" in file_of(spec.weights)):
                 return replace(spec, weights=resolver.weights(spec.weights, spec.sha256))
         except UserError as error:
             faults.extend(error.faults)

@@ -6,7 +6,7 @@ A device that fails costs the others nothing: it is told, and the same command g
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -94,12 +94,25 @@ def run(
         if not reports:
             raise errors[0]
         report = DevicesReport(
-            name=recipe.name, reports=reports, faults=faults, training_s=training_s, one_for_all=one_for_all(reports)
+            name=recipe.name,
+            reports=reports,
+            faults=faults,
+            training_s=training_s,
+            one_for_all=one_for_all(reports),
+            same_machine=same_machine(developed),
         )
         if distributed.is_main():
             report.write(out)
         tell_end(cache, started, progress)
     return report
+
+
+def same_machine(developed: Mapping[str, Developed]) -> tuple[tuple[str, ...], ...]:
+    """Group the devices that are one machine, which share what is timed there."""
+    found: dict[str, list[str]] = {}
+    for name, own in developed.items():
+        found.setdefault(own.evaluator.machine, []).append(name)
+    return tuple(tuple(names) for names in found.values() if len(names) > 1)
 
 
 def _guests(name: str, developed: dict[str, Developed]) -> list[Guest]:

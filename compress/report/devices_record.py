@@ -30,6 +30,7 @@ class DevicesReport:
         training_s: seconds that were spent on trainings which no device before it had made.
         one_for_all: the row of one model on each device: within the budget on all, and closest to each device's best; empty
             where there is none.
+        same_machine: names of devices that are one machine, so that an engine which both plan alike is timed once.
     """
 
     name: str
@@ -37,6 +38,7 @@ class DevicesReport:
     faults: Mapping[str, str]
     training_s: Mapping[str, float]
     one_for_all: Mapping[str, str]
+    same_machine: tuple[tuple[str, ...], ...] = ()
 
     @property
     def within_budget(self) -> bool:
@@ -70,7 +72,13 @@ class DevicesReport:
             }
             for device, report in self.reports.items()
         }
-        return {"schema": SCHEMA, "name": self.name, "devices": devices, "faults": dict(self.faults)}
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "devices": devices,
+            "faults": dict(self.faults),
+            "same_machine": self.same_machine,
+        }
 
     def write(self, out: Path) -> None:
         """Write ``devices.json`` and ``devices.html``."""
@@ -85,6 +93,10 @@ class DevicesReport:
     def verdict(self) -> list[str]:
         """Write the outcome in sentences."""
         told = [f"{device} failed: {fault}" for device, fault in self.faults.items()]
+        told += [
+            f"{' and '.join(names)} are one machine: an engine that is built alike for them is timed once."
+            for names in self.same_machine
+        ]
         each, shared = self.each(), self.shared()
         if len(each) < 2:
             return told

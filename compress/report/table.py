@@ -119,7 +119,7 @@ def _table(report: Report) -> Table:
     )
     metric = report.teacher.metric
     made.add_column("#", justify="right")
-    made.add_column("model")
+    made.add_column("model", overflow="fold")
     made.add_column("engine")
     made.add_column("precision")
     made.add_column(f"{metric.name} {metric.unit}", justify="right")

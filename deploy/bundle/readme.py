@@ -22,9 +22,13 @@ Who made it: `manifest.json` has the SHA-256 of every file. Where there is a `ma
 
     openssl pkeyutl -verify -pubin -inkey KEY.pem -rawin -in manifest.json -sigfile manifest.sig
 
-With the device side of edge-compress: `python -m deploy verify FOLDER`, from outside of this folder (Python imports
-files of the one where it is started), checks all of it and runs the golden samples; after
-`compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
+With the device side of edge-compress, from outside of this folder (Python imports files of the one where it is started):
+
+    python -m deploy verify FOLDER --key KEY.pem      # the signature by that key, every file, the golden samples
+    python -m deploy verify FOLDER                    # by the keys that this device trusts
+    python -m deploy verify FOLDER --unsigned         # everything but who signed it: what no key here can tell
+
+After `compress ship`, `python -m deploy serve-check` does so for the model that the device serves.
 """
 WHOLE = """
 From a raw sample to its answer, with the device side of edge-compress and {needs}:

@@ -46,7 +46,7 @@ def variants(
     if not faults:
         faults += [_unbuildable(m, profile.name, plans) for m in models if not (_is_engine(m) or _takers(m, plans))]
     if not faults:
-        faults += [fault for m in models if not _is_engine(m) and m.suffix == ONNX.suffix and (fault := onnx_fault(m))]
+        faults += [fault for m in models if not _is_engine(m) and _suffix(m) == ONNX.suffix and (fault := _fault(m))]
     if faults:
         raise UserError(*faults)
     result: dict[str, Prepare] = {}
@@ -72,6 +72,16 @@ def onnx_fault(path: Path) -> str | None:
     return None if fault is None else f"{path}: not an ONNX file ({fault})"
 
 
+def _fault(model: Path) -> str | None:
+    """Return why a file or folder is nothing to time, with what is."""
+    if model.is_dir():
+        return f"{model}: a folder without an engine ({PLAN_FILE}); give an .onnx file, an engine's own file or its folder"
+    fault = onnx_fault(model)
+    if fault is None or model.suffix == ONNX.suffix:
+        return fault
+    return f"{fault}; of a PyTorch model `compress.export(module, 'model.onnx', samples)` makes one, and `compress run` too"
+
+
 def read_fault(file: str) -> str | None:
     """Return why a file is no ONNX model; the confined part of ``onnx_fault``."""
     import onnx
@@ -90,8 +100,12 @@ def _is_engine(model: Path) -> bool:
 
 def _takers(model: Path, plans: Mapping[str, BuildPlan]) -> dict[str, BuildPlan]:
     """Return by engine the plans that build from such a file: of its own format, or exported from ONNX."""
-    suffix = model.suffix if model.suffix in {export_format(name).suffix for name in exports()} else ONNX.suffix
-    return {name: plan for name, plan in plans.items() if suffix in _suffixes(plan.format)}
+    return {name: plan for name, plan in plans.items() if _suffix(model) in _suffixes(plan.format)}
+
+
+def _suffix(model: Path) -> str:
+    """Return the suffix of a file's format: ONNX's where it has none that is known."""
+    return model.suffix if model.suffix in {export_format(name).suffix for name in exports()} else ONNX.suffix
 
 
 def _suffixes(format: ExportFormat) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from deploy.engines.served import open_served
 from deploy.processing import whole
 from deploy.shipping.install import engine_mismatches
 from deploy.shipping.releases import Store, default_root
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 CURRENT = "current"
 
@@ -28,6 +28,8 @@ def load(what: str | os.PathLike[str] = CURRENT, *, name: str | None = None) -> 
         UserError: nothing is served under that name, the folder is no bundle, or its processing is unknown here.
         EngineError: the runtime refused the engine.
     """
+    if not isinstance(what, str | os.PathLike):
+        raise UserError(f"deploy.load takes {CURRENT!r} or a bundle's folder; given: {one_line(repr(what), 60)}")
     if what != CURRENT:
         return application.load(Path(what))
     slot = Store(default_root()).the_slot(name)

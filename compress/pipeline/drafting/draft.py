@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -187,6 +188,26 @@ def _file_predictor(model: Any) -> Predict:
     return predict
 
 
+def few_validation_samples(count: int, task: str, drop_points: float) -> list[str]:
+    """Warn where validation is too small to tell a loss as large as the budget allows from chance; empty where it is not.
+
+    The standard error of a share of 0.9 of ``count`` samples is 30 / sqrt(count) points.
+
+    Example:
+        >>> few_validation_samples(2000, "classification", 1.0)
+        []
+    """
+    error = 30 / math.sqrt(max(count, 1))
+    if error <= 2 * drop_points:
+        return []
+    what = "accuracy" if task == "classification" else "a metric"
+    needed = math.ceil((30 / (2 * drop_points)) ** 2)
+    return [
+        f"WARNING: validation has {count} samples: {what} there is off by {error:.1f} points or more by chance, and the "
+        f"budget is {drop_points:g}; every choice looks at it: give {needed} and more, or a larger --drop"
+    ]
+
+
 @final
 @dataclass(frozen=True)
 class _Writer:
@@ -220,6 +241,7 @@ class _Writer:
         found += [f"{key}: {words}" for key, words in data.why.items() if key not in ("data", "size")]
         found.append(f"model: {model.model}" + (f"; {model.why['model']}" if "model" in model.why else ""))
         found += [f"normalisation: {why}"] if why else []
+        found += few_validation_samples(len(data.splits.validation), data.task, self.asked.drop_points)
         if self.trainings.epoch_seconds:
             told = f"{self.asked.minutes:g} minutes for all trainings; an epoch takes about {self._epoch()} on this machine"
             found.append(f"epochs: {told}")

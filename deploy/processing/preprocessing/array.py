@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing
-from profiles.errors import UserError
+from profiles.errors import UserError, kind_with_article
 
 
 @final
@@ -28,7 +28,7 @@ class Array(Preprocessing):
         arrays = raw if isinstance(raw, Mapping) else {"": raw}
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-                given = f"{name or 'it'} is a {type(array).__name__}"
+                given = f"{name or 'it'} is {kind_with_article(array)}"
                 raise UserError(f"{self.takes} is taken, made as preprocessing.json says; given: {given}")
         made = {name: np.asarray(array)[None] for name, array in arrays.items()}
         return Prepared(inputs=made if isinstance(raw, Mapping) else made[""])

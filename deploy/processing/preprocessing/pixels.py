@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from deploy.processing.normalisation import Bytes, Normalise
 from deploy.processing.pictures import UNREADABLE
 from deploy.processing.preprocessing.base import unlike
-from profiles.errors import UserError, one_line
+from profiles.errors import UserError, kind_with_article, one_line
 
 MOST_PIXELS = 2**27
 """Of a picture, 134 million: decoded it takes 400 MB. More is taken for a bomb."""
@@ -62,7 +62,7 @@ def _image(raw: Any) -> Image.Image:
         return Image.open(io.BytesIO(raw))
     if isinstance(raw, str | os.PathLike):
         return Image.open(Path(raw))
-    raise UserError(f"a {type(raw).__name__} is no picture; give {TAKES}")
+    raise UserError(f"{kind_with_article(raw)} is no picture; give {TAKES}")
 
 
 def _name(raw: Any) -> str:

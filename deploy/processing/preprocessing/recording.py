@@ -15,7 +15,7 @@ import numpy as np
 from deploy.processing.log_mel import LogMel
 from deploy.processing.preprocessing.base import Box, Prepared, Preprocessing, unlike
 from deploy.processing.sound import MOST_CHANNELS, MOST_RATE, Sound, read_wav, resampled, to_length
-from profiles.errors import UserError, one_line
+from profiles.errors import UserError, kind_with_article, one_line
 
 MOST_SAMPLES, MOST_MELS, MOST_FILE_BYTES = 2**24, 4096, 2**29
 MOST_FRAMED = 2**27
@@ -87,7 +87,7 @@ def _read(raw: Any, rate: int) -> tuple[Sound, int]:
         return (raw / whole).astype(np.float32), rate
     name = one_line(str(raw), 200) if isinstance(raw, str | os.PathLike) else "the recording"
     if not isinstance(raw, bytes | bytearray | str | os.PathLike):
-        raise UserError(f"a {type(raw).__name__} is no recording; give {TAKES}")
+        raise UserError(f"{kind_with_article(raw)} is no recording; give {TAKES}")
     try:
         content = bytes(raw) if isinstance(raw, bytes | bytearray) else _content(Path(raw))
         sound, found = _decoded(content)

@@ -26,12 +26,28 @@ def test_another_schema_is_refused():
         ("compress.models:resnett", {}, "has no 'resnett'"),
         ("compress.models:resnet", {"widht": 1}, "widht"),
         ("math:sqrt", {}, "model 'math:sqrt': missing a required argument"),
-        ("tests.conftest:blobs", {}, "returned a ArraySamples; it must return a torch.nn.Module"),
+        ("tests.conftest:blobs", {}, "returned an ArraySamples; it must return a torch.nn.Module"),
     ],
 )
 def test_a_factory_that_does_not_work_says_why(factory, arguments, words):
     with pytest.raises(UserError, match=words):
         Plan(factory=factory, arguments=arguments).build()
+
+
+def test_arguments_that_a_factory_refuses_are_told_and_a_bug_is_not(tmp_path):
+    """One line with the place in the user's file for what is wrong with the arguments; the traceback of all else is kept."""
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n\ndef net(classes=10, broken=False):\n    if broken:\n        classes.no_such\n"
+        "    if classes != 4:\n        raise ValueError('classes must be four')\n    return nn.Linear(1, classes)\n"
+    )
+    factory = f"{tmp_path / 'nets.py'}:net"
+    assert Plan(factory=factory, arguments={"classes": 4}).build().out_features == 4
+    with pytest.raises(UserError) as caught:
+        Plan(factory=factory, arguments={"classes": 5}).build()
+    (fault,) = caught.value.faults
+    assert "ValueError: classes must be four (nets.py, line 7); given: {'classes': 5}; it takes (classes=10" in fault
+    with pytest.raises(AttributeError):
+        Plan(factory=factory, arguments={"broken": True}).build()
 
 
 def test_shared_tensors_stay_shared_on_disk(tmp_path):

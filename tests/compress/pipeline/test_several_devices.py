@@ -59,6 +59,7 @@ def test_two_devices_share_trainings(folder):
     devices = ["by8.toml", "by4.toml"]
     report = compress.run("small.toml", device=devices)
     assert list(report.reports) == ["by8", "by4"]
+    assert report.same_machine == (("by8", "by4"),) and "by8 and by4 are one machine" in str(report)
     assert len(trainings(folder, "teacher")) == len(trainings(folder, "distill")) == 1
     out = folder / "runs/small-devices"
     for device, own in report.reports.items():

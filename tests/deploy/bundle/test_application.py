@@ -93,6 +93,13 @@ def test_what_is_no_picture_is_told(tmp_path):
             assert "\n" not in str(told.value)
 
 
+def test_what_is_neither_current_nor_a_folder_is_told():
+    for given in (3, None, ["current"]):
+        with pytest.raises(UserError, match="deploy.load takes 'current' or a bundle's folder; given: ") as told:
+            deploy.load(given)
+        assert len(told.value.faults) == 1
+
+
 def test_a_cascade_asks_the_large_one_where_the_small_is_unsure(tmp_path):
     small, pictures = picture_bundle(tmp_path / "c" / "small")
     picture_bundle(tmp_path / "c" / "large", seed=5)

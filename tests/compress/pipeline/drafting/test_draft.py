@@ -15,7 +15,7 @@ from torch import nn
 
 from compress.models import resnet, unet
 from compress.pipeline.drafting.data_guess import guess_data
-from compress.pipeline.drafting.draft import Asked, draft
+from compress.pipeline.drafting.draft import Asked, draft, few_validation_samples
 from compress.pipeline.drafting.model_guess import Published, guess_model, identify
 from compress.pipeline.drafting.text import table, toml
 from compress.pipeline.drafting.trainings import choose_batch, choose_optimisation, plan_trainings
@@ -294,6 +294,17 @@ def test_the_recipe_that_init_writes_runs(flowers, tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode in (0, 3), done.stderr
     assert (tmp_path / "runs/resnet20-cpu/bundle/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("count", "drop", "told"),
+    [(24, 1.0, "24 samples: accuracy there is off by 6.1 points or more by chance, and the budget is 1;"), (225, 1.0, "")],
+)
+def test_a_small_validation_split_is_warned_of(count, drop, told):
+    """By hand: 30 / sqrt(24) = 6.1; 30 / sqrt(225) = 2, which is twice the budget and no more."""
+    found = few_validation_samples(count, "classification", drop)
+    assert bool(found) == bool(told) and told in "".join(found)
+    assert not found or "give 225 and more" in found[0]
 
 
 def test_a_name_of_the_hub_brings_its_size_and_classes(hub, flowers, tmp_path):  # noqa: F811

@@ -153,7 +153,7 @@ def bomb(width, height):
         (IMAGE, "no/such.png", "No such file"),
         (IMAGE, png(np.random.default_rng(0).integers(0, 255, (9, 9, 3)))[:150], "the picture cannot be decoded"),
         (IMAGE, np.zeros((4, 4), np.float32), "float32"),
-        (IMAGE, 7, "a int is no picture"),
+        (IMAGE, 7, "an int is no picture"),
         (FITTED, np.zeros((0, 4, 3), np.uint8), "pictures are uint8"),
         (SOUND, b"RIFF", "the recording cannot be read"),
         (SOUND, wav([]), "0 samples"),
