@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -24,6 +24,7 @@ from compress.data.base import Batch, Indices, Samples, Splits, assign_splits
 from compress.data.box_transforms import LEAST_SIDE_PX, Boxes, BoxPreprocessing, augment_with_boxes, fit_image
 from compress.data.decoding import UNREADABLE, Header, frames_note, read_headers, reason, turned_boxes, upright
 from compress.data.fingerprints import file_digests, thread_pool
+from compress.data.object_rows import empty_row, joined, turned_points
 from compress.data.transforms import Bytes
 from deploy.files import allocate
 from deploy.processing.raws import Raw
@@ -53,11 +54,15 @@ class AnnotatedImage:
         file: under the data set's folder.
         size: width and height of the annotated image, in pixels.
         boxes: of shape (boxes, 5), in pixels of that.
+        more: vertices of each one's mask, or its keypoints, (boxes, points, 3) (``deploy.processing.detection.rows``).
+        areas: of figures with keypoints, (boxes,).
     """
 
     file: str
     size: tuple[int, int]
     boxes: Boxes
+    more: Boxes | None = None
+    areas: Boxes | None = None
 
 
 @final
@@ -117,7 +122,9 @@ class BoxSamples(Samples):
     def __init__(self, held: ImageCache, indices: Indices, view: BoxPreprocessing, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self._held, self._indices, self._view = held, indices, view
-        self.boxes = _filled([_fitted(held.drawn[index], view) for index in indices])
+        chosen = [held.drawn[index] for index in indices]
+        vertices = max([0, *(each.more.shape[1] for each in chosen if each.more is not None)])
+        self.boxes = _filled([_fitted(each, view, vertices) for each in chosen])
         self._content = ""
 
     def __len__(self) -> int:
@@ -213,7 +220,8 @@ def _turned(
     if image.size == header.stored:
         counts["stored"] += 1
         boxes = turned_boxes(image.boxes, header.stored, header.orientation)
-        return AnnotatedImage(file=image.file, size=header.shown, boxes=boxes)
+        more = None if image.more is None else turned_points(image.more, header.stored, header.orientation)
+        return replace(image, size=header.shown, boxes=boxes, more=more)
     given, stated = _times(header.shown), _times(image.size)
     faults.append(f"data: {root / image.file} is of {given} pixels, and its annotation says {stated}; boxes would be off")
     return image
@@ -226,7 +234,8 @@ def clip_boxes(drawn: AnnotatedImage) -> AnnotatedImage:
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, width)
     boxes[:, 2::2] = boxes[:, 2::2].clip(0, height)
     real = (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE_PX) & (boxes[:, 4] - boxes[:, 2] > LEAST_SIDE_PX)
-    return AnnotatedImage(file=drawn.file, size=drawn.size, boxes=boxes[real])
+    more, areas = (None if each is None else each[real] for each in (drawn.more, drawn.areas))
+    return replace(drawn, boxes=boxes[real], more=more, areas=areas)
 
 
 def first_faults(faults: Sequence[str]) -> list[str]:
@@ -240,18 +249,21 @@ def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
-def _fitted(drawn: AnnotatedImage, view: BoxPreprocessing) -> Boxes:
-    """A picture's boxes in pixels of the input."""
+def _fitted(drawn: AnnotatedImage, view: BoxPreprocessing, vertices: int) -> Boxes:
+    """A picture's boxes in pixels of the input, masks filled up to so many vertices."""
     across, down, left, top = view.fit(*drawn.size)
     boxes = drawn.boxes * np.array([1, across, down, across, down], np.float32)
-    return boxes + np.array([0, left, top, left, top], np.float32)
+    boxes = boxes + np.array([0, left, top, left, top], np.float32)
+    if drawn.more is None:
+        return boxes
+    more = drawn.more * np.array([across, down, 1], np.float32) + np.array([left, top, 0], np.float32)
+    return joined(boxes, more, None if drawn.areas is None else drawn.areas * across * down, vertices)
 
 
 def _filled(boxes: Sequence[Boxes]) -> Boxes:
     """Boxes of each sample as one array, filled up with rows of label -1; one such row at least."""
     most = max([1, *(len(each) for each in boxes)])
-    padded = np.zeros((len(boxes), most, 5), np.float32)
-    padded[..., 0] = -1
+    padded = np.tile(empty_row(max([5, *(each.shape[1] for each in boxes)])), (len(boxes), most, 1))
     for row, each in zip(padded, boxes, strict=True):
         row[: len(each)] = each
     return padded

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from compress.data.fingerprints import thread_pool
+from compress.data.object_rows import empty_row, mirror_points, move_points
 from compress.data.options import Sides, as_sides
 from compress.data.transforms import Bytes, Normalise, make_normalise
 from deploy.processing.resizing import FILL as FILL
@@ -49,6 +50,7 @@ class BoxPreprocessing:
         zoom: augmented pictures are enlarged by a factor from 1 / (1 + zoom) to 1 + zoom.
         move: and moved by up to this share of each side.
         colour: contrast and the gain of each channel vary by up to this share.
+        pairs: keypoints that change places in a mirror.
 
     Raises:
         UserError: any of them is not possible; all of them.
@@ -63,6 +65,7 @@ class BoxPreprocessing:
     zoom: float = 0.25
     move: float = 0.1
     colour: float = 0.1
+    pairs: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -106,7 +109,10 @@ def fit_image(picture: Image.Image, view: BoxPreprocessing) -> Bytes:
 def augment_with_boxes(
     pixels: Bytes, boxes: Boxes, view: BoxPreprocessing, augment: np.random.Generator
 ) -> tuple[Bytes, Boxes]:
-    """Zoom, move, mirror and colour images (N, H, W, C) and their boxes (N, most, 5), in place."""
+    """Zoom, move, mirror and colour images (N, H, W, C) and their rows (N, most, numbers), in place.
+
+    Rows are boxes, with polygons or keypoints or without (``deploy.processing.detection.rows``).
+    """
     count, height, width = pixels.shape[:3]
     draws = augment.random((count, 9))
     zoom = (1 + view.zoom) ** (2 * draws[:, 0] - 1)
@@ -114,15 +120,18 @@ def augment_with_boxes(
     if view.zoom or view.move:
         left, top = (width * (0.5 - zoom / 2 + right), height * (0.5 - zoom / 2 + down))
         pixels = move_images(pixels, zoom, left, top)
+        move_points(boxes, zoom, left, top, (width, height))
         _move(boxes, zoom, left, top, width, height)
     if view.mirror:
         flip = draws[:, 3] < 0.5
         pixels[flip] = pixels[flip, :, ::-1]
-        boxes[flip, :, 1::2] = np.where(boxes[flip, :, :1] >= 0, width - boxes[flip, :, 3::-2], 0)
+        boxes[flip, :, 1:5:2] = np.where(boxes[flip, :, :1] >= 0, width - boxes[flip, :, 3::-2], 0)
+        boxes[flip] = _mirrored(boxes[flip], width, view, across=True)
     if view.upside_down:
         flip = draws[:, 4] < 0.5
         pixels[flip] = pixels[flip, ::-1]
-        boxes[flip, :, 2::2] = np.where(boxes[flip, :, :1] >= 0, height - boxes[flip, :, 4:1:-2], 0)
+        boxes[flip, :, 2:5:2] = np.where(boxes[flip, :, :1] >= 0, height - boxes[flip, :, 4:1:-2], 0)
+        boxes[flip] = _mirrored(boxes[flip], height, view, across=False)
     if view.colour:
         vary_colour(pixels, 1 + view.colour * (2 * draws[:, 5:] - 1))
     return pixels, boxes
@@ -148,7 +157,7 @@ def _move(
     boxes: Boxes, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: npt.NDArray[Any], width: int, height: int
 ) -> None:
     """Move boxes with their pictures, in place, cut to the frame; what hardly shows any more is no box."""
-    corners = boxes[:, :, 1:].astype(np.float64)
+    corners = boxes[:, :, 1:5].astype(np.float64)
     corners *= zoom[:, None, None]
     corners += np.stack([left, top, left, top], axis=1)[:, None]
     before = (corners[..., 2] - corners[..., 0]) * (corners[..., 3] - corners[..., 1])
@@ -156,8 +165,15 @@ def _move(
     corners[..., 1::2] = corners[..., 1::2].clip(0, height)
     wide, high = corners[..., 2] - corners[..., 0], corners[..., 3] - corners[..., 1]
     gone = (wide <= LEAST_SIDE_PX) | (high <= LEAST_SIDE_PX) | (wide * high < LEAST_VISIBLE * before) | (boxes[..., 0] < 0)
-    boxes[..., 1:] = corners
-    boxes[gone] = (-1, 0, 0, 0, 0)
+    boxes[..., 1:5] = corners
+    boxes[gone] = empty_row(boxes.shape[2])
+
+
+def _mirrored(boxes: Boxes, side: int, view: BoxPreprocessing, *, across: bool) -> Boxes:
+    """Return rows whose points are mirrored; those that only fill up stay."""
+    moved = boxes.copy()
+    mirror_points(moved, side, across=across, pairs=view.pairs)
+    return np.where(boxes[..., :1] >= 0, moved, boxes)
 
 
 def vary_colour(pixels: Bytes, factors: npt.NDArray[Any]) -> None:

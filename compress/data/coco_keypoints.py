@@ -71,7 +71,7 @@ def coco_keypoints(
     root = Path(path).expanduser()
     files = part_files(root, KEYPOINTS)
     tables = read_tables(files, "keypoints", "bbox")
-    points = tuple(names) or _names(tables["train"])
+    points = tuple(names) or point_names(tables["train"])
     faults: list[str] = []
     if not points:
         faults.append(f"data: {files['train']}: its category names no keypoints; say names = [...]")
@@ -99,7 +99,7 @@ def mirror_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     return [(names.index(name), names.index(right)) for name, right in other.items() if right in names]
 
 
-def _names(table: Mapping[str, Any]) -> tuple[str, ...]:
+def point_names(table: Mapping[str, Any]) -> tuple[str, ...]:
     found: Any = next((category["keypoints"] for category in table["categories"] if category.get("keypoints")), [])
     return tuple(str(name) for name in found) if isinstance(found, list) else ()
 
@@ -122,8 +122,8 @@ def _figures(
             left_out[0] += 1
             continue
         try:
-            points, box = _points(entry["keypoints"], count), _box(entry["bbox"])
-            area = _area(entry.get("area"), box)
+            points, box = read_points(entry["keypoints"], count), _box(entry["bbox"])
+            area = read_area(entry.get("area"), box)
         except (ValueError, TypeError) as error:
             faults.append(f"data: {file}: a figure of {pictures[image]['file_name']}: {one_line(str(error), 200)}")
             continue
@@ -135,7 +135,7 @@ def _figures(
     return figures
 
 
-def _points(given: Any, count: int) -> Any:
+def read_points(given: Any, count: int) -> Any:
     wanted = f"keypoints is x, y and visibility of each of {count} points, {3 * count} numbers"
     if not isinstance(given, list) or len(given) != 3 * count:
         held = f"{len(given)}, without visibilities?" if isinstance(given, list) else f"a {type(given).__name__}"
@@ -146,7 +146,7 @@ def _points(given: Any, count: int) -> Any:
     return points
 
 
-def _area(given: Any, box: tuple[float, float, float, float]) -> float:
+def read_area(given: Any, box: tuple[float, float, float, float]) -> float:
     """Return a figure's area in square pixels; that of its box where it states none."""
     if not given:
         return box[2] * box[3]

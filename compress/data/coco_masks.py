@@ -23,7 +23,9 @@ from compress.data.coco_files import (
 )
 from compress.data.decoding import Size
 from compress.data.mask_samples import MOST_CLASSES, NONE, Labels, MaskStore, mask_splits
+from compress.data.object_rows import polygons_of, read_runs
 from compress.data.options import Seed, Sides, checked_options
+from deploy.processing.detection.rows import draw
 from profiles.errors import UserError, one_line
 
 BACKGROUND = "background"
@@ -149,47 +151,8 @@ def _drawn(shape: Any, height: int, width: int) -> Any:
     """Draw polygons or run lengths as a mask (height, width) of bool.
 
     Raises:
-        ValueError: it is neither, or not of that size. pycocotools does not look, and writes where its counts lead.
+        ValueError: it is neither, or not of that size.
     """
-    from pycocotools import mask
-
     if not isinstance(shape, list):
-        if list(shape["size"]) != [height, width]:
-            raise ValueError(f"run lengths of a picture of {str(shape['size'])[:40]}, which is [{height}, {width}]")
-        return _runs(shape["counts"], height * width).reshape(width, height).T
-    polygons: list[list[float]] = []
-    for polygon in shape:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("a polygon is a list of x and y in turns, three points or more")
-        points = np.array([float(value) for value in polygon])
-        if not np.isfinite(points).all():
-            raise ValueError("a polygon has finite numbers")
-        polygons.append(points.reshape(-1, 2).clip(0, (width, height)).reshape(-1).tolist())
-    return mask.decode(mask.merge(mask.frPyObjects(polygons, height, width))).astype(bool)
-
-
-def _runs(counts: Any, total: int) -> Any:
-    """Lay out run lengths, of zeros first, as (total,) of bool."""
-    runs = np.array(_read_counts(counts) if isinstance(counts, str | bytes) else [int(each) for each in counts], np.int64)
-    if (runs < 0).any() or (runs > total).any() or runs.sum() != total:
-        raise ValueError(f"its counts are not those of {total} pixels")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-
-
-def _read_counts(text: str | bytes) -> list[int]:
-    """Read run lengths from COCO's text: 5 bits a sign, the least first, and from the third on less the one before last."""
-    found: list[int] = []
-    value = place = 0
-    for sign in text if isinstance(text, bytes) else text.encode():
-        bits = sign - 48
-        if not 0 <= bits < 64 or place > 40:
-            raise ValueError("its counts are no run lengths")
-        value |= (bits & 31) << place
-        place += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << place
-        found.append(value + (found[-2] if len(found) > 2 else 0))
-        value = place = 0
-    return found
+        return read_runs(shape, height, width)
+    return draw(polygons_of(shape, height, width), height, width)

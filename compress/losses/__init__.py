@@ -11,6 +11,9 @@ A loss is a function. Its positional parameters say what it reads, from this voc
     student_embedding, teacher_embedding  what the last linear layer reads, (samples, width)
     student_boxes, teacher_boxes          (samples, places, 4), for detection
     student_distributions, teacher_...    (samples, places, 4, bins), of detectors whose sides are distributions
+    student_keypoints, teacher_...        (samples, places, points, 3), of detectors that find them
+    student_coefficients, teacher_...     (samples, places, prototypes), of detectors with masks
+    student_prototypes, teacher_...       (samples, prototypes, rows, columns), of the same
     targets                               as the task has them: for classes (samples, ...), -1 where there is no label,
                                           -2 of words whose tag is unknown
     task_loss                             the task's own loss on labels, a scalar
@@ -62,6 +65,8 @@ LOSSES: dict[str, str] = {
     "two_passes": "compress.losses.passes:two_passes",
     "boxes": "compress.losses.boxes:boxes",
     "sides": "compress.losses.boxes:sides",
+    "masks": "compress.losses.objects:masks",
+    "keypoints": "compress.losses.objects:keypoints",
     "matched_queries": "compress.losses.boxes:matched_queries",
     # outputs that are no class scores
     "l1": "compress.losses.regression:l1",

@@ -35,6 +35,12 @@ VOCABULARY = (
     "teacher_boxes",
     "student_distributions",
     "teacher_distributions",
+    "student_keypoints",
+    "teacher_keypoints",
+    "student_coefficients",
+    "teacher_coefficients",
+    "student_prototypes",
+    "teacher_prototypes",
     "targets",
     "task_loss",
     "indices",
@@ -164,6 +170,14 @@ def pyramid_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _pooled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps if maps.shape[2:] == size else functional.adaptive_avg_pool2d(maps, size)
+
+
+def cells_inside(boxes: Tensor, rows: int, columns: int) -> Tensor:
+    """Return which cells of a map have their middle in boxes (boxes, 4), corners in cells; (boxes, rows, columns)."""
+    y, x = (torch.arange(n, dtype=boxes.dtype, device=boxes.device) + 0.5 for n in (rows, columns))
+    left, top, right, bottom = boxes[:, :, None].unbind(dim=1)
+    across, down = (x >= left) & (x < right), (y >= top) & (y < bottom)
+    return down[:, :, None] & across[:, None]
 
 
 def load_npy(loss: str, option: str, path: str | Path) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from deploy.processing.detection.rows import draw, kind_of, points_of
 from profiles.errors import UserError
 
 
@@ -63,20 +64,21 @@ class UltralyticsDetector(nn.Module):
         """Compute the library's loss of the last forward pass in training, a mean over samples.
 
         Args:
-            targets: (samples, most, 5), [label, x1, y1, x2, y2] in pixels, label -1 for none.
+            targets: (samples, most, 5 and more), rows of ``deploy.processing.detection.rows``, label -1 for none.
+
+        Raises:
+            UserError: the model gives masks or keypoints, and the targets are of something else.
         """
         assert self._last is not None, "the loss is of a forward pass in training"
         raw, (height, width) = self._last
-        if len(_tensors(raw)) > 2:
-            raise UserError(
-                "[task] loss = 'model': the library's loss reads keypoints or masks, and the data gives boxes alone"
-            )
+        answer = raw.get("one2many", raw) if isinstance(raw, dict) else {}
         sample, _ = torch.nonzero(targets[..., 0] >= 0, as_tuple=True)
         rows = targets[targets[..., 0] >= 0]
         batch = {
             "batch_idx": sample.to(rows.dtype),
             "cls": rows[:, :1],
-            "bboxes": centres_and_sizes(rows[:, 1:]) / rows.new_tensor([width, height, width, height]),
+            "bboxes": centres_and_sizes(rows[:, 1:5]) / rows.new_tensor([width, height, width, height]),
+            **_beside(answer, targets, rows, (height, width)),
         }
         loss, _ = self._whole[0].loss(batch, raw)
         return loss.sum() / len(targets)  # type: ignore[no-any-return]  # the library has no types
@@ -86,6 +88,37 @@ def _tensors(answer: dict[str, Any]) -> tuple[Tensor, ...]:
     """Return what a head of ultralytics gives of each place, by its names, in the order in which it is read."""
     found = [answer[name] for name in ("boxes", "scores", "kpts", "mask_coefficient", "proto") if name in answer]
     return tuple(each[0] if isinstance(each, list | tuple) else each for each in found)
+
+
+def _beside(answer: dict[str, Any], targets: Tensor, rows: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return what the library's loss reads beside boxes, of a head with keypoints or masks.
+
+    Keypoints are shares of the input's sides. Masks are one map a sample, of the prototypes' size: 1 more than the number of
+    the object among the sample's, the smaller one where two are (the library's ``overlap_mask``), and of each pixel's class.
+
+    Args:
+        size: height and width of the input.
+    """
+    wanted = "keypoints" if "kpts" in answer else "masks" if "proto" in answer else "boxes"
+    given = kind_of(targets.shape[-1])
+    if wanted == "boxes":
+        return {}
+    if given != wanted:
+        words = f"use objects = {wanted!r} in [task] and of its data"
+        raise UserError(f"[task] loss = 'model': the library's loss reads {wanted}, and the data gives {given}; {words}")
+    if wanted == "keypoints":
+        return {"keypoints": points_of(rows) / rows.new_tensor([size[1], size[0], 1])}
+    proto = answer["proto"][0] if isinstance(answer["proto"], list | tuple) else answer["proto"]
+    high, wide = proto.shape[-2:]
+    masks, classes = (torch.zeros(len(targets), high, wide) for _ in range(2))
+    scale = torch.tensor([wide / size[1], high / size[0], 1.0])
+    for number, sample in enumerate(targets.detach().cpu()):
+        own = sample[sample[:, 0] >= 0]
+        drawn = [torch.from_numpy(draw((points * scale).numpy(), high, wide)) for points in points_of(own)]
+        for index in sorted(range(len(own)), key=lambda index: -int(drawn[index].sum())):
+            masks[number][drawn[index]] = index + 1
+            classes[number][drawn[index]] = own[index, 0]
+    return {"masks": masks.to(rows.device), "sem_masks": classes.to(rows.device)}
 
 
 @final
@@ -117,14 +150,14 @@ class QueriesDetector(nn.Module):
         """Compute the library's loss on the inputs of the last forward pass in training.
 
         Args:
-            targets: (samples, most, 5), [label, x1, y1, x2, y2] in pixels, label -1 for none.
+            targets: (samples, most, 5 and more), [label, x1, y1, x2, y2, ...] in pixels, label -1 for none.
         """
         assert self._last is not None, "the loss is of a forward pass in training"
         height, width = self._last.shape[2:]
         scale = targets.new_tensor([width, height, width, height])
         real = [rows[rows[:, 0] >= 0] for rows in targets]
         labels = [
-            {"class_labels": rows[:, 0].long(), "boxes": (centres_and_sizes(rows[:, 1:]) / scale).clamp(0, 1)}
+            {"class_labels": rows[:, 0].long(), "boxes": (centres_and_sizes(rows[:, 1:5]) / scale).clamp(0, 1)}
             for rows in real
         ]
         loss: Tensor = self.model(pixel_values=self._last, labels=labels).loss

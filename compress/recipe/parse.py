@@ -261,7 +261,7 @@ def _usual_losses(task: Use | None) -> Mapping[str, Any]:
     with contextlib.suppress(Exception):  # of code that does not import, the run says so when it needs it
         if task is not None:
             kind: Any = factory.factory(tasks().get(task.use, task.use))
-            return dict(kind.stage_losses)
+            return dict(kind.usual_losses(task.arguments))
     return {}
 
 

@@ -30,10 +30,12 @@ class Assignment:
     Attributes:
         scores: (N, P, C), from 0 to 1: 1 for the best place of an object and its class, less for its other places.
         boxes: (N, P, 4), of the object that a place answers for; meaningless where it answers for none.
+        owners: (N, P), which object that is.
     """
 
     scores: Tensor
     boxes: Tensor
+    owners: Tensor
 
 
 @torch.no_grad()
@@ -44,12 +46,12 @@ def assign(scores: Tensor, boxes: Tensor, places: Tensor, targets: Tensor) -> As
         scores: predicted probabilities (N, P, C).
         boxes: predicted corners (N, P, 4), in pixels.
         places: centre x, centre y and stride of each place (P, 3), in pixels.
-        targets: (N, M, 5), [label, x1, y1, x2, y2], label -1 for none.
+        targets: (N, M, 5 or more), [label, x1, y1, x2, y2, ...], label -1 for none.
     """
     count, total, classes = scores.shape
     labels = targets[..., 0].clamp(min=0).long()
     fits = _in(places, targets) & (targets[..., 0] >= 0)[..., None]  # (N, M, P)
-    shared, union = intersection_and_union(targets[:, :, None, 1:], boxes[:, None])
+    shared, union = intersection_and_union(targets[:, :, None, 1:5], boxes[:, None])
     ious = shared / union * fits
     score = scores.transpose(1, 2).gather(1, labels[..., None].expand(-1, -1, total))
     # A box that is far off everywhere still has places: LEAST keeps them apart from those outside the object.
@@ -64,7 +66,7 @@ def assign(scores: Tensor, boxes: Tensor, places: Tensor, targets: Tensor) -> As
     rows = owner[..., None]
     wanted = torch.zeros(count, total, classes, dtype=scores.dtype, device=scores.device)
     wanted.scatter_(2, labels.gather(1, owner)[..., None], answers[..., None].to(scores.dtype))
-    return Assignment(scores=wanted, boxes=targets[..., 1:].gather(1, rows.expand(-1, -1, 4)))
+    return Assignment(scores=wanted, boxes=targets[..., 1:5].gather(1, rows.expand(-1, -1, 4)), owners=owner)
 
 
 def _in(places: Tensor, targets: Tensor) -> Tensor:

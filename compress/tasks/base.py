@@ -97,6 +97,11 @@ class Task(ABC):
     recipe's list. Without an entry a stage has its own, which may read class scores: a task without classes has both.
     """
 
+    @classmethod
+    def usual_losses(cls, options: Mapping[str, Any]) -> Mapping[str, tuple[Any, ...]]:
+        """Return ``stage_losses`` of a task with these options of ``[task]``."""
+        return cls.stage_losses
+
     @property
     def full_scale(self) -> float:
         """Return the largest value of the metric."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
@@ -20,15 +20,26 @@ from compress.losses.boxes import giou
 from compress.tasks.assignment import assign
 from compress.tasks.base import Metric, Predict, Task
 from compress.tasks.box_checks import check_boxes
+from compress.tasks.keypoints import usual_sigmas
+from compress.tasks.object_losses import keypoints_loss, masks_loss
+from compress.tasks.object_precision import object_precision
 from compress.tasks.precision import CHUNK, METRIC, UNIT, Detections, average_precision
 from compress.tasks.thresholds import ClassThreshold, choose_thresholds
 from deploy.files.npz import read_array
 from deploy.processing.detection.base import YOLO_ANCHORS, AskedHead, Head, Reading, Shapes
 from deploy.processing.detection.choose import AUTO, choose, describe, reader, readers
 from deploy.processing.detection.decode import Decoding, as_priors
+from deploy.processing.detection.objects import Objects
+from deploy.processing.detection.rows import CORNERS, NUMBERS, ObjectKind
 from profiles.errors import UserError, unknown
 
 IN_GRAPH = "corners"
+BESIDE: dict[ObjectKind, tuple[dict[str, Any], ...]] = {
+    "boxes": (),
+    "masks": ({"use": "masks", "weight": 2.0},),
+    "keypoints": ({"use": "keypoints", "weight": 2.0},),
+}
+"""What holds a head's other branches to the teacher's."""
 ALIKE = ({"use": "bce_kd", "weight": 4.0}, {"use": "boxes", "weight": 2.0})
 """Of the blood cells in docs/benchmarks.md. Scores of places are each for themselves: a softmax over them says nothing."""
 
@@ -45,14 +56,17 @@ class Detection(Task):
     numbers are, through softplus and times the stride, the distances in pixels from there to the left, top, right and
     bottom of a box; the others, through a sigmoid, the probability of each class, on its own.
 
-    Targets are boxes as ``compress.data.base.Batch`` describes them.
+    Targets are boxes as ``compress.data.base.Batch`` describes them, with masks or keypoints where ``objects`` says so
+    (``deploy.processing.detection.rows``): those are then judged, in the place of the boxes, which stand beside.
 
     The loss is task-aligned (``compress.tasks.assignment``), for heads that answer from places of maps: binary
     cross-entropy of the scores with what the places shall say, and ``box_weight`` times 1 - GIoU of the boxes, weighted
-    by that. Other heads train by the loss of the library that they are from (``loss = "model"``), or by distillation
-    alone.
+    by that; masks and keypoints have losses of their own (``compress.tasks.object_losses``). Other heads train by the loss
+    of the library that they are from (``loss = "model"``), or by distillation alone.
 
     Args:
+        objects: what is judged and learned: ``boxes``, or ``masks`` or ``keypoints`` of heads that give them.
+        sigmas: of keypoints, how far off, as a share of a figure's size, each may be; COCO's where there are 17, else 0.05.
         head: how outputs are read, a name of ``deploy.processing.detection.READERS``; ``auto`` chooses by their shapes.
         strides: pixels of the input that a cell of each map covers.
         anchors: of heads with anchors, their width and height in pixels, for each stride; YOLOv5's.
@@ -70,9 +84,16 @@ class Detection(Task):
     unit = UNIT
     stage_losses = {"distill": ("task", *ALIKE, {"use": "cwd", "weight": 3.0}), "recovery": ("task", *ALIKE)}
 
+    @classmethod
+    def usual_losses(cls, options: Mapping[str, Any]) -> Mapping[str, tuple[Any, ...]]:
+        beside = BESIDE.get(options.get("objects", "boxes"), ())
+        return {stage: (*losses, *beside) for stage, losses in cls.stage_losses.items()}
+
     def __init__(
         self,
         *,
+        objects: Literal["boxes", "masks", "keypoints"] = "boxes",
+        sigmas: Sequence[float] = (),
         head: str = AUTO,
         strides: Sequence[int] = (8, 16, 32),
         anchors: Anchors | None = None,
@@ -91,6 +112,10 @@ class Detection(Task):
             faults.append(f"[task] strides are pixels, finest first, such as [8, 16, 32]; given: {list(strides)}")
         if box_weight < 0:
             faults.append(f"[task] box_weight is 0 or more; given: {box_weight}")
+        if any(each <= 0 for each in sigmas):
+            faults.append(f"[task] sigmas are above 0; given: {list(sigmas)}")
+        if objects != "boxes" and decode == "graph":
+            faults.append(f"[task] decode = 'graph' is of boxes alone; {objects} are made by decode = 'numpy'")
         if head not in (AUTO, *readers()):
             faults.append(unknown("head", str(head), (AUTO, *readers()), "[task]"))
         sides, anchor_faults = _anchors(anchors)
@@ -100,6 +125,8 @@ class Detection(Task):
             raise UserError(*faults)
         self._head, self._loss, self._box_weight = head, loss, box_weight
         self._facts = Head(strides=tuple(strides), anchors=sides, priors=found, points=points)
+        self._objects: ObjectKind = objects
+        self._sigmas = tuple(sigmas)
         self._names: tuple[str, ...] = ()
         self._least_score, self._most_overlap = least_score, most_overlap
         self.threshold, self._decode = threshold, decode
@@ -119,7 +146,10 @@ class Detection(Task):
         return tuple(dict.fromkeys(reference.partition(":")[0] for reference in readers().values()))
 
     def check(self, splits: Splits) -> None:
-        check_boxes(splits)
+        check_boxes(splits, self._objects)
+        points = _points_of(splits) if self._objects == "keypoints" else 0
+        if self._sigmas and len(self._sigmas) != points:
+            raise UserError(f"[task] sigmas has a number for each keypoint, {points}; given: {len(self._sigmas)}")
 
     def has_labels(self, samples: Samples) -> bool:
         return any((batch.targets[..., 0] >= 0).any() for batch in samples.batches(CHUNK))
@@ -129,6 +159,8 @@ class Detection(Task):
         shapes = _shapes(outputs)
         try:
             choose(bound._head, shapes, bound._facts)
+            if self._objects != "boxes":
+                self._check_beside(outputs, splits)
             if self._decode == "graph" and not reader(IN_GRAPH).fault(shapes, bound._facts):
                 raise UserError("outputs look as corners and scores do already; use decode = 'numpy'")
         except UserError as error:
@@ -136,15 +168,35 @@ class Detection(Task):
             about = f"detection of {len(splits.classes)} classes with strides {list(self._facts.strides)}"
             raise UserError(f"gives {given} for two samples; {about}: {error}") from None
 
+    def _check_beside(self, outputs: Any, splits: Splits) -> None:
+        """Check that a model gives the objects that are judged.
+
+        Raises:
+            UserError: it does not, or keypoints of another number than the data has.
+        """
+        reading = self._reading(outputs)
+        given = _beside(reading)
+        if given != self._objects:
+            raise UserError(f"[task] objects = {self._objects!r}, and the outputs hold {given or 'boxes alone'}")
+        points = _points_of(splits)
+        if given == "keypoints" and reading.keypoints.shape[2] != points:
+            raise UserError(f"they hold {reading.keypoints.shape[2]} keypoints, and the data has {points}")
+
     def describe(self, outputs: Any) -> str:
         """Say how a model's outputs are read."""
         shapes = _shapes(outputs)
         name = choose(self._head, shapes, self._facts)
         told = describe(name, shapes, self._facts)
-        reading = reader(name).read(_leaves(outputs), self._facts)
-        beside = "masks" if reading.prototypes is not None else "keypoints" if reading.keypoints is not None else ""
-        held = f"; its {beside} come along, which no metric judges and no loss holds: train no stage (epochs = 0)"
-        return told + (held if beside else "")
+        beside = _beside(self._reading(outputs))
+        if not beside or beside == self._objects:
+            return told
+        words = f"objects = {beside!r} in [task] and of its data, or train no stage (epochs = 0)"
+        return f"{told}; its {beside} come along, which this task does not judge and no loss holds: {words}"
+
+    def _reading(self, outputs: Any) -> Reading:
+        """Read outputs, arrays or tensors."""
+        name = choose(self._head, _shapes(outputs), self._facts)
+        return reader(name).read(_leaves(outputs), self._facts)
 
     def loss_of(self, module: nn.Module) -> Callable[[Any, Tensor], Tensor]:
         """Return the loss on labels: the own one, or with ``loss = "model"`` that of a module from a library.
@@ -185,6 +237,13 @@ class Detection(Task):
         answers = weight > 0
         apart = 1 - giou(boxes[answers], wanted.boxes[answers])
         total_loss: Tensor = scores + self._box_weight * (apart * weight[answers]).sum() / total
+        if self._objects == "masks":
+            assert self._facts.size is not None, "bound to its data"
+            total_loss = total_loss + masks_loss(reading, answers, wanted.owners, targets, self._facts.size)
+        elif self._objects == "keypoints" and answers.any():
+            rows = targets.gather(1, wanted.owners[..., None].expand(-1, -1, targets.shape[2]))[answers]
+            points = reading.keypoints[answers]
+            total_loss = total_loss + keypoints_loss(points, rows, self._sigmas or usual_sigmas(points.shape[1]))
         return total_loss
 
     def logits(self, outputs: Any) -> Tensor:
@@ -195,11 +254,13 @@ class Detection(Task):
     def signals(self, outputs: Any) -> dict[str, Tensor]:
         """Extract ``boxes``, corners in pixels, (samples, places, 4), and where the head has them ``distributions``.
 
-        Those are the logits of the distance to each side, (samples, places, 4, bins).
+        Those are the logits of the distance to each side, (samples, places, 4, bins). Of heads that give them
+        ``keypoints``, (samples, places, points, 3), or ``coefficients``, (samples, places, prototypes), and
+        ``prototypes``, (samples, prototypes, rows, columns).
         """
         reading = self._read(outputs)
-        found: dict[str, Tensor] = {"boxes": reading.boxes}
-        return found if reading.distributions is None else {**found, "distributions": reading.distributions}
+        names = ("boxes", "distributions", "keypoints", "coefficients", "prototypes")
+        return {name: getattr(reading, name) for name in names if getattr(reading, name) is not None}
 
     def asked_head(self) -> AskedHead:
         return AskedHead(name=self._head, facts=self._facts, in_graph=self._decode == "graph")
@@ -214,6 +275,10 @@ class Detection(Task):
         return {"use": "boxes"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        if self._objects != "boxes":
+            points = (samples.load(np.arange(1)).targets.shape[2] - CORNERS) // NUMBERS
+            sigmas = self._sigmas or usual_sigmas(points) if self._objects == "keypoints" else ()
+            return object_precision(self._find, predict, samples, self._objects, sigmas)
         return average_precision(self.detect, predict, samples)
 
     def thresholds(self, reference: Predict, shipped: Predict, samples: Samples) -> tuple[ClassThreshold, ...]:
@@ -228,6 +293,10 @@ class Detection(Task):
     def detect(self, outputs: Sequence[npt.NDArray[Any]]) -> list[Detections]:
         """Decode a model's raw outputs into the detections of each sample."""
         return self.decoding(outputs).detect(outputs, self._least_score)
+
+    def _find(self, outputs: Sequence[npt.NDArray[Any]]) -> Iterator[Objects]:
+        """Decode a model's raw outputs into the objects of each sample, with their masks or keypoints."""
+        return self.decoding(outputs).each_objects(outputs, self._least_score)
 
     def decoding(self, outputs: Sequence[npt.NDArray[Any]]) -> Decoding:
         """Return how outputs of these shapes are read, for a device; every class at ``threshold``."""
@@ -249,6 +318,16 @@ class Detection(Task):
         if self._decode == "graph" and not reader(IN_GRAPH).fault(shapes, self._facts):
             return IN_GRAPH
         return choose(self._head, shapes, self._facts)
+
+
+def _beside(reading: Reading) -> ObjectKind | None:
+    """Return what a reading has beside boxes."""
+    return "masks" if reading.prototypes is not None else "keypoints" if reading.keypoints is not None else None
+
+
+def _points_of(splits: Splits) -> int:
+    """Return how many keypoints, or vertices, the objects of a data set have."""
+    return int(splits.train.load(np.arange(1)).targets.shape[2] - CORNERS) // NUMBERS
 
 
 def _shapes(outputs: Any) -> list[tuple[int, ...]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -16,6 +14,7 @@ from torch.nn import functional
 
 from compress.data import Samples, Splits
 from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from compress.tasks.precision import coco_precision
 from deploy.engines.inputs import not_finite
 from deploy.processing.postprocessing.points import read_points
 from profiles.errors import UserError
@@ -27,6 +26,11 @@ COCO_SIGMAS = (0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62,
 USUAL_SIGMA = 0.05
 TENTH = 10.0
 """Regressed places are compared in tenths of the input's sides."""
+
+
+def usual_sigmas(points: int) -> tuple[float, ...]:
+    """Return how far off each of so many points may be, as a share of the figure's size: COCO's of 17."""
+    return tuple(s / 10 for s in COCO_SIGMAS) if points == len(COCO_SIGMAS) else (USUAL_SIGMA,) * points
 
 
 @final
@@ -114,8 +118,7 @@ class Keypoints(Task):
             found += list(read_points(predict(batch.inputs)[0], batch.targets[:, -1, 1:], batch.targets.shape[1] - 1))
             targets += list(batch.targets)
         points = len(targets[0]) - 1
-        sigmas = self._sigmas or (tuple(s / 10 for s in COCO_SIGMAS) if points == 17 else (USUAL_SIGMA,) * points)
-        precision = _precision(targets, found, sigmas)
+        precision = _precision(targets, found, self._sigmas or usual_sigmas(points))
         pairs = zip(found, targets, strict=True)
         off = [np.linalg.norm(f[t[:-1, 2] > 0, :2] - t[:-1][t[:-1, 2] > 0, :2], axis=1) for f, t in pairs]
         others = {"AP@.5": 100 * float(precision[0]), "AP@.75": 100 * float(precision[5])}
@@ -145,33 +148,15 @@ def _precision(
     targets: Sequence[npt.NDArray[Any]], found: Sequence[npt.NDArray[Any]], sigmas: Sequence[float]
 ) -> npt.NDArray[np.float64]:
     """Average precision at each similarity from 0.5 to 0.95, (10,), of figures of which each is an image's one."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    about = {"images": [{"id": n} for n in range(len(targets))], "categories": [{"id": 1}]}
     truth, results = [], []
-    # ids from 1: to COCOeval a figure of id 0 is one that was not found
     for number, (target, points) in enumerate(zip(targets, found, strict=True)):
         area, width, height = (float(value) for value in target[-1])
-        entry = {"id": number + 1, "image_id": number, "category_id": 1, "bbox": [0, 0, width, height], "area": area}
+        entry = {"image_id": number, "category_id": 1, "bbox": [0, 0, width, height], "area": area}
         seen = int((target[:-1, 2] > 0).sum())
-        flat = target[:-1].astype(float).reshape(-1).tolist()
-        truth.append({**entry, "iscrowd": 0, "keypoints": flat, "num_keypoints": seen})
+        truth.append({**entry, "keypoints": target[:-1].astype(float).reshape(-1).tolist(), "num_keypoints": seen})
         results.append({**entry, "keypoints": points.reshape(-1).tolist(), "score": float(points[:, 2].mean())})
-    with contextlib.redirect_stdout(io.StringIO()):
-        sides = []
-        for entries in (truth, results):
-            side = COCO()
-            side.dataset = {**about, "annotations": entries}
-            side.createIndex()
-            sides.append(side)
-        judge = COCOeval(*sides, "keypoints")
-        judge.params.kpt_oks_sigmas = np.array(sigmas)
-        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
-        judge.evaluate()
-        judge.accumulate()
-    # (thresholds, recall thresholds, classes, areas, limits on detections)
-    precision: npt.NDArray[np.float64] = judge.eval["precision"][:, :, 0, 0, 0].clip(min=0).mean(axis=1)
+    values = coco_precision([{}] * len(truth), truth, results, "keypoints", sigmas)
+    precision: npt.NDArray[np.float64] = values.get(1, np.zeros(10))
     return precision
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,9 @@ def average_precision(read: Decode, predict: Predict, samples: Samples) -> Metri
         truth += list(batch.targets)
     precision = _precision(truth, predictions)
     classes = {label: samples.classes[label] if samples.classes else str(label) for label in precision}
-    others = {"mAP@.5:.95": _mean([values.mean() for values in precision.values()])}
+    others = {"mAP@.5:.95": mean_per_cent([values.mean() for values in precision.values()])}
     others |= {f"AP@.5 {classes[label]}": 100 * float(values[0]) for label, values in precision.items()}
-    value = _mean([values[0] for values in precision.values()])
+    value = mean_per_cent([values[0] for values in precision.values()])
     return Metric(name=METRIC, value=value, unit=UNIT, samples=len(samples), others=others)
 
 
@@ -57,40 +57,65 @@ def coco_kinds(package: str) -> tuple[Any, Any]:
     return importlib.import_module(f"{package}.coco").COCO, importlib.import_module(f"{package}.cocoeval").COCOeval
 
 
-def _mean(values: Sequence[Any]) -> float:
+def mean_per_cent(values: Sequence[Any]) -> float:
+    """Compute the mean of shares in per cent; 0 of none."""
     return 100 * float(np.mean(values)) if values else 0.0
 
 
 def _precision(truth: Sequence[npt.NDArray[Any]], predictions: Sequence[Detections]) -> dict[int, npt.NDArray[Any]]:
     """Average precision of each class that the samples hold, at IoU .5, .55 ... .95, by label."""
-    objects = [(i, int(row[0]), row[1:]) for i, rows in enumerate(truth) for row in rows if row[0] >= 0]
-    labels = sorted({label for _, label, _ in objects})
+    objects = [(i, int(row[0]), row[1:5]) for i, rows in enumerate(truth) for row in rows if row[0] >= 0]
     scored = [(i, int(row[0]), row[2:], float(row[1])) for i, rows in enumerate(predictions) for row in rows]
-    scored = [each for each in scored if each[1] in labels]
+    references = [box_entry(*each) for each in objects]
+    return coco_precision(
+        [{}] * len(truth), references, [{**box_entry(*each[:3]), "score": each[3]} for each in scored], "bbox"
+    )
+
+
+def coco_precision(
+    images: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+    kind: Literal["bbox", "segm", "keypoints"],
+    sigmas: Sequence[float] = (),
+) -> dict[int, npt.NDArray[Any]]:
+    """Evaluate COCO's average precision of each class that the references hold, (10,) at .5, .55 ... .95, by label.
+
+    Args:
+        images: of each its height and width where masks are compared; they are counted from 0.
+        references, results: COCO's annotations, without ids; results have a score.
+        sigmas: of ``keypoints``, how far off each may be.
+    """
+    labels = sorted({each["category_id"] for each in references if each.get("num_keypoints", 1)})
+    scored = [each for each in results if each["category_id"] in labels]
     if not scored:
         return {label: np.zeros(10) for label in labels}
-    about = {"images": [{"id": i} for i in range(len(truth))], "categories": [{"id": label} for label in labels]}
-    # ids from 1: to COCOeval an object of id 0 is one that was not found
-    references = [{"id": n, "iscrowd": 0, **_entry(*each)} for n, each in enumerate(objects, 1)]
-    results = [{"id": n, **_entry(*each[:3]), "score": each[3]} for n, each in enumerate(scored, 1)]
+    about = {
+        "images": [{**each, "id": i} for i, each in enumerate(images)],
+        "categories": [{"id": label} for label in labels],
+    }
     kinds = coco_kinds(evaluators()[0])
     with contextlib.redirect_stdout(io.StringIO()):
         sides = []
-        for entries in (references, results):
+        for entries in (references, scored):
             side = kinds[0]()
-            side.dataset = {**about, "annotations": entries}
+            # ids from 1: to COCOeval an object of id 0 is one that was not found
+            side.dataset = {**about, "annotations": [{"iscrowd": 0, **each, "id": n} for n, each in enumerate(entries, 1)]}
             side.createIndex()
             sides.append(side)
-        judge = kinds[1](*sides, "bbox")
+        judge = kinds[1](*sides, kind)
         judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
         judge.params.maxDets = [MOST_DETECTIONS]
+        if sigmas:
+            judge.params.kpt_oks_sigmas = np.array(sigmas)
         judge.evaluate()
         judge.accumulate()
-    # (IoU thresholds, recall thresholds, classes, areas, limits on detections)
-    values = judge.eval["precision"][:, :, :, 0, 0]
+    # (IoU thresholds, recall thresholds, classes, areas, limits on detections); -1 where there is nothing to find
+    values = judge.eval["precision"][:, :, :, 0, 0].clip(min=0)
     return {label: values[:, :, index].mean(axis=1) for index, label in enumerate(labels)}
 
 
-def _entry(image: int, label: int, corners: npt.NDArray[Any]) -> dict[str, Any]:
+def box_entry(image: int, label: int, corners: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return COCO's annotation of a box, x1, y1, x2, y2 in pixels."""
     x1, y1, x2, y2 = (float(value) for value in corners)
     return {"image_id": image, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}

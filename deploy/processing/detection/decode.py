@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -66,9 +66,18 @@ class Decoding:
 
     def objects(self, outputs: Sequence[npt.NDArray[Any]]) -> list[Objects]:
         """Return the detections of each sample, best first, with the keypoints or masks of heads that give them."""
-        found, reading = self._placed(outputs, None)
+        return list(self.each_objects(outputs))
+
+    def each_objects(self, outputs: Sequence[npt.NDArray[Any]], least_score: float | None = None) -> Iterator[Objects]:
+        """Return what ``objects`` does, of one sample at a time: a hundred masks of each would fill the memory.
+
+        Args:
+            least_score: instead of ``thresholds``, for all classes.
+        """
+        found, reading = self._placed(outputs, least_score)
         size = self.facts.size or (0, 0)
-        return [objects_of(rows, places, reading, sample, size) for sample, (rows, places) in enumerate(found)]
+        for sample, (rows, places) in enumerate(found):
+            yield objects_of(rows, places, reading, sample, size)
 
     def _placed(
         self, outputs: Sequence[npt.NDArray[Any]], least_score: float | None

@@ -27,6 +27,7 @@ from compress.losses.heads import Aspects, DeitLt, Dho
 from compress.losses.logits import bce_kd, bd_kd, dist, js, kd
 from compress.losses.masks import Acam, _overlap, _standardised
 from compress.losses.moving import PsKd, Taid
+from compress.losses.objects import keypoints, masks
 from compress.losses.passes import two_passes
 from compress.losses.ranking import pld
 from compress.losses.regression import huber, l1, l2
@@ -196,6 +197,40 @@ def of_fer(folder):
     hard = [0.2 / 3, 0.2 / 3, 0.8 + 0.2 / 3]
     first = sum(a * -math.log(b) for a, b in zip(hard, OURS[0], strict=True))
     yield fer(S, T, HALF_KNOWN, discard=0.3, distrust=0.7, smoothing=0.2), (first + soft[1]) / 2
+
+
+def of_masks(folder):
+    """Cells of 2 pixels. The surest place's box holds two: the teacher's logits are ln 3 and 0, the student's 0 and ln 2.
+
+    The next one's holds the first of them alone, of which its coefficient of 2 makes 2 ln 3, the student's of 1 nothing.
+    """
+    prototypes = {
+        "teacher": doubles([[LN3, 0.0], [7.0, 7.0]])[None],
+        "student": doubles([[0.0, LN2], [5.0, 5.0]])[None],
+    }
+    coefficients = {"teacher": doubles([[1.0], [2.0], [9.0]]), "student": doubles([[1.0], [1.0], [3.0]])}
+    boxes, logits = doubles([[0, 0, 4, 2], [0, 0, 2, 2], [0, 0, 4, 4]]), doubles([[LN3, 0], [0, -LN2], [-LN3, -LN3]])
+    given = [coefficients["student"], prototypes["student"], coefficients["teacher"], prototypes["teacher"], boxes, logits]
+    one = (kl((3 / 4, 1 / 4), (1 / 2, 1 / 2)) + kl((1 / 2, 1 / 2), (2 / 3, 1 / 3))) / 2
+    two = kl((9 / 10, 1 / 10), (1 / 2, 1 / 2))
+    yield masks(*given, most=1, stride=2.0), one
+    weights = ((3 / 4) ** 3, (1 / 2) ** 3)
+    expected = (weights[0] * one + weights[1] * two) / sum(weights)
+    yield masks(*given, most=2, stride=2.0, sharpness=3.0), expected
+
+
+def of_keypoints(folder):
+    """A box of 4 x 5; the first point 2 off to one side and surely there, the second right and half there."""
+    student = doubles([[[3, 1, 1 / 2], [4, 4, 1 / 3]], [[0, 0, 1 / 4], [8, 6, 1 / 2]]])
+    teacher = doubles([[[1, 1, 3 / 4], [4, 4, 1 / 2]], [[0, 3, 1 / 4], [8, 6, 1 / 2]]])
+    boxes, logits = doubles([[0, 0, 4, 5], [0, 0, 10, 1]]), doubles([[LN3], [0]])
+    for spread, sharpness in ((0.1, 1.0), (0.5, 3.0)):
+        first = 3 / 4 * (math.sqrt(1 + 4 / (20 * spread**2)) - 1) / (3 / 4 + 1 / 2)
+        first += (kl((3 / 4, 1 / 4), (1 / 2, 1 / 2)) + kl((1 / 2, 1 / 2), (1 / 3, 2 / 3))) / 2
+        second = 1 / 4 * (math.sqrt(1 + 9 / (10 * spread**2)) - 1) / (3 / 4)
+        weights = ((3 / 4) ** sharpness, (1 / 2) ** sharpness)
+        expected = (weights[0] * first + weights[1] * second) / sum(weights)
+        yield keypoints(student, teacher, boxes, logits, spread=spread, sharpness=sharpness), expected
 
 
 def of_pseudo_labels(folder):

@@ -28,6 +28,8 @@ ZERO = {
         "taid",
         "boxes",
         "sides",
+        "masks",
+        "keypoints",
         "matched_queries",
         "mdcs",
         "collaborative",
@@ -89,6 +91,10 @@ def values(who_is_student="student", scale=1.0, dtype=torch.float64, seed=0):
         found[f"{who}_blocks"] = [draw(SAMPLES, c, s, s) for c, s in MAPS[who]]
         found[f"{who}_tokens"] = [draw(SAMPLES, 6, c) for c, _ in MAPS[who]]
         found[f"{who}_embedding"] = draw(SAMPLES, MAPS[who][-1][0])
+        points, scores = draw(SAMPLES, PLACES, 2, 2), draw(SAMPLES, PLACES, 2, 1).sigmoid()
+        found[f"{who}_keypoints"] = torch.cat([points, scores], -1)
+        found[f"{who}_coefficients"] = draw(SAMPLES, PLACES, 4)
+        found[f"{who}_prototypes"] = draw(SAMPLES, 4, 3, 3)
         corners = draw(SAMPLES, PLACES, 2)
         found[f"{who}_distributions"] = draw(SAMPLES, PLACES, 4, 6)
         found[f"{who}_boxes"] = torch.cat([corners, corners + draw(SAMPLES, PLACES, 2).abs() + 1], -1)
@@ -106,7 +112,7 @@ def options(tmp_path_factory):
     """What a loss cannot do without."""
     path = tmp_path_factory.mktemp("answers") / "answers.npy"
     np.save(path, np.random.default_rng(0).random((SAMPLES, 3)).astype(np.float32))
-    return {"aspects": {"answers": str(path)}}
+    return {"aspects": {"answers": str(path)}, "masks": {"stride": 0.5}}
 
 
 def made(name, given, options, **more):
@@ -131,7 +137,7 @@ def made(name, given, options, **more):
 def arguments(name, given):
     """What the loss reads, detection's class scores a place each."""
     reads = loss_inputs(load_object(LOSSES[name]))
-    if any(word in read for read in reads for word in ("boxes", "distributions")):
+    if any(word in read for read in reads for word in ("boxes", "distributions", "keypoints")):
         each = {who: given[who][:, None] + torch.arange(PLACES)[:, None] for who in ("teacher_logits", "student_logits")}
         given = {**given, **each}
     return reads, [given[read] for read in reads]

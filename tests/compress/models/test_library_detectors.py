@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from compress.data.object_rows import empty_row, joined
 from compress.models import library_detectors
 from compress.models.factory import factory
 from compress.models.library_detectors import centres_and_sizes
 from deploy.processing.detection.base import Head
 from deploy.processing.detection.choose import choose, reader
+from deploy.processing.detection.rows import points_of
 from profiles.errors import UserError
 from tests.conftest import ROOT
 
@@ -70,8 +72,46 @@ def test_a_yolo_is_read_to_its_own_boxes_and_has_its_own_loss(name):
         for part in twin.model.parameters():
             part.zero_()
         assert twin(images)[1].abs().max() == 0 and torch.equal(module(images)[1], before), "a copy is one of its own"
-    with pytest.raises(UserError, match="its head is Segment, and detectors' are read"):
-        factory("ultralytics:yolo11n-seg")(classes=3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("ultralytics"), reason="ultralytics is not installed")
+@pytest.mark.parametrize(
+    "name", ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg", "yolov8n-pose", "yolo11n-pose", "yolo26n-pose"]
+)
+def test_masks_and_keypoints_reach_the_library_s_own_loss(name):
+    """Learned by heart from two pictures, the loss falls by a third; it depends on what is behind the boxes."""
+    torch.manual_seed(0)
+    masks = name.endswith("-seg")
+    module = factory(f"ultralytics:{name}")(classes=3, **({} if masks else {"points": 5})).train()
+    boxes = np.array([[0, 8, 8, 60, 60], [2, 30, 30, 90, 90]], np.float32)
+    more = np.zeros((2, 4, 3) if masks else (2, 5, 3), np.float32)
+    for own, (_, x1, y1, x2, y2) in zip(more, boxes, strict=True):
+        around = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+        own[:, :2] = around[: len(own)]
+        own[:, 2] = 0 if masks else 2
+    rows = joined(boxes, more, None if masks else np.array([2000.0, 3000.0], np.float32))
+    targets = torch.from_numpy(np.stack([rows, np.stack([rows[1], empty_row(rows.shape[1])])]))
+    moved = targets.clone()
+    points_of(moved)[..., :2] += 20
+    assert not torch.equal(moved, targets)
+    images = torch.rand(2, 3, *SIZE)
+    optimizer = torch.optim.AdamW(module.parameters(), 0.002)
+    values = []
+    for _ in range(12):
+        loss = module.task_loss(module(images), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(float(loss.detach()))
+    assert all(np.isfinite(values)) and values[-1] < 0.67 * values[0]
+    outputs = module(images)
+    one, other = (float(module.task_loss(outputs, each).detach()) for each in (targets, moved))
+    assert abs(one - other) > 1e-3 * one
+    assert torch.isfinite(module.task_loss(outputs, torch.from_numpy(np.tile(empty_row(rows.shape[1]), (2, 1, 1)))))
+    wanted = "masks" if masks else "keypoints"
+    with pytest.raises(UserError, match=f"the library's loss reads {wanted}, and the data gives boxes"):
+        module.task_loss(outputs, targets[..., :5])
 
 
 @pytest.mark.slow

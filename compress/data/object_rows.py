@@ -1,0 +1,166 @@
+"""Rows of objects with masks or keypoints (``deploy.processing.detection.rows``): made of COCO's fields, moved, mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.data.decoding import Size, turned_boxes
+from deploy.processing.detection.rows import CORNERS, LEAST_VERTICES, NO_VERTEX, NUMBERS, kind_of
+
+Rows = npt.NDArray[np.float32]
+
+
+def joined(boxes: Rows, more: Rows, areas: Rows | None, vertices: int = 0) -> Rows:
+    """Join boxes (objects, 5), points (objects, points, 3) and areas (objects,) to rows.
+
+    Args:
+        vertices: to which polygons are filled up.
+    """
+    if areas is not None:
+        return np.concatenate([boxes, more.reshape(len(boxes), -1), areas[:, None]], axis=1).astype(np.float32)
+    filled = np.zeros((len(boxes), max(vertices, more.shape[1]), NUMBERS), np.float32)
+    filled[..., 2] = NO_VERTEX
+    filled[:, : more.shape[1]] = more
+    return np.concatenate([boxes, filled.reshape(len(boxes), -1)], axis=1)
+
+
+def empty_row(width: int) -> Rows:
+    """Return a row that only fills up, of so many numbers."""
+    row = np.zeros(width, np.float32)
+    row[0] = NO_VERTEX
+    if kind_of(width) == "masks":
+        row[CORNERS + 2 :: NUMBERS] = NO_VERTEX
+    return row
+
+
+def move_points(rows: Rows, zoom: npt.NDArray[Any], left: npt.NDArray[Any], top: npt.NDArray[Any], size: Size) -> None:
+    """Enlarge points of rows (samples, most, numbers) and put the corner at ``left`` and ``top``, in place.
+
+    Args:
+        size: width and height of the input: keypoints beyond it have no label any more; polygons are cut when drawn.
+    """
+    kind = kind_of(rows.shape[-1])
+    if kind == "boxes":
+        return
+    end = rows.shape[-1] - (kind == "keypoints")
+    x, y = rows[..., CORNERS:end:NUMBERS], rows[..., CORNERS + 1 : end : NUMBERS]
+    x *= zoom[:, None, None]
+    y *= zoom[:, None, None]
+    x += left[:, None, None]
+    y += top[:, None, None]
+    if kind == "keypoints":
+        outside = (x < 0) | (x > size[0]) | (y < 0) | (y > size[1])
+        rows[..., CORNERS + 2 : end : NUMBERS][outside] = 0
+        rows[..., -1] *= zoom[:, None] ** 2
+
+
+def mirror_points(rows: Rows, side: int, *, across: bool, pairs: Sequence[tuple[int, int]] = ()) -> None:
+    """Mirror points of rows (..., numbers) in place.
+
+    Args:
+        side: of the input in pixels: its width where ``across``, left to right, else its height.
+        pairs: keypoints that change places where ``across``.
+    """
+    kind = kind_of(rows.shape[-1])
+    if kind == "boxes":
+        return
+    end = rows.shape[-1] - (kind == "keypoints")
+    places = slice(CORNERS + (not across), end, NUMBERS)
+    rows[..., places] = side - rows[..., places]
+    if across and kind == "keypoints" and pairs:
+        count = (end - CORNERS) // NUMBERS
+        order = np.arange(count)
+        for one, other in pairs:
+            order[[one, other]] = other, one
+        shape = rows[..., CORNERS:end].shape
+        rows[..., CORNERS:end] = rows[..., CORNERS:end].reshape(*shape[:-1], count, NUMBERS)[..., order, :].reshape(shape)
+
+
+def turned_points(points: Rows, stored: Size, orientation: int) -> Rows:
+    """Turn points (objects, points, 3) on stored pixels with their image."""
+    flat = points.reshape(-1, NUMBERS)
+    corners = np.stack([flat[:, 2], flat[:, 0], flat[:, 1], flat[:, 0], flat[:, 1]], axis=1)
+    turned = turned_boxes(corners.astype(np.float32), stored, orientation)
+    return turned[:, [1, 2, 0]].reshape(points.shape)
+
+
+def polygons_of(shape: Any, height: int, width: int) -> Rows:
+    """Read COCO's ``segmentation`` as vertices (vertices, 3): polygons as they are, of run lengths each run's rectangle.
+
+    Args:
+        height, width: of the picture.
+
+    Raises:
+        ValueError, TypeError, LookupError, OverflowError: it is neither, or run lengths of another size.
+    """
+    if isinstance(shape, Mapping):
+        return _rectangles(read_runs(shape, height, width))
+    if not isinstance(shape, list):
+        raise ValueError("a segmentation is a list of polygons, or run lengths")
+    parts: list[Rows] = []
+    for polygon in shape:
+        if not isinstance(polygon, list) or len(polygon) < 2 * LEAST_VERTICES or len(polygon) % 2:
+            raise ValueError("a polygon is a list of x and y in turns, three points or more")
+        points = np.array([float(value) for value in polygon]).reshape(-1, 2)
+        if not np.isfinite(points).all():
+            raise ValueError("a polygon has finite numbers")
+        number = np.full((len(points), 1), len(parts))
+        parts.append(np.concatenate([points.clip(0, (width, height)), number], axis=1).astype(np.float32))
+    return np.concatenate(parts) if parts else np.zeros((0, NUMBERS), np.float32)
+
+
+def read_runs(shape: Mapping[str, Any], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Lay out COCO's run lengths, counts or text, as a mask (height, width).
+
+    Raises:
+        ValueError: they are of another size. pycocotools does not look, and writes where its counts lead.
+    """
+    if list(shape["size"]) != [height, width]:
+        raise ValueError(f"run lengths of a picture of {str(shape['size'])[:40]}, which is [{height}, {width}]")
+    given, total = shape["counts"], height * width
+    runs = np.array(_read_counts(given) if isinstance(given, str | bytes) else [int(each) for each in given], np.int64)
+    if (runs < 0).any() or (runs > total).any() or runs.sum() != total:
+        raise ValueError(f"its counts are not those of {total} pixels")
+    return np.asarray(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T)
+
+
+def _rectangles(mask: npt.NDArray[np.bool_]) -> Rows:
+    """Return the vertices of a rectangle for each block of equal runs side by side; together they are the mask."""
+    found: list[tuple[int, int, int, int]] = []
+    open_runs: dict[tuple[int, int], int] = {}
+    for column in range(mask.shape[1] + 1):
+        inside = mask[:, column] if column < mask.shape[1] else np.zeros(mask.shape[0], bool)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
+        runs = {(int(top), int(bottom)) for top, bottom in edges.reshape(-1, 2)}
+        for run in [run for run in open_runs if run not in runs]:
+            found.append((open_runs.pop(run), run[0], column, run[1]))
+        for run in runs - set(open_runs):
+            open_runs[run] = column
+    corners = [
+        [(left, top, n), (right, top, n), (right, bottom, n), (left, bottom, n)]
+        for n, (left, top, right, bottom) in enumerate(found)
+    ]
+    return np.array(corners, np.float32).reshape(-1, NUMBERS)
+
+
+def _read_counts(text: str | bytes) -> list[int]:
+    """Read run lengths from COCO's text: 5 bits a sign, the least first, and from the third on less the one before last."""
+    found: list[int] = []
+    value = place = 0
+    for sign in text if isinstance(text, bytes) else text.encode():
+        bits = sign - 48
+        if not 0 <= bits < 64 or place > 40:
+            raise ValueError("its counts are no run lengths")
+        value |= (bits & 31) << place
+        place += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << place
+        found.append(value + (found[-2] if len(found) > 2 else 0))
+        value = place = 0
+    return found
