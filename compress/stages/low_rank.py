@@ -21,6 +21,7 @@ from compress.methods.low_rank.factorize import (
     Kind,
     Layer,
     count_macs,
+    cut_factors,
     factor_kinds,
     factorize,
     is_buildable,
@@ -93,7 +94,7 @@ class LowRank(TrainedStage):
         notes = (*notes, *refused, *whole)
         if not chosen:
             return StageResult(artifact=artifact, notes=("no layer has factors that are cheaper than itself", *notes))
-        module = _factorised(copy_module(artifact), chosen)
+        module = self._factorised(copy_module(artifact), chosen, context)
         notes = (*self._recover(artifact, module, chosen, context), *notes)
         choices = tuple(_choice(path, artifact.module, option, errors, prices) for path, option in chosen.items())
         about = "each layer timed alone on the device, whole and as factors" if prices else "multiply-accumulates"
@@ -127,7 +128,10 @@ class LowRank(TrainedStage):
             if path not in inputs:
                 notes.append(f"{path} stays whole: it is not called")
                 continue
-            each = {option: output_error(layer, factorize(layer, *option), inputs[path]) for option in layer_options}
+            each = {
+                option: output_error(layer, self._factors(path, layer, option, context), inputs[path])
+                for option in layer_options
+            }
             errors[path] = {option: error for option, error in each.items() if error <= self.largest_error}
             if not errors[path]:
                 notes.append(f"{path} stays whole: its factors miss {min(each.values()):.0%} of its output")
@@ -137,18 +141,28 @@ class LowRank(TrainedStage):
         assert isinstance(layer, LAYERS)
         options: list[tuple[Kind, int]] = []
         for kind in factor_kinds(layer):
-            largest = self._rank(layer, kind, multiple)
+            largest = _affordable_rank(layer, kind, multiple, self.keep)
             ranks = {max(int(largest * part) // multiple, 1) * multiple for part in PARTS} if self.asks_target else {largest}
             fitting = [rank for rank in sorted(ranks, reverse=True) if 0 < rank <= largest]
             options += [(kind, rank) for rank in fitting if is_buildable(layer, kind, rank)]
         return options
 
-    def _rank(self, layer: Layer, kind: Kind, multiple: int) -> int:
-        """Return the largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; or 0."""
-        whole = count_macs(layer, None, 0)
-        ranks = range(multiple, largest_rank(layer, kind) + 1, multiple)
-        affordable = [rank for rank in ranks if count_macs(layer, kind, rank) <= self.keep * whole]
-        return max(affordable, default=0)
+    def _factors(self, path: str, layer: Layer, option: tuple[Kind, int], context: Context) -> nn.Sequential:
+        """Cut the factors of an option from those of the largest rank of all attempts: a layer is decomposed once."""
+        kind, rank = option
+        widest = _affordable_rank(layer, kind, 1, max(self.keep, MILDEST))
+        found = context.attempts.once(f"{kind} factors of {path}", widest, lambda: factorize(layer, kind, widest))
+        return cut_factors(found, layer, kind, rank)
+
+    def _factorised(self, module: nn.Module, chosen: Chosen, context: Context) -> nn.Module:
+        """Replace the chosen layers of ``module`` by the factors nearest to them."""
+        wholes = {path: module.get_submodule(path) for path in chosen}
+        module = Factorise(layers=chosen).apply(module)
+        for path, whole in wholes.items():
+            assert isinstance(whole, LAYERS)
+            made = self._factors(path, whole, chosen[path], context)
+            module.get_submodule(path).load_state_dict(made.state_dict())
+        return module
 
     def _prices(self, errors: Mapping[str, Errors], context: Context) -> Mapping[str, LayerPrice]:
         if not self.asks_target or context.target is None or not errors:
@@ -266,19 +280,15 @@ def _inputs_of(module: nn.Module, paths: Sequence[str], samples: ModelInputs) ->
     return inputs_by_path
 
 
+def _affordable_rank(layer: Layer, kind: Kind, multiple: int, keep: float) -> int:
+    """Return the largest rank, a multiple of ``multiple``, whose factors cost at most ``keep`` of the layer; or 0."""
+    whole = count_macs(layer, None, 0)
+    ranks = range(multiple, largest_rank(layer, kind) + 1, multiple)
+    return max((rank for rank in ranks if count_macs(layer, kind, rank) <= keep * whole), default=0)
+
+
 def _has_factors(layer: nn.Module) -> bool:
     return isinstance(layer, LAYERS)
-
-
-def _factorised(module: nn.Module, chosen: Chosen) -> nn.Module:
-    """Replace the chosen layers of ``module`` by the factors nearest to them."""
-    wholes = {path: module.get_submodule(path) for path in chosen}
-    module = Factorise(layers=chosen).apply(module)
-    for path, (kind, rank) in chosen.items():
-        whole = wholes[path]
-        assert isinstance(whole, LAYERS)
-        module.get_submodule(path).load_state_dict(factorize(whole, kind, rank).state_dict())
-    return module
 
 
 def _running(module: nn.Module, chosen: Chosen, example: ModelInputs) -> tuple[Chosen, tuple[str, ...]]:

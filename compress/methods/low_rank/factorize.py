@@ -138,6 +138,26 @@ def factorize(layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
     return result
 
 
+def cut_factors(factors: nn.Sequential, layer: Layer, kind: Kind, rank: int) -> nn.Sequential:
+    """Cut factors of ``layer`` to a smaller rank, without decomposing it anew.
+
+    Singular vectors and those of HOSVD stand in order of their values, and a smaller rank takes the first of them; so the
+    result is ``factorize(layer, kind, rank)``, for ``tucker2`` but for rounding.
+
+    Args:
+        factors: of the same layer and kind, of ``rank`` or more.
+
+    Example:
+        >>> layer = nn.Linear(8, 6)
+        >>> [part.weight.shape[0] for part in cut_factors(factorize(layer, "svd", 5), layer, "svd", 2)]
+        [2, 6]
+    """
+    result, wider = build_factors(layer, kind, rank), factors.state_dict()
+    cuts = {name: wider[name][tuple(map(slice, value.shape))] for name, value in result.state_dict().items()}
+    result.load_state_dict(cuts)  # refuses what is smaller than asked
+    return result
+
+
 def relative_error(layer: Layer, kind: Kind, rank: int) -> float:
     """Compute the Frobenius norm of the weight less its factors' product, over the norm of the weight."""
     weight = layer.weight.detach().double()

@@ -7,6 +7,7 @@ from torch import nn
 from compress.methods.cost_model import LayerPrice
 from compress.methods.low_rank.factorize import factorize, relative_error
 from compress.methods.low_rank.pela import FactorPair, bound_gradients, bound_perturbation
+from compress.methods.pruning.attempts import Attempts
 from compress.models.plan import Plan
 from compress.stages.base import Artifact
 from compress.stages.low_rank import LowRank, output_error
@@ -83,6 +84,27 @@ def test_a_network_with_a_stem_patches_and_few_outputs_is_factorised(context, mu
     again = result.artifact.plan.build()
     again.load_state_dict(result.artifact.module.state_dict())
     torch.testing.assert_close(again(context.example), result.artifact.module(context.example))
+
+
+def test_a_layer_is_decomposed_once_for_all_ranks_and_attempts(context, monkeypatch):
+    """Two a convolution for Tucker-2, one for spatial factors, one for the head; milder attempts make none."""
+    made, svd = [], torch.linalg.svd
+
+    def counted(matrix, **how):
+        made.extend([matrix] * (not matrix.is_meta))
+        return svd(matrix, **how)
+
+    monkeypatch.setattr(torch.linalg, "svd", counted)
+    given = Artifact(plan=small_plan(1.0), module=small_model(width=1.0))
+    convolutions = [m for m in given.module.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1 < m.kernel_size[0]]
+    stage = LowRank(epochs=0, keep=0.4, largest_error=0.99)
+    there = dataclasses.replace(context, target=Priced())
+    harsh, mild = (run_stage(each, given, there, 0)[0] for each in (stage, stage.softer()))
+    assert len(made) == 3 * len(convolutions) + 1
+    alone = run_stage(stage.softer(), given, dataclasses.replace(there, attempts=Attempts()), 0)[0]
+    assert mild.artifact.plan.operations == alone.artifact.plan.operations != harsh.artifact.plan.operations
+    for name, value in alone.artifact.module.state_dict().items():
+        assert torch.equal(mild.artifact.module.state_dict()[name], value)
 
 
 def test_ranks_are_chosen_together_under_a_speed_up(context):

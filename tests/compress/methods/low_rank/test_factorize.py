@@ -7,6 +7,7 @@ from torch import nn
 from compress.methods.low_rank.factorize import (
     build_factors,
     count_macs,
+    cut_factors,
     factor_kinds,
     factorize,
     is_buildable,
@@ -112,3 +113,21 @@ def test_a_skeleton_has_the_factors_shapes(layer):
         rank = min(3, largest_rank(layer, kind))
         shapes = [p.shape for p in build_factors(layer, kind, rank).parameters()]
         assert shapes == [p.shape for p in factorize(layer, kind, rank).parameters()]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_a_cut_of_wider_factors_is_what_a_decomposition_of_its_own_gives(layer):
+    for kind in factor_kinds(layer):
+        most = largest_rank(layer, kind)
+        wide = factorize(layer, kind, most)
+        for rank in {1, (most + 1) // 2, most}:
+            cut, own = cut_factors(wide, layer, kind, rank).state_dict(), factorize(layer, kind, rank).state_dict()
+            assert cut.keys() == own.keys()
+            for name, value in own.items():  # Tucker's core is contracted in another order
+                torch.testing.assert_close(cut[name], value, rtol=0, atol=1e-6 if kind == "tucker2" else 0)
+
+
+def test_factors_are_not_cut_to_a_larger_rank():
+    layer = nn.Linear(8, 6)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        cut_factors(factorize(layer, "svd", 2), layer, "svd", 3)
