@@ -13,6 +13,7 @@ import onnx
 from deploy.onnx_graph.graph import Graph, attribute
 from deploy.packing.indices import PackedTensor
 from deploy.packing.packed_file import Form, Int8Form, StoredWeight, weight_bytes, write
+from deploy.qdq.tables import table_scales
 
 LIMITS = (127, 63, 7)
 """Largest integers of weights of 8, 7 and 4 bits."""
@@ -67,9 +68,12 @@ def _axis_orders(rank: int) -> list[tuple[int, ...]]:
 def _find_int8_form(tensor: onnx.TensorProto, weight: npt.NDArray[Any], graph: Graph) -> Int8Form | None:
     """Find scale and limit that quantise ``weight`` to the int8 constant; None without such."""
     for node in graph.consumers(tensor.name):
-        if node.op_type != "DequantizeLinear" or not graph.is_constant(node.input[1]):
+        if (table := table_scales(graph, node)) is not None:
+            scale, axis = table, 0
+        elif node.op_type == "DequantizeLinear" and graph.is_constant(node.input[1]):
+            scale, axis = graph.constant(node.input[1]), int(attribute(node, "axis", 1))
+        else:
             continue
-        scale, axis = graph.constant(node.input[1]), int(attribute(node, "axis", 1))
         if scale.dtype != np.float32 or scale.shape != (weight.shape[axis],):
             continue
         for limit in LIMITS:

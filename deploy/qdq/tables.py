@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -42,6 +43,14 @@ def quantize_tables(model: onnx.ModelProto) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     drop_unused_constants(model)
+
+
+def table_scales(graph: Graph, node: onnx.NodeProto) -> npt.NDArray[np.float32] | None:
+    """Return the scale of each row, (rows,), of a table in int8 that a node looks rows up in; None for other nodes."""
+    table, _, part = str(node.input[0]).rpartition("/") if node.input else ("", "", "")
+    if node.op_type != "Gather" or part != "integers" or not graph.is_constant(f"{table}/scales"):
+        return None
+    return np.asarray(graph.constant(f"{table}/scales"), np.float32).reshape(-1)
 
 
 def _is_lookup(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from compress.data.base import NamedSamples
+from compress.methods.packing.operations import Pack
 from compress.methods.packing.packed_program import PackedProgram
+from compress.methods.packing.points import pack_fitted
 from compress.methods.quantization import post_training
+from compress.models.inputs import shapes_of
 from compress.models.plan import Plan
 from compress.recipe.parse import parse
 from compress.stages.base import Artifact, Context
@@ -87,6 +91,37 @@ def test_what_is_stored_is_what_runs_and_is_shipped_in_float_and_in_int8(context
         assert size_breakdown(stored).weights == sum(int(np.prod(one.shape)) for one in found.values())
         integers = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
         assert len(integers) == (0 if form == "float" else 5)
+
+
+class Words(nn.Module):
+    """A table of words, their mean, and two linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.middle, self.last = nn.Embedding(300, 16), nn.Linear(16, 32), nn.Linear(32, 4)
+
+    def forward(self, input_ids):
+        return self.last(self.middle(self.table(input_ids).mean(1)).relu())
+
+
+def test_a_table_of_embeddings_is_packed_in_float_and_in_int8_of_its_rows():
+    """In int8 without it the table would be the larger part of what is stored."""
+    torch.manual_seed(0)
+    shape = shapes_of({"input_ids": torch.zeros(2, 6, dtype=torch.int64)})
+    plain = Pack(input_shape=shape, bits={}, bucket=64, even=()).apply(Words().eval())
+    assert "table.weight" in {each.name for each in plain.candidates()}
+    bits = {"table.weight": 4, "middle.weight": 4}
+    program = PackedProgram(plain.float_program(), bits, 64, frozenset())
+    program.adopt({name: pack_fitted(program.body.get_parameter(name).detach(), each, 64) for name, each in bits.items()})
+    found, model = program.packed(), to_onnx(program.float_program())
+    ids = NamedSamples({"input_ids": np.random.default_rng(0).integers(0, 300, (32, 6))}, np.zeros(32, np.int64))
+    int8 = post_training.quantize_model(model, ids, "x86-vnni", post_training.PostTraining()).onnx()
+    assert any(tensor.name.endswith("/integers") for tensor in int8.graph.initializer)
+    for content in (model.SerializeToString(), int8.SerializeToString()):
+        stored, left = pack_model(content, found)
+        assert left == () and read(stored) == content
+        assert size_breakdown(stored).weights == 300 * 16 + 16 * 32
+        assert size_breakdown(stored).fixed_bytes == (300 * 16 + 16 * 32) // 2
 
 
 @pytest.mark.slow
