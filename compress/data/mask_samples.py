@@ -54,6 +54,24 @@ class MaskStore(ABC):
 
 
 @final
+class WithoutLabels(MaskStore):
+    """The masks of a store, and behind them images that have none."""
+
+    def __init__(self, masks: MaskStore, count: int) -> None:
+        self._masks, self._count = masks, count
+
+    def read(self, index: int, sizes: Sequence[Size]) -> Labels:
+        if index < self._count:
+            return self._masks.read(index, sizes)
+        width, height = sizes[0]
+        return np.full((height, width), NONE, np.uint8)
+
+    def digests(self, indices: Indices) -> list[str]:
+        known = iter(self._masks.digests(indices[indices < self._count]))
+        return [next(known) if index < self._count else "no mask" for index in indices]
+
+
+@final
 class MaskCache:
     """Images and labels of one part at the input's size, decoded at first use and kept as bytes."""
 
@@ -156,14 +174,25 @@ def mask_splits(
     test: float,
     calibration: int,
     seed: int,
+    unlabelled: Sequence[str] = (),
 ) -> Splits:
     """Make splits of the images of each part under ``root`` and their masks; only training is augmented.
+
+    Args:
+        unlabelled: files of images without masks, which are added to train.
 
     Raises:
         UserError: sizes of splits that are not possible.
     """
     counts = {part: len(names) for part, names in files.items()}
     chosen = assign_splits(counts, validation=validation, test=test, calibration=calibration, seed=seed)
+    if unlabelled:
+        count = len(files["train"])
+        files = {**files, "train": [*files["train"], *unlabelled]}
+        masks = {**masks, "train": WithoutLabels(masks["train"], count)}
+        added = count + np.arange(len(unlabelled))
+        chosen = {**chosen, "train": ("train", np.concatenate([chosen["train"][1], added]))}
+        notes = [*notes, f"{len(unlabelled)} images of train have no labels"]
     held = {part: MaskCache(root, names, masks[part], view) for part, names in files.items()}
     samples: dict[str, Any] = {
         name: MaskSamples(held[part], indices, view, classes) for name, (part, indices) in chosen.items()

@@ -12,7 +12,7 @@ from PIL import Image
 from compress.data.base import Indices, Splits
 from compress.data.box_samples import PARTS, first_faults
 from compress.data.box_transforms import make_box_preprocessing
-from compress.data.decoding import UNREADABLE, Size, read_names, reason
+from compress.data.decoding import SUFFIXES, UNREADABLE, Size, is_image, read_names, reason
 from compress.data.fingerprints import file_digests
 from compress.data.mask_samples import Labels, MaskStore, mask_splits
 from compress.data.mask_values import UNKNOWN, LabelValues, Value
@@ -43,6 +43,7 @@ def masks(
     ignore: Sequence[Value] = (255,),
     images: str = "",
     masks: str = "",
+    unlabelled: Path | None = None,
     image_suffix: str = "",
     mask_suffix: str = "",
     resize: str = "plain",
@@ -74,6 +75,7 @@ def masks(
         values: what stands for each class in a mask, numbers or colours; without, 0, 1, 2 and so on.
         ignore: values that stand for no label: no loss, no metric.
         images, masks: names of the folders; without, the usual ones.
+        unlabelled: a folder of images without masks, which are added to train for losses that ask the teacher alone.
 
     Raises:
         UserError: folders, masks or values that are missing or not known; all of them.
@@ -102,6 +104,7 @@ def masks(
     key = LabelValues.of(names, values, ignore, finder.faults)
     if finder.faults or key is None:
         raise UserError(*first_faults(finder.faults))
+    more = _pictures(unlabelled) if unlabelled else []
     left = f"{finder.unused} masks without an image were left out"
     return mask_splits(
         root,
@@ -114,7 +117,20 @@ def masks(
         test=test,
         calibration=calibration,
         seed=seed,
+        unlabelled=more,
     )
+
+
+def _pictures(folder: Path) -> list[str]:
+    """Return the images of a folder by their whole paths.
+
+    Raises:
+        UserError: it is none, or holds no image.
+    """
+    found = sorted(file for file in folder.iterdir() if is_image(file.name)) if folder.is_dir() else []
+    if not found:
+        raise UserError(f"data: unlabelled: {folder} is no folder with images; give one, of {', '.join(SUFFIXES)}")
+    return [str(file.absolute()) for file in found]
 
 
 @final

@@ -72,6 +72,7 @@ LOSSES: dict[str, str] = {
     "l1": "compress.losses.regression:l1",
     "l2": "compress.losses.regression:l2",
     "huber": "compress.losses.regression:huber",
+    "pooled_logits": "compress.losses.regression:pooled_logits",
     # relations of samples, channels and tokens
     "sp": "compress.losses.relations:sp",
     "ickd": "compress.losses.relations:Ickd",

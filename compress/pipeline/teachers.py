@@ -28,6 +28,7 @@ from compress.pipeline.cache_keys import code_key
 from compress.pipeline.cached_model import CachedModel, model_facts, model_key
 from compress.pipeline.run_context import RunContext
 from compress.recipe.spec import AlsoSpec
+from compress.tasks.segmentation import Segmentation
 from compress.training.schedule import Schedule
 from deploy.files import sha256
 from profiles.errors import UserError
@@ -224,7 +225,9 @@ class Teachers:
 
         def make(folder: Path) -> dict[str, Any]:
             once = self._looking_once(teacher)
-            before, after = (shared.judge(m, shared.data.validation) for m in (once, FlipAveraging(once).eval()))
+            before, after = (
+                shared.judge(m, shared.data.validation) for m in (once, FlipAveraging(once, maps=self._maps).eval())
+            )
             note = f"teachers that look twice: validation {before:.2f} -> {after:.2f}"
             if after < before - MOST_LOST:
                 raise UserError(f"[teacher] mirrored: {note}; the images' mirror does not mean the same, leave it out")
@@ -243,7 +246,7 @@ class Teachers:
         """Build one frozen module of all teachers."""
         module = self._looking_once(teacher)
         if self._spec.mirrored:
-            module = FlipAveraging(module).eval()
+            module = FlipAveraging(module, maps=self._maps).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         return module
@@ -265,4 +268,10 @@ class Teachers:
         if not spec.also:
             return module
         others = [copy.deepcopy(made.artifact.module) for made in self.also()]
-        return TeacherEnsemble([module, *others], [spec.share, *(a.share for a in spec.also)]).eval()
+        shares = [spec.share, *(each.share for each in spec.also)]
+        return TeacherEnsemble([module, *others], shares, maps=self._maps).eval()
+
+    @property
+    def _maps(self) -> bool:
+        """Whether the teachers answer for each pixel."""
+        return isinstance(self._shared.task, Segmentation)

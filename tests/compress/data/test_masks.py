@@ -217,3 +217,22 @@ def test_run_lengths_are_those_of_pycocotools(tmp_path):
         np.testing.assert_array_equal(_drawn({"size": [40, 57], "counts": numbers}, 40, 57), drawn)
     with pytest.raises(ValueError, match="not those of 2280 pixels"):
         _drawn({"size": [40, 57], "counts": [5, 10**12]}, 40, 57)
+
+
+def test_images_without_masks_are_of_train_alone(tmp_path):
+    as_parts_outside(tmp_path / "data")
+    more = tmp_path / "more"
+    more.mkdir()
+    for n in range(2):
+        Image.fromarray(np.full((6, 8, 3), 90 * n, np.uint8)).save(more / f"{n}.png")
+    given = {"path": tmp_path / "data", "size": [6, 8], "classes": CLASSES, "calibration": 3, "zoom": 0.0, "move": 0.0}
+    plain, splits = masks(**given), masks(**given, unlabelled=more)
+    assert len(splits.train) == len(plain.train) + 2 == 5 and len(splits.validation) == len(plain.validation)
+    assert splits.notes == ("2 images of train have no labels",)
+    batch = splits.train.load(np.arange(5))
+    assert (batch.targets[3:] == -1).all() and (batch.targets[:3] >= 0).all()
+    np.testing.assert_allclose(batch.inputs[4], 90 / 255, atol=1e-6)
+    assert splits.train.fingerprint() != plain.train.fingerprint()
+    assert (splits.calibration.load(np.arange(3)).targets >= 0).all()
+    with pytest.raises(UserError, match="unlabelled: .* is no folder with images"):
+        masks(**given, unlabelled=tmp_path / "none")

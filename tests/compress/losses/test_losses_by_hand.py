@@ -30,7 +30,7 @@ from compress.losses.moving import PsKd, Taid
 from compress.losses.objects import keypoints, masks
 from compress.losses.passes import two_passes
 from compress.losses.ranking import pld
-from compress.losses.regression import huber, l1, l2
+from compress.losses.regression import huber, l1, l2, pooled_logits
 from compress.losses.relations import Ickd, affinity, diswot, edges, rkd, self_similarity, sp
 from compress.losses.task import task
 from compress.losses.tokens import LnHidden, VisibleTokens, token_relations
@@ -197,6 +197,12 @@ def of_fer(folder):
     hard = [0.2 / 3, 0.2 / 3, 0.8 + 0.2 / 3]
     first = sum(a * -math.log(b) for a, b in zip(hard, OURS[0], strict=True))
     yield fer(S, T, HALF_KNOWN, discard=0.3, distrust=0.7, smoothing=0.2), (first + soft[1]) / 2
+
+
+def of_pooled_logits(folder):
+    """Two places (1, 4) and (3, 0) have a mean of (2, 2), one has (5, 1): 3 and 1 apart. Vectors are apart by class."""
+    yield pooled_logits(doubles([[[1, 4], [3, 0]]]), doubles([[[5, 1]]])), (3 + 1) / 2
+    yield pooled_logits(S, T), (LN2 + LN2 + LN3 + LN2 + LN3) / 6
 
 
 def of_masks(folder):

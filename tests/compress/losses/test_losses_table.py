@@ -38,7 +38,7 @@ ZERO = {
     ),
     *("sp", "ickd", "rkd", "diswot", "codebook", "token_relations", "self_similarity"),
     *("attention", "cwd", "hcl", "dsi", "block_mse", "visible_tokens"),
-    *("l1", "l2", "huber"),
+    *("l1", "l2", "huber", "pooled_logits"),
 }
 """Nothing to learn for a student that is its teacher."""
 

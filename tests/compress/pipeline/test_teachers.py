@@ -46,6 +46,30 @@ def test_a_committee_is_for_class_scores(example):
         TeacherEnsemble([dense, dense], [1, 1])(example)
 
 
+class Pixels(torch.nn.Module):
+    """Two classes at each pixel, of which the input's brightness is the first's probability; at ``step`` pixels each."""
+
+    def __init__(self, step=1, power=1):
+        super().__init__()
+        self._step, self._power = step, power
+
+    def forward(self, x):
+        share = x[:, :1, :: self._step, :: self._step] ** self._power
+        return torch.cat([share, 1 - share], 1).log()
+
+
+def test_a_committee_of_segmentation_is_the_mean_at_each_pixel():
+    image = torch.tensor([[[[0.5, 0.8], [0.1, 0.4]]]])
+    both = TeacherEnsemble([Pixels(), Pixels(power=2)], [3.0, 1.0], maps=True)(image).exp()[:, 0]
+    torch.testing.assert_close(both, (3 * image[:, 0] + image[:, 0] ** 2) / 4)
+    coarse = TeacherEnsemble([Pixels(), Pixels(step=2)], [1.0, 1.0], maps=True)(image).exp()[:, 0]
+    torch.testing.assert_close(coarse, (image[:, 0] + 0.5) / 2, msg="the one pixel of the second stands for all")
+    twice = FlipAveraging(Pixels(), maps=True)(image).exp()[:, 0]
+    torch.testing.assert_close(twice, image[:, 0], msg="each pixel says the same in the mirror")
+    with pytest.raises(UserError, match=r"of segmentation \(samples, classes, rows, columns\); given: \[\(1, 2\)"):
+        TeacherEnsemble([Says(0.9, 0.1), Says(0.5, 0.5)], [1, 1], maps=True)(torch.zeros(1, 1))
+
+
 class Left(torch.nn.Module):
     """How bright the left column is decides: (samples, 1, 2, 2) to (samples, 2)."""
 
