@@ -122,9 +122,8 @@ class BoxSamples(Samples):
     def __init__(self, held: ImageCache, indices: Indices, view: BoxPreprocessing, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self._held, self._indices, self._view = held, indices, view
-        chosen = [held.drawn[index] for index in indices]
-        vertices = max([0, *(each.more.shape[1] for each in chosen if each.more is not None)])
-        self.boxes = _filled([_fitted(each, view, vertices) for each in chosen])
+        self._rows = [_fitted(held.drawn[index], view) for index in indices]
+        self._most = max([1, *map(len, self._rows)])
         self._content = ""
 
     def __len__(self) -> int:
@@ -132,7 +131,7 @@ class BoxSamples(Samples):
 
     def load(self, indices: Indices, augment: np.random.Generator | None = None) -> Batch:
         """Load the images at ``indices`` with their boxes."""
-        pixels, boxes = self._held.take(self._indices[indices]), self.boxes[indices].copy()
+        pixels, boxes = self._held.take(self._indices[indices]), _filled([self._rows[i] for i in indices], self._most)
         if augment is not None:
             pixels, boxes = augment_with_boxes(pixels, boxes, self._view, augment)
         return Batch(self._view.normalise(np.moveaxis(pixels, 3, 1)), boxes)
@@ -143,7 +142,8 @@ class BoxSamples(Samples):
     def fingerprint(self) -> str:
         if not self._content:
             digest = hashlib.sha256(repr((self._view, self.classes)).encode())
-            digest.update(self.boxes.tobytes())
+            for rows in self._rows:
+                digest.update(repr(rows.shape).encode() + rows.tobytes())
             digest.update("".join(self._held.digests(self._indices)).encode())
             self._content = digest.hexdigest()
         return self._content
@@ -249,23 +249,25 @@ def as_boxes(rows: Sequence[Sequence[float]]) -> Boxes:
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
-def _fitted(drawn: AnnotatedImage, view: BoxPreprocessing, vertices: int) -> Boxes:
-    """A picture's boxes in pixels of the input, masks filled up to so many vertices."""
+def _fitted(drawn: AnnotatedImage, view: BoxPreprocessing) -> Boxes:
+    """A picture's rows in pixels of the input."""
     across, down, left, top = view.fit(*drawn.size)
     boxes = drawn.boxes * np.array([1, across, down, across, down], np.float32)
     boxes = boxes + np.array([0, left, top, left, top], np.float32)
     if drawn.more is None:
         return boxes
     more = drawn.more * np.array([across, down, 1], np.float32) + np.array([left, top, 0], np.float32)
-    return joined(boxes, more, None if drawn.areas is None else drawn.areas * across * down, vertices)
+    return joined(boxes, more, None if drawn.areas is None else drawn.areas * across * down)
 
 
-def _filled(boxes: Sequence[Boxes]) -> Boxes:
-    """Boxes of each sample as one array, filled up with rows of label -1; one such row at least."""
-    most = max([1, *(len(each) for each in boxes)])
-    padded = np.tile(empty_row(max([5, *(each.shape[1] for each in boxes)])), (len(boxes), most, 1))
+def _filled(boxes: Sequence[Boxes], most: int) -> Boxes:
+    """Rows of each sample as one array, ``most`` each, filled up with rows of label -1.
+
+    Masks are filled up to the vertices of the batch's largest: to those of a whole data set they would fill the memory.
+    """
+    padded = np.tile(empty_row(max(each.shape[1] for each in boxes)), (len(boxes), most, 1))
     for row, each in zip(padded, boxes, strict=True):
-        row[: len(each)] = each
+        row[: len(each), : each.shape[1]] = each
     return padded
 
 

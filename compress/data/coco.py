@@ -25,7 +25,7 @@ from compress.data.coco_files import (
 from compress.data.coco_keypoints import mirror_pairs, point_names, read_area, read_points
 from compress.data.object_rows import polygons_of
 from compress.data.options import Seed, Sides, checked_options
-from deploy.processing.detection.rows import NO_VERTEX, ObjectKind
+from deploy.processing.detection.rows import LEAST_VERTICES, NO_VERTEX, ObjectKind
 from profiles.errors import UserError, one_line
 
 MOST_PIXELS = 2**31
@@ -176,7 +176,7 @@ class _Reader:
         """Return ``more`` and ``areas`` of a picture's objects."""
         if self._objects == "boxes":
             return {}
-        most = self.points if self._objects == "keypoints" else max([0, *(len(points) for points, _ in beside)])
+        most = self.points if self._objects == "keypoints" else max([LEAST_VERTICES, *(len(points) for points, _ in beside)])
         more = np.zeros((len(beside), most, 3), np.float32)
         more[..., 2] = NO_VERTEX if self._objects == "masks" else 0
         for row, (points, _) in zip(more, beside, strict=True):

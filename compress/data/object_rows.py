@@ -11,21 +11,17 @@ import numpy.typing as npt
 from compress.data.decoding import Size, turned_boxes
 from deploy.processing.detection.rows import CORNERS, LEAST_VERTICES, NO_VERTEX, NUMBERS, kind_of
 
+MOST_PIXELS = 1 << 27
+"""Of a mask: sizes that an annotation states are not yet those of its picture."""
+MOST_VERTICES = 1 << 14
+"""Of one mask: COCO's largest have a tenth of that."""
 Rows = npt.NDArray[np.float32]
 
 
-def joined(boxes: Rows, more: Rows, areas: Rows | None, vertices: int = 0) -> Rows:
-    """Join boxes (objects, 5), points (objects, points, 3) and areas (objects,) to rows.
-
-    Args:
-        vertices: to which polygons are filled up.
-    """
-    if areas is not None:
-        return np.concatenate([boxes, more.reshape(len(boxes), -1), areas[:, None]], axis=1).astype(np.float32)
-    filled = np.zeros((len(boxes), max(vertices, more.shape[1]), NUMBERS), np.float32)
-    filled[..., 2] = NO_VERTEX
-    filled[:, : more.shape[1]] = more
-    return np.concatenate([boxes, filled.reshape(len(boxes), -1)], axis=1)
+def joined(boxes: Rows, more: Rows, areas: Rows | None) -> Rows:
+    """Join boxes (objects, 5), vertices or keypoints (objects, points, 3) and keypoints' areas (objects,) to rows."""
+    parts = [boxes, more.reshape(len(boxes), NUMBERS * more.shape[1])]
+    return np.concatenate(parts if areas is None else [*parts, areas[:, None]], axis=1).astype(np.float32)
 
 
 def empty_row(width: int) -> Rows:
@@ -91,6 +87,8 @@ def turned_points(points: Rows, stored: Size, orientation: int) -> Rows:
 def polygons_of(shape: Any, height: int, width: int) -> Rows:
     """Read COCO's ``segmentation`` as vertices (vertices, 3): polygons as they are, of run lengths each run's rectangle.
 
+    Run lengths of a very ragged outline are taken at a half of their size or less.
+
     Args:
         height, width: of the picture.
 
@@ -98,7 +96,7 @@ def polygons_of(shape: Any, height: int, width: int) -> Rows:
         ValueError, TypeError, LookupError, OverflowError: it is neither, or run lengths of another size.
     """
     if isinstance(shape, Mapping):
-        return _rectangles(read_runs(shape, height, width))
+        return _outlined(read_runs(shape, height, width))
     if not isinstance(shape, list):
         raise ValueError("a segmentation is a list of polygons, or run lengths")
     parts: list[Rows] = []
@@ -110,7 +108,18 @@ def polygons_of(shape: Any, height: int, width: int) -> Rows:
             raise ValueError("a polygon has finite numbers")
         number = np.full((len(points), 1), len(parts))
         parts.append(np.concatenate([points.clip(0, (width, height)), number], axis=1).astype(np.float32))
+    if sum(map(len, parts)) > MOST_VERTICES:
+        raise ValueError(f"its polygons have {sum(map(len, parts))} points; at most {MOST_VERTICES}")
     return np.concatenate(parts) if parts else np.zeros((0, NUMBERS), np.float32)
+
+
+def _outlined(mask: npt.NDArray[np.bool_]) -> Rows:
+    """Return rectangles that are a mask; of one that takes more than ``MOST_VERTICES``, at a half of its size or less."""
+    step, found = 1, _rectangles(mask)
+    while len(found) > MOST_VERTICES:
+        step *= 2
+        found = _rectangles(mask[step // 2 :: step, step // 2 :: step])
+    return found * np.array([step, step, 1], np.float32)
 
 
 def read_runs(shape: Mapping[str, Any], height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -122,6 +131,8 @@ def read_runs(shape: Mapping[str, Any], height: int, width: int) -> npt.NDArray[
     if list(shape["size"]) != [height, width]:
         raise ValueError(f"run lengths of a picture of {str(shape['size'])[:40]}, which is [{height}, {width}]")
     given, total = shape["counts"], height * width
+    if total > MOST_PIXELS:
+        raise ValueError(f"run lengths of {height} x {width} pixels; at most {MOST_PIXELS:,} are laid out")
     runs = np.array(_read_counts(given) if isinstance(given, str | bytes) else [int(each) for each in given], np.int64)
     if (runs < 0).any() or (runs > total).any() or runs.sum() != total:
         raise ValueError(f"its counts are not those of {total} pixels")

@@ -1,6 +1,7 @@
 """Files of masks, sound and keypoints, mutated: read, or one line for each fault, in bounded time."""
 
 import copy
+import functools
 import io
 import json
 import struct
@@ -12,6 +13,7 @@ from PIL import Image
 
 from compress.data import recordings
 from compress.data.audio import audio
+from compress.data.coco import coco
 from compress.data.coco_keypoints import coco_keypoints
 from compress.data.coco_masks import coco_masks
 from compress.data.masks import masks
@@ -112,14 +114,22 @@ def annotated(folder, start, entry):
     return folder / "annotations" / f"{start}train.json", table
 
 
+def behind_boxes(objects):
+    """The source coco with masks or keypoints behind its boxes."""
+    return functools.update_wrapper(functools.partial(coco, objects=objects), coco)
+
+
 @pytest.mark.parametrize(
     ("source", "start", "entry"),
     [
         (coco_keypoints, "person_keypoints_", {"keypoints": [3, 4, 2, 8, 9, 1]}),
         (coco_masks, "instances_", {"segmentation": [[2, 2, 9, 2, 9, 9]]}),
         (coco_masks, "instances_", {"segmentation": {"counts": [40, 16, 200], "size": [SIDE, SIDE]}}),
+        (behind_boxes("keypoints"), "person_keypoints_", {"keypoints": [3, 4, 2, 8, 9, 1]}),
+        (behind_boxes("masks"), "instances_", {"segmentation": [[2, 2, 9, 2, 9, 9]]}),
+        (behind_boxes("masks"), "instances_", {"segmentation": {"counts": [40, 16, 200], "size": [SIDE, SIDE]}}),
     ],
-    ids=["keypoints", "polygons", "run lengths"],
+    ids=["keypoints", "polygons", "run lengths", "keypoints of boxes", "polygons of boxes", "run lengths of boxes"],
 )
 def test_annotations(tmp_path, source, start, entry):
     file, table = annotated(tmp_path / "data", start, entry)

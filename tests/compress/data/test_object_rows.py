@@ -27,11 +27,25 @@ def test_run_lengths_become_rectangles_that_are_the_mask():
 def test_polygons_of_one_object_are_drawn_together():
     """A square of 2 x 3 and one of 1 x 1, the last vertices only filling up."""
     vertices = rows_of.polygons_of([[1, 1, 3, 1, 3, 4, 1, 4], [5, 0, 6, 0, 6, 1, 5, 1]], 6, 6)
-    row = rows_of.joined(np.zeros((1, 5), np.float32), vertices[None], None, vertices=11)[0]
-    assert kind_of(len(row)) == "masks" and len(row) == 5 + 33
+    row = rows_of.empty_row(5 + 33)
+    row[: 5 + 24] = rows_of.joined(np.zeros((1, 5), np.float32), vertices[None], None)[0]
+    assert kind_of(len(row)) == "masks"
     expected = np.zeros((6, 6), bool)
     expected[1:4, 1:3] = expected[0, 5] = True
     np.testing.assert_array_equal(draw(points_of(row), 6, 6), expected)
+
+
+def test_a_ragged_mask_is_taken_coarser_and_a_polygon_without_end_is_told():
+    """Of a chessboard of single pixels, 2 ** 15 rectangles, every second row and column is all there is left: one colour."""
+    board = np.indices((256, 256)).sum(axis=0) % 2 == 0
+    found = rows_of.polygons_of({"size": [256, 256], "counts": run_lengths(board)}, 256, 256)
+    assert len(found) <= rows_of.MOST_VERTICES and found[:, :2].max() == 256
+    coarse = board[1::2, 1::2]
+    np.testing.assert_array_equal(draw(found, 256, 256), np.kron(coarse, np.ones((2, 2), bool)))
+    with pytest.raises(ValueError, match="run lengths of 40000 x 40000 pixels; at most 134,217,728"):
+        rows_of.polygons_of({"size": [40000, 40000], "counts": [1600000000]}, 40000, 40000)
+    with pytest.raises(ValueError, match="its polygons have 20000 points; at most 16384"):
+        rows_of.polygons_of([[0.5] * 40000], 9, 9)
 
 
 def test_points_move_with_a_picture_by_hand():
@@ -112,6 +126,20 @@ def test_shapes_that_are_none_are_told_at_once(tmp_path):
     file.write_text(json.dumps(table))
     with pytest.raises(UserError, match=r"keypoints of 0.png: .* 9 numbers; given: 4, without visibilities"):
         instances.splits(root, "keypoints")
+
+
+@pytest.mark.parametrize("objects", ["masks", "keypoints"])
+def test_pictures_without_an_object_have_rows_of_the_same_kind(objects, tmp_path):
+    root = instances.write(tmp_path / "data", (3, 1, 1))
+    for start in ("instances", "person_keypoints"):
+        file = root / f"annotations/{start}_train.json"
+        table = json.loads(file.read_text())
+        table["annotations"] = [entry for entry in table["annotations"] if entry["image_id"] == 1]
+        file.write_text(json.dumps(table))
+    train = instances.splits(root, objects, calibration=1).train
+    batch = train.load(np.array([0, 2]), np.random.default_rng(0))
+    assert kind_of(batch.targets.shape[2]) == objects and (batch.targets[..., 0] == -1).all()
+    assert (train.load(np.array([1])).targets[..., 0] >= 0).all()
 
 
 def test_a_row_that_is_gone_says_nothing():
