@@ -19,13 +19,13 @@ EVEN = torch.zeros(1, 2, dtype=torch.float64)
 
 
 def test_which_losses_give_values_by_sample():
-    assert BY_SAMPLE == ["bd_kd", "dkd", "fer", "js", "kd", "nkd", "pld"]
+    assert BY_SAMPLE == ["bd_kd", "dkd", "fer", "js", "kd", "nkd", "pld", "pseudo_labels"]
 
 
 @pytest.mark.parametrize("name", BY_SAMPLE)
 def test_a_loss_is_the_mean_of_its_values_each_of_which_is_its_samples_own(name):
     torch.manual_seed(0)
-    student, teacher, targets = torch.randn(6, 4), 3 * torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, -1])
+    student, teacher, targets = torch.randn(6, 4), 9 * torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, -1])
     loss = load_object(losses()[name])
     given = (student, teacher) if name in ("kd", "js", "bd_kd") else (student, teacher, targets)
     values, chosen = loss.each(*given)
