@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from compress.methods.pruning.consumers import forward_hooks, has_statistics
 from compress.models.inputs import ModelInputs, call
@@ -46,7 +47,8 @@ def _adds(block: nn.Module, point: str, args: tuple[Any, ...], kwargs: Mapping[s
             return given[-1].clone()  # the sum may be computed in place
 
         with forward_hooks(block, behind={point: instead}):
-            return block(*args, **kwargs)
+            own_args, own_kwargs = tree_map(_own, (args, kwargs))  # what it reads may be changed in place
+            return block(*own_args, **own_kwargs)
 
     stream = with_given(torch.zeros_like)
     if not isinstance(stream, Tensor) or len(given) != 1 or stream.shape != given[0].shape or not bool(stream.any()):
@@ -57,14 +59,14 @@ def _adds(block: nn.Module, point: str, args: tuple[Any, ...], kwargs: Mapping[s
 
 
 def _calls(module: nn.Module, inputs: ModelInputs) -> dict[str, list[tuple[Any, Any]]]:
-    """Record the arguments of every module inside."""
+    """Record the arguments of every module inside; of lists as they are then, since what runs on may add to them."""
     calls: dict[str, list[tuple[Any, Any]]] = {}
+
+    def recorder(path: str) -> Any:
+        return lambda _, args, kwargs: calls.setdefault(path, []).append(tree_map(lambda leaf: leaf, (args, kwargs)))
+
     handles = [
-        inner.register_forward_pre_hook(
-            lambda _, args, kwargs, path=path: calls.setdefault(path, []).append((args, kwargs)), with_kwargs=True
-        )
-        for path, inner in module.named_modules()
-        if path
+        inner.register_forward_pre_hook(recorder(path), with_kwargs=True) for path, inner in module.named_modules() if path
     ]
     try:
         with forward_hooks(module):
@@ -73,6 +75,10 @@ def _calls(module: nn.Module, inputs: ModelInputs) -> dict[str, list[tuple[Any, 
         for handle in handles:
             handle.remove()
     return calls
+
+
+def _own(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _ancestors(path: str) -> list[str]:

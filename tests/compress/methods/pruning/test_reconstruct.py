@@ -140,6 +140,66 @@ def test_what_is_added_to_a_stream_is_found(norm):
     assert find_streams(model, paths, norms, BATCHES[0]) == {"2.conv2": "2", "3.conv2": "3"}
 
 
+class Adds(nn.Module):
+    """What a layer makes, added to what it reads: in place, or to the last of a list."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.layer, self.in_place = nn.Conv2d(2, 2, 1), in_place
+
+    def forward(self, x):
+        made = self.layer(x[-1])
+        return x[-1].add_(made) if self.in_place else x[-1] + made
+
+
+class OfAList(nn.Module):
+    """Blocks that read one list, which grows behind each, as DenseNet's do."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.blocks = nn.ModuleList(Adds(in_place) for _ in range(2))
+
+    def forward(self, x):
+        read = [x.clone()]
+        for block in self.blocks:
+            read.append(block(read))
+        return torch.cat(read, 1)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_blocks_that_read_a_growing_list_or_add_in_place_have_streams(in_place):
+    model, paths = OfAList(in_place).eval(), ["blocks.0.layer", "blocks.1.layer"]
+    assert find_streams(model, paths, {}, BATCHES[0]) == {"blocks.0.layer": "blocks.0", "blocks.1.layer": "blocks.1"}
+
+
+class Concatenates(nn.Module):
+    """Norm and layer of all that a list holds: with a longer one than it was given its norm has too few channels."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm2d(width), nn.Conv2d(width, 2, 1)
+
+    def forward(self, read):
+        return self.layer(self.norm(torch.cat(read, 1)))
+
+
+class DenseBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.layers = nn.Conv2d(2, 4, 1), nn.ModuleList(Concatenates(width) for width in (4, 6))
+
+    def forward(self, x):
+        read = [self.stem(x)]
+        for layer in self.layers:
+            read.append(layer(read))
+        return torch.cat(read, 1)
+
+
+def test_a_dense_block_has_no_streams():
+    model = DenseBlock().eval()
+    assert find_streams(model, ["layers.0.layer", "layers.1.layer"], {}, BATCHES[0]) == {}
+
+
 @pytest.mark.parametrize("norm", [True, False], ids=["batch norm", "bias"])
 def test_a_block_stands_in_for_one_that_is_gone(norm):
     """The first block only adds a constant: then the second adds it, and reads as much more, both to the last digit."""
