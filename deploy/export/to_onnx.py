@@ -6,7 +6,6 @@ norms are folded into the convolutions and linear layers before them, since ever
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import copy
 import functools
@@ -22,6 +21,7 @@ import onnx
 
 from deploy.engines.inputs import numbered
 from deploy.export.converted import CONVERTED
+from deploy.export.node_names import keep_names, scopes_of
 from deploy.onnx_graph.graph import FX_NODE, drop_unused_constants, use_global_pools
 from profiles.errors import UserError
 
@@ -75,7 +75,11 @@ def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
     only the name of each node's module and of its node in the program.
     """
     with silence_exporter():
-        model = CONVERTED.take(program) or _convert(program).model_proto
+        model = CONVERTED.take(program)
+        if model is None:
+            converted = _convert(program)
+            model = converted.model_proto
+            keep_names(model, converted.exported_program, program)
     _clean(model)
     return model
 
@@ -168,7 +172,7 @@ def _cached(make: Callable[..., Any]) -> Callable[..., Any]:
 def _decompose(program: ExportedProgram) -> ExportedProgram:
     """Decompose the program by the exporter: then it has the names of the ONNX file.
 
-    Converting that one again keeps every name (a test holds the exporter to it).
+    Converting that one again gives other numbers, which ``keep_names`` takes back.
     """
     converted = _convert(program)
     decomposed: ExportedProgram = converted.exported_program
@@ -297,9 +301,8 @@ def _clean(model: onnx.ModelProto) -> None:
 
 def _name_node(node: onnx.NodeProto) -> None:
     """Name a node by its module and operator, e.g. ``layer1.0.conv1/Conv:conv2d_1``, and keep the program's name."""
-    metadata = {p.key: p.value for p in node.metadata_props}
+    scopes = scopes_of(node)
     del node.metadata_props[:]
-    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
     module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
     if scopes:
         node.metadata_props.add(key=FX_NODE, value=scopes[-1])

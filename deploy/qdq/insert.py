@@ -90,12 +90,17 @@ def insert(model: onnx.ModelProto, placement: Placement, scales: Scales, recipe:
     """Insert Q/DQ pairs at the placed activations and int8 weights, in a copy of the float ``model``.
 
     Raises:
-        ValueError: a placed tensor has no scale, or the model cannot have activations of 16 bits.
+        ValueError: a placed tensor has no scale or is not in the model, or that cannot have activations of 16 bits.
     """
     missing = [a.tensor for a in placement.activations if a.tensor not in scales.activations]
     missing += [w.tensor for w in placement.weights if w.tensor not in scales.weights]
     if missing:
         raise ValueError(f"no scale for {', '.join(missing)}")
+    graph = Graph(model)
+    absent = [a.tensor for a in placement.pairs if a.tensor not in graph.inputs and graph.producer(a.tensor) is None]
+    absent += [w.tensor for w in placement.weights if not graph.is_constant(w.tensor)]
+    if absent:
+        raise ValueError(f"pairs are placed at {', '.join(absent[:8])}, which the model does not have")
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
     if any(activation.bits > 8 for activation in placement.pairs):

@@ -17,7 +17,7 @@ from deploy.engines.onnxruntime import ONNXRuntime, save_optimized
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.packing.indices import quantize_weight
 from deploy.qdq.insert import Scales, activation_scale, insert, weight_limit, weight_scales
-from deploy.qdq.placement import place
+from deploy.qdq.placement import Activation, place
 from profiles.device import load as load_profile
 from profiles.quantization import QUANTIZATION
 from tests.conftest import blob_splits, small_model
@@ -134,3 +134,16 @@ def test_a_placed_tensor_without_a_scale_is_refused():
     model = to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)]))
     with pytest.raises(ValueError, match="no scale for input"):
         insert(model, place(model, VNNI), Scales(activations={}, weights={}), VNNI)
+
+
+def test_a_placement_of_another_file_is_refused():
+    """Pairs at tensors that a file does not have would be left out without a word, and layers run in float."""
+    model = to_onnx(capture(small_model(), [torch.randn(2, 1, 16, 16)]))
+    placement = place(model, VNNI)
+    other = replace(placement, activations=(*placement.activations, Activation(tensor="add_42")))
+    scales = Scales(
+        activations={a.tensor: (0.1, 3) for a in other.activations},
+        weights={w.tensor: np.ones(4, np.float32) for w in placement.weights},
+    )
+    with pytest.raises(ValueError, match="pairs are placed at add_42, which the model does not have"):
+        insert(model, other, scales, VNNI)
