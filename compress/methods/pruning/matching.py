@@ -2,7 +2,7 @@
 
 ``x.reshape(samples, tokens, channels)`` behind an attention has the channels that the attention reads. So heads and stream,
 which are groups of their own, are cut to the same width or not at all: where neither could be cut as asked, the stream is
-cut to the width of the heads that stay, whatever multiple that is of.
+cut to the width of the heads that stay, whatever multiple that is of. The heads of other blocks on that stream go along.
 """
 
 from __future__ import annotations
@@ -46,7 +46,22 @@ def matching_widths(
                 continue
             found = sorted(_splits(fine, own, width, size), key=lambda each: each[0])
             for _, others in found[:MOST]:
-                yield {root: widths[root], **others}
+                yield {root: widths[root], **others, **dict(_heads_elsewhere(module, groups, path, fine, width))}
+
+
+def _heads_elsewhere(
+    module: nn.Module, groups: Sequence[Group], path: str, stream: Made, width: int
+) -> Iterator[tuple[str, int]]:
+    """Yield the widths of heads in other modules of the same code on a stream of ``width``, where whole heads make that."""
+    kind = type(module.get_submodule(path))
+    for other, part in module.named_modules():
+        if type(part) is not kind or other == path:
+            continue
+        for made in _alike(module, groups, other).values():
+            for heads in made - {stream} if stream in made else ():
+                ((root, count), *more) = heads
+                if not more and width % count == 0:
+                    yield root, width // count
 
 
 def _alike(module: nn.Module, groups: Sequence[Group], path: str) -> dict[int, set[Made]]:

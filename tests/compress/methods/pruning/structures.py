@@ -231,3 +231,32 @@ class Padded(nn.Module):
         wide = functional.pad(x, (0, 0, 0, 2, 0, 2))
         x = x + self.down(functional.relu(self.up(wide)))[:, :4, :4]
         return self.head(x.mean((1, 2)))
+
+
+class TiedHeads(nn.Module):
+    """Attention whose code takes the width of a head, and of what it gives, from the stream it reads (Swin V2)."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.num_heads, self.scale = heads, nn.Parameter(torch.rand(heads, 1, 1) + 1)
+        self.norm, self.qkv, self.proj = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        samples, tokens, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(samples, tokens, 3, self.num_heads, width // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        scores = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
+        mixed = (scores * self.scale).softmax(-1) @ v
+        return x + self.proj(mixed.transpose(1, 2).reshape(samples, tokens, width))
+
+
+class TiedBlocks(nn.Module):
+    """Three such blocks on one stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 40, 4, 4), nn.Linear(40, 4)
+        self.blocks = nn.Sequential(*[TiedHeads(40, 4) for _ in range(3)])
+
+    def forward(self, x):
+        return self.head(self.blocks(self.patch(x).flatten(2).transpose(1, 2)).mean(1))

@@ -18,7 +18,9 @@ from tests.zoo import small as zoo
 OUTPUT = "an output of the model would lose them"
 LEAST = {
     **dict.fromkeys(("Transformer", "Window", "Branches", "Upsampled", "C2f", "ViT", "TorchAttention", "ConvNeXt"), 0.35),
-    **dict.fromkeys(("LambdaShortcut", "SqueezeExcite", "Shared", "UnevenHeads", "CosineHeads", "Scalars", "Padded"), 0.35),
+    **dict.fromkeys(
+        ("LambdaShortcut", "SqueezeExcite", "Shared", "UnevenHeads", "CosineHeads", "Scalars", "Padded", "TiedBlocks"), 0.35
+    ),
     **dict.fromkeys(("Flattened", "Inception"), 0.3),
     "Grouped": 0.25,
     "SliceResidual": 0.2,
@@ -115,6 +117,16 @@ def test_a_stream_is_cut_to_the_width_of_the_heads_that_stay():
     assert len(operation.tensors["patch.weight"]["0"]) == 30
     assert len(operation.tensors["block.qkv.weight"]["0"]) == 90
     assert [len(operation.tensors["block.proj.weight"][axis]) for axis in "01"] == [30, 30]
+
+
+def test_heads_of_all_blocks_on_a_stream_are_cut_with_it():
+    """Of four heads of ten channels three stay in each of three blocks, so 30 of the stream's 40."""
+    module, example = make("TiedBlocks"), torch.randn(2, 3, 16, 16)
+    operation, notes = cut(module, example, rank_groups(module, example)[0], 0.25, 4)
+    assert notes == ()
+    assert len(operation.tensors["patch.weight"]["0"]) == 30
+    assert [operation.attributes[f"blocks.{n}"]["num_heads"] for n in range(3)] == [3, 3, 3]
+    assert [len(operation.tensors[f"blocks.{n}.qkv.weight"]["0"]) for n in range(3)] == [90, 90, 90]
 
 
 def test_a_model_that_runs_and_cannot_be_followed_is_told_from_one_that_does_not_run(monkeypatch):
