@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+TINY = 1e-12
 Kind = Literal["svd", "spatial", "tucker2"]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -175,9 +176,25 @@ def relative_error(layer: Layer, kind: Kind, rank: int) -> float:
 
 def _svd(matrix: Tensor, rank: int) -> list[Tensor]:
     """Split (outputs, inputs) into (rank, inputs) and (outputs, rank), the singular values' roots on both."""
-    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-    root = s[:rank].sqrt()
-    return [root[:, None] * v[:rank], u[:, :rank] * root]
+    if len(matrix) > matrix.shape[1]:
+        second, first = _svd(matrix.T, rank)
+        return [first.T, second.T]
+    u = _left(matrix)
+    rows = u.T @ matrix
+    root = rows.norm(dim=1, keepdim=True).sqrt()
+    root = torch.maximum(root, TINY * root.max().clamp(min=TINY))
+    return [(rows / root)[:rank], (u * root.T)[:, :rank]]
+
+
+def _left(matrix: Tensor) -> Tensor:
+    """Return the left singular vectors, those of the largest values first: eigenvectors of ``matrix matrix^T``.
+
+    A decomposition of the matrix itself took four times as long with a row for two columns (1,024 by 2,304), and of the
+    first layer of VGG's classifier minutes; in double precision the nearest product is the same to its last digits.
+    """
+    wide = matrix.shape[0] <= matrix.shape[1]
+    vectors: Tensor = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)[1].flip(1)
+    return vectors if wide else torch.linalg.qr(matrix @ vectors)[0]
 
 
 def _both_sides(weight: Tensor, rank: int) -> list[Tensor]:
@@ -195,8 +212,7 @@ def _spatial(weight: Tensor, rank: int) -> list[Tensor]:
 
 
 def _tucker2(weight: Tensor, rank: int) -> list[Tensor]:
-    left = torch.linalg.svd(weight.flatten(1), full_matrices=False)[0][:, :rank]
-    right = torch.linalg.svd(weight.transpose(0, 1).flatten(1), full_matrices=False)[0][:, :rank]
+    left, right = _left(weight.flatten(1))[:, :rank], _left(weight.transpose(0, 1).flatten(1))[:, :rank]
     core = torch.einsum("oik,or,is->rsk", weight.flatten(2), left, right)
     return [right.T, core, left]
 

@@ -88,13 +88,13 @@ def test_a_network_with_a_stem_patches_and_few_outputs_is_factorised(context, mu
 
 def test_a_layer_is_decomposed_once_for_all_ranks_and_attempts(context, monkeypatch):
     """Two a convolution for Tucker-2, one for spatial factors, one for the head; milder attempts make none."""
-    made, svd = [], torch.linalg.svd
+    made, eigh = [], torch.linalg.eigh
 
     def counted(matrix, **how):
         made.extend([matrix] * (not matrix.is_meta))
-        return svd(matrix, **how)
+        return eigh(matrix, **how)
 
-    monkeypatch.setattr(torch.linalg, "svd", counted)
+    monkeypatch.setattr(torch.linalg, "eigh", counted)
     given = Artifact(plan=small_plan(1.0), module=small_model(width=1.0))
     convolutions = [m for m in given.module.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1 < m.kernel_size[0]]
     stage = LowRank(epochs=0, keep=0.4, largest_error=0.99)

@@ -131,3 +131,27 @@ def test_factors_are_not_cut_to_a_larger_rank():
     layer = nn.Linear(8, 6)
     with pytest.raises(RuntimeError, match="size mismatch"):
         cut_factors(factorize(layer, "svd", 2), layer, "svd", 3)
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (12, 12)], ids=["wide", "tall", "square"])
+@pytest.mark.parametrize("full", [True, False], ids=["of full rank", "of rank 4"])
+def test_factors_are_those_of_the_singular_value_decomposition(shape, full):
+    """The nearest product of rank 6, both sides as large as the singular values' roots; of a matrix of rank 4 the matrix."""
+    torch.manual_seed(0)
+    layer = nn.Linear(shape[1], shape[0])
+    with torch.no_grad():
+        if not full:
+            layer.weight.copy_(torch.randn(shape[0], 4) @ torch.randn(4, shape[1]))
+    u, s, v = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)
+    first, second = (factor.weight.detach().double() for factor in factorize(layer, "svd", 6))
+    torch.testing.assert_close(second @ first, (u[:, :6] * s[:6]) @ v[:6], atol=1e-5, rtol=1e-5)
+    values = s[:6] if full else torch.cat([s[:4], torch.zeros(2, dtype=torch.float64)])
+    for norms in first.norm(dim=1), second.norm(dim=0):
+        torch.testing.assert_close(norms, values.sqrt(), atol=1e-3, rtol=1e-4)
+
+
+def test_factors_of_zeros_make_zeros():
+    layer = nn.Linear(6, 8)
+    nn.init.zeros_(layer.weight)
+    first, second = (factor.weight for factor in factorize(layer, "svd", 2))
+    assert bool((second @ first == 0).all())
