@@ -26,11 +26,12 @@ from compress.methods.quantization.post_training import QuantizedModel, quantize
 from compress.stages.quantize import QuantizeStage
 from deploy.devices import device
 from deploy.engines import engine
+from deploy.engines.inputs import Inputs, as_feed, input_names
 from deploy.measure.parity import parity
 from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from tests.bench.figure import Figure, Table, at_most
-from tests.bench.int8_subjects import CALIBRATION, FROM_DATA, SUBJECTS, Subject
+from tests.bench.int8_subjects import FROM_DATA, SUBJECTS, Subject
 from tests.bench.prunable import Some
 from tests.bench.running import MISSING
 from tests.bench.timing import Variant, p50_ms
@@ -101,7 +102,7 @@ def files(subject: Subject, scratch: Path) -> tuple[dict[str, dict[str, Path]], 
 
     Ours is made for each engine's recipe.
     """
-    samples = subject.calibration.load(np.arange(min(CALIBRATION, len(subject.calibration)))).inputs
+    samples = subject.calibration.load(np.arange(min(subject.calibrated_on, len(subject.calibration)))).inputs
     paths = {who: scratch / f"{who}.onnx" for who in ("float", "nncf", "onnxruntime")}
     onnx.save(subject.model, str(paths["float"]))
     onnx.save(nncf_int8(subject.model, samples, transformer=subject.transformer), str(paths["nncf"]))
@@ -135,7 +136,7 @@ def measured(subject: Subject, made: dict[str, dict[str, Path]], seconds: float 
         for who, paths in made.items()
         for name, path in paths.items()
     }
-    feed = {subject.model.graph.input[0].name: subject.test.load(np.arange(1)).inputs}
+    feed = as_feed(subject.test.load(np.arange(1)).inputs, [given.name for given in subject.model.graph.input])
     rounds = [p50_ms(variants, feed, seconds) for _ in range(ROUNDS if seconds else 0)]
     outputs = {key: _judged(subject, *variant) for key, variant in variants.items()}
     found = {}
@@ -153,10 +154,10 @@ def _judged(subject: Subject, path: Path, name: str, precision: str) -> tuple[fl
     with tempfile.TemporaryDirectory() as scratch, RemoteWorker(device("local")) as worker:
         folder = Path(scratch) / "engine"
         worker.build(path, runtime.plan(load("cpu"), precision, runtime.affinity().version), folder)
-        given = worker.open(folder)["inputs"][0]["name"]
+        names = input_names(worker.open(folder))
 
-        def predict(inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-            made = list(worker.infer({given: inputs}).values())
+        def predict(inputs: Inputs) -> list[npt.NDArray[Any]]:
+            made = list(worker.infer(as_feed(inputs, names)).values())
             kept.append(made[0])
             return made
 

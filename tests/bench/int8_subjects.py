@@ -19,15 +19,19 @@ from torch import nn
 from compress.data import Samples
 from compress.data.base import ArraySamples, Splits
 from compress.data.digits import digits
+from compress.data.subset import Subset
+from compress.data.text import sentence_pairs
 from compress.data.yolo import yolo
 from compress.execution.progress import StreamProgress
 from compress.methods.distillation.objective import Objective, parse_losses
 from compress.models.checkpoint import load_into
 from compress.models.factory import factory
 from compress.models.foreign import load_foreign
+from compress.models.inputs import as_tensors
 from compress.models.resnet import resnet
 from compress.tasks import Task
 from compress.tasks.classification import Classification
+from compress.tasks.similarity import Similarity
 from compress.training.schedule import Schedule
 from compress.training.trainer import Trainer
 from deploy.export import from_onnx
@@ -37,6 +41,8 @@ from tests.bench.small_models import gated, vit
 
 ROOT = Path(__file__).parent.parent.parent
 CALIBRATION, TESTED = 300, 10_000
+SENTENCES, VALIDATED = 100, 250
+"""Of MiniLM: sentences to take ranges from, pairs to choose them on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,7 @@ class Subject:
 
     Attributes:
         module: the network in PyTorch; None of one that is published as ONNX.
+        calibrated_on: samples that the two tools get, the first ones.
     """
 
     model: onnx.ModelProto
@@ -54,6 +61,7 @@ class Subject:
     task: Task
     transformer: bool = False
     module: nn.Module | None = None
+    calibrated_on: int = CALIBRATION
 
 
 def _cifar(blocks: int, checkpoint: str) -> Subject:
@@ -115,6 +123,33 @@ def _fastestdet() -> Subject:
     return Subject(model=model, calibration=splits.calibration, validation=splits.validation, test=splits.test, task=task)
 
 
+def _minilm() -> Subject:
+    """Sentences of the STS Benchmark, as examples/sentences.toml has them; a point is 0.01 of Spearman's correlation."""
+    data = Path(os.environ["EDGE_DATA"])
+    files = {split: str(data / "data" / "stsb" / f"stsb-en-{split}.csv") for split in ("train", "dev", "test")}
+    splits = sentence_pairs(
+        train=files["train"],
+        validation=files["dev"],
+        test=files["test"],
+        tokenizer=str(data / "minilm"),
+        length=48,
+        calibration=SENTENCES,
+    )
+    module = factory(f"transformers:{data / 'minilm'}")(head="embedding")
+    load_into(module, load_foreign(data / "minilm" / "model.safetensors"), "model.safetensors")
+    example = as_tensors(splits.calibration.load(np.arange(2)).inputs)
+    return Subject(
+        model=to_onnx(capture(module.eval(), example)),
+        calibration=splits.calibration,
+        validation=Subset(splits.validation, np.arange(2 * VALIDATED)),
+        test=splits.test,
+        task=Similarity(),
+        transformer=True,
+        module=module,
+        calibrated_on=SENTENCES,
+    )
+
+
 def _digits(name: str, make: Callable[[], nn.Module], schedule: Schedule) -> Subject:
     splits = digits()
     return _of_module(trained(name, make, schedule, splits), splits, splits.test, transformer=name == "vit")
@@ -148,6 +183,7 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
     "fastestdet": _fastestdet,
     "gated": partial(_digits, "gated", gated, ADAM),
     "vit": partial(_digits, "vit", vit, ADAM),
+    "minilm": _minilm,
 }
-FROM_DATA = ("resnet20", "resnet56", "squeezenet", "squeezenet_seen", "fastestdet")
+FROM_DATA = ("minilm", "resnet20", "resnet56", "squeezenet", "squeezenet_seen", "fastestdet")
 """Those that need what $EDGE_DATA holds."""

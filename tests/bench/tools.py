@@ -6,19 +6,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deploy.engines.inputs import as_feed, count, rows
 from profiles.device import facts
 
 VNNI = {"avx512_vnni", "avx_vnni"}
 
 
 def nncf_int8(model: Any, samples: Any, *, transformer: bool = False) -> Any:
-    """NNCF's post-training int8 with its defaults, for an ONNX model with one input and samples of it."""
+    """NNCF's post-training int8 with its defaults, for an ONNX model and samples, of several inputs by name."""
     import nncf
 
-    name = model.graph.input[0].name
-    dataset = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))], lambda x: {name: x})
     kind = nncf.ModelType.TRANSFORMER if transformer else None
-    return nncf.quantize(model, dataset, subset_size=len(samples), model_type=kind)
+    feeds = _feeds(model, samples)
+    return nncf.quantize(model, nncf.Dataset(feeds), subset_size=len(feeds), model_type=kind)
+
+
+def _feeds(model: Any, samples: Any) -> list[dict[str, Any]]:
+    """Return what a model reads of each sample, one at a time."""
+    names = [given.name for given in model.graph.input]
+    return [as_feed(rows(samples, slice(i, i + 1)), names) for i in range(count(samples))]
 
 
 def ort_int8(model: Path, out: Path, samples: Any, scratch: Path) -> None:
@@ -28,11 +34,11 @@ def ort_int8(model: Path, out: Path, samples: Any, scratch: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    name = onnx.load(str(model), load_external_data=False).graph.input[0].name
+    feeds = _feeds(onnx.load(str(model), load_external_data=False), samples)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped base
         def __init__(self) -> None:
-            self._rows = iter([{name: samples[i : i + 1]} for i in range(len(samples))])
+            self._rows = iter(feeds)
 
         def get_next(self) -> Any:
             return next(self._rows, None)
