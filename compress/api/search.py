@@ -42,7 +42,7 @@ def search(
         join: address of a storage, for several processes that work on one search.
         out: where the front goes; ``runs/NAME-search`` without one.
         quiet_seconds: how long a race waits for a device that others use.
-        heartbeat_s: four missing heartbeats give a trial out again.
+        heartbeat_s: four missing heartbeats, and a minute at least, give a trial out again.
 
     Raises:
         UserError: everything that does not fit, at once.

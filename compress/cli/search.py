@@ -24,7 +24,9 @@ FAILED = 1
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Where the front goes. [runs/RECIPE-search]")
 @click.option("--quiet-seconds", type=click.FloatRange(0), help="How long a race waits for a device that others use. [60]")
-@click.option("--heartbeat", type=click.IntRange(1), default=30, help="Seconds; four missing give a trial out again. [30]")
+@click.option(
+    "--heartbeat", type=click.IntRange(1), default=30, help="Seconds; a trial without four is given out again. [30]"
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def search(
     recipe: str,

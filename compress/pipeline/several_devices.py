@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +16,12 @@ from compress.execution import distributed
 from compress.execution.cache import StepCache, check_writable
 from compress.execution.locks import only_writer
 from compress.execution.progress import Progress, keep_telling
+from compress.pipeline import bundle, operating_points
 from compress.pipeline.results import Guest, guest_models
-from compress.pipeline.run import Developed, develop, finish, race_options, tell_end, until_stage
+from compress.pipeline.run import Developed, Finished, develop, finish, race_options, tell_end, until_stage
 from compress.pipeline.shared_model import one_for_all
 from compress.pipeline.target import AskedDevice
+from compress.pipeline.verdict import settled_on
 from compress.recipe.spec import Recipe
 from compress.report.devices_record import DevicesReport
 from compress.report.record import Report
@@ -28,6 +31,7 @@ from deploy.engines import EngineError
 from profiles.errors import UserError, one_line
 
 FAILURES = (DeviceError, EngineError, StageError, UserError)
+BUNDLE, SHARED = "bundle", "bundle-for-all"
 T = TypeVar("T")
 
 
@@ -58,6 +62,7 @@ def run(
     training_s: dict[str, float] = {}
     developed: dict[str, Developed] = {}
     reports: dict[str, Report] = {}
+    ends: dict[str, Finished] = {}
     with only_writer(out), keep_telling(progress):
         cache, started = StepCache(steps, progress, trains=not measure_again), time.perf_counter()
 
@@ -90,21 +95,47 @@ def run(
             progress.say(f"on {name}")
             finished = tried(name, partial(finish, own, out / name, _guests(name, developed)))
             if finished is not None:
-                reports[name] = finished.report
+                reports[name], ends[name] = finished.report, finished
         if not reports:
             raise errors[0]
+        shared = one_for_all(reports)
+        bundles = {
+            name: folder
+            for name, row in shared.items()
+            if len(reports) > 1 and (folder := tried(name, partial(bundle_shared, ends[name], row, out / name, progress)))
+        }
         report = DevicesReport(
             name=recipe.name,
             reports=reports,
             faults=faults,
             training_s=training_s,
-            one_for_all=one_for_all(reports),
+            one_for_all=shared,
+            shared_bundles=bundles,
             same_machine=same_machine(developed),
         )
         if distributed.is_main():
             report.write(out)
         tell_end(cache, started, progress)
     return report
+
+
+def bundle_shared(finished: Finished, row: str, out: Path, progress: Progress) -> str:
+    """Write the bundle of the one model for all devices beside a device's own; return its folder's name in ``out``.
+
+    Where it is the device's best row, that is the device's own bundle.
+    """
+    own, report = finished.developed, finished.report
+    if row == report.verdict.best:
+        return BUNDLE
+    variant = next(entry.variant for entry in finished.entries if entry.name == row)
+    chosen = operating_points.choose(variant, own.teacher, own.evaluator, own.builder, own.cache)
+    contents = bundle.collect(variant, own.evaluator, own.builder, chosen)
+    if distributed.is_main():
+        about = replace(report, verdict=settled_on(report, row), folded=None)
+        written = bundle.bundle(out / SHARED, contents, about, own.builder.profile)
+        progress.say(bundle.signature(out / SHARED, written))
+    distributed.wait()
+    return SHARED
 
 
 def same_machine(developed: Mapping[str, Developed]) -> tuple[tuple[str, ...], ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from compress.methods.cost_model import is_loss
 from compress.pipeline.gate import Interval, ModelMetrics, gained, points, within_accuracy
 from compress.recipe.spec import Budget
-from compress.report.record import Row, Verdict
+from compress.report.record import Report, Row, Verdict
 
 LEAST_GAP_POINTS = 2.0
 """A smaller difference between validation and test is told of no checkpoint, however many samples show it."""
@@ -61,6 +62,26 @@ def conclude(
         speedup_interval=speedup(teacher.name, best.name) if speedup else None,
         is_free_within_budget=not _over_cost(best_free, budget),
         is_quiet=is_quiet,
+    )
+
+
+def settled_on(report: Report, name: str) -> Verdict:
+    """Return the verdict of a report where the row called ``name`` ships, whichever is the best."""
+    before, row, teacher = report.verdict, report.row(name), report.teacher
+    slower = report.row(before.best).p50 / row.p50
+    why_not = tuple(_faults(row, teacher, report.budget, report.scale))
+    return replace(
+        before,
+        within_budget=not why_not,
+        best=name,
+        speedup_vs_teacher_fp32=teacher.p50 / row.p50,
+        speedup_vs_best_free=before.speedup_vs_best_free * slower,
+        accuracy_drop_points=points(teacher.metric.value - row.metric.value, report.scale),
+        why_not=why_not,
+        speedup_vs_fastest_float=None
+        if before.speedup_vs_fastest_float is None
+        else before.speedup_vs_fastest_float * slower,
+        speedup_interval=None,
     )
 
 

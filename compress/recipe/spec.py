@@ -175,7 +175,7 @@ class TeacherSpec(Training):
         labelled: a copy that reads labels teaches in its place.
         engine: what answers in its place: ``openvino/int8`` is this machine's OpenVINO on the teacher quantised without
             training. For training on a CPU, whose runtimes are faster than PyTorch there.
-        shard: whether several processes hold a part of it each while it teaches; for one that does not fit a GPU.
+        shard: whether several processes hold a part of it each, while it is trained here and while it teaches.
     """
 
     model: str
@@ -190,7 +190,6 @@ class TeacherSpec(Training):
     mirrored: bool = False
     labelled: LabelledSpec | None = None
     engine: Answering | None = None
-    shard: bool = False
 
     @property
     def is_published(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -30,6 +30,7 @@ class DevicesReport:
         training_s: seconds that were spent on trainings which no device before it had made.
         one_for_all: the row of one model on each device: within the budget on all, and closest to each device's best; empty
             where there is none.
+        shared_bundles: by device the folder of its bundle of that row, below the device's own.
         same_machine: names of devices that are one machine, so that an engine which both plan alike is timed once.
     """
 
@@ -38,6 +39,7 @@ class DevicesReport:
     faults: Mapping[str, str]
     training_s: Mapping[str, float]
     one_for_all: Mapping[str, str]
+    shared_bundles: Mapping[str, str] = field(default_factory=dict)
     same_machine: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -69,6 +71,7 @@ class DevicesReport:
                 "teacher": report.teacher.flat(),
                 "best": each[device].flat(),
                 "one_for_all": shared[device].flat() if shared else None,
+                "bundle_for_all": f"{device}/{self.shared_bundles[device]}" if device in self.shared_bundles else None,
             }
             for device, report in self.reports.items()
         }
@@ -105,7 +108,8 @@ class DevicesReport:
         if not shared:
             return [*told, "No one model is within the budget on every device."]
         losses = [f"{device} {shared[device].p50 / row.p50:.2f}x the time of its own best" for device, row in each.items()]
-        return [*told, f"One model for all: {', '.join(losses)}."]
+        where = ", ".join(f"{device}/{folder}" for device, folder in self.shared_bundles.items())
+        return [*told, f"One model for all: {', '.join(losses)}." + (f" Its bundles: {where}." if where else "")]
 
     def __repr__(self) -> str:
         return f"<Reports of {self.name} on {', '.join(self.reports) or 'no device'}>"

@@ -30,6 +30,7 @@ class Training:
         self_mix: share of the images in which a region shows what another one of it shows (SelfMix); for class labels.
         cut_mix: share of the images in which a region shows what another image of the batch shows (CutMix); of those the
             teacher is asked, and no loss may read a label.
+        shard: whether several processes hold and train a part of the model each (FSDP2); for one that does not fit.
     """
 
     epochs: Annotated[int, Ge(1)]
@@ -46,6 +47,7 @@ class Training:
     realisations: Annotated[int, Ge(0)] = 0
     self_mix: Annotated[float, Ge(0), Le(1)] = 0.0
     cut_mix: Annotated[float, Ge(0), Le(1)] = 0.0
+    shard: bool = False
 
 
 @final

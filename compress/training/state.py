@@ -19,6 +19,7 @@ from compress.models.checkpoint import digest_tensors, load_tensors, save_tensor
 from compress.training.loader import Batches
 from compress.training.muon import MOMENTUM, Muon, hidden_kernels
 from compress.training.schedule import Schedule
+from compress.training.sharding import is_sharded, parted, whole
 from profiles.errors import UserError
 
 CHECKPOINT = "training.safetensors"
@@ -51,6 +52,7 @@ class RunState:
         self.schedule, self.batches, self.folder = schedule, batches, folder
         self.steps, self.step = batches.steps, 0
         self.optimizer = _optimizer(module, parts, schedule)
+        self._is_spread = is_sharded(module)
         self._name, self._module, self._parts, self._file = name, module, parts, folder / CHECKPOINT
         self._losses: list[float] = []
         self._average = _floats(module) if schedule.ema else {}
@@ -99,7 +101,8 @@ class RunState:
                 f"lower learning_rate (now {self.schedule.learning_rate:g}) or the weight of that loss"
             )
         self._losses.append(value)
-        if time.monotonic() - self._saved > CHECKPOINT_SECONDS and self.step < self.steps:
+        due = time.monotonic() - self._saved > CHECKPOINT_SECONDS and self.step < self.steps
+        if distributed.from_main(due) if self._is_spread else due:  # parts are gathered by all or by none
             self._write(self._tensors(), self._about())
 
     def end_of_epoch(self, validate: Validate | None) -> bool:
@@ -134,13 +137,13 @@ class RunState:
         return {"step": self.step, "losses": losses, "best_metric": self._best_metric, "stale": self._stale}
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model.{k}": v.detach() for k, v in self._module.state_dict().items()}
+        tensors = {f"model.{k}": whole(v.detach()) for k, v in self._module.state_dict().items()}
         tensors |= {f"parts.{k}": v.detach() for k, v in self._parts.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self._average.items()}
-        tensors |= {f"best.{k}": v for k, v in self._best.items()}
+        tensors |= {f"average.{k}": whole(v) for k, v in self._average.items()}
+        tensors |= {f"best.{k}": whole(v) for k, v in self._best.items()}
         for number, parameter in enumerate(self._parameters()):
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value).detach()
+                tensors[f"optimizer.{number}.{key}"] = whole(torch.as_tensor(value).detach())
         return {**tensors, "rng": torch.get_rng_state()}
 
     def _write(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -154,16 +157,17 @@ class RunState:
         for key, value in tensors.items():
             kind, _, name = key.partition(".")
             parts.setdefault(kind, {})[name] = value
-        self._module.load_state_dict(parts["model"])
+        own = self._module.state_dict()
+        self._module.load_state_dict({name: parted(value, own[name]) for name, value in parts["model"].items()})
         self._parts.load_state_dict(parts.get("parts", {}))
         device = next(iter(self._module.parameters())).device
         for mine, stored in ((self._average, "average"), (self._best, "best")):
-            mine.update({k: v.to(device) for k, v in parts.get(stored, {}).items()})
+            mine.update({k: parted(v.to(device), own[k]) for k, v in parts.get(stored, {}).items()})
         parameters = self._parameters()
         for key, value in parts.get("optimizer", {}).items():
             number, _, name = key.partition(".")
             parameter = parameters[int(number)]
-            like = value.to(parameter.device) if value.dim() else value
+            like = parted(value.to(parameter.device), parameter) if value.dim() else value
             same = like.shape == parameter.shape
             self.optimizer.state[parameter][name] = _as(parameter, like) if same and like.dim() == 4 else like
         torch.set_rng_state(tensors["rng"])

@@ -7,6 +7,7 @@ alone, so a run that was killed and resumed ends with the same weights as one th
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ from compress.training.loader import Batches, Part, Place
 from compress.training.memory import retained_memory
 from compress.training.processes import check_shared
 from compress.training.schedule import Schedule
-from compress.training.sharding import check_launcher, is_sharded, sharded
+from compress.training.sharding import check_launcher, check_spreadable, is_sharded, sharded, spread_while_trained
 from compress.training.state import RunState, Validate
 from compress.training.teacher_cache import Signals, TeacherCache, size_bytes
 from deploy.engines.inputs import Inputs, image
@@ -152,12 +153,17 @@ class Trainer:
         apart = broken_layers(module, fast_bf16()) if probed else []
         if apart:
             say(f"{', '.join(apart)} trains contiguous: torch breaks its gradient in channels last here")
-        layout = self._layout(name, module, batches, folder, apart)
+        spread = schedule.shard and distributed.count() > 1
+        if spread:
+            check_spreadable(name, schedule, is_program=is_program(module), reads_gradients=objective.reads_gradients)
+        layout = torch.contiguous_format if spread else self._layout(name, module, batches, folder, apart)
         teacher: QueriedSignals | TeacherCache | None = answers
         if answers is None and outputs and schedule.realisations:
             teacher = TeacherCache(outputs, batches, schedule, say)
         frozen = [each for each in objective.frozen() if not is_sharded(each)]
-        with self.placed([module.train(), *frozen], layout, apart):
+        module.train()
+        own = spread_while_trained(module, self._accelerator.device) if spread else contextlib.nullcontext()
+        with self.placed(frozen if spread else [module, *frozen], layout, () if spread else apart), own:
             objective.parts.to(self._accelerator.device).train()
             run = RunState(name, module, objective.parts, schedule, batches, folder, say)
             self._go(name, module, objective, run, layout, teacher, validate)
@@ -176,7 +182,8 @@ class Trainer:
         validate: Validate | None,
     ) -> None:
         """Run the steps that are left of a training."""
-        student = self._accelerator.prepare_model(module) if distributed.count() > 1 else module
+        is_whole = distributed.count() > 1 and not is_sharded(module)
+        student = self._accelerator.prepare_model(module) if is_whole else module
         first = run.step
         fetched, told = run.batches.fetched(run.step), self._progress.task(name, run.steps, run.step)
         with retained_memory(), objective, fetched as steps, told as bar:

@@ -145,6 +145,11 @@ class Objective:
         """Return whether a loss reads the samples without augmentation."""
         return "plain_logits" in self.reads
 
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether a loss's weight measures shares of the gradient."""
+        return any(isinstance(term.weight, Weight) and term.weight.observes_gradient for term in self._terms)
+
     def needs_teacher_at(self, step: TrainingStep) -> bool:
         """Return whether a loss with a weight above 0 in this step reads a signal of the teacher."""
         return _reads_teacher(_inputs_of(self._active(step)))

@@ -21,6 +21,8 @@ LOOKED_AT, PER_FOLDER = 64, 32
 """Images whose size is read, in all and of one folder."""
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640)
 LARGEST_GUESS_PX = {"classification": 224, "detection": 320, "segmentation": 320}
+SMALL_PX = 64
+"""Below it images of one size keep it: a network of 28 x 28 digits or 24 x 24 icons was trained at no other."""
 MULTIPLE_PX = 32
 """Sides of inputs of detectors and segmenters are multiples of it, as their coarsest maps are of one cell for so many."""
 MOST_YAML_BYTES = 1 << 20
@@ -196,12 +198,14 @@ def _size(path: Path, task: str, asked: int | None, of_weights: int | Sequence[i
     """Return the input's size, and why."""
     if asked is not None:
         return asked, "as asked"
-    height, width, count = _typical(path)
+    height, width, count, is_one = _typical(path)
     most = LARGEST_GUESS_PX[task]
     if task == "classification":
         if of_weights is not None:
             side = list(of_weights) if not isinstance(of_weights, int) else of_weights
             return side, "what the weights were trained at"
+        if is_one and height == width < SMALL_PX:
+            return height, f"the images are all {width} x {height} (of {count} looked at)"
         short = min(height, width)
         side = max([each for each in SIZES if each <= min(short * 1.15, most)] or [SIZES[0]])
         return side, f"the images are about {width} x {height} (of {count} looked at)"
@@ -210,8 +214,8 @@ def _size(path: Path, task: str, asked: int | None, of_weights: int | Sequence[i
     return sides, f"the images are about {width} x {height} (of {count} looked at), in multiples of {MULTIPLE_PX}"
 
 
-def _typical(path: Path) -> tuple[int, int, int]:
-    """Return the median height and width of images under ``path``, and how many were looked at."""
+def _typical(path: Path) -> tuple[int, int, int, bool]:
+    """Return the median height and width of images under ``path``, of how many, and whether all have one size."""
     files: list[Path] = []
     for place, folders, names in os.walk(path, followlinks=True):
         folders.sort()
@@ -223,7 +227,8 @@ def _typical(path: Path) -> tuple[int, int, int]:
     if not heads:
         raise UserError(f"--data {path}: none of its images can be opened")
     widths, heights = zip(*[head.shown for head in heads], strict=True)
-    return int(np.median(heights)), int(np.median(widths)), len(heads)
+    is_one = len({*zip(heights, widths, strict=True)}) == 1
+    return int(np.median(heights)), int(np.median(widths)), len(heads), is_one
 
 
 def _yolo_names(path: Path) -> dict[str, Any]:

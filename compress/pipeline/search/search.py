@@ -44,7 +44,7 @@ class SearchLimits:
         hours: that this process works on all devices.
         join: address of a storage that several processes share; a file in the search's folder without.
         quiet_seconds: how long a race waits for a device that others use; None for what the recipe says.
-        heartbeat_s: four missing heartbeats give a trial out again.
+        heartbeat_s: four missing heartbeats, and a minute at least, give a trial out again.
     """
 
     trials: int | None = None

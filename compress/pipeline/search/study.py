@@ -7,6 +7,7 @@ another process on the same host, which sees that it is gone, or else when its h
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import re
 import socket
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import optuna
 
 HEARTBEAT_S = 30
-GRACE = 4
-"""Heartbeats that may be missing."""
+GRACE, LEAST_GRACE_S = 4, 60
+"""Heartbeats that may be missing, and how long at least: a busy machine lets a thread wait for seconds."""
 MOST_TRIES = 3
 DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError)
 """What reading a damaged database or journal raises beside the errors of its libraries."""
@@ -120,8 +121,11 @@ def work(
     """
     library = import_optuna()
     states = library.trial.TrialState
+    taken: list[int] = []
+    own_faults: list[BaseException] = []
 
     def objective(trial: optuna.Trial) -> Sequence[float]:
+        taken[:] = [trial.number]
         trial.set_user_attr(WORKER, _worker())
         try:
             return run(trial)
@@ -129,8 +133,10 @@ def work(
             trial.set_user_attr("reason", stopped.reason)
             say(f"  stopped: {stopped.reason}")
             raise library.TrialPruned(stopped.reason) from None
-        except BaseException:
-            study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        except BaseException as error:
+            if _state(study, trial.number) == states.RUNNING:  # else another process has given it out again already
+                own_faults.append(error)
+                study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
             raise
 
     told = False
@@ -147,7 +153,23 @@ def work(
             told = True
             time.sleep(POLL_S)
             continue
-        study.optimize(objective, n_trials=1)
+        taken.clear()
+        try:
+            study.optimize(objective, n_trials=1)
+        except (
+            ValueError,
+            AssertionError,
+            library.exceptions.UpdateFinishedTrialError,
+        ):  # all that Optuna says of a lost one
+            if own_faults or not taken or _state(study, taken[0]) != states.FAIL:
+                raise
+            say(
+                f"trial {taken[0]}: given out again while it ran here, as its heartbeats were missing; it counts there alone"
+            )
+
+
+def _state(study: optuna.Study, number: int) -> Any:
+    return study.get_trials(deepcopy=False)[number].state
 
 
 def take_back(study: optuna.Study, say: Callable[[str], None]) -> None:
@@ -155,8 +177,7 @@ def take_back(study: optuna.Study, say: Callable[[str], None]) -> None:
     optuna = import_optuna()
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        worker = trial.user_attrs.get(WORKER)
-        if worker is not None and _is_dead(worker):
+        if _is_dead(trial.user_attrs.get(WORKER)):
             with contextlib.suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another process was first
                 study.tell(trial.number, state=states.FAIL)
                 _retry(study, trial)
@@ -165,6 +186,9 @@ def take_back(study: optuna.Study, say: Callable[[str], None]) -> None:
 
 
 def _retry(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    """Give a trial out again, without the name of who had it: who takes it would be held for dead until it has its own."""
+    trial = copy.deepcopy(trial)
+    trial.set_user_attr(WORKER, None)
     import_optuna().storages.RetryHeartbeatStaleTrialCallback(max_retry=MOST_TRIES)(study, trial)
 
 
@@ -185,7 +209,7 @@ def _storage(url: str, heartbeat_s: int) -> Any:
         url,
         engine_kwargs=options,
         heartbeat_interval=heartbeat_s,
-        grace_period=GRACE * heartbeat_s,
+        grace_period=max(GRACE * heartbeat_s, LEAST_GRACE_S),
         heartbeat_stale_trial_callback=_retry,
     )
 

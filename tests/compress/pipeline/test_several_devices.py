@@ -65,6 +65,11 @@ def test_two_devices_share_trainings(folder):
     for device, own in report.reports.items():
         assert (out / device / "bundle/manifest.json").is_file() and (out / device / "report.html").is_file()
         assert {row.title for row in own.rows if row.kind == "baseline"} == {"teacher"}
+    for device, name in report.one_for_all.items():
+        folder_for_all = out / device / report.shared_bundles[device]
+        about = json.loads((folder_for_all / "report.json").read_text())
+        assert about["verdict"]["best"] == name and (folder_for_all / "manifest.json").is_file()
+        assert f"{device}/{folder_for_all.name}" in str(report) or report.has_one_best
     lent = [row for row in report.reports["by4"].rows if row.name.startswith("prune of by8")]
     assert lent and lent[0].decision in ("accepted", "rejected") and report.training_s["by8"] > 0
     if lent[0].decision == "accepted":

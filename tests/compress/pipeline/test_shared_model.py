@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from compress.pipeline.shared_model import one_for_all
-from compress.pipeline.verdict import conclude
+from compress.pipeline.verdict import conclude, settled_on
 from compress.recipe.spec import Budget
 from compress.report.devices_record import DevicesReport
 from compress.report.record import Report
@@ -75,6 +75,16 @@ def test_one_each_stands_beside_one_for_all(several, tmp_path):
     assert 'href="board/report.html"' in page and "&lt;no&gt;" in page and "<no>" not in page
     told = several.as_json()["devices"]["host"]
     assert (told["best"]["name"], told["one_for_all"]["name"]) == ("narrow/openvino/fp32", "wide/openvino/fp32")
+
+
+def test_figures_of_the_row_that_ships_for_all_are_its_own():
+    """By hand: the teacher takes 1.0 ms; on the board wide takes 0.25 and is the best, narrow takes 0.50."""
+    one = report("board", wide=0.25, narrow=0.50)
+    found = settled_on(one, "narrow/openvino/fp32")
+    assert found.best == "narrow/openvino/fp32" and found.within_budget and found.speedup_interval is None
+    assert found.speedup_vs_teacher_fp32 == pytest.approx(2.0)
+    assert found.speedup_vs_best_free == pytest.approx(one.verdict.speedup_vs_best_free / 2)
+    assert settled_on(one, one.verdict.best).speedup_vs_best_free == pytest.approx(one.verdict.speedup_vs_best_free)
 
 
 def test_where_the_best_rows_are_of_one_model_that_is_said(several):

@@ -1,7 +1,7 @@
 """A training of blobs whose losses remember, in one of several processes: python -m tests.compress.training.several FOLDER
 
 It writes rank-N.json: what the losses remember, steps, loss and accuracy on test. With ``--die-at STEP`` the last process
-kills itself there.
+kills itself there; with ``--spread`` each process holds a part of the student.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from compress.training.schedule import Schedule
 from compress.training.sharding import sharded
 from compress.training.trainer import Trainer
 from profiles.errors import UserError
-from tests.conftest import blob_splits, small_model
+from tests.conftest import blob_splits, count_parameters, small_model
 
 LOSSES = [
     {"use": "task", "weight": {"use": "gradient_share", "share": 0.3, "every": 2}},
@@ -36,6 +36,9 @@ LOSSES = [
     "codebook",
     {"use": "self_gt"},
 ]
+
+SPREAD_LOSSES = ["task", "kd", "cwd", "ps_kd"]
+"""Losses of logits, of layers inside and one that remembers."""
 
 
 class Alone(nn.Module):
@@ -50,7 +53,9 @@ class Alone(nn.Module):
         return student_logits.square().mean()
 
 
-def train(folder: Path, epochs: int, losses: list[object], die_at: int = -1, *, shard: bool = False) -> dict[str, object]:
+def train(
+    folder: Path, epochs: int, losses: list[object], die_at: int = -1, *, shard: bool = False, spread: bool = False
+) -> dict[str, object]:
     """Train, and describe what came of it."""
     data, student, teacher = blob_splits(), small_model(1), small_model(2, width=1.0)
     told = io.StringIO()
@@ -65,17 +70,26 @@ def train(folder: Path, epochs: int, losses: list[object], die_at: int = -1, *, 
         if run.step == die_at and distributed.index() == distributed.count() - 1:
             os.kill(os.getpid(), signal.SIGKILL)
         steps.append(run.step)
+        held.append(sum(_own(p).numel() for p in student.parameters()) / count_parameters(student))
 
     steps: list[int] = []
+    held: list[float] = []
     state.RunState.check = check
     try:
-        result = trainer.fit("blobs", student, objective, data.train, Schedule(epochs=epochs, batch_size=32), folder)
+        schedule = Schedule(epochs=epochs, batch_size=32, shard=spread, ema=0.9 if spread else 0.0)
+        result = trainer.fit("blobs", student, objective, data.train, schedule, folder)
     finally:
         state.RunState.check = begun[0]
     state_dict = {name: value for name, value in objective.parts.state_dict().items() if ".running_" not in name}
     kept = {name: value.double().flatten()[:4096].tolist() for name, value in state_dict.items()}
     accuracy = Classification().evaluate(trainer.predictor(student), data.test).value
-    return {"kept": kept, "steps": steps, "loss": result.loss, "accuracy": accuracy, "weights": _weights(student)}
+    told = {"kept": kept, "steps": steps, "loss": result.loss, "accuracy": accuracy, "weights": _weights(student)}
+    return {**told, "held": held[-1], "classes": sorted({type(layer).__name__ for layer in student.modules()})}
+
+
+def _own(parameter: torch.Tensor) -> torch.Tensor:
+    """Return what this process holds of a parameter."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 
 def _weights(module: nn.Module) -> list[float]:
@@ -100,10 +114,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--die-at", type=int, default=-1)
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--spread", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        told = train(asked.folder / "training", asked.epochs, LOSSES, asked.die_at)
+        losses = SPREAD_LOSSES if asked.spread else LOSSES
+        told = train(asked.folder / "training", asked.epochs, losses, asked.die_at, spread=asked.spread)
         told |= {"sharded": teach_sharded(asked.folder)} if asked.alone else {}
         if asked.alone:
             LOSSES_TABLE["alone"] = "tests.compress.training.several:Alone"

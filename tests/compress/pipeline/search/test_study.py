@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.pipeline.search.study import WORKER, Stopped, _is_dead, _worker, find_study, open_study, work
+from compress.pipeline.search.study import WORKER, Stopped, _is_dead, _retry, _worker, find_study, open_study, work
 from compress.recipe.search import SearchSpec
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -67,6 +67,30 @@ def test_what_is_stopped_keeps_its_reason_and_a_bug_gives_its_trial_back(tmp_pat
     assert waiting.state.name == "WAITING" and waiting.system_attrs["fixed_params"] == study.get_trials()[1].params
 
 
+@pytest.mark.parametrize("then", ["ends", "asks"])
+def test_a_trial_that_another_process_gave_out_again_is_done_once(tmp_path, then):
+    """While it runs here: what it came to here is dropped, and it is not given out a second time."""
+    study, said, lost = begun(tmp_path, heartbeat_s=60), [], []
+
+    def slow(trial):
+        x = trial.suggest_float("x", 0.0, 0.5)
+        if not lost:
+            lost.append(trial.number)
+            (running,) = (each for each in study.get_trials() if each.number == trial.number)
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            _retry(study, running)
+            assert _worker() not in study.get_trials()[-1].user_attrs.values(), "nobody has it yet"
+            if then == "asks":
+                trial.suggest_float("y", 0.0, 1.0)
+        return [x, 1 - x]
+
+    work(study, slow, 3, math.inf, said.append)
+    done = [trial.params["x"] for trial in study.get_trials() if trial.state.name == "COMPLETE"]
+    assert len(done) == len(set(done)) == 3 and study.get_trials()[0].params["x"] in done
+    assert [trial.state.name for trial in study.get_trials()].count("FAIL") == 1
+    assert any("trial 0: given out again while it ran here" in line for line in said)
+
+
 def test_another_recipe_or_no_study_is_refused(tmp_path):
     begun(tmp_path)
     with pytest.raises(UserError, match="of another recipe"):
@@ -78,6 +102,12 @@ def test_another_recipe_or_no_study_is_refused(tmp_path):
         find_study(f"sqlite:///{tmp_path}/none.db", "toy")
     with pytest.raises(UserError, match="an address such as"):
         open_study("study.db", "toy", SPEC, 1, "a")
+
+
+def test_a_busy_machine_has_a_minute(tmp_path):
+    for heartbeat_s, grace_s in ((1, 60), (30, 120)):
+        study = open_study(f"sqlite:///{tmp_path}/{heartbeat_s}.db", "toy", SPEC, 1, "a", heartbeat_s=heartbeat_s)
+        assert study._storage._backend.grace_period == grace_s
 
 
 def test_a_process_is_known_by_its_start_too():
