@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -177,7 +178,7 @@ def take_back(study: optuna.Study, say: Callable[[str], None]) -> None:
     optuna = import_optuna()
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        if _is_dead(trial.user_attrs.get(WORKER)):
+        if _is_dead(trial.user_attrs.get(WORKER)) or _is_nobodys(trial):
             with contextlib.suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another process was first
                 study.tell(trial.number, state=states.FAIL)
                 _retry(study, trial)
@@ -231,6 +232,14 @@ def _pruner(spec: SearchSpec) -> Any:
 def _worker() -> str:
     """Name this process so that no later one on this host is taken for it."""
     return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+
+
+def _is_nobodys(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial was begun and never named: its process died before that, and before a first heartbeat."""
+    begun = trial.datetime_start
+    if trial.user_attrs.get(WORKER) is not None or begun is None:
+        return False
+    return datetime.now() - begun > timedelta(seconds=LEAST_GRACE_S)  # Optuna's times are local ones, without a zone
 
 
 def _is_dead(worker: object) -> bool:

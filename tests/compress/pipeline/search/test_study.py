@@ -14,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from compress.pipeline.search.study import WORKER, Stopped, _is_dead, _retry, _worker, find_study, open_study, work
+from compress.pipeline.search.study import (
+    WORKER,
+    Stopped,
+    _is_dead,
+    _retry,
+    _worker,
+    find_study,
+    open_study,
+    take_back,
+    work,
+)
 from compress.recipe.search import SearchSpec
 from profiles.errors import UserError
 from tests.conftest import ROOT
@@ -65,6 +75,19 @@ def test_what_is_stopped_keeps_its_reason_and_a_bug_gives_its_trial_back(tmp_pat
         work(study, breaks, 2, math.inf, print)
     waiting = study.get_trials()[-1]
     assert waiting.state.name == "WAITING" and waiting.system_attrs["fixed_params"] == study.get_trials()[1].params
+
+
+def test_a_trial_whose_process_died_before_it_had_a_name_is_given_out_after_a_minute(tmp_path, monkeypatch):
+    """No heartbeat tells of it: that begins later. Seen on PostgreSQL, where the others waited for it without end."""
+    study, said = begun(tmp_path, heartbeat_s=60), []
+    study.ask()
+    take_back(study, said.append)
+    assert [trial.state.name for trial in study.get_trials()] == ["RUNNING"], "it may be about to name itself"
+    monkeypatch.setattr("compress.pipeline.search.study.LEAST_GRACE_S", -1)
+    work(study, values, 1, math.inf, said.append)
+    states = [trial.state.name for trial in study.get_trials()]
+    assert states[0] == "FAIL" and states[1] in ("COMPLETE", "PRUNED") and len(states) == 2
+    assert "trial 0: its process died; it is given out again" in said
 
 
 @pytest.mark.parametrize("then", ["ends", "asks"])
