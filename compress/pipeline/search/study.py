@@ -236,7 +236,7 @@ def _worker() -> str:
 
 def _is_nobodys(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a trial was begun and never named: its process died before that, and before a first heartbeat."""
-    begun = trial.datetime_start
+    begun: datetime | None = trial.datetime_start
     if trial.user_attrs.get(WORKER) is not None or begun is None:
         return False
     return datetime.now() - begun > timedelta(seconds=LEAST_GRACE_S)  # Optuna's times are local ones, without a zone
