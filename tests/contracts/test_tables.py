@@ -55,6 +55,7 @@ HELPERS = {
         "keypoint_samples",
         "image_folders",
         "mask_samples",
+        "object_rows",
         "paired_files",
         "patches",
         "mask_values",
@@ -65,7 +66,15 @@ HELPERS = {
         "sized",
         "sequences",
     },
-    "compress/tasks": {"assignment", "precision", "evaluate", "box_checks", "thresholds"},
+    "compress/tasks": {
+        "assignment",
+        "precision",
+        "evaluate",
+        "box_checks",
+        "object_losses",
+        "object_precision",
+        "thresholds",
+    },
     "compress/losses": {"adapters"},
     "compress/methods/condensation": {
         "labels",
@@ -83,7 +92,7 @@ HELPERS = {
     "deploy/devices": {"ssh_connection", "commands"},
     "deploy/engines": {"build_record", "cuda", "exports", "inputs", "placement", "serving", "served"},
     "deploy/processing/preprocessing": {"pixels"},
-    "deploy/processing/detection": {"arrays", "choose", "decode", "objects", "parts", "standalone", "suppression"},
+    "deploy/processing/detection": {"rows", "arrays", "choose", "decode", "objects", "parts", "standalone", "suppression"},
 }
 """Files that hold no plug-in: what the plug-ins of a folder share, beside the contract in ``base``."""
 
