@@ -17,7 +17,8 @@ import copy
 import math
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -69,20 +70,21 @@ class Checker:
     """Checks of cuts of one model: its copy in float64 is made once, and what a cut leaves alone is shared with it."""
 
     def __init__(self, module: nn.Module, example: ModelInputs) -> None:
-        self._whole = copy.deepcopy(module).double().eval()
+        self._whole = _copy_sharing(module, _doubles(module)).eval()
         _vary(self._whole)
         self._inputs = doubled(example)
 
     def find_fault(self, operation: Narrow) -> Fault | None:
         """Find out why a cut would change more than the channels it takes; None when it does not."""
         small = operation.apply(_copy_sharing(self._whole, {}))
-        comparison = _Comparison(small, _silenced(self._whole, operation), operation)
+        comparison = _Comparison(small, self._whole, operation)
         try:
             actual = comparison.of_cut(self._inputs)
         except Exception as error:
             reason = f"the model does not run without some of them ({type(error).__name__}: {first_line(error)})"
             return Fault(reason=reason, path=_raising(small, error))
-        expected = comparison.of_silenced(self._inputs)
+        with _silenced(self._whole, operation):
+            expected = comparison.of_silenced(self._inputs)
         if [tuple(t.shape) for t in actual] != [tuple(t.shape) for t in expected]:
             return Fault(reason=LOST_OUTPUT)
         if comparison.reason:
@@ -248,18 +250,33 @@ def _vary(module: nn.Module) -> None:
             values += spread * (least + (1 - least) * torch.rand(values.shape, generator=drawn, dtype=values.dtype))
 
 
-def _silenced(module: nn.Module, operation: Narrow) -> nn.Module:
-    """Copy a model with the channels that ``operation`` drops set to zero; what it leaves alone is shared."""
+@contextmanager
+def _silenced(module: nn.Module, operation: Narrow) -> Iterator[None]:
+    """Set the channels of a model that ``operation`` drops to zero within the block."""
     state: Mapping[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    silenced: dict[int, Tensor] = {}
-    for path, kept in operation.tensors.items():
-        values = state[path].detach().clone()
-        for dimension, indices in kept.items():
-            dropped = sorted(set(range(values.shape[int(dimension)])) - set(indices))
-            neutral = 1.0 if path.endswith("running_var") else 0.0
-            values.index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
-        silenced[id(state[path])] = nn.Parameter(values) if isinstance(state[path], nn.Parameter) else values
-    return _copy_sharing(module, silenced)
+    before = {path: state[path].data for path in operation.tensors}
+    try:
+        for path, kept in operation.tensors.items():
+            values = before[path].clone()
+            for dimension, indices in kept.items():
+                dropped = sorted(set(range(values.shape[int(dimension)])) - set(indices))
+                neutral = 1.0 if path.endswith("running_var") else 0.0
+                values.index_fill_(int(dimension), torch.tensor(dropped, dtype=torch.long), neutral)
+            state[path].data = values
+        yield
+    finally:
+        for path, values in before.items():
+            state[path].data = values
+
+
+def _doubles(module: nn.Module) -> dict[int, Tensor]:
+    """Return copies in float64 of a model's parameters and buffers, by their ids; of whole numbers as they are."""
+    doubles: dict[int, Tensor] = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        values = tensor.detach().clone()
+        values = values.double() if values.is_floating_point() else values
+        doubles[id(tensor)] = nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
+    return doubles
 
 
 def _copy_sharing(module: nn.Module, others: Mapping[int, Tensor]) -> nn.Module:

@@ -233,7 +233,13 @@ def _repeats(ids: Tensor) -> bool:
 
 
 def _varies(place: Tensor, axis: int) -> bool:
-    return place.shape[axis] > 1 and not bool((place == place.narrow(axis, 0, 1)).all())
+    """Return whether an array differs along an axis; one that repeats in memory is read once."""
+    if place.shape[axis] < 2 or place.stride(axis) == 0:
+        return False
+    for other, (size, stride) in enumerate(zip(place.shape, place.stride(), strict=True)):
+        if size > 1 and stride == 0:
+            place = place.narrow(other, 0, 1)
+    return not bool((place == place.narrow(axis, 0, 1)).all())
 
 
 def _shape(made: Any) -> tuple[int, ...]:
