@@ -29,8 +29,8 @@ class Comparison:
 
     Attributes:
         speedup: interval of the gain, by the rounds of the longest race that was needed.
-        drop: interval of the drop below the teacher in points, of the same validation samples; None where the metric is
-            no mean over samples.
+        drop: interval of the drop below the teacher in points, of the same validation samples; None where nothing tells
+            it.
         samples: of validation.
         doubts: why that race is not a clean measurement.
     """
@@ -84,7 +84,7 @@ class Comparer:
             before=self._metrics(before, latencies, standing),
             after=self._metrics(after, latencies, made),
             speedup=speedup,
-            drop=drop_in_points(self._reference.scores, judged.scores),
+            drop=drop_in_points(self._reference, judged, self._scale),
             samples=judged.metric.samples,
             doubts=doubts,
         )

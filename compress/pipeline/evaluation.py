@@ -20,9 +20,11 @@ class Evaluation:
     Attributes:
         parted: the first tensor that differs from the float model; None where none does.
         scores: of each sample, whose mean is the metric as a share of its scale; None where it is no such mean.
+        drawn: values of such a metric on draws of the samples, the same draws for all models (``compress.tasks.draws``).
     """
 
     metric: Metric
     parity: Parity
     parted: str | None = None
     scores: npt.NDArray[np.float32] | None = None
+    drawn: npt.NDArray[np.float64] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -45,7 +45,7 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError, one_line
 from profiles.quantization import QUANTIZATION
 
-SCORES = "scores.npy"
+SCORES, DRAWN = "scores.npy", "drawn.npy"
 MOST_REASON = 300
 """Characters of a runtime's reason that are kept."""
 
@@ -198,6 +198,11 @@ class Evaluator:
         sizes = self._builder.models.serving.sizes
         return () if sizes is None else sizes.sizes[:-1]
 
+    @property
+    def full_scale(self) -> float:
+        """Return the largest value of the task's metric."""
+        return self._builder.task.full_scale
+
     def judge(self, variant: Variant, split: str) -> Evaluation:
         """Evaluate a variant's engine on ``validation`` or ``test``: metric, and parity with the module."""
         samples: Samples = getattr(self._builder.data, split)
@@ -218,17 +223,20 @@ class Evaluator:
             self._builder.task.check_metric(metric)
             if scores is not None:
                 np.save(folder / SCORES, scores.astype(np.float32))
+            if metric.drawn:
+                np.save(folder / DRAWN, np.array(metric.drawn))
             is_program = self.plan(variant).format.made_from == "program"
             reference = (self._builder.reference if is_program else self._builder.as_exported)(variant.made)
             kept = recorder.inputs, recorder.outputs
             agreement, parted = self._agreement.compare(variant, built.folder / "engine", reference, *kept)
-            return {"metric": asdict(metric), "parity": asdict(agreement), "parted": parted}
+            return {"metric": asdict(replace(metric, drawn=())), "parity": asdict(agreement), "parted": parted}
 
         step = self.cache.step("judged", decided, make)
         metric, agreement, parted = (step.facts[name] for name in ("metric", "parity", "parted"))
-        file = step.folder / SCORES
-        scores = np.load(file, allow_pickle=False) if file.is_file() else None
-        return Evaluation(metric=Metric(**metric), parity=Parity(**agreement), parted=parted, scores=scores)
+        files = step.folder / SCORES, step.folder / DRAWN
+        scores, drawn = (np.load(file, allow_pickle=False) if file.is_file() else None for file in files)
+        found = Metric(**{**metric, "drawn": ()})  # as JSON it is a list
+        return Evaluation(metric=found, parity=Parity(**agreement), parted=parted, scores=scores, drawn=drawn)
 
     def race(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, Latency]:
         """Time all variants in turns, ``seconds`` of each; equal engines run once."""

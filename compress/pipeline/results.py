@@ -177,7 +177,9 @@ def _row(entry: Entry, latency: Latency, evaluator: Evaluator, teacher: Variant)
         **asdict(evaluator.footprint(variant)),
         model=entry.quantized_from or variant.made.step.key,
         path_ms=evaluator.path_ms(variant),
-        drop_interval=None if variant == teacher else drop_in_points(evaluator.judge(teacher, "test").scores, judged.scores),
+        drop_interval=None
+        if variant == teacher
+        else drop_in_points(evaluator.judge(teacher, "test"), judged, evaluator.full_scale),
     )
 
 

@@ -49,7 +49,7 @@ class Row:
         energy_mj: of one inference, the whole module's; None where the device has no power rails.
         stored_bytes: of the model in a bundle; ``packed`` says what they are for where its weights are indices.
         drop_interval: of the metric's drop below the teacher's in points, by the same test samples, 95 of 100 cases; None
-            where the metric is no mean over samples.
+            where the task's metric has neither scores of samples nor values of draws.
         peak_mib: the most MiB that were resident in a fresh process that opened this engine alone and ran it, Python and the
             runtime included; None where the device does not tell.
         load_ms: that opening it took there, the import of its runtime included; ``first_ms`` its first inference.

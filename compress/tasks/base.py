@@ -32,6 +32,7 @@ class Metric:
 
     Attributes:
         others: further metrics of the same evaluation by name, for the report only.
+        drawn: values on the same samples drawn anew (``compress.tasks.draws``), where the metric is no mean over them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     unit: str
     samples: int
     others: Mapping[str, float] = field(default_factory=dict)
+    drawn: tuple[float, ...] = ()
 
 
 PER_CENT = 100.0
@@ -196,6 +198,7 @@ class Task(ABC):
         """Evaluate ``predict`` on all samples; return each sample's score too, where the metric is their mean.
 
         Scores of shape (samples,), as shares of the metric's scale (1 for right, 0 for wrong), give differences between
-        models an interval. None where the metric is no mean over samples, as average precision is not.
+        models an interval. None where the metric is no mean over samples, as average precision is not: then the metric
+        has values of draws (``Metric.drawn``), for the same purpose.
         """
         return self.evaluate(predict, samples), None

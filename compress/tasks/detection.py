@@ -275,11 +275,17 @@ class Detection(Task):
         return {"use": "boxes"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        return self._evaluate(predict, samples, draws=False)
+
+    def evaluate_samples(self, predict: Predict, samples: Samples) -> tuple[Metric, None]:
+        return self._evaluate(predict, samples, draws=True), None
+
+    def _evaluate(self, predict: Predict, samples: Samples, *, draws: bool) -> Metric:
         if self._objects != "boxes":
             points = (samples.load(np.arange(1)).targets.shape[2] - CORNERS) // NUMBERS
             sigmas = self._sigmas or usual_sigmas(points) if self._objects == "keypoints" else ()
-            return object_precision(self._find, predict, samples, self._objects, sigmas)
-        return average_precision(self.detect, predict, samples)
+            return object_precision(self._find, predict, samples, self._objects, sigmas, draws=draws)
+        return average_precision(self.detect, predict, samples, draws=draws)
 
     def thresholds(self, reference: Predict, shipped: Predict, samples: Samples) -> tuple[ClassThreshold, ...]:
         truth: list[npt.NDArray[Any]] = []

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from compress.data import Samples
 from compress.tasks.base import Metric, Predict
-from compress.tasks.precision import CHUNK, METRIC, UNIT, box_entry, coco_precision, mean_per_cent
+from compress.tasks.precision import CHUNK, METRIC, UNIT, box_entry, coco_draws, coco_precision, mean_per_cent
 from deploy.processing.detection.objects import Objects
 from deploy.processing.detection.rows import ObjectKind, draw, points_of
 
@@ -19,7 +19,9 @@ Decode = Callable[[list[npt.NDArray[Any]]], Iterable[Objects]]
 Entry = dict[str, Any]
 
 
-def object_precision(read: Decode, predict: Predict, samples: Samples, kind: ObjectKind, sigmas: Sequence[float]) -> Metric:
+def object_precision(
+    read: Decode, predict: Predict, samples: Samples, kind: ObjectKind, sigmas: Sequence[float], *, draws: bool = False
+) -> Metric:
     """Evaluate average precision of masks or keypoints in per cent, with that of the boxes beside it.
 
     The metric is mAP@.5 of masks, compared at the input's size, and AP of keypoints, the mean over similarities of .5 to
@@ -27,6 +29,7 @@ def object_precision(read: Decode, predict: Predict, samples: Samples, kind: Obj
 
     Args:
         sigmas: of keypoints, how far off each may be, as a share of the figure's size (COCO's k is twice that).
+        draws: whether it is valued on draws of the samples too.
     """
     images: list[Entry] = []
     references: list[Entry] = []
@@ -49,7 +52,12 @@ def object_precision(read: Decode, predict: Predict, samples: Samples, kind: Obj
     others[f"box {METRIC}"] = mean_per_cent([each[0] for each in boxes.values()])
     others |= {f"AP@.5 {names[label]}": 100 * float(each[0]) for label, each in values.items()}
     name = f"mask {METRIC}" if masks else "OKS AP"
-    return Metric(name=name, value=half if masks else whole, unit=UNIT, samples=len(samples), others=others)
+    drawn: tuple[float, ...] = ()
+    if draws:
+        how = ("segm", (), (0.5,)) if masks else ("keypoints", sigmas, ())
+        drawn = coco_draws(images, references, results, *how)
+    value = half if masks else whole
+    return Metric(name=name, value=value, unit=UNIT, samples=len(samples), others=others, drawn=drawn)
 
 
 def _reference(image: int, row: npt.NDArray[Any], kind: ObjectKind, size: tuple[int, int]) -> Entry:

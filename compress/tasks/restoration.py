@@ -96,6 +96,9 @@ class Restoration(Task):
         return {"use": "picture" if "white" in splits.preprocessing else "values"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
+        return self.evaluate_samples(predict, samples)[0]
+
+    def evaluate_samples(self, predict: Predict, samples: Samples) -> tuple[Metric, npt.NDArray[Any]]:
         ratios: list[float] = []
         likeness: list[float] = []
         total, values = 0.0, 0
@@ -113,7 +116,8 @@ class Restoration(Task):
         others["standard error"] = float(np.std(ratios) / np.sqrt(len(ratios)))
         others |= {"SSIM": float(np.mean(likeness))} if likeness else {}
         value = max(0.0, float(np.mean(ratios)))
-        return Metric(name=self.metric, value=value, unit=self.unit, samples=len(samples), others=others)
+        found_on = Metric(name=self.metric, value=value, unit=self.unit, samples=len(samples), others=others)
+        return found_on, np.array(ratios) / MOST_DB
 
     def _judged(self, images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """What of images (samples, channels, height, width) is judged: without borders, luminance in place of colours."""

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from compress.data import Samples, Splits
 from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from compress.tasks.draws import Weights, values_of_draws
 from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 CHUNK = 16
 UNLABELLED = -1
-DRAWS = 200
 
 
 @final
@@ -91,9 +91,11 @@ class Segmentation(Task):
         ious = intersection_over_union(confusion)
         names = samples.classes or tuple(str(label) for label in range(len(ious)))
         others = {"pixels right": 100 * float(np.trace(confusion) / max(1, confusion.sum()))}
-        others["standard error"] = standard_error(counted)
+        drawn = iou_of_draws(counted)
+        others["standard error"] = float(np.std(drawn))
         others |= {f"IoU {name}": float(iou) for name, iou in zip(names, ious, strict=True) if not np.isnan(iou)}
-        return Metric(name=self.metric, value=_mean(ious), unit=self.unit, samples=len(samples), others=others)
+        mean = _mean(ious)
+        return Metric(name=self.metric, value=mean, unit=self.unit, samples=len(samples), others=others, drawn=drawn)
 
 
 def count_pixels(truth: npt.NDArray[Any], found: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
@@ -112,13 +114,14 @@ def intersection_over_union(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return ious
 
 
-def standard_error(counted: Sequence[npt.NDArray[np.int64]]) -> float:
-    """Estimate the standard error of the mean IoU by images, of their counts: the deviation over ``DRAWS`` of as many, drawn
-    with replacement (Efron 1979).
-    """
+def iou_of_draws(counted: Sequence[npt.NDArray[np.int64]]) -> tuple[float, ...]:
+    """Compute the mean IoU of as many images drawn anew, of their counts, over the classes in a draw."""
     flat, classes = np.stack(counted).reshape(len(counted), -1), len(counted[0])
-    draws = np.random.default_rng(0).multinomial(len(counted), [1 / len(counted)] * len(counted), DRAWS)
-    return float(np.std([_mean(intersection_over_union((draw @ flat).reshape(classes, classes))) for draw in draws]))
+
+    def value(weights: Weights) -> float:
+        return _mean(intersection_over_union((weights @ flat).reshape(classes, classes)))
+
+    return values_of_draws(value, len(counted), flat.size)
 
 
 def _mean(ious: npt.NDArray[np.float64]) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compress.data import Samples, Splits
 from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from compress.tasks.draws import Weights, rows_drawn, values_of_draws
 from profiles.errors import UserError
 
 CHUNK = 256
@@ -18,6 +19,8 @@ LEAST_PAIRS = 3
 """Pairs of a split that models are judged on: two have no correlation that says anything."""
 
 TINY = 1e-12
+SORTING = 40
+"""Steps that a value of a rank correlation takes a pair, for both sides are sorted."""
 
 
 @final
@@ -63,9 +66,17 @@ class Similarity(Task):
         parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
         embeddings, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         pairs = _pairs(targets[:, 0])
-        rank = spearman(cosines(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]]), targets[pairs[:, 0], 1])
+        alike, wanted = cosines(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]]), targets[pairs[:, 0], 1]
+        rank = spearman(alike, wanted)
+
+        def value(weights: Weights) -> float:
+            rows = rows_drawn(weights)
+            return 100 * max(spearman(alike[rows], wanted[rows]), 0.0)
+
+        drawn = values_of_draws(value, len(pairs), SORTING * len(pairs))
         others = {} if rank >= 0 else {"spearman itself": 100 * rank}
-        return Metric(name=self.metric, value=100 * max(rank, 0.0), unit=self.unit, samples=len(pairs), others=others)
+        figure = 100 * max(rank, 0.0)
+        return Metric(name=self.metric, value=figure, unit=self.unit, samples=len(pairs), others=others, drawn=drawn)
 
 
 def _faults_of(name: str, samples: Samples) -> list[str]:

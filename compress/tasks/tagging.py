@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -12,10 +13,13 @@ from torch.nn import functional
 
 from compress.data import Samples, Splits
 from compress.tasks.base import Metric, Predict, Task, first_output, first_shape, readable_batches, split_faults
+from compress.tasks.draws import Weights, rows_drawn, values_of_draws
 from deploy.engines.inputs import not_finite
 from profiles.errors import UserError
 
 CHUNK = 256
+SORTING = 20
+"""Steps that a value of average precision takes a score, for they are sorted."""
 
 
 @final
@@ -64,18 +68,40 @@ class Tagging(Task):
         return {"use": "tags"}
 
     def evaluate(self, predict: Predict, samples: Samples) -> Metric:
-        parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
-        scores, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return self._metric(*_answers(predict, samples), samples)
+
+    def evaluate_samples(self, predict: Predict, samples: Samples) -> tuple[Metric, None]:
+        scores, there = _answers(predict, samples)
+
+        def value(weights: Weights) -> float:
+            rows = rows_drawn(weights)
+            return _mean(_precisions(scores[rows], there[rows]))
+
+        drawn = values_of_draws(value, len(scores), SORTING * scores.size)
+        return replace(self._metric(scores, there, samples), drawn=drawn), None
+
+    def _metric(self, scores: npt.NDArray[Any], there: npt.NDArray[np.bool_], samples: Samples) -> Metric:
         names = samples.classes or tuple(str(label) for label in range(scores.shape[1]))
-        there = targets >= 0.5
-        precision = {
-            name: average_precision(scores[:, label], there[:, label])
-            for label, name in enumerate(names)
-            if there[:, label].any()
-        }
-        others = {f"AP {name}": value for name, value in precision.items()}
-        mean = float(np.mean(list(precision.values()))) if precision else 0.0
-        return Metric(name=self.metric, value=mean, unit=self.unit, samples=len(samples), others=others)
+        precisions = _precisions(scores, there)
+        others = {f"AP {names[label]}": value for label, value in precisions.items()}
+        return Metric(name=self.metric, value=_mean(precisions), unit=self.unit, samples=len(samples), others=others)
+
+
+def _answers(predict: Predict, samples: Samples) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Return the scores of all samples and whether each has each tag, both (samples, classes)."""
+    parts = [(predict(batch.inputs)[0], batch.targets) for batch in samples.batches(CHUNK)]
+    scores, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return scores, targets >= 0.5
+
+
+def _precisions(scores: npt.NDArray[Any], there: npt.NDArray[np.bool_]) -> dict[int, float]:
+    """Compute the average precision of each class that a sample has."""
+    held = np.flatnonzero(there.any(axis=0))
+    return {int(label): average_precision(scores[:, label], there[:, label]) for label in held}
+
+
+def _mean(precisions: Mapping[int, float]) -> float:
+    return float(np.mean(list(precisions.values()))) if precisions else 0.0
 
 
 def average_precision(scores: npt.NDArray[Any], there: npt.NDArray[np.bool_]) -> float:

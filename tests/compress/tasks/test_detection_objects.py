@@ -67,7 +67,8 @@ def test_precision_of_masks_by_hand():
         [(12, 0, 18, 4), (0, 0, 10, 10), (5, 5, 9, 17)],
         masks_of((12, 0, 18, 4), (0, 0, 10, 7), (5, 5, 9, 17)),
     )
-    metric = object_precision(answering([one]), predicted, samples([rows]), "masks", ())
+    metric = object_precision(answering([one]), predicted, samples([rows]), "masks", (), draws=True)
+    assert set(metric.drawn) == {metric.value}, "of one sample every draw is that sample"
     assert (metric.name, metric.unit) == ("mask mAP@.5", "%")
     assert metric.value == pytest.approx((100 + 50) / 2)
     assert metric.others["mAP@.5:.95"] == pytest.approx((50 + 50) / 2)
@@ -83,7 +84,8 @@ def test_precision_of_keypoints_by_hand():
         found([0], [0.9], (0, 0, 5, 5), keypoints=np.array([[[2 + off, 2, 0.8], [0, 0, 0.9]]], np.float32)) for off in (1, 2)
     )
     for given, right in ((near, 3), (far, 0)):  # at .5, .55 and .6 of ten
-        metric = object_precision(answering([given]), predicted, samples([row]), "keypoints", (0.1, 0.1))
+        metric = object_precision(answering([given]), predicted, samples([row]), "keypoints", (0.1, 0.1), draws=True)
+        assert metric.drawn == pytest.approx([metric.value] * len(metric.drawn)) and metric.drawn
         assert (metric.name, metric.value) == ("OKS AP", pytest.approx(10 * right))
         assert metric.others["box mAP@.5"] == pytest.approx(100)
     wider = object_precision(answering([far]), predicted, samples([row]), "keypoints", (0.3, 0.1))

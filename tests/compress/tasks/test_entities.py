@@ -38,6 +38,9 @@ def test_only_whole_entities_count():
     found = Entities().evaluate(lambda inputs: [logits], samples(targets))
     assert found.value == pytest.approx(40.0)
     assert found.others == {"precision": pytest.approx(50.0), "recall": pytest.approx(100 / 3)}
+    # the first twice: both of its entities right, one each; the second twice: one found, two there, none right
+    assert {round(value) for value in found.drawn} == {0, 40, 100}
+    assert np.mean(np.array(found.drawn) > 99) == pytest.approx(0.25, abs=0.07)
 
 
 def test_the_loss_is_the_mean_over_tagged_tokens():

@@ -31,6 +31,7 @@ def test_pairs_are_found_by_number_whatever_their_order():
         lambda inputs: [vectors[order][inputs["input_ids"][:, 0]]], samples(numbers[order], scores[order])
     )
     assert (found.value, found.samples) == (pytest.approx(50.0), 3), "a sentence without its other is in no pair"
+    assert {0.0, 50.0, 100.0} <= {round(value) for value in found.drawn}, "of pairs, and one alone has no correlation"
 
 
 def test_a_negative_correlation_is_zero_and_told():

@@ -38,6 +38,15 @@ def test_a_class_that_nothing_has_does_not_count():
     assert metric.value == 100.0 and metric.others == {"AP 0": 100.0} and metric.samples == 2
 
 
+def test_draws_are_of_samples_with_all_their_tags():
+    """One of two samples has each tag, and the other is surer of the second tag: AP 1 and 1/2; of one alone 1, or no tag."""
+    answers = np.array([[2.0, 4.0], [1.0, 5.0]])
+    metric, scores = Tagging().evaluate_samples(lambda inputs: [answers], splits([[1, 1], [0, 0]]).test)
+    assert metric.value == pytest.approx(75.0) and scores is None
+    assert set(metric.drawn) == {0.0, 75.0, 100.0}
+    assert np.mean(np.array(metric.drawn) == 75.0) == pytest.approx(0.5, abs=0.08)
+
+
 def test_the_loss_is_the_mean_of_the_tags_of_labelled_samples():
     logits, targets = torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [-1.0, -1.0]])
     assert float(Tagging().loss(logits, targets)) == pytest.approx(np.log(2))
