@@ -34,6 +34,7 @@ NETWORKS = {
     "MobileViT-xxs": "timm:mobilevit_xxs:256",
     "EdgeNeXt-xxs": "timm:edgenext_xx_small:256",
     "LeViT-128s": "timm:levit_128s",
+    "YOLOv8n": "ultralytics:yolov8n:320",
     "YOLO11n": "ultralytics:yolo11n:320",
 }
 OF_THEIRS, ALONE, SLOWER, SECONDS = 0.95, 0.20, 3.0, 90

@@ -141,3 +141,7 @@ def test_a_run_with_the_losses_that_stages_have_unasked(compress_cli, tmp_path):
     for engine in ("openvino", "onnxruntime"):
         assert rows[f"student/{engine}/int8"]["metric"]["value"] > 70
     assert all(row["parity"]["cosine"] > 0.97 for row in rows.values())
+    intervals = {name: row["drop_interval"] for name, row in rows.items()}
+    assert intervals.pop("teacher/openvino/fp32") is None and all(low <= high for low, high in intervals.values())
+    judged = next(row["reason"] for row in rows.values() if row["stage"] == "distill")
+    assert " by 16 samples" in judged, "mean IoU has an interval in the gate's reasons"
