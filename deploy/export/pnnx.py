@@ -3,7 +3,7 @@
 The program is called and not its Python function, which imports the code that it generates and fails on layers whose names
 are numbers. What it translates wrongly or not at all is written in other words first (tests hold each to the outputs): a
 strided slice as a pooling of one pixel, reductions with their axes as attributes (opset 17; of opset 18's it keeps no
-single axis and reduces over all).
+single axis and reduces over all), one of three taken before axes are moved (``deploy.export.picks``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from deploy.engines.base import EngineError
 from deploy.export.converter import run_converter
+from deploy.export.picks import pick_before_moving
 from deploy.onnx_graph.graph import Graph, attribute, drop_unused_constants
 from profiles.errors import UserError
 
@@ -68,6 +69,7 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     """Write a copy of a float model in the operators that the program translates."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    pick_before_moving(result)
     graph = Graph(result)
     nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:

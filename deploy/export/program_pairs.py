@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy.export.to_onnx import graph_inputs_outputs
+from deploy.export.to_onnx import tensor_nodes
 from deploy.packing.indices import quantize_weight
 from deploy.qdq.insert import Scales, activation_limits, activation_type, weight_limit, weight_scales
 from deploy.qdq.placement import Placement
@@ -52,7 +52,7 @@ def quantize(graph: fx.GraphModule, integers: QuantizationSpec, *, constants: bo
         constants: weights become int8 constants; else they stay float, behind a pair.
     """
     define_operators()
-    nodes = {node.name: node for node in graph.graph.nodes} | graph_inputs_outputs(graph.graph)
+    nodes = tensor_nodes(graph.graph)
     for activation in integers.placement.pairs:
         if (node := nodes.get(activation.tensor)) is not None:  # else a tensor that only the ONNX file has
             grid = integers.scales.activations[activation.tensor]

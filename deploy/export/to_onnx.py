@@ -12,6 +12,7 @@ import functools
 import inspect
 import io
 import logging
+import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,13 +109,20 @@ def with_parameters(program: ExportedProgram, graph: torch.nn.Module) -> Exporte
     return updated
 
 
-def graph_inputs_outputs(graph: fx.Graph) -> dict[str, fx.Node]:
-    """Return input and output nodes by their names in the ONNX file."""
+def tensor_nodes(graph: fx.Graph) -> dict[str, fx.Node]:
+    """Return a program's nodes by the names of their tensors in the ONNX file.
+
+    Inputs and outputs have names of their own there, and so have the parts of a split (torch names them by ``getitem``, and
+    onnxscript, which makes one Split of a sequence and its parts, by the split).
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    parts = [node for node in graph.nodes if node.op == "call_function" and node.target is operator.getitem]
+    nodes |= {f"{node.args[0].name}_split_{node.args[1]}": node for node in parts}
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results = next(node for node in graph.nodes if node.op == "output").all_input_nodes
     inputs = _input_names(_in_spec(graph), len(placeholders))
     named = [(inputs, placeholders), (_names("output", len(results)), results)]
-    return {name: node for names, nodes in named for name, node in zip(names, nodes, strict=True)}
+    return nodes | {name: node for names, found in named for name, node in zip(names, found, strict=True)}
 
 
 def deep_copy(original: T) -> T:

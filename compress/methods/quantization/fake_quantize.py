@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from deploy.export.to_onnx import graph_inputs_outputs, to_graph_module, with_parameters
+from deploy.export.to_onnx import tensor_nodes, to_graph_module, with_parameters
 from deploy.qdq.insert import Scales, activation_limits, weight_scales
 from deploy.qdq.placement import Placement
 from profiles.quantization import QuantizationRecipe
@@ -92,8 +92,7 @@ class QuantizedProgram(nn.Module):
         self._program, self.placement, self.recipe = program, placement, recipe
         self._initial = scales
         self.graph = to_graph_module(program)
-        names = {node.name: node for node in self.graph.graph.nodes}
-        names |= graph_inputs_outputs(self.graph.graph)
+        names = tensor_nodes(self.graph.graph)
         self._activations = self._place_activations(names)
         self._weights = self._place_weights(names)
         self.graph.graph.lint()

@@ -23,6 +23,7 @@ from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from profiles.quantization import QUANTIZATION
 from tests.deploy.qdq.test_recipes import MODELS
+from tests.zoo import build
 
 pytestmark = [
     pytest.mark.slow,  # its imports alone take seconds
@@ -97,9 +98,9 @@ def test_a_program_in_fp32_and_int8_against_its_module(tmp_path):
     assert found.cosine > 0.99
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted({*MODELS, "shuffle"}))
 def test_every_kind_of_model_in_int8(name, tmp_path):
-    module = MODELS[name]().eval()
+    module = (MODELS[name]() if name in MODELS else build(name)).eval()
     program = capture(module, [torch.randn(2, 3, 16, 16)])
     how = integers(module, program)
     fake = QuantizedProgram(program, how.placement, how.scales, XNNPACK)

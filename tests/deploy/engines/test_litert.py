@@ -22,6 +22,7 @@ from deploy.worker.client import RemoteWorker
 from profiles.device import load
 from profiles.quantization import QUANTIZATION
 from tests.deploy.qdq.test_recipes import MODELS
+from tests.zoo import build
 
 IMAGES = np.random.default_rng(0).normal(size=(32, 3, 16, 16)).astype(np.float32)
 needs_litert = pytest.mark.skipif(find_spec("litert_torch") is None, reason="pip install -e '.[litert]'")
@@ -48,10 +49,10 @@ def test_a_conversion_that_fails_says_its_last_words(monkeypatch):
 
 @pytest.mark.slow
 @needs_litert
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted({*MODELS, "shuffle"}))
 def test_every_kind_of_model_in_fp32_and_int8(name, tmp_path):
     torch.manual_seed(0)
-    module = MODELS[name]().eval()
+    module = (MODELS[name]() if name in MODELS else build(name)).eval()
     program = capture(module, [torch.randn(2, 3, 16, 16)])
     samples = ArraySamples(IMAGES, np.zeros(len(IMAGES), np.int64))
     found = post_training.calibrate(to_onnx(program), samples, "xnnpack", "minmax")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import deploy.export.to_onnx as exporter
-from deploy.export.to_onnx import capture, to_onnx
+from deploy.export.to_onnx import capture, tensor_nodes, to_graph_module, to_onnx
 from deploy.onnx_graph.graph import FX_NODE
 from profiles.errors import UserError
 from tests.conftest import randomise_batch_norms, small_model
@@ -170,3 +170,21 @@ def test_what_does_not_export_is_named_with_its_module(part, words, example, cap
 def test_checker_accepts_the_file(example, tmp_path):
     onnx.save(to_onnx(capture(small_model(), [example])), str(tmp_path / "m.onnx"))
     onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda x: x.chunk(2, dim=1), lambda x: torch.split(x, [1, 2], 1), lambda x: x.unbind(1)[:2]]
+)
+def test_parts_of_a_split_are_found_by_their_names_in_the_file(cut):
+    """Without them a pair of the placement found no node, and runtimes made from the program read floats there."""
+
+    class Cut(nn.Module):
+        def forward(self, x):
+            first, second = cut(x)
+            return first.relu().sum() + 2 * second.sigmoid().sum()
+
+    program = capture(Cut(), [torch.randn(2, 3, 4, 4)])
+    nodes = tensor_nodes(to_graph_module(program).graph)
+    readers = {node.op_type: node.input[0] for node in to_onnx(program).graph.node if node.op_type in ("Relu", "Sigmoid")}
+    parts = {kind: nodes[tensor].args[1] for kind, tensor in readers.items()}
+    assert parts == {"Relu": 0, "Sigmoid": 1}
