@@ -102,8 +102,10 @@ class DeviceCostModel:
             clock = self.stopwatch(runtime, "int8", "layers in float", placed=True)
             recipe = QUANTIZATION[runtime.quantization]
             asked = wide if recipe.wide else ()
-            whole_ms, longer_ms, wide_ms = float_times.float_layer_costs_ms(model, recipe, layers, clock, asked)
-        return FloatPrices(whole_ms=whole_ms, longer_ms=longer_ms, wide_ms=wide_ms)
+            found = float_times.float_layer_costs_ms(model, recipe, layers, clock, asked)
+        return FloatPrices(
+            whole_ms=found.whole_ms, longer_ms=found.longer_ms, wide_ms=found.wide_ms, faster_wide=found.faster_wide
+        )
 
     def _layers(self, options: Mapping[str, Sequence[Option]], precision: str) -> dict[str, LayerPrice]:
         model, runtime = onnx.load(str(self._model())), self._runtime(precision)

@@ -66,10 +66,14 @@ class Time:
     """Milliseconds of a model: the least of all inferences, and their median.
 
     Sums use the least: other load on the machine only ever adds time, and to some pieces more than to others.
+
+    Attributes:
+        passes_ms: medians of the blocks, which were in turns with those of the models that were asked with it.
     """
 
     least_ms: float
     p50_ms: float
+    passes_ms: tuple[float, ...] = ()
 
 
 @final
@@ -127,8 +131,11 @@ class Stopwatch:
             files = [Path(scratch) / f"{number}{self._form.plan.format.suffix}" for number in range(len(models))]
             for file, make in zip(files, models.values(), strict=True):
                 file.write_bytes(model_bytes(_placed(make(), self._form.recipe), self._form.plan))
-            least, p50 = worker.time_models(files, self._form.plan, SECONDS, passes)
-        times = {name: Time(least_ms=a, p50_ms=b) for name, a, b in zip(models, least, p50, strict=True)}
+            found = worker.time_models(files, self._form.plan, SECONDS, passes)
+        times = {
+            name: Time(least_ms=least, p50_ms=p50, passes_ms=tuple(each))
+            for name, least, p50, each in zip(models, *found, strict=True)
+        }
         with self._file.open("a") as file_:
             file_.write("".join(_line(name, time) for name, time in times.items()))
         return times
@@ -144,7 +151,8 @@ def _entry(line: str) -> tuple[str, Time] | None:
     try:
         entry = parse_json(line)
         wanted = entry.pop("sha256")
-        time = Time(least_ms=float(entry["least_ms"]), p50_ms=float(entry["p50_ms"]))
+        each = tuple(float(ms) for ms in entry["passes_ms"])
+        time = Time(least_ms=float(entry["least_ms"]), p50_ms=float(entry["p50_ms"]), passes_ms=each)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return (str(entry["model"]), time) if wanted == _sha256(entry) else None

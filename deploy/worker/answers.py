@@ -104,7 +104,9 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "time_models": lambda result: (
         every(is_number)(result["least_ms"])
         and every(is_number)(result["p50_ms"])
+        and all(map(every(is_number), result["passes_ms"]))
         and min([*result["least_ms"], *result["p50_ms"]], default=1) > 0
+        and all(min(each, default=1) > 0 for each in result["passes_ms"])
         and len(result["least_ms"]) == len(result["p50_ms"])
     ),
     "describe": lambda result: is_count(result["samples"]),

@@ -139,17 +139,17 @@ class RemoteWorker:
 
     def time_models(
         self, models: Sequence[Path], plan: BuildPlan, seconds: float, passes: int
-    ) -> tuple[list[float], list[float]]:
-        """Time many small models in turns on random inputs; return least and median milliseconds of each."""
+    ) -> tuple[list[float], list[float], list[list[float]]]:
+        """Time many small models in turns on random inputs; return least and median milliseconds of each, and by pass."""
         remote_models = [self._device.put(model) for model in models]
         times = self._call(
             "time_models", lasting_s=HOUR_S, models=remote_models, plan=plan.as_json(), seconds=seconds, passes=passes
         )
         for remote in remote_models:
             self._device.forget(remote)
-        if len(times["p50_ms"]) != len(models):
+        if len(times["p50_ms"]) != len(models) or len(times["passes_ms"]) != len(models):
             raise EngineError(f"the worker on {self._device.url} answered with times of other models than it was given")
-        return times["least_ms"], times["p50_ms"]
+        return times["least_ms"], times["p50_ms"], times["passes_ms"]
 
     def conditions(self) -> Conditions:
         """Return the device's measuring conditions now."""

@@ -120,13 +120,13 @@ def _rounds(model: Path, engine_name: str, tool: Callable[[Path], Tool]) -> Rati
     plan = runtime.plan(replace(load("cpu"), threads=THREADS), "fp32", runtime.affinity().version)
     own, called = [], []
     for _ in range(ROUNDS):
-        ours, theirs = _by_turns(model, plan, tool(model))
+        ours, theirs = by_turns(model, plan, tool(model), SECONDS)
         own.append(statistics.median(ours.own or ours.called) / theirs[0])
         called.append(statistics.median(ours.called) / theirs[1])
     return Ratios(own=statistics.median(own), called=statistics.median(called), least=min(own), greatest=max(own))
 
 
-def _by_turns(model: Path, plan: BuildPlan, tool: Tool) -> tuple[Times, tuple[float, float]]:
+def by_turns(model: Path, plan: BuildPlan, tool: Tool, seconds: float) -> tuple[Times, tuple[float, float]]:
     """Our times, and the tool's p50s in milliseconds: both processes live, only one of them ever runs.
 
     A shared machine changes its speed for seconds at a time, by up to half: two runs one after the other measure that.
@@ -146,7 +146,7 @@ def _by_turns(model: Path, plan: BuildPlan, tool: Tool) -> tuple[Times, tuple[fl
             printed.append(line)
             if tool.ready in line:
                 break
-        ours = beside.submit(worker.time, SECONDS)
+        ours = beside.submit(worker.time, seconds)
         alternate(worker.process, process, SLICE_S, until=ours.done)
         printed.append(process.communicate()[0])
         return ours.result(), tool.p50_ms("".join(printed))
@@ -197,9 +197,9 @@ def plain_loop(model: Path) -> Tool:
     Bound ahead is what ``onnxruntime_perf_test`` times; it does not come with the package.
     """
     program = LOOP.format(threads=THREADS, model=str(model), shape=(1, *SHAPE), seconds=SECONDS)
-    return Tool([sys.executable, "-c", program], "begin", _looped_ms)
+    return Tool([sys.executable, "-c", program], "begin", looped_ms)
 
 
-def _looped_ms(printed: str) -> tuple[float, float]:
+def looped_ms(printed: str) -> tuple[float, float]:
     bound, plain = map(float, printed.split()[-2:])
     return bound, plain

@@ -23,7 +23,7 @@ from compress.pipeline.exports import capture_program
 from compress.pipeline.races import timed
 from compress.pipeline.target import device_facts
 from deploy.devices import device
-from deploy.engines import EngineError, engine
+from deploy.engines import BuildPlan, EngineError, engine
 from deploy.export.to_onnx import capture, to_onnx
 from deploy.measure.parity import parity
 from deploy.onnx_graph.model_bytes import model_bytes
@@ -115,6 +115,16 @@ def run(part: str) -> Table:
 
 def _build(of: Given, name: str, precision: str, folder: Path, here: Facts) -> npt.NDArray[np.float32]:
     """Build a form in ``folder``; return its outputs."""
+    model, plan = write_model(of, name, precision, folder, here)
+    with RemoteWorker(device("local")) as worker:
+        worker.build(model, plan, folder / "engine")
+        worker.open(folder / "engine")
+        outputs: npt.NDArray[np.float32] = next(iter(worker.infer({"input": of.images}).values()))
+        return outputs
+
+
+def write_model(of: Given, name: str, precision: str, folder: Path, here: Facts) -> tuple[Path, BuildPlan]:
+    """Write the file of a runtime in a precision as the product makes it; return it and the plan of its engine."""
     runtime = runtime_on(name, engine(name).precisions, here)
     plan = engine(name).plan(load("cpu"), precision, engine(name).affinity().version)
     example = torch.from_numpy(of.images[:2])
@@ -129,11 +139,7 @@ def _build(of: Given, name: str, precision: str, folder: Path, here: Facts) -> n
     else:
         content = model_bytes(model if found is None else post_training.apply(model, found), plan)
     (folder / plan.model_file).write_bytes(content)
-    with RemoteWorker(device("local")) as worker:
-        worker.build(folder / plan.model_file, plan, folder / "engine")
-        worker.open(folder / "engine")
-        outputs: npt.NDArray[np.float32] = next(iter(worker.infer({"input": of.images}).values()))
-        return outputs
+    return folder / plan.model_file, plan
 
 
 def _figures(

@@ -93,7 +93,7 @@ WORKER = {
     "peak": ({"peak_mib": None}, lambda worker, folder: worker.peak_mib()),
     "time": (LATER, lambda worker, folder: worker.time(0.1).append_block(Times([0.1])).medians()),
     "time_models": (
-        {"least_ms": [0.1], "p50_ms": [0.2]},
+        {"least_ms": [0.1], "p50_ms": [0.2], "passes_ms": [[0.2]]},
         lambda worker, folder: worker.time_models([folder / "m"], PLAN, 0.1, 1)[0][0] + 1,
     ),
     "conditions": (Conditions(temperatures_c={"a": 50.0}).as_json(), lambda worker, folder: worker.conditions().hottest_c),

@@ -74,8 +74,8 @@ def choose_mixture(
     total, most = sum(errors.values()), int(MOST_KEPT * len(errors))
     if total <= 0 or not most:
         return Mixture()
-    asked = [*errors][:MOST_WIDE] if rules.wide and price else []
-    prices = price([*errors][: min(2 * most, MOST_PRICED)], asked) if price else None
+    priced = [*errors][: min(2 * most, MOST_PRICED)]
+    prices = price(priced, priced[:MOST_WIDE] if rules.wide else []) if price else None
     wide_errors: Mapping[str, float] = {}
     if prices is not None and prices.wide_ms:
         wide_errors = sensitivities(model, *widen([*prices.wide_ms]), rules, [few], layers=[*prices.wide_ms])
@@ -94,7 +94,8 @@ def choose_forms(
     """Choose at most ``most`` layers to leave int8, and their form, so that ``HURTING_SHARE`` of the ``errors`` is gone.
 
     With prices those steps first that take most error away for a millisecond, from int8 to 16 bits or float, and from 16
-    bits to float; where so not enough of it goes, and without prices, those of largest error, in float.
+    bits to float; where so not enough of it goes, and without prices, those of largest error, in float. Only layers that
+    were shown to be faster with 16 bits than in float may have them.
 
     Args:
         wide_errors: of layers with 16 bits; what they make less of ``errors`` is gone.
@@ -125,7 +126,8 @@ def _steps(layer: str, errors: Mapping[str, float], wide_errors: Mapping[str, fl
     floor_ms = NOTICED * prices.whole_ms
     wide_ms = max(prices.wide_ms[layer], floor_ms) if layer in prices.wide_ms else None
     gone = errors[layer] - wide_errors.get(layer, errors[layer])
-    wide = [] if wide_ms is None or gone <= 0 else [_Step(layer=layer, form="16 bits", gone=gone, ms=wide_ms)]
+    shown = layer in prices.faster_wide
+    wide = [] if wide_ms is None or gone <= 0 or not shown else [_Step(layer=layer, form="16 bits", gone=gone, ms=wide_ms)]
     if layer not in prices.longer_ms:
         return wide
     float_ms = max(prices.longer_ms[layer], floor_ms)

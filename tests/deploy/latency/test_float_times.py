@@ -35,9 +35,9 @@ class ByWeights:
 def test_each_layer_is_left_out_of_the_whole_model_alone():
     model, clock = exported(), ByWeights()
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    whole_ms, longer, _ = float_layer_costs_ms(model, RECIPE, convolutions[:2], clock)
-    assert whole_ms == 10
-    assert longer == pytest.approx(dict.fromkeys(convolutions[:2], 1.0))
+    found = float_layer_costs_ms(model, RECIPE, convolutions[:2], clock)
+    assert found.whole_ms == 10
+    assert found.longer_ms == pytest.approx(dict.fromkeys(convolutions[:2], 1.0))
 
 
 def test_a_time_is_kept_under_what_decides_it():

@@ -50,8 +50,10 @@ def test_build_open_infer_time(name, model, tmp_path):
         outputs = worker.infer({"input": inputs})
         worker.warm({"input": inputs})
         assert len(worker.time(0.01)) >= 11
-        least_ms, p50_ms = worker.time_models([given, given], plan(name), seconds=0.01, passes=2)
+        least_ms, p50_ms, passes_ms = worker.time_models([given, given], plan(name), seconds=0.01, passes=2)
         assert len(p50_ms) == 2 and all(0 < least <= p50 for least, p50 in zip(least_ms, p50_ms, strict=True))
+        assert [len(each) for each in passes_ms] == [2, 2]
+        assert all(min(each) >= least for each, least in zip(passes_ms, least_ms, strict=True))
     with torch.no_grad():
         expected = small_model().eval()(torch.from_numpy(inputs)).numpy()
     np.testing.assert_allclose(outputs["output"], expected, atol=1e-3)

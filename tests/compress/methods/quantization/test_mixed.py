@@ -35,12 +35,13 @@ WIDE = {"a": 0.05, "b": 0.29}
     ],
 )
 def test_the_form_that_takes_most_error_away_for_a_millisecond(longer_ms, wide_ms, chosen):
-    prices = FloatPrices(whole_ms=10.0, longer_ms=longer_ms, wide_ms=wide_ms)
+    shown = frozenset(name for name, ms in wide_ms.items() if ms < longer_ms[name])
+    prices = FloatPrices(whole_ms=10.0, longer_ms=longer_ms, wide_ms=wide_ms, faster_wide=shown)
     assert choose_forms(ERRORS, WIDE, 2, prices) == chosen
 
 
 def test_a_layer_that_16_bits_do_not_help_is_not_given_them():
-    prices = FloatPrices(whole_ms=10.0, longer_ms={}, wide_ms={"a": 0.1, "b": 0.1})
+    prices = FloatPrices(whole_ms=10.0, longer_ms={}, wide_ms={"a": 0.1, "b": 0.1}, faster_wide=frozenset("ab"))
     assert choose_forms(ERRORS, {"a": 0.7, "b": 0.3}, 2, prices) == {"a": "float"}, "by error alone"
 
 
@@ -56,7 +57,9 @@ def mixed(wide_ms, longer_ms=1.0):
 
     def price(layers, wide):
         asked.append((list(layers), list(wide)))
-        return FloatPrices(whole_ms=10.0, longer_ms=dict.fromkeys(layers, longer_ms), wide_ms=dict.fromkeys(wide, wide_ms))
+        shown = frozenset(wide if wide_ms < longer_ms else ())
+        floats, sixteen = dict.fromkeys(layers, longer_ms), dict.fromkeys(wide, wide_ms)
+        return FloatPrices(whole_ms=10.0, longer_ms=floats, wide_ms=sixteen, faster_wide=shown)
 
     found = quantize_model(small(), samples, "ort-x86-vnni", PostTraining(biases=False, mixed=True), price=price)
     return found, asked[0]
@@ -105,5 +108,32 @@ def test_the_whole_model_is_timed_with_16_bits_at_one_layer():
                 found[name] = Time(least_ms=10.0 + wide, p50_ms=0.0)
             return found
 
-    _, longer, wide = float_layer_costs_ms(small(), QUANTIZATION["ort-x86-vnni"], ["a"], ByBits(), ["a", "fc"])
-    assert longer == {"a": 0.0} and wide == {"a": 1.0, "fc": 1.0}
+    found = float_layer_costs_ms(small(), QUANTIZATION["ort-x86-vnni"], ["a"], ByBits(), ["a", "fc"])
+    assert found.longer_ms == {"a": 0.0} and found.wide_ms == {"a": 1.0, "fc": 1.0} and not found.faster_wide
+
+
+@pytest.mark.parametrize(
+    ("wide_ms", "shown"),
+    [
+        ((1.0,) * 5, True),  # two thirds of float in every pass
+        ((1.0, 1.0, 1.0, 1.0, 1.6), True),  # one disturbed pass is left out
+        ((1.0, 1.0, 1.0, 1.6, 1.6), False),  # two are not: the least is less, and that may be noise
+        ((1.0,) * 4, False),  # fewer passes than float's
+    ],
+)
+def test_16_bits_beat_float_by_an_interval_and_not_by_their_least_time(wide_ms, shown):
+    class ByPass:
+        def times(self, models):
+            times = {name: wide_ms if "16 bits" in name else (1.5,) * 5 for name in models}
+            return {name: Time(least_ms=min(each), p50_ms=1.0, passes_ms=each) for name, each in times.items()}
+
+    found = float_layer_costs_ms(small(), QUANTIZATION["ort-x86-vnni"], ["a"], ByPass(), ["a", "fc"])
+    assert found.wide_ms["a"] < found.longer_ms["a"]
+    assert found.faster_wide == ({"a"} if shown else set()), "fc was not timed in float"
+
+
+def test_a_layer_whose_16_bits_may_be_faster_by_noise_alone_is_float():
+    """One of FastestDet's was chosen so, and took longer."""
+    timed = {"whole_ms": 10.0, "longer_ms": {"a": 1.0, "b": 1.0}, "wide_ms": {"a": 0.1, "b": 0.1}}
+    assert choose_forms(ERRORS, WIDE, 2, FloatPrices(**timed)) == {"a": "float"}
+    assert choose_forms(ERRORS, WIDE, 2, FloatPrices(**timed, faster_wide=frozenset("a"))) == {"a": "16 bits"}
