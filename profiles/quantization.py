@@ -127,10 +127,8 @@ QUANTIZATION: dict[str, QuantizationRecipe] = {
         activation="int8",
         activation_symmetric=False,
         integer_results=LAYERS,
-        shuffles=True,
         why="XNNPACK's kernels take s8 activations with a zero point and s8 per-channel weights, and make s8; "
-        "it discourages u8; LiteRT's converter gives a concatenation without pairs the scale of one branch, which cuts "
-        "others off (ShuffleNet's block: cosine 0.984 to what the pairs compute)",
+        "it discourages u8",
     ),
     "qnn": QuantizationRecipe(
         activation="uint8",
@@ -171,3 +169,10 @@ for _base in ("x86-vnni", "x86-no-vnni"):
         wide=True,
         why=f"{QUANTIZATION[_base].why.removesuffix(OPENVINO_WHY)}{ORT_WHY}",
     )
+QUANTIZATION["litert"] = replace(
+    QUANTIZATION["xnnpack"],
+    shuffles=True,
+    why=f"{QUANTIZATION['xnnpack'].why}; LiteRT's converter gives a concatenation without pairs one branch's scale, which "
+    "cuts others off (ShuffleNet's block: cosine 0.984 to what the pairs compute), so shuffles have one scale; ExecuTorch's "
+    "XNNPACK refuses a concatenation whose branches have several",
+)

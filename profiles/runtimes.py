@@ -16,7 +16,7 @@ RECIPES = {
     "executorch": (("xnnpack", ()),),
     "ncnn": (("ncnn", ()),),
     "mnn": (("mnn", ()),),
-    "litert": (("xnnpack", ()),),
+    "litert": (("litert", ()),),
     "onnxruntime-tensorrt": (("tensorrt", ()),),
     "onnxruntime-xnnpack": (("xnnpack", ()),),
     "onnxruntime-qnn": (("qnn", ()),),

@@ -46,14 +46,14 @@ def define_operators() -> None:
 
 
 def quantize(graph: fx.GraphModule, integers: QuantizationSpec, *, constants: bool = True) -> None:
-    """Insert the pairs, also at moved tensors that need none in ONNX: XNNPACK's layers look for one right before them.
+    """Insert the pairs.
 
     Args:
         constants: weights become int8 constants; else they stay float, behind a pair.
     """
     define_operators()
     nodes = tensor_nodes(graph.graph)
-    for activation in integers.placement.activations:
+    for activation in integers.placement.pairs:
         if (node := nodes.get(activation.tensor)) is not None:  # else a tensor that only the ONNX file has
             grid = integers.scales.activations[activation.tensor]
             _quantize_activation(graph, node, *grid, integers.recipe, activation.bits)

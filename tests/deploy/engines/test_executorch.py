@@ -98,7 +98,7 @@ def test_a_program_in_fp32_and_int8_against_its_module(tmp_path):
     assert found.cosine > 0.99
 
 
-@pytest.mark.parametrize("name", sorted({*MODELS, "shuffle"}))
+@pytest.mark.parametrize("name", sorted({*MODELS, "c2f", "shuffle"}))
 def test_every_kind_of_model_in_int8(name, tmp_path):
     module = (MODELS[name]() if name in MODELS else build(name)).eval()
     program = capture(module, [torch.randn(2, 3, 16, 16)])

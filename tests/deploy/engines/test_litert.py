@@ -49,14 +49,14 @@ def test_a_conversion_that_fails_says_its_last_words(monkeypatch):
 
 @pytest.mark.slow
 @needs_litert
-@pytest.mark.parametrize("name", sorted({*MODELS, "shuffle"}))
+@pytest.mark.parametrize("name", sorted({*MODELS, "c2f", "shuffle"}))
 def test_every_kind_of_model_in_fp32_and_int8(name, tmp_path):
     torch.manual_seed(0)
     module = (MODELS[name]() if name in MODELS else build(name)).eval()
     program = capture(module, [torch.randn(2, 3, 16, 16)])
     samples = ArraySamples(IMAGES, np.zeros(len(IMAGES), np.int64))
-    found = post_training.calibrate(to_onnx(program), samples, "xnnpack", "minmax")
-    recipe, scales = QUANTIZATION["xnnpack"], Scales(activations=found.activations, weights={})
+    found = post_training.calibrate(to_onnx(program), samples, "litert", "minmax")
+    recipe, scales = QUANTIZATION["litert"], Scales(activations=found.activations, weights={})
     how = QuantizationSpec(placement=found.placement, scales=scales, recipe=recipe)
     with torch.no_grad():
         answer = module(torch.from_numpy(IMAGES)).numpy()

@@ -47,7 +47,7 @@ def test_a_range_by_hand():
     assert values["w"].tolist() == [[1, 2], [4, -4]] and values["ws"].tolist() == [1.0, 0.5]
 
 
-@pytest.mark.parametrize("recipe", ["x86-vnni", "ort-x86-vnni", "xnnpack", "tensorrt", "ncnn", "mnn"])
+@pytest.mark.parametrize("recipe", ["x86-vnni", "ort-x86-vnni", "xnnpack", "litert", "tensorrt", "ncnn", "mnn"])
 def test_nothing_but_scales_and_zero_points_of_activations_changes(recipe):
     model, rules = quantised(recipe), QUANTIZATION[recipe]
     changed = recalibrated(model, rules, [3 * IMAGES])
