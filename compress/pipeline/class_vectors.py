@@ -39,7 +39,7 @@ from deploy.files.npz import ArraysError, read_array
 from deploy.measure.parity import parity
 from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.onnx_graph.run import onnx_session
-from deploy.processing.whole import AFTER_FILE
+from deploy.processing.whole import AFTER_FILE, read_table
 from deploy.qdq.class_vectors import find_vectors, with_vectors
 from deploy.qdq.strip import strip
 from deploy.worker.client import RemoteWorker
@@ -206,9 +206,8 @@ def _names(path: Path, faults: list[str]) -> tuple[str, ...]:
         return ()
     if not found or len(set(found)) != len(found):
         twice = sorted({name for name in found if found.count(name) > 1})
-        faults.append(
-            f"--names {path}: a name a line, each once; given: {', '.join(twice[:3]) + ' twice' if twice else 'none'}"
-        )
+        given = f"{one_line(', '.join(twice[:3]), 100)} twice" if twice else "none"
+        faults.append(f"--names {path}: a name a line, each once; given: {given}")
     return found
 
 
@@ -294,5 +293,5 @@ def _after(folder: Path, classes: Sequence[str]) -> dict[str, bytes]:
     """Return postprocessing.json with the new classes, where the bundle has one."""
     if not (folder / AFTER_FILE).is_file():
         return {}
-    told = json.loads((folder / AFTER_FILE).read_text())
+    told = read_table(folder, AFTER_FILE)
     return {AFTER_FILE: json.dumps({**told, "classes": list(classes)}, indent=1, sort_keys=True).encode()}

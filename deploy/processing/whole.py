@@ -66,7 +66,7 @@ def load(folder: Path) -> Processing:
     Raises:
         UserError: it is not described, or names parts or settings that there are not.
     """
-    before = _read(folder, BEFORE_FILE)
+    before = read_table(folder, BEFORE_FILE)
     if not is_described(before):
         raise UserError(
             f"{folder}: {BEFORE_FILE} names no preprocessing: the bundle is of an earlier version, or its data of a source "
@@ -76,13 +76,18 @@ def load(folder: Path) -> Processing:
         raise UserError(
             f"{folder}: there is no {AFTER_FILE}: the bundle takes inputs as the model does; use deploy.bundle.bundle.opened"
         )
-    after = _read(folder, AFTER_FILE)
+    after = read_table(folder, AFTER_FILE)
     return Processing(
         before=_part(folder, BEFORE_FILE, before, PREPROCESSING), after=_part(folder, AFTER_FILE, after, POSTPROCESSING)
     )
 
 
-def _read(folder: Path, name: str) -> Mapping[str, Any]:
+def read_table(folder: Path, name: str) -> dict[str, Any]:
+    """Read one of a bundle's two tables of parts.
+
+    Raises:
+        UserError: it cannot be read, or is none.
+    """
     try:
         if (folder / name).stat().st_size > MOST_BYTES:
             raise ValueError(f"longer than {MOST_BYTES} bytes")

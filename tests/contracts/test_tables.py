@@ -68,6 +68,8 @@ HELPERS = {
     },
     "compress/tasks": {
         "assignment",
+        "draws",
+        "drawn_precision",
         "precision",
         "evaluate",
         "box_checks",

@@ -28,7 +28,15 @@ METHODS = {
 FUZZED = {
     "test_recalibration.py::test_preprocessing": ("compress.pipeline.check.sides:read_preprocessing",),
     "test_recalibration.py::test_profiles": ("compress.pipeline.recalibration.opened:_described",),
-    "test_recalibration.py::test_lineage": ("compress.pipeline.recalibration.recalibrate:_earlier",),
+    "test_recalibration.py::test_lineage": ("compress.pipeline.recalibration.opened:earlier_lineage",),
+    "test_recalibration.py::test_other_classes": (
+        "compress.pipeline.class_vectors:_rows",
+        "compress.pipeline.class_vectors:_names",
+    ),
+    "test_stored_sets.py::test_sets_that_are_given": (
+        "compress.pipeline.given:_is_set",
+        "compress.pipeline.given:open_samples",
+    ),
     "test_recalibration.py::test_given_arrays": ("compress.data.given_samples:_arrays",),
     "test_texts.py::test_tables": (
         "compress.data.text_files:_separated",
@@ -42,7 +50,7 @@ FUZZED = {
         "deploy.processing.tokens:_read",
     ),
     "test_whole_path.py::test_tables": (
-        "deploy.processing.whole:_read",
+        "deploy.processing.whole:read_table",
         "deploy.bundle.raw_samples:_answers",
         "deploy.bundle.raw_samples:read",
         "compress.pipeline.whole_path:kept_path",
@@ -351,6 +359,7 @@ NOT_FUZZED = {
         "deploy.board.link:Link.put.send",
         "deploy.board.store:Store.read",
         "deploy.shipping.ship:_Shipment._read",
+        "compress.pipeline.class_vectors:_write",
         "deploy.devices.ssh:SSH._make_venv",
     ),
     "bytes of a sample that its own reader has taken, handed on": (
@@ -365,6 +374,7 @@ NOT_FUZZED = {
         "deploy.processing.preprocessing.text:tokenizer_from",
         "deploy.processing.raws:_sample",
         "compress.pipeline.check.sides:_precision",
+        "compress.pipeline.class_vectors:_read",
         "compress.tasks.detection:_priors",
         "deploy.shipping.detect:_samples",
     ),

@@ -6,8 +6,8 @@ import numpy as np
 
 from compress.data.given_samples import open_given, picture_view
 from compress.pipeline.check.sides import read_preprocessing
-from compress.pipeline.recalibration.opened import _described
-from compress.pipeline.recalibration.recalibrate import _earlier
+from compress.pipeline.class_vectors import _names, _rows
+from compress.pipeline.recalibration.opened import _described, earlier_lineage
 from profiles.device import load as load_profile
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes
 from tests.fuzz.test_own_files import contents
@@ -35,7 +35,21 @@ def test_lineage(tmp_path):
     rnd = generator("lineage of a bundle to recalibrate")
     for content in contents(LINEAGE, rnd, inputs(60)):
         (tmp_path / "lineage.json").write_bytes(content)
-        check(lambda: _earlier(tmp_path))
+        check(lambda: earlier_lineage(tmp_path))
+
+
+def test_other_classes(tmp_path):
+    """Vectors and names that a user gives for the classes of a bundle: taken, or a fault each."""
+    rnd, stream = generator("vectors and names of classes"), io.BytesIO()
+    np.save(stream, np.eye(3, 4, dtype=np.float32) + 0.25)
+    vectors, names = tmp_path / "vectors.npy", tmp_path / "names.txt"
+    for _ in range(inputs(80)):
+        vectors.write_bytes(mutated_bytes(stream.getvalue(), rnd))
+        names.write_bytes(mutated_bytes("a\nbé\nc c\n".encode(), rnd))
+        faults: list[str] = []
+        for reader, path in ((_rows, vectors), (_names, names)):
+            assert check(reader, path, faults) == (), "faults are gathered"
+        assert all(len(fault) < 500 and "\n" not in fault for fault in faults), faults
 
 
 def test_given_arrays(tmp_path):

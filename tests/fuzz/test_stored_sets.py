@@ -6,6 +6,7 @@ import json
 import numpy as np
 
 from compress.methods.condensation import stored
+from compress.pipeline.given import open_samples
 from deploy.engines import placement, serving
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes, mutated_table
 from tests.fuzz.test_own_files import contents
@@ -35,6 +36,20 @@ def test_recovery_sets(tmp_path):
 
     assert check(read, packed(FACTS)) == ()
     for number in range(inputs(80)):
+        check(read, packed(mutated_table(FACTS, rnd)) if number % 2 else mutated_bytes(packed(FACTS), rnd))
+
+
+def test_sets_that_are_given(tmp_path):
+    """As samples for a bundle's model, of the same preparation and classes or of others."""
+    file, rnd = tmp_path / "set.npz", generator("recovery set given as samples")
+    about = {"size": [4, 4], "mean": [0.5], "deviation": [0.25], "order": "grey", "scale": 1.0, "crop": "none"}
+
+    def read(content):
+        file.write_bytes(content)
+        open_samples(file, about, ["a", "b"], "--samples").samples.load(np.arange(2))
+
+    assert check(read, packed(FACTS)) == ()
+    for number in range(inputs(60)):
         check(read, packed(mutated_table(FACTS, rnd)) if number % 2 else mutated_bytes(packed(FACTS), rnd))
 
 

@@ -18,6 +18,7 @@ from deploy.engines.inputs import Inputs, by_name
 from deploy.files import write_atomically
 from deploy.files.npz import ArraysError, read_arrays
 from profiles.errors import UserError, one_line
+from profiles.json_kinds import every, is_count, is_line, is_text, optional, table
 
 FORMAT = 1
 ENVELOPE_BYTES = 4096
@@ -116,6 +117,20 @@ def load(path: Path) -> StoredSet:
         raise UserError(f"recovery set {path}: no set of `compress condense` ({reason}); make it again") from None
 
 
+FACTS = {
+    "use": is_line,
+    "task": is_line,
+    "classes": every(is_text),
+    "inputs": table(every(is_count)),
+    "teacher": is_line,
+    "tiles": is_count,
+    "labels": is_line,
+    "normalise": optional(table(lambda value: True)),
+    "augmentation": table(lambda value: True),
+}
+"""What each set tells of itself, of its kind."""
+
+
 def _assembled(arrays: dict[str, Array], facts: Mapping[str, Any]) -> StoredSet:
     inputs = {name.removeprefix("inputs."): arrays[name] for name in arrays if name.startswith("inputs.")}
     single = list(inputs) == ["input"]
@@ -129,9 +144,10 @@ def _assembled(arrays: dict[str, Array], facts: Mapping[str, Any]) -> StoredSet:
     )
     if any(array.dtype.kind not in "biuf" or array.ndim == 0 for array in arrays.values()):
         raise ValueError("inputs, targets and soft labels are arrays of numbers")
-    needed = ("use", "task", "classes", "inputs", "teacher", "tiles", "labels", "normalise", "augmentation")
-    if missing := [name for name in needed if name not in facts]:
+    if missing := [name for name in FACTS if name not in facts]:
         raise ValueError(f"no {', '.join(missing)}")
+    if wrong := [name for name, check in FACTS.items() if not check(facts[name])]:
+        raise ValueError(f"{', '.join(wrong)} of another kind")
     Augmentation(**facts["augmentation"])
     if found.normalise is not None and normalise_channels(found) != found.normalise.channels:
         raise ValueError("inputs are not of the channels that they are normalised by")

@@ -89,6 +89,10 @@ def test_data_that_is_prepared_otherwise_judges_no_bundle(tmp_path):
 
 def test_a_bundle_that_takes_bytes_is_told(tmp_path, target, monkeypatch):
     bundle(tmp_path / "one")
-    monkeypatch.setattr(sides, "read_preprocessing", lambda folder: {"bytes": True})
+    monkeypatch.setattr(
+        sides,
+        "read_preprocessing",
+        lambda folder: {"bytes": True, "mean": [0.5], "deviation": [0.5], "order": "grey", "scale": 1.0},
+    )
     with pytest.raises(UserError, match="takes pictures as bytes"):
         read(tmp_path / "one", target)
