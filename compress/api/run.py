@@ -155,9 +155,10 @@ def run(
         ...     accuracy_drop_points=5.0,
         ...     measure={"seconds": 0.1, "gate_seconds": 0.1},
         ...     name="blobs",
+        ...     engines=["onnxruntime"],
         ... )
         >>> report.teacher.name
-        'teacher/openvino/fp32'
+        'teacher/onnxruntime/fp32'
         >>> report.verdict.best in [row.name for row in report.rows]
         True
     """

@@ -72,6 +72,7 @@ def test_the_same_call_again_makes_nothing_anew(tour, capsys):
         compress.Quantize(epochs=0),
     ]
     settings = {"measure": {"seconds": 0.1, "gate_seconds": 0.1}, "accuracy_drop_points": 5.0, "name": "blobs"}
+    settings |= {"engines": ["onnxruntime"]}
     again = compress.run(teacher=made.teacher, data=made.splits, stages=stages, **settings)
     assert sorted(path.name for path in steps_folder().iterdir()) == steps
     assert again.rows == made.report.rows
