@@ -28,6 +28,7 @@ NAMES = (
     "whitening",
     "detection",
     "yolo11",
+    "yolo11_pruned",
     "tasks",
     "fastestdet",
     "ship",

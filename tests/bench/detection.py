@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.bench.figure import Figure, Table, at_least, at_most
-from tests.bench.running import MISSING, example_report
+from tests.bench.running import MISSING, example_report, said_of_stages
 
 
 def run() -> Table:
@@ -15,7 +15,7 @@ def run() -> Table:
         return Table(figures=[], remarks=[MISSING])
     report = example_report("blood_cells")
     rows = {row["name"]: row for row in report["rows"]}
-    return Table(figures=[*_student(rows), *map(shown, rows.values())], remarks=[*_gate(report), _took(report)])
+    return Table(figures=[*_student(rows), *map(shown, rows.values())], remarks=[*said_of_stages(report), _took(report)])
 
 
 def _student(rows: dict[str, Any]) -> Iterator[Figure]:
@@ -35,12 +35,6 @@ def shown(row: dict[str, Any]) -> Figure:
     words = f"mAP@.5 {row['metric']['value']:.2f} ({classes}), @[.5:.95] {others['mAP@.5:.95']:.2f}"
     measured = f"{words}; p50 {row['latency_ms']['p50']:.2f} ms; validation {row['validation']:.2f}"
     return Figure(what=row["name"], asked="", measured=measured, met=None)
-
-
-def _gate(report: dict[str, Any]) -> list[str]:
-    """What the gate said of each stage."""
-    said = {row["stage"]: f"{row['stage']}: {row['decision']}: {row['reason']}" for row in report["rows"] if row["stage"]}
-    return list(said.values())
 
 
 def _took(report: dict[str, Any]) -> str:

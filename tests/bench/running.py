@@ -37,6 +37,12 @@ def example_report(name: str) -> dict[str, Any]:
     return report_of(ROOT / "examples" / f"{name}.toml")
 
 
+def said_of_stages(report: dict[str, Any]) -> list[str]:
+    """What the gate said of each stage."""
+    said = {row["stage"]: f"{row['stage']}: {row['decision']}: {row['reason']}" for row in report["rows"] if row["stage"]}
+    return list(said.values())
+
+
 def load_example(name: str) -> Any:
     """The module ``examples/NAME.py``."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")

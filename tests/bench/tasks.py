@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.bench.figure import Figure, Table, at_least, at_most
-from tests.bench.running import MISSING, example_report
+from tests.bench.running import MISSING, example_report, said_of_stages
 
 PARTS = ("camvid", "spoken_digits", "super_resolution")
 ASKED = {"camvid": (3.0, 1.0), "spoken_digits": (4.0, 1.0), "super_resolution": (1.0, 0.1)}
@@ -23,7 +23,7 @@ def run(part: str) -> Table:
     report = example_report(part)
     rows = {row["name"]: row for row in report["rows"]}
     figures = [each for engine in ENGINES for each in _against(rows, engine, *ASKED[part])]
-    return Table(figures=[*figures, *map(shown, rows.values())], remarks=[*_gate(report), _took(report)])
+    return Table(figures=[*figures, *map(shown, rows.values())], remarks=[*said_of_stages(report), _took(report)])
 
 
 def _against(rows: dict[str, Any], engine: str, faster: float, drop: float) -> Iterator[Figure]:
@@ -54,12 +54,6 @@ def standard_error(metric: dict[str, Any]) -> float:
         return float(metric["others"]["standard error"])
     share = metric["value"] / 100
     return 100 * math.sqrt(share * (1 - share) / metric["samples"])
-
-
-def _gate(report: dict[str, Any]) -> list[str]:
-    """What the gate said of each stage."""
-    said = {row["stage"]: f"{row['stage']}: {row['decision']}: {row['reason']}" for row in report["rows"] if row["stage"]}
-    return list(said.values())
 
 
 def _took(report: dict[str, Any]) -> str:
