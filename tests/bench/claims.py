@@ -52,7 +52,7 @@ HEADINGS = (
     (
         "Whole runs",
         "From a checkpoint to a bundle, as the command does it.",
-        ("spine", "search", "cascade", "cifar", "detection", "yolo11", "tasks", "answer"),
+        ("spine", "search", "cascade", "cifar", "detection", "yolo11", "yolo11_pruned", "tasks", "answer"),
     ),
     (
         "Int8 and fewer bits",
