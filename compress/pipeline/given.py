@@ -11,12 +11,14 @@ from typing import Any, final
 
 from compress.data import Samples
 from compress.data.given_samples import GivenSamples, open_given
+from compress.methods.condensation.stored import StoredSet
 from compress.methods.condensation.stored import load as load_set
 from compress.methods.condensation.stored_samples import StoredSamples
 from compress.pipeline.check.labelled import of_recipe
 from compress.recipe.parse import built_in
 from compress.tasks import Task
 from compress.tasks.classification import Classification
+from deploy.engines.inputs import by_name
 from profiles.errors import UserError, one_line, unknown
 
 SPLITS = ("calibration", "validation", "test", "train")
@@ -105,6 +107,12 @@ def open_samples(given: Path, preprocessing: Mapping[str, Any], classes: Sequenc
     if classes and list(classes) != list(facts["classes"]):
         words = one_line(f"{list(facts['classes'])}, and the model's are {list(classes)}", 300)
         faults.append(f"{where}: {given}: its classes are {words}; give another set")
+    if held is None and "mean" in preprocessing and not _are_floats(stored):
+        faults.append(f"{where}: {given}: it does not say how its bytes are normalised; the model's are; give another set")
+    numbers = stored.targets if facts["classes"] and stored.targets.dtype.kind in "iu" else stored.targets[:0]
+    if numbers.size and numbers.max() >= len(facts["classes"]):
+        most = f"label {numbers.max()}, and it has {len(facts['classes'])} classes"
+        faults.append(f"{where}: {given}: it holds {most}; give another set")
     if faults:
         raise UserError(*faults)
     samples = StoredSamples(stored, tuple(classes))
@@ -114,6 +122,10 @@ def open_samples(given: Path, preprocessing: Mapping[str, Any], classes: Sequenc
         names=[str(number) for number in range(len(samples))],
         labels=None if labels is None or (labels < 0).any() else labels,
     )
+
+
+def _are_floats(stored: StoredSet) -> bool:
+    return all(array.dtype.kind == "f" for array in by_name(stored.inputs).values())
 
 
 def _is_set(given: Path) -> bool:

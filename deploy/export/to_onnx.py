@@ -23,6 +23,7 @@ import onnx
 from deploy.engines.inputs import numbered
 from deploy.export.converted import CONVERTED
 from deploy.export.node_names import keep_names, scopes_of
+from deploy.export.tracing import check_batch, drop_assertions, free_lengths
 from deploy.onnx_graph.graph import FX_NODE, drop_unused_constants, use_global_pools
 from profiles.errors import UserError
 
@@ -56,12 +57,14 @@ def capture(
     tracker = _ModuleTracker(module)
     program: ExportedProgram | None = None
     try:
-        with tracker, silence_exporter(), torch.no_grad():
+        with tracker, silence_exporter(), torch.no_grad(), free_lengths(module):
             program = _exported(module, example)
+            check_batch(program)
+            drop_assertions(program)
             _fold_batch_norms(program)
             exported = _decompose(program)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(*(f"{type(module).__name__} does not export: {fault}" for fault in error.faults)) from None
     except Exception as error:
         raise UserError(f"{type(module).__name__} does not export: {_explain(error, tracker, program)}") from error
     finally:

@@ -53,12 +53,19 @@ def parity(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Parity:
     if reference.shape != other.shape:
         raise ValueError(f"outputs of shape {reference.shape} and {other.shape} cannot be compared")
     a, b = reference.astype(np.float64), other.astype(np.float64)
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    norm, largest = float(np.linalg.norm(a) * np.linalg.norm(b)), float(np.abs(a - b).max())
     axis = 1 if a.ndim == 4 else -1
     same = a.argmax(axis) == b.argmax(axis)
     return Parity(
-        max_abs=float(np.abs(a - b).max()),
-        cosine=float(np.sum(a * b) / norm) if norm > 0 else 1.0,
+        max_abs=largest,
+        cosine=_cosine(a, b, norm, largest),
         top1_agreement=float(same.mean()),
         samples=len(a),
     )
+
+
+def _cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], norm: float, largest: float) -> float:
+    """Return the cosine; of outputs that are zero or not numbers 1 where they are equal, else 0: no proof of anything."""
+    if np.isfinite(norm) and norm > 0:
+        return float(np.sum(a * b) / norm)
+    return 1.0 if largest == 0 else 0.0

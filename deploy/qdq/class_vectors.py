@@ -89,8 +89,8 @@ def with_vectors(model: onnx.ModelProto, vectors: Array, recipe: QuantizationRec
     layer = find_vectors(changed)
     if vectors.ndim != 2 or vectors.shape[1] != layer.rows.shape[1] or not len(vectors):
         raise ValueError(f"its class vectors are {layer.rows.shape[1]} wide")
-    rows = layer.scale * vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows = rows.astype(np.float32)
+    wide = vectors.astype(np.float64)  # lengths of float32 have no squares beyond 1e38
+    rows = (layer.scale * wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
     constants = {constant.name: constant for constant in changed.graph.initializer}
     if layer.dequantize is None:
         _put(constants[layer.node.input[1]], rows)

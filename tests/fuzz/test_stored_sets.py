@@ -4,10 +4,12 @@ import io
 import json
 
 import numpy as np
+import pytest
 
 from compress.methods.condensation import stored
 from compress.pipeline.given import open_samples
 from deploy.engines import placement, serving
+from profiles.errors import UserError
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes, mutated_table
 from tests.fuzz.test_own_files import contents
 
@@ -42,7 +44,7 @@ def test_recovery_sets(tmp_path):
 def test_sets_that_are_given(tmp_path):
     """As samples for a bundle's model, of the same preparation and classes or of others."""
     file, rnd = tmp_path / "set.npz", generator("recovery set given as samples")
-    about = {"size": [4, 4], "mean": [0.5], "deviation": [0.25], "order": "grey", "scale": 1.0, "crop": "none"}
+    about = {"size": [4, 4], "crop": "none"}
 
     def read(content):
         file.write_bytes(content)
@@ -72,3 +74,11 @@ def test_records_of_serving(tmp_path):
     for content in contents(SERVING, rnd, inputs(80)):
         (tmp_path / serving.FILE).write_bytes(content)
         check(lambda: serving.load(tmp_path).as_json(), allowed=(ValueError,))
+
+
+def test_a_set_of_other_labels_or_of_bytes_of_no_normalisation_is_told(tmp_path):
+    about = {"size": [4, 4], "mean": [0.5], "deviation": [0.25], "order": "grey", "scale": 1.0}
+    for change, words in (({"classes": ["a"]}, "label 1, and it has 1 classes"), ({}, "how its bytes are normalised")):
+        (tmp_path / "set.npz").write_bytes(packed({**FACTS, **change}))
+        with pytest.raises(UserError, match=words):
+            open_samples(tmp_path / "set.npz", about, [], "--samples")

@@ -147,11 +147,23 @@ def place_of(folder: Path, out: str | Path | None, ending: str) -> Path:
     place = Path(out) if out is not None else folder.with_name(f"{folder.name}-{ending}")
     if place.exists() and place.resolve() == folder.resolve():
         raise UserError(f"--out {place}: that is the bundle itself, which stays as it is; give another folder")
+    if folder.resolve() in place.resolve().parents:
+        raise UserError(f"--out {place}: that is inside the bundle, which stays as it is; give another folder")
     if place.exists() and not (place / MANIFEST).is_file():
         raise UserError(f"--out {place}: it is there and no bundle; give a folder that is not there, or a bundle to replace")
+    if place.exists() and (others := _besides(place)):
+        named = one_line(", ".join(others[:3]), 100)
+        raise UserError(f"{place}: it has files that are not of its bundle ({named}); move them, or give another --out")
     if not place.absolute().parent.is_dir():
         raise UserError(f"--out {place}: {place.parent} is no folder; make it first")
     return place
+
+
+def _besides(place: Path) -> list[str]:
+    """Return the names in a bundle's folder that its manifest does not have."""
+    files = manifests.read(place)[0].files
+    own = {name.partition("/")[0] for name in files} | {MANIFEST, manifests.SIGNATURE}
+    return sorted(path.name for path in place.iterdir() if path.name not in own)
 
 
 def earlier_lineage(folder: Path) -> list[object]:

@@ -109,6 +109,9 @@ def test_other_classes_in_a_bundle(finished, tmp_path):
 def test_all_rows_back_is_the_file_itself(finished):
     """Other vectors and back: every constant is what it was, float and int8."""
     model = onnx.load(str(finished / "bundle" / "model.onnx"))
+    for factor in (1e-30, 1e30):  # squares of float32 end at 1e38
+        far = with_vectors(model, (factor * VECTORS).astype(np.float32), QUANTIZATION[RECIPE])
+        np.testing.assert_allclose(find_vectors(far).rows, find_vectors(model).rows, rtol=0.02, atol=0.02)
     same = with_vectors(model, 3 * VECTORS, QUANTIZATION[RECIPE])
     for before, after in zip(model.graph.initializer, same.graph.initializer, strict=True):
         np.testing.assert_allclose(onnx.numpy_helper.to_array(after), onnx.numpy_helper.to_array(before), rtol=1e-6)

@@ -36,3 +36,11 @@ def test_scale_does_not_change_the_cosine_but_the_distance():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
         parity(np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("other", [[[0.0, 0.0]], [[np.nan, 1.0]], [[np.inf, 1.0]]], ids=["zeros", "no number", "infinite"])
+def test_what_proves_nothing_has_no_cosine(other):
+    """Zeros have no direction; not even what is no number is like itself. Zeros are what zeros are."""
+    other = np.array(other)
+    assert parity(np.array([[1.0, 2.0]]), other).cosine == 0.0 == parity(other, np.array([[1.0, 2.0]])).cosine
+    assert parity(other, other).cosine == (1.0 if (other == 0).all() else 0.0)

@@ -9,6 +9,7 @@ from compress.pipeline.check import sides
 from compress.pipeline.check.accuracy import compare_golden
 from compress.pipeline.check.labelled import of_recipe, of_runs
 from compress.pipeline.check.sides import Side, open_side
+from compress.pipeline.recalibration.opened import place_of
 from compress.pipeline.target import resolve, runtime_versions
 from compress.recipe.parse import load
 from deploy.worker.client import RemoteWorker
@@ -96,3 +97,16 @@ def test_a_bundle_that_takes_bytes_is_told(tmp_path, target, monkeypatch):
     )
     with pytest.raises(UserError, match="takes pictures as bytes"):
         read(tmp_path / "one", target)
+
+
+def test_a_new_bundle_goes_nowhere_that_holds_something_else(tmp_path):
+    """Inside the bundle it would damage it; a folder with a file of the user's beside a bundle's is not replaced."""
+    folder, other = tmp_path / "one", tmp_path / "two"
+    bundle(folder)
+    bundle(other)
+    with pytest.raises(UserError, match="inside the bundle"):
+        place_of(folder, folder / "sub", "classes")
+    assert place_of(folder, other, "classes") == other
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"not of its bundle \(notes.txt\)"):
+        place_of(folder, other, "classes")
