@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import subprocess
@@ -108,13 +109,19 @@ def randomise_batch_norms(model: nn.Module) -> None:
 
 
 @pytest.fixture(scope="session")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """A network that knows blobs; not to be changed."""
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A network that knows blobs, trained once; tests take ``learned``."""
     module, data = small_model(width=1.0), blob_splits()
     objective = Objective(parse_losses(["task"]), Classification(), module, None, torch.zeros(2, 1, 16, 16))
     schedule, folder = Schedule(epochs=8, batch_size=32), tmp_path_factory.mktemp("learned")
     Trainer(0, StreamProgress(io.StringIO())).fit("start", module, objective, data.train, schedule, folder)
     return Artifact(plan=small_plan(1.0), module=module)
+
+
+@pytest.fixture
+def learned(taught: Artifact) -> Artifact:
+    """A network that knows blobs, the test's own: what one changes no other sees."""
+    return Artifact(plan=taught.plan, module=copy.deepcopy(taught.module))
 
 
 @pytest.fixture
