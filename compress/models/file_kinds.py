@@ -85,7 +85,7 @@ def zip_fault(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return f"cut off or damaged: {path.stat().st_size:,} bytes without the end of the archive; {AGAIN}"
+        return f"cut off or damaged: {path.stat().st_size:,} bytes of an archive whose list of files cannot be read; {AGAIN}"
     if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
         return "a TorchScript archive, which holds a program that is never run here; save its state_dict() alone"
     if not any(name.endswith("data.pkl") for name in names):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 from compress import __version__
+from compress.execution.progress import Progress
 from compress.pipeline import recovery, signing_keys
 from compress.pipeline.evaluator import Evaluator
 from compress.pipeline.exports import Variant
@@ -23,15 +24,18 @@ from compress.pipeline.whole_path import RAWS, WholePath, taking_bytes
 from compress.report.record import Report
 from compress.tasks.thresholds import ClassThreshold
 from deploy.bundle import bundle as bundles
+from deploy.bundle import manifest as manifests
 from deploy.bundle.golden import pack
 from deploy.bundle.manifest import Manifest, Target
 from deploy.engines import BuildPlan
 from deploy.engines.base import load_plan
 from deploy.engines.serving import NOTHING, Serving
+from deploy.files.folders import kept_name
 from deploy.processing import whole
 from deploy.processing.detection import decode
 from deploy.processing.detection.decode import Decoding
 from profiles.device import DeviceProfile
+from profiles.errors import one_line
 
 GOLDEN_SAMPLES = RAWS
 GIVEN = (whole.BEFORE_FILE, decode.FILE, decode.PRIORS)
@@ -104,10 +108,13 @@ def _extras(builder: ModelBuilder) -> dict[str, Path]:
     return {recovery.FILE: found.file} if carried and found and found.file else {}
 
 
-def bundle(folder: Path, load: BundleContents, report: Report, profile: DeviceProfile) -> Manifest:
-    """Write the bundle, signed where there is a key to sign with."""
-    key = signing_keys.default()
-    return bundles.write(
+def bundle(folder: Path, load: BundleContents, report: Report, profile: DeviceProfile, progress: Progress) -> None:
+    """Write the bundle, signed where there is a key to sign with, and say so."""
+    key, others = signing_keys.default(), manifests.unlisted(folder)
+    if others:
+        named = one_line(", ".join(others[:3]), 100)
+        progress.say(f"{folder} has files that are of no bundle ({named}): it is kept as {kept_name(folder).name}")
+    made = bundles.write(
         folder,
         name=_name(report.recipe["name"]),
         title=f"{report.recipe['name']} for {report.device['name']}",
@@ -128,9 +135,10 @@ def bundle(folder: Path, load: BundleContents, report: Report, profile: DevicePr
         versions=_versions(report.environment),
         signer=signing_keys.signer(key) if key else None,
     )
+    progress.say(_signature(folder, made))
 
 
-def signature(folder: Path, made: Manifest) -> str:
+def _signature(folder: Path, made: Manifest) -> str:
     """Say in one line who signed the bundle in ``folder``."""
     if made.key is not None:
         return f"bundle {made.name} {made.version}, signed by key {made.key}"

@@ -26,9 +26,11 @@ from compress.pipeline.target import resolve, runtime_versions
 from compress.report.cascade_record import CascadeReport, Times
 from compress.tasks.classification import Classification
 from deploy.bundle import cascade as cascades
+from deploy.bundle import manifest as manifests
 from deploy.bundle.cascade import LARGE, SMALL, margins
+from deploy.files.folders import replaced_folder
 from deploy.measure.timing import ROUNDS
-from profiles.errors import UserError
+from profiles.errors import UserError, one_line
 
 ALL = 2.0
 """No margin is as large: all samples go on."""
@@ -185,6 +187,10 @@ def _check(two: Mapping[str, Side], task: Any, out: str | Path | None) -> None:
         if side.plan.batch != 1
     ]
     if out is not None:
+        for name in two:
+            if others := manifests.unlisted(Path(out, name)):
+                named = one_line(", ".join(others[:3]), 100)
+                faults.append(f"--out {out}: {name} in it has files that are of no bundle ({named}); give another folder")
         faults += [
             f"{side.given}: an ONNX file; --out takes runs or bundles" for side in two.values() if side.folder is None
         ]
@@ -196,6 +202,6 @@ def _write(two: Mapping[str, Side], out: Path, margin: float) -> None:
     """Copy both bundles, and write the margin."""
     for name, side in two.items():
         assert side.folder is not None
-        shutil.rmtree(out / name, ignore_errors=True)
-        shutil.copytree(side.folder, out / name)
+        with replaced_folder(out / name) as part:
+            shutil.copytree(side.folder, part, dirs_exist_ok=True)
     cascades.write(out, margin)

@@ -7,7 +7,6 @@ accuracy is of the classes that the model was trained for.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,19 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compress import __version__
 from compress.execution.locks import only_writer
 from compress.execution.progress import Progress, keep_telling, progress_here
-from compress.pipeline import signing_keys
 from compress.pipeline.check.sides import Side, open_side, read_preprocessing
+from compress.pipeline.derived_bundle import is_trusted, made_of, place_of, write_derived
 from compress.pipeline.exports import PAIRS
-from compress.pipeline.recalibration.opened import earlier_lineage, is_trusted, load_plain, place_of
-from compress.pipeline.target import ResolvedTarget, device_facts, resolve, runtime_versions
-from compress.report.recalibration_record import FILE
-from deploy.bundle import bundle as bundles
+from compress.pipeline.recalibration.opened import load_plain, read_profile
+from compress.pipeline.target import ResolvedTarget, resolve, runtime_versions
 from deploy.bundle import golden
 from deploy.bundle import manifest as manifests
-from deploy.bundle.manifest import Manifest
 from deploy.engines import BuildPlan
 from deploy.engines.inputs import as_feed, input_names
 from deploy.files.npz import ArraysError, read_array
@@ -140,14 +135,26 @@ def change_classes(
             key=None,
             notes=_notes(trusted=trusted),
         )
-        made_of = {"name": contents.name, "version": contents.version, "key": contents.key}
-        made_of["manifest_sha256"] = hashlib.sha256(raw).hexdigest()
-        lineage = {"made_of": made_of, "classes": list(classes), "before": earlier_lineage(side.folder)}
-        (scratch / FILE).write_text(json.dumps(lineage, indent=1, sort_keys=True))
-        if plan.format.exporter:
-            onnx.save(changed, str(scratch / "pairs.onnx"))
+        extras = {PAIRS: scratch / "pairs.onnx"} if plan.format.exporter else {}
+        for path in extras.values():
+            onnx.save(changed, str(path))
         with only_writer(place.parent):
-            written = _write(side, contents, profile, found, arrays, scratch, target, plan, trusted=trusted)
+            written = write_derived(
+                place,
+                side.folder,
+                contents,
+                target,
+                {"made_of": made_of(contents, raw), "classes": list(classes)},
+                about="other classes",
+                trusted=trusted,
+                extras=extras,
+                path_files=_after(side.folder, classes),
+                preprocessing={**about, "classes": list(classes)},
+                model=file,
+                plan=plan,
+                profile=profile,
+                golden=arrays,
+            )
     return replace(found, version=written.version, key=written.key)
 
 
@@ -175,11 +182,7 @@ def _read(
         except ValueError as error:
             words = "`class_vectors = true` of the stage distill makes such a head"
             faults.append(f"{side.given}: its head is no class vectors: {error}; {words}")
-    profile = None
-    try:
-        profile = DeviceProfile.from_json(json.loads((folder / "profile.json").read_text()))
-    except (UserError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        faults.append(f"{folder}: profile.json is of another version ({one_line(str(error), 100)}); run again")
+    profile = read_profile(folder, faults)
     if faults or rows is None or model is None or profile is None:
         raise UserError(*faults)
     return rows, classes, model, profile
@@ -247,46 +250,6 @@ def _notes(*, trusted: bool) -> tuple[str, ...]:
             "no key of this machine signed the bundle: its files are those of its manifest, whose that is is not known"
         )
     return tuple(notes)
-
-
-def _write(
-    side: Side,
-    contents: Manifest,
-    profile: DeviceProfile,
-    found: NewClasses,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    scratch: Path,
-    target: ResolvedTarget,
-    plan: BuildPlan,
-    *,
-    trusted: bool,
-) -> Manifest:
-    """Write the new bundle, signed where the old one is trusted and there is a key."""
-    assert side.folder is not None
-    folder, key, facts = side.folder, signing_keys.default() if trusted else None, device_facts(target.device)[0]
-    own = (*bundles.OWN, plan.model_file, AFTER_FILE, FILE)
-    extras = {name: folder / name for name in contents.files if name not in own} | {FILE: scratch / FILE}
-    if PAIRS in extras:
-        extras[PAIRS] = scratch / "pairs.onnx"
-    return bundles.write(
-        Path(found.out),
-        name=contents.name,
-        title=f"{contents.name}, other classes",
-        model=scratch / plan.model_file,
-        plan=plan,
-        profile=profile,
-        golden=dict(arrays),
-        preprocessing={**read_preprocessing(folder), "classes": list(found.classes)},
-        path_files=_after(folder, found.classes),
-        report=(folder / "report.json").read_bytes(),
-        target=replace(
-            contents.target, arch=facts.arch, system=facts.system.partition(" ")[0], runtime_version=plan.version
-        ),
-        versions={**contents.versions, "edge-compress": __version__},
-        extras=extras,
-        signer=signing_keys.signer(key) if key else None,
-        newer_than=contents.version,
-    )
 
 
 def _after(folder: Path, classes: Sequence[str]) -> dict[str, bytes]:

@@ -260,8 +260,7 @@ def finish(developed: Developed, out: Path, guests: Sequence[Guest] = ()) -> Fin
         if not standing.is_onnx:
             plan.copy_saved(standing.step.folder, out / plan.FOLDER)
         with doing(progress, "writing the bundle"):
-            written = bundle.bundle(out / "bundle", cargo, report, profile)
-        progress.say(bundle.signature(out / "bundle", written))
+            bundle.bundle(out / "bundle", cargo, report, profile, progress)
     distributed.wait()
     return Finished(developed=developed, entries=entries, report=report)
 

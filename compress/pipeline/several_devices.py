@@ -132,8 +132,7 @@ def bundle_shared(finished: Finished, row: str, out: Path, progress: Progress) -
     contents = bundle.collect(variant, own.evaluator, own.builder, chosen)
     if distributed.is_main():
         about = replace(report, verdict=settled_on(report, row), folded=None)
-        written = bundle.bundle(out / SHARED, contents, about, own.builder.profile)
-        progress.say(bundle.signature(out / SHARED, written))
+        bundle.bundle(out / SHARED, contents, about, own.builder.profile, progress)
     distributed.wait()
     return SHARED
 

@@ -54,6 +54,7 @@ from deploy.engines import BuildPlan, engine, serving
 from deploy.engines.served import Served, open_served
 from deploy.engines.serving import NOTHING, Serving
 from deploy.files import UnsafeNameError, sha256, write_atomically
+from deploy.files.folders import replaced_folder
 from deploy.packing import packed_file
 from deploy.processing import whole
 from deploy.processing.detection import decode, standalone
@@ -102,7 +103,7 @@ def write(
     smaller: Mapping[int, Path] | None = None,
     newer_than: int = 0,
 ) -> Manifest:
-    """Replace ``folder`` by a bundle; it is there whole or not at all.
+    """Replace ``folder`` by a bundle; it is there whole or not at all. What holds files of others is kept beside it.
 
     A bundle with the same content as the one it replaces keeps that one's version and dates, and its signature where
     no ``signer`` gives another.
@@ -123,54 +124,46 @@ def write(
     Raises:
         ValueError: ``packed`` does not decode to ``model``.
     """
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    decoded = _copy_model(part, model, plan, packed)
-    (part / "plan.json").write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
-    (part / "profile.json").write_text(json.dumps(profile.as_json(), indent=1, sort_keys=True))
-    (part / "report.json").write_bytes(report)
-    (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
-    raw, _ = fitting(raws)
-    (part / "golden.npz").write_bytes(goldens.fitting(golden, goldens.MOST_BYTES - len(raw)))
-    for described, content in (path_files or {}).items():
-        (part / described).write_bytes(content)
-    serving.save(part, served)
-    for size, file in (smaller or {}).items():
-        (part / serving.part(size)).mkdir()
-        shutil.copyfile(file, part / serving.part(size) / plan.model_file)
-    if decoding is not None:
-        _write_decoding(part, decoding)
-    if raws:
-        _write_raws(part, raws)
-    around = readme.around_text(part) if raws else ""
-    about = around + (readme.READ if decoding else "") + readme.serving_text(served)
-    (part / "README.md").write_text(readme.text(title, plan, profile, decoded) + about)
-    check_extras(extras or {})
-    for path, source in (extras or {}).items():
-        (part / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, part / path)
-    draft = Manifest(
-        name=name,
-        version=1,
-        created="",
-        target=target or targets.here(plan),
-        files=manifests.entries(part),
-        versions=dict(versions or {}),
-        decoded=decoded,
-    )
-    written = _release(draft, folder, newer_than)
-    if signer is None and written.key is not None:
-        shutil.copyfile(folder / MANIFEST, part / MANIFEST)
-        shutil.copyfile(folder / SIGNATURE, part / SIGNATURE)
-    else:
-        written = _write_manifest(part, written, signer)
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced_folder(folder, keep=bool(manifests.unlisted(folder))) as part:
+        decoded = _copy_model(part, model, plan, packed)
+        (part / "plan.json").write_text(json.dumps(plan.as_json(), indent=1, sort_keys=True))
+        (part / "profile.json").write_text(json.dumps(profile.as_json(), indent=1, sort_keys=True))
+        (part / "report.json").write_bytes(report)
+        (part / "preprocessing.json").write_text(json.dumps(dict(preprocessing or {}), indent=1, sort_keys=True))
+        raw, _ = fitting(raws)
+        (part / "golden.npz").write_bytes(goldens.fitting(golden, goldens.MOST_BYTES - len(raw)))
+        for described, content in (path_files or {}).items():
+            (part / described).write_bytes(content)
+        serving.save(part, served)
+        for size, file in (smaller or {}).items():
+            (part / serving.part(size)).mkdir()
+            shutil.copyfile(file, part / serving.part(size) / plan.model_file)
+        if decoding is not None:
+            _write_decoding(part, decoding)
+        if raws:
+            _write_raws(part, raws)
+        around = readme.around_text(part) if raws else ""
+        about = around + (readme.READ if decoding else "") + readme.serving_text(served)
+        (part / "README.md").write_text(readme.text(title, plan, profile, decoded) + about)
+        check_extras(extras or {})
+        for path, source in (extras or {}).items():
+            (part / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, part / path)
+        draft = Manifest(
+            name=name,
+            version=1,
+            created="",
+            target=target or targets.here(plan),
+            files=manifests.entries(part),
+            versions=dict(versions or {}),
+            decoded=decoded,
+        )
+        written = _release(draft, folder, newer_than)
+        if signer is None and written.key is not None:
+            shutil.copyfile(folder / MANIFEST, part / MANIFEST)
+            shutil.copyfile(folder / SIGNATURE, part / SIGNATURE)
+        else:
+            written = _write_manifest(part, written, signer)
     return written
 
 

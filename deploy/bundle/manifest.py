@@ -183,6 +183,18 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         raise UserError(*faults)
 
 
+def unlisted(folder: Path) -> list[str]:
+    """List the files of a bundle's folder that are not of its bundle: all where it has no manifest that can be read."""
+    if not folder.is_dir():
+        return [folder.name] if folder.exists() or folder.is_symlink() else []
+    try:
+        own = {*read(folder)[0].files, MANIFEST, SIGNATURE}
+    except (UserError, OSError):
+        own = set()
+    present = (Path(parent, name) for parent, folders, names in os.walk(folder) for name in names)
+    return sorted({path.relative_to(folder).as_posix() for path in present} - own)
+
+
 def entries(folder: Path) -> dict[str, FileEntry]:
     """Return the entry of each file below ``folder``, without its manifest and signature.
 

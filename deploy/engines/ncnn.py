@@ -109,16 +109,21 @@ def _stored(model: Path, name: str, plan: BuildPlan) -> bytes:
     """Read one file of the archive.
 
     Raises:
-        EngineError: the archive is damaged, or not as the exporter writes it.
+        EngineError: the archive is damaged, or not as the exporter writes it; or there is no memory for it.
+        OSError: it cannot be opened.
     """
     try:
-        with zipfile.ZipFile(model) as archive:
+        with model.open("rb") as file, zipfile.ZipFile(file) as archive:
             entry = archive.getinfo(name)
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                 raise ValueError(f"{name} in it is compressed")
             if entry.file_size > LARGEST_BYTES:
                 raise ValueError(f"{name} in it is larger than {LARGEST_BYTES} bytes")
             return archive.read(name)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except MemoryError:
+        raise EngineError(f"NCNN {plan.version}: {model.name} is larger than the memory that there is") from None
     except Exception as error:  # of a damaged archive anything may come: zlib.error, NotImplementedError, OSError
         words = f"{model.name} is no file of ours ({first_line(error)})"
         raise EngineError(f"NCNN {plan.version} refused the model: {words}") from None

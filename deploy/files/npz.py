@@ -6,9 +6,10 @@ what is stated is compared with what is there before anything is read.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,12 +36,8 @@ def array_names(path: Path) -> list[str]:
         ArraysError: it is none, it holds other things or too much, or an array states another size than it has.
         OSError: it cannot be opened.
     """
-    try:
+    with _refused():
         return _checked_names(path)
-    except (ArraysError, FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except Exception as error:  # of a damaged archive anything may come: zlib.error, NotImplementedError, struct.error
-        raise ArraysError(f"is damaged ({_line(error)})") from None
 
 
 def read_arrays(path: Path, names: Collection[str] | None = None) -> Arrays:
@@ -50,13 +47,8 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> Arrays:
         ArraysError, OSError: as ``array_names``; arrays of objects are refused, which are pickles.
     """
     held = array_names(path)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in (held if names is None else names)}
-    except MemoryError:
-        raise ArraysError("holds more than there is memory for") from None
-    except Exception as error:
-        raise _refused(error) from None
+    with _refused(), np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in (held if names is None else names)}
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
@@ -65,24 +57,26 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     Raises:
         ArraysError, OSError: as ``array_names``.
     """
-    try:
+    with _refused():
         with path.open("rb") as file:
             _check_stated(file, path.stat().st_size, "it")
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        return np.asarray(np.load(path, allow_pickle=False))
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Word what numpy and zipfile say to a file that they do not read; what cannot be opened is said by the system."""
+    try:
+        yield
     except (ArraysError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except MemoryError:
         raise ArraysError("holds more than there is memory for") from None
-    except Exception as error:
-        raise _refused(error) from None
-    return array
-
-
-def _refused(error: Exception) -> ArraysError:
-    """Word what numpy says to an array that it does not read."""
-    if "allow_pickle" in str(error):
-        return ArraysError("holds no plain arrays but objects, which numpy keeps as pickles that could run code")
-    return ArraysError(f"is damaged ({_line(error)})")
+    except Exception as error:  # of a damaged archive anything may come: zlib.error, NotImplementedError, struct.error
+        if "allow_pickle" in str(error):
+            words = "holds no plain arrays but objects, which numpy keeps as pickles that could run code"
+            raise ArraysError(words) from None
+        raise ArraysError(f"is damaged ({_line(error)})") from None
 
 
 def _checked_names(path: Path) -> list[str]:

@@ -27,8 +27,8 @@ METHODS = {
 
 FUZZED = {
     "test_recalibration.py::test_preprocessing": ("compress.pipeline.check.sides:read_preprocessing",),
-    "test_recalibration.py::test_profiles": ("compress.pipeline.recalibration.opened:_described",),
-    "test_recalibration.py::test_lineage": ("compress.pipeline.recalibration.opened:earlier_lineage",),
+    "test_recalibration.py::test_profiles": ("compress.pipeline.recalibration.opened:read_profile",),
+    "test_recalibration.py::test_lineage": ("compress.pipeline.derived_bundle:earlier_lineage",),
     "test_recalibration.py::test_other_classes": (
         "compress.pipeline.class_vectors:_rows",
         "compress.pipeline.class_vectors:_names",
@@ -287,7 +287,6 @@ NOT_FUZZED = {
         "compress.pipeline.evaluator:Evaluator.float_model",
         "compress.pipeline.model_builder:ModelBuilder.float_model",
         "compress.pipeline.recalibration.opened:load_plain",
-        "compress.pipeline.recalibration.recalibrate:_write",
         "compress.pipeline.recalibration.recalibrate:_write_model",
         "compress.pipeline.agreement:Agreement._parted",
         "compress.pipeline.evaluator:Evaluator._structure",
@@ -359,7 +358,7 @@ NOT_FUZZED = {
         "deploy.board.link:Link.put.send",
         "deploy.board.store:Store.read",
         "deploy.shipping.ship:_Shipment._read",
-        "compress.pipeline.class_vectors:_write",
+        "compress.pipeline.derived_bundle:write_derived",
         "deploy.devices.ssh:SSH._make_venv",
     ),
     "bytes of a sample that its own reader has taken, handed on": (
@@ -374,7 +373,6 @@ NOT_FUZZED = {
         "deploy.processing.preprocessing.text:tokenizer_from",
         "deploy.processing.raws:_sample",
         "compress.pipeline.check.sides:_precision",
-        "compress.pipeline.class_vectors:_read",
         "compress.tasks.detection:_priors",
         "deploy.shipping.detect:_samples",
     ),

@@ -7,7 +7,8 @@ import numpy as np
 from compress.data.given_samples import open_given, picture_view
 from compress.pipeline.check.sides import read_preprocessing
 from compress.pipeline.class_vectors import _names, _rows
-from compress.pipeline.recalibration.opened import _described, earlier_lineage
+from compress.pipeline.derived_bundle import earlier_lineage
+from compress.pipeline.recalibration.opened import _described
 from profiles.device import load as load_profile
 from tests.fuzz.mutations import check, generator, inputs, mutated_bytes
 from tests.fuzz.test_own_files import contents

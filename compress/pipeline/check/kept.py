@@ -14,6 +14,7 @@ from compress.execution.locks import only_writer
 from compress.pipeline.check.sides import Side
 from compress.report.check_record import Check
 from deploy.files import write_atomically
+from deploy.files.folders import replaced_folder
 
 MODEL = "model.onnx"
 
@@ -39,21 +40,13 @@ def keep(device: str, side: Side, check: Check | None) -> Path:
 
 
 def _replace(folder: Path, side: Side, check: Check | None) -> Path:
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    if side.folder is None:
-        onnx.save(onnx.load(side.given), str(part / MODEL))  # with the weights that lay beside it
-    else:
-        shutil.copytree(side.folder, part / "bundle")
-    if check is not None:
-        write_atomically(part / "check.json", json.dumps(check.as_json(), indent=1, default=dict).encode())
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced_folder(folder) as part:
+        if side.folder is None:
+            onnx.save(onnx.load(side.given), str(part / MODEL))  # with the weights that lay beside it
+        else:
+            shutil.copytree(side.folder, part / "bundle")
+        if check is not None:
+            write_atomically(part / "check.json", json.dumps(check.as_json(), indent=1, default=dict).encode())
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,14 +11,12 @@ from typing import Any, final
 
 import onnx
 
-from compress.pipeline import signing_keys
 from compress.pipeline.check.sides import Side, open_side, read_preprocessing
+from compress.pipeline.derived_bundle import is_trusted, made_of
 from compress.pipeline.exports import PAIRS
 from compress.pipeline.target import ResolvedTarget, runtime_versions
-from compress.report.recalibration_record import FILE
 from deploy.bundle import manifest as manifests
-from deploy.bundle import signing
-from deploy.bundle.manifest import MANIFEST, Manifest
+from deploy.bundle.manifest import Manifest
 from deploy.engines import serving
 from deploy.latency.bench import onnx_fault
 from profiles.device import DeviceProfile
@@ -33,6 +30,7 @@ class OpenedBundle:
     """A bundle that was read and checked.
 
     Attributes:
+        made_of: what tells it from all others.
         pairs: the ONNX file with its Q/DQ pairs, from which the engine's own file is made.
         trusted: whether a key of this machine signed it.
     """
@@ -40,7 +38,7 @@ class OpenedBundle:
     side: Side
     folder: Path
     contents: Manifest
-    digest: str
+    made_of: dict[str, Any]
     profile: DeviceProfile
     recipe: QuantizationRecipe
     pairs: onnx.ModelProto
@@ -78,7 +76,7 @@ def open_bundle(given: Path, target: ResolvedTarget, stack: ExitStack) -> Opened
         side=replace(side, plan=replace(plan, version=runtime_versions(target.device)[plan.engine])),
         folder=side.folder,
         contents=contents,
-        digest=hashlib.sha256(raw).hexdigest(),
+        made_of=made_of(contents, raw),
         profile=profile,
         recipe=recipe,
         pairs=load_plain(pairs),
@@ -96,34 +94,32 @@ def _remedy(side: Side) -> str:
     return 'give the recipe a stage of `use = "quantize"` and run it on a device that has int8'
 
 
-def is_trusted(contents: Manifest, raw: bytes, signature: bytes | None) -> bool:
-    """Return whether a key of this machine signed it.
-
-    Raises:
-        UserError: it says so, and it is not true.
-    """
-    key = signing_keys.by_id(contents.key) if contents.key else None
-    if key is None:
-        return False
-    signing.check(contents, raw, signature, {key.id: signing.from_pem(key.pem, key.name)})
-    return True
-
-
 def _described(
     folder: Path, engine: str, faults: list[str]
 ) -> tuple[DeviceProfile | None, QuantizationRecipe | None, dict[str, Any]]:
     """Read profile and preprocessing of a bundle; faults are added."""
+    profile, recipe = read_profile(folder, faults), None
     try:
-        profile = DeviceProfile.from_json(json.loads((folder / "profile.json").read_text()))
-        recipe = QUANTIZATION[str(profile.runtime(engine).quantization)]
+        if profile is not None:
+            recipe = QUANTIZATION[str(profile.runtime(engine).quantization)]
         return profile, recipe, read_preprocessing(folder)
     except UserError as error:
         faults += error.faults
-        return None, None, {}
+    except LookupError:
+        faults.append(f"{folder}: its profile does not say how {engine} is quantised; run again")
+    return None, None, {}
+
+
+def read_profile(folder: Path, faults: list[str]) -> DeviceProfile | None:
+    """Read the profile of a bundle, which is not trusted; why it cannot be read is added to ``faults``."""
+    try:
+        return DeviceProfile.from_json(json.loads((folder / "profile.json").read_text()))
+    except UserError as error:
+        faults += error.faults
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         reason = one_line(f"{type(error).__name__}: {error}", 100)
         faults.append(f"{folder}: profile.json is of another version ({reason}); run again")
-        return None, None, {}
+    return None
 
 
 def load_plain(path: Path) -> onnx.ModelProto:
@@ -136,42 +132,3 @@ def load_plain(path: Path) -> onnx.ModelProto:
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise UserError(f"{path}: its weights lie in another file, which no bundle has")
     return model
-
-
-def place_of(folder: Path, out: str | Path | None, ending: str) -> Path:
-    """Return where a bundle that is made of the one in ``folder`` goes: beside it, its name with ``ending``, or ``out``.
-
-    Raises:
-        UserError: it is the bundle itself, something else, or in no folder.
-    """
-    place = Path(out) if out is not None else folder.with_name(f"{folder.name}-{ending}")
-    if place.exists() and place.resolve() == folder.resolve():
-        raise UserError(f"--out {place}: that is the bundle itself, which stays as it is; give another folder")
-    if folder.resolve() in place.resolve().parents:
-        raise UserError(f"--out {place}: that is inside the bundle, which stays as it is; give another folder")
-    if place.exists() and not (place / MANIFEST).is_file():
-        raise UserError(f"--out {place}: it is there and no bundle; give a folder that is not there, or a bundle to replace")
-    if place.exists() and (others := _besides(place)):
-        named = one_line(", ".join(others[:3]), 100)
-        raise UserError(f"{place}: it has files that are not of its bundle ({named}); move them, or give another --out")
-    if not place.absolute().parent.is_dir():
-        raise UserError(f"--out {place}: {place.parent} is no folder; make it first")
-    return place
-
-
-def _besides(place: Path) -> list[str]:
-    """Return the names in a bundle's folder that its manifest does not have."""
-    files = manifests.read(place)[0].files
-    own = {name.partition("/")[0] for name in files} | {MANIFEST, manifests.SIGNATURE}
-    return sorted(path.name for path in place.iterdir() if path.name not in own)
-
-
-def earlier_lineage(folder: Path) -> list[object]:
-    """Return the lineage of the bundle itself, the last recalibration first; empty of one that a run made."""
-    if not (folder / FILE).is_file():
-        return []
-    try:
-        told = json.loads((folder / FILE).read_text())
-        return [{key: value for key, value in told.items() if key != "before"}, *told["before"]]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise UserError(f"{folder}: {FILE} is no lineage ({type(error).__name__}); get the bundle again") from None

@@ -7,7 +7,6 @@ never signed by this machine's key: the new one is left unsigned.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from compress import __version__
 from compress.data import Samples
 from compress.data.subset import Subset
 from compress.execution.locks import only_writer
@@ -25,14 +23,13 @@ from compress.execution.progress import Progress, keep_telling, progress_here
 from compress.methods.quantization.calibration_checks import check_calibration
 from compress.methods.quantization.observer import sample_inputs
 from compress.methods.quantization.post_training import Ranges, input_shapes
-from compress.pipeline import signing_keys
+from compress.pipeline.derived_bundle import place_of, write_derived
 from compress.pipeline.exports import PAIRS
 from compress.pipeline.given import GivenForModel, open_for_model
-from compress.pipeline.recalibration.opened import OpenedBundle, earlier_lineage, open_bundle, place_of
+from compress.pipeline.recalibration.opened import OpenedBundle, open_bundle
 from compress.pipeline.recalibration.proof import Proof, prove
-from compress.pipeline.target import ResolvedTarget, device_facts, resolve
-from compress.report.recalibration_record import FILE, Recalibration, SampleFacts
-from deploy.bundle import bundle as bundles
+from compress.pipeline.target import ResolvedTarget, resolve
+from compress.report.recalibration_record import Recalibration, SampleFacts
 from deploy.bundle.manifest import Manifest
 from deploy.onnx_graph.model_bytes import model_bytes
 from deploy.onnx_graph.take_bytes import without_bytes
@@ -104,12 +101,7 @@ def recalibrate(
             bundle=str(bundle),
             device=device,
             engine=f"{opened.side.plan.engine} {opened.side.plan.precision}",
-            made_of={
-                "name": opened.contents.name,
-                "version": opened.contents.version,
-                "key": opened.contents.key,
-                "manifest_sha256": opened.digest,
-            },
+            made_of=opened.made_of,
             samples=SampleFacts(
                 kind=given.kind,
                 digest=given.samples.fingerprint(),
@@ -178,32 +170,22 @@ def _write(
     opened: OpenedBundle, found: Recalibration, new: Mapping[str, Path], proof: Proof, place: Path, target: ResolvedTarget
 ) -> Manifest:
     """Write the new bundle, signed where the old one is trusted and there is a key."""
-    plan, contents, folder = opened.side.plan, opened.contents, opened.folder
-    key = signing_keys.default() if opened.trusted else None
-    facts = device_facts(target.device)[0]
-    lineage = {**found.lineage(), "before": earlier_lineage(folder)}
-    with tempfile.TemporaryDirectory() as scratch:
-        told = Path(scratch) / FILE
-        told.write_text(json.dumps(lineage, indent=1, sort_keys=True))
-        kept = {name: folder / name for name in contents.files if name not in bundles.OWN and name != plan.model_file}
-        extras = {**kept, FILE: told, **({PAIRS: new[PAIRS]} if PAIRS in new else {})}
-        return bundles.write(
-            place,
-            name=contents.name,
-            title=f"{contents.name}, recalibrated",
-            model=new[plan.model_file],
-            packed=new.get(packed_file.FILE),
-            plan=plan,
-            profile=opened.profile,
-            golden=proof.golden,
-            preprocessing=opened.preprocessing,
-            report=(folder / "report.json").read_bytes(),
-            decoding=decode.load(folder) if (folder / decode.FILE).is_file() else None,
-            target=replace(
-                contents.target, arch=facts.arch, system=facts.system.partition(" ")[0], runtime_version=plan.version
-            ),
-            versions={**contents.versions, "edge-compress": __version__},
-            extras=extras,
-            signer=signing_keys.signer(key) if key else None,
-            newer_than=contents.version,
-        )
+    plan, folder = opened.side.plan, opened.folder
+    return write_derived(
+        place,
+        folder,
+        opened.contents,
+        target,
+        found.lineage(),
+        about="recalibrated",
+        trusted=opened.trusted,
+        extras={PAIRS: new[PAIRS]} if PAIRS in new else {},
+        path_files={},
+        model=new[plan.model_file],
+        packed=new.get(packed_file.FILE),
+        plan=plan,
+        profile=opened.profile,
+        golden=proof.golden,
+        preprocessing=opened.preprocessing,
+        decoding=decode.load(folder) if (folder / decode.FILE).is_file() else None,
+    )

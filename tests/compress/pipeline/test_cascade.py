@@ -43,6 +43,10 @@ def test_two_models_on_blobs(tmp_path, compress_here):
     assert found["went_on"] == 0 and found["margin"] == 0.0, "the same model is never less sure than itself"
     assert found["accuracy"]["small"] == found["accuracy"]["cascade"] and found["drop"][1] == 0
     assert found["times"]["cascade"]["mean"] == pytest.approx(found["times"]["small"]["mean"])
+    (tmp_path / "served/large").mkdir(parents=True)
+    (tmp_path / "served/large/mine.txt").write_text("mine")
     refused = compress_here(*words, "--out", "served")
     assert refused.returncode == 2 and "--out takes runs or bundles" in refused.stderr
+    assert "large in it has files that are of no bundle (mine.txt)" in refused.stderr
+    assert (tmp_path / "served/large/mine.txt").read_text() == "mine"
     assert "no labelled samples" in compress_here(*words[:3]).stderr

@@ -212,3 +212,20 @@ def test_golden_samples_keep_to_a_megabyte_and_one_stays(tmp_path, samples, valu
     read = goldens.read(tmp_path / "golden.npz")
     assert (read["input"] == inputs[:kept]).all() and read["output"].shape == (kept, 4)
     assert len(content) <= 1_000_000 or kept == 1
+
+
+def test_a_folder_with_files_of_others_is_kept_beside_the_new_bundle(bundle):
+    """A bundle takes the place of a bundle; one with a user's file in it, or whose manifest is damaged, is kept."""
+    folder = bundle
+    small_bundle(folder, seed=1)
+    assert manifest.unlisted(folder) == [] and not folder.with_name(f"{folder.name}-kept-1").exists()
+    (folder / "notes").mkdir()
+    (folder / "notes/a.txt").write_text("mine")
+    assert manifest.unlisted(folder) == ["notes/a.txt"]
+    small_bundle(folder, seed=2)
+    assert manifest.unlisted(folder) == [] == manifest.unlisted(folder / "nowhere")
+    assert (folder.with_name(f"{folder.name}-kept-1") / "notes/a.txt").read_text() == "mine"
+    (folder / "manifest.json").write_text("{")
+    assert {"manifest.json", "plan.json"} <= {*manifest.unlisted(folder)}
+    small_bundle(folder, seed=3)
+    assert (folder.with_name(f"{folder.name}-kept-2") / "manifest.json").read_text() == "{"

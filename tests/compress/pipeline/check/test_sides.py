@@ -9,7 +9,7 @@ from compress.pipeline.check import sides
 from compress.pipeline.check.accuracy import compare_golden
 from compress.pipeline.check.labelled import of_recipe, of_runs
 from compress.pipeline.check.sides import Side, open_side
-from compress.pipeline.recalibration.opened import place_of
+from compress.pipeline.derived_bundle import place_of
 from compress.pipeline.target import resolve, runtime_versions
 from compress.recipe.parse import load
 from deploy.worker.client import RemoteWorker
