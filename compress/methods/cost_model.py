@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from compress.methods.allocation import Term
+from compress.methods.allocation.problem import Term
 
 Option = tuple[str, int]
 """A kind of factors and a rank."""

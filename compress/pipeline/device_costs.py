@@ -13,7 +13,7 @@ import onnx
 from compress.execution import distributed
 from compress.execution.cache import digest
 from compress.execution.progress import Progress, doing
-from compress.methods.allocation import Term
+from compress.methods.allocation.problem import Term
 from compress.methods.cost_model import By, Costs, Coupling, FloatPrices, LayerPrice, Measured, Option
 from compress.pipeline.cache_keys import code_key
 from deploy.devices import Device

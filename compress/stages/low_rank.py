@@ -12,8 +12,9 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from compress.methods import allocation
-from compress.methods.allocation import Problem, Term, allocate
+from compress.methods.allocation import problem as allocation
+from compress.methods.allocation.problem import Problem, Term
+from compress.methods.allocation.search import allocate
 from compress.methods.choice import Choice
 from compress.methods.cost_model import LayerPrice, is_gain
 from compress.methods.low_rank.factorize import (

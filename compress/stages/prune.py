@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, final
 from annotated_types import Ge, Gt, Le, Lt
 from torch import nn
 
-from compress.methods.allocation import Allocation
+from compress.methods.allocation.problem import Allocation
 from compress.methods.choice import Choice
 from compress.methods.cost_model import Costs
 from compress.methods.pruning import budget

@@ -21,7 +21,7 @@ import onnx
 from torch import nn
 
 from compress.data.base import Samples
-from compress.methods.allocation import Allocation
+from compress.methods.allocation.problem import Allocation
 from compress.methods.pruning import budget
 from compress.methods.pruning.channels import Group, choose_channels, rank_groups
 from compress.methods.pruning.cutting import cut

@@ -40,7 +40,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "load": ("deploy/measure/load.py", ("tests/deploy/measure/test_load.py",)),
     "paired": ("compress/pipeline/paired.py", ("tests/compress/pipeline/test_paired.py",)),
     "keys": ("compress/pipeline/cache_keys.py", ("tests/compress/pipeline/test_cache_keys.py",)),
-    "allocation": ("compress/methods/allocation.py", ("tests/compress/methods/test_allocation.py",)),
+    "allocation": ("compress/methods/allocation/*.py", ("tests/compress/methods/allocation",)),
     "plan": ("compress/models/plan.py", ("tests/compress/models",)),
     "cuts": ("compress/methods/pruning/operations.py", (f"{PRUNING}/test_channels.py", f"{PRUNING}/test_faithfulness.py")),
     "sparse": ("compress/methods/pruning/sparse.py", (f"{PRUNING}/test_sparse.py",)),

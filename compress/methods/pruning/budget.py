@@ -9,8 +9,9 @@ from typing import final
 
 import numpy as np
 
-from compress.methods import allocation
-from compress.methods.allocation import Allocation, Problem
+from compress.methods.allocation import problem as problems
+from compress.methods.allocation import search
+from compress.methods.allocation.problem import Allocation, Problem
 from compress.methods.choice import Choice
 from compress.methods.cost_model import Costs, Coupling
 from compress.methods.pruning.channels import Group
@@ -70,7 +71,7 @@ def allocate_widths(
     problem = _problem(space, groups, removed, budget)
     problem = problem if damages is None else _with_damages(problem, damages)
     with _told(space.costs, budget):
-        return allocation.uniform(problem) if evenly else allocation.allocate(problem)
+        return search.uniform(problem) if evenly else search.allocate(problem)
 
 
 def target_cost(space: SearchSpace, groups: Sequence[Group], goal: float, *, evenly: bool) -> float:
@@ -90,7 +91,7 @@ def target_cost(space: SearchSpace, groups: Sequence[Group], goal: float, *, eve
 def _check_reach(space: SearchSpace, groups: Sequence[Group], budget: float, *, evenly: bool) -> None:
     problem = _problem(space, groups, (), budget)
     with _told(space.costs, budget):
-        allocation.uniform(problem) if evenly else allocation.check_reach(problem)
+        search.uniform(problem) if evenly else search.check_reach(problem)
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def _told(costs: Costs, budget: float) -> Iterator[None]:
     """Say in the user's terms what can be had, where a budget is out of reach."""
     try:
         yield
-    except allocation.OutOfReachError as error:
+    except problems.OutOfReachError as error:
         raise OutOfReachError(_out_of_reach(costs, budget, error.least + costs.fixed)) from None
 
 

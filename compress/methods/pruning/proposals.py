@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from compress.execution.progress import Progress, count_progress
-from compress.methods.allocation import Allocation
+from compress.methods.allocation.problem import Allocation
 from compress.methods.cost_model import Costs
 from compress.methods.pruning import budget
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compress.execution.progress import StreamProgress
-from compress.methods.allocation import Allocation
+from compress.methods.allocation.problem import Allocation
 from compress.methods.pruning.attempts import Attempts
 from compress.methods.pruning.blocks import removable_blocks
 from compress.methods.pruning.channels import find_couplings, rank_groups

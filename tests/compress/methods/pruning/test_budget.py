@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compress.methods.allocation import Allocation, Term
+from compress.methods.allocation.problem import Allocation, Term
 from compress.methods.cost_model import Costs, Coupling
 from compress.methods.pruning.budget import TRIES, SearchSpace, best_within, measure_allocations, target_cost
 from compress.methods.pruning.channels import Group

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.methods.allocation import Term
+from compress.methods.allocation.problem import Term
 from compress.methods.cost_model import Costs, Coupling
 from compress.methods.pruning import budget
 from compress.methods.pruning.channels import Group, rank_groups

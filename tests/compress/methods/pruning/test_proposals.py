@@ -1,6 +1,6 @@
 """Which of the proposed allocations are timed, by hand."""
 
-from compress.methods.allocation import Allocation
+from compress.methods.allocation.problem import Allocation
 from compress.methods.cost_model import Costs
 from compress.methods.pruning.proposals import least_damaging, shortlist
 

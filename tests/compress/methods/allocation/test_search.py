@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.methods import allocation
-from compress.methods.allocation import OutOfReachError, Problem, Term, allocate, check_reach, cost, uniform
+from compress.methods.allocation import decomposition, knapsack, search
+from compress.methods.allocation.decomposition import Decomposition
+from compress.methods.allocation.problem import OutOfReachError, Problem, Term, cost
+from compress.methods.allocation.search import allocate, check_reach, uniform
 
 
 def brute(problem):
@@ -136,7 +138,7 @@ def test_it_is_as_good_as_brute_force(problem):
 def test_no_choice_keeps_more_than_the_bound(problem, other):
     """At any price; at the one that is found the bound is as good as the least of all prices, but for halvings."""
     hubs = ("s0", "s1")
-    found = allocation._Given(problem, hubs)
+    found = Decomposition(problem, hubs)
     for held in (dict(zip(hubs, widths, strict=True)) for widths in itertools.product((1, 2, 3), repeat=2)):
         chosen, least = found.best(held)
         if chosen is None:
@@ -151,7 +153,7 @@ def test_no_choice_keeps_more_than_the_bound(problem, other):
 def test_the_bound_by_hand():
     """Costs 1, 2, 4 for 3, 5, 6, a budget of 3: at a price of 1/2 both 2 and 4 net 4; at 2 both 1 and 2 net 1."""
     curve = {1: 3.0, 2: 5.0, 4: 6.0}
-    found = allocation._Given(Problem(curves={"a": curve}, terms=[product(("a",), 1)], budget=3), ())
+    found = Decomposition(Problem(curves={"a": curve}, terms=[product(("a",), 1)], budget=3), ())
     assert found.price({}) == pytest.approx(0.5)
     assert found.bound({}, 0.5) == 0.5 * 3 + 4.0 and found.bound({}, 0.0) == 6.0 and found.bound({}, 2.0) == 6.0 + 1.0
     chosen, _ = found.best({})
@@ -165,8 +167,8 @@ def test_searching_keeps_the_budget_and_comes_close(monkeypatch):
     terms = [product((f"g{i}", f"g{i + 1}"), float(random.integers(1, 5))) for i in range(6)]
     problem = Problem(curves=curves, terms=terms, budget=60.0)
     expected = brute(problem)
-    monkeypatch.setattr(allocation, "MOST_COMBINATIONS", 2)
-    monkeypatch.setattr(allocation, "MOST_CHOICES", 9)
+    monkeypatch.setattr(search, "MOST_COMBINATIONS", 2)
+    monkeypatch.setattr(decomposition, "MOST_CHOICES", 9)
     found = allocate(problem)
     assert found.cost <= problem.budget
     assert found.importance >= 0.95 * expected
@@ -174,7 +176,7 @@ def test_searching_keeps_the_budget_and_comes_close(monkeypatch):
 
 def test_costs_are_rounded_up_so_that_a_budget_is_kept(monkeypatch):
     """Ten bins of 1: two choices of 5.5 are 6 bins each, so one of them is taken; of 5 both are, to the last bin."""
-    monkeypatch.setattr(allocation, "BINS", 10)
+    monkeypatch.setattr(knapsack, "BINS", 10)
     for dear, wide in ((5.5, 1), (5.0, 2)):
         table = {1: 1.0, 2: 1.0 + dear}
         terms = [Term(groups=(g,), cost=lambda w, table=table: table[w[0]]) for g in ("a", "b")]
@@ -191,7 +193,7 @@ def test_real_costs_keep_the_budget_and_lose_at_most_a_bin_a_part(costs, share):
     problem = Problem(curves={f"g{i}": curve for i in range(count)}, terms=terms, budget=sum(costs) * (1 + 2 * share))
     found = allocate(problem)
     assert found.cost <= problem.budget * (1 + 1e-9)
-    tight = problem.budget - count * (problem.budget - sum(costs)) / allocation.BINS
+    tight = problem.budget - count * (problem.budget - sum(costs)) / knapsack.BINS
     assert found.importance >= brute(Problem(**{**vars(problem), "budget": tight}))
 
 
@@ -221,7 +223,7 @@ def test_a_lone_block_costs_nothing_once_it_is_gone():
 def test_two_hubs_move_against_each_other_where_neither_moves_alone():
     """From (2, 2): wider costs too much, narrower keeps less; one wider and the other narrower is what is left."""
     curves = {"a": {1: 1.0, 2: 2.0, 3: 9.0}, "b": {1: 1.0, 2: 2.0, 3: 2.5}}
-    moves = allocation._moves(Problem(curves=curves, terms=[], budget=4), ("a", "b"))
+    moves = search._moves(Problem(curves=curves, terms=[], budget=4), ("a", "b"))
     moved = [move({"a": 2, "b": 2}) for move in moves]
     assert moved[6:] == [{"a": 3, "b": 1}, {"a": 1, "b": 3}]
     assert moved[:6] == [*({"a": w, "b": 2} for w in (1, 2, 3)), *({"a": 2, "b": w} for w in (1, 2, 3))]
