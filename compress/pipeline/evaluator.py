@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -29,7 +28,7 @@ from compress.pipeline.races import RaceOptions, RaceResult, Races, device_key, 
 from compress.pipeline.recorded_engine import RecordedEngine
 from compress.pipeline.whole_path import WholePath, whole_path
 from compress.report.record import SizeLatency
-from compress.tasks import Metric, Predict
+from compress.tasks import Predict
 from deploy.devices import Device
 from deploy.devices.local import Local
 from deploy.engines import BuildPlan, EngineError, engine
@@ -37,7 +36,6 @@ from deploy.engines.inputs import Inputs, as_feed, digest, input_names
 from deploy.engines.serving import NOTHING, part, save
 from deploy.export.structure import structure_digest
 from deploy.measure.footprint import Footprint
-from deploy.measure.parity import Parity
 from deploy.measure.path_times import PathLatency
 from deploy.measure.timing import Latency
 from deploy.worker.pool import WorkerPool
@@ -45,7 +43,6 @@ from profiles.device import DeviceProfile
 from profiles.errors import UserError, one_line
 from profiles.quantization import QUANTIZATION
 
-SCORES, DRAWN = "scores.npy", "drawn.npy"
 MOST_REASON = 300
 """Characters of a runtime's reason that are kept."""
 
@@ -221,22 +218,15 @@ class Evaluator:
                     recorder = RecordedEngine(worker, input_names(opened), bar)
                     metric, scores = self._builder.task.evaluate_samples(recorder, samples)
             self._builder.task.check_metric(metric)
-            if scores is not None:
-                np.save(folder / SCORES, scores.astype(np.float32))
-            if metric.drawn:
-                np.save(folder / DRAWN, np.array(metric.drawn))
             is_program = self.plan(variant).format.made_from == "program"
             reference = (self._builder.reference if is_program else self._builder.as_exported)(variant.made)
             kept = recorder.inputs, recorder.outputs
             agreement, parted = self._agreement.compare(variant, built.folder / "engine", reference, *kept)
-            return {"metric": asdict(replace(metric, drawn=())), "parity": asdict(agreement), "parted": parted}
+            drawn = np.array(metric.drawn) if metric.drawn else None
+            found = Evaluation(metric=metric, parity=agreement, parted=parted, scores=scores, drawn=drawn)
+            return found.keep(folder)
 
-        step = self.cache.step("judged", decided, make)
-        metric, agreement, parted = (step.facts[name] for name in ("metric", "parity", "parted"))
-        files = step.folder / SCORES, step.folder / DRAWN
-        scores, drawn = (np.load(file, allow_pickle=False) if file.is_file() else None for file in files)
-        found = Metric(**{**metric, "drawn": ()})  # as JSON it is a list
-        return Evaluation(metric=found, parity=Parity(**agreement), parted=parted, scores=scores, drawn=drawn)
+        return Evaluation.kept(self.cache.step("judged", decided, make))
 
     def race(self, variants: Sequence[Variant], seconds: float) -> dict[Variant, Latency]:
         """Time all variants in turns, ``seconds`` of each; equal engines run once."""

@@ -283,7 +283,7 @@ NOT_FUZZED = {
         "compress.pipeline.device_costs:DeviceCostModel.costs",
         "compress.pipeline.device_costs:DeviceCostModel._in_float",
         "compress.pipeline.device_costs:DeviceCostModel._layers",
-        "compress.pipeline.evaluator:Evaluator.judge",
+        "compress.pipeline.evaluation:Evaluation.kept",
         "compress.pipeline.evaluator:Evaluator.float_model",
         "compress.pipeline.model_builder:ModelBuilder.float_model",
         "compress.pipeline.recalibration.opened:load_plain",
