@@ -23,7 +23,7 @@ from compress.data.coco_files import (
     read_tables,
 )
 from compress.data.coco_keypoints import mirror_pairs, point_names, read_area, read_points
-from compress.data.object_rows import polygons_of
+from compress.data.coco_shapes import polygons_of
 from compress.data.options import Seed, Sides, checked_options
 from deploy.processing.detection.rows import LEAST_VERTICES, NO_VERTEX, ObjectKind
 from profiles.errors import UserError, one_line

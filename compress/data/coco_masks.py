@@ -21,9 +21,9 @@ from compress.data.coco_files import (
     picture_folder,
     read_tables,
 )
+from compress.data.coco_shapes import polygons_of, read_runs
 from compress.data.decoding import Size
 from compress.data.mask_samples import MOST_CLASSES, NONE, Labels, MaskStore, mask_splits
-from compress.data.object_rows import polygons_of, read_runs
 from compress.data.options import Seed, Sides, checked_options
 from deploy.processing.detection.rows import draw
 from profiles.errors import UserError, one_line

@@ -55,6 +55,7 @@ HELPERS = {
         "keypoint_samples",
         "image_folders",
         "mask_samples",
+        "coco_shapes",
         "object_rows",
         "paired_files",
         "patches",

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from compress.data import coco_shapes as shapes
 from compress.data import object_rows as rows_of
 from compress.data.box_transforms import augment_with_boxes, make_box_preprocessing
 from deploy.processing.detection.objects import run_lengths
@@ -18,15 +19,15 @@ STILL = {"mirror": False, "zoom": 0.0, "move": 0.0, "colour": 0.0}
 def test_run_lengths_become_rectangles_that_are_the_mask():
     rng = np.random.default_rng(0)
     for mask in (rng.random((7, 9)) > 0.5, np.ones((3, 5), bool), np.zeros((4, 4), bool), np.tri(8, dtype=bool)):
-        shape = {"size": list(mask.shape), "counts": run_lengths(mask)}
-        np.testing.assert_array_equal(draw(rows_of.polygons_of(shape, *mask.shape), *mask.shape), mask)
-    whole = rows_of.polygons_of({"size": [3, 5], "counts": [0, 15]}, 3, 5)
+        given = {"size": list(mask.shape), "counts": run_lengths(mask)}
+        np.testing.assert_array_equal(draw(shapes.polygons_of(given, *mask.shape), *mask.shape), mask)
+    whole = shapes.polygons_of({"size": [3, 5], "counts": [0, 15]}, 3, 5)
     assert whole.tolist() == [[0, 0, 0], [5, 0, 0], [5, 3, 0], [0, 3, 0]], "runs side by side are one rectangle"
 
 
 def test_polygons_of_one_object_are_drawn_together():
     """A square of 2 x 3 and one of 1 x 1, the last vertices only filling up."""
-    vertices = rows_of.polygons_of([[1, 1, 3, 1, 3, 4, 1, 4], [5, 0, 6, 0, 6, 1, 5, 1]], 6, 6)
+    vertices = shapes.polygons_of([[1, 1, 3, 1, 3, 4, 1, 4], [5, 0, 6, 0, 6, 1, 5, 1]], 6, 6)
     row = rows_of.empty_row(5 + 33)
     row[: 5 + 24] = rows_of.joined(np.zeros((1, 5), np.float32), vertices[None], None)[0]
     assert kind_of(len(row)) == "masks"
@@ -38,14 +39,14 @@ def test_polygons_of_one_object_are_drawn_together():
 def test_a_ragged_mask_is_taken_coarser_and_a_polygon_without_end_is_told():
     """Of a chessboard of single pixels, 2 ** 15 rectangles, every second row and column is all there is left: one colour."""
     board = np.indices((256, 256)).sum(axis=0) % 2 == 0
-    found = rows_of.polygons_of({"size": [256, 256], "counts": run_lengths(board)}, 256, 256)
-    assert len(found) <= rows_of.MOST_VERTICES and found[:, :2].max() == 256
+    found = shapes.polygons_of({"size": [256, 256], "counts": run_lengths(board)}, 256, 256)
+    assert len(found) <= shapes.MOST_VERTICES and found[:, :2].max() == 256
     coarse = board[1::2, 1::2]
     np.testing.assert_array_equal(draw(found, 256, 256), np.kron(coarse, np.ones((2, 2), bool)))
     with pytest.raises(ValueError, match="run lengths of 40000 x 40000 pixels; at most 134,217,728"):
-        rows_of.polygons_of({"size": [40000, 40000], "counts": [1600000000]}, 40000, 40000)
+        shapes.polygons_of({"size": [40000, 40000], "counts": [1600000000]}, 40000, 40000)
     with pytest.raises(ValueError, match="its polygons have 20000 points; at most 16384"):
-        rows_of.polygons_of([[0.5] * 40000], 9, 9)
+        shapes.polygons_of([[0.5] * 40000], 9, 9)
 
 
 def test_points_move_with_a_picture_by_hand():
